@@ -1,0 +1,5 @@
+//! Skeleton.
+
+pub fn main() -> std::process::ExitCode {
+    std::process::ExitCode::SUCCESS
+}

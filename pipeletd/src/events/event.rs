@@ -1,0 +1,225 @@
+//! The event itself, and the body that receivers get of it.
+
+use std::sync::OnceLock;
+
+use bytes::Bytes;
+use jiff::Timestamp;
+use serde_json::value::RawValue;
+
+use super::{EventId, EventType, StationId};
+
+/// A position in the journal. The first event has 0.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
+pub struct Seq(pub u64);
+
+impl Seq {
+    #[must_use]
+    pub const fn next(self) -> Self {
+        Self(self.0 + 1)
+    }
+}
+
+/// One OCPP message, or one change of a connection, worth telling. Written once, never changed.
+#[derive(Debug, Clone)]
+pub struct Event {
+    pub id: EventId,
+    pub kind: EventType,
+    pub station: StationId,
+    /// When the message was taken in (or sent), to the millisecond.
+    pub time: Timestamp,
+    /// The OCPP message id, where the event is a message.
+    pub message_id: Option<Box<str>>,
+    pub payload: Payload,
+    body: OnceLock<Bytes>,
+}
+
+impl Event {
+    pub fn new(
+        id: EventId,
+        kind: EventType,
+        station: StationId,
+        time: Timestamp,
+        message_id: Option<Box<str>>,
+        payload: Payload,
+    ) -> Self {
+        let time = Timestamp::from_millisecond(time.as_millisecond()).unwrap_or(time);
+        Self {
+            id,
+            kind,
+            station,
+            time,
+            message_id,
+            payload,
+            body: OnceLock::new(),
+        }
+    }
+
+    /// The webhook body: the contract's four keys, the payload's bytes untouched.
+    ///
+    /// Made once, however many webhooks it goes to.
+    pub fn body(&self) -> Bytes {
+        self.body.get_or_init(|| self.make_body()).clone()
+    }
+
+    fn make_body(&self) -> Bytes {
+        let payload = self.payload.as_bytes();
+        let mut body = Vec::with_capacity(payload.len() + 128);
+        body.extend_from_slice(br#"{"event":""#);
+        body.extend_from_slice(self.kind.name().as_bytes());
+        body.extend_from_slice(br#"","station_id":"#);
+        serde_json::to_writer(&mut body, self.station.as_str())
+            .expect("a string is JSON, and a vector takes all that is written");
+        body.extend_from_slice(format!(r#","timestamp":"{:.3}","payload":"#, self.time).as_bytes());
+        body.extend_from_slice(payload);
+        body.push(b'}');
+        body.into()
+    }
+
+    /// About how many bytes of memory and disk it takes.
+    pub fn size(&self) -> usize {
+        self.payload.as_bytes().len() + self.station.as_str().len() + 64
+    }
+}
+
+impl PartialEq for Event {
+    fn eq(&self, other: &Self) -> bool {
+        self.id == other.id
+            && self.kind == other.kind
+            && self.station == other.station
+            && self.time == other.time
+            && self.message_id == other.message_id
+            && self.payload == other.payload
+    }
+}
+
+impl Eq for Event {}
+
+/// One JSON object, as the bytes that came.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Payload(Bytes);
+
+#[derive(Debug, thiserror::Error)]
+pub enum PayloadError {
+    #[error("the payload is not JSON")]
+    NotJson(#[source] serde_json::Error),
+    #[error("the payload is not a JSON object")]
+    NotAnObject,
+}
+
+impl Payload {
+    /// Takes text that was already parsed as JSON.
+    pub fn from_raw(raw: &RawValue) -> Result<Self, PayloadError> {
+        if !raw.get().starts_with('{') {
+            return Err(PayloadError::NotAnObject);
+        }
+        Ok(Self(Bytes::copy_from_slice(raw.get().as_bytes())))
+    }
+
+    pub fn parse(text: &[u8]) -> Result<Self, PayloadError> {
+        let raw: &RawValue = serde_json::from_slice(text).map_err(PayloadError::NotJson)?;
+        Self::from_raw(raw)
+    }
+
+    pub const fn empty() -> Self {
+        Self(Bytes::from_static(b"{}"))
+    }
+
+    /// Takes bytes that were a payload before, as a store gives them back.
+    pub const fn from_stored(bytes: Bytes) -> Self {
+        Self(bytes)
+    }
+
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
+
+    /// The same object with one more number at its end, all other bytes untouched.
+    #[must_use]
+    pub fn with_number(&self, key: &'static str, value: i64) -> Self {
+        let inner = self.0.trim_ascii_end();
+        let inner = inner.strip_suffix(b"}").unwrap_or(inner);
+        let comma = if inner.trim_ascii_end().ends_with(b"{") {
+            ""
+        } else {
+            ","
+        };
+        let mut bytes = Vec::with_capacity(inner.len() + key.len() + 32);
+        bytes.extend_from_slice(inner);
+        bytes.extend_from_slice(format!("{comma}\"{key}\":{value}}}").as_bytes());
+        Self(bytes.into())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn event(station: &str, payload: &str) -> Event {
+        let time: Timestamp = "2026-04-14T12:34:56.7891234Z".parse().unwrap();
+        Event::new(
+            EventId::new(time, [0; 10]),
+            EventType::StartTransaction,
+            StationId::new(station).unwrap(),
+            time,
+            None,
+            Payload::parse(payload.as_bytes()).unwrap(),
+        )
+    }
+
+    #[test]
+    fn the_body_has_the_four_keys_and_the_payload_untouched() {
+        let check = |station, payload, body: &str| {
+            assert_eq!(event(station, payload).body(), body.as_bytes());
+        };
+        check(
+            "WALLBOX_001",
+            r#"{ "connectorId" : 1.0 }"#,
+            r#"{"event":"StartTransaction","station_id":"WALLBOX_001","timestamp":"2026-04-14T12:34:56.789Z","payload":{ "connectorId" : 1.0 }}"#,
+        );
+        check(
+            "a\"b\\c",
+            "{}",
+            r#"{"event":"StartTransaction","station_id":"a\"b\\c","timestamp":"2026-04-14T12:34:56.789Z","payload":{}}"#,
+        );
+    }
+
+    #[test]
+    fn a_whole_second_still_has_milliseconds() {
+        let mut event = event("S", "{}");
+        event.time = "2026-04-14T12:34:56Z".parse().unwrap();
+        let body = String::from_utf8(event.body().to_vec()).unwrap();
+        assert!(
+            body.contains(r#""timestamp":"2026-04-14T12:34:56.000Z""#),
+            "{body}"
+        );
+    }
+
+    #[test]
+    fn a_number_is_added_at_the_end() {
+        let check = |before: &str, after: &str| {
+            let payload = Payload::parse(before.as_bytes()).unwrap();
+            let with = payload.with_number("transactionId", 42);
+            assert_eq!(std::str::from_utf8(with.as_bytes()).unwrap(), after);
+        };
+        check("{}", r#"{"transactionId":42}"#);
+        check("{ }", r#"{ "transactionId":42}"#);
+        check(r#"{"a":1}"#, r#"{"a":1,"transactionId":42}"#);
+        check(r#"{"a":{}}"#, r#"{"a":{},"transactionId":42}"#);
+    }
+
+    #[test]
+    fn only_an_object_is_a_payload() {
+        assert!(matches!(
+            Payload::parse(b"[1]"),
+            Err(PayloadError::NotAnObject)
+        ));
+        assert!(matches!(
+            Payload::parse(b"{"),
+            Err(PayloadError::NotJson(_))
+        ));
+        assert!(matches!(
+            Payload::parse(b"\xff"),
+            Err(PayloadError::NotJson(_))
+        ));
+    }
+}

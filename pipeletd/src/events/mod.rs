@@ -1,0 +1,14 @@
+//! What happens on a station, as a value: the event, its names, and who wants it.
+//!
+//! Pure: nothing here does I/O, reads a clock or knows a wire format other than that a payload
+//! is one JSON object, kept as the bytes that came.
+
+mod catalogue;
+mod event;
+mod id;
+mod selection;
+
+pub use catalogue::{Direction, EventType, Group, Profile, UnknownEventType};
+pub use event::{Event, Payload, PayloadError, Seq};
+pub use id::{EventId, InvalidEventId, InvalidStationId, StationId};
+pub use selection::{EventSelection, SelectionError};
