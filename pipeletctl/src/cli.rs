@@ -38,6 +38,7 @@ pub(crate) struct Global {
         long,
         global = true,
         env = "PIPELET_SERVER",
+        hide_env_values = true,
         default_value = "http://127.0.0.1:50051",
         value_name = "URL"
     )]
@@ -225,13 +226,16 @@ pub(crate) enum Dlq {
     /// Shows one failed delivery with its attempts
     Show { id: u64 },
     /// Gives failed deliveries a new round of attempts
-    #[command(group(which()))]
+    ///
+    /// The daemon goes on with it when this command is interrupted. Fails where no first attempt
+    /// succeeds, and ends with 6 where only some do; what failed again is retried as usual.
+    #[command(group(which()), override_usage = REPLAY_USAGE)]
     Replay {
         #[command(flatten)]
         selection: Selection,
     },
     /// Deletes failed deliveries for good
-    #[command(group(which()))]
+    #[command(group(which()), override_usage = PURGE_USAGE)]
     Purge {
         #[command(flatten)]
         selection: Selection,
@@ -276,6 +280,16 @@ pub(crate) struct Selection {
     #[command(flatten)]
     pub(crate) filter: Filter,
 }
+
+const REPLAY_USAGE: &str = "pipeletctl dlq replay [OPTIONS] <ID>...
+       pipeletctl dlq replay [OPTIONS] --all
+       pipeletctl dlq replay [OPTIONS] [--webhook <ID>] [--event <EVENT>] [--station <STATION>] \
+[--since <TIME>] [--until <TIME>]";
+
+const PURGE_USAGE: &str = "pipeletctl dlq purge [OPTIONS] <ID>...
+       pipeletctl dlq purge [OPTIONS] --all
+       pipeletctl dlq purge [OPTIONS] [--webhook <ID>] [--event <EVENT>] [--station <STATION>] \
+[--since <TIME>] [--until <TIME>]";
 
 /// To say nothing is not to say all.
 fn which() -> ArgGroup {

@@ -3,6 +3,8 @@
 //! Invariant: a channel connects at the first call, so building a client can't fail. It does not
 //! know what the calls mean.
 
+use std::time::Duration;
+
 use pipelet_proto::v1::{
     api_key_service_client::ApiKeyServiceClient, daemon_service_client::DaemonServiceClient,
     event_service_client::EventServiceClient,
@@ -20,6 +22,9 @@ use crate::settings::{ApiKey, Settings};
 /// A payload has up to 1 MiB, and a page may hold some of those.
 const MAX_ANSWER_BYTES: usize = 64 * 1024 * 1024;
 
+/// How often a connection with a stream on it is probed.
+const KEEP_ALIVE: Duration = Duration::from_secs(30);
+
 type Transport = InterceptedService<Channel, WithKey>;
 
 #[derive(Debug, Clone)]
@@ -35,6 +40,9 @@ impl Client {
             .connect_timeout(settings.timeout)
             // Until the answer begins: a stream may then take its time.
             .timeout(settings.timeout)
+            // A stream may be silent for hours; a dead connection shall not be.
+            .http2_keep_alive_interval(KEEP_ALIVE)
+            .keep_alive_timeout(settings.timeout)
             .connect_lazy();
         Self {
             channel,

@@ -14,7 +14,7 @@ use clap::{
     ValueEnum,
     builder::styling::{AnsiColor, Style},
 };
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::{ProgressBar, ProgressFinish, ProgressStyle};
 use serde::Serialize;
 
 use crate::{
@@ -142,7 +142,11 @@ impl Printer {
     pub(crate) fn progress(&self, what: &'static str) -> ProgressBar {
         let style = ProgressStyle::with_template("{msg} [{bar:32}] {pos}/{len}")
             .unwrap_or_else(|_| ProgressStyle::default_bar());
-        ProgressBar::new(0).with_style(style).with_message(what)
+        // Dropped, by an interruption too, it leaves no trace.
+        ProgressBar::new(0)
+            .with_style(style)
+            .with_message(what)
+            .with_finish(ProgressFinish::AndClear)
     }
 
     /// Whether somebody is there to be asked.

@@ -97,7 +97,7 @@ async fn replay(which: Which, client: &Client, printer: &Printer) -> Result<Exit
             break ReplayOutcome::new(&message, asked);
         }
     };
-    bar.finish_and_clear();
+    drop(bar);
     printer.done(&outcome, &outcome.sentence())?;
     Ok(outcome.status())
 }
