@@ -1,5 +1,108 @@
-//! Skeleton.
+//! `pipeletctl` drives `pipeletd` over gRPC.
+//!
+//! The way of a command: `cli` reads the arguments, `settings` resolves them with the
+//! environment, `client` talks to the daemon, a file of `commands` does the one thing that was
+//! asked, `view` turns what came over the wire into what people and programs read, and `output`
+//! prints it. Whatever goes wrong becomes a `Report` in `error`, and ends in an `ExitStatus`.
+//!
+//! Invariant: data goes to stdout and everything else to stderr, so any command can be piped.
+//! This crate knows the interface `pipelet.v1` and nothing else of the daemon.
 
-pub fn main() -> std::process::ExitCode {
-    std::process::ExitCode::SUCCESS
+mod cli;
+mod client;
+mod commands;
+mod error;
+mod output;
+mod paging;
+mod secret;
+mod settings;
+mod table;
+mod view;
+mod when;
+
+use std::process::ExitCode;
+
+use clap::Parser as _;
+
+use crate::{
+    cli::{Cli, Command},
+    client::Client,
+    error::{Error, ExitStatus, Report},
+    output::Printer,
+    settings::{Environment, Settings},
+};
+
+/// Runs the command line of this process.
+pub fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(refusal) => {
+            // Nothing is left to tell, and nowhere to tell it, where this can't be printed.
+            let _ = refusal.print();
+            return if refusal.use_stderr() {
+                ExitStatus::Usage.into()
+            } else {
+                ExitStatus::Success.into()
+            };
+        }
+    };
+    let printer = Printer::new(cli.global.output, cli.global.no_color);
+    match run(cli, &printer) {
+        Ok(status) => status.into(),
+        Err(report) => {
+            printer.report(&report);
+            report.status.into()
+        }
+    }
+}
+
+fn run(cli: Cli, printer: &Printer) -> Result<ExitStatus, Report> {
+    if let Command::Completions { shell } = cli.command {
+        return finish(commands::completions::run(shell, printer), Report::local);
+    }
+    let settings = Settings::resolve(&cli.global, &Environment::read())
+        .map_err(|error| Report::settings(&error))?;
+    let listing = cli.command.listing();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| Report::local(&Error::Runtime(error)))?;
+    let outcome = runtime.block_on(async {
+        let client = Client::new(&settings);
+        tokio::select! {
+            outcome = dispatch(cli.command, &client, printer) => outcome,
+            _ = tokio::signal::ctrl_c() => Ok(ExitStatus::Interrupted),
+        }
+    });
+    // A prompt that was interrupted still waits for its line; nobody waits for the prompt.
+    runtime.shutdown_background();
+    finish(outcome, |error| Report::of(error, &settings, listing))
+}
+
+async fn dispatch(
+    command: Command,
+    client: &Client,
+    printer: &Printer,
+) -> Result<ExitStatus, Error> {
+    match command {
+        Command::Webhooks(verb) => commands::webhooks::run(verb, client, printer).await,
+        Command::Dlq(verb) => commands::dlq::run(verb, client, printer).await,
+        Command::Events(verb) => commands::events::run(verb, client, printer).await,
+        Command::Stations(verb) => commands::stations::run(verb, client, printer).await,
+        Command::Keys(verb) => commands::keys::run(verb, client, printer).await,
+        Command::Status => commands::status::run(client, printer).await,
+        Command::Completions { shell } => commands::completions::run(shell, printer),
+    }
+}
+
+/// A reader that has seen enough (`| head`) is no failure.
+fn finish(
+    outcome: Result<ExitStatus, Error>,
+    report: impl FnOnce(&Error) -> Report,
+) -> Result<ExitStatus, Report> {
+    match outcome {
+        Err(error) if error.is_broken_pipe() => Ok(ExitStatus::Success),
+        Err(error) => Err(report(&error)),
+        Ok(status) => Ok(status),
+    }
 }

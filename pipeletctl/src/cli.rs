@@ -1,0 +1,437 @@
+//! The command line, as clap reads it.
+//!
+//! Invariant: what parses is complete in itself; only the daemon knows whether it is right (no
+//! list of event types here, so a newer daemon's types work with an older tool).
+
+#![expect(
+    clippy::doc_markdown,
+    reason = "the comments are the help text, where backticks would show"
+)]
+
+use std::{path::PathBuf, time::Duration};
+
+use clap::{ArgGroup, Args, Parser, Subcommand, ValueHint};
+use clap_complete::Shell;
+
+use crate::{
+    output::Format,
+    secret::Secret,
+    settings::ServerUrl,
+    when::{When, parse_timeout},
+};
+
+/// Drives pipeletd: webhooks, dead letters, stations, keys.
+#[derive(Debug, Parser)]
+#[command(name = "pipeletctl", bin_name = "pipeletctl", version)]
+pub(crate) struct Cli {
+    #[command(flatten)]
+    pub(crate) global: Global,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Global options")]
+pub(crate) struct Global {
+    /// The daemon's gRPC address
+    #[arg(
+        long,
+        global = true,
+        env = "PIPELET_SERVER",
+        hide_env_values = true,
+        default_value = "http://127.0.0.1:50051",
+        value_name = "URL"
+    )]
+    pub(crate) server: ServerUrl,
+    /// A file with the API key [otherwise: PIPELET_API_KEY, then the local daemon's admin.key]
+    #[arg(long, global = true, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub(crate) api_key_file: Option<PathBuf>,
+    /// How data is printed
+    #[arg(
+        short,
+        long,
+        global = true,
+        value_enum,
+        default_value = "table",
+        value_name = "FORMAT"
+    )]
+    pub(crate) output: Format,
+    /// How long to wait for an answer
+    #[arg(
+        long,
+        global = true,
+        default_value = "30s",
+        value_parser = parse_timeout,
+        value_name = "DURATION"
+    )]
+    pub(crate) timeout: Duration,
+    /// No colours (NO_COLOR does the same)
+    #[arg(long, global = true)]
+    pub(crate) no_color: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Who is told about which events, and where
+    #[command(subcommand, visible_alias = "webhook")]
+    Webhooks(Webhooks),
+    /// Dead letters: deliveries whose attempts ran out
+    #[command(subcommand)]
+    Dlq(Dlq),
+    /// What happens on the stations
+    #[command(subcommand, visible_alias = "event")]
+    Events(Events),
+    /// The chargers
+    #[command(subcommand, visible_alias = "station")]
+    Stations(Stations),
+    /// API keys
+    #[command(subcommand, visible_alias = "key")]
+    Keys(Keys),
+    /// How the daemon is doing; fails where it is not ready
+    Status,
+    /// Prints a completion script for a shell
+    Completions { shell: Shell },
+}
+
+impl Command {
+    /// The command that shows what this one could have meant.
+    pub(crate) fn listing(&self) -> Option<&'static str> {
+        match self {
+            Self::Webhooks(_) => Some("pipeletctl webhooks list"),
+            Self::Dlq(_) => Some("pipeletctl dlq list"),
+            Self::Stations(_) => Some("pipeletctl stations list"),
+            Self::Keys(_) => Some("pipeletctl keys list"),
+            Self::Events(_) | Self::Status | Self::Completions { .. } => None,
+        }
+    }
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Webhooks {
+    /// Subscribes a URL to events
+    Create(CreateWebhook),
+    /// Shows all webhooks
+    List {
+        #[command(flatten)]
+        limit: Limit,
+    },
+    /// Shows one webhook
+    Get { id: u64 },
+    /// Changes what is given and leaves the rest
+    Update(Box<UpdateWebhook>),
+    /// Deletes a webhook and cancels what it was owed
+    Delete { id: u64 },
+    /// POSTs one synthetic event to the webhook's URL; fails where the receiver does
+    Test {
+        id: u64,
+        /// The event type to send [default: the webhook's first]
+        #[arg(long)]
+        event: Option<String>,
+    },
+    /// Lets new events in
+    Enable { id: u64 },
+    /// Keeps new events out; retries wait
+    Disable { id: u64 },
+    /// Shows the deliveries that wait for a retry, then the latest ones that were settled
+    Deliveries {
+        id: u64,
+        #[command(flatten)]
+        limit: Limit,
+    },
+}
+
+#[derive(Debug, Args)]
+#[command(group(ArgGroup::new("secret").args(["secret_value", "secret_value_file"])))]
+pub(crate) struct CreateWebhook {
+    /// A name for people
+    #[arg(long)]
+    pub(crate) name: String,
+    /// Where events are POSTed
+    #[arg(long, value_hint = ValueHint::Url)]
+    pub(crate) url: String,
+    /// An event type, or "*" for all (repeat it, or separate by commas)
+    #[arg(
+        long = "event",
+        required = true,
+        value_name = "EVENT",
+        value_delimiter = ','
+    )]
+    pub(crate) events: Vec<String>,
+    /// The header that carries the secret
+    #[arg(long, value_name = "HEADER", requires = "secret")]
+    pub(crate) secret_header: Option<String>,
+    /// The secret; a file keeps it out of the process list
+    #[arg(
+        long,
+        value_name = "VALUE",
+        requires = "secret_header",
+        allow_hyphen_values = true
+    )]
+    pub(crate) secret_value: Option<Secret>,
+    /// A file with the secret, or "-" for standard input
+    #[arg(
+        long,
+        value_name = "FILE",
+        requires = "secret_header",
+        value_hint = ValueHint::FilePath
+    )]
+    pub(crate) secret_value_file: Option<PathBuf>,
+    /// Don't send events yet
+    #[arg(long)]
+    pub(crate) disabled: bool,
+}
+
+#[derive(Debug, Args)]
+#[command(group(ArgGroup::new("secret").args(["secret_value", "secret_value_file"])))]
+pub(crate) struct UpdateWebhook {
+    pub(crate) id: u64,
+    /// A name for people
+    #[arg(long)]
+    pub(crate) name: Option<String>,
+    /// Where events are POSTed
+    #[arg(long, value_hint = ValueHint::Url)]
+    pub(crate) url: Option<String>,
+    /// The event types that replace the old ones (repeat it, or separate by commas)
+    #[arg(long = "event", value_name = "EVENT", value_delimiter = ',')]
+    pub(crate) events: Vec<String>,
+    /// The header that carries the secret
+    #[arg(long, value_name = "HEADER")]
+    pub(crate) secret_header: Option<String>,
+    /// The secret; a file keeps it out of the process list
+    #[arg(long, value_name = "VALUE", allow_hyphen_values = true)]
+    pub(crate) secret_value: Option<Secret>,
+    /// A file with the secret, or "-" for standard input
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub(crate) secret_value_file: Option<PathBuf>,
+    /// Send no secret any more
+    #[arg(long, conflicts_with_all = ["secret_header", "secret"])]
+    pub(crate) clear_secret: bool,
+    /// Let new events in
+    #[arg(long, conflicts_with = "disabled")]
+    pub(crate) enabled: bool,
+    /// Keep new events out
+    #[arg(long)]
+    pub(crate) disabled: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Dlq {
+    /// Shows failed deliveries
+    List {
+        #[command(flatten)]
+        filter: Filter,
+        #[command(flatten)]
+        limit: Limit,
+    },
+    /// Shows one failed delivery with its attempts
+    Show { id: u64 },
+    /// Gives failed deliveries a new round of attempts
+    ///
+    /// The daemon goes on with it when this command is interrupted. Fails where no first attempt
+    /// succeeds, and ends with 6 where only some do; what failed again is retried as usual.
+    #[command(group(which()), override_usage = REPLAY_USAGE)]
+    Replay {
+        #[command(flatten)]
+        selection: Selection,
+    },
+    /// Deletes failed deliveries for good
+    #[command(group(which()), override_usage = PURGE_USAGE)]
+    Purge {
+        #[command(flatten)]
+        selection: Selection,
+        /// Don't ask
+        #[arg(long, short)]
+        yes: bool,
+    },
+}
+
+/// Which failed deliveries are meant; all that is given must hold.
+#[derive(Debug, Default, Args)]
+pub(crate) struct Filter {
+    /// Of this webhook
+    #[arg(long, value_name = "ID")]
+    pub(crate) webhook: Option<u64>,
+    /// Of this event type
+    #[arg(long)]
+    pub(crate) event: Option<String>,
+    /// Of this station
+    #[arg(long)]
+    pub(crate) station: Option<String>,
+    /// Events from then on: 2026-04-14T12:00:00Z, or how long ago, like 2h
+    #[arg(long, value_name = "TIME")]
+    pub(crate) since: Option<When>,
+    /// Events before then
+    #[arg(long, value_name = "TIME")]
+    pub(crate) until: Option<When>,
+}
+
+/// Ids, or a filter, or all.
+#[derive(Debug, Args)]
+pub(crate) struct Selection {
+    /// These failed deliveries
+    #[arg(
+        value_name = "ID",
+        conflicts_with_all = ["all", "webhook", "event", "station", "since", "until"]
+    )]
+    pub(crate) ids: Vec<u64>,
+    /// All of them, or all that the other flags leave
+    #[arg(long)]
+    pub(crate) all: bool,
+    #[command(flatten)]
+    pub(crate) filter: Filter,
+}
+
+const REPLAY_USAGE: &str = "pipeletctl dlq replay [OPTIONS] <ID>...
+       pipeletctl dlq replay [OPTIONS] --all
+       pipeletctl dlq replay [OPTIONS] [--webhook <ID>] [--event <EVENT>] [--station <STATION>] \
+[--since <TIME>] [--until <TIME>]";
+
+const PURGE_USAGE: &str = "pipeletctl dlq purge [OPTIONS] <ID>...
+       pipeletctl dlq purge [OPTIONS] --all
+       pipeletctl dlq purge [OPTIONS] [--webhook <ID>] [--event <EVENT>] [--station <STATION>] \
+[--since <TIME>] [--until <TIME>]";
+
+/// To say nothing is not to say all.
+fn which() -> ArgGroup {
+    ArgGroup::new("which")
+        .args([
+            "ids", "all", "webhook", "event", "station", "since", "until",
+        ])
+        .required(true)
+        .multiple(true)
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Events {
+    /// Shows the event types that a webhook can subscribe to
+    Types,
+    /// Shows events as they happen, until Ctrl-C (with -o json one object per line)
+    Tail {
+        /// Only this type (repeat it, or separate by commas)
+        #[arg(long = "event", value_name = "EVENT", value_delimiter = ',')]
+        events: Vec<String>,
+        /// Only this station (repeat it)
+        #[arg(long = "station", value_name = "STATION")]
+        stations: Vec<String>,
+        #[command(flatten)]
+        limit: Limit,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Stations {
+    /// Shows the stations that have ever connected
+    List {
+        /// Only those that are connected now
+        #[arg(long)]
+        connected: bool,
+        #[command(flatten)]
+        limit: Limit,
+    },
+    /// Shows one station with its connectors and open transactions
+    Show { id: String },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Keys {
+    /// Makes a key and shows it this once
+    Create {
+        /// What the key is for
+        #[arg(long)]
+        name: String,
+    },
+    /// Shows all keys, without their secret part
+    List,
+    /// Ends a key's life
+    Revoke { id: u64 },
+}
+
+#[derive(Debug, Clone, Copy, Args)]
+pub(crate) struct Limit {
+    /// At most this many
+    #[arg(id = "limit", long = "limit", value_name = "N")]
+    pub(crate) count: Option<u64>,
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::{CommandFactory as _, error::ErrorKind};
+
+    use super::*;
+
+    fn parse(line: &str) -> Result<Cli, ErrorKind> {
+        let words = std::iter::once("pipeletctl").chain(line.split_whitespace());
+        Cli::try_parse_from(words).map_err(|error| error.kind())
+    }
+
+    #[test]
+    fn the_definition_holds() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn what_is_accepted() {
+        for line in [
+            "webhooks create --name N --url http://h --event A,B --event C",
+            "webhooks create --name N --url http://h --event A --secret-header H --secret-value -v",
+            "webhooks create --name N --url http://h --event A --secret-header H --secret-value-file -",
+            "webhooks update 7 --secret-value V",
+            "webhooks update 7 --clear-secret --disabled",
+            "webhooks deliveries 7 --limit 3",
+            "dlq list",
+            "dlq replay 1 2 3",
+            "dlq replay --all --webhook 7 --since 2h",
+            "dlq purge --station S --yes",
+            "events tail --event A --station S -o jsonl",
+            "stations list --connected",
+            "keys revoke 1 --server http://localhost:1 --timeout 5s --no-color",
+            "status -o yaml",
+            "completions zsh",
+        ] {
+            assert!(parse(line).is_ok(), "{line}");
+        }
+    }
+
+    #[test]
+    fn what_is_refused() {
+        use ErrorKind::{
+            ArgumentConflict, InvalidSubcommand, MissingRequiredArgument, ValueValidation,
+        };
+        for (line, kind) in [
+            (
+                "webhooks create --name N --url http://h",
+                MissingRequiredArgument,
+            ),
+            (
+                "webhooks create --name N --url http://h --event A --secret-header H",
+                MissingRequiredArgument,
+            ),
+            (
+                "webhooks create --name N --url http://h --event A --secret-value V",
+                MissingRequiredArgument,
+            ),
+            (
+                "webhooks update 7 --clear-secret --secret-value V",
+                ArgumentConflict,
+            ),
+            ("webhooks update 7 --enabled --disabled", ArgumentConflict),
+            ("webhooks get seven", ValueValidation),
+            ("dlq replay", MissingRequiredArgument),
+            ("dlq purge --yes", MissingRequiredArgument),
+            ("dlq replay 1 --all", ArgumentConflict),
+            ("dlq replay 1 --webhook 7", ArgumentConflict),
+            ("dlq list --since soon", ValueValidation),
+            ("status --server https://h", ValueValidation),
+            ("status --timeout 0s", ValueValidation),
+            ("nonsense", InvalidSubcommand),
+        ] {
+            assert_eq!(parse(line).err(), Some(kind), "{line}");
+        }
+    }
+
+    #[test]
+    fn a_parsed_secret_is_not_in_debug() {
+        let line = "webhooks create --name N --url http://h --event A --secret-header H --secret-value hush";
+        assert!(!format!("{:?}", parse(line).unwrap()).contains("hush"));
+    }
+}

@@ -1,0 +1,94 @@
+//! The daemon's services, each call with the API key.
+//!
+//! Invariant: a channel connects at the first call, so building a client can't fail. It does not
+//! know what the calls mean.
+
+use std::time::Duration;
+
+use pipelet_proto::v1::{
+    api_key_service_client::ApiKeyServiceClient, daemon_service_client::DaemonServiceClient,
+    event_service_client::EventServiceClient,
+    failed_delivery_service_client::FailedDeliveryServiceClient,
+    station_service_client::StationServiceClient, webhook_service_client::WebhookServiceClient,
+};
+use tonic::{
+    Request, Status,
+    service::{Interceptor, interceptor::InterceptedService},
+    transport::{Channel, Endpoint},
+};
+
+use crate::settings::{ApiKey, Settings};
+
+/// A payload has up to 1 MiB, and a page may hold some of those.
+const MAX_ANSWER_BYTES: usize = 64 * 1024 * 1024;
+
+/// How often a connection with a stream on it is probed.
+const KEEP_ALIVE: Duration = Duration::from_secs(30);
+
+type Transport = InterceptedService<Channel, WithKey>;
+
+#[derive(Debug, Clone)]
+pub(crate) struct Client {
+    channel: Channel,
+    with_key: WithKey,
+}
+
+impl Client {
+    /// Must be called within a runtime.
+    pub(crate) fn new(settings: &Settings) -> Self {
+        let channel = Endpoint::from(settings.server.uri().clone())
+            .connect_timeout(settings.timeout)
+            // Until the answer begins: a stream may then take its time.
+            .timeout(settings.timeout)
+            // A stream may be silent for hours; a dead connection shall not be.
+            .http2_keep_alive_interval(KEEP_ALIVE)
+            .keep_alive_timeout(settings.timeout)
+            .connect_lazy();
+        Self {
+            channel,
+            with_key: WithKey(settings.key.value.clone()),
+        }
+    }
+
+    pub(crate) fn webhooks(&self) -> WebhookServiceClient<Transport> {
+        WebhookServiceClient::with_interceptor(self.channel.clone(), self.with_key.clone())
+            .max_decoding_message_size(MAX_ANSWER_BYTES)
+    }
+
+    pub(crate) fn failed_deliveries(&self) -> FailedDeliveryServiceClient<Transport> {
+        FailedDeliveryServiceClient::with_interceptor(self.channel.clone(), self.with_key.clone())
+            .max_decoding_message_size(MAX_ANSWER_BYTES)
+    }
+
+    pub(crate) fn events(&self) -> EventServiceClient<Transport> {
+        EventServiceClient::with_interceptor(self.channel.clone(), self.with_key.clone())
+            .max_decoding_message_size(MAX_ANSWER_BYTES)
+    }
+
+    pub(crate) fn stations(&self) -> StationServiceClient<Transport> {
+        StationServiceClient::with_interceptor(self.channel.clone(), self.with_key.clone())
+    }
+
+    pub(crate) fn api_keys(&self) -> ApiKeyServiceClient<Transport> {
+        ApiKeyServiceClient::with_interceptor(self.channel.clone(), self.with_key.clone())
+    }
+
+    pub(crate) fn daemon(&self) -> DaemonServiceClient<Transport> {
+        DaemonServiceClient::with_interceptor(self.channel.clone(), self.with_key.clone())
+    }
+}
+
+/// Puts the key into each request.
+#[derive(Debug, Clone)]
+pub(crate) struct WithKey(Option<ApiKey>);
+
+impl Interceptor for WithKey {
+    fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {
+        if let Some(key) = &self.0 {
+            request
+                .metadata_mut()
+                .insert("x-api-key", key.to_metadata());
+        }
+        Ok(request)
+    }
+}

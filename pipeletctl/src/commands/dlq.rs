@@ -1,0 +1,400 @@
+//! `dlq`: what could not be delivered, and what becomes of it.
+//!
+//! Invariants: nothing is purged in bulk without a yes, given on the terminal or by flag; the
+//! exit status tells all, some and none apart.
+
+use std::fmt::Write as _;
+
+use jiff::Timestamp;
+use pipelet_proto::v1;
+use serde::Serialize;
+
+use crate::{
+    cli::{Dlq, Filter, Limit, Selection},
+    client::Client,
+    commands::counted,
+    error::{Error, ExitStatus},
+    output::Printer,
+    paging::Pages,
+    view::FailedDelivery,
+    when::{self, When},
+};
+
+/// Payloads may be large, so a page holds few.
+const PAGE: u32 = 50;
+
+pub(crate) async fn run(
+    verb: Dlq,
+    client: &Client,
+    printer: &Printer,
+) -> Result<ExitStatus, Error> {
+    let now = when::now();
+    match verb {
+        Dlq::List { filter, limit } => {
+            list(&filter_on_wire(filter, now), limit, client, printer).await
+        }
+        Dlq::Show { id } => show(id, client, printer).await,
+        Dlq::Replay { selection } => replay(Which::from(selection, now), client, printer).await,
+        Dlq::Purge { selection, yes } => {
+            purge(Which::from(selection, now), yes, client, printer).await
+        }
+    }
+}
+
+async fn list(
+    filter: &v1::FailedDeliveryFilter,
+    limit: Limit,
+    client: &Client,
+    printer: &Printer,
+) -> Result<ExitStatus, Error> {
+    let mut list = printer.list::<FailedDelivery>("no failed deliveries");
+    let mut pages = Pages::new(limit.count).of(PAGE);
+    while let Some(page) = pages.next() {
+        let request = v1::ListFailedDeliveriesRequest {
+            filter: Some(filter.clone()),
+            page_size: page.size,
+            page_token: page.token,
+        };
+        let mut service = client.failed_deliveries();
+        let answer = service.list_failed_deliveries(request).await?.into_inner();
+        let failed = pages.accept(answer.failed_deliveries, answer.next_page_token);
+        list.extend(failed.into_iter().map(FailedDelivery::from))?;
+    }
+    list.finish(printer)?;
+    Ok(ExitStatus::Success)
+}
+
+async fn show(id: u64, client: &Client, printer: &Printer) -> Result<ExitStatus, Error> {
+    let request = v1::GetFailedDeliveryRequest { id };
+    let mut service = client.failed_deliveries();
+    let answer = service.get_failed_delivery(request).await?.into_inner();
+    let failed = answer
+        .failed_delivery
+        .ok_or(Error::Incomplete("failed delivery"))?;
+    printer.one(&FailedDelivery::from(failed))?;
+    Ok(ExitStatus::Success)
+}
+
+async fn replay(which: Which, client: &Client, printer: &Printer) -> Result<ExitStatus, Error> {
+    let asked = which.asked();
+    let request = v1::ReplayRequest {
+        which: Some(match which {
+            Which::Ids(ids) => v1::replay_request::Which::Ids(v1::FailedDeliveryIds { ids }),
+            Which::Filter(filter) => v1::replay_request::Which::Filter(filter),
+        }),
+    };
+    let mut stream = client
+        .failed_deliveries()
+        .replay(request)
+        .await?
+        .into_inner();
+    let bar = printer.progress("replaying");
+    let outcome = loop {
+        let message = stream.message().await?.ok_or(Error::StreamEnded)?;
+        bar.set_length(message.total);
+        bar.set_position(message.delivered + message.failed + message.skipped);
+        if message.done {
+            break ReplayOutcome::new(&message, asked);
+        }
+    };
+    drop(bar);
+    printer.done(&outcome, &outcome.sentence())?;
+    Ok(outcome.status())
+}
+
+async fn purge(
+    which: Which,
+    yes: bool,
+    client: &Client,
+    printer: &Printer,
+) -> Result<ExitStatus, Error> {
+    if !yes && which.is_many() {
+        if !printer.can_ask() {
+            return Err(Error::NobodyToAsk);
+        }
+        let Some(question) = purge_question(&which, client).await? else {
+            printer.note("no failed deliveries to purge");
+            return Ok(ExitStatus::Success);
+        };
+        if !printer.confirm(&question).await? {
+            printer.note("nothing was purged");
+            return Ok(ExitStatus::Failed);
+        }
+    }
+    let asked = which.asked();
+    let request = v1::PurgeRequest {
+        which: Some(match which {
+            Which::Ids(ids) => v1::purge_request::Which::Ids(v1::FailedDeliveryIds { ids }),
+            Which::Filter(filter) => v1::purge_request::Which::Filter(filter),
+        }),
+    };
+    let answer = client.failed_deliveries().purge(request).await?;
+    let outcome = PurgeOutcome::new(answer.into_inner().purged, asked);
+    printer.done(&outcome, &outcome.sentence())?;
+    Ok(outcome.status())
+}
+
+/// Says how many it is about, as far as one page tells; none: it is about nothing.
+async fn purge_question(which: &Which, client: &Client) -> Result<Option<String>, Error> {
+    let filter = match which {
+        Which::Ids(ids) => {
+            let many = counted(ids.len() as u64, "failed delivery", "failed deliveries");
+            return Ok(Some(format!("purge {many} for good?")));
+        }
+        Which::Filter(filter) => filter.clone(),
+    };
+    let request = v1::ListFailedDeliveriesRequest {
+        filter: Some(filter),
+        page_size: PAGE,
+        page_token: String::new(),
+    };
+    let mut service = client.failed_deliveries();
+    let answer = service.list_failed_deliveries(request).await?.into_inner();
+    let count = answer.failed_deliveries.len() as u64;
+    let many = counted(count, "failed delivery", "failed deliveries");
+    Ok(match (count, answer.next_page_token.is_empty()) {
+        (0, true) => None,
+        (_, true) => Some(format!("purge {many} for good?")),
+        (_, false) => Some(format!("purge more than {many} for good?")),
+    })
+}
+
+/// Which failed deliveries are meant, as the wire has it.
+#[derive(Debug)]
+enum Which {
+    /// Each once.
+    Ids(Vec<u64>),
+    Filter(v1::FailedDeliveryFilter),
+}
+
+impl Which {
+    fn from(selection: Selection, now: Timestamp) -> Self {
+        if selection.ids.is_empty() {
+            return Self::Filter(filter_on_wire(selection.filter, now));
+        }
+        let mut ids = selection.ids;
+        ids.sort_unstable();
+        ids.dedup();
+        Self::Ids(ids)
+    }
+
+    fn is_many(&self) -> bool {
+        match self {
+            Self::Ids(ids) => ids.len() > 1,
+            Self::Filter(_) => true,
+        }
+    }
+
+    /// How many were asked for by name.
+    fn asked(&self) -> Option<u64> {
+        match self {
+            Self::Ids(ids) => Some(ids.len() as u64),
+            Self::Filter(_) => None,
+        }
+    }
+}
+
+fn filter_on_wire(filter: Filter, now: Timestamp) -> v1::FailedDeliveryFilter {
+    let wire = |when: When| {
+        let timestamp = when.resolve(now);
+        prost_types::Timestamp {
+            seconds: timestamp.as_second(),
+            nanos: timestamp.subsec_nanosecond(),
+        }
+    };
+    v1::FailedDeliveryFilter {
+        webhook_id: filter.webhook,
+        event: filter.event,
+        station_id: filter.station,
+        since: filter.since.map(wire),
+        until: filter.until.map(wire),
+    }
+}
+
+/// How a replay went.
+#[derive(Debug, Serialize)]
+struct ReplayOutcome {
+    total: u64,
+    replayed: u64,
+    delivered: u64,
+    failed: u64,
+    skipped: u64,
+    /// Asked for by id, but not there.
+    missing: u64,
+}
+
+impl ReplayOutcome {
+    fn new(message: &v1::ReplayResponse, asked: Option<u64>) -> Self {
+        Self {
+            total: message.total,
+            replayed: message.replayed,
+            delivered: message.delivered,
+            failed: message.failed,
+            skipped: message.skipped,
+            missing: asked.unwrap_or(0).saturating_sub(message.total),
+        }
+    }
+
+    /// Replayed, but the first attempt has not ended.
+    fn under_way(&self) -> u64 {
+        self.replayed
+            .saturating_sub(self.delivered)
+            .saturating_sub(self.failed)
+    }
+
+    fn sentence(&self) -> String {
+        if self.total == 0 && self.missing == 0 {
+            return "no failed deliveries to replay".to_owned();
+        }
+        let mut text = format!(
+            "replayed {} of {}",
+            self.replayed,
+            counted(
+                self.total + self.missing,
+                "failed delivery",
+                "failed deliveries"
+            )
+        );
+        for (count, what) in [
+            (self.delivered, "delivered"),
+            (self.under_way(), "under way"),
+            (self.failed, "failed again, and will be retried"),
+            (
+                self.skipped,
+                "skipped, as the webhook is disabled or deleted",
+            ),
+            (self.missing, "not found"),
+        ] {
+            if count > 0 {
+                let _ = write!(text, "; {count} {what}");
+            }
+        }
+        text
+    }
+
+    fn status(&self) -> ExitStatus {
+        let good = self.delivered + self.under_way();
+        let bad = self.failed + self.skipped + self.missing;
+        match (good, bad) {
+            (_, 0) => ExitStatus::Success,
+            (0, _) if self.total == 0 => ExitStatus::NotFound,
+            (0, _) => ExitStatus::Failed,
+            (_, _) => ExitStatus::PartlyFailed,
+        }
+    }
+}
+
+/// How a purge went.
+#[derive(Debug, Serialize)]
+struct PurgeOutcome {
+    purged: u64,
+    /// Asked for by id, but not there.
+    missing: u64,
+}
+
+impl PurgeOutcome {
+    fn new(purged: u64, asked: Option<u64>) -> Self {
+        Self {
+            purged,
+            missing: asked.unwrap_or(0).saturating_sub(purged),
+        }
+    }
+
+    fn sentence(&self) -> String {
+        let purged = counted(self.purged, "failed delivery", "failed deliveries");
+        match self.missing {
+            0 => format!("purged {purged}"),
+            missing => format!("purged {purged}; {missing} not found"),
+        }
+    }
+
+    fn status(&self) -> ExitStatus {
+        match (self.purged, self.missing) {
+            (_, 0) => ExitStatus::Success,
+            (0, _) => ExitStatus::NotFound,
+            (_, _) => ExitStatus::PartlyFailed,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn replayed(numbers: [u64; 5], asked: Option<u64>) -> ReplayOutcome {
+        let [total, replayed, delivered, failed, skipped] = numbers;
+        let message = v1::ReplayResponse {
+            total,
+            replayed,
+            delivered,
+            failed,
+            skipped,
+            done: true,
+        };
+        ReplayOutcome::new(&message, asked)
+    }
+
+    #[test]
+    fn a_replay_ends_as_it_went() {
+        use ExitStatus::{Failed, NotFound, PartlyFailed, Success};
+        for (numbers, asked, status) in [
+            ([0, 0, 0, 0, 0], None, Success),
+            ([2, 2, 2, 0, 0], None, Success),
+            ([2, 2, 1, 0, 0], Some(2), Success),
+            ([2, 2, 1, 1, 0], None, PartlyFailed),
+            ([2, 1, 1, 0, 1], None, PartlyFailed),
+            ([1, 1, 1, 0, 0], Some(2), PartlyFailed),
+            ([2, 2, 0, 2, 0], None, Failed),
+            ([1, 0, 0, 0, 1], None, Failed),
+            ([0, 0, 0, 0, 0], Some(1), NotFound),
+        ] {
+            assert_eq!(replayed(numbers, asked).status(), status, "{numbers:?}");
+        }
+    }
+
+    #[test]
+    fn a_replay_says_what_became_of_each() {
+        assert_eq!(
+            replayed([5, 4, 2, 1, 1], Some(6)).sentence(),
+            "replayed 4 of 6 failed deliveries; 2 delivered; 1 under way; 1 failed again, and \
+             will be retried; 1 skipped, as the webhook is disabled or deleted; 1 not found"
+        );
+        assert_eq!(
+            replayed([0; 5], None).sentence(),
+            "no failed deliveries to replay"
+        );
+    }
+
+    #[test]
+    fn a_purge_ends_as_it_went() {
+        use ExitStatus::{NotFound, PartlyFailed, Success};
+        for (purged, asked, status) in [
+            (0, None, Success),
+            (9, None, Success),
+            (2, Some(2), Success),
+            (1, Some(2), PartlyFailed),
+            (0, Some(1), NotFound),
+        ] {
+            assert_eq!(PurgeOutcome::new(purged, asked).status(), status);
+        }
+    }
+
+    #[test]
+    fn ids_count_once_and_an_empty_filter_is_many() {
+        let selection = Selection {
+            ids: vec![3, 1, 3],
+            all: false,
+            filter: Filter::default(),
+        };
+        let which = Which::from(selection, Timestamp::UNIX_EPOCH);
+        assert_eq!((which.asked(), which.is_many()), (Some(2), true));
+
+        let selection = Selection {
+            ids: Vec::new(),
+            all: true,
+            filter: Filter::default(),
+        };
+        let which = Which::from(selection, Timestamp::UNIX_EPOCH);
+        assert_eq!((which.asked(), which.is_many()), (None, true));
+    }
+}

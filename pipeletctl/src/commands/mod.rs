@@ -1,0 +1,17 @@
+//! What each command does, one file per noun.
+//!
+//! Invariant: a command makes its calls, prints through the printer, and returns how the process
+//! ends; it never reads the environment and never exits by itself.
+
+pub(crate) mod completions;
+pub(crate) mod dlq;
+pub(crate) mod events;
+pub(crate) mod keys;
+pub(crate) mod stations;
+pub(crate) mod status;
+pub(crate) mod webhooks;
+
+/// `1 delivery`, `2 deliveries`: a count with its noun.
+fn counted(count: u64, one: &str, many: &str) -> String {
+    format!("{count} {}", if count == 1 { one } else { many })
+}

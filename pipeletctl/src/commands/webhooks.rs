@@ -1,0 +1,262 @@
+//! `webhooks`: the life of a subscription.
+
+use std::path::PathBuf;
+
+use pipelet_proto::v1;
+use serde::Serialize;
+
+use crate::{
+    cli::{CreateWebhook, Limit, UpdateWebhook, Webhooks},
+    client::Client,
+    commands::counted,
+    error::{Error, ExitStatus},
+    output::Printer,
+    paging::Pages,
+    secret::Secret,
+    view::{Delivery, TestOutcome, Webhook},
+};
+
+pub(crate) async fn run(
+    verb: Webhooks,
+    client: &Client,
+    printer: &Printer,
+) -> Result<ExitStatus, Error> {
+    match verb {
+        Webhooks::Create(args) => create(args, client, printer).await,
+        Webhooks::List { limit } => list(limit, client, printer).await,
+        Webhooks::Get { id } => get(id, client, printer).await,
+        Webhooks::Update(args) => update(change(*args)?, client, printer).await,
+        Webhooks::Delete { id } => delete(id, client, printer).await,
+        Webhooks::Test { id, event } => test(id, event, client, printer).await,
+        Webhooks::Enable { id } => update(switch(id, true), client, printer).await,
+        Webhooks::Disable { id } => update(switch(id, false), client, printer).await,
+        Webhooks::Deliveries { id, limit } => deliveries(id, limit, client, printer).await,
+    }
+}
+
+async fn create(
+    args: CreateWebhook,
+    client: &Client,
+    printer: &Printer,
+) -> Result<ExitStatus, Error> {
+    let spec = v1::WebhookSpec {
+        name: args.name,
+        url: args.url,
+        enabled: Some(!args.disabled),
+        events: args.events,
+        secret_header: args.secret_header,
+        secret_value: secret(args.secret_value, args.secret_value_file)?.map(Secret::into_text),
+    };
+    let request = v1::CreateWebhookRequest {
+        webhook: Some(spec),
+    };
+    let answer = client.webhooks().create_webhook(request).await?;
+    show(answer.into_inner().webhook, printer)
+}
+
+async fn list(limit: Limit, client: &Client, printer: &Printer) -> Result<ExitStatus, Error> {
+    let mut list = printer.list::<Webhook>("no webhooks: `pipeletctl webhooks create` makes one");
+    let mut pages = Pages::new(limit.count);
+    while let Some(page) = pages.next() {
+        let request = v1::ListWebhooksRequest {
+            page_size: page.size,
+            page_token: page.token,
+        };
+        let answer = client.webhooks().list_webhooks(request).await?.into_inner();
+        let webhooks = pages.accept(answer.webhooks, answer.next_page_token);
+        list.extend(webhooks.into_iter().map(Webhook::from))?;
+    }
+    list.finish(printer)?;
+    Ok(ExitStatus::Success)
+}
+
+async fn get(id: u64, client: &Client, printer: &Printer) -> Result<ExitStatus, Error> {
+    let request = v1::GetWebhookRequest { id };
+    let answer = client.webhooks().get_webhook(request).await?;
+    show(answer.into_inner().webhook, printer)
+}
+
+async fn update(
+    request: v1::UpdateWebhookRequest,
+    client: &Client,
+    printer: &Printer,
+) -> Result<ExitStatus, Error> {
+    let answer = client.webhooks().update_webhook(request).await?;
+    show(answer.into_inner().webhook, printer)
+}
+
+async fn delete(id: u64, client: &Client, printer: &Printer) -> Result<ExitStatus, Error> {
+    #[derive(Serialize)]
+    struct Deleted {
+        id: u64,
+        cancelled: u64,
+    }
+
+    let request = v1::DeleteWebhookRequest { id };
+    let answer = client.webhooks().delete_webhook(request).await?;
+    let cancelled = answer.into_inner().cancelled;
+    let deliveries = counted(cancelled, "delivery", "deliveries");
+    printer.done(
+        &Deleted { id, cancelled },
+        &format!("deleted webhook {id}; cancelled {deliveries} that it was owed"),
+    )?;
+    Ok(ExitStatus::Success)
+}
+
+async fn test(
+    id: u64,
+    event: Option<String>,
+    client: &Client,
+    printer: &Printer,
+) -> Result<ExitStatus, Error> {
+    let request = v1::TestWebhookRequest { id, event };
+    let answer = client.webhooks().test_webhook(request).await?;
+    let outcome = TestOutcome::from(answer.into_inner());
+    printer.either(&outcome, &outcome.sentence())?;
+    if outcome.ok {
+        return Ok(ExitStatus::Success);
+    }
+    if let Some(hint) = outcome.hint() {
+        printer.hint(hint);
+    }
+    Ok(ExitStatus::Failed)
+}
+
+async fn deliveries(
+    id: u64,
+    limit: Limit,
+    client: &Client,
+    printer: &Printer,
+) -> Result<ExitStatus, Error> {
+    let mut list = printer.list::<Delivery>("no deliveries to show");
+    let mut pages = Pages::new(limit.count);
+    while let Some(page) = pages.next() {
+        let request = v1::ListDeliveriesRequest {
+            webhook_id: id,
+            page_size: page.size,
+            page_token: page.token,
+        };
+        let answer = client.webhooks().list_deliveries(request).await?;
+        let answer = answer.into_inner();
+        let deliveries = pages.accept(answer.deliveries, answer.next_page_token);
+        list.extend(deliveries.into_iter().map(Delivery::from))?;
+    }
+    list.finish(printer)?;
+    Ok(ExitStatus::Success)
+}
+
+fn show(webhook: Option<v1::Webhook>, printer: &Printer) -> Result<ExitStatus, Error> {
+    let webhook = webhook.ok_or(Error::Incomplete("webhook"))?;
+    printer.one(&Webhook::from(webhook))?;
+    Ok(ExitStatus::Success)
+}
+
+fn secret(value: Option<Secret>, file: Option<PathBuf>) -> Result<Option<Secret>, Error> {
+    match (value, file) {
+        (Some(value), _) => Ok(Some(value)),
+        (None, Some(path)) => match Secret::read(&path) {
+            Ok(secret) => Ok(Some(secret)),
+            Err(source) => Err(Error::Secret { path, source }),
+        },
+        (None, None) => Ok(None),
+    }
+}
+
+/// The request that turns a webhook on or off and leaves the rest.
+fn switch(id: u64, enabled: bool) -> v1::UpdateWebhookRequest {
+    v1::UpdateWebhookRequest {
+        id,
+        webhook: Some(v1::WebhookSpec {
+            enabled: Some(enabled),
+            ..v1::WebhookSpec::default()
+        }),
+        update_mask: Some(mask(["enabled"])),
+    }
+}
+
+/// The request that changes what was given; the mask names it.
+fn change(args: UpdateWebhook) -> Result<v1::UpdateWebhookRequest, Error> {
+    let secret = secret(args.secret_value, args.secret_value_file)?;
+    let enabled = match (args.enabled, args.disabled) {
+        (true, _) => Some(true),
+        (false, true) => Some(false),
+        (false, false) => None,
+    };
+    let paths = [
+        ("name", args.name.is_some()),
+        ("url", args.url.is_some()),
+        ("enabled", enabled.is_some()),
+        ("events", !args.events.is_empty()),
+        (
+            "secret_header",
+            args.secret_header.is_some() || args.clear_secret,
+        ),
+        ("secret_value", secret.is_some() || args.clear_secret),
+    ]
+    .into_iter()
+    .filter_map(|(path, given)| given.then_some(path));
+    let mask = mask(paths);
+    if mask.paths.is_empty() {
+        return Err(Error::NothingToChange);
+    }
+    Ok(v1::UpdateWebhookRequest {
+        id: args.id,
+        webhook: Some(v1::WebhookSpec {
+            name: args.name.unwrap_or_default(),
+            url: args.url.unwrap_or_default(),
+            enabled,
+            events: args.events,
+            secret_header: args.secret_header,
+            secret_value: secret.map(Secret::into_text),
+        }),
+        update_mask: Some(mask),
+    })
+}
+
+fn mask(paths: impl IntoIterator<Item = &'static str>) -> prost_types::FieldMask {
+    prost_types::FieldMask {
+        paths: paths.into_iter().map(str::to_owned).collect(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser as _;
+
+    use super::*;
+    use crate::cli::{Cli, Command};
+
+    fn changed(line: &str) -> Result<v1::UpdateWebhookRequest, Error> {
+        let words = ["pipeletctl", "webhooks", "update", "7"].into_iter();
+        let cli = Cli::try_parse_from(words.chain(line.split_whitespace())).unwrap();
+        let Command::Webhooks(Webhooks::Update(args)) = cli.command else {
+            panic!("{line} is an update");
+        };
+        change(*args)
+    }
+
+    #[test]
+    fn the_mask_names_what_was_given() {
+        for (line, paths) in [
+            ("--name N", vec!["name"]),
+            ("--event A,B --disabled", vec!["enabled", "events"]),
+            ("--enabled --url http://h", vec!["url", "enabled"]),
+            ("--secret-value V", vec!["secret_value"]),
+            ("--clear-secret", vec!["secret_header", "secret_value"]),
+        ] {
+            let request = changed(line).unwrap();
+            assert_eq!(request.update_mask.unwrap().paths, paths, "{line}");
+        }
+    }
+
+    #[test]
+    fn a_cleared_secret_is_named_and_absent() {
+        let webhook = changed("--clear-secret").unwrap().webhook.unwrap();
+        assert_eq!((webhook.secret_header, webhook.secret_value), (None, None));
+    }
+
+    #[test]
+    fn an_update_of_nothing_is_refused() {
+        assert!(matches!(changed(""), Err(Error::NothingToChange)));
+    }
+}

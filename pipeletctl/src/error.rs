@@ -1,0 +1,396 @@
+//! What can go wrong, how it is told, and the status that the process ends with.
+//!
+//! Invariant: a failure is told apart by its type or its gRPC code, never by its text, and every
+//! report names a next step where there is one. Printing is `output`'s.
+
+use std::{error::Error as StdError, fmt::Write as _, io, path::PathBuf, process::ExitCode};
+
+use tonic::{Code, ConnectError, Status, TimeoutExpired};
+use tonic_types::StatusExt as _;
+
+use crate::{
+    settings::{KeySource, Settings, SettingsError},
+    table::printable,
+};
+
+/// The exit codes, which scripts rely on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub(crate) enum ExitStatus {
+    Success = 0,
+    Failed = 1,
+    /// The command line must change: no repetition helps.
+    Usage = 2,
+    NotFound = 3,
+    NotAuthorised = 4,
+    Conflict = 5,
+    PartlyFailed = 6,
+    /// `EX_UNAVAILABLE` of sysexits.h.
+    Unreachable = 69,
+    /// 128 + SIGINT, as shells have it.
+    Interrupted = 130,
+}
+
+impl From<ExitStatus> for ExitCode {
+    fn from(status: ExitStatus) -> Self {
+        Self::from(status as u8)
+    }
+}
+
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Error {
+    #[error("the daemon refused the call")]
+    Call(#[source] Box<Status>),
+    /// The daemon left out what the interface promises.
+    #[error("the daemon's answer lacks the {0}")]
+    Incomplete(&'static str),
+    #[error("the daemon ended the stream early")]
+    StreamEnded,
+    #[error("cannot read the secret from {}", path.display())]
+    Secret { path: PathBuf, source: io::Error },
+    #[error("nothing to change")]
+    NothingToChange,
+    #[error("this purges many failed deliveries, and there is no terminal to ask on")]
+    NobodyToAsk,
+    #[error("cannot write the output")]
+    Output(#[from] io::Error),
+    #[error("cannot start the runtime")]
+    Runtime(#[source] io::Error),
+}
+
+impl From<Status> for Error {
+    fn from(status: Status) -> Self {
+        Self::Call(Box::new(status))
+    }
+}
+
+impl Error {
+    pub(crate) fn is_broken_pipe(&self) -> bool {
+        matches!(self, Self::Output(error) if error.kind() == io::ErrorKind::BrokenPipe)
+    }
+}
+
+/// A failure, ready to be shown.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Report {
+    pub(crate) status: ExitStatus,
+    pub(crate) message: String,
+    /// One line each, below the message.
+    pub(crate) details: Vec<String>,
+    pub(crate) hints: Vec<String>,
+}
+
+impl Report {
+    /// `listing` is the command that shows what could have been meant.
+    pub(crate) fn of(error: &Error, settings: &Settings, listing: Option<&str>) -> Self {
+        match error {
+            Error::Call(status) => match status.source() {
+                // Only what failed on this side of the wire has a source.
+                Some(cause) => Self::transport(cause, settings),
+                None => Self::answered(status, settings, listing),
+            },
+            Error::Incomplete(_)
+            | Error::StreamEnded
+            | Error::Secret { .. }
+            | Error::NothingToChange
+            | Error::NobodyToAsk
+            | Error::Output(_)
+            | Error::Runtime(_) => Self::local(error),
+        }
+    }
+
+    /// Of a failure that has nothing to do with the daemon.
+    pub(crate) fn local(error: &Error) -> Self {
+        let (status, hint) = match error {
+            Error::Secret { .. } => (ExitStatus::Usage, None),
+            Error::NothingToChange => (
+                ExitStatus::Usage,
+                Some("`pipeletctl webhooks update --help` shows what can be changed"),
+            ),
+            Error::NobodyToAsk => (
+                ExitStatus::Usage,
+                Some("add --yes to purge without being asked"),
+            ),
+            Error::Incomplete(_) => (
+                ExitStatus::Failed,
+                Some("pipeletctl and pipeletd may differ in version: see `pipeletctl status`"),
+            ),
+            Error::StreamEnded => (
+                ExitStatus::Failed,
+                Some("the daemon may be shutting down: see `pipeletctl status`"),
+            ),
+            Error::Call(_) | Error::Output(_) | Error::Runtime(_) => (ExitStatus::Failed, None),
+        };
+        Self {
+            status,
+            message: chain(error),
+            details: Vec::new(),
+            hints: hint.map(str::to_owned).into_iter().collect(),
+        }
+    }
+
+    pub(crate) fn settings(error: &SettingsError) -> Self {
+        Self {
+            status: ExitStatus::Usage,
+            message: chain(error),
+            details: Vec::new(),
+            hints: Vec::new(),
+        }
+    }
+
+    /// The call did not come through.
+    fn transport(cause: &(dyn StdError + 'static), settings: &Settings) -> Self {
+        let server = &settings.server;
+        let (message, hint) = if find::<TimeoutExpired>(cause).is_some() {
+            (
+                format!("pipeletd at {server} did not answer in time"),
+                "--timeout gives it longer".to_owned(),
+            )
+        } else if find::<ConnectError>(cause).is_some() {
+            (
+                format!("cannot reach pipeletd at {server}: {}", root(cause)),
+                "start the daemon (`pipeletd --dev`), or name another with --server or \
+                 PIPELET_SERVER"
+                    .to_owned(),
+            )
+        } else {
+            (
+                format!(
+                    "lost the connection to pipeletd at {server}: {}",
+                    root(cause)
+                ),
+                "--server takes the daemon's gRPC address, whose port is 50051 by default"
+                    .to_owned(),
+            )
+        };
+        Self {
+            status: ExitStatus::Unreachable,
+            message,
+            details: Vec::new(),
+            hints: vec![hint],
+        }
+    }
+
+    /// The daemon answered, and said no.
+    fn answered(status: &Status, settings: &Settings, listing: Option<&str>) -> Self {
+        let found = status.get_error_details();
+        let mut message = match status.message() {
+            "" => status.code().description().to_owned(),
+            text => printable(text),
+        };
+        if let Some(info) = found.error_info().filter(|info| !info.reason.is_empty()) {
+            let _ = write!(message, " [{}]", printable(&info.reason));
+        }
+        let mut details: Vec<String> = found
+            .bad_request()
+            .into_iter()
+            .flat_map(|bad| &bad.field_violations)
+            .map(|fault| printable(&format!("{}: {}", fault.field, fault.description)))
+            .collect();
+        if let Some(request) = found.request_info() {
+            details.push(printable(&format!("request id: {}", request.request_id)));
+        }
+        Self {
+            status: exit_status(status.code()),
+            message,
+            details,
+            hints: hint(status.code(), settings, listing).into_iter().collect(),
+        }
+    }
+}
+
+fn exit_status(code: Code) -> ExitStatus {
+    match code {
+        Code::Ok => ExitStatus::Success,
+        Code::InvalidArgument | Code::OutOfRange => ExitStatus::Usage,
+        Code::NotFound => ExitStatus::NotFound,
+        Code::Unauthenticated | Code::PermissionDenied => ExitStatus::NotAuthorised,
+        Code::AlreadyExists | Code::FailedPrecondition | Code::Aborted => ExitStatus::Conflict,
+        Code::Unavailable | Code::DeadlineExceeded => ExitStatus::Unreachable,
+        Code::Cancelled
+        | Code::Unknown
+        | Code::ResourceExhausted
+        | Code::Unimplemented
+        | Code::Internal
+        | Code::DataLoss => ExitStatus::Failed,
+    }
+}
+
+fn hint(code: Code, settings: &Settings, listing: Option<&str>) -> Option<String> {
+    match code {
+        Code::Unauthenticated => Some(match &settings.key.source {
+            KeySource::File(path) => format!("the key came from {}", path.display()),
+            KeySource::Environment => "the key came from PIPELET_API_KEY".to_owned(),
+            KeySource::Nowhere(why) => format!(
+                "no API key: set PIPELET_API_KEY, or name a file with --api-key-file ({why})"
+            ),
+        }),
+        Code::NotFound => listing.map(|listing| format!("`{listing}` shows what there is")),
+        Code::Unimplemented => {
+            Some("pipeletctl and pipeletd differ in version: see `pipeletctl status`".to_owned())
+        }
+        Code::Unavailable => {
+            Some("the daemon is not ready: `pipeletctl status` says why".to_owned())
+        }
+        Code::DeadlineExceeded | Code::ResourceExhausted => Some("try again later".to_owned()),
+        Code::Internal | Code::DataLoss => {
+            Some("the daemon's log says more under this request's id".to_owned())
+        }
+        Code::Ok
+        | Code::Cancelled
+        | Code::Unknown
+        | Code::InvalidArgument
+        | Code::AlreadyExists
+        | Code::PermissionDenied
+        | Code::FailedPrecondition
+        | Code::Aborted
+        | Code::OutOfRange => None,
+    }
+}
+
+/// The error with its causes, in one line.
+fn chain(error: &dyn StdError) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let _ = write!(text, ": {error}");
+        cause = error.source();
+    }
+    text
+}
+
+/// The innermost cause: what really happened.
+fn root<'a>(error: &'a (dyn StdError + 'static)) -> &'a (dyn StdError + 'static) {
+    let mut innermost = error;
+    while let Some(source) = innermost.source() {
+        innermost = source;
+    }
+    innermost
+}
+
+fn find<'a, E: StdError + 'static>(error: &'a (dyn StdError + 'static)) -> Option<&'a E> {
+    let mut cause = Some(error);
+    while let Some(error) = cause {
+        if let Some(found) = error.downcast_ref() {
+            return Some(found);
+        }
+        cause = error.source();
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use pipelet_proto::v1;
+    use tonic_types::ErrorDetails;
+
+    use super::*;
+    use crate::client::Client;
+
+    fn report(status: Status, listing: Option<&str>) -> Report {
+        Report::of(&status.into(), &Settings::for_tests(), listing)
+    }
+
+    #[test]
+    fn every_code_has_its_exit_status() {
+        for (code, status) in [
+            (Code::InvalidArgument, 2),
+            (Code::NotFound, 3),
+            (Code::Unauthenticated, 4),
+            (Code::PermissionDenied, 4),
+            (Code::AlreadyExists, 5),
+            (Code::FailedPrecondition, 5),
+            (Code::Aborted, 5),
+            (Code::Unavailable, 69),
+            (Code::Internal, 1),
+        ] {
+            assert_eq!(exit_status(code) as u8, status, "{code:?}");
+        }
+    }
+
+    #[test]
+    fn all_faults_are_listed() {
+        let mut details = ErrorDetails::new();
+        details
+            .set_error_info("invalid_webhook", "pipelet", [])
+            .add_bad_request_violation("url", "must be http or https")
+            .add_bad_request_violation("events[0]", "unknown, did you mean \"Heartbeat\"?")
+            .set_request_info("01JX", "");
+        let status = Status::with_error_details(Code::InvalidArgument, "2 faults", details);
+        assert_eq!(
+            report(status, None),
+            Report {
+                status: ExitStatus::Usage,
+                message: "2 faults [invalid_webhook]".into(),
+                details: vec![
+                    "url: must be http or https".into(),
+                    "events[0]: unknown, did you mean \"Heartbeat\"?".into(),
+                    "request id: 01JX".into(),
+                ],
+                hints: Vec::new(),
+            }
+        );
+    }
+
+    #[test]
+    fn a_missing_thing_names_its_listing() {
+        let status = Status::not_found("no webhook 7");
+        let report = report(status, Some("pipeletctl webhooks list"));
+        assert_eq!(report.status, ExitStatus::NotFound);
+        assert_eq!(
+            report.hints,
+            ["`pipeletctl webhooks list` shows what there is"]
+        );
+    }
+
+    #[tokio::test]
+    async fn nobody_at_home() {
+        // A port that was free a moment ago: nobody listens there.
+        let socket = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let server = format!("http://{}", socket.local_addr().unwrap());
+        drop(socket);
+        let settings = Settings {
+            server: server.parse().unwrap(),
+            ..Settings::for_tests()
+        };
+        let call = Client::new(&settings)
+            .daemon()
+            .get_status(v1::GetStatusRequest {})
+            .await;
+        let report = Report::of(&call.unwrap_err().into(), &settings, None);
+        assert_eq!(report.status, ExitStatus::Unreachable);
+        assert!(
+            report
+                .message
+                .starts_with(&format!("cannot reach pipeletd at {server}: ")),
+            "{}",
+            report.message
+        );
+    }
+
+    #[tokio::test]
+    async fn somebody_who_never_answers() {
+        // The kernel accepts for the socket; nobody reads.
+        let socket = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let settings = Settings {
+            server: format!("http://{}", socket.local_addr().unwrap())
+                .parse()
+                .unwrap(),
+            timeout: Duration::from_millis(50),
+            ..Settings::for_tests()
+        };
+        let call = Client::new(&settings)
+            .daemon()
+            .get_status(v1::GetStatusRequest {})
+            .await;
+        let report = Report::of(&call.unwrap_err().into(), &settings, None);
+        assert_eq!(report.status, ExitStatus::Unreachable);
+        assert!(
+            report.message.ends_with("did not answer in time"),
+            "{}",
+            report.message
+        );
+    }
+}

@@ -1,0 +1,133 @@
+//! Draws what people read: tables, and the details of one thing.
+//!
+//! Invariants: the text is the same on a terminal and in a pipe; no cell is wider than
+//! `MAX_CELL`; nothing that a charger or a receiver wrote can move the cursor or change colours.
+
+use std::fmt::Write as _;
+
+use comfy_table::{ContentArrangement, Table, presets};
+
+const MAX_CELL: usize = 48;
+
+/// Columns under their headers.
+pub(crate) fn columns(headers: &[&str], rows: &[Vec<String>]) -> String {
+    let mut table = plain();
+    table.set_header(headers.iter().copied());
+    for row in rows {
+        table.add_row(row.iter().map(|cell| shortened(cell, MAX_CELL)));
+    }
+    drawn(&mut table)
+}
+
+/// The details of one thing: labels with their values, then sections under titles.
+#[derive(Debug, Default)]
+pub(crate) struct Details {
+    lines: Vec<(&'static str, String)>,
+    sections: Vec<(&'static str, String)>,
+}
+
+impl Details {
+    pub(crate) fn line(mut self, label: &'static str, value: impl Into<String>) -> Self {
+        self.lines.push((label, value.into()));
+        self
+    }
+
+    /// A section; an empty one is left out.
+    pub(crate) fn section(mut self, title: &'static str, body: String) -> Self {
+        if !body.is_empty() {
+            self.sections.push((title, body));
+        }
+        self
+    }
+
+    pub(crate) fn draw(&self) -> String {
+        let mut table = plain();
+        for (label, value) in &self.lines {
+            table.add_row([(*label).to_owned(), printable(value)]);
+        }
+        let mut text = drawn(&mut table);
+        for (title, body) in &self.sections {
+            let _ = write!(text, "\n\n{title}:");
+            for line in body.lines() {
+                let _ = write!(text, "\n  {line}");
+            }
+        }
+        text
+    }
+}
+
+/// `text` without control characters, which are written as escapes.
+pub(crate) fn printable(text: &str) -> String {
+    let mut safe = String::with_capacity(text.len());
+    for c in text.chars() {
+        if c.is_control() {
+            safe.extend(c.escape_default());
+        } else {
+            safe.push(c);
+        }
+    }
+    safe
+}
+
+/// At most `width` printable characters; `…` stands for the rest.
+pub(crate) fn shortened(text: &str, width: usize) -> String {
+    let safe = printable(text);
+    if safe.chars().count() <= width {
+        return safe;
+    }
+    let mut short: String = safe.chars().take(width.saturating_sub(1)).collect();
+    short.push('…');
+    short
+}
+
+fn plain() -> Table {
+    let mut table = Table::new();
+    table
+        .load_style(presets::NOTHING)
+        .set_content_arrangement(ContentArrangement::Disabled);
+    table
+}
+
+fn drawn(table: &mut Table) -> String {
+    for column in table.column_iter_mut() {
+        column.set_padding((0, 2));
+    }
+    table.trim_fmt()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn columns_line_up_without_trailing_space() {
+        let rows = [
+            vec!["1".into(), "a name".into()],
+            vec!["1234".into(), String::new()],
+        ];
+        assert_eq!(
+            columns(&["ID", "NAME"], &rows),
+            "ID    NAME\n1     a name\n1234"
+        );
+    }
+
+    #[test]
+    fn a_cell_is_bounded_and_harmless() {
+        assert_eq!(shortened("abcdef", 6), "abcdef");
+        assert_eq!(shortened("abcdefg", 6), "abcde…");
+        assert_eq!(printable("\u{1b}[31mred\n"), "\\u{1b}[31mred\\n");
+    }
+
+    #[test]
+    fn details_have_sections() {
+        let details = Details::default()
+            .line("id", "7")
+            .line("name", "x")
+            .section("attempts", "one\ntwo".into())
+            .section("nothing", String::new());
+        assert_eq!(
+            details.draw(),
+            "id    7\nname  x\n\nattempts:\n  one\n  two"
+        );
+    }
+}

@@ -1,0 +1,32 @@
+//! What the daemon's messages look like to people and programs.
+//!
+//! Invariant: in JSON every object has the keys of the REST interface, in snake case, with times
+//! in RFC 3339 UTC to the millisecond. Secrets are not in the messages, so not in the views;
+//! the one exception is a new API key, which has no `Debug`.
+
+mod api_key;
+mod daemon;
+mod event;
+mod failed_delivery;
+mod payload;
+mod station;
+mod time;
+mod webhook;
+
+pub(crate) use self::{
+    api_key::{ApiKey, NewApiKey},
+    daemon::DaemonStatus,
+    event::{Event, EventType},
+    failed_delivery::FailedDelivery,
+    station::Station,
+    webhook::{Delivery, TestOutcome, Webhook},
+};
+
+/// Stands in a table for what isn't there.
+fn or_dash(value: Option<impl ToString>) -> String {
+    value.map_or_else(|| "-".to_owned(), |value| value.to_string())
+}
+
+const fn yes_no(value: bool) -> &'static str {
+    if value { "yes" } else { "no" }
+}
