@@ -12,10 +12,10 @@ const LOOK_AGAIN: Duration = Duration::from_millis(20);
 
 /// Awaits `future`, and fails the test with `what` when the deadline passes first.
 pub async fn within<F: Future>(what: &str, future: F) -> F::Output {
-    match timeout(DEADLINE, future).await {
-        Ok(output) => output,
-        Err(_) => panic!("waited {DEADLINE:?} in vain for {what}"),
-    }
+    let Ok(output) = timeout(DEADLINE, future).await else {
+        panic!("waited {DEADLINE:?} in vain for {what}");
+    };
+    output
 }
 
 /// Looks at `state` until it `is` as wanted, and returns it.
