@@ -307,3 +307,47 @@ fn response(status: u16, headers: &[(&'static str, String)], body: Body) -> Resp
         .body(body)
         .expect("a scripted answer is a valid one")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Api;
+
+    async fn post(receiver: &Receiver) -> Option<u16> {
+        let address = receiver.address;
+        let api = Api::new(address, None);
+        let posted = tokio::spawn(async move { api.post_empty("/x").await.status });
+        posted.await.ok()
+    }
+
+    #[tokio::test]
+    async fn it_answers_as_scripted_and_records_what_came() {
+        let receiver = Receiver::start().await;
+        receiver.answer_next([Answer::Status(500)]);
+        assert_eq!(post(&receiver).await, Some(500));
+        assert_eq!(post(&receiver).await, Some(200));
+        let requests = receiver.await_requests(2).await;
+        assert!(requests[0].arrived <= requests[1].arrived);
+        assert_eq!(requests[0].method, Method::POST);
+    }
+
+    #[tokio::test]
+    async fn it_stops_at_once_and_listens_again_on_its_port() {
+        let mut receiver = Receiver::start().await;
+        let url = receiver.url();
+        receiver.answer_next([Answer::Hang]);
+        let hanging = post(&receiver);
+        let stopping = async {
+            receiver.await_requests(1).await;
+        };
+        tokio::select! {
+            answer = hanging => panic!("answered {answer:?}"),
+            () = stopping => {}
+        }
+        receiver.stop();
+        assert_eq!(post(&receiver).await, None);
+        receiver.start_again().await;
+        assert_eq!(receiver.url(), url);
+        assert_eq!(post(&receiver).await, Some(200));
+    }
+}

@@ -10,6 +10,7 @@ mod lifecycle;
 mod ocpp;
 mod payload;
 mod python_station;
+
 mod retries;
 mod scene;
 mod stations;

@@ -9,7 +9,11 @@ use crate::scene::Scene;
 async fn the_body_has_the_four_keys_and_no_more() {
     let scene = Scene::new(&["StatusNotification"]).await;
     let status = json!({"connectorId": 1, "errorCode": "NoError", "status": "Available"});
-    scene.station("WALLBOX_001").await.ok("StatusNotification", &status).await;
+    scene
+        .station("WALLBOX_001")
+        .await
+        .ok("StatusNotification", &status)
+        .await;
 
     let request = scene.receiver.await_requests(1).await.remove(0);
     assert_eq!(request.method, "POST");
@@ -25,7 +29,11 @@ async fn the_body_has_the_four_keys_and_no_more() {
             "payload": status,
         })
     );
-    assert_eq!(timestamp.len(), "2026-04-14T12:34:56.789Z".len(), "{timestamp}");
+    assert_eq!(
+        timestamp.len(),
+        "2026-04-14T12:34:56.789Z".len(),
+        "{timestamp}"
+    );
     assert!(timestamp.ends_with('Z'), "{timestamp}");
     timestamp.parse::<Timestamp>().expect("RFC 3339");
 }
@@ -36,18 +44,30 @@ async fn the_payloads_bytes_are_the_stations_own() {
     let scene = Scene::new(&["*"]).await;
     let mut station = scene.station("odd").await;
     let payloads = [
-        ("MeterValues", r#"{ "connectorId" :1.0,"meterValue":[ ] ,	"x":1e2,"x":12345678901234567890123 }"#),
-        ("DataTransfer", r#"{"vendorId":"caf\u00e9 \/","data":"{\"a\":1}","null":null}"#),
+        (
+            "MeterValues",
+            r#"{ "connectorId" :1.0,"meterValue":[ ] ,	"x":1e2,"x":12345678901234567890123 }"#,
+        ),
+        (
+            "DataTransfer",
+            r#"{"vendorId":"caf\u00e9 \/","data":"{\"a\":1}","null":null}"#,
+        ),
         ("Heartbeat", "{ }"),
     ];
     for (action, payload) in payloads {
         station.call(action, payload).await.result();
         let request = scene
             .receiver
-            .await_request(action, |request| request.header("pipelet-event") == Some(action))
+            .await_request(action, |request| {
+                request.header("pipelet-event") == Some(action)
+            })
             .await;
         let expected = format!(r#""payload":{payload}}}"#);
-        assert!(request.text().ends_with(&expected), "{} has no {expected}", request.text());
+        assert!(
+            request.text().ends_with(&expected),
+            "{} has no {expected}",
+            request.text()
+        );
     }
 }
 
@@ -69,7 +89,11 @@ async fn a_start_transaction_carries_the_id_of_its_answer() {
 async fn the_headers_say_the_rest() {
     let scene = Scene::new(&["Heartbeat"]).await;
     let secret = json!({"secret_header": "X-Webhook-Secret", "secret_value": "s3cret  value"});
-    scene.api.put(&format!("/webhooks/{}", scene.webhook), &secret).await.expect(200);
+    scene
+        .api
+        .put(&format!("/webhooks/{}", scene.webhook), &secret)
+        .await
+        .expect(200);
     let mut station = scene.station("S1").await;
     station.ok("Heartbeat", "{}").await;
     station.ok("Heartbeat", "{}").await;
@@ -82,10 +106,21 @@ async fn the_headers_say_the_rest() {
         assert_eq!(request.header("x-webhook-secret"), Some("s3cret  value"));
         assert_eq!(request.header("pipelet-event"), Some("Heartbeat"));
         assert_eq!(request.attempt(), "1");
-        let sent: i64 = request.header("webhook-timestamp").expect("a time").parse().expect("seconds");
+        let sent: i64 = request
+            .header("webhook-timestamp")
+            .expect("a time")
+            .parse()
+            .expect("seconds");
         let body = request.json();
-        let happened: Timestamp = body["timestamp"].as_str().expect("a time").parse().expect("RFC 3339");
-        assert!((sent - happened.as_second()).abs() <= 60, "{sent} for {happened}");
+        let happened: Timestamp = body["timestamp"]
+            .as_str()
+            .expect("a time")
+            .parse()
+            .expect("RFC 3339");
+        assert!(
+            (sent - happened.as_second()).abs() <= 60,
+            "{sent} for {happened}"
+        );
     }
     assert_ne!(requests[0].id(), requests[1].id());
 }
@@ -99,7 +134,10 @@ async fn a_webhook_gets_only_what_it_asked_for() {
     let stop = json!({"transactionId": id, "meterStop": 9, "timestamp": "2026-04-14T13:00:00Z"});
     station.ok("StopTransaction", &stop).await;
 
-    scene.api.await_stats(scene.webhook, json!({"received": 1, "delivered": 1})).await;
+    scene
+        .api
+        .await_stats(scene.webhook, json!({"received": 1, "delivered": 1}))
+        .await;
     let requests = scene.receiver.requests();
     assert_eq!(requests.len(), 1);
     assert_eq!(requests[0].json()["payload"], stop);
@@ -110,9 +148,17 @@ async fn a_stations_events_arrive_in_their_order() {
     let scene = Scene::new(&["MeterValues"]).await;
     let mut station = scene.station("S1").await;
     for number in 0..100 {
-        station.ok("MeterValues", json!({"connectorId": number, "meterValue": []})).await;
+        station
+            .ok(
+                "MeterValues",
+                json!({"connectorId": number, "meterValue": []}),
+            )
+            .await;
     }
     let requests = scene.receiver.await_requests(100).await;
-    let order: Vec<_> = requests.iter().map(|request| request.json()["payload"]["connectorId"].as_u64()).collect();
+    let order: Vec<_> = requests
+        .iter()
+        .map(|request| request.json()["payload"]["connectorId"].as_u64())
+        .collect();
     assert_eq!(order, (0..100).map(Some).collect::<Vec<_>>());
 }

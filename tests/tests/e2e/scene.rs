@@ -29,7 +29,12 @@ impl Scene {
         let daemon = builder.start().await;
         let api = daemon.api();
         let webhook = api.subscribe(&receiver.url(), events).await;
-        Self { daemon, api, receiver, webhook }
+        Self {
+            daemon,
+            api,
+            receiver,
+            webhook,
+        }
     }
 
     pub(crate) async fn station(&self, id: &str) -> Station {
