@@ -16,6 +16,7 @@ mod daemon;
 pub mod deadline;
 mod receiver;
 mod station;
+mod tls;
 
 pub use api::{Api, Reply};
 pub use ctl::{Ctl, Output};

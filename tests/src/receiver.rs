@@ -8,7 +8,6 @@ use std::{
     collections::VecDeque,
     convert::Infallible,
     net::{Ipv4Addr, SocketAddr},
-    pin::pin,
     sync::{Arc, Mutex, PoisonError},
     thread::JoinHandle,
     time::Instant,
@@ -29,7 +28,10 @@ use tokio::{
     sync::{oneshot, watch},
 };
 
-use crate::deadline::within;
+use crate::{
+    deadline::within,
+    tls::{Identity, TlsListener},
+};
 
 /// What the receiver does with a request.
 #[derive(Debug, Clone)]
@@ -89,6 +91,8 @@ impl Request {
 pub struct Receiver {
     address: SocketAddr,
     shared: Arc<Shared>,
+    /// None for plain HTTP.
+    identity: Option<Identity>,
     /// None while it is stopped.
     server: Option<Server>,
 }
@@ -115,6 +119,15 @@ struct Server {
 impl Receiver {
     /// Starts a receiver on a free port, which answers 200 to everything.
     pub async fn start() -> Self {
+        Self::start_as(None).await
+    }
+
+    /// The same over HTTPS, vouched for by an authority that nobody knows.
+    pub async fn start_tls() -> Self {
+        Self::start_as(Some(Identity::new())).await
+    }
+
+    async fn start_as(identity: Option<Identity>) -> Self {
         let shared = Arc::new(Shared {
             script: Mutex::new(Script {
                 next: VecDeque::new(),
@@ -123,10 +136,12 @@ impl Receiver {
             requests: watch::Sender::new(Vec::new()),
             released: watch::Sender::new(false),
         });
-        let (address, server) = Server::start((Ipv4Addr::LOCALHOST, 0).into(), &shared).await;
+        let any_port = (Ipv4Addr::LOCALHOST, 0).into();
+        let (address, server) = Server::start(any_port, &shared, identity.clone()).await;
         Self {
             address,
             shared,
+            identity,
             server: Some(server),
         }
     }
@@ -139,7 +154,21 @@ impl Receiver {
     }
 
     pub fn url(&self) -> String {
-        format!("http://{}/webhooks/ocpp", self.address)
+        let scheme = if self.identity.is_some() {
+            "https"
+        } else {
+            "http"
+        };
+        format!("{scheme}://{}/webhooks/ocpp", self.address)
+    }
+
+    /// The certificate of the authority behind a receiver with TLS.
+    pub fn authority_pem(&self) -> &str {
+        &self
+            .identity
+            .as_ref()
+            .expect("a receiver with TLS")
+            .authority_pem
     }
 
     /// Closes the port and every connection.
@@ -153,7 +182,7 @@ impl Receiver {
     /// Listens again on the same port, with the same script.
     pub async fn start_again(&mut self) {
         assert!(self.server.is_none(), "the receiver still runs");
-        let (_, server) = Server::start(self.address, &self.shared).await;
+        let (_, server) = Server::start(self.address, &self.shared, self.identity.clone()).await;
         self.server = Some(server);
     }
 
@@ -224,10 +253,14 @@ impl Drop for Receiver {
 }
 
 impl Server {
-    async fn start(address: SocketAddr, shared: &Arc<Shared>) -> (SocketAddr, Self) {
+    async fn start(
+        address: SocketAddr,
+        shared: &Arc<Shared>,
+        identity: Option<Identity>,
+    ) -> (SocketAddr, Self) {
         let (stop, stopped) = oneshot::channel::<Infallible>();
         let (bound, address_of) = oneshot::channel();
-        let shared = Arc::clone(shared);
+        let app = Router::new().fallback(take).with_state(Arc::clone(shared));
         let thread = std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread()
                 .enable_all()
@@ -239,10 +272,8 @@ impl Server {
                     .await
                     .expect("the receiver's port");
                 let _ = bound.send(listener.local_addr().expect("a bound address"));
-                let app = Router::new().fallback(take).with_state(shared);
-                let mut serve = pin!(axum::serve(listener, app).into_future());
                 tokio::select! {
-                    ended = &mut serve => ended.expect("the receiver serves"),
+                    () = serve(listener, app, identity) => {}
                     _ = stopped => {}
                 }
             });
@@ -250,6 +281,14 @@ impl Server {
         let address = address_of.await.expect("the receiver's address");
         (address, Self { stop, thread })
     }
+}
+
+async fn serve(listener: TcpListener, app: Router, identity: Option<Identity>) {
+    let ended = match identity {
+        None => axum::serve(listener, app).await,
+        Some(identity) => axum::serve(TlsListener::new(listener, identity.server), app).await,
+    };
+    ended.expect("the receiver serves");
 }
 
 async fn take(State(shared): State<Arc<Shared>>, request: http::Request<Body>) -> Response {

@@ -70,7 +70,7 @@ async fn webhooks() {
     hold(&ctl, "webhooks_test_failed", "webhooks test 1").await;
     hold(&ctl, "webhooks_disable", "webhooks disable 1").await;
     hold(&ctl, "webhooks_update", "webhooks update 1 --name Other").await;
-    hold(&ctl, "webhooks_delete", "webhooks delete 1 --yes").await;
+    hold(&ctl, "webhooks_delete", "webhooks delete 1").await;
 }
 
 #[tokio::test]
@@ -101,7 +101,7 @@ async fn dead_letters() {
     hold(&ctl, "dlq_replay_fails_again", &format!("dlq replay {id}")).await;
     scene.api.await_failed("", 3).await;
     scene.receiver.answer(Answer::Status(200));
-    hold(&ctl, "dlq_replay_all", "dlq replay --all --yes").await;
+    hold(&ctl, "dlq_replay_all", "dlq replay --all").await;
     scene.api.await_failed("", 0).await;
     hold(&ctl, "dlq_purge_nothing", "dlq purge --all --yes").await;
 }

@@ -6,6 +6,8 @@
 mod bad_input;
 mod cli;
 mod crash;
+mod events;
+mod https;
 mod lifecycle;
 mod ocpp;
 mod payload;
