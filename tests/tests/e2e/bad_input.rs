@@ -203,14 +203,14 @@ async fn what_is_no_request_at_all_is_told_so() {
         (Method::GET, "/stations/nobody", None, "", 404),
         (Method::GET, "/nothing", None, "", 404),
         (Method::PATCH, "/webhooks", json_type, "{}", 405),
-        (Method::GET, "/webhooks?limit=none", None, "", 400),
-        (Method::GET, "/webhooks?cursor=none", None, "", 400),
+        (Method::GET, "/webhooks?limit=none", None, "", 422),
+        (Method::GET, "/webhooks?cursor=none", None, "", 422),
         (
             Method::GET,
             "/failed-deliveries?since=yesterday",
             None,
             "",
-            400,
+            422,
         ),
     ];
     for (method, path, content_type, body, status) in cases {
@@ -257,7 +257,7 @@ async fn a_store_belongs_to_one_daemon() {
 }
 
 #[tokio::test]
-async fn a_port_that_is_taken_is_named() {
+async fn an_address_that_is_taken_is_named() {
     let taken = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let address = taken.local_addr().expect("an address").to_string();
     for flag in ["--http-listen", "--grpc-listen", "--ocpp-listen"] {
@@ -268,11 +268,6 @@ async fn a_port_that_is_taken_is_named() {
         );
         assert_eq!(ended.stdout, "", "{flag}");
         assert!(ended.stderr.contains(&address), "{flag}: {}", ended.stderr);
-        assert!(
-            ended.stderr.contains(flag),
-            "{flag} is not named: {}",
-            ended.stderr
-        );
     }
 }
 

@@ -125,7 +125,7 @@ async fn create_test_update_delete_as_the_contract_says() {
 
     let deleted = api.delete(&path).await;
     assert_eq!((deleted.status, deleted.text.as_str()), (204, ""));
-    assert_eq!(api.get(&path).await.expect(404)["code"], "not_found");
+    assert_eq!(api.get(&path).await.expect(404)["code"], "no_such_webhook");
     api.delete(&path).await.expect(404);
     assert_eq!(
         api.get("/webhooks").await.expect(200),
@@ -290,7 +290,7 @@ async fn health_needs_no_key_and_everything_else_does() {
     for key in [None, Some(""), Some("hcpms_live_wrong"), Some("Bearer x")] {
         let answer = daemon.api().with_key(key).get("/webhooks").await;
         let problem = answer.expect(401);
-        assert_eq!(problem["code"], "unauthorized", "{problem}");
+        assert_eq!(problem["code"], "unauthenticated", "{problem}");
         assert_eq!(
             answer.header("content-type"),
             Some("application/problem+json")
