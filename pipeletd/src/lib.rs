@@ -1,9 +1,121 @@
-//! `pipeletd`: chargers connect over OCPP 1.6J, and applications are told what happens on them.
+//! `pipeletd`: chargers connect over OCPP 1.6J, and applications are told what happens on them,
+//! at least once and at once.
+//!
+//! | module | what it is about |
+//! |---|---|
+//! | [`events`] | what happens, as a value: the catalogue, the event, its payload |
+//! | [`webhooks`] | who wants to be told, and where: pure values and their rules |
+//! | [`journal`] | every event once, on disk before anyone is told; forward reading |
+//! | [`delivery`] | a dispatcher for each webhook, retries, dead letters, replay, HTTP |
+//! | [`store`] | what must survive: the trait, sled, memory, the conformance suite |
+//! | [`ocpp`] | stations: handshake, frames, answers, sessions |
+//! | [`projection`] | what is known of stations, as a fold over the journal |
+//! | [`api`] | REST and gRPC over the handles of all these |
+//! | [`app`] | puts it together; [`config`], [`telemetry`], [`shutdown`], [`auth`], [`clock`] |
+//!
+//! The way of an event: `ocpp` answers a station once `journal` has its event on disk; `journal`
+//! hands its position to the feeds of the webhooks that want it; each webhook's dispatcher in
+//! `delivery` POSTs it and settles it.
 
+pub mod api;
+pub mod app;
+pub mod auth;
 pub mod clock;
+pub mod config;
+pub mod delivery;
 pub mod events;
 pub mod journal;
+pub mod ocpp;
+pub mod projection;
+pub mod shutdown;
+pub mod store;
+pub mod telemetry;
+pub mod webhooks;
 
-pub fn main() -> std::process::ExitCode {
-    std::process::ExitCode::SUCCESS
+use std::{
+    io::{self, Write as _},
+    process::ExitCode,
+};
+
+use anyhow::Context as _;
+use tokio_util::sync::CancellationToken;
+
+use self::{
+    app::App,
+    clock::Clock,
+    config::{Config, ConfigError},
+    shutdown::Signals,
+};
+
+/// EX_CONFIG of sysexits.h.
+const EXIT_CONFIG: u8 = 78;
+const EXIT_USAGE: u8 = 2;
+
+/// Configuration, telemetry, runtime; then the daemon until it is told to end.
+pub fn main() -> ExitCode {
+    let config = match Config::load() {
+        Ok(config) => config,
+        Err(error) => return refuse(&error),
+    };
+    match run(&config) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            tell(format_args!("error: {error:#}"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(config: &Config) -> anyhow::Result<()> {
+    telemetry::start(&config.log_level, config.log_format).context("--log-level")?;
+    rustls::crypto::ring::default_provider()
+        .install_default()
+        .map_err(|_| anyhow::anyhow!("another TLS provider is installed already"))?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()?;
+    runtime.block_on(async {
+        let shutdown = CancellationToken::new();
+        let signals = Signals::listen()?;
+        tokio::spawn(signals.run(shutdown.clone()));
+        let app = App::open(config, Clock::system()).await?;
+        announce(&app)?;
+        app.run(shutdown).await?;
+        tracing::info!("ended");
+        Ok(())
+    })
+}
+
+/// The one line on stdout: whoever started the daemon learns the real ports from it.
+fn announce(app: &App) -> io::Result<()> {
+    let addresses = app.addresses();
+    let (http, grpc, ocpp) = (addresses.http, addresses.grpc, addresses.ocpp);
+    tracing::info!(version = env!("CARGO_PKG_VERSION"), %http, %grpc, %ocpp, "listening");
+    let mut stdout = io::stdout().lock();
+    writeln!(stdout, "listening http={http} grpc={grpc} ocpp={ocpp}")?;
+    stdout.flush()
+}
+
+fn refuse(error: &ConfigError) -> ExitCode {
+    match error {
+        ConfigError::Arguments(error) => {
+            // Help goes to stdout and is no failure; that a pipe is closed doesn't matter here.
+            let _ = error.print();
+            ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(EXIT_USAGE))
+        }
+        error => {
+            tell(format_args!("error: {error}"));
+            ExitCode::from(if error.is_of_file() {
+                EXIT_CONFIG
+            } else {
+                EXIT_USAGE
+            })
+        }
+    }
+}
+
+/// Tells the person who started the daemon, before there is a log or after it.
+fn tell(message: std::fmt::Arguments<'_>) {
+    // With stderr closed there is nobody to tell.
+    let _ = writeln!(io::stderr(), "{message}");
 }

@@ -6,9 +6,11 @@
 mod catalogue;
 mod event;
 mod id;
+mod sample;
 mod selection;
 
 pub use catalogue::{Direction, EventType, Group, Profile, UnknownEventType};
 pub use event::{Event, Payload, PayloadError, Seq};
 pub use id::{EventId, InvalidEventId, InvalidStationId, StationId};
+pub use sample::sample_payload;
 pub use selection::{EventSelection, SelectionError};

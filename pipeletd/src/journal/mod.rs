@@ -1,10 +1,52 @@
 //! The journal: every event once, on disk before anyone is told.
+//!
+//! [`Journal`] is the handle. Behind it one thread, the committer, gathers what arrives while a
+//! flush runs into the next batch, writes it with the progress that webhooks made meanwhile, and
+//! then tells everyone in the batch. A webhook reads through a [`Reader`]: live from a bounded
+//! ring of recent events, from the store once it has fallen behind.
+//!
+//! Knows what a webhook wants, but nothing of its URL, of HTTP, of OCPP or of the API.
 
-use crate::events::{Event, Seq};
+mod committer;
+mod feed;
+mod reader;
+mod recent;
+pub mod retention;
 
-/// Appends events. Cheap to clone.
+use std::{
+    fmt,
+    ops::Range,
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use tokio::sync::{broadcast, mpsc, oneshot};
+
+use self::{committer::Committer, feed::Feed, recent::Recent};
+pub use self::{
+    committer::CommitterThread,
+    reader::{Read, Reader, ReceivedCount},
+};
+use crate::{
+    delivery::record::{Cursor, Epoch},
+    events::{Event, Seq},
+    store::{Store, StoreError, blocking},
+    webhooks::WebhookId,
+};
+
+/// Requests that may wait for the committer; further ones wait for room.
+const QUEUE: usize = 16 * 1024;
+/// Events that a slow `tail` may lag behind before it misses some.
+const TAIL: usize = 4096;
+
+/// Appends events and opens readers. Cheap to clone.
 #[derive(Debug, Clone)]
-pub struct Journal {}
+pub struct Journal {
+    requests: mpsc::Sender<Request>,
+    shared: Arc<Shared>,
+}
 
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum AppendError {
@@ -14,7 +56,111 @@ pub enum AppendError {
     Failing(String),
 }
 
+#[derive(Debug, thiserror::Error)]
+pub enum SubscribeError {
+    #[error(transparent)]
+    Journal(#[from] AppendError),
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// Where a change of a subscription takes effect.
+#[derive(Debug, Clone, Copy)]
+pub struct Position {
+    /// The next event's position: what comes from here on is owed under the new epoch.
+    pub at: Seq,
+    /// The webhook needs no epoch that ended at or before this.
+    pub floor: Seq,
+}
+
+/// What the committer, the handles and the readers share.
+#[derive(Debug)]
+struct Shared {
+    store: Arc<dyn Store>,
+    /// Events below are on disk.
+    head: AtomicU64,
+    /// Events below were handed to every feed that wants them; never above `head`.
+    fed: AtomicU64,
+    recent: Recent,
+    tail: broadcast::Sender<(Seq, Arc<Event>)>,
+    /// Why the committer ended, where it failed.
+    failure: OnceLock<String>,
+}
+
+/// Runs on the committer's thread once the event is durable.
+type Then = Box<dyn FnOnce(Seq, &Event) + Send>;
+/// Persists a change of a subscription, on the committer's thread, between two batches.
+type Persist = Box<dyn FnOnce(Position) -> Option<Vec<Epoch>> + Send>;
+
+enum Request {
+    Append {
+        event: Event,
+        then: Then,
+    },
+    Checkpoint {
+        webhook: WebhookId,
+        cursor: Cursor,
+        done: oneshot::Sender<()>,
+    },
+    Subscribe {
+        webhook: WebhookId,
+        persist: Persist,
+        done: oneshot::Sender<Arc<Feed>>,
+    },
+    Unsubscribe {
+        webhook: WebhookId,
+        done: oneshot::Sender<()>,
+    },
+    Floor {
+        done: oneshot::Sender<Seq>,
+    },
+    Stop {
+        done: oneshot::Sender<()>,
+    },
+}
+
+impl fmt::Debug for Request {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Append { .. } => "Append",
+            Self::Checkpoint { .. } => "Checkpoint",
+            Self::Subscribe { .. } => "Subscribe",
+            Self::Unsubscribe { .. } => "Unsubscribe",
+            Self::Floor { .. } => "Floor",
+            Self::Stop { .. } => "Stop",
+        })
+    }
+}
+
 impl Journal {
+    /// Opens the journal of a store for these webhooks and starts the committer.
+    ///
+    /// Counts again what each webhook received since it was last written down, which is a
+    /// bounded number of events however long the journal is.
+    pub fn open(
+        store: Arc<dyn Store>,
+        webhooks: Vec<(WebhookId, Vec<Epoch>)>,
+    ) -> Result<(Self, Vec<(WebhookId, Reader)>, CommitterThread), StoreError> {
+        let (requests, queue) = mpsc::channel(QUEUE);
+        let head = store.bounds()?.end;
+        let shared = Arc::new(Shared {
+            store,
+            head: AtomicU64::new(head.0),
+            fed: AtomicU64::new(head.0),
+            recent: Recent::starting_at(head),
+            tail: broadcast::Sender::new(TAIL),
+            failure: OnceLock::new(),
+        });
+        let committer = Committer::recover(Arc::clone(&shared), webhooks)?;
+        let journal = Self { requests, shared };
+        let readers = committer
+            .cursors()
+            .map(|(webhook, feed, cursor)| (webhook, Reader::new(journal.clone(), feed, cursor)))
+            .collect();
+        let thread = committer.start(queue)?;
+        Ok((journal, readers, thread))
+    }
+
     /// Appends an event and waits until it is durable.
     ///
     /// `then` runs on the committer's thread once the event is on disk, in the journal's order,
@@ -25,12 +171,123 @@ impl Journal {
         T: Send + 'static,
         F: FnOnce(Seq, &Event) -> T + Send + 'static,
     {
-        let _ = (event, then);
-        std::future::pending().await
+        let (done, committed) = oneshot::channel();
+        let then: Then = Box::new(move |seq, event| {
+            // A caller that went away doesn't undo what is on disk.
+            let _ = done.send(then(seq, event));
+        });
+        self.send(Request::Append { event, then }).await?;
+        committed.await.map_err(|_| self.ended())
     }
 
     /// The position that the next event will have.
     pub fn head(&self) -> Seq {
-        Seq(0)
+        Seq(self.shared.head.load(Ordering::Acquire))
+    }
+
+    /// Adds a webhook, or changes what it wants from here on.
+    ///
+    /// `persist` runs on the committer's thread, between two batches: it writes the change down,
+    /// durably, and returns the epochs that hold from then on. Nothing is changed if it fails.
+    pub async fn subscribe<T, F>(
+        &self,
+        webhook: WebhookId,
+        persist: F,
+    ) -> Result<(T, Reader), SubscribeError>
+    where
+        T: Send + 'static,
+        F: FnOnce(Position) -> Result<(T, Vec<Epoch>), StoreError> + Send + 'static,
+    {
+        let (result, persisted) = oneshot::channel();
+        let persist: Persist = Box::new(move |position| match persist(position) {
+            Ok((value, epochs)) => {
+                let _ = result.send(Ok((value, position.at)));
+                Some(epochs)
+            }
+            Err(error) => {
+                let _ = result.send(Err(error));
+                None
+            }
+        });
+        let (done, subscribed) = oneshot::channel();
+        self.send(Request::Subscribe {
+            webhook,
+            persist,
+            done,
+        })
+        .await?;
+        let (value, at) = persisted.await.map_err(|_| self.ended())??;
+        let feed = subscribed.await.map_err(|_| self.ended())?;
+        Ok((value, Reader::new(self.clone(), feed, Cursor::at(at))))
+    }
+
+    /// Forgets a webhook and its progress, durably.
+    pub async fn unsubscribe(&self, webhook: WebhookId) -> Result<(), AppendError> {
+        let (done, forgotten) = oneshot::channel();
+        self.send(Request::Unsubscribe { webhook, done }).await?;
+        forgotten.await.map_err(|_| self.ended())
+    }
+
+    /// Writes a webhook's cursor down with the next batch. The receiver resolves once it is
+    /// durable.
+    pub async fn checkpoint(
+        &self,
+        webhook: WebhookId,
+        cursor: Cursor,
+    ) -> Result<oneshot::Receiver<()>, AppendError> {
+        let (done, durable) = oneshot::channel();
+        self.send(Request::Checkpoint {
+            webhook,
+            cursor,
+            done,
+        })
+        .await?;
+        Ok(durable)
+    }
+
+    /// Every event from now on, as it is committed. A slow receiver misses the oldest.
+    pub fn tail(&self) -> broadcast::Receiver<(Seq, Arc<Event>)> {
+        self.shared.tail.subscribe()
+    }
+
+    /// From the oldest event that is kept to the position of the next one.
+    pub async fn bounds(&self) -> Result<Range<Seq>, StoreError> {
+        let store = Arc::clone(&self.shared.store);
+        blocking(move || store.bounds()).await
+    }
+
+    /// Below this, no webhook needs an event any more.
+    pub async fn floor(&self) -> Result<Seq, AppendError> {
+        let (done, floor) = oneshot::channel();
+        self.send(Request::Floor { done }).await?;
+        floor.await.map_err(|_| self.ended())
+    }
+
+    /// Commits what was sent so far and ends the committer.
+    pub async fn stop(&self) {
+        let (done, stopped) = oneshot::channel();
+        if self.send(Request::Stop { done }).await.is_ok() {
+            // An error means that it ended by itself, which is the same here.
+            let _ = stopped.await;
+        }
+    }
+
+    /// Why the journal takes no events, where it has failed.
+    pub fn failure(&self) -> Option<&str> {
+        self.shared.failure.get().map(String::as_str)
+    }
+
+    async fn send(&self, request: Request) -> Result<(), AppendError> {
+        self.requests.send(request).await.map_err(|_| self.ended())
+    }
+
+    fn ended(&self) -> AppendError {
+        let failure = self.shared.failure.get();
+        failure.map_or(AppendError::Stopped, |why| {
+            AppendError::Failing(why.clone())
+        })
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,78 @@
+//! Opaque strings that say where a list goes on.
+//!
+//! Hexadecimal, so that they travel in a query unescaped; what is in them may change at any time.
+
+use std::str;
+
+use crate::{
+    delivery::record::RetryKey,
+    events::{Seq, StationId},
+    webhooks::WebhookId,
+};
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct InvalidCursor;
+
+pub(super) fn of_number(id: u64) -> String {
+    format!("{id:x}")
+}
+
+pub(super) fn to_number(cursor: &str) -> Result<u64, InvalidCursor> {
+    u64::from_str_radix(cursor, 16).map_err(|_| InvalidCursor)
+}
+
+pub(super) fn of_retry(key: RetryKey) -> String {
+    format!("{:x}-{:x}", key.due_ms, key.seq.0)
+}
+
+pub(super) fn to_retry(webhook: WebhookId, cursor: &str) -> Result<RetryKey, InvalidCursor> {
+    let (due, seq) = cursor.split_once('-').ok_or(InvalidCursor)?;
+    let due_ms = i64::from_str_radix(due, 16).map_err(|_| InvalidCursor)?;
+    Ok(RetryKey {
+        webhook,
+        due_ms,
+        seq: Seq(to_number(seq)?),
+    })
+}
+
+pub(super) fn of_station(id: &StationId) -> String {
+    id.as_str()
+        .bytes()
+        .map(|byte| format!("{byte:02x}"))
+        .collect()
+}
+
+pub(super) fn to_station(cursor: &str) -> Result<StationId, InvalidCursor> {
+    let digits = cursor.as_bytes().chunks(2);
+    let byte = |pair| u8::from_str_radix(str::from_utf8(pair).ok()?, 16).ok();
+    let bytes: Option<Vec<u8>> = digits.map(byte).collect();
+    let id = String::from_utf8(bytes.ok_or(InvalidCursor)?).map_err(|_| InvalidCursor)?;
+    StationId::new(&id).map_err(|_| InvalidCursor)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cursors_lead_back() {
+        assert_eq!(to_number(&of_number(300)), Ok(300));
+        let key = RetryKey {
+            webhook: WebhookId(3),
+            due_ms: 1_776_000_000_000,
+            seq: Seq(9),
+        };
+        assert_eq!(to_retry(WebhookId(3), &of_retry(key)), Ok(key));
+        let station = StationId::new("ladesäule 7").unwrap();
+        assert_eq!(to_station(&of_station(&station)), Ok(station));
+    }
+
+    #[test]
+    fn what_is_no_cursor() {
+        for text in ["", "x", "1-", "-", "0", "é", "aé"] {
+            assert_eq!(to_retry(WebhookId(1), text), Err(InvalidCursor), "{text:?}");
+            assert_eq!(to_station(text), Err(InvalidCursor), "{text:?}");
+        }
+        assert_eq!(to_number("xyz"), Err(InvalidCursor));
+    }
+}

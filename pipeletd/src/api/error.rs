@@ -1,0 +1,143 @@
+//! What a caller is told when something goes wrong: a code, a safe message, every fault.
+//!
+//! The cause goes to the log with the request's id, never to the caller.
+
+use crate::{delivery::DeliveryError, journal::AppendError, store::StoreError, webhooks::Fault};
+
+/// An error for the outside.
+#[derive(Debug)]
+pub enum ApiError {
+    /// No API key, or none that is known.
+    Unauthenticated,
+    /// What is asked for isn't there.
+    NotFound {
+        code: &'static str,
+        message: String,
+    },
+    /// It can't be done as things stand.
+    Conflict {
+        code: &'static str,
+        message: String,
+    },
+    /// The request was understood, and is wrong in these points.
+    Invalid(Vec<Fault>),
+    /// The request can't be understood at all.
+    Malformed(String),
+    MethodNotAllowed,
+    TooLarge {
+        limit: usize,
+    },
+    UnsupportedMediaType,
+    /// The daemon can't do it now.
+    Unavailable(String),
+    /// Our fault; the log knows more.
+    Internal(anyhow::Error),
+}
+
+impl ApiError {
+    pub fn no_route() -> Self {
+        Self::NotFound {
+            code: "no_such_route",
+            message: "there is nothing here".to_owned(),
+        }
+    }
+
+    pub fn fault(pointer: &str, code: &'static str, message: impl Into<String>) -> Self {
+        Self::Invalid(vec![Fault {
+            pointer: pointer.to_owned(),
+            code,
+            message: message.into(),
+        }])
+    }
+
+    /// For programs; these never change.
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::Unauthenticated => "unauthenticated",
+            Self::NotFound { code, .. } | Self::Conflict { code, .. } => code,
+            Self::Invalid(_) => "invalid_request",
+            Self::Malformed(_) => "malformed_request",
+            Self::MethodNotAllowed => "method_not_allowed",
+            Self::TooLarge { .. } => "body_too_large",
+            Self::UnsupportedMediaType => "unsupported_media_type",
+            Self::Unavailable(_) => "unavailable",
+            Self::Internal(_) => "internal",
+        }
+    }
+
+    /// For people; says nothing that a caller may not know.
+    pub fn message(&self) -> String {
+        match self {
+            Self::Unauthenticated => {
+                "send a valid API key in the X-API-Key header (or x-api-key metadata)".to_owned()
+            }
+            Self::NotFound { message, .. } | Self::Conflict { message, .. } => message.clone(),
+            Self::Invalid(faults) => match faults.as_slice() {
+                [only] => format!("{}: {}", only.pointer, only.message),
+                faults => format!("the request is wrong in {} points", faults.len()),
+            },
+            Self::Malformed(message) => message.clone(),
+            Self::MethodNotAllowed => "this method is not allowed here".to_owned(),
+            Self::TooLarge { limit } => format!("a body has at most {limit} bytes"),
+            Self::UnsupportedMediaType => {
+                "send the body as content-type: application/json".to_owned()
+            }
+            Self::Unavailable(why) => format!("can't do that now: {why}"),
+            Self::Internal(_) => "something went wrong here; the log knows more".to_owned(),
+        }
+    }
+
+    /// Tells the log what the caller is not told.
+    pub fn log(&self, request_id: &str) {
+        match self {
+            Self::Internal(cause) => {
+                tracing::error!(request_id, cause = format!("{cause:#}"), "a request failed");
+            }
+            Self::Unavailable(why) => tracing::warn!(request_id, why, "a request was refused"),
+            Self::Unauthenticated => tracing::info!(request_id, "a request had no valid API key"),
+            Self::NotFound { .. }
+            | Self::Conflict { .. }
+            | Self::Invalid(_)
+            | Self::Malformed(_)
+            | Self::MethodNotAllowed
+            | Self::TooLarge { .. }
+            | Self::UnsupportedMediaType => {}
+        }
+    }
+}
+
+impl From<DeliveryError> for ApiError {
+    fn from(error: DeliveryError) -> Self {
+        let message = error.to_string();
+        match error {
+            DeliveryError::NoSuchWebhook(_) => Self::NotFound {
+                code: "no_such_webhook",
+                message,
+            },
+            DeliveryError::NoSuchFailedDelivery(_) => Self::NotFound {
+                code: "no_such_failed_delivery",
+                message,
+            },
+            DeliveryError::WebhookDeleted(_) => Self::Conflict {
+                code: "webhook_deleted",
+                message,
+            },
+            DeliveryError::Invalid(faults) => Self::Invalid(faults),
+            DeliveryError::Store(error) => error.into(),
+            DeliveryError::Journal(error) => error.into(),
+            DeliveryError::Ledger(_) => Self::Unavailable(message),
+        }
+    }
+}
+
+impl From<StoreError> for ApiError {
+    fn from(error: StoreError) -> Self {
+        Self::Internal(error.into())
+    }
+}
+
+impl From<AppendError> for ApiError {
+    fn from(error: AppendError) -> Self {
+        Self::Unavailable(error.to_string())
+    }
+}

@@ -1,0 +1,243 @@
+//! Between the domain and the generated messages.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+use pipelet_proto::v1;
+
+use super::super::{DEFAULT_PAGE, MAX_PAGE, error::ApiError};
+use crate::{
+    delivery::{
+        WebhookView,
+        history::Settled,
+        record::{Attempt, Books, FailedDelivery, FailedFilter, Retry},
+    },
+    events::{Event, EventType},
+    ocpp::StationView,
+    webhooks::WebhookId,
+};
+
+pub(super) fn time(time: Timestamp) -> prost_types::Timestamp {
+    prost_types::Timestamp {
+        seconds: time.as_second(),
+        nanos: time.subsec_nanosecond(),
+    }
+}
+
+fn from_time(time: prost_types::Timestamp, field: &str) -> Result<Timestamp, ApiError> {
+    Timestamp::new(time.seconds, time.nanos)
+        .map_err(|_| ApiError::fault(field, "invalid_time", "this time is out of range"))
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// How many items to give; 0 leaves it to us.
+pub(super) fn page_size(asked: u32) -> usize {
+    match usize::try_from(asked) {
+        Ok(0) => DEFAULT_PAGE,
+        Ok(asked) => asked.min(MAX_PAGE),
+        Err(_) => MAX_PAGE,
+    }
+}
+
+/// An empty token means the beginning.
+pub(super) fn page_token<C, E>(
+    token: &str,
+    read: impl FnOnce(&str) -> Result<C, E>,
+) -> Result<Option<C>, E> {
+    if token.is_empty() {
+        Ok(None)
+    } else {
+        read(token).map(Some)
+    }
+}
+
+/// Cuts a list that was fetched with one item more than asked for, and names the next page.
+pub(super) fn page<I>(
+    mut items: Vec<I>,
+    size: usize,
+    cursor: impl FnOnce(&I) -> String,
+) -> (Vec<I>, String) {
+    let more = items.len() > size;
+    items.truncate(size);
+    let next = items
+        .last()
+        .filter(|_| more)
+        .map(cursor)
+        .unwrap_or_default();
+    (items, next)
+}
+
+pub(super) fn webhook(WebhookView { webhook, books }: WebhookView) -> v1::Webhook {
+    let Books {
+        received,
+        delivered,
+        pending,
+        retrying,
+        dead,
+        cancelled,
+    } = books;
+    v1::Webhook {
+        id: webhook.id.0,
+        name: webhook.name,
+        url: webhook.url.as_str().to_owned(),
+        enabled: webhook.enabled,
+        events: webhook.events.names().to_vec(),
+        secret_header: webhook
+            .secret
+            .as_ref()
+            .map(|secret| secret.text().to_owned()),
+        has_secret: webhook.secret.is_some(),
+        created_at: Some(time(webhook.created_at)),
+        updated_at: Some(time(webhook.updated_at)),
+        stats: Some(v1::WebhookStats {
+            received,
+            delivered,
+            pending,
+            retrying,
+            dead,
+            cancelled,
+        }),
+    }
+}
+
+fn attempts(attempts: Vec<Attempt>) -> Vec<v1::Attempt> {
+    let attempts = attempts.into_iter().map(|attempt| v1::Attempt {
+        number: attempt.number,
+        at: Some(time(attempt.at)),
+        status_code: attempt.status.map(u32::from),
+        error: attempt.error,
+        duration_ms: millis(attempt.duration),
+    });
+    attempts.collect()
+}
+
+pub(super) fn retry(retry: Retry) -> v1::Delivery {
+    let due = Timestamp::from_millisecond(retry.key.due_ms).ok();
+    v1::Delivery {
+        event_id: retry.event.id.to_string(),
+        event: retry.event.kind.name().to_owned(),
+        station_id: retry.event.station.to_string(),
+        timestamp: Some(time(retry.event.time)),
+        status: "pending".to_owned(),
+        next_attempt_at: due.map(time),
+        attempts: attempts(retry.attempts),
+    }
+}
+
+pub(super) fn settled(settled: Settled) -> v1::Delivery {
+    v1::Delivery {
+        event_id: settled.event.to_string(),
+        event: settled.kind.name().to_owned(),
+        station_id: settled.station.to_string(),
+        timestamp: Some(time(settled.time)),
+        status: if settled.delivered {
+            "delivered"
+        } else {
+            "dead"
+        }
+        .to_owned(),
+        next_attempt_at: None,
+        attempts: attempts(settled.attempts),
+    }
+}
+
+fn payload(event: &Event) -> String {
+    String::from_utf8_lossy(event.payload.as_bytes()).into_owned()
+}
+
+pub(super) fn failed(failed: FailedDelivery) -> v1::FailedDelivery {
+    v1::FailedDelivery {
+        id: failed.id.0,
+        webhook_id: failed.webhook.0,
+        event_id: failed.event.id.to_string(),
+        event: failed.event.kind.name().to_owned(),
+        station_id: failed.event.station.to_string(),
+        timestamp: Some(time(failed.event.time)),
+        payload: payload(&failed.event),
+        reason: failed.reason.code().to_owned(),
+        failed_at: Some(time(failed.failed_at)),
+        attempts: attempts(failed.attempts),
+        last_response: failed.last_response,
+    }
+}
+
+pub(super) fn filter(filter: v1::FailedDeliveryFilter) -> Result<FailedFilter, ApiError> {
+    let kind = filter
+        .event
+        .map(|name| event_type(&name, "/filter/event"))
+        .transpose()?;
+    Ok(FailedFilter {
+        webhook: filter.webhook_id.map(WebhookId),
+        kind,
+        station: filter.station_id,
+        since: filter
+            .since
+            .map(|time| from_time(time, "/filter/since"))
+            .transpose()?,
+        until: filter
+            .until
+            .map(|time| from_time(time, "/filter/until"))
+            .transpose()?,
+    })
+}
+
+pub(super) fn event_type(name: &str, pointer: &str) -> Result<EventType, ApiError> {
+    name.parse()
+        .map_err(|unknown: crate::events::UnknownEventType| {
+            ApiError::fault(pointer, "unknown_event", unknown.to_string())
+        })
+}
+
+pub(super) fn event(event: &Event) -> v1::Event {
+    v1::Event {
+        id: event.id.to_string(),
+        event: event.kind.name().to_owned(),
+        station_id: event.station.to_string(),
+        timestamp: Some(time(event.time)),
+        payload: payload(event),
+    }
+}
+
+pub(super) fn station(
+    StationView {
+        state,
+        connected_since,
+    }: StationView,
+) -> v1::Station {
+    let connectors = state
+        .connectors
+        .into_iter()
+        .map(|(connector_id, connector)| v1::Connector {
+            connector_id,
+            status: connector.status,
+            error_code: connector.error_code,
+            updated_at: Some(time(connector.updated_at)),
+        });
+    let transactions = state
+        .open_transactions
+        .into_iter()
+        .map(|open| v1::OpenTransaction {
+            transaction_id: open.transaction_id,
+            connector_id: open.connector_id,
+            id_tag: open.id_tag,
+            meter_start: open.meter_start,
+            started_at: Some(time(open.started_at)),
+        });
+    v1::Station {
+        id: state.id.to_string(),
+        connected: connected_since.is_some(),
+        connected_since: connected_since.map(time),
+        last_seen_at: state.last_seen_at.map(time),
+        vendor: state.vendor,
+        model: state.model,
+        serial_number: state.serial_number,
+        firmware_version: state.firmware_version,
+        last_boot_at: state.last_boot_at.map(time),
+        boot_status: state.boot_status.map(|status| status.name().to_owned()),
+        connectors: connectors.collect(),
+        open_transactions: transactions.collect(),
+    }
+}

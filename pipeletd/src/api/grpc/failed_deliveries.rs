@@ -1,0 +1,157 @@
+//! `FailedDeliveryService`.
+
+use pipelet_proto::v1::{
+    self, failed_delivery_service_server::FailedDeliveryService, purge_request, replay_request,
+};
+use tokio::sync::mpsc;
+use tokio_stream::{StreamExt, wrappers::ReceiverStream};
+use tonic::{Request, Response, Status, codegen::BoxStream};
+
+use super::{
+    super::{cursor, error::ApiError},
+    convert,
+};
+use crate::delivery::{
+    Delivery, ReplayProgress, Selection,
+    record::{FailedDelivery, FailedId},
+};
+
+/// Progress that a slow caller may have waiting.
+const PROGRESS_QUEUE: usize = 16;
+
+pub(super) struct FailedDeliveryRpc {
+    pub(super) delivery: Delivery,
+}
+
+type Answer<T> = Result<Response<T>, Status>;
+
+fn nothing_selected() -> ApiError {
+    ApiError::fault(
+        "/which",
+        "required",
+        "name ids, or a filter; an empty filter means all",
+    )
+}
+
+fn ids(ids: v1::FailedDeliveryIds) -> Selection {
+    Selection::Ids(ids.ids.into_iter().map(FailedId).collect())
+}
+
+fn progress(progress: ReplayProgress, done: bool) -> v1::ReplayResponse {
+    let ReplayProgress {
+        total,
+        replayed,
+        delivered,
+        failed,
+        skipped,
+    } = progress;
+    v1::ReplayResponse {
+        total,
+        replayed,
+        delivered,
+        failed,
+        skipped,
+        done,
+    }
+}
+
+#[tonic::async_trait]
+impl FailedDeliveryService for FailedDeliveryRpc {
+    type ReplayStream = BoxStream<v1::ReplayResponse>;
+
+    async fn list_failed_deliveries(
+        &self,
+        request: Request<v1::ListFailedDeliveriesRequest>,
+    ) -> Answer<v1::ListFailedDeliveriesResponse> {
+        let v1::ListFailedDeliveriesRequest {
+            filter,
+            page_size,
+            page_token,
+        } = request.into_inner();
+        let filter = convert::filter(filter.unwrap_or_default())?;
+        let size = convert::page_size(page_size);
+        let after = convert::page_token(&page_token, cursor::to_number).map_err(ApiError::from)?;
+        let failed = self
+            .delivery
+            .failed_deliveries(filter, after.map(FailedId), size + 1)
+            .await;
+        let last = |failed: &FailedDelivery| cursor::of_number(failed.id.0);
+        let (failed, next_page_token) = convert::page(failed.map_err(ApiError::from)?, size, last);
+        let failed_deliveries = failed.into_iter().map(convert::failed).collect();
+        Ok(Response::new(v1::ListFailedDeliveriesResponse {
+            failed_deliveries,
+            next_page_token,
+        }))
+    }
+
+    async fn get_failed_delivery(
+        &self,
+        request: Request<v1::GetFailedDeliveryRequest>,
+    ) -> Answer<v1::GetFailedDeliveryResponse> {
+        let id = FailedId(request.into_inner().id);
+        let failed = self
+            .delivery
+            .failed_delivery(id)
+            .await
+            .map_err(ApiError::from)?;
+        let failed_delivery = Some(convert::failed(failed));
+        Ok(Response::new(v1::GetFailedDeliveryResponse {
+            failed_delivery,
+        }))
+    }
+
+    async fn replay(&self, request: Request<v1::ReplayRequest>) -> Answer<Self::ReplayStream> {
+        let selection = match request.into_inner().which {
+            Some(replay_request::Which::Ids(one)) if one.ids.len() == 1 => {
+                // What was named alone and isn't there is an error, not a zero.
+                let id = FailedId(one.ids[0]);
+                self.delivery
+                    .failed_delivery(id)
+                    .await
+                    .map_err(ApiError::from)?;
+                Selection::Ids(vec![id])
+            }
+            Some(replay_request::Which::Ids(several)) => ids(several),
+            Some(replay_request::Which::Filter(filter)) => convert::filter(filter)?.into(),
+            None => return Err(nothing_selected().into()),
+        };
+        let (told, progressing) = mpsc::channel(PROGRESS_QUEUE);
+        let (ended, end) = mpsc::channel(1);
+        let delivery = self.delivery.clone();
+        // Its own end is awaited by the delivery's tracker; the stream only listens.
+        tokio::spawn(async move {
+            let result = delivery.replay(selection, Some(told)).await;
+            let last = result.map(|state| progress(state, true));
+            // A caller that has hung up doesn't want to know.
+            let _ = ended
+                .send(last.map_err(|error| Status::from(ApiError::from(error))))
+                .await;
+        });
+        let updates = ReceiverStream::new(progressing).map(|state| Ok(progress(state, false)));
+        Ok(Response::new(Box::pin(
+            updates.chain(ReceiverStream::new(end)),
+        )))
+    }
+
+    async fn purge(&self, request: Request<v1::PurgeRequest>) -> Answer<v1::PurgeResponse> {
+        let selection = match request.into_inner().which {
+            Some(purge_request::Which::Ids(one)) if one.ids.len() == 1 => {
+                let id = FailedId(one.ids[0]);
+                self.delivery
+                    .failed_delivery(id)
+                    .await
+                    .map_err(ApiError::from)?;
+                Selection::Ids(vec![id])
+            }
+            Some(purge_request::Which::Ids(several)) => ids(several),
+            Some(purge_request::Which::Filter(filter)) => convert::filter(filter)?.into(),
+            None => return Err(nothing_selected().into()),
+        };
+        let purged = self
+            .delivery
+            .purge(selection)
+            .await
+            .map_err(ApiError::from)?;
+        Ok(Response::new(v1::PurgeResponse { purged }))
+    }
+}

@@ -1,0 +1,85 @@
+//! Errors as a gRPC status with details (`google.rpc.ErrorInfo`, `BadRequest`, `RequestInfo`).
+
+use std::collections::HashMap;
+
+use tonic::{Code, Status};
+use tonic_types::{ErrorDetails, StatusExt};
+
+use super::super::{cursor::InvalidCursor, error::ApiError};
+
+/// Who defines the reasons (`ErrorInfo.domain`).
+const DOMAIN: &str = "pipelet";
+
+const fn code(error: &ApiError) -> Code {
+    match error {
+        ApiError::Unauthenticated => Code::Unauthenticated,
+        ApiError::NotFound { .. } => Code::NotFound,
+        ApiError::Conflict { .. } => Code::FailedPrecondition,
+        ApiError::Invalid(_)
+        | ApiError::Malformed(_)
+        | ApiError::TooLarge { .. }
+        | ApiError::UnsupportedMediaType => Code::InvalidArgument,
+        ApiError::MethodNotAllowed => Code::Unimplemented,
+        ApiError::Unavailable(_) => Code::Unavailable,
+        ApiError::Internal(_) => Code::Internal,
+    }
+}
+
+impl From<ApiError> for Status {
+    fn from(error: ApiError) -> Self {
+        let mut random = [0; 8];
+        // Without randomness an id says less, but a call is still answered.
+        let _ = getrandom::fill(&mut random);
+        let request_id = format!("req_{:016x}", u64::from_be_bytes(random));
+        error.log(&request_id);
+
+        let mut details = ErrorDetails::new();
+        details.set_error_info(error.code(), DOMAIN, HashMap::<String, String>::new());
+        details.set_request_info(request_id, "");
+        if let ApiError::Invalid(faults) = &error {
+            for fault in faults {
+                details.add_bad_request_violation(field(&fault.pointer), &fault.message);
+            }
+        }
+        Self::with_error_details(code(&error), error.message(), details)
+    }
+}
+
+/// A JSON pointer as a field's path: `/events/1` is `events[1]`.
+fn field(pointer: &str) -> String {
+    let mut path = String::new();
+    for part in pointer.split('/').skip(1) {
+        if part.bytes().all(|byte| byte.is_ascii_digit()) {
+            path.push_str(&format!("[{part}]"));
+        } else {
+            if !path.is_empty() {
+                path.push('.');
+            }
+            path.push_str(part);
+        }
+    }
+    path
+}
+
+impl From<InvalidCursor> for ApiError {
+    fn from(_: InvalidCursor) -> Self {
+        Self::fault(
+            "/page_token",
+            "invalid_page_token",
+            "the page token is not one that a list gave",
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pointers_become_paths() {
+        assert_eq!(field("/events/1"), "events[1]");
+        assert_eq!(field("/url"), "url");
+        assert_eq!(field("/a/b/0/c"), "a.b[0].c");
+        assert_eq!(field(""), "");
+    }
+}

@@ -1,0 +1,204 @@
+//! `WebhookService`.
+
+use pipelet_proto::v1::{self, webhook_service_server::WebhookService};
+use tonic::{Request, Response, Status};
+
+use super::{
+    super::{cursor, error::ApiError},
+    convert,
+};
+use crate::{
+    delivery::{Delivery, WebhookView},
+    webhooks::{Field, Secret, WebhookDraft, WebhookId},
+};
+
+pub(super) struct WebhookRpc {
+    pub(super) delivery: Delivery,
+}
+
+type Answer<T> = Result<Response<T>, Status>;
+
+/// A new webhook says everything that is set.
+fn draft(spec: v1::WebhookSpec) -> WebhookDraft {
+    WebhookDraft {
+        name: set(spec.name),
+        url: set(spec.url),
+        enabled: spec.enabled.map_or(Field::Absent, Field::Value),
+        events: Field::Value(spec.events),
+        secret_header: spec.secret_header.map_or(Field::Absent, Field::Value),
+        secret_value: spec
+            .secret_value
+            .map(Secret::new)
+            .map_or(Field::Absent, Field::Value),
+    }
+}
+
+/// proto3 can't tell an empty string from none.
+fn set(text: String) -> Field<String> {
+    if text.is_empty() {
+        Field::Absent
+    } else {
+        Field::Value(text)
+    }
+}
+
+/// A change says what the mask names.
+fn masked(spec: v1::WebhookSpec, paths: &[String]) -> Result<WebhookDraft, ApiError> {
+    let mut draft = WebhookDraft::default();
+    if paths.is_empty() {
+        return Err(ApiError::fault(
+            "/update_mask",
+            "required",
+            "name the fields to change",
+        ));
+    }
+    for path in paths {
+        match path.as_str() {
+            "name" => draft.name = Field::Value(spec.name.clone()),
+            "url" => draft.url = Field::Value(spec.url.clone()),
+            "enabled" => draft.enabled = spec.enabled.map_or(Field::Null, Field::Value),
+            "events" => draft.events = Field::Value(spec.events.clone()),
+            "secret_header" => {
+                draft.secret_header = spec.secret_header.clone().map_or(Field::Null, Field::Value);
+            }
+            "secret_value" => {
+                let secret = spec.secret_value.clone().map(Secret::new);
+                draft.secret_value = secret.map_or(Field::Null, Field::Value);
+            }
+            other => {
+                let message = format!("{other:?} is no field that can be changed");
+                return Err(ApiError::fault("/update_mask", "unknown_field", message));
+            }
+        }
+    }
+    Ok(draft)
+}
+
+#[tonic::async_trait]
+impl WebhookService for WebhookRpc {
+    async fn create_webhook(
+        &self,
+        request: Request<v1::CreateWebhookRequest>,
+    ) -> Answer<v1::CreateWebhookResponse> {
+        let spec = request.into_inner().webhook.unwrap_or_default();
+        let created = self
+            .delivery
+            .create(draft(spec))
+            .await
+            .map_err(ApiError::from)?;
+        let webhook = Some(convert::webhook(created));
+        Ok(Response::new(v1::CreateWebhookResponse { webhook }))
+    }
+
+    async fn get_webhook(
+        &self,
+        request: Request<v1::GetWebhookRequest>,
+    ) -> Answer<v1::GetWebhookResponse> {
+        let id = WebhookId(request.into_inner().id);
+        let webhook = Some(convert::webhook(
+            self.delivery.get(id).map_err(ApiError::from)?,
+        ));
+        Ok(Response::new(v1::GetWebhookResponse { webhook }))
+    }
+
+    async fn list_webhooks(
+        &self,
+        request: Request<v1::ListWebhooksRequest>,
+    ) -> Answer<v1::ListWebhooksResponse> {
+        let v1::ListWebhooksRequest {
+            page_size,
+            page_token,
+        } = request.into_inner();
+        let size = convert::page_size(page_size);
+        let after = convert::page_token(&page_token, cursor::to_number).map_err(ApiError::from)?;
+        let webhooks = self.delivery.list(after.map(WebhookId), size + 1);
+        let last = |view: &WebhookView| cursor::of_number(view.webhook.id.0);
+        let (webhooks, next_page_token) = convert::page(webhooks, size, last);
+        let webhooks = webhooks.into_iter().map(convert::webhook).collect();
+        Ok(Response::new(v1::ListWebhooksResponse {
+            webhooks,
+            next_page_token,
+        }))
+    }
+
+    async fn update_webhook(
+        &self,
+        request: Request<v1::UpdateWebhookRequest>,
+    ) -> Answer<v1::UpdateWebhookResponse> {
+        let v1::UpdateWebhookRequest {
+            id,
+            webhook,
+            update_mask,
+        } = request.into_inner();
+        let paths = update_mask.unwrap_or_default().paths;
+        let draft = masked(webhook.unwrap_or_default(), &paths)?;
+        let updated = self
+            .delivery
+            .update(WebhookId(id), draft)
+            .await
+            .map_err(ApiError::from)?;
+        let webhook = Some(convert::webhook(updated));
+        Ok(Response::new(v1::UpdateWebhookResponse { webhook }))
+    }
+
+    async fn delete_webhook(
+        &self,
+        request: Request<v1::DeleteWebhookRequest>,
+    ) -> Answer<v1::DeleteWebhookResponse> {
+        let id = WebhookId(request.into_inner().id);
+        let cancelled = self.delivery.delete(id).await.map_err(ApiError::from)?;
+        Ok(Response::new(v1::DeleteWebhookResponse { cancelled }))
+    }
+
+    async fn test_webhook(
+        &self,
+        request: Request<v1::TestWebhookRequest>,
+    ) -> Answer<v1::TestWebhookResponse> {
+        let v1::TestWebhookRequest { id, event } = request.into_inner();
+        let kind = event
+            .map(|name| convert::event_type(&name, "/event"))
+            .transpose()?;
+        let result = self
+            .delivery
+            .test(WebhookId(id), kind)
+            .await
+            .map_err(ApiError::from)?;
+        Ok(Response::new(v1::TestWebhookResponse {
+            ok: result.ok,
+            status_code: result.status.map(u32::from),
+            duration_ms: u64::try_from(result.duration.as_millis()).unwrap_or(u64::MAX),
+            error: result.error,
+        }))
+    }
+
+    async fn list_deliveries(
+        &self,
+        request: Request<v1::ListDeliveriesRequest>,
+    ) -> Answer<v1::ListDeliveriesResponse> {
+        let v1::ListDeliveriesRequest {
+            webhook_id,
+            page_size,
+            page_token,
+        } = request.into_inner();
+        let id = WebhookId(webhook_id);
+        let size = convert::page_size(page_size);
+        let after = convert::page_token(&page_token, |text| cursor::to_retry(id, text))
+            .map_err(ApiError::from)?;
+        let retries = self
+            .delivery
+            .retries(id, after, size + 1)
+            .await
+            .map_err(ApiError::from)?;
+        let (retries, next_page_token) =
+            convert::page(retries, size, |retry| cursor::of_retry(retry.key));
+        let mut deliveries: Vec<_> = retries.into_iter().map(convert::retry).collect();
+        if next_page_token.is_empty() {
+            let settled = self.delivery.history(id).map_err(ApiError::from)?;
+            deliveries.extend(settled.into_iter().map(convert::settled));
+        }
+        Ok(Response::new(v1::ListDeliveriesResponse {
+            deliveries,
+            next_page_token,
+        }))
+    }
+}

@@ -1,0 +1,176 @@
+//! Reads JSON bodies field by field, so that everything that is wrong is told at once.
+
+use axum::{
+    body::Bytes,
+    extract::{FromRequest, Request},
+    http::{StatusCode, header},
+};
+use serde_json::{Map, Value};
+
+use super::{super::error::ApiError, MAX_BODY, problem::Problem};
+use crate::webhooks::{Fault, Field, Secret, WebhookDraft};
+
+/// A JSON object, and what was wrong with the fields taken from it so far.
+#[derive(Debug)]
+pub(super) struct Fields {
+    fields: Map<String, Value>,
+    faults: Vec<Fault>,
+}
+
+/// A body that may be left out, which is the same as `{}`.
+#[derive(Debug)]
+pub(super) struct OptionalFields(pub(super) Fields);
+
+impl<S: Send + Sync> FromRequest<S> for Fields {
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self, Problem> {
+        let is_json = is_json(&request);
+        let body = read(request, state).await?;
+        if !is_json {
+            return Err(ApiError::UnsupportedMediaType.into());
+        }
+        Ok(Self::parse(&body)?)
+    }
+}
+
+impl<S: Send + Sync> FromRequest<S> for OptionalFields {
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self, Problem> {
+        let is_json = is_json(&request);
+        let body = read(request, state).await?;
+        match (body.is_empty(), is_json) {
+            (true, _) => Ok(Self(Fields {
+                fields: Map::new(),
+                faults: Vec::new(),
+            })),
+            (false, true) => Ok(Self(Fields::parse(&body)?)),
+            (false, false) => Err(ApiError::UnsupportedMediaType.into()),
+        }
+    }
+}
+
+fn is_json(request: &Request) -> bool {
+    let content_type = request.headers().get(header::CONTENT_TYPE);
+    let essence = content_type.and_then(|value| value.to_str().ok()?.split(';').next());
+    essence.is_some_and(|essence| essence.trim().eq_ignore_ascii_case("application/json"))
+}
+
+async fn read<S: Send + Sync>(request: Request, state: &S) -> Result<Bytes, ApiError> {
+    Bytes::from_request(request, state)
+        .await
+        .map_err(|rejection| match rejection.status() {
+            StatusCode::PAYLOAD_TOO_LARGE => ApiError::TooLarge { limit: MAX_BODY },
+            _ => ApiError::Malformed("the body broke off".to_owned()),
+        })
+}
+
+impl Fields {
+    fn parse(body: &[u8]) -> Result<Self, ApiError> {
+        match serde_json::from_slice(body) {
+            Ok(Value::Object(fields)) => Ok(Self {
+                fields,
+                faults: Vec::new(),
+            }),
+            Ok(_) => Err(ApiError::Malformed(
+                "the body is not a JSON object".to_owned(),
+            )),
+            Err(error) => Err(ApiError::Malformed(format!(
+                "the body is not JSON: {error}"
+            ))),
+        }
+    }
+
+    pub(super) fn string(&mut self, key: &str) -> Field<String> {
+        self.take(key, "a string", |value| match value {
+            Value::String(text) => Some(text),
+            _ => None,
+        })
+    }
+
+    pub(super) fn bool(&mut self, key: &str) -> Field<bool> {
+        self.take(key, "true or false", |value| value.as_bool())
+    }
+
+    pub(super) fn number(&mut self, key: &str) -> Field<u64> {
+        self.take(key, "a whole number", |value| value.as_u64())
+    }
+
+    pub(super) fn strings(&mut self, key: &str) -> Field<Vec<String>> {
+        let text = |value| match value {
+            Value::String(text) => Some(text),
+            _ => None,
+        };
+        self.take(key, "a list of strings", |value| match value {
+            Value::Array(items) => items.into_iter().map(text).collect(),
+            _ => None,
+        })
+    }
+
+    /// What a webhook's fields say.
+    pub(super) fn webhook(&mut self) -> WebhookDraft {
+        let secret_value = match self.string("secret_value") {
+            Field::Absent => Field::Absent,
+            Field::Null => Field::Null,
+            Field::Value(text) => Field::Value(Secret::new(text)),
+        };
+        WebhookDraft {
+            name: self.string("name"),
+            url: self.string("url"),
+            enabled: self.bool("enabled"),
+            events: self.strings("events"),
+            secret_header: self.string("secret_header"),
+            secret_value,
+        }
+    }
+
+    /// What was wrong; a field that nobody took is wrong too.
+    pub(super) fn finish(self) -> Vec<Fault> {
+        let mut faults = self.faults;
+        faults.extend(self.fields.keys().map(|key| Fault {
+            pointer: pointer(key),
+            code: "unknown_field",
+            message: "this field is not known here".to_owned(),
+        }));
+        faults
+    }
+
+    fn take<T>(
+        &mut self,
+        key: &str,
+        expected: &str,
+        read: impl FnOnce(Value) -> Option<T>,
+    ) -> Field<T> {
+        match self.fields.remove(key) {
+            None => Field::Absent,
+            Some(Value::Null) => Field::Null,
+            Some(value) => match read(value) {
+                Some(value) => Field::Value(value),
+                None => {
+                    self.faults.push(Fault {
+                        pointer: pointer(key),
+                        code: "wrong_type",
+                        message: format!("expected {expected}"),
+                    });
+                    Field::Absent
+                }
+            },
+        }
+    }
+}
+
+/// RFC 6901, section 3.
+fn pointer(key: &str) -> String {
+    format!("/{}", key.replace('~', "~0").replace('/', "~1"))
+}
+
+/// Faults of the request's shape, then those of its content at other places.
+pub(super) fn merged(mut faults: Vec<Fault>, content: Vec<Fault>) -> Vec<Fault> {
+    for fault in content {
+        if !faults.iter().any(|known| known.pointer == fault.pointer) {
+            faults.push(fault);
+        }
+    }
+    faults
+}

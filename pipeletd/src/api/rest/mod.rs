@@ -1,0 +1,99 @@
+//! REST under `/api/v1`, and the health checks beside it.
+
+mod body;
+mod events;
+mod failed_deliveries;
+mod health;
+mod page;
+mod problem;
+mod stations;
+mod view;
+mod webhooks;
+
+use axum::{
+    Extension, Router,
+    extract::{DefaultBodyLimit, Request, State},
+    http::{HeaderValue, header::HeaderName},
+    middleware::{self, Next},
+    response::{IntoResponse, Response},
+};
+use tower_http::catch_panic::CatchPanicLayer;
+
+use self::problem::{Problem, RequestId};
+use super::{error::ApiError, status::Readiness};
+use crate::{auth::Keyring, delivery::Delivery, ocpp::Stations};
+
+/// In bytes; a webhook takes a few hundred.
+pub const MAX_BODY: usize = 1 << 20;
+
+const API_KEY: HeaderName = HeaderName::from_static("x-api-key");
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
+/// What the routes work with.
+#[derive(Debug, Clone)]
+pub struct Handles {
+    pub delivery: Delivery,
+    pub stations: Stations,
+    pub keyring: Keyring,
+    pub readiness: Readiness,
+}
+
+pub fn router(handles: Handles) -> Router {
+    let api = Router::new()
+        .merge(webhooks::routes(handles.delivery.clone()))
+        .merge(failed_deliveries::routes(handles.delivery))
+        .merge(events::routes())
+        .merge(stations::routes(handles.stations))
+        .method_not_allowed_fallback(method_not_allowed)
+        .fallback(no_route)
+        .layer(middleware::from_fn_with_state(
+            handles.keyring,
+            authenticate,
+        ));
+    Router::new()
+        .nest("/api/v1", api)
+        .merge(health::routes(handles.readiness))
+        .fallback(no_route)
+        .method_not_allowed_fallback(method_not_allowed)
+        .layer(DefaultBodyLimit::max(MAX_BODY))
+        .layer(CatchPanicLayer::custom(problem::of_panic))
+        .layer(middleware::from_fn(give_id))
+}
+
+async fn no_route(Extension(id): Extension<RequestId>) -> Problem {
+    Problem::new(ApiError::no_route(), id)
+}
+
+async fn method_not_allowed(Extension(id): Extension<RequestId>) -> Problem {
+    Problem::new(ApiError::MethodNotAllowed, id)
+}
+
+/// Every request has an id, which its answer and the log name.
+async fn give_id(mut request: Request, next: Next) -> Response {
+    let id = RequestId::random();
+    request.extensions_mut().insert(id.clone());
+    let mut response = problem::with_id(id.clone(), next.run(request)).await;
+    if let Ok(value) = HeaderValue::from_str(id.as_str()) {
+        response.headers_mut().insert(REQUEST_ID, value);
+    }
+    response
+}
+
+async fn authenticate(
+    State(keyring): State<Keyring>,
+    Extension(id): Extension<RequestId>,
+    mut request: Request,
+    next: Next,
+) -> Response {
+    let key = request
+        .headers()
+        .get(API_KEY)
+        .and_then(|key| key.to_str().ok());
+    match key.and_then(|key| keyring.check(key)) {
+        Some(caller) => {
+            request.extensions_mut().insert(caller);
+            next.run(request).await
+        }
+        None => Problem::new(ApiError::Unauthenticated, id).into_response(),
+    }
+}

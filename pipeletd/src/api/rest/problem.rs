@@ -1,0 +1,123 @@
+//! Errors as `application/problem+json` (RFC 9457).
+
+use std::{any::Any, fmt};
+
+use axum::{
+    Json,
+    body::Body,
+    http::{HeaderValue, StatusCode, header},
+    response::{IntoResponse, Response},
+};
+use serde_json::{Map, Value, json};
+
+use super::super::error::ApiError;
+
+tokio::task_local! {
+    /// The id of the request that this task answers.
+    static CURRENT: RequestId;
+}
+
+/// Names a request in its answer and in the log.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct RequestId(String);
+
+impl RequestId {
+    pub(super) fn random() -> Self {
+        let mut random = [0; 8];
+        // Without randomness an id says less, but a request is still answered.
+        let _ = getrandom::fill(&mut random);
+        Self(format!("req_{:016x}", u64::from_be_bytes(random)))
+    }
+
+    pub(super) fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for RequestId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// Answers a request under its id.
+pub(super) async fn with_id(id: RequestId, answer: impl Future<Output = Response>) -> Response {
+    CURRENT.scope(id, answer).await
+}
+
+/// An error as an answer.
+#[derive(Debug)]
+pub(super) struct Problem {
+    error: ApiError,
+    id: RequestId,
+}
+
+impl Problem {
+    pub(super) fn new(error: ApiError, id: RequestId) -> Self {
+        Self { error, id }
+    }
+}
+
+impl<E: Into<ApiError>> From<E> for Problem {
+    fn from(error: E) -> Self {
+        let id = CURRENT
+            .try_with(RequestId::clone)
+            .unwrap_or_else(|_| RequestId::random());
+        Self {
+            error: error.into(),
+            id,
+        }
+    }
+}
+
+/// A panic is our fault, and no reason to leave the caller without an answer.
+pub(super) fn of_panic(_: Box<dyn Any + Send>) -> Response<Body> {
+    Problem::from(ApiError::Internal(anyhow::anyhow!("a handler panicked"))).into_response()
+}
+
+fn status(error: &ApiError) -> StatusCode {
+    match error {
+        ApiError::Unauthenticated => StatusCode::UNAUTHORIZED,
+        ApiError::NotFound { .. } => StatusCode::NOT_FOUND,
+        ApiError::Conflict { .. } => StatusCode::CONFLICT,
+        ApiError::Invalid(_) => StatusCode::UNPROCESSABLE_ENTITY,
+        ApiError::Malformed(_) => StatusCode::BAD_REQUEST,
+        ApiError::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
+        ApiError::TooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
+        ApiError::UnsupportedMediaType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
+        ApiError::Unavailable(_) => StatusCode::SERVICE_UNAVAILABLE,
+        ApiError::Internal(_) => StatusCode::INTERNAL_SERVER_ERROR,
+    }
+}
+
+impl IntoResponse for Problem {
+    fn into_response(self) -> Response {
+        let Self { error, id } = self;
+        error.log(id.as_str());
+        let status = status(&error);
+        let mut problem = Map::from_iter([
+            ("type".to_owned(), json!("about:blank")),
+            ("title".to_owned(), json!(status.canonical_reason())),
+            ("status".to_owned(), json!(status.as_u16())),
+            ("code".to_owned(), json!(error.code())),
+            ("detail".to_owned(), json!(error.message())),
+            ("request_id".to_owned(), json!(id.as_str())),
+        ]);
+        if let ApiError::Invalid(faults) = &error {
+            let faults = faults.iter().map(|fault| {
+                json!({ "pointer": fault.pointer, "code": fault.code, "message": fault.message })
+            });
+            problem.insert("errors".to_owned(), faults.collect());
+        }
+        let mut response = (status, Json(Value::Object(problem))).into_response();
+        let headers = response.headers_mut();
+        let problem_json = HeaderValue::from_static("application/problem+json");
+        headers.insert(header::CONTENT_TYPE, problem_json);
+        if status == StatusCode::UNAUTHORIZED {
+            // RFC 9110, section 11.6.1, asks for a challenge; ours is a scheme of our own.
+            let challenge = HeaderValue::from_static("ApiKey realm=\"pipelet\"");
+            headers.insert(header::WWW_AUTHENTICATE, challenge);
+        }
+        response
+    }
+}

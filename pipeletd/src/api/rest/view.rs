@@ -1,0 +1,300 @@
+//! How things look in JSON: snake_case keys, times in RFC 3339 UTC with milliseconds.
+
+use jiff::Timestamp;
+use serde::Serialize;
+use serde_json::value::RawValue;
+
+use crate::{
+    delivery::{
+        TestResult, WebhookView,
+        history::Settled,
+        record::{Attempt, Books, FailedDelivery, Retry},
+    },
+    events::{Event, EventType},
+    ocpp::StationView,
+};
+
+pub(super) fn time(time: Timestamp) -> String {
+    format!("{time:.3}")
+}
+
+fn millis(duration: std::time::Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+#[derive(Debug, Serialize)]
+pub(super) struct WebhookJson {
+    id: u64,
+    name: String,
+    url: String,
+    enabled: bool,
+    events: Vec<String>,
+    secret_header: Option<String>,
+    has_secret: bool,
+    created_at: String,
+    updated_at: String,
+    stats: StatsJson,
+}
+
+#[derive(Debug, Serialize)]
+struct StatsJson {
+    received: u64,
+    delivered: u64,
+    pending: u64,
+    retrying: u64,
+    dead: u64,
+    cancelled: u64,
+}
+
+impl From<WebhookView> for WebhookJson {
+    fn from(WebhookView { webhook, books }: WebhookView) -> Self {
+        let Books {
+            received,
+            delivered,
+            pending,
+            retrying,
+            dead,
+            cancelled,
+        } = books;
+        Self {
+            id: webhook.id.0,
+            name: webhook.name,
+            url: webhook.url.as_str().to_owned(),
+            enabled: webhook.enabled,
+            events: webhook.events.names().to_vec(),
+            secret_header: webhook
+                .secret
+                .as_ref()
+                .map(|secret| secret.text().to_owned()),
+            has_secret: webhook.secret.is_some(),
+            created_at: time(webhook.created_at),
+            updated_at: time(webhook.updated_at),
+            stats: StatsJson {
+                received,
+                delivered,
+                pending,
+                retrying,
+                dead,
+                cancelled,
+            },
+        }
+    }
+}
+
+#[derive(Debug, Serialize)]
+pub(super) struct TestJson {
+    ok: bool,
+    status_code: Option<u16>,
+    duration_ms: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<String>,
+}
+
+impl From<TestResult> for TestJson {
+    fn from(result: TestResult) -> Self {
+        Self {
+            ok: result.ok,
+            status_code: result.status,
+            duration_ms: millis(result.duration),
+            error: result.error,
+        }
+    }
+}
+
+#[derive(Debug, Serialize)]
+struct AttemptJson {
+    number: u32,
+    at: String,
+    status_code: Option<u16>,
+    error: Option<String>,
+    duration_ms: u64,
+}
+
+fn attempts(attempts: Vec<Attempt>) -> Vec<AttemptJson> {
+    let attempts = attempts.into_iter().map(|attempt| AttemptJson {
+        number: attempt.number,
+        at: time(attempt.at),
+        status_code: attempt.status,
+        error: attempt.error,
+        duration_ms: millis(attempt.duration),
+    });
+    attempts.collect()
+}
+
+/// One event owed to one webhook: waiting for a retry, or settled.
+#[derive(Debug, Serialize)]
+pub(super) struct DeliveryJson {
+    event_id: String,
+    event: &'static str,
+    station_id: String,
+    timestamp: String,
+    status: &'static str,
+    next_attempt_at: Option<String>,
+    attempts: Vec<AttemptJson>,
+}
+
+impl From<Retry> for DeliveryJson {
+    fn from(retry: Retry) -> Self {
+        let due = Timestamp::from_millisecond(retry.key.due_ms).ok();
+        Self {
+            event_id: retry.event.id.to_string(),
+            event: retry.event.kind.name(),
+            station_id: retry.event.station.to_string(),
+            timestamp: time(retry.event.time),
+            status: "pending",
+            next_attempt_at: due.map(time),
+            attempts: attempts(retry.attempts),
+        }
+    }
+}
+
+impl From<Settled> for DeliveryJson {
+    fn from(settled: Settled) -> Self {
+        Self {
+            event_id: settled.event.to_string(),
+            event: settled.kind.name(),
+            station_id: settled.station.to_string(),
+            timestamp: time(settled.time),
+            status: if settled.delivered {
+                "delivered"
+            } else {
+                "dead"
+            },
+            next_attempt_at: None,
+            attempts: attempts(settled.attempts),
+        }
+    }
+}
+
+#[derive(Debug, Serialize)]
+pub(super) struct FailedJson {
+    id: u64,
+    webhook_id: u64,
+    event_id: String,
+    event: &'static str,
+    station_id: String,
+    timestamp: String,
+    /// Absent where the stored bytes are not JSON, which would be a fault of ours.
+    payload: Option<Box<RawValue>>,
+    reason: &'static str,
+    failed_at: String,
+    attempts: Vec<AttemptJson>,
+    last_response: Option<String>,
+}
+
+fn payload(event: &Event) -> Option<Box<RawValue>> {
+    serde_json::from_slice(event.payload.as_bytes()).ok()
+}
+
+impl From<FailedDelivery> for FailedJson {
+    fn from(failed: FailedDelivery) -> Self {
+        Self {
+            id: failed.id.0,
+            webhook_id: failed.webhook.0,
+            event_id: failed.event.id.to_string(),
+            event: failed.event.kind.name(),
+            station_id: failed.event.station.to_string(),
+            timestamp: time(failed.event.time),
+            payload: payload(&failed.event),
+            reason: failed.reason.code(),
+            failed_at: time(failed.failed_at),
+            attempts: attempts(failed.attempts),
+            last_response: failed.last_response,
+        }
+    }
+}
+
+#[derive(Debug, Serialize)]
+pub(super) struct EventTypeJson {
+    name: &'static str,
+    direction: &'static str,
+    profile: &'static str,
+    group: &'static str,
+}
+
+impl From<EventType> for EventTypeJson {
+    fn from(kind: EventType) -> Self {
+        Self {
+            name: kind.name(),
+            direction: kind.direction().name(),
+            profile: kind.profile().name(),
+            group: kind.group().name(),
+        }
+    }
+}
+
+#[derive(Debug, Serialize)]
+pub(super) struct StationJson {
+    id: String,
+    connected: bool,
+    connected_since: Option<String>,
+    last_seen_at: Option<String>,
+    vendor: Option<String>,
+    model: Option<String>,
+    serial_number: Option<String>,
+    firmware_version: Option<String>,
+    last_boot_at: Option<String>,
+    boot_status: Option<&'static str>,
+    connectors: Vec<ConnectorJson>,
+    open_transactions: Vec<OpenTransactionJson>,
+}
+
+#[derive(Debug, Serialize)]
+struct ConnectorJson {
+    connector_id: u32,
+    status: String,
+    error_code: String,
+    updated_at: String,
+}
+
+#[derive(Debug, Serialize)]
+struct OpenTransactionJson {
+    transaction_id: i64,
+    connector_id: u32,
+    id_tag: String,
+    meter_start: i64,
+    started_at: String,
+}
+
+impl From<StationView> for StationJson {
+    fn from(
+        StationView {
+            state,
+            connected_since,
+        }: StationView,
+    ) -> Self {
+        let connectors = state
+            .connectors
+            .into_iter()
+            .map(|(connector_id, connector)| ConnectorJson {
+                connector_id,
+                status: connector.status,
+                error_code: connector.error_code,
+                updated_at: time(connector.updated_at),
+            });
+        let transactions = state
+            .open_transactions
+            .into_iter()
+            .map(|open| OpenTransactionJson {
+                transaction_id: open.transaction_id,
+                connector_id: open.connector_id,
+                id_tag: open.id_tag,
+                meter_start: open.meter_start,
+                started_at: time(open.started_at),
+            });
+        Self {
+            id: state.id.to_string(),
+            connected: connected_since.is_some(),
+            connected_since: connected_since.map(time),
+            last_seen_at: state.last_seen_at.map(time),
+            vendor: state.vendor,
+            model: state.model,
+            serial_number: state.serial_number,
+            firmware_version: state.firmware_version,
+            last_boot_at: state.last_boot_at.map(time),
+            boot_status: state.boot_status.map(|status| status.name()),
+            connectors: connectors.collect(),
+            open_transactions: transactions.collect(),
+        }
+    }
+}

@@ -1,0 +1,145 @@
+//! `/webhooks`: the lifecycle of the contract.
+
+use axum::{
+    Json, Router,
+    extract::{Path, State},
+    http::{HeaderValue, StatusCode, header},
+    response::{IntoResponse, Response},
+    routing::{get, post},
+};
+
+use super::{
+    super::{cursor, error::ApiError},
+    body::{Fields, OptionalFields, merged},
+    page::{List, Query},
+    problem::Problem,
+    view::{DeliveryJson, TestJson, WebhookJson},
+};
+use crate::{
+    delivery::Delivery,
+    events::EventType,
+    webhooks::{Field, WebhookId},
+};
+
+pub(super) fn routes(delivery: Delivery) -> Router {
+    Router::new()
+        .route("/webhooks", get(list).post(create))
+        .route("/webhooks/{id}", get(show).put(update).delete(delete))
+        .route("/webhooks/{id}/test", post(test))
+        .route("/webhooks/{id}/deliveries", get(deliveries))
+        .with_state(delivery)
+}
+
+/// What isn't a number names no webhook.
+fn id(path: &str) -> Result<WebhookId, ApiError> {
+    path.parse().map_err(|_| ApiError::NotFound {
+        code: "no_such_webhook",
+        message: format!("there is no webhook {path:?}; ids are numbers"),
+    })
+}
+
+async fn create(State(delivery): State<Delivery>, mut body: Fields) -> Result<Response, Problem> {
+    let draft = body.webhook();
+    let faults = body.finish();
+    if !faults.is_empty() {
+        let faults = merged(faults, delivery.faults(draft, None)?);
+        return Err(ApiError::Invalid(faults).into());
+    }
+    let webhook = delivery.create(draft).await?;
+    let location = format!("/api/v1/webhooks/{}", webhook.webhook.id);
+    let mut response = (StatusCode::CREATED, Json(WebhookJson::from(webhook))).into_response();
+    if let Ok(location) = HeaderValue::from_str(&location) {
+        response.headers_mut().insert(header::LOCATION, location);
+    }
+    Ok(response)
+}
+
+async fn list(
+    State(delivery): State<Delivery>,
+    mut query: Query,
+) -> Result<Json<List<WebhookJson>>, Problem> {
+    let page = query.page(|text| cursor::to_number(text).map(WebhookId));
+    query.finish()?;
+    let webhooks = delivery.list(page.after, page.fetch());
+    let after = |last: &crate::delivery::WebhookView| cursor::of_number(last.webhook.id.0);
+    Ok(Json(page.list(webhooks, after, WebhookJson::from)))
+}
+
+async fn show(
+    State(delivery): State<Delivery>,
+    Path(path): Path<String>,
+) -> Result<Json<WebhookJson>, Problem> {
+    Ok(Json(delivery.get(id(&path)?)?.into()))
+}
+
+async fn update(
+    State(delivery): State<Delivery>,
+    Path(path): Path<String>,
+    mut body: Fields,
+) -> Result<Json<WebhookJson>, Problem> {
+    let id = id(&path)?;
+    let draft = body.webhook();
+    let faults = body.finish();
+    if !faults.is_empty() {
+        let faults = merged(faults, delivery.faults(draft, Some(id))?);
+        return Err(ApiError::Invalid(faults).into());
+    }
+    Ok(Json(delivery.update(id, draft).await?.into()))
+}
+
+async fn delete(
+    State(delivery): State<Delivery>,
+    Path(path): Path<String>,
+) -> Result<StatusCode, Problem> {
+    delivery.delete(id(&path)?).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+async fn test(
+    State(delivery): State<Delivery>,
+    Path(path): Path<String>,
+    OptionalFields(mut body): OptionalFields,
+) -> Result<Json<TestJson>, Problem> {
+    let id = id(&path)?;
+    let event = body.string("event");
+    let mut faults = body.finish();
+    let kind = match event {
+        Field::Absent | Field::Null => None,
+        Field::Value(name) => match name.parse::<EventType>() {
+            Ok(kind) => Some(kind),
+            Err(unknown) => {
+                faults.push(crate::webhooks::Fault {
+                    pointer: "/event".to_owned(),
+                    code: "unknown_event",
+                    message: unknown.to_string(),
+                });
+                None
+            }
+        },
+    };
+    if !faults.is_empty() {
+        return Err(ApiError::Invalid(faults).into());
+    }
+    Ok(Json(delivery.test(id, kind).await?.into()))
+}
+
+/// What waits for a retry, by due time, then the latest deliveries that were settled.
+async fn deliveries(
+    State(delivery): State<Delivery>,
+    Path(path): Path<String>,
+    mut query: Query,
+) -> Result<Json<List<DeliveryJson>>, Problem> {
+    let id = id(&path)?;
+    let page = query.page(|text| cursor::to_retry(id, text));
+    query.finish()?;
+    let retries = delivery.retries(id, page.after, page.fetch()).await?;
+    let settled = delivery.history(id)?;
+    let list = page.list(
+        retries,
+        |last| cursor::of_retry(last.key),
+        DeliveryJson::from,
+    );
+    Ok(Json(list.ending_with(|| {
+        settled.into_iter().map(DeliveryJson::from).collect()
+    })))
+}

@@ -1,0 +1,37 @@
+//! Whether the daemon can do its work, and where it listens.
+
+use std::net::SocketAddr;
+
+use tokio_util::sync::CancellationToken;
+
+use crate::journal::Journal;
+
+/// Where the daemon listens, with the real ports.
+#[derive(Debug, Clone, Copy)]
+pub struct Addresses {
+    pub http: SocketAddr,
+    pub grpc: SocketAddr,
+    pub ocpp: SocketAddr,
+}
+
+/// Tells whether events can be taken. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Readiness {
+    pub journal: Journal,
+    pub shutdown: CancellationToken,
+}
+
+impl Readiness {
+    /// What stands in the way; nothing where the daemon is ready.
+    pub fn reasons(&self) -> Vec<String> {
+        let failure = self
+            .journal
+            .failure()
+            .map(|why| format!("the journal has failed: {why}"));
+        let stopping = self
+            .shutdown
+            .is_cancelled()
+            .then(|| "shutting down".to_owned());
+        failure.into_iter().chain(stopping).collect()
+    }
+}

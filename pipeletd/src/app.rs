@@ -1,0 +1,335 @@
+//! The composition root: a configuration becomes bound sockets and running parts, and they end
+//! in the order in which they depend on each other.
+
+use std::{future::IntoFuture as _, io, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
+
+use tokio::{net::TcpListener, task::JoinSet, time};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    api::{Addresses, ApiKeys, Readiness, grpc, rest},
+    auth::{self, ApiKey, Keyring},
+    clock::Clock,
+    config::Config,
+    delivery::{
+        self, Delivery, DeliveryError, Means,
+        http::{HttpOptions, Sender, SenderError},
+        ledger::{Ledger, LedgerThread},
+    },
+    journal::{CommitterThread, Journal, retention::Retention},
+    ocpp::{self, Ocpp},
+    store::{Store, StoreError, sled::SledStore},
+    webhooks::TargetPolicy,
+};
+
+/// How long API calls may take to finish at shutdown.
+const API_GRACE: Duration = Duration::from_secs(5);
+
+/// The daemon, bound and recovered, but not yet running.
+#[derive(Debug)]
+pub struct App {
+    addresses: Addresses,
+    http: TcpListener,
+    grpc: TcpListener,
+    ocpp: Ocpp,
+    delivery: Delivery,
+    journal: Journal,
+    committer: CommitterThread,
+    ledger: Ledger,
+    ledger_thread: LedgerThread,
+    keys: ApiKeys,
+    keyring: Keyring,
+    retention: Retention,
+    clock: Clock,
+    shutdown_grace: Duration,
+    /// Cancelled when a part fails that the daemon can't go on without.
+    failed: CancellationToken,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    #[error("can't listen on {address} ({what}); is another daemon running?")]
+    Listen {
+        what: &'static str,
+        address: SocketAddr,
+        source: io::Error,
+    },
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error(transparent)]
+    Ocpp(#[from] ocpp::OpenError),
+    #[error(transparent)]
+    Http(#[from] SenderError),
+    #[error(transparent)]
+    Delivery(#[from] DeliveryError),
+    #[error("can't read the CA file {path}")]
+    CaFile { path: PathBuf, source: io::Error },
+    #[error("can't make the first API key")]
+    Random(#[from] getrandom::Error),
+    #[error("can't write the first API key to {path}")]
+    AdminKey { path: PathBuf, source: io::Error },
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    #[error("the {0} ended unexpectedly")]
+    Ended(&'static str),
+    #[error("the journal failed")]
+    Journal(#[source] StoreError),
+    #[error("the ledger of retries failed")]
+    Ledger(#[source] StoreError),
+    #[error("a dispatcher failed; the log says why")]
+    Dispatcher,
+    #[error("the {what} failed")]
+    Server {
+        what: &'static str,
+        source: anyhow::Error,
+    },
+}
+
+impl App {
+    /// Binds every socket, opens the store and recovers from it. Nothing is accepted before
+    /// [`Self::run`].
+    pub async fn open(config: &Config, clock: Clock) -> Result<Self, OpenError> {
+        let http = bind("HTTP", config.http_listen).await?;
+        let grpc = bind("gRPC", config.grpc_listen).await?;
+        let targets = TargetPolicy {
+            allow_private: config.allow_private_targets,
+        };
+        let sender = Sender::new(HttpOptions {
+            timeout: config.delivery_timeout,
+            targets,
+            extra_roots: extra_roots(config)?,
+            max_idle_per_host: config.webhook_concurrency,
+        })?;
+
+        let store: Arc<dyn Store> = Arc::new(SledStore::open(&config.data_dir)?);
+        let stored = store.webhooks()?;
+        let (journal, readers, committer) =
+            Journal::open(Arc::clone(&store), delivery::subscriptions(&stored))?;
+        let (ledger, ledger_thread) = Ledger::open(Arc::clone(&store))?;
+        let keyring = Keyring::default();
+        let keys = ApiKeys::open(Arc::clone(&store), keyring.clone(), clock)?;
+        first_key(&keys, config).await?;
+
+        let ocpp_config = ocpp::Config {
+            listen: config.ocpp_listen,
+            heartbeat_interval: config.heartbeat_interval,
+            strict: config.ocpp_strict,
+            max_connections: config.max_connections,
+            ping_interval: config.ping_interval,
+            ..ocpp::Config::default()
+        };
+        let ocpp = Ocpp::open(ocpp_config, Arc::clone(&store), journal.clone(), clock).await?;
+        let failed = CancellationToken::new();
+        let means = Means {
+            journal: journal.clone(),
+            ledger: ledger.clone(),
+            store: Arc::clone(&store),
+            sender,
+            clock,
+            options: delivery::Options {
+                schedule: config.retry_schedule.clone(),
+                max_attempts: config.max_attempts,
+                concurrency: config.webhook_concurrency,
+                backlog_age: config.backlog_age,
+            },
+        };
+        let delivery = Delivery::start(means, targets, stored, readers, failed.clone()).await?;
+        let address = |listener: &TcpListener, what, asked| {
+            listener.local_addr().map_err(|source| OpenError::Listen {
+                what,
+                address: asked,
+                source,
+            })
+        };
+        let addresses = Addresses {
+            http: address(&http, "HTTP", config.http_listen)?,
+            grpc: address(&grpc, "gRPC", config.grpc_listen)?,
+            ocpp: ocpp.local_addr(),
+        };
+        Ok(Self {
+            addresses,
+            http,
+            grpc,
+            ocpp,
+            delivery,
+            journal,
+            committer,
+            ledger,
+            ledger_thread,
+            keys,
+            keyring,
+            retention: Retention {
+                keep: config.retention,
+                size: config.retention_size.bytes(),
+            },
+            clock,
+            shutdown_grace: config.shutdown_grace,
+            failed,
+        })
+    }
+
+    pub const fn addresses(&self) -> Addresses {
+        self.addresses
+    }
+
+    /// Runs until the shutdown, or until a part fails that the daemon can't go on without.
+    pub async fn run(self, shutdown: CancellationToken) -> Result<(), RunError> {
+        let readiness = Readiness {
+            journal: self.journal.clone(),
+            shutdown: shutdown.clone(),
+        };
+        let stations = self.ocpp.stations();
+        let mut api = JoinSet::new();
+        let router = rest::router(rest::Handles {
+            delivery: self.delivery.clone(),
+            stations: stations.clone(),
+            keyring: self.keyring.clone(),
+            readiness: readiness.clone(),
+        });
+        let serving = axum::serve(self.http, router)
+            .with_graceful_shutdown(shutdown.clone().cancelled_owned());
+        api.spawn(async move {
+            let served = serving.into_future().await;
+            served.map_err(|error| RunError::Server {
+                what: "REST server",
+                source: error.into(),
+            })
+        });
+        let handles = grpc::Handles {
+            delivery: self.delivery.clone(),
+            stations: stations.clone(),
+            journal: self.journal.clone(),
+            keys: self.keys,
+            keyring: self.keyring,
+            readiness,
+            addresses: self.addresses,
+            clock: self.clock,
+        };
+        let serving = grpc::serve(self.grpc, handles, shutdown.clone());
+        api.spawn(async move {
+            let served = serving.await;
+            served.map_err(|source| RunError::Server {
+                what: "gRPC server",
+                source,
+            })
+        });
+        let ocpp = tokio::spawn(self.ocpp.run(shutdown.clone()));
+        let needed = move || stations.saved_to();
+        let retention =
+            self.retention
+                .run(self.journal.clone(), needed, self.clock, shutdown.clone());
+        let retention = tokio::spawn(retention);
+
+        let mut committer = std::pin::pin!(self.committer.ended());
+        let mut ledger_thread = std::pin::pin!(self.ledger_thread.ended());
+        let result = tokio::select! {
+            () = shutdown.cancelled() => Ok(()),
+            ended = &mut committer => Err(journal_failure(ended)),
+            ended = &mut ledger_thread => Err(ledger_failure(ended)),
+            () = self.failed.cancelled() => Err(RunError::Dispatcher),
+            Some(ended) = api.join_next() => Err(server_failure(ended)),
+        };
+
+        // Who takes events in goes first, who hands them out next, who keeps them last.
+        shutdown.cancel();
+        finished("OCPP side", ocpp.await);
+        if time::timeout(API_GRACE, async {
+            while api.join_next().await.is_some() {}
+        })
+        .await
+        .is_err()
+        {
+            tracing::warn!("some API calls did not finish in time");
+            api.shutdown().await;
+        }
+        self.delivery.stop(self.shutdown_grace).await;
+        finished("retention", retention.await);
+        self.journal.stop().await;
+        self.ledger.stop().await;
+        result
+    }
+}
+
+async fn bind(what: &'static str, address: SocketAddr) -> Result<TcpListener, OpenError> {
+    let listener = TcpListener::bind(address).await;
+    listener.map_err(|source| OpenError::Listen {
+        what,
+        address,
+        source,
+    })
+}
+
+fn extra_roots(config: &Config) -> Result<Option<Vec<u8>>, OpenError> {
+    let read = |path: &PathBuf| {
+        std::fs::read(path).map_err(|source| OpenError::CaFile {
+            path: path.clone(),
+            source,
+        })
+    };
+    config.ca_file.as_ref().map(read).transpose()
+}
+
+/// A fresh store gets a key: the given one, or one that is made and written down.
+async fn first_key(keys: &ApiKeys, config: &Config) -> Result<(), OpenError> {
+    if !keys.list().is_empty() {
+        return Ok(());
+    }
+    let key = match &config.bootstrap_key {
+        Some(key) => key.clone(),
+        None => ApiKey::generate()?,
+    };
+    // Written before it is stored: a crash in between leaves a key that the next start replaces.
+    let path = config.data_dir.join("admin.key");
+    auth::write_admin_key(&path, &key).map_err(|source| OpenError::AdminKey {
+        path: path.clone(),
+        source,
+    })?;
+    keys.add("admin", &key).await?;
+    tracing::info!(path = %path.display(), "wrote the first API key");
+    Ok(())
+}
+
+fn journal_failure(ended: Result<(), StoreError>) -> RunError {
+    ended.map_or_else(RunError::Journal, |()| RunError::Ended("journal"))
+}
+
+fn ledger_failure(ended: Result<(), StoreError>) -> RunError {
+    ended.map_or_else(RunError::Ledger, |()| RunError::Ended("ledger"))
+}
+
+fn server_failure(ended: Result<Result<(), RunError>, tokio::task::JoinError>) -> RunError {
+    match ended {
+        Ok(Err(error)) => error,
+        Ok(Ok(())) | Err(_) => RunError::Ended("API server"),
+    }
+}
+
+/// Tells the log of a part that did not end well; the shutdown goes on.
+fn finished<T: Outcome>(what: &str, ended: Result<T, tokio::task::JoinError>) {
+    let failure = match ended {
+        Ok(outcome) => outcome.failure(),
+        Err(error) => Some(error.to_string()),
+    };
+    if let Some(failure) = failure {
+        tracing::error!(what, failure, "did not end well");
+    }
+}
+
+/// How a part ended.
+trait Outcome {
+    fn failure(self) -> Option<String>;
+}
+
+impl Outcome for () {
+    fn failure(self) -> Option<String> {
+        None
+    }
+}
+
+impl Outcome for Result<(), StoreError> {
+    fn failure(self) -> Option<String> {
+        self.err().map(|error| error.to_string())
+    }
+}

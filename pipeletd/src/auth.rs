@@ -1,0 +1,243 @@
+//! API keys: `hcpms_live_` and 192 random bits.
+//!
+//! Only hashes are kept. Keys are random, so one SHA-256 is enough: there is nothing to guess
+//! that a slower hash would protect. Every known hash is compared, each in constant time.
+
+use std::{
+    fmt, fs,
+    io::{self, Write as _},
+    os::unix::fs::OpenOptionsExt as _,
+    path::Path,
+    sync::{Arc, PoisonError, RwLock},
+};
+
+use jiff::Timestamp;
+use sha2::{Digest as _, Sha256};
+use subtle::ConstantTimeEq as _;
+
+/// A key in the clear: shown once, when it is made.
+#[derive(Clone, PartialEq, Eq)]
+pub struct ApiKey(String);
+
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "an API key is {prefix:?} and at least {min} letters, digits, \"-\" or \"_\"",
+    prefix = ApiKey::PREFIX, min = ApiKey::MIN_SECRET
+)]
+pub struct InvalidApiKey;
+
+impl ApiKey {
+    pub const PREFIX: &str = "hcpms_live_";
+    /// Characters behind the prefix, in a key that is chosen elsewhere.
+    const MIN_SECRET: usize = 16;
+
+    pub fn generate() -> Result<Self, getrandom::Error> {
+        let mut random = [0; 24];
+        getrandom::fill(&mut random)?;
+        Ok(Self(format!("{}{}", Self::PREFIX, base64url(&random))))
+    }
+
+    /// Takes a key that was chosen elsewhere.
+    pub fn parse(text: &str) -> Result<Self, InvalidApiKey> {
+        let secret = text.strip_prefix(Self::PREFIX).ok_or(InvalidApiKey)?;
+        let allowed = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_';
+        if secret.len() < Self::MIN_SECRET || !secret.bytes().all(allowed) {
+            return Err(InvalidApiKey);
+        }
+        Ok(Self(text.to_owned()))
+    }
+
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+
+    pub fn hash(&self) -> KeyHash {
+        KeyHash::of(&self.0)
+    }
+}
+
+impl fmt::Debug for ApiKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("ApiKey(…)")
+    }
+}
+
+/// 24 bytes are 32 characters, without padding (RFC 4648, section 5).
+fn base64url(bytes: &[u8; 24]) -> String {
+    const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
+    let sextets = bytes.chunks(3).flat_map(|three| {
+        let bits = three
+            .iter()
+            .fold(0_u32, |bits, byte| bits << 8 | u32::from(*byte));
+        [18, 12, 6, 0].map(|shift| ALPHABET[(bits >> shift & 0x3f) as usize])
+    });
+    sextets.map(char::from).collect()
+}
+
+/// SHA-256 of a key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct KeyHash([u8; 32]);
+
+impl KeyHash {
+    fn of(key: &str) -> Self {
+        Self(Sha256::digest(key.as_bytes()).into())
+    }
+
+    pub const fn to_bytes(self) -> [u8; 32] {
+        self.0
+    }
+
+    pub const fn from_bytes(bytes: [u8; 32]) -> Self {
+        Self(bytes)
+    }
+}
+
+/// What is known of a key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ApiKeyInfo {
+    pub id: u64,
+    pub name: String,
+    pub created_at: Timestamp,
+    pub hash: KeyHash,
+}
+
+/// Who calls: the key that was shown.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Caller {
+    pub key_id: u64,
+    pub name: String,
+}
+
+/// The keys that let a caller in. Cheap to clone.
+#[derive(Debug, Clone, Default)]
+pub struct Keyring(Arc<RwLock<Vec<ApiKeyInfo>>>);
+
+impl Keyring {
+    /// Who the key belongs to. Takes the same time for every key that is wrong.
+    pub fn check(&self, key: &str) -> Option<Caller> {
+        let hash = KeyHash::of(key);
+        let keys = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        let mut found = None;
+        for known in keys.iter() {
+            if bool::from(known.hash.0.ct_eq(&hash.0)) {
+                found = Some(known);
+            }
+        }
+        found.map(|key| Caller {
+            key_id: key.id,
+            name: key.name.clone(),
+        })
+    }
+
+    pub fn add(&self, key: ApiKeyInfo) {
+        self.0
+            .write()
+            .unwrap_or_else(PoisonError::into_inner)
+            .push(key);
+    }
+
+    pub fn remove(&self, id: u64) {
+        self.0
+            .write()
+            .unwrap_or_else(PoisonError::into_inner)
+            .retain(|key| key.id != id);
+    }
+
+    pub fn list(&self) -> Vec<ApiKeyInfo> {
+        self.0
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+}
+
+/// Writes the first key where its owner, and nobody else, can read it.
+pub fn write_admin_key(path: &Path, key: &ApiKey) -> io::Result<()> {
+    let unfinished = path.with_extension("key.new");
+    match fs::remove_file(&unfinished) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        Ok(()) | Err(_) => {}
+    }
+    let mut file = fs::OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(&unfinished)?;
+    writeln!(file, "{}", key.expose())?;
+    file.sync_all()?;
+    fs::rename(&unfinished, path)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    use super::*;
+
+    fn info(id: u64, key: &ApiKey) -> ApiKeyInfo {
+        let created_at = Timestamp::UNIX_EPOCH;
+        ApiKeyInfo {
+            id,
+            name: format!("key {id}"),
+            created_at,
+            hash: key.hash(),
+        }
+    }
+
+    #[test]
+    fn a_key_is_192_bits_behind_the_prefix() {
+        let key = ApiKey::generate().unwrap();
+        assert_eq!(key.expose().len(), ApiKey::PREFIX.len() + 32);
+        assert_eq!(ApiKey::parse(key.expose()), Ok(key.clone()));
+        assert_ne!(ApiKey::generate().unwrap(), key);
+        assert!(!format!("{key:?}").contains(key.expose()));
+        assert_eq!(base64url(&[0xff; 24]), "_".repeat(32));
+        assert_eq!(
+            base64url(b"any carnal pleasure.....").as_str(),
+            "YW55IGNhcm5hbCBwbGVhc3VyZS4uLi4u"
+        );
+    }
+
+    #[test]
+    fn a_keyring_lets_in_who_is_in_it() {
+        let (one, two) = (ApiKey::generate().unwrap(), ApiKey::generate().unwrap());
+        let keyring = Keyring::default();
+        keyring.add(info(1, &one));
+        keyring.add(info(2, &two));
+        assert_eq!(
+            keyring.check(two.expose()).map(|caller| caller.key_id),
+            Some(2)
+        );
+        assert_eq!(keyring.check("hcpms_live_wrong"), None);
+        assert_eq!(keyring.check(""), None);
+        keyring.remove(2);
+        assert_eq!(keyring.check(two.expose()), None);
+    }
+
+    #[test]
+    fn keys_that_are_none() {
+        for text in [
+            "",
+            "hcpms_live_",
+            "hcpms_live_short",
+            "live_0123456789abcdef",
+            "hcpms_live_0123456789abcde\n",
+        ] {
+            assert_eq!(ApiKey::parse(text), Err(InvalidApiKey), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn the_admin_key_is_for_its_owner_only() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("admin.key");
+        let key = ApiKey::generate().unwrap();
+        write_admin_key(&path, &key).unwrap();
+        write_admin_key(&path, &key).unwrap();
+        assert_eq!(fs::read_to_string(&path).unwrap().trim(), key.expose());
+        assert_eq!(
+            fs::metadata(&path).unwrap().permissions().mode() & 0o777,
+            0o600
+        );
+    }
+}

@@ -1,0 +1,396 @@
+//! Settings: flag, then `PIPELETD_*` variable, then configuration file, then default.
+//!
+//! [`Arguments`] is what may be said, the same for flags and file; [`Config`] is what holds. The
+//! process environment is read here and nowhere else.
+
+mod byte_size;
+
+use std::{
+    ffi::OsString,
+    fs, io,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use clap::{ArgAction, Parser, ValueEnum};
+use serde::Deserialize;
+
+pub use self::byte_size::{ByteSize, InvalidByteSize};
+use crate::{
+    auth::{ApiKey, InvalidApiKey},
+    delivery::policy::{InvalidSchedule, RetrySchedule},
+};
+
+/// What holds.
+#[derive(Debug, Clone)]
+pub struct Config {
+    pub data_dir: PathBuf,
+    pub http_listen: SocketAddr,
+    pub grpc_listen: SocketAddr,
+    pub ocpp_listen: SocketAddr,
+    pub retry_schedule: RetrySchedule,
+    pub max_attempts: u32,
+    pub delivery_timeout: Duration,
+    pub webhook_concurrency: usize,
+    pub backlog_age: Duration,
+    pub ca_file: Option<PathBuf>,
+    pub allow_private_targets: bool,
+    pub retention: Duration,
+    pub retention_size: ByteSize,
+    pub heartbeat_interval: Duration,
+    pub ping_interval: Duration,
+    pub ocpp_strict: bool,
+    pub max_connections: usize,
+    pub shutdown_grace: Duration,
+    pub log_level: String,
+    pub log_format: LogFormat,
+    pub bootstrap_key: Option<ApiKey>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    Text,
+    Json,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// A flag or variable can't be read, or help was asked for.
+    #[error(transparent)]
+    Arguments(#[from] clap::Error),
+    #[error("can't read the configuration file {path}: {source}")]
+    Read { path: PathBuf, source: io::Error },
+    #[error("the configuration file {path} is wrong: {source}")]
+    Parse {
+        path: PathBuf,
+        source: Box<toml::de::Error>,
+    },
+    #[error("{0}")]
+    Schedule(#[from] InvalidSchedule),
+    #[error("{name}: {why}")]
+    Value { name: &'static str, why: String },
+    #[error("PIPELETD_BOOTSTRAP_KEY is not usable: {0}")]
+    BootstrapKey(#[from] InvalidApiKey),
+    #[error("there is no home directory to keep data in; name one with --data-dir")]
+    NoDataDir,
+}
+
+impl ConfigError {
+    /// Whether the configuration file is what is wrong, rather than the command line.
+    pub const fn is_of_file(&self) -> bool {
+        matches!(self, Self::Read { .. } | Self::Parse { .. })
+    }
+}
+
+/// Tells applications, reliably and at once, what happens on EV chargers.
+///
+/// Chargers connect over OCPP 1.6J WebSockets; each event is on disk before it is acknowledged,
+/// and reaches every webhook that wants it at least once. A flag goes before its PIPELETD_*
+/// variable, which goes before the configuration file.
+#[derive(Debug, Default, Parser, Deserialize)]
+#[command(name = "pipeletd", version, max_term_width = 100)]
+#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
+pub struct Arguments {
+    /// A TOML file with any of these settings, under the flags' names
+    #[arg(long, env = "PIPELETD_CONFIG", value_name = "FILE")]
+    #[serde(skip)]
+    config: Option<PathBuf>,
+
+    /// Where everything is kept [default: the XDG data directory + pipelet]
+    #[arg(long, env = "PIPELETD_DATA_DIR", value_name = "DIR")]
+    data_dir: Option<PathBuf>,
+
+    /// REST and health checks; port 0 takes a free one [default: 127.0.0.1:8080]
+    #[arg(long, env = "PIPELETD_HTTP_LISTEN", value_name = "ADDRESS")]
+    http_listen: Option<SocketAddr>,
+
+    /// gRPC, with health and reflection [default: 127.0.0.1:50051]
+    #[arg(long, env = "PIPELETD_GRPC_LISTEN", value_name = "ADDRESS")]
+    grpc_listen: Option<SocketAddr>,
+
+    /// Chargers, at ws://ADDRESS/ocpp/{station_id} [default: 127.0.0.1:9000]
+    #[arg(long, env = "PIPELETD_OCPP_LISTEN", value_name = "ADDRESS")]
+    ocpp_listen: Option<SocketAddr>,
+
+    /// The wait after the n-th failed attempt; the last repeats [default: 30s,1m,5m,30m,2h,6h,24h]
+    #[arg(long, env = "PIPELETD_RETRY_SCHEDULE", value_name = "WAITS")]
+    retry_schedule: Option<String>,
+
+    /// POSTs of a delivery in all; then it is dead-lettered [default: 7]
+    #[arg(long, env = "PIPELETD_MAX_ATTEMPTS", value_name = "N")]
+    max_attempts: Option<u32>,
+
+    /// The most that one POST may take, from connecting to the end of the answer [default: 10s]
+    #[arg(long, env = "PIPELETD_DELIVERY_TIMEOUT", value_name = "TIME")]
+    delivery_timeout: Option<String>,
+
+    /// POSTs in flight at once, for each webhook [default: 64]
+    #[arg(long, env = "PIPELETD_WEBHOOK_CONCURRENCY", value_name = "N")]
+    webhook_concurrency: Option<usize>,
+
+    /// An event that could not be attempted for so long is dead-lettered [default: 7d]
+    #[arg(long, env = "PIPELETD_BACKLOG_AGE", value_name = "TIME")]
+    backlog_age: Option<String>,
+
+    /// Certificates (PEM) to trust for https receivers, beside the system's
+    #[arg(long, env = "PIPELETD_CA_FILE", value_name = "FILE")]
+    ca_file: Option<PathBuf>,
+
+    /// Allows webhooks to loopback, private and link-local addresses
+    #[arg(long, env = "PIPELETD_ALLOW_PRIVATE_TARGETS", num_args = 0..=1, require_equals = true,
+          default_missing_value = "true", action = ArgAction::Set)]
+    allow_private_targets: Option<bool>,
+
+    /// How long settled events are kept [default: 24h]
+    #[arg(long, env = "PIPELETD_RETENTION", value_name = "TIME")]
+    retention: Option<String>,
+
+    /// How much of settled events is kept [default: 4GiB]
+    #[arg(long, env = "PIPELETD_RETENTION_SIZE", value_name = "SIZE")]
+    retention_size: Option<ByteSize>,
+
+    /// For a first try on your own machine: allows private targets, logs for people
+    #[arg(long, env = "PIPELETD_DEV", num_args = 0..=1, require_equals = true,
+          default_missing_value = "true", action = ArgAction::Set)]
+    dev: Option<bool>,
+
+    /// The heartbeat interval that a BootNotification is answered with [default: 300s]
+    #[arg(long, env = "PIPELETD_HEARTBEAT_INTERVAL", value_name = "TIME")]
+    heartbeat_interval: Option<String>,
+
+    /// How often a quiet charger is pinged [default: 60s]
+    #[arg(long, env = "PIPELETD_PING_INTERVAL", value_name = "TIME")]
+    ping_interval: Option<String>,
+
+    /// Answers messages that violate OCPP's schemas with CALLERRORs instead of tolerating them
+    #[arg(long, env = "PIPELETD_OCPP_STRICT", num_args = 0..=1, require_equals = true,
+          default_missing_value = "true", action = ArgAction::Set)]
+    ocpp_strict: Option<bool>,
+
+    /// Chargers that may be connected at once [default: 50000]
+    #[arg(long, env = "PIPELETD_MAX_CONNECTIONS", value_name = "N")]
+    max_connections: Option<usize>,
+
+    /// How long attempts in flight may take to finish at shutdown [default: 10s]
+    #[arg(long, env = "PIPELETD_SHUTDOWN_GRACE", value_name = "TIME")]
+    shutdown_grace: Option<String>,
+
+    /// error, warn, info, debug or trace [default: info]
+    #[arg(long, env = "PIPELETD_LOG_LEVEL", value_name = "LEVEL")]
+    log_level: Option<String>,
+
+    /// [default: text on a terminal and with --dev, else json]
+    #[arg(long, env = "PIPELETD_LOG_FORMAT", value_enum)]
+    log_format: Option<LogFormat>,
+}
+
+/// What the process environment says beside flags and their variables.
+#[derive(Debug, Clone, Default)]
+pub struct Surroundings {
+    /// Never a flag: others on the machine could read it.
+    pub bootstrap_key: Option<String>,
+    pub xdg_data_home: Option<PathBuf>,
+    pub home: Option<PathBuf>,
+    pub stderr_is_terminal: bool,
+}
+
+impl Surroundings {
+    #[expect(clippy::disallowed_methods, reason = "this is the one place")]
+    pub fn of_process() -> Self {
+        let path = |name| {
+            std::env::var_os(name)
+                .filter(|path| !path.is_empty())
+                .map(PathBuf::from)
+        };
+        Self {
+            bootstrap_key: std::env::var("PIPELETD_BOOTSTRAP_KEY").ok(),
+            xdg_data_home: path("XDG_DATA_HOME"),
+            home: path("HOME"),
+            stderr_is_terminal: io::IsTerminal::is_terminal(&io::stderr()),
+        }
+    }
+}
+
+impl Config {
+    /// Reads the process's arguments, environment and configuration file.
+    pub fn load() -> Result<Self, ConfigError> {
+        Self::from(std::env::args_os(), Surroundings::of_process())
+    }
+
+    pub fn from(
+        arguments: impl IntoIterator<Item = impl Into<OsString> + Clone>,
+        surroundings: Surroundings,
+    ) -> Result<Self, ConfigError> {
+        let said = Arguments::try_parse_from(arguments)?;
+        let file = said
+            .config
+            .as_deref()
+            .map_or_else(|| Ok(Arguments::default()), read_file)?;
+        resolve(said, file, surroundings)
+    }
+}
+
+fn read_file(path: &Path) -> Result<Arguments, ConfigError> {
+    let text = fs::read_to_string(path).map_err(|source| ConfigError::Read {
+        path: path.to_owned(),
+        source,
+    })?;
+    toml::from_str(&text).map_err(|source| ConfigError::Parse {
+        path: path.to_owned(),
+        source: source.into(),
+    })
+}
+
+fn resolve(
+    said: Arguments,
+    file: Arguments,
+    surroundings: Surroundings,
+) -> Result<Config, ConfigError> {
+    let dev = said.dev.or(file.dev).unwrap_or(false);
+    let allow_private = said.allow_private_targets.or(file.allow_private_targets);
+    let schedule = said.retry_schedule.or(file.retry_schedule);
+    let schedule = schedule
+        .as_deref()
+        .unwrap_or(RetrySchedule::DEFAULT)
+        .parse()?;
+    let quiet = !surroundings.stderr_is_terminal && !dev;
+    let default_format = if quiet {
+        LogFormat::Json
+    } else {
+        LogFormat::Text
+    };
+    let bootstrap_key = surroundings
+        .bootstrap_key
+        .as_deref()
+        .map(ApiKey::parse)
+        .transpose()?;
+    let data_dir = said.data_dir.or(file.data_dir).map_or_else(
+        || default_data_dir(&surroundings).ok_or(ConfigError::NoDataDir),
+        Ok,
+    )?;
+    let any = Duration::ZERO..=Duration::MAX;
+    let some = Duration::from_millis(1)..=Duration::from_secs(3600);
+    let seconds = Duration::from_secs(1)..=Duration::from_secs(86_400);
+    Ok(Config {
+        data_dir,
+        http_listen: said.http_listen.or(file.http_listen).unwrap_or(local(8080)),
+        grpc_listen: said
+            .grpc_listen
+            .or(file.grpc_listen)
+            .unwrap_or(local(50051)),
+        ocpp_listen: said.ocpp_listen.or(file.ocpp_listen).unwrap_or(local(9000)),
+        retry_schedule: schedule,
+        max_attempts: at_least_one("max-attempts", said.max_attempts.or(file.max_attempts), 7)?,
+        delivery_timeout: time(
+            "delivery-timeout",
+            said.delivery_timeout.or(file.delivery_timeout),
+            "10s",
+            &some,
+        )?,
+        webhook_concurrency: at_least_one(
+            "webhook-concurrency",
+            said.webhook_concurrency.or(file.webhook_concurrency),
+            64,
+        )?,
+        backlog_age: time(
+            "backlog-age",
+            said.backlog_age.or(file.backlog_age),
+            "7d",
+            &any,
+        )?,
+        ca_file: said.ca_file.or(file.ca_file),
+        allow_private_targets: allow_private.unwrap_or(dev),
+        retention: time("retention", said.retention.or(file.retention), "24h", &any)?,
+        retention_size: said
+            .retention_size
+            .or(file.retention_size)
+            .unwrap_or(ByteSize::gib(4)),
+        heartbeat_interval: time(
+            "heartbeat-interval",
+            said.heartbeat_interval.or(file.heartbeat_interval),
+            "300s",
+            &seconds,
+        )?,
+        ping_interval: time(
+            "ping-interval",
+            said.ping_interval.or(file.ping_interval),
+            "60s",
+            &some,
+        )?,
+        ocpp_strict: said.ocpp_strict.or(file.ocpp_strict).unwrap_or(false),
+        max_connections: at_least_one(
+            "max-connections",
+            said.max_connections.or(file.max_connections),
+            50_000,
+        )?,
+        shutdown_grace: time(
+            "shutdown-grace",
+            said.shutdown_grace.or(file.shutdown_grace),
+            "10s",
+            &any,
+        )?,
+        log_level: said
+            .log_level
+            .or(file.log_level)
+            .unwrap_or_else(|| "info".to_owned()),
+        log_format: said
+            .log_format
+            .or(file.log_format)
+            .unwrap_or(default_format),
+        bootstrap_key,
+    })
+}
+
+fn local(port: u16) -> SocketAddr {
+    SocketAddr::from(([127, 0, 0, 1], port))
+}
+
+/// XDG Base Directory Specification, section 3.
+fn default_data_dir(surroundings: &Surroundings) -> Option<PathBuf> {
+    let home = || {
+        surroundings
+            .home
+            .as_ref()
+            .map(|home| home.join(".local/share"))
+    };
+    let base = surroundings.xdg_data_home.clone().or_else(home)?;
+    Some(base.join("pipelet"))
+}
+
+fn at_least_one<T: From<u8> + PartialOrd>(
+    name: &'static str,
+    given: Option<T>,
+    default: T,
+) -> Result<T, ConfigError> {
+    match given {
+        Some(number) if number < T::from(1) => Err(ConfigError::Value {
+            name,
+            why: "it is at least 1".to_owned(),
+        }),
+        Some(number) => Ok(number),
+        None => Ok(default),
+    }
+}
+
+fn time(
+    name: &'static str,
+    given: Option<String>,
+    default: &str,
+    allowed: &std::ops::RangeInclusive<Duration>,
+) -> Result<Duration, ConfigError> {
+    let text = given.as_deref().unwrap_or(default);
+    let wrong = |why: String| ConfigError::Value { name, why };
+    let time = humantime::parse_duration(text)
+        .map_err(|error| wrong(format!("{text:?} is no time such as \"10s\": {error}")))?;
+    if allowed.contains(&time) {
+        return Ok(time);
+    }
+    let show = humantime::format_duration;
+    let (least, most) = (show(*allowed.start()), show(*allowed.end()));
+    Err(wrong(format!("{text:?} is not between {least} and {most}")))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,258 @@
+//! Failed deliveries: looking at them, replaying them, purging them.
+//!
+//! A replay gives a delivery a new round of attempts, durably, and then reports how the first of
+//! them went; the round goes on when nobody listens any more.
+
+use std::{sync::Arc, time::Duration};
+
+use futures_util::{StreamExt, stream::FuturesUnordered};
+use tokio::{
+    sync::{mpsc, oneshot},
+    time,
+};
+
+use super::{
+    dispatcher::Control,
+    ledger::Entry,
+    record::{FailedDelivery, FailedFilter, FailedId, Retry, RetryKey},
+    webhooks::{Delivery, DeliveryError, Inner},
+};
+use crate::{store::blocking, webhooks::WebhookId};
+
+/// Failed deliveries that are read, replayed or purged at once.
+const STRIDE: usize = 200;
+/// How long a replay waits for the first attempts of what it has just replayed.
+const OUTCOME_WAIT: Duration = Duration::from_secs(60);
+/// Attempts that a delivery remembers over all its rounds.
+const MAX_ATTEMPTS_KEPT: usize = 50;
+
+/// Which failed deliveries are meant.
+#[derive(Debug, Clone)]
+pub enum Selection {
+    Ids(Vec<FailedId>),
+    Matching(FailedFilter),
+}
+
+/// How far a replay has come.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct ReplayProgress {
+    pub total: u64,
+    /// Given a new round of attempts.
+    pub replayed: u64,
+    /// Of those: delivered at the first attempt.
+    pub delivered: u64,
+    /// Of those: failed at the first attempt, and waiting for the next.
+    pub failed: u64,
+    /// Left as they are: the webhook is deleted or disabled, or someone else was faster.
+    pub skipped: u64,
+}
+
+type Outcomes = FuturesUnordered<oneshot::Receiver<bool>>;
+
+impl Delivery {
+    pub async fn failed_deliveries(
+        &self,
+        filter: FailedFilter,
+        after: Option<FailedId>,
+        limit: usize,
+    ) -> Result<Vec<FailedDelivery>, DeliveryError> {
+        let store = Arc::clone(&self.0.means.store);
+        Ok(blocking(move || store.failed_deliveries(&filter, after, limit)).await?)
+    }
+
+    pub async fn failed_delivery(&self, id: FailedId) -> Result<FailedDelivery, DeliveryError> {
+        self.0
+            .failed_delivery(id)
+            .await?
+            .ok_or(DeliveryError::NoSuchFailedDelivery(id))
+    }
+
+    /// Replays one, which must be there and its webhook too; doesn't wait for the attempt.
+    pub async fn replay_one(&self, id: FailedId) -> Result<ReplayProgress, DeliveryError> {
+        let failed = self.failed_delivery(id).await?;
+        self.0
+            .running(failed.webhook)
+            .map_err(|_| DeliveryError::WebhookDeleted(failed.webhook))?;
+        self.replay(Selection::Ids(vec![id]), None).await
+    }
+
+    /// Replays what is selected. With `progress`, also waits for the first attempts and tells
+    /// how they went, as it goes.
+    pub async fn replay(
+        &self,
+        selection: Selection,
+        progress: Option<mpsc::Sender<ReplayProgress>>,
+    ) -> Result<ReplayProgress, DeliveryError> {
+        self.detached(move |inner| async move {
+            let ids = inner.select(selection).await?;
+            let mut state = ReplayProgress {
+                total: ids.len() as u64,
+                ..ReplayProgress::default()
+            };
+            for stride in ids.chunks(STRIDE) {
+                let mut outcomes = Outcomes::new();
+                for id in stride {
+                    match inner.replay(*id, progress.is_some()).await? {
+                        Some(outcome) => {
+                            state.replayed += 1;
+                            outcomes.extend(outcome);
+                        }
+                        None => state.skipped += 1,
+                    }
+                }
+                if let Some(progress) = &progress {
+                    tell_outcomes(outcomes, &mut state, progress).await;
+                }
+            }
+            Ok(state)
+        })
+        .await
+    }
+
+    /// Forgets what is selected. Returns how many that were.
+    pub async fn purge(&self, selection: Selection) -> Result<u64, DeliveryError> {
+        self.detached(move |inner| async move {
+            let ids = inner.select(selection).await?;
+            let mut purged = 0;
+            for stride in ids.chunks(STRIDE) {
+                let mut recorded = Vec::new();
+                for id in stride {
+                    let Some(failed) = inner.failed_delivery(*id).await? else {
+                        continue;
+                    };
+                    let entry = Entry::Purged {
+                        id: *id,
+                        webhook: failed.webhook,
+                    };
+                    recorded.push(inner.means.ledger.record(entry).await?);
+                }
+                for recorded in recorded {
+                    purged += u64::from(recorded.await == Ok(true));
+                }
+            }
+            Ok(purged)
+        })
+        .await
+    }
+}
+
+impl Inner {
+    async fn failed_delivery(&self, id: FailedId) -> Result<Option<FailedDelivery>, DeliveryError> {
+        let store = Arc::clone(&self.means.store);
+        Ok(blocking(move || store.failed_delivery(id)).await?)
+    }
+
+    /// The ids that are meant now; what fails from here on is not among them.
+    async fn select(&self, selection: Selection) -> Result<Vec<FailedId>, DeliveryError> {
+        let filter = match selection {
+            Selection::Ids(ids) => return Ok(ids),
+            Selection::Matching(filter) => filter,
+        };
+        let mut ids: Vec<FailedId> = Vec::new();
+        loop {
+            let store = Arc::clone(&self.means.store);
+            let (filter, after) = (filter.clone(), ids.last().copied());
+            let page = blocking(move || store.failed_deliveries(&filter, after, STRIDE)).await?;
+            if page.is_empty() {
+                return Ok(ids);
+            }
+            ids.extend(page.iter().map(|failed| failed.id));
+        }
+    }
+
+    /// Replays one. `None` where it is left as it is, else what to wait for, if anything.
+    async fn replay(
+        &self,
+        id: FailedId,
+        watched: bool,
+    ) -> Result<Option<Option<oneshot::Receiver<bool>>>, DeliveryError> {
+        let Some(failed) = self.failed_delivery(id).await? else {
+            return Ok(None);
+        };
+        let Ok(running) = self.running(failed.webhook) else {
+            return Ok(None);
+        };
+        if !running.stored().webhook.enabled {
+            return Ok(None);
+        }
+        let outcome = if watched {
+            let (watch, outcome) = oneshot::channel();
+            // A dispatcher that has ended drops the watch, which ends the wait for it.
+            let _ = running
+                .control
+                .send(Control::Watch {
+                    seq: failed.seq,
+                    watch,
+                })
+                .await;
+            Some(outcome)
+        } else {
+            None
+        };
+        let retry = self.new_round(failed);
+        if !self
+            .means
+            .ledger
+            .record_durably(Entry::Replayed { id, retry })
+            .await?
+        {
+            return Ok(None);
+        }
+        // One that has ended finds the retry at its next start.
+        let _ = running.control.send(Control::Replayed { count: 1 }).await;
+        Ok(Some(outcome))
+    }
+
+    fn new_round(&self, failed: FailedDelivery) -> Retry {
+        let due_ms = self.means.clock.now().as_millisecond();
+        let mut attempts = failed.attempts;
+        attempts.drain(..attempts.len().saturating_sub(MAX_ATTEMPTS_KEPT));
+        Retry {
+            key: RetryKey {
+                webhook: failed.webhook,
+                due_ms,
+                seq: failed.seq,
+            },
+            event: failed.event,
+            attempts,
+            round: 0,
+            last_response: failed.last_response,
+        }
+    }
+}
+
+/// Counts the first attempts as they end, and tells after each.
+async fn tell_outcomes(
+    mut outcomes: Outcomes,
+    state: &mut ReplayProgress,
+    progress: &mpsc::Sender<ReplayProgress>,
+) {
+    let _ = progress.send(*state).await;
+    let deadline = time::Instant::now() + OUTCOME_WAIT;
+    while let Ok(Some(outcome)) = time::timeout_at(deadline, outcomes.next()).await {
+        match outcome {
+            Ok(true) => state.delivered += 1,
+            Ok(false) => state.failed += 1,
+            // The webhook was deleted, or the daemon shuts down.
+            Err(_) => {}
+        }
+        // A caller that has gone away changes nothing about the replay.
+        let _ = progress.send(*state).await;
+    }
+}
+
+impl From<FailedFilter> for Selection {
+    fn from(filter: FailedFilter) -> Self {
+        Self::Matching(filter)
+    }
+}
+
+impl FailedFilter {
+    /// All of one webhook's.
+    pub fn of(webhook: WebhookId) -> Self {
+        Self {
+            webhook: Some(webhook),
+            ..Self::default()
+        }
+    }
+}

@@ -1,0 +1,68 @@
+//! The latest deliveries of a webhook that were settled, for who wants to look.
+//!
+//! In memory and bounded: it is a view, not a record.
+
+use std::{
+    collections::VecDeque,
+    sync::{Mutex, PoisonError},
+};
+
+use jiff::Timestamp;
+
+use super::record::Attempt;
+use crate::events::{Event, EventId, EventType, StationId};
+
+const MAX: usize = 100;
+
+#[derive(Debug, Default)]
+pub struct History(Mutex<VecDeque<Settled>>);
+
+/// A delivery that was settled.
+#[derive(Debug, Clone)]
+pub struct Settled {
+    pub event: EventId,
+    pub kind: EventType,
+    pub station: StationId,
+    pub time: Timestamp,
+    pub delivered: bool,
+    pub attempts: Vec<Attempt>,
+}
+
+impl History {
+    pub fn delivered(&self, event: &Event, attempts: Vec<Attempt>) {
+        self.push(event, true, attempts);
+    }
+
+    pub fn dead(&self, event: &Event, attempts: Vec<Attempt>) {
+        self.push(event, false, attempts);
+    }
+
+    /// The latest first.
+    pub fn latest(&self) -> Vec<Settled> {
+        let settled = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        settled.iter().rev().cloned().collect()
+    }
+
+    fn push(&self, event: &Event, delivered: bool, attempts: Vec<Attempt>) {
+        let Event {
+            id,
+            kind,
+            ref station,
+            time,
+            ..
+        } = *event;
+        let station = station.clone();
+        let mut settled = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if settled.len() == MAX {
+            settled.pop_front();
+        }
+        settled.push_back(Settled {
+            event: id,
+            kind,
+            station,
+            time,
+            delivered,
+            attempts,
+        });
+    }
+}

@@ -1,0 +1,106 @@
+//! Why no whole answer came, told apart by type.
+
+use std::{error::Error, io, iter, time::Duration};
+
+use humantime::format_duration;
+
+use crate::webhooks::RefusedTarget;
+
+/// Why no whole answer came, in plain words for operators.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum AttemptError {
+    #[error("no answer within {}", format_duration(*.limit))]
+    Timeout { limit: Duration },
+    #[error("the answer did not end within {}", format_duration(*.limit))]
+    AnswerTimeout { limit: Duration },
+    #[error("the host name can't be resolved")]
+    Dns,
+    #[error(transparent)]
+    TargetRefused(RefusedTarget),
+    #[error("connection refused")]
+    Refused,
+    #[error("the host or its network can't be reached")]
+    Unreachable,
+    /// What TLS says about it, such as an expired certificate.
+    #[error("TLS failed: {0}")]
+    Tls(String),
+    #[error("the connection broke off")]
+    BrokenOff,
+    /// What came was no HTTP, or against its rules.
+    #[error("the answer is not valid HTTP")]
+    Protocol,
+    #[error("can't connect")]
+    Connect,
+}
+
+impl AttemptError {
+    /// For programs and metrics; these never change.
+    pub const fn code(&self) -> &'static str {
+        match self {
+            Self::Timeout { .. } => "timeout",
+            Self::AnswerTimeout { .. } => "answer_timeout",
+            Self::Dns => "dns",
+            Self::TargetRefused(_) => "private_target",
+            Self::Refused => "connection_refused",
+            Self::Unreachable => "unreachable",
+            Self::Tls(_) => "tls",
+            Self::BrokenOff => "broken_off",
+            Self::Protocol => "protocol",
+            Self::Connect => "connect",
+        }
+    }
+}
+
+impl From<reqwest::Error> for AttemptError {
+    fn from(error: reqwest::Error) -> Self {
+        if let Some(refused) = find::<RefusedTarget>(&error) {
+            Self::TargetRefused(refused.clone())
+        } else if error.is_dns() {
+            Self::Dns
+        } else if let Some(tls) = find::<rustls::Error>(&error) {
+            Self::Tls(tls.to_string())
+        } else if let Some(known) = find::<io::Error>(&error).and_then(from_io) {
+            known
+        } else if find(&error).is_some_and(is_broken_off) {
+            Self::BrokenOff
+        } else if error.is_connect() {
+            Self::Connect
+        } else {
+            Self::Protocol
+        }
+    }
+}
+
+fn from_io(error: &io::Error) -> Option<AttemptError> {
+    use io::ErrorKind as K;
+    match error.kind() {
+        K::ConnectionRefused => Some(AttemptError::Refused),
+        K::HostUnreachable | K::NetworkUnreachable | K::TimedOut => Some(AttemptError::Unreachable),
+        K::ConnectionReset | K::ConnectionAborted | K::BrokenPipe | K::UnexpectedEof => {
+            Some(AttemptError::BrokenOff)
+        }
+        _ => None,
+    }
+}
+
+fn is_broken_off(error: &hyper::Error) -> bool {
+    error.is_incomplete_message() || error.is_closed() || error.is_canceled()
+}
+
+/// The innermost error of a type among an error and what caused it.
+fn find<'a, T: Error + 'static>(error: &'a (dyn Error + 'static)) -> Option<&'a T> {
+    iter::successors(Some(error), |error| cause(*error))
+        .filter_map(|error| error.downcast_ref::<T>())
+        .last()
+}
+
+/// `io::Error::source` skips the error that it wraps, which is where rustls puts its own.
+fn cause<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a (dyn Error + 'static)> {
+    let wrapped = error
+        .downcast_ref::<io::Error>()
+        .and_then(io::Error::get_ref);
+    match wrapped {
+        Some(wrapped) => Some(wrapped),
+        None => error.source(),
+    }
+}

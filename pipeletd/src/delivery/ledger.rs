@@ -1,0 +1,368 @@
+//! The ledger: the one writer of what left the happy path.
+//!
+//! Retries, dead letters and each webhook's account of them change together, in batches: what
+//! arrives while one sync runs goes into the next. Who sends an entry is told once it is durable.
+//!
+//! Knows no HTTP and no journal.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
+    thread,
+};
+
+use tokio::sync::{mpsc, oneshot};
+
+use super::record::{Account, FailedDelivery, FailedId, Retry, RetryKey};
+use crate::{
+    events::Seq,
+    store::{Change, Store, StoreError},
+    webhooks::WebhookId,
+};
+
+/// Entries that may wait; further ones wait for room.
+const QUEUE: usize = 4096;
+/// Entries that are written at once.
+const MAX_BATCH: usize = 1024;
+
+/// What happened to a delivery outside the happy path.
+#[derive(Debug, Clone)]
+pub enum Entry {
+    /// It left the happy path: its first attempt failed. `retry` waits for the next.
+    Moved { retry: Retry },
+    /// It left the happy path and will not be attempted again.
+    MovedDead { failed: FailedDelivery },
+    /// Another attempt failed: `retry` replaces the one at `was`.
+    Again { was: RetryKey, retry: Retry },
+    /// A retry was delivered.
+    Delivered { was: RetryKey },
+    /// The attempts of a retry ran out.
+    Dead {
+        was: RetryKey,
+        failed: FailedDelivery,
+    },
+    /// A failed delivery gets a new round of attempts, as `retry`.
+    Replayed { id: FailedId, retry: Retry },
+    /// A failed delivery is forgotten.
+    Purged { id: FailedId, webhook: WebhookId },
+    /// The webhook is deleted, and these retries with it.
+    Cancelled {
+        webhook: WebhookId,
+        retries: Vec<RetryKey>,
+    },
+    /// A durable cursor has settled these moved events: what reminds of the move can go.
+    Known { webhook: WebhookId, seqs: Vec<Seq> },
+}
+
+/// Writes entries. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Ledger {
+    requests: mpsc::Sender<Request>,
+    accounts: Arc<Accounts>,
+    failure: Arc<OnceLock<String>>,
+}
+
+#[derive(Debug)]
+enum Request {
+    Record {
+        entry: Box<Entry>,
+        done: oneshot::Sender<bool>,
+    },
+    Stop {
+        done: oneshot::Sender<()>,
+    },
+}
+
+#[derive(Debug, Clone, thiserror::Error)]
+#[error("the ledger of retries has stopped: {0}")]
+pub struct LedgerError(String);
+
+#[derive(Debug, Default)]
+struct Accounts(Mutex<BTreeMap<WebhookId, Account>>);
+
+impl Accounts {
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<WebhookId, Account>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Ends when the ledger's thread does: without an error only after [`Ledger::stop`].
+#[derive(Debug)]
+pub struct LedgerThread(oneshot::Receiver<Result<(), StoreError>>);
+
+impl LedgerThread {
+    pub async fn ended(self) -> Result<(), StoreError> {
+        self.0.await.unwrap_or(Ok(()))
+    }
+}
+
+impl Ledger {
+    pub fn open(store: Arc<dyn Store>) -> Result<(Self, LedgerThread), StoreError> {
+        let accounts = Arc::new(Accounts(Mutex::new(
+            store.accounts()?.into_iter().collect(),
+        )));
+        let failure = Arc::new(OnceLock::new());
+        let next_failed = store.next_ids()?.failed;
+        let (requests, queue) = mpsc::channel(QUEUE);
+        let (done, ended) = oneshot::channel();
+        let mut writer = Writer {
+            store,
+            accounts: Arc::clone(&accounts),
+            next_failed,
+        };
+        let reason = Arc::clone(&failure);
+        let thread = thread::Builder::new()
+            .name("ledger".to_owned())
+            .spawn(move || {
+                let result = writer.run(queue, &reason);
+                // Nobody listens any more when the process is ending anyway.
+                let _ = done.send(result);
+            });
+        thread.map_err(StoreError::Sync)?;
+        Ok((
+            Self {
+                requests,
+                accounts,
+                failure,
+            },
+            LedgerThread(ended),
+        ))
+    }
+
+    /// Queues an entry. The receiver resolves once it is durable: with `false` where there was
+    /// nothing to record, because the failed delivery that it names is no longer there.
+    pub async fn record(&self, entry: Entry) -> Result<oneshot::Receiver<bool>, LedgerError> {
+        let (done, durable) = oneshot::channel();
+        let request = Request::Record {
+            entry: Box::new(entry),
+            done,
+        };
+        self.requests
+            .send(request)
+            .await
+            .map_err(|_| self.ended())?;
+        Ok(durable)
+    }
+
+    /// As [`Self::record`], and waits until it is durable.
+    pub async fn record_durably(&self, entry: Entry) -> Result<bool, LedgerError> {
+        self.record(entry).await?.await.map_err(|_| self.ended())
+    }
+
+    /// A webhook's account, as of what is durable.
+    pub fn account(&self, webhook: WebhookId) -> Account {
+        self.accounts
+            .lock()
+            .get(&webhook)
+            .copied()
+            .unwrap_or_default()
+    }
+
+    /// How many failed deliveries there are, over all webhooks.
+    pub fn dead(&self) -> u64 {
+        self.accounts
+            .lock()
+            .values()
+            .map(|account| account.dead)
+            .sum()
+    }
+
+    /// Writes what was sent so far and ends the thread.
+    pub async fn stop(&self) {
+        let (done, stopped) = oneshot::channel();
+        if self.requests.send(Request::Stop { done }).await.is_ok() {
+            // An error means that it ended by itself, which is the same here.
+            let _ = stopped.await;
+        }
+    }
+
+    fn ended(&self) -> LedgerError {
+        LedgerError(
+            self.failure
+                .get()
+                .cloned()
+                .unwrap_or_else(|| "shutting down".to_owned()),
+        )
+    }
+}
+
+struct Writer {
+    store: Arc<dyn Store>,
+    accounts: Arc<Accounts>,
+    next_failed: FailedId,
+}
+
+impl Writer {
+    fn run(
+        &mut self,
+        mut queue: mpsc::Receiver<Request>,
+        failure: &OnceLock<String>,
+    ) -> Result<(), StoreError> {
+        let mut stopped = None;
+        while stopped.is_none() {
+            let Some(first) = queue.blocking_recv() else {
+                break;
+            };
+            let mut entries = Vec::new();
+            let mut waiting = Vec::new();
+            let mut next = Some(first);
+            while let Some(request) = next {
+                match request {
+                    Request::Record { entry, done } => {
+                        entries.push(*entry);
+                        waiting.push(done);
+                    }
+                    Request::Stop { done } => {
+                        queue.close();
+                        stopped = Some(done);
+                    }
+                }
+                next = if entries.len() < MAX_BATCH {
+                    queue.try_recv().ok()
+                } else {
+                    None
+                };
+            }
+            let recorded = self.write(entries).inspect_err(|error| {
+                let _ = failure.set(error.to_string());
+            })?;
+            for (done, recorded) in waiting.into_iter().zip(recorded) {
+                // Most don't wait for it.
+                let _ = done.send(recorded);
+            }
+        }
+        // Those that were queued behind a full batch.
+        let mut rest = Vec::new();
+        while let Ok(Request::Record { entry, .. }) = queue.try_recv() {
+            rest.push(*entry);
+        }
+        self.write(rest)?;
+        if let Some(stopped) = stopped {
+            let _ = stopped.send(());
+        }
+        Ok(())
+    }
+
+    /// Writes entries together; for each, whether there was something to record.
+    fn write(&mut self, entries: Vec<Entry>) -> Result<Vec<bool>, StoreError> {
+        if entries.is_empty() {
+            return Ok(Vec::new());
+        }
+        let mut accounts = self.accounts.lock().clone();
+        let mut touched = BTreeSet::new();
+        let mut taken = BTreeSet::new();
+        let mut recorded = Vec::with_capacity(entries.len());
+        let mut changes = Vec::with_capacity(entries.len() * 3);
+        for entry in entries {
+            if let Some(id) = entry.takes() {
+                let there = taken.insert(id) && self.store.failed_delivery(id)?.is_some();
+                recorded.push(there);
+                if !there {
+                    continue;
+                }
+            } else {
+                recorded.push(true);
+            }
+            let webhook = entry.webhook();
+            touched.insert(webhook);
+            let account = accounts.entry(webhook).or_default();
+            self.enter(entry, account, &mut changes);
+        }
+        for webhook in touched {
+            changes.push(Change::Account(webhook, accounts[&webhook]));
+        }
+        self.store.commit(&changes)?;
+        *self.accounts.lock() = accounts;
+        Ok(recorded)
+    }
+
+    fn enter(&mut self, entry: Entry, account: &mut Account, changes: &mut Vec<Change>) {
+        match entry {
+            Entry::Moved { retry } => {
+                account.moved += 1;
+                account.retrying += 1;
+                changes.push(Change::Moved(retry.key.webhook, retry.key.seq));
+                changes.push(Change::Retry(retry));
+            }
+            Entry::MovedDead { failed } => {
+                account.moved += 1;
+                account.dead += 1;
+                changes.push(Change::Moved(failed.webhook, failed.seq));
+                changes.push(self.numbered(failed));
+            }
+            Entry::Again { was, retry } => {
+                changes.push(Change::RetryGone(was));
+                changes.push(Change::Retry(retry));
+            }
+            Entry::Delivered { was } => {
+                account.retrying -= 1;
+                account.delivered += 1;
+                changes.push(Change::RetryGone(was));
+            }
+            Entry::Dead { was, failed } => {
+                account.retrying -= 1;
+                account.dead += 1;
+                changes.push(Change::RetryGone(was));
+                changes.push(self.numbered(failed));
+            }
+            Entry::Replayed { id, retry } => {
+                account.dead -= 1;
+                account.retrying += 1;
+                changes.push(Change::FailedGone(retry.key.webhook, id));
+                changes.push(Change::Retry(retry));
+            }
+            Entry::Purged { id, webhook } => {
+                account.dead -= 1;
+                account.purged += 1;
+                changes.push(Change::FailedGone(webhook, id));
+            }
+            Entry::Cancelled {
+                webhook: _,
+                retries,
+            } => {
+                account.retrying -= retries.len() as u64;
+                account.cancelled += retries.len() as u64;
+                changes.extend(retries.into_iter().map(Change::RetryGone));
+            }
+            Entry::Known { webhook, seqs } => {
+                changes.extend(seqs.into_iter().map(|seq| Change::MovedGone(webhook, seq)));
+            }
+        }
+    }
+
+    /// Gives a failed delivery its number.
+    fn numbered(&mut self, mut failed: FailedDelivery) -> Change {
+        failed.id = self.next_failed;
+        self.next_failed = FailedId(failed.id.0 + 1);
+        Change::Failed(failed)
+    }
+}
+
+impl Entry {
+    /// The failed delivery that it takes away, which two callers may try at once.
+    fn takes(&self) -> Option<FailedId> {
+        match self {
+            Self::Replayed { id, .. } | Self::Purged { id, .. } => Some(*id),
+            Self::Moved { .. }
+            | Self::MovedDead { .. }
+            | Self::Again { .. }
+            | Self::Delivered { .. }
+            | Self::Dead { .. }
+            | Self::Cancelled { .. }
+            | Self::Known { .. } => None,
+        }
+    }
+
+    fn webhook(&self) -> WebhookId {
+        match self {
+            Self::Moved { retry } | Self::Again { retry, .. } | Self::Replayed { retry, .. } => {
+                retry.key.webhook
+            }
+            Self::MovedDead { failed } | Self::Dead { failed, .. } => failed.webhook,
+            Self::Delivered { was } => was.webhook,
+            Self::Purged { webhook, .. }
+            | Self::Cancelled { webhook, .. }
+            | Self::Known { webhook, .. } => *webhook,
+        }
+    }
+}

@@ -1,0 +1,23 @@
+//! Delivery: webhooks, what they are owed, and how it gets there.
+//!
+//! [`Delivery`] is the handle, [`Dispatcher`](dispatcher::Dispatcher) the worker of each webhook,
+//! [`Ledger`](ledger::Ledger) the record of what left the happy path. The policy and the records
+//! are pure; HTTP stands behind `http` alone.
+//!
+//! Knows the journal and the store, and nothing of OCPP or of the API.
+
+pub mod dead_letters;
+pub mod dispatcher;
+pub mod history;
+pub mod http;
+pub mod ledger;
+pub mod policy;
+pub mod record;
+mod test_event;
+pub mod webhooks;
+
+pub use self::{
+    dead_letters::{ReplayProgress, Selection},
+    dispatcher::{Means, Options},
+    webhooks::{Delivery, DeliveryError, TestResult, WebhookView, subscriptions},
+};

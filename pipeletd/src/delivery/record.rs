@@ -1,0 +1,334 @@
+//! What delivery remembers: the cursor of the happy path, and records for exceptions only.
+//!
+//! Plain values. The store keeps them and knows their bytes; nothing here does.
+
+use std::{sync::Arc, time::Duration};
+
+use jiff::Timestamp;
+
+use crate::{
+    events::{Event, EventSelection, EventType, Seq},
+    webhooks::{Webhook, WebhookId},
+};
+
+/// One POST and its outcome.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Attempt {
+    /// Counts from 1, over every round.
+    pub number: u32,
+    pub at: Timestamp,
+    /// What the receiver answered, where it answered at all.
+    pub status: Option<u16>,
+    /// Why it failed, in plain words.
+    pub error: Option<String>,
+    pub duration: Duration,
+}
+
+/// A delivery that failed at least once, or was replayed, and waits for its next attempt.
+///
+/// It holds its own copy of the event, so that retention of the journal never takes it away.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Retry {
+    pub key: RetryKey,
+    pub event: Arc<Event>,
+    pub attempts: Vec<Attempt>,
+    /// How many attempts of this round were made; a replay begins a new round.
+    pub round: u32,
+    /// The beginning of the last answer.
+    pub last_response: Option<String>,
+}
+
+/// Where a retry stands: by webhook, and there by due time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct RetryKey {
+    pub webhook: WebhookId,
+    /// Due at this time, in milliseconds since 1970.
+    pub due_ms: i64,
+    pub seq: Seq,
+}
+
+/// Why a delivery was given up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DeadReason {
+    AttemptsExhausted,
+    /// It was not attempted before the backlog's age limit.
+    TooOld,
+}
+
+impl DeadReason {
+    pub const fn code(self) -> &'static str {
+        match self {
+            Self::AttemptsExhausted => "attempts_exhausted",
+            Self::TooOld => "too_old",
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct FailedId(pub u64);
+
+/// A dead letter: a delivery whose attempts ran out, kept until it is replayed or purged.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FailedDelivery {
+    pub id: FailedId,
+    pub webhook: WebhookId,
+    pub seq: Seq,
+    pub event: Arc<Event>,
+    pub attempts: Vec<Attempt>,
+    pub reason: DeadReason,
+    pub failed_at: Timestamp,
+    pub last_response: Option<String>,
+}
+
+/// Which failed deliveries are meant. What is set must all hold; the default means all.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct FailedFilter {
+    pub webhook: Option<WebhookId>,
+    pub kind: Option<EventType>,
+    pub station: Option<String>,
+    /// By the event's time: from, included.
+    pub since: Option<Timestamp>,
+    /// By the event's time: until, excluded.
+    pub until: Option<Timestamp>,
+}
+
+impl FailedFilter {
+    pub fn matches(&self, failed: &FailedDelivery) -> bool {
+        self.webhook.is_none_or(|webhook| webhook == failed.webhook)
+            && self.kind.is_none_or(|kind| kind == failed.event.kind)
+            && self
+                .station
+                .as_deref()
+                .is_none_or(|id| id == failed.event.station.as_str())
+            && self.since.is_none_or(|since| since <= failed.event.time)
+            && self.until.is_none_or(|until| failed.event.time < until)
+    }
+}
+
+/// How far a webhook has come in the journal.
+///
+/// Everything that it wanted below `read_to` is settled, but for what stands in `owed`.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Cursor {
+    pub read_to: Seq,
+    /// Read but not settled, in ascending order; bounded by the dispatcher's window.
+    pub owed: Vec<Seq>,
+    /// Delivered at the first attempt.
+    pub delivered: u64,
+}
+
+impl Cursor {
+    pub fn at(read_to: Seq) -> Self {
+        Self {
+            read_to,
+            ..Self::default()
+        }
+    }
+
+    /// The oldest event that the webhook may still need.
+    pub fn floor(&self) -> Seq {
+        self.owed
+            .first()
+            .copied()
+            .unwrap_or(self.read_to)
+            .min(self.read_to)
+    }
+
+    /// Whether the event is accounted for below this cursor.
+    pub fn has_settled(&self, seq: Seq) -> bool {
+        seq < self.read_to && self.owed.binary_search(&seq).is_err()
+    }
+}
+
+/// How many events a webhook has been owed in all, as counted up to a position.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Received {
+    pub count: u64,
+    /// Events below this are counted.
+    pub counted_to: Seq,
+}
+
+/// What became of the deliveries that left the happy path.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Account {
+    /// All that ever left it: the sum of what follows.
+    pub moved: u64,
+    pub retrying: u64,
+    /// Delivered after a retry or a replay.
+    pub delivered: u64,
+    /// In the table of failed deliveries now.
+    pub dead: u64,
+    /// Purged from that table.
+    pub purged: u64,
+    /// Cancelled by deleting the webhook.
+    pub cancelled: u64,
+}
+
+/// From a journal position on, what a webhook wants.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Epoch {
+    pub from: Seq,
+    pub enabled: bool,
+    pub events: EventSelection,
+}
+
+impl Epoch {
+    pub fn wants(&self, event: &Event) -> bool {
+        self.enabled && self.events.contains(event.kind)
+    }
+}
+
+/// Whether an event at a position is owed, by the epoch that the position lies in.
+pub fn is_owed(epochs: &[Epoch], seq: Seq, event: &Event) -> bool {
+    let epoch = epochs.iter().rev().find(|epoch| epoch.from <= seq);
+    epoch.is_some_and(|epoch| epoch.wants(event))
+}
+
+/// A webhook as it is stored: itself, and the history that its backlog needs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StoredWebhook {
+    pub webhook: Webhook,
+    /// By ascending position; never empty.
+    pub epochs: Vec<Epoch>,
+    pub stage: Stage,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stage {
+    Active,
+    /// It is gone for every caller; what it was owed is still to be cancelled.
+    Deleting,
+    /// Its final books. It stays as a name for its failed deliveries.
+    Deleted(Books),
+}
+
+/// The books of one webhook: `received = delivered + pending + dead + cancelled`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Books {
+    pub received: u64,
+    pub delivered: u64,
+    /// Not yet attempted, in flight, or waiting for a retry.
+    pub pending: u64,
+    /// Of the pending ones, those that wait for a retry.
+    pub retrying: u64,
+    /// Dead-lettered and not replayed, purged ones included.
+    pub dead: u64,
+    pub cancelled: u64,
+}
+
+impl Books {
+    /// Draws the books up from the places where deliveries are counted: the feed, the cursor and
+    /// the account.
+    pub const fn of(received: u64, cursor_delivered: u64, account: Account) -> Self {
+        let backlog = received
+            .saturating_sub(cursor_delivered)
+            .saturating_sub(account.moved);
+        Self {
+            received,
+            delivered: cursor_delivered + account.delivered,
+            pending: backlog + account.retrying,
+            retrying: account.retrying,
+            dead: account.dead + account.purged,
+            cancelled: account.cancelled,
+        }
+    }
+
+    /// The books of a webhook that is deleted: all that was pending is cancelled.
+    #[must_use]
+    pub const fn closed(self) -> Self {
+        let cancelled = self.cancelled + self.pending;
+        Self {
+            pending: 0,
+            retrying: 0,
+            cancelled,
+            ..self
+        }
+    }
+
+    pub const fn balance(&self) -> bool {
+        self.received == self.delivered + self.pending + self.dead + self.cancelled
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cursor_knows_what_is_settled() {
+        let cursor = Cursor {
+            read_to: Seq(10),
+            owed: vec![Seq(4), Seq(7)],
+            ..Cursor::default()
+        };
+        assert_eq!(cursor.floor(), Seq(4));
+        assert_eq!(Cursor::at(Seq(10)).floor(), Seq(10));
+        let settled: Vec<_> = (0..12)
+            .filter(|seq| cursor.has_settled(Seq(*seq)))
+            .collect();
+        assert_eq!(settled, [0, 1, 2, 3, 5, 6, 8, 9]);
+    }
+
+    #[test]
+    fn the_books_balance_when_the_account_does() {
+        // 10 owed: 4 delivered at once, 5 moved (1 retrying, 2 delivered, 1 dead, 1 purged).
+        let account = Account {
+            moved: 5,
+            retrying: 1,
+            delivered: 2,
+            dead: 1,
+            purged: 1,
+            cancelled: 0,
+        };
+        let books = Books::of(10, 4, account);
+        assert_eq!((books.delivered, books.pending, books.dead), (6, 2, 2));
+        assert!(books.balance());
+        let closed = books.closed();
+        assert_eq!((closed.pending, closed.cancelled), (0, 2));
+        assert!(closed.balance());
+        // A move without a record is a loss, and shows.
+        assert!(
+            !Books::of(
+                10,
+                4,
+                Account {
+                    moved: 6,
+                    ..account
+                }
+            )
+            .balance()
+        );
+    }
+
+    #[test]
+    fn what_is_owed_is_decided_by_the_epoch_of_the_position() {
+        let epoch = |from, enabled, name: &str| Epoch {
+            from: Seq(from),
+            enabled,
+            events: EventSelection::parse(&[name]).unwrap(),
+        };
+        let epochs = [
+            epoch(10, true, "Heartbeat"),
+            epoch(20, false, "Heartbeat"),
+            epoch(30, true, "*"),
+        ];
+        let event = |kind| {
+            let station = crate::events::StationId::new("S").unwrap();
+            let id = crate::events::EventId::from_bytes([0; 16]);
+            let payload = crate::events::Payload::empty();
+            Event::new(id, kind, station, Timestamp::UNIX_EPOCH, None, payload)
+        };
+        let owed = |kind| {
+            let event = event(kind);
+            [9, 10, 19, 20, 29, 30].map(|seq| is_owed(&epochs, Seq(seq), &event))
+        };
+        assert_eq!(
+            owed(EventType::Heartbeat),
+            [false, true, true, false, false, true]
+        );
+        assert_eq!(
+            owed(EventType::Reset),
+            [false, false, false, false, false, true]
+        );
+    }
+}

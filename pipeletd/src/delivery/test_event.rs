@@ -1,0 +1,54 @@
+//! The test of a webhook: one synthetic event, POSTed once, outside the journal.
+
+use std::time::Duration;
+
+use super::{
+    dispatcher::{Means, post},
+    policy::Outcome,
+};
+use crate::{
+    events::{Event, EventId, EventType, Payload, StationId, sample_payload},
+    webhooks::Webhook,
+};
+
+/// The station that a synthetic event names.
+const STATION: &str = "TEST_STATION";
+
+/// How the receiver took it.
+#[derive(Debug, Clone)]
+pub struct TestResult {
+    pub ok: bool,
+    /// What the receiver answered, where it answered at all.
+    pub status: Option<u16>,
+    pub duration: Duration,
+    /// Why it failed, in plain words.
+    pub error: Option<String>,
+}
+
+pub(super) async fn send(means: &Means, webhook: &Webhook, kind: Option<EventType>) -> TestResult {
+    let now = means.clock.now();
+    let kind = kind.unwrap_or_else(|| webhook.events.first());
+    let mut random = [0; 10];
+    // An id that isn't random is still an id: this event is in no journal.
+    let _ = getrandom::fill(&mut random);
+    let event = Event::new(
+        EventId::new(now, random),
+        kind,
+        StationId::new(STATION).expect("the constant is a station id"),
+        now,
+        None,
+        Payload::from_stored(sample_payload(kind, now).into()),
+    );
+    let attempted = means.sender.post(post(webhook, &event, 1, now)).await;
+    let error = match &attempted.outcome {
+        Outcome::Delivered { .. } => None,
+        Outcome::Rejected { status, .. } => Some(format!("the receiver answered {status}")),
+        Outcome::Failed { error, .. } => Some(error.to_string()),
+    };
+    TestResult {
+        ok: attempted.outcome.is_delivered(),
+        status: attempted.outcome.status(),
+        duration: attempted.duration,
+        error,
+    }
+}

@@ -1,0 +1,537 @@
+//! The handle on delivery: creates, changes and deletes webhooks, and runs their dispatchers.
+//!
+//! A change is durable before its caller is told, and takes effect at a journal position.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, PoisonError, RwLock, atomic::Ordering},
+    time::Duration,
+};
+
+use tokio::sync::{Mutex, mpsc};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+pub use super::test_event::TestResult;
+use super::{
+    dispatcher::{Control, Dispatcher, Means, Progress},
+    history::{History, Settled},
+    ledger::{Entry, LedgerError},
+    record::{Books, Epoch, Retry, RetryKey, Stage, StoredWebhook},
+    test_event,
+};
+use crate::{
+    events::{EventType, Seq},
+    journal::{AppendError, Reader, ReceivedCount, SubscribeError},
+    store::{Change, Store, StoreError, blocking},
+    webhooks::{Fault, TargetPolicy, Webhook, WebhookDraft, WebhookId},
+};
+
+/// Messages that may wait for a dispatcher.
+const CONTROL_QUEUE: usize = 64;
+/// Retries that are cancelled at once.
+const CANCEL_STRIDE: usize = 1000;
+
+/// The handle. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Delivery(pub(super) Arc<Inner>);
+
+#[derive(Debug)]
+pub(super) struct Inner {
+    pub(super) means: Means,
+    targets: TargetPolicy,
+    /// The ones that are not deleted.
+    webhooks: RwLock<BTreeMap<WebhookId, Arc<Running>>>,
+    /// Held during a change, so that changes are stored and take effect in one order.
+    changing: Mutex<WebhookId>,
+    tracker: TaskTracker,
+    /// Cancelled when a dispatcher fails: the daemon can't go on without it.
+    failed: CancellationToken,
+}
+
+/// A webhook whose dispatcher runs.
+#[derive(Debug)]
+pub(super) struct Running {
+    stored: RwLock<Arc<StoredWebhook>>,
+    pub(super) control: mpsc::Sender<Control>,
+    received: ReceivedCount,
+    progress: Arc<Progress>,
+    history: Arc<History>,
+    /// Cancelled once the dispatcher has ended.
+    ended: CancellationToken,
+}
+
+/// Sums over all webhooks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Totals {
+    pub webhooks: u64,
+    pub enabled: u64,
+    pub pending: u64,
+    /// In the table now; those of deleted webhooks too.
+    pub failed_deliveries: u64,
+}
+
+/// A webhook as its owner sees it.
+#[derive(Debug, Clone)]
+pub struct WebhookView {
+    pub webhook: Webhook,
+    pub books: Books,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum DeliveryError {
+    #[error("there is no webhook {}", .0.0)]
+    NoSuchWebhook(WebhookId),
+    #[error("there is no failed delivery {}", .0.0)]
+    NoSuchFailedDelivery(super::record::FailedId),
+    #[error("webhook {} of this failed delivery was deleted; purge it instead", .0.0)]
+    WebhookDeleted(WebhookId),
+    #[error("the webhook is not valid")]
+    Invalid(Vec<Fault>),
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error(transparent)]
+    Journal(#[from] AppendError),
+    #[error(transparent)]
+    Ledger(#[from] LedgerError),
+}
+
+impl From<SubscribeError> for DeliveryError {
+    fn from(error: SubscribeError) -> Self {
+        match error {
+            SubscribeError::Journal(error) => Self::Journal(error),
+            SubscribeError::Store(error) => Self::Store(error),
+        }
+    }
+}
+
+/// What the journal needs to know of the stored webhooks to open.
+pub fn subscriptions(stored: &[StoredWebhook]) -> Vec<(WebhookId, Vec<Epoch>)> {
+    let unfinished = stored
+        .iter()
+        .filter(|stored| !matches!(stored.stage, Stage::Deleted(_)));
+    unfinished
+        .map(|stored| (stored.webhook.id, stored.epochs.clone()))
+        .collect()
+}
+
+impl Delivery {
+    /// Starts a dispatcher for each stored webhook, and finishes deletions that a crash broke off.
+    pub async fn start(
+        means: Means,
+        targets: TargetPolicy,
+        stored: Vec<StoredWebhook>,
+        readers: Vec<(WebhookId, Reader)>,
+        failed: CancellationToken,
+    ) -> Result<Self, DeliveryError> {
+        let next = means.store.next_ids()?.webhook;
+        let delivery = Self(Arc::new(Inner {
+            means,
+            targets,
+            webhooks: RwLock::default(),
+            changing: Mutex::new(next),
+            tracker: TaskTracker::new(),
+            failed,
+        }));
+        let mut readers: BTreeMap<_, _> = readers.into_iter().collect();
+        for stored in stored {
+            let Some(reader) = readers.remove(&stored.webhook.id) else {
+                continue;
+            };
+            match stored.stage {
+                Stage::Active => delivery.0.run(stored, reader),
+                Stage::Deleting => {
+                    let received = reader.received().count();
+                    let delivered = reader.start().delivered;
+                    delivery
+                        .0
+                        .cancel_the_rest(stored, received, delivered)
+                        .await?;
+                }
+                Stage::Deleted(_) => {}
+            }
+        }
+        Ok(delivery)
+    }
+
+    pub async fn create(&self, draft: WebhookDraft) -> Result<WebhookView, DeliveryError> {
+        let new = draft
+            .create(self.0.targets)
+            .map_err(DeliveryError::Invalid)?;
+        self.detached(|inner| async move {
+            let mut next = inner.changing.lock().await;
+            let id = *next;
+            let webhook = new.into_webhook(id, inner.means.clock.now());
+            let store = Arc::clone(&inner.means.store);
+            let (stored, reader) = inner
+                .means
+                .journal
+                .subscribe(id, move |position| {
+                    let epochs = vec![epoch(position.at, &webhook)];
+                    write(
+                        store.as_ref(),
+                        StoredWebhook {
+                            webhook,
+                            epochs,
+                            stage: Stage::Active,
+                        },
+                    )
+                })
+                .await?;
+            *next = WebhookId(id.0 + 1);
+            drop(next);
+            inner.run(stored, reader);
+            inner.view(&*inner.running(id)?)
+        })
+        .await
+    }
+
+    /// Changes what the draft gives and leaves the rest.
+    pub async fn update(
+        &self,
+        id: WebhookId,
+        draft: WebhookDraft,
+    ) -> Result<WebhookView, DeliveryError> {
+        self.detached(move |inner| async move {
+            let changing = inner.changing.lock().await;
+            let running = inner.running(id)?;
+            let was = running.stored();
+            let now = inner.means.clock.now();
+            let changed = draft.update(&was.webhook, inner.targets, now);
+            let webhook = changed.map_err(DeliveryError::Invalid)?;
+            let store = Arc::clone(&inner.means.store);
+            let (stored, _) = inner
+                .means
+                .journal
+                .subscribe(id, move |position| {
+                    // History that no event on the way needs any more is dropped.
+                    let mut epochs = was.epochs.clone();
+                    epochs.push(epoch(position.at, &webhook));
+                    let needed = epochs
+                        .iter()
+                        .rposition(|epoch| epoch.from <= position.floor);
+                    epochs.drain(..needed.unwrap_or(0));
+                    write(
+                        store.as_ref(),
+                        StoredWebhook {
+                            webhook,
+                            epochs,
+                            stage: Stage::Active,
+                        },
+                    )
+                })
+                .await?;
+            running.replace(stored);
+            drop(changing);
+            running.configure().await;
+            inner.view(&running)
+        })
+        .await
+    }
+
+    /// Cancels what the webhook is owed. Returns how many deliveries that were.
+    pub async fn delete(&self, id: WebhookId) -> Result<u64, DeliveryError> {
+        self.detached(move |inner| async move {
+            let changing = inner.changing.lock().await;
+            let running = inner.running(id)?;
+            let was = running.stored();
+            let store = Arc::clone(&inner.means.store);
+            let (stored, _) = inner
+                .means
+                .journal
+                .subscribe(id, move |position| {
+                    // The secret goes at once; the name stays for the failed deliveries.
+                    let webhook = Webhook {
+                        enabled: false,
+                        secret: None,
+                        ..was.webhook.clone()
+                    };
+                    let mut epochs = was.epochs.clone();
+                    epochs.push(epoch(position.at, &webhook));
+                    write(
+                        store.as_ref(),
+                        StoredWebhook {
+                            webhook,
+                            epochs,
+                            stage: Stage::Deleting,
+                        },
+                    )
+                })
+                .await?;
+            inner.forget(id);
+            drop(changing);
+            // A full or closed queue is no matter: the dispatcher ends when its handles do.
+            let _ = running.control.send(Control::Abandon).await;
+            running.ended.cancelled().await;
+            let delivered = running.progress.delivered.load(Ordering::Relaxed);
+            let received = running.received.count();
+            let books = inner.cancel_the_rest(stored, received, delivered).await?;
+            Ok(books.cancelled)
+        })
+        .await
+    }
+
+    /// What is wrong with a draft of a new webhook, or of a change of an existing one.
+    pub fn faults(
+        &self,
+        draft: WebhookDraft,
+        changed: Option<WebhookId>,
+    ) -> Result<Vec<Fault>, DeliveryError> {
+        let checked = match changed {
+            None => draft.create(self.0.targets).map(|_| ()),
+            Some(id) => {
+                let current = self.0.running(id)?.stored();
+                let now = self.0.means.clock.now();
+                draft
+                    .update(&current.webhook, self.0.targets, now)
+                    .map(|_| ())
+            }
+        };
+        Ok(checked.err().unwrap_or_default())
+    }
+
+    pub fn get(&self, id: WebhookId) -> Result<WebhookView, DeliveryError> {
+        self.0.view(&*self.0.running(id)?)
+    }
+
+    /// At most `limit` webhooks with an id above `after`, ascending.
+    pub fn list(&self, after: Option<WebhookId>, limit: usize) -> Vec<WebhookView> {
+        let from = WebhookId(after.map_or(0, |id| id.0 + 1));
+        let webhooks = self
+            .0
+            .webhooks
+            .read()
+            .unwrap_or_else(PoisonError::into_inner);
+        let page: Vec<_> = webhooks
+            .range(from..)
+            .take(limit)
+            .map(|(_, w)| Arc::clone(w))
+            .collect();
+        drop(webhooks);
+        page.iter()
+            .filter_map(|running| self.0.view(running).ok())
+            .collect()
+    }
+
+    /// Sums over all webhooks.
+    pub fn totals(&self) -> Totals {
+        let webhooks = self
+            .0
+            .webhooks
+            .read()
+            .unwrap_or_else(PoisonError::into_inner);
+        let mut totals = Totals {
+            webhooks: webhooks.len() as u64,
+            enabled: 0,
+            pending: 0,
+            failed_deliveries: self.0.means.ledger.dead(),
+        };
+        for (id, running) in webhooks.iter() {
+            totals.enabled += u64::from(running.stored().webhook.enabled);
+            totals.pending += self.0.books(running, *id).pending;
+        }
+        totals
+    }
+
+    /// POSTs a synthetic event once, outside the journal. Works on disabled webhooks too.
+    pub async fn test(
+        &self,
+        id: WebhookId,
+        kind: Option<EventType>,
+    ) -> Result<TestResult, DeliveryError> {
+        let webhook = self.0.running(id)?.stored().webhook.clone();
+        Ok(test_event::send(&self.0.means, &webhook, kind).await)
+    }
+
+    /// At most `limit` deliveries that wait for a retry, by due time.
+    pub async fn retries(
+        &self,
+        id: WebhookId,
+        after: Option<RetryKey>,
+        limit: usize,
+    ) -> Result<Vec<Retry>, DeliveryError> {
+        self.0.running(id)?;
+        let store = Arc::clone(&self.0.means.store);
+        Ok(blocking(move || store.retries(id, after, limit)).await?)
+    }
+
+    /// The latest deliveries that were settled, the latest first.
+    pub fn history(&self, id: WebhookId) -> Result<Vec<Settled>, DeliveryError> {
+        Ok(self.0.running(id)?.history.latest())
+    }
+
+    /// Lets what is in flight finish within `grace`, and writes every cursor down.
+    pub async fn stop(&self, grace: Duration) {
+        let webhooks = std::mem::take(
+            &mut *self
+                .0
+                .webhooks
+                .write()
+                .unwrap_or_else(PoisonError::into_inner),
+        );
+        for running in webhooks.values() {
+            // One that has ended already needs no message.
+            let _ = running.control.send(Control::Stop { grace }).await;
+        }
+        self.0.tracker.close();
+        self.0.tracker.wait().await;
+    }
+
+    /// Runs a change to its end, also when its caller goes away meanwhile.
+    pub(super) async fn detached<T, F, R>(&self, run: R) -> Result<T, DeliveryError>
+    where
+        T: Send + 'static,
+        F: Future<Output = Result<T, DeliveryError>> + Send,
+        R: FnOnce(Arc<Inner>) -> F + Send + 'static,
+    {
+        let inner = Arc::clone(&self.0);
+        let task = self.0.tracker.spawn(async move { run(inner).await });
+        match task.await {
+            Ok(result) => result,
+            Err(error) => match error.try_into_panic() {
+                Ok(panic) => std::panic::resume_unwind(panic),
+                Err(_) => Err(AppendError::Stopped.into()),
+            },
+        }
+    }
+}
+
+impl Inner {
+    pub(super) fn running(&self, id: WebhookId) -> Result<Arc<Running>, DeliveryError> {
+        let webhooks = self.webhooks.read().unwrap_or_else(PoisonError::into_inner);
+        webhooks
+            .get(&id)
+            .cloned()
+            .ok_or(DeliveryError::NoSuchWebhook(id))
+    }
+
+    fn forget(&self, id: WebhookId) {
+        self.webhooks
+            .write()
+            .unwrap_or_else(PoisonError::into_inner)
+            .remove(&id);
+    }
+
+    fn run(&self, stored: StoredWebhook, reader: Reader) {
+        let id = stored.webhook.id;
+        let (control, told) = mpsc::channel(CONTROL_QUEUE);
+        let running = Arc::new(Running {
+            control,
+            received: reader.received(),
+            progress: Arc::default(),
+            history: Arc::default(),
+            ended: CancellationToken::new(),
+            stored: RwLock::new(Arc::new(stored)),
+        });
+        let dispatcher = Dispatcher::new(
+            self.means.clone(),
+            Arc::new(running.stored().webhook.clone()),
+            reader,
+            told,
+            Arc::clone(&running.progress),
+            Arc::clone(&running.history),
+        );
+        let (ended, failed) = (running.ended.clone(), self.failed.clone());
+        self.tracker.spawn(async move {
+            if let Err(error) = dispatcher.run().await {
+                tracing::error!(webhook = id.0, %error, "a dispatcher failed");
+                failed.cancel();
+            }
+            ended.cancel();
+        });
+        self.webhooks
+            .write()
+            .unwrap_or_else(PoisonError::into_inner)
+            .insert(id, running);
+    }
+
+    fn view(&self, running: &Running) -> Result<WebhookView, DeliveryError> {
+        let stored = running.stored();
+        Ok(WebhookView {
+            webhook: stored.webhook.clone(),
+            books: self.books(running, stored.webhook.id),
+        })
+    }
+
+    fn books(&self, running: &Running, id: WebhookId) -> Books {
+        // In this order, so that nothing is settled that was not yet received.
+        let account = self.means.ledger.account(id);
+        let delivered = running.progress.delivered.load(Ordering::Relaxed);
+        Books::of(running.received.count(), delivered, account)
+    }
+
+    /// The second half of a deletion; begun again after a crash, it ends the same.
+    async fn cancel_the_rest(
+        &self,
+        stored: StoredWebhook,
+        received: u64,
+        delivered: u64,
+    ) -> Result<Books, DeliveryError> {
+        let id = stored.webhook.id;
+        loop {
+            let store = Arc::clone(&self.means.store);
+            let retries = blocking(move || store.retries(id, None, CANCEL_STRIDE)).await?;
+            if retries.is_empty() {
+                break;
+            }
+            let retries = retries.iter().map(|retry| retry.key).collect();
+            self.means
+                .ledger
+                .record_durably(Entry::Cancelled {
+                    webhook: id,
+                    retries,
+                })
+                .await?;
+        }
+        let store = Arc::clone(&self.means.store);
+        let seqs = blocking(move || store.moved(id)).await?;
+        self.means
+            .ledger
+            .record_durably(Entry::Known { webhook: id, seqs })
+            .await?;
+
+        let books = Books::of(received, delivered, self.means.ledger.account(id)).closed();
+        let store = Arc::clone(&self.means.store);
+        let closed = StoredWebhook {
+            stage: Stage::Deleted(books),
+            ..stored
+        };
+        blocking(move || store.commit(&[Change::Webhook(closed)])).await?;
+        self.means.journal.unsubscribe(id).await?;
+        Ok(books)
+    }
+}
+
+impl Running {
+    pub(super) fn stored(&self) -> Arc<StoredWebhook> {
+        Arc::clone(&self.stored.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn replace(&self, stored: StoredWebhook) {
+        *self.stored.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(stored);
+    }
+
+    /// Tells the dispatcher of the webhook as it is now.
+    async fn configure(&self) {
+        let webhook = Arc::new(self.stored().webhook.clone());
+        // A dispatcher that has ended has no more attempts to make.
+        let _ = self.control.send(Control::Configured(webhook)).await;
+    }
+}
+
+fn epoch(from: Seq, webhook: &Webhook) -> Epoch {
+    Epoch {
+        from,
+        enabled: webhook.enabled,
+        events: webhook.events.clone(),
+    }
+}
+
+/// Stores a webhook on the committer's thread; its epochs hold from then on.
+fn write(
+    store: &dyn Store,
+    stored: StoredWebhook,
+) -> Result<(StoredWebhook, Vec<Epoch>), StoreError> {
+    store.commit(&[Change::Webhook(stored.clone())])?;
+    let epochs = stored.epochs.clone();
+    Ok((stored, epochs))
+}

@@ -1,0 +1,239 @@
+use std::{collections::BTreeSet, ops::Range, sync::Arc};
+
+use jiff::Timestamp;
+
+use super::{CommitterThread, Journal, Reader};
+use crate::{
+    delivery::record::{Cursor, Epoch},
+    events::{Event, EventId, EventSelection, EventType, Payload, Seq, StationId},
+    store::{Store, memory::MemoryStore},
+    webhooks::WebhookId,
+};
+
+const W: WebhookId = WebhookId(1);
+
+fn event(kind: EventType) -> Event {
+    let station = StationId::new("S").unwrap();
+    let id = EventId::from_bytes([0; 16]);
+    Event::new(
+        id,
+        kind,
+        station,
+        Timestamp::UNIX_EPOCH,
+        None,
+        Payload::empty(),
+    )
+}
+
+fn epochs(from: u64, enabled: bool, names: &[&str]) -> Vec<Epoch> {
+    let events = EventSelection::parse(names).unwrap();
+    vec![Epoch {
+        from: Seq(from),
+        enabled,
+        events,
+    }]
+}
+
+fn open(
+    store: &Arc<dyn Store>,
+    webhooks: Vec<(WebhookId, Vec<Epoch>)>,
+) -> (Journal, Vec<Reader>, CommitterThread) {
+    let (journal, readers, thread) = Journal::open(Arc::clone(store), webhooks).unwrap();
+    (
+        journal,
+        readers.into_iter().map(|(_, reader)| reader).collect(),
+        thread,
+    )
+}
+
+async fn append(journal: &Journal, kinds: &[EventType]) -> Vec<Seq> {
+    let mut seqs = Vec::new();
+    for kind in kinds {
+        seqs.push(journal.append(event(*kind), |seq, _| seq).await.unwrap());
+    }
+    seqs
+}
+
+/// Reads so many events, and on until there is nothing more for now.
+///
+/// A caller is told of its event before the feeds are filled, so there may be a wait.
+async fn read(reader: &mut Reader, count: usize) -> Vec<u64> {
+    let mut seqs = Vec::new();
+    loop {
+        let read = reader.read(100).await.unwrap();
+        seqs.extend(read.events.iter().map(|(seq, _)| seq.0));
+        if read.caught_up && seqs.len() >= count {
+            return seqs;
+        }
+        if read.caught_up {
+            reader.woken().await;
+        }
+    }
+}
+
+const BOTH: [EventType; 2] = [EventType::Heartbeat, EventType::MeterValues];
+
+#[tokio::test]
+async fn what_is_appended_is_read_once_and_in_order() {
+    let store: Arc<dyn Store> = Arc::new(MemoryStore::default());
+    let (journal, mut readers, thread) = open(&store, vec![(W, epochs(0, true, &["Heartbeat"]))]);
+    assert_eq!(append(&journal, &BOTH).await, [Seq(0), Seq(1)]);
+    append(&journal, &BOTH).await;
+    assert_eq!(read(&mut readers[0], 2).await, [0, 2]);
+    assert!(readers[0].position() >= Seq(3));
+    assert_eq!(readers[0].received().count(), 2);
+    append(&journal, &BOTH).await;
+    assert_eq!(read(&mut readers[0], 1).await, [4]);
+    journal.stop().await;
+    thread.ended().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_reader_that_lags_finds_everything_in_the_journal() {
+    let store: Arc<dyn Store> = Arc::new(MemoryStore::default());
+    let (journal, mut readers, _thread) = open(&store, vec![(W, epochs(0, true, &["Heartbeat"]))]);
+    let reader = &mut readers[0];
+    assert_eq!(read(reader, 0).await, Vec::<u64>::new());
+    // More than the feed holds.
+    let mut appended: Vec<_> = Vec::new();
+    for _ in 0..10_000 {
+        appended.push(journal.append(event(EventType::Heartbeat), |seq, _| seq));
+    }
+    let appended = futures_util::future::join_all(appended).await;
+    let seqs: BTreeSet<_> = appended.into_iter().map(|seq| seq.unwrap().0).collect();
+    assert_eq!(seqs, (0..10_000).collect());
+    assert_eq!(read(reader, 10_000).await, (0..10_000).collect::<Vec<_>>());
+    append(&journal, &BOTH).await;
+    assert_eq!(read(reader, 1).await, [10_000]);
+    assert_eq!(reader.received().count(), 10_001);
+}
+
+#[tokio::test]
+async fn a_reader_that_reads_while_events_come_misses_none() {
+    let store: Arc<dyn Store> = Arc::new(MemoryStore::default());
+    let (journal, mut readers, _thread) = open(&store, vec![(W, epochs(0, true, &["*"]))]);
+    let total = 20_000;
+    let appending = async {
+        for chunk in 0..total / 500 {
+            let _ = chunk;
+            let appends = (0..500).map(|_| journal.append(event(EventType::Heartbeat), |_, _| ()));
+            for done in futures_util::future::join_all(appends).await {
+                done.unwrap();
+            }
+        }
+    };
+    let reading = async {
+        let reader = &mut readers[0];
+        let mut seqs = Vec::new();
+        while seqs.len() < total {
+            let read = reader.read(37).await.unwrap();
+            seqs.extend(read.events.iter().map(|(seq, _)| seq.0));
+            if read.caught_up && seqs.len() < total {
+                reader.woken().await;
+            }
+        }
+        seqs
+    };
+    let ((), seqs) = tokio::join!(appending, reading);
+    assert_eq!(seqs, (0..total as u64).collect::<Vec<_>>());
+}
+
+#[tokio::test]
+async fn a_change_takes_effect_at_its_position_also_for_one_that_lags() {
+    let store: Arc<dyn Store> = Arc::new(MemoryStore::default());
+    let (journal, mut readers, _thread) = open(&store, vec![(W, epochs(0, true, &["Heartbeat"]))]);
+    append(&journal, &BOTH).await;
+    let subscribed = journal.subscribe(W, |position| {
+        let mut epochs = epochs(0, true, &["Heartbeat"]);
+        epochs.extend(self::epochs(position.at.0, true, &["MeterValues"]));
+        Ok((position.at, epochs))
+    });
+    assert_eq!(subscribed.await.unwrap().0, Seq(2));
+    append(&journal, &BOTH).await;
+    let subscribed = journal.subscribe(W, |position| {
+        let mut epochs = epochs(0, true, &["Heartbeat"]);
+        epochs.extend(self::epochs(2, true, &["MeterValues"]));
+        epochs.extend(self::epochs(position.at.0, false, &["MeterValues"]));
+        Ok(((), epochs))
+    });
+    subscribed.await.unwrap();
+    append(&journal, &BOTH).await;
+    assert_eq!(read(&mut readers[0], 2).await, [0, 3]);
+    assert_eq!(readers[0].received().count(), 2);
+}
+
+#[tokio::test]
+async fn progress_and_counts_survive_a_restart() {
+    let store: Arc<dyn Store> = Arc::new(MemoryStore::default());
+    let webhooks = || vec![(W, epochs(0, true, &["Heartbeat"]))];
+    let (journal, mut readers, thread) = open(&store, webhooks());
+    append(&journal, &BOTH).await;
+    append(&journal, &BOTH).await;
+    assert_eq!(read(&mut readers[0], 2).await, [0, 2]);
+    let cursor = Cursor {
+        read_to: Seq(4),
+        owed: vec![Seq(2)],
+        delivered: 1,
+    };
+    journal
+        .checkpoint(W, cursor.clone())
+        .await
+        .unwrap()
+        .await
+        .unwrap();
+    assert_eq!(
+        journal.floor().await.unwrap(),
+        Seq(0),
+        "counts are not written down yet"
+    );
+    journal.stop().await;
+    thread.ended().await.unwrap();
+
+    let (journal, mut readers, _thread) = open(&store, webhooks());
+    assert_eq!(readers[0].start(), &cursor);
+    assert_eq!(readers[0].received().count(), 2);
+    assert_eq!(journal.floor().await.unwrap(), Seq(2));
+    append(&journal, &BOTH).await;
+    assert_eq!(read(&mut readers[0], 1).await, [4]);
+    assert_eq!(readers[0].received().count(), 3);
+}
+
+#[tokio::test]
+async fn what_was_not_counted_before_a_crash_is_counted_again() {
+    let store: Arc<dyn Store> = Arc::new(MemoryStore::default());
+    let webhooks = || vec![(W, epochs(1, true, &["Heartbeat"]))];
+    let (journal, _, _thread) = open(&store, webhooks());
+    append(&journal, &BOTH).await;
+    append(&journal, &BOTH).await;
+    // No stop: the second start finds the events, but no counts.
+    let (_, mut readers, _thread) = open(&store, webhooks());
+    assert_eq!(readers[0].received().count(), 1);
+    assert_eq!(read(&mut readers[0], 1).await, [2]);
+}
+
+#[tokio::test]
+async fn a_tail_sees_what_comes() {
+    let store: Arc<dyn Store> = Arc::new(MemoryStore::default());
+    let (journal, _, _thread) = open(&store, Vec::new());
+    let mut tail = journal.tail();
+    append(&journal, &BOTH).await;
+    let (seq, event) = tail.recv().await.unwrap();
+    assert_eq!((seq, event.kind), (Seq(0), EventType::Heartbeat));
+}
+
+#[tokio::test]
+async fn after_the_stop_nothing_is_taken() {
+    let store: Arc<dyn Store> = Arc::new(MemoryStore::default());
+    let (journal, _, thread) = open(&store, Vec::new());
+    append(&journal, &BOTH).await;
+    journal.stop().await;
+    thread.ended().await.unwrap();
+    assert!(
+        journal
+            .append(event(EventType::Heartbeat), |_, _| ())
+            .await
+            .is_err()
+    );
+    let bounds: Range<Seq> = store.bounds().unwrap();
+    assert_eq!(bounds, Seq(0)..Seq(2));
+}

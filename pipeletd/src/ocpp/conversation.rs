@@ -1,0 +1,248 @@
+//! What is said between a station and us on one connection, one message at a time.
+//!
+//! The invariant: a CALLRESULT is made only once the event is durable and in the station's state,
+//! and a CALL that became an event once never becomes a second one. Knows texts, not sockets.
+
+use std::{collections::VecDeque, net::SocketAddr, sync::Arc};
+
+use jiff::Timestamp;
+
+use super::{
+    Services,
+    handler::{self, Refusal},
+    stations::Seat,
+    v16,
+    wire::{self, Call, ErrorCode, Frame},
+};
+use crate::{
+    events::{Event, EventId, EventType, Payload},
+    projection::Digest,
+};
+
+/// So many answers are kept for messages that are sent again on the same connection.
+const KEPT_ANSWERS: usize = 16;
+
+#[derive(Debug)]
+pub(super) struct Conversation {
+    seat: Seat,
+    services: Arc<Services>,
+    /// The oldest first.
+    answered: VecDeque<Answered>,
+}
+
+#[derive(Debug)]
+struct Answered {
+    call: CallKey,
+    answer: Box<str>,
+}
+
+/// Two CALLs of one connection with the same key are the same CALL.
+#[derive(Debug, PartialEq, Eq)]
+struct CallKey {
+    message_id: Box<str>,
+    kind: EventType,
+    payload: Digest,
+}
+
+impl Conversation {
+    pub(super) const fn new(seat: Seat, services: Arc<Services>) -> Self {
+        Self {
+            seat,
+            services,
+            answered: VecDeque::new(),
+        }
+    }
+
+    pub(super) const fn seat(&self) -> &Seat {
+        &self.seat
+    }
+
+    /// Takes in one text message, and gives the one to send in return.
+    pub(super) async fn hear(&mut self, text: &str) -> Option<String> {
+        match wire::parse(text) {
+            Ok(Frame::Call(call)) => Some(self.answer(call).await),
+            Ok(Frame::CallResult { id, .. } | Frame::CallError { id, .. }) => {
+                self.ignore("an answer that nobody waits for", id.token());
+                None
+            }
+            Ok(Frame::Ignored { why }) => {
+                self.ignore(why, "");
+                None
+            }
+            Err(bad) => {
+                let station = self.seat.station();
+                tracing::info!(%station, code = %bad.code, reason = bad.why, "bad frame");
+                Some(wire::call_error(bad.id, bad.code, bad.why))
+            }
+        }
+    }
+
+    /// Journals that the station is here.
+    pub(super) async fn opened(&self, peer: SocketAddr) {
+        let payload = serde_json::json!({ "remoteAddress": peer.to_string() });
+        let _turn = self.seat.turn().await;
+        if !self.seat.is_replaced() {
+            self.note(EventType::StationConnected, &payload).await;
+        }
+    }
+
+    /// Journals that the station is gone, unless a newer connection speaks for it.
+    pub(super) async fn closed(&self, reason: &str) {
+        let payload = serde_json::json!({ "reason": reason });
+        // The seat is left within the turn: what a new connection journals comes after this.
+        let _turn = self.seat.turn().await;
+        if self.seat.leave() {
+            self.note(EventType::StationDisconnected, &payload).await;
+        }
+    }
+
+    async fn note(&self, kind: EventType, payload: &serde_json::Value) {
+        let station = self.seat.station();
+        let Ok(payload) = Payload::parse(payload.to_string().as_bytes()) else {
+            return;
+        };
+        let now = self.services.clock.now();
+        if let Err(refusal) = self.journal(kind, now, None, payload).await {
+            let reason = refusal.description;
+            tracing::warn!(%station, %kind, reason, "the event is lost");
+        }
+    }
+
+    async fn answer(&mut self, call: Call<'_>) -> String {
+        let id = call.id;
+        match self.result(call).await {
+            Ok(payload) => wire::call_result(id, &payload),
+            Err(refusal) => {
+                let station = self.seat.station();
+                let (code, reason) = (refusal.code, &refusal.description);
+                tracing::info!(%station, message_id = id.token(), %code, reason, "refused");
+                wire::call_error(id, code, reason)
+            }
+        }
+    }
+
+    async fn result(&mut self, call: Call<'_>) -> Result<Box<str>, Refusal> {
+        let kind = handler::recognise(&call.action)?;
+        let key = CallKey {
+            message_id: call.id.token().into(),
+            kind,
+            payload: Digest::of(call.payload.as_bytes()),
+        };
+        if let Some(before) = self.answered.iter().find(|before| before.call == key) {
+            return Ok(before.answer.clone());
+        }
+        self.judge(kind, &call.payload)?;
+        let answer = self.take_in(kind, &call.id.text(), call.payload).await?;
+        if self.answered.len() >= KEPT_ANSWERS {
+            self.answered.pop_front();
+        }
+        self.answered.push_back(Answered {
+            call: key,
+            answer: answer.clone(),
+        });
+        Ok(answer)
+    }
+
+    /// Holds the payload against the standard, where somebody wants to know.
+    fn judge(&self, kind: EventType, payload: &Payload) -> Result<(), Refusal> {
+        let strict = self.services.config.strict;
+        if !strict && !tracing::enabled!(tracing::Level::DEBUG) {
+            return Ok(());
+        }
+        let violations = v16::validate(kind, payload);
+        let station = self.seat.station();
+        for violation in &violations {
+            let (pointer, code, reason) = (&violation.pointer, violation.code, &violation.message);
+            tracing::debug!(%station, %kind, pointer, %code, reason, "violates the standard");
+        }
+        if !strict {
+            return Ok(());
+        }
+        let boot_status = self.seat.look(|state| state.boot_status);
+        handler::refuse_strictly(kind, boot_status, &violations)
+    }
+
+    async fn take_in(
+        &self,
+        kind: EventType,
+        message_id: &str,
+        payload: Payload,
+    ) -> Result<Box<str>, Refusal> {
+        let _turn = self.seat.turn().await;
+        if self.seat.is_replaced() {
+            // The station sends it again, or has done so, where it listens for the answer.
+            return Err(internal_error("a newer connection speaks for the station"));
+        }
+        let services = &self.services;
+        let now = services.clock.now();
+        let repeat = self
+            .seat
+            .look(|state| state.repeat_of(message_id, kind, &payload));
+        let transaction_id = match repeat {
+            Some(repeat) => repeat.transaction_id,
+            None if kind == EventType::StartTransaction => Some(self.new_transaction_id().await?),
+            None => None,
+        };
+        let interval = services.config.heartbeat_interval;
+        let answer = handler::answer(kind, &payload, now, interval, transaction_id);
+        if repeat.is_none() {
+            let payload = handler::event_payload(payload, transaction_id);
+            self.journal(kind, now, Some(message_id.into()), payload)
+                .await?;
+        } else {
+            let station = self.seat.station();
+            tracing::debug!(%station, %kind, message_id, "answered again");
+        }
+        Ok(answer.into())
+    }
+
+    async fn new_transaction_id(&self) -> Result<i64, Refusal> {
+        let next = self.services.transaction_ids.next().await;
+        next.map(i64::from).map_err(|error| {
+            tracing::error!(%error, cause = ?error, "no transaction id");
+            internal_error("no transaction id, try again")
+        })
+    }
+
+    /// Returns once the event is durable and in the station's state.
+    async fn journal(
+        &self,
+        kind: EventType,
+        now: Timestamp,
+        message_id: Option<Box<str>>,
+        payload: Payload,
+    ) -> Result<(), Refusal> {
+        let station = self.seat.station();
+        let id = EventId::new(now, random_bytes()?);
+        let event = Event::new(id, kind, station.clone(), now, message_id, payload);
+        let stations = self.services.stations.clone();
+        let then = move |seq, event: &Event| stations.apply(seq, event);
+        let appended = self.services.journal.append(event, then).await;
+        appended.map_err(|error| {
+            tracing::error!(%station, %kind, %error, "not journaled");
+            internal_error("the event can't be kept now, try again")
+        })
+    }
+
+    fn ignore(&self, why: &'static str, message_id: &str) {
+        let station = self.seat.station();
+        tracing::debug!(%station, message_id, reason = why, "ignored");
+    }
+}
+
+fn random_bytes() -> Result<[u8; 10], Refusal> {
+    let mut bytes = [0; 10];
+    getrandom::fill(&mut bytes).map_err(|error| {
+        tracing::error!(%error, "the system gives no random bytes");
+        internal_error("no event id, try again")
+    })?;
+    Ok(bytes)
+}
+
+/// A station keeps a message that is answered with this, and sends it again.
+fn internal_error(description: &str) -> Refusal {
+    Refusal {
+        code: ErrorCode::InternalError,
+        description: description.to_owned(),
+    }
+}

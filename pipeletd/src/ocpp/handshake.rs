@@ -1,0 +1,264 @@
+//! The WebSocket handshake (RFC 6455, section 4.2), read by ourselves.
+//!
+//! Chargers get it wrong in ways that libraries refuse: no subprotocol, no `Connection` header, a
+//! doubled slash or a whole URL in the path. What is clear enough is taken. Three steps, of which
+//! the first two are pure: parse the request's head, decide, respond.
+
+use std::{io, str};
+
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
+
+use crate::events::StationId;
+
+/// The request's head may take so many bytes.
+const MAX_HEAD: usize = 16 * 1024;
+const MAX_HEADERS: usize = 64;
+const SUBPROTOCOL: &str = "ocpp1.6";
+
+/// A request's head, as far as it matters here.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Request {
+    method: String,
+    target: String,
+    upgrade: String,
+    key: Option<String>,
+    version: String,
+    /// Of all the headers of that name.
+    subprotocols: Vec<String>,
+}
+
+/// A handshake that can be finished.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Upgrade {
+    pub(super) station: StationId,
+    pub(super) subprotocol: Subprotocol,
+    accept_key: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Subprotocol {
+    /// As the station spelled it.
+    Agreed(String),
+    /// The station offered none. Some speak OCPP 1.6 without a word about it, so it is served.
+    NotOffered,
+    /// The station offered others only: the handshake ends well, and the connection ends.
+    NoneCommon,
+}
+
+/// A request that is not taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub(super) enum Refusal {
+    #[error("the request is not HTTP/1.1")]
+    NotHttp,
+    #[error("the request's head is larger than {MAX_HEAD} bytes")]
+    TooLarge,
+    #[error("only GET is served here")]
+    WrongMethod,
+    #[error("stations connect to /ocpp/{{station id}}")]
+    NotFound,
+    #[error("this is a WebSocket endpoint")]
+    NotWebSocket,
+    #[error("the WebSocket version is not 13")]
+    WrongVersion,
+    #[error("the Sec-WebSocket-Key is missing")]
+    NoKey,
+    #[error("too many stations are known")]
+    Full,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub(super) enum HandshakeError {
+    #[error("the connection failed")]
+    Io(#[from] io::Error),
+    #[error("the connection ended before the request did")]
+    Ended,
+    #[error("{0}")]
+    Refused(#[from] Refusal),
+}
+
+/// Reads a request's head. What came after it belongs to the WebSocket.
+pub(super) async fn read<S>(stream: &mut S) -> Result<(Request, Vec<u8>), HandshakeError>
+where
+    S: AsyncRead + Unpin,
+{
+    let mut head = Vec::with_capacity(1024);
+    loop {
+        if stream.read_buf(&mut head).await? == 0 {
+            return Err(HandshakeError::Ended);
+        }
+        if let Some((request, length)) = parse(&head)? {
+            return Ok((request, head.split_off(length)));
+        }
+        if head.len() >= MAX_HEAD {
+            return Err(Refusal::TooLarge.into());
+        }
+    }
+}
+
+/// Reads what has come so far: the request and its length, once it is complete.
+fn parse(head: &[u8]) -> Result<Option<(Request, usize)>, Refusal> {
+    let mut headers = [httparse::EMPTY_HEADER; MAX_HEADERS];
+    let mut parsed = httparse::Request::new(&mut headers);
+    let length = match parsed.parse(head) {
+        Ok(httparse::Status::Complete(length)) => length,
+        Ok(httparse::Status::Partial) => return Ok(None),
+        Err(httparse::Error::TooManyHeaders) => return Err(Refusal::TooLarge),
+        Err(_) => return Err(Refusal::NotHttp),
+    };
+    if parsed.version != Some(1) {
+        return Err(Refusal::NotHttp);
+    }
+    let mut request = Request {
+        method: parsed.method.unwrap_or_default().to_owned(),
+        target: parsed.path.unwrap_or_default().to_owned(),
+        ..Request::default()
+    };
+    for header in parsed.headers.iter() {
+        request.take_header(header.name, header.value);
+    }
+    Ok(Some((request, length)))
+}
+
+impl Request {
+    fn take_header(&mut self, name: &str, value: &[u8]) {
+        let Ok(value) = str::from_utf8(value).map(str::trim) else {
+            return;
+        };
+        match name.to_ascii_lowercase().as_str() {
+            "upgrade" => value.clone_into(&mut self.upgrade),
+            "sec-websocket-key" => self.key = Some(value.to_owned()),
+            "sec-websocket-version" => value.clone_into(&mut self.version),
+            "sec-websocket-protocol" => self.subprotocols.extend(listed(value).map(str::to_owned)),
+            _ => {}
+        }
+    }
+}
+
+/// Whether the request is a station's, and which one's.
+pub(super) fn decide(request: &Request) -> Result<Upgrade, Refusal> {
+    if request.method != "GET" {
+        return Err(Refusal::WrongMethod);
+    }
+    let station = station_of(&request.target).ok_or(Refusal::NotFound)?;
+    if !listed(&request.upgrade).any(|name| name.eq_ignore_ascii_case("websocket")) {
+        return Err(Refusal::NotWebSocket);
+    }
+    if request.version != "13" {
+        return Err(Refusal::WrongVersion);
+    }
+    let key = request.key.as_deref().filter(|key| !key.is_empty());
+    let key = key.ok_or(Refusal::NoKey)?;
+    Ok(Upgrade {
+        station,
+        subprotocol: agree(&request.subprotocols),
+        accept_key: derive_accept_key(key.as_bytes()),
+    })
+}
+
+fn agree(offered: &[String]) -> Subprotocol {
+    let ours = |name: &&String| name.eq_ignore_ascii_case(SUBPROTOCOL);
+    match offered.iter().find(ours) {
+        Some(name) => Subprotocol::Agreed(name.clone()),
+        None if offered.is_empty() => Subprotocol::NotOffered,
+        None => Subprotocol::NoneCommon,
+    }
+}
+
+fn listed(value: &str) -> impl Iterator<Item = &str> {
+    value.split(',').map(str::trim).filter(|v| !v.is_empty())
+}
+
+/// The last segment of a path below `/ocpp/`, decoded once. Empty segments don't count, and the
+/// target may be a whole URL, with or without a slash before it.
+fn station_of(target: &str) -> Option<StationId> {
+    let path = target.split(['?', '#']).next()?;
+    let segments: Vec<&str> = path.split('/').filter(|s| !s.is_empty()).collect();
+    let below = match segments.as_slice() {
+        [scheme, _host, below @ ..] if scheme.ends_with(':') => below,
+        below => below,
+    };
+    match below {
+        ["ocpp", .., id] => StationId::new(&percent_decoded(id)?).ok(),
+        _ => None,
+    }
+}
+
+/// An escape that is none stays as it is; bytes that are no UTF-8 make no id.
+fn percent_decoded(segment: &str) -> Option<String> {
+    let mut bytes = Vec::with_capacity(segment.len());
+    let mut rest = segment.as_bytes();
+    while let Some((first, after)) = rest.split_first() {
+        let escaped = (*first == b'%')
+            .then(|| after.get(..2))
+            .flatten()
+            .filter(|digits| digits.iter().all(u8::is_ascii_hexdigit))
+            .and_then(|digits| u8::from_str_radix(str::from_utf8(digits).ok()?, 16).ok());
+        bytes.push(escaped.unwrap_or(*first));
+        rest = if escaped.is_some() {
+            &after[2..]
+        } else {
+            after
+        };
+    }
+    String::from_utf8(bytes).ok()
+}
+
+/// Finishes the handshake.
+pub(super) async fn accept<S>(stream: &mut S, upgrade: &Upgrade) -> io::Result<()>
+where
+    S: AsyncWrite + Unpin,
+{
+    stream.write_all(upgrade.response().as_bytes()).await?;
+    stream.flush().await
+}
+
+/// Says why not; the connection ends.
+pub(super) async fn refuse<S>(stream: &mut S, refusal: Refusal) -> io::Result<()>
+where
+    S: AsyncWrite + Unpin,
+{
+    stream.write_all(refusal.response().as_bytes()).await?;
+    stream.shutdown().await
+}
+
+impl Upgrade {
+    fn response(&self) -> String {
+        let subprotocol = match &self.subprotocol {
+            Subprotocol::Agreed(name) => format!("Sec-WebSocket-Protocol: {name}\r\n"),
+            Subprotocol::NotOffered | Subprotocol::NoneCommon => String::new(),
+        };
+        format!(
+            "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+             Sec-WebSocket-Accept: {}\r\n{subprotocol}\r\n",
+            self.accept_key
+        )
+    }
+}
+
+impl Refusal {
+    fn response(self) -> String {
+        let (status, header) = match self {
+            Self::NotHttp | Self::NoKey => ("400 Bad Request", ""),
+            Self::TooLarge => ("431 Request Header Fields Too Large", ""),
+            Self::WrongMethod => ("405 Method Not Allowed", "Allow: GET\r\n"),
+            Self::NotFound => ("404 Not Found", ""),
+            Self::NotWebSocket => ("426 Upgrade Required", "Upgrade: websocket\r\n"),
+            Self::WrongVersion => (
+                "426 Upgrade Required",
+                "Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\n",
+            ),
+            Self::Full => ("503 Service Unavailable", "Retry-After: 60\r\n"),
+        };
+        let body = format!("{self}\n");
+        format!(
+            "HTTP/1.1 {status}\r\nConnection: close\r\n{header}Content-Type: text/plain\r\n\
+             Content-Length: {}\r\n\r\n{body}",
+            body.len()
+        )
+    }
+}
+
+#[cfg(test)]
+#[path = "handshake_tests.rs"]
+mod tests;

@@ -1,0 +1,174 @@
+//! The OCPP 1.6J side: stations connect, are answered, and what they say is journaled.
+//!
+//! | module | |
+//! |---|---|
+//! | `wire`, `v16`, `handler`, `handshake` | pure: frames, the standard's tables, answers, the upgrade |
+//! | `conversation` | what is said on one connection: repeats, events, answers |
+//! | `session`, `gateway` | sockets: one task for each station, and where they come from |
+//! | `stations`, `projector` | what is known of stations, in memory and in the store |
+//! | `transaction_ids` | numbers that are never given twice |
+//!
+//! The invariant: a station gets its CALLRESULT only once its event is durable. Nothing here knows
+//! who the events are delivered to.
+
+use std::{io, net::SocketAddr, sync::Arc, time::Duration};
+
+use tokio::task::JoinError;
+use tokio_util::sync::CancellationToken;
+
+pub use self::stations::{StationCounts, StationView, Stations};
+use self::{gateway::Gateway, projector::Projector, transaction_ids::TransactionIds};
+use crate::{
+    clock::Clock,
+    journal::Journal,
+    store::{Store, StoreError},
+};
+
+mod conversation;
+mod gateway;
+mod handler;
+mod handshake;
+mod projector;
+mod session;
+mod stations;
+mod transaction_ids;
+pub mod v16;
+pub mod wire;
+
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Port 0 takes a free one.
+    pub listen: SocketAddr,
+    /// What a `BootNotification` is answered with.
+    pub heartbeat_interval: Duration,
+    /// Violations of the standard get its CALLERRORs instead of an answer.
+    pub strict: bool,
+    /// The largest message and the largest WebSocket frame, in bytes.
+    pub max_frame: usize,
+    /// Connections at once, unfinished handshakes included; more wait to be accepted.
+    pub max_connections: usize,
+    /// Stations that are remembered, connected or not; more are refused.
+    pub max_stations: usize,
+    /// From the accepted connection to the finished handshake.
+    pub handshake_timeout: Duration,
+    /// How often we ping; not zero.
+    pub ping_interval: Duration,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            listen: SocketAddr::from(([127, 0, 0, 1], 9000)),
+            heartbeat_interval: Duration::from_mins(5),
+            strict: false,
+            max_frame: 1024 * 1024,
+            max_connections: 50_000,
+            max_stations: 200_000,
+            handshake_timeout: Duration::from_secs(10),
+            ping_interval: Duration::from_mins(1),
+        }
+    }
+}
+
+impl Config {
+    /// A station that sends nothing at all for so long is gone. It is generous, because some
+    /// never answer a ping: then three heartbeats have to stay away. Looked at with every ping.
+    fn silence_limit(&self) -> Duration {
+        self.heartbeat_interval.max(self.ping_interval) * 3
+    }
+}
+
+/// What the connections work with.
+#[derive(Debug)]
+struct Services {
+    config: Config,
+    journal: Journal,
+    clock: Clock,
+    stations: Stations,
+    transaction_ids: TransactionIds,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    #[error("can't listen for stations on {address}")]
+    Listen {
+        address: SocketAddr,
+        #[source]
+        source: io::Error,
+    },
+    #[error("can't read what is known of stations")]
+    Restore(#[source] StoreError),
+    #[error("reading what is known of stations was cut short")]
+    CutShort(#[source] JoinError),
+}
+
+/// The service: bound, caught up with the journal, and ready to run.
+#[derive(Debug)]
+pub struct Ocpp {
+    gateway: Gateway,
+    services: Arc<Services>,
+    projector: Projector,
+}
+
+impl Ocpp {
+    /// Binds the listener and catches up with the journal. Nothing is accepted before `run`.
+    pub async fn open(
+        config: Config,
+        store: Arc<dyn Store>,
+        journal: Journal,
+        clock: Clock,
+    ) -> Result<Self, OpenError> {
+        let address = config.listen;
+        let gateway = Gateway::bind(address)
+            .await
+            .map_err(|source| OpenError::Listen { address, source })?;
+        let head = journal.head();
+        let opening = Arc::clone(&store);
+        let restored = tokio::task::spawn_blocking(move || {
+            let transaction_ids = TransactionIds::open(Arc::clone(&opening))?;
+            let restored = projector::restore(opening.as_ref(), head)?;
+            Ok((transaction_ids, restored))
+        });
+        let (transaction_ids, (stations, projected_to)) = restored
+            .await
+            .map_err(OpenError::CutShort)?
+            .map_err(OpenError::Restore)?;
+        let projector = Projector::new(stations.clone(), store, journal.clone(), projected_to);
+        let services = Arc::new(Services {
+            config,
+            journal,
+            clock,
+            stations,
+            transaction_ids,
+        });
+        Ok(Self {
+            gateway,
+            services,
+            projector,
+        })
+    }
+
+    /// Where stations connect, with the real port.
+    pub const fn local_addr(&self) -> SocketAddr {
+        self.gateway.local_addr()
+    }
+
+    pub fn stations(&self) -> Stations {
+        self.services.stations.clone()
+    }
+
+    /// Serves stations until the shutdown. When it returns, every connection has ended and what
+    /// is known of stations is saved; the journal and the store must live until then.
+    pub async fn run(self, shutdown: CancellationToken) {
+        let finish = CancellationToken::new();
+        let saving = self.projector.run(finish.clone());
+        let serving = async {
+            self.gateway.run(self.services, shutdown).await;
+            finish.cancel();
+        };
+        tokio::join!(serving, saving);
+    }
+}
+
+#[cfg(test)]
+mod tests;

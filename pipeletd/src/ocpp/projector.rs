@@ -1,0 +1,140 @@
+//! Keeps the stored states of stations up with the journal.
+//!
+//! States are saved behind the journal and never ahead of what is durable: `projected_to` says
+//! from where a start has to replay. What is saved may hold events beyond it, because applying
+//! one twice changes nothing.
+
+use std::{sync::Arc, time::Duration};
+
+use tokio::time::{MissedTickBehavior, interval};
+use tokio_util::sync::CancellationToken;
+
+use super::stations::{Station, Stations};
+use crate::{
+    events::Seq,
+    journal::Journal,
+    store::{Store, StoreError},
+};
+
+const SAVE_EVERY: Duration = Duration::from_millis(500);
+/// So many states are saved in one batch.
+const SAVE_BATCH: usize = 1_000;
+/// So many events are read at once when catching up.
+const REPLAY_BATCH: usize = 1_000;
+/// The position is saved by itself once the journal is so far ahead of it.
+const LAZY_ADVANCE: u64 = 10_000;
+/// It is saved by itself, too, after so many ticks without a change.
+const LAZY_TICKS: u32 = 20;
+
+/// Loads the saved states and applies what the journal has beyond them; blocks.
+///
+/// No station may be connected before it has returned.
+pub(super) fn restore(store: &dyn Store, head: Seq) -> Result<(Stations, Seq), StoreError> {
+    let saved = store.load_stations()?;
+    let stations = Stations::new(saved.states);
+    let mut from = saved.projected_to;
+    while from < head {
+        let events = store.read_from(from, REPLAY_BATCH)?;
+        let Some((last, _)) = events.last() else {
+            break;
+        };
+        from = last.next();
+        for (seq, event) in &events {
+            stations.apply(*seq, event);
+        }
+    }
+    Ok((stations, saved.projected_to))
+}
+
+/// Saves what changes, until it is told to finish.
+#[derive(Debug)]
+pub(super) struct Projector {
+    stations: Stations,
+    store: Arc<dyn Store>,
+    journal: Journal,
+    projected_to: Seq,
+}
+
+impl Projector {
+    /// `projected_to` is the store's, as `restore` told it.
+    pub(super) const fn new(
+        stations: Stations,
+        store: Arc<dyn Store>,
+        journal: Journal,
+        projected_to: Seq,
+    ) -> Self {
+        Self {
+            stations,
+            store,
+            journal,
+            projected_to,
+        }
+    }
+
+    /// Runs until `finish`, which must come after the last connection has ended, and saves
+    /// everything once more.
+    pub(super) async fn run(mut self, finish: CancellationToken) {
+        self.stations.set_saved_to(self.projected_to);
+        let mut tick = interval(SAVE_EVERY);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut idle_ticks = 0;
+        while finish.run_until_cancelled(tick.tick()).await.is_some() {
+            // The head is taken first: what is below it is in the states that are taken next.
+            let head = self.journal.head();
+            let unsaved = self.stations.take_unsaved();
+            idle_ticks += 1;
+            let behind = head.0.saturating_sub(self.projected_to.0);
+            let late = behind > LAZY_ADVANCE || (behind > 0 && idle_ticks >= LAZY_TICKS);
+            if !unsaved.is_empty() || late {
+                self.save(unsaved, head).await;
+                idle_ticks = 0;
+            }
+        }
+        let head = self.journal.head();
+        let unsaved = self.stations.take_all_unsaved();
+        if !unsaved.is_empty() || head != self.projected_to {
+            self.save(unsaved, head).await;
+        }
+    }
+
+    async fn save(&mut self, unsaved: Vec<Arc<Station>>, head: Seq) {
+        let store = Arc::clone(&self.store);
+        let stations = self.stations.clone();
+        let before = self.projected_to;
+        let saving = tokio::task::spawn_blocking(move || {
+            let result = save_all(store.as_ref(), &unsaved, before, head);
+            if result.is_err() {
+                stations.put_back_unsaved(unsaved);
+            }
+            result
+        });
+        match saving.await {
+            Ok(Ok(())) => {
+                self.projected_to = head;
+                self.stations.set_saved_to(head);
+            }
+            Ok(Err(error)) => {
+                tracing::error!(%error, "stations could not be saved, trying again");
+            }
+            Err(error) => tracing::error!(%error, "saving stations was cut short"),
+        }
+    }
+}
+
+/// The position moves with the last batch only, when everything below it is saved.
+fn save_all(
+    store: &dyn Store,
+    unsaved: &[Arc<Station>],
+    before: Seq,
+    head: Seq,
+) -> Result<(), StoreError> {
+    let batches = unsaved.len().div_ceil(SAVE_BATCH).max(1);
+    for index in 0..batches {
+        let from = index * SAVE_BATCH;
+        let until = unsaved.len().min(from + SAVE_BATCH);
+        let states: Vec<_> = unsaved[from..until].iter().map(|s| s.snapshot()).collect();
+        let projected_to = if index + 1 == batches { head } else { before };
+        store.save_stations(&states, projected_to)?;
+    }
+    Ok(())
+}

@@ -1,0 +1,250 @@
+//! One station's connection, from the end of the handshake to the end of the socket.
+//!
+//! One task for each: it reads a frame, hears what is said, sends the answer, and only then reads
+//! on. It never leaves a message half handled. Whatever ends it has a name, which goes into the
+//! log and into the `StationDisconnected` event.
+
+use std::{net::SocketAddr, str, time::Duration};
+
+use futures_util::{SinkExt, StreamExt};
+use tokio::{
+    io::{AsyncRead, AsyncReadExt, AsyncWrite},
+    time::{Instant, MissedTickBehavior, interval_at, timeout},
+};
+use tokio_tungstenite::{
+    WebSocketStream,
+    tungstenite::{
+        self, Bytes, Message,
+        error::ProtocolError,
+        protocol::{CloseFrame, Role, WebSocketConfig, frame::coding::CloseCode},
+    },
+};
+use tokio_util::sync::CancellationToken;
+
+use super::{Config, conversation::Conversation, wire};
+
+/// How long a station may take to read what we write.
+const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long the closing handshake may take.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
+/// So much of what a station still sends after we closed is read and thrown away.
+const MAX_REST: u64 = 8 * 1024 * 1024;
+
+/// The socket after a handshake; `rest` is what came with the request.
+pub(super) async fn upgraded<S>(stream: S, rest: Vec<u8>, config: &Config) -> WebSocketStream<S>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    // Thousands of stations are idle most of the time: small buffers, and nothing kept back.
+    let limits = WebSocketConfig::default()
+        .read_buffer_size(4 * 1024)
+        .write_buffer_size(0)
+        .max_message_size(Some(config.max_frame))
+        .max_frame_size(Some(config.max_frame));
+    WebSocketStream::from_partially_read(stream, rest, Role::Server, Some(limits)).await
+}
+
+/// Why a connection ended.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Ended {
+    #[error("the station closed it with {}", .0.as_ref().map_or(1005, |frame| frame.code.into()))]
+    ByStation(Option<CloseFrame>),
+    #[error("the daemon is going down")]
+    Shutdown,
+    #[error("a newer connection of the station has come")]
+    Replaced,
+    #[error("nothing came for so long that nobody can be there")]
+    Silent,
+    #[error("a message is larger than the limit")]
+    TooLarge,
+    #[error("a text message is not UTF-8")]
+    NotUtf8,
+    #[error("{0}")]
+    Violation(ProtocolError),
+    #[error("the station offered other subprotocols only")]
+    NoSubprotocol,
+    #[error("the station does not read what we write")]
+    Stalled,
+    #[error("the connection broke off")]
+    BrokenOff,
+    #[error("{0}")]
+    Failed(tungstenite::Error),
+}
+
+impl Ended {
+    /// A word that never changes: it is in the disconnection's event.
+    pub(super) const fn reason(&self) -> &'static str {
+        match self {
+            Self::ByStation(_) => "closed_by_station",
+            Self::Shutdown => "shutdown",
+            Self::Replaced => "replaced",
+            Self::Silent => "silent",
+            Self::TooLarge => "frame_too_large",
+            Self::NotUtf8 => "not_utf8",
+            Self::Violation(_) => "protocol_violation",
+            Self::NoSubprotocol => "no_common_subprotocol",
+            Self::Stalled => "stalled",
+            Self::BrokenOff | Self::Failed(_) => "connection_lost",
+        }
+    }
+
+    fn close_frame(&self) -> Option<CloseFrame> {
+        let (code, reason) = match self {
+            Self::Shutdown => (CloseCode::Away, "the central system is going down"),
+            Self::Replaced => (CloseCode::Normal, "a newer connection has come"),
+            Self::Silent => (CloseCode::Away, "nothing was heard for too long"),
+            Self::TooLarge => (CloseCode::Size, "the message is too large"),
+            Self::NotUtf8 => (CloseCode::Invalid, "the message is not UTF-8"),
+            Self::Violation(_) => (CloseCode::Protocol, "not a valid WebSocket frame"),
+            Self::NoSubprotocol => (CloseCode::Protocol, "only ocpp1.6 is spoken here"),
+            Self::ByStation(_) | Self::Stalled | Self::BrokenOff | Self::Failed(_) => return None,
+        };
+        Some(CloseFrame {
+            code,
+            reason: reason.into(),
+        })
+    }
+}
+
+impl From<tungstenite::Error> for Ended {
+    fn from(error: tungstenite::Error) -> Self {
+        use tungstenite::Error;
+        match error {
+            Error::Capacity(_) => Self::TooLarge,
+            Error::Utf8(_) => Self::NotUtf8,
+            Error::Protocol(ProtocolError::ResetWithoutClosingHandshake) => Self::BrokenOff,
+            Error::Protocol(violation) => Self::Violation(violation),
+            error => Self::Failed(error),
+        }
+    }
+}
+
+#[derive(Debug)]
+pub(super) struct Session<S> {
+    socket: WebSocketStream<S>,
+    conversation: Conversation,
+    ping_interval: Duration,
+    silence_limit: Duration,
+    clock: crate::clock::Clock,
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
+    pub(super) fn new(
+        socket: WebSocketStream<S>,
+        conversation: Conversation,
+        config: &Config,
+        clock: crate::clock::Clock,
+    ) -> Self {
+        Self {
+            socket,
+            conversation,
+            ping_interval: config.ping_interval,
+            silence_limit: config.silence_limit(),
+            clock,
+        }
+    }
+
+    /// Serves the station until one of the two ends it.
+    pub(super) async fn run(mut self, peer: SocketAddr, shutdown: &CancellationToken) {
+        let station = self.conversation.seat().station().clone();
+        tracing::info!(%station, %peer, "station connected");
+        self.conversation.opened(peer).await;
+        let ended = self.converse(shutdown).await;
+        tracing::info!(%station, %peer, reason = ended.reason(), detail = %ended, "connection ended");
+        self.conversation.closed(ended.reason()).await;
+        close(&mut self.socket, &ended).await;
+    }
+
+    async fn converse(&mut self, shutdown: &CancellationToken) -> Ended {
+        let mut pings = interval_at(Instant::now() + self.ping_interval, self.ping_interval);
+        pings.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut last_frame = Instant::now();
+        loop {
+            let message = tokio::select! {
+                biased;
+                () = shutdown.cancelled() => return Ended::Shutdown,
+                () = self.conversation.seat().replaced() => return Ended::Replaced,
+                message = self.socket.next() => message,
+                _ = pings.tick() => {
+                    if last_frame.elapsed() > self.silence_limit {
+                        return Ended::Silent;
+                    }
+                    if let Err(ended) = self.send(Message::Ping(Bytes::new())).await {
+                        return ended;
+                    }
+                    continue;
+                }
+            };
+            last_frame = Instant::now();
+            self.conversation.seat().seen(self.clock.now());
+            let heard = match message {
+                Some(Ok(message)) => self.hear(message).await,
+                Some(Err(error)) => Err(error.into()),
+                None => Err(Ended::BrokenOff),
+            };
+            if let Err(ended) = heard {
+                return ended;
+            }
+        }
+    }
+
+    async fn hear(&mut self, message: Message) -> Result<(), Ended> {
+        let answer = match message {
+            Message::Text(text) => self.conversation.hear(&text).await,
+            Message::Binary(bytes) => match str::from_utf8(&bytes) {
+                Ok(text) => self.conversation.hear(text).await,
+                Err(_) => Some(wire::call_error(
+                    wire::MessageId::UNREADABLE,
+                    wire::ErrorCode::FormationViolation,
+                    "the message is not text",
+                )),
+            },
+            Message::Close(frame) => return Err(Ended::ByStation(frame)),
+            // A ping is answered by the WebSocket itself, with the next read.
+            Message::Ping(_) | Message::Pong(_) | Message::Frame(_) => None,
+        };
+        match answer {
+            Some(text) => self.send(Message::text(text)).await,
+            None => Ok(()),
+        }
+    }
+
+    async fn send(&mut self, message: Message) -> Result<(), Ended> {
+        match timeout(WRITE_TIMEOUT, self.socket.send(message)).await {
+            Ok(sent) => sent.map_err(Ended::from),
+            Err(_) => Err(Ended::Stalled),
+        }
+    }
+}
+
+/// Tells the station why, and ends the socket without a reset that would overtake the news.
+pub(super) async fn close<S>(socket: &mut WebSocketStream<S>, ended: &Ended)
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    let farewell = async {
+        let frame = ended.close_frame();
+        if let Some(frame) = frame
+            && socket.send(Message::Close(Some(frame))).await.is_err()
+        {
+            return;
+        }
+        // This also sends the answer to the station's own close.
+        while let Some(Ok(_)) = socket.next().await {}
+        let unread = match ended {
+            Ended::TooLarge | Ended::NotUtf8 | Ended::Violation(_) => MAX_REST,
+            Ended::ByStation(_)
+            | Ended::Shutdown
+            | Ended::Replaced
+            | Ended::Silent
+            | Ended::NoSubprotocol
+            | Ended::Stalled
+            | Ended::BrokenOff
+            | Ended::Failed(_) => 0,
+        };
+        let mut rest = socket.get_mut().take(unread);
+        let _ = tokio::io::copy(&mut rest, &mut tokio::io::sink()).await;
+    };
+    // Whoever does not finish in time is cut off.
+    let _ = timeout(CLOSE_TIMEOUT, farewell).await;
+}

@@ -1,0 +1,408 @@
+//! Stations over real sockets, on the real journal.
+
+use futures_util::{SinkExt, StreamExt};
+use serde_json::{Value, json};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+    task::JoinHandle,
+};
+use tokio_tungstenite::{
+    WebSocketStream, client_async,
+    tungstenite::{Message, client::IntoClientRequest, protocol::frame::coding::CloseCode},
+};
+
+use super::*;
+use crate::{
+    events::{EventType, Seq, StationId},
+    store::memory::MemoryStore,
+};
+
+struct Daemon {
+    address: SocketAddr,
+    store: Arc<MemoryStore>,
+    stations: Stations,
+    shutdown: CancellationToken,
+    running: JoinHandle<()>,
+    journal: Journal,
+}
+
+impl Daemon {
+    async fn start(store: Arc<MemoryStore>, strict: bool) -> Self {
+        let store_handle: Arc<dyn Store> = store.clone();
+        let (journal, ..) = Journal::open(Arc::clone(&store_handle), Vec::new()).unwrap();
+        let config = Config {
+            listen: "127.0.0.1:0".parse().unwrap(),
+            strict,
+            ..Config::default()
+        };
+        let clock = Clock::system();
+        let ocpp = Ocpp::open(config, store_handle, journal.clone(), clock)
+            .await
+            .unwrap();
+        let (address, stations) = (ocpp.local_addr(), ocpp.stations());
+        let shutdown = CancellationToken::new();
+        let running = tokio::spawn(ocpp.run(shutdown.clone()));
+        Self {
+            address,
+            store,
+            stations,
+            shutdown,
+            running,
+            journal,
+        }
+    }
+
+    async fn fresh() -> Self {
+        Self::start(Arc::default(), false).await
+    }
+
+    async fn stop(self) -> Arc<MemoryStore> {
+        self.shutdown.cancel();
+        self.running.await.unwrap();
+        self.journal.stop().await;
+        self.store
+    }
+
+    async fn connect(&self) -> Station {
+        Station::connect(self.address, "CP1", Some("ocpp1.6")).await
+    }
+
+    /// Of the messages; connections are left out.
+    fn events(&self) -> Vec<(EventType, Value)> {
+        let events = self.store.read_from(Seq(0), 1_000).unwrap();
+        let messages = events.iter().filter(|(_, e)| e.message_id.is_some());
+        messages
+            .map(|(_, e)| {
+                (
+                    e.kind,
+                    serde_json::from_slice(e.payload.as_bytes()).unwrap(),
+                )
+            })
+            .collect()
+    }
+
+    fn kinds(&self) -> Vec<EventType> {
+        let events = self.store.read_from(Seq(0), 1_000).unwrap();
+        events.iter().map(|(_, event)| event.kind).collect()
+    }
+
+    fn view(&self) -> StationView {
+        self.stations.get(&StationId::new("CP1").unwrap()).unwrap()
+    }
+}
+
+struct Station {
+    socket: WebSocketStream<TcpStream>,
+    subprotocol: Option<String>,
+}
+
+impl Station {
+    async fn connect(address: SocketAddr, id: &str, subprotocol: Option<&str>) -> Self {
+        let mut request = format!("ws://{address}/ocpp/{id}")
+            .into_client_request()
+            .unwrap();
+        if let Some(name) = subprotocol {
+            let headers = request.headers_mut();
+            headers.insert("sec-websocket-protocol", name.parse().unwrap());
+        }
+        let stream = TcpStream::connect(address).await.unwrap();
+        let (socket, response) = client_async(request, stream).await.unwrap();
+        let agreed = response.headers().get("sec-websocket-protocol");
+        Self {
+            socket,
+            subprotocol: agreed.map(|name| name.to_str().unwrap().to_owned()),
+        }
+    }
+
+    async fn send(&mut self, text: impl Into<String>) {
+        self.socket.send(Message::text(text.into())).await.unwrap();
+    }
+
+    async fn receive(&mut self) -> Value {
+        loop {
+            match self.socket.next().await.unwrap().unwrap() {
+                Message::Text(text) => return serde_json::from_str(&text).unwrap(),
+                Message::Ping(_) => {}
+                other => panic!("{other:?}"),
+            }
+        }
+    }
+
+    async fn say(&mut self, text: impl Into<String>) -> Value {
+        self.send(text).await;
+        self.receive().await
+    }
+
+    async fn call(&mut self, id: &str, action: &str, payload: &Value) -> Value {
+        self.say(json!([2, id, action, payload]).to_string()).await
+    }
+
+    async fn close_code(&mut self) -> CloseCode {
+        loop {
+            match self.socket.next().await.unwrap().unwrap() {
+                Message::Close(frame) => return frame.unwrap().code,
+                Message::Ping(_) => {}
+                other => panic!("{other:?}"),
+            }
+        }
+    }
+}
+
+fn start() -> Value {
+    json!({"connectorId": 1, "idTag": "A", "meterStart": 0, "timestamp": "2026-04-14T12:34:56Z"})
+}
+
+#[tokio::test]
+async fn a_charging_session_is_answered_and_journaled() {
+    let daemon = Daemon::fresh().await;
+    let mut station = daemon.connect().await;
+    assert_eq!(station.subprotocol.as_deref(), Some("ocpp1.6"));
+
+    let boot = json!({"chargePointVendor": "V", "chargePointModel": "M"});
+    let answer = station.call("1", "BootNotification", &boot).await;
+    assert_eq!(answer[0], 3);
+    assert_eq!(answer[2]["status"], "Accepted");
+    assert_eq!(answer[2]["interval"], 300);
+
+    let answer = station.call("2", "StartTransaction", &start()).await;
+    let transaction = answer[2]["transactionId"].clone();
+    assert!(transaction.as_i64().unwrap() > 0);
+    assert_eq!(daemon.view().state.open_transactions.len(), 1);
+
+    let stop =
+        json!({"transactionId": transaction, "meterStop": 9, "timestamp": "2026-04-14T13:00:00Z"});
+    let answer = station.call("3", "StopTransaction", &stop).await;
+    assert_eq!(answer, json!([3, "3", {}]));
+
+    let view = daemon.view();
+    assert!(view.connected_since.is_some());
+    assert_eq!(view.state.vendor.as_deref(), Some("V"));
+    assert_eq!(view.state.open_transactions, []);
+
+    let mut started = start();
+    started["transactionId"] = transaction;
+    assert_eq!(
+        daemon.events(),
+        [
+            (EventType::BootNotification, boot),
+            (EventType::StartTransaction, started),
+            (EventType::StopTransaction, stop),
+        ]
+    );
+    drop(station);
+    daemon.stop().await;
+}
+
+#[tokio::test]
+async fn a_repeated_call_has_the_same_answer_and_one_event() {
+    let daemon = Daemon::fresh().await;
+    let mut station = daemon.connect().await;
+    let first = station.call("1", "StartTransaction", &start()).await;
+    assert_eq!(station.call("1", "StartTransaction", &start()).await, first);
+
+    // On a new connection, under the same id and under another one.
+    let mut station = daemon.connect().await;
+    assert_eq!(station.call("1", "StartTransaction", &start()).await, first);
+    let again = station.call("2", "StartTransaction", &start()).await;
+    assert_eq!(again[2], first[2]);
+    assert_eq!(daemon.events().len(), 1);
+
+    // By a daemon that has restarted since.
+    let daemon = Daemon::start(daemon.stop().await, false).await;
+    let mut station = daemon.connect().await;
+    assert_eq!(station.call("1", "StartTransaction", &start()).await, first);
+    assert_eq!(daemon.events().len(), 1);
+    assert_eq!(daemon.view().state.open_transactions.len(), 1);
+
+    let mut other = start();
+    other["meterStart"] = json!(1);
+    let other = station.call("4", "StartTransaction", &other).await;
+    assert_ne!(other[2]["transactionId"], first[2]["transactionId"]);
+    assert_eq!(daemon.events().len(), 2);
+    drop(station);
+    daemon.stop().await;
+}
+
+#[tokio::test]
+async fn the_newest_connection_wins() {
+    use EventType::{Heartbeat, StationConnected, StationDisconnected};
+
+    let daemon = Daemon::fresh().await;
+    let mut old = daemon.connect().await;
+    old.call("1", "Heartbeat", &json!({})).await;
+    let mut new = daemon.connect().await;
+    assert_eq!(old.close_code().await, CloseCode::Normal);
+    assert!(old.socket.next().await.is_none());
+    assert_eq!(new.call("2", "Heartbeat", &json!({})).await[0], 3);
+    assert_eq!(daemon.stations.counts().connected, 1);
+
+    new.socket.close(None).await.unwrap();
+    while new.socket.next().await.is_some() {}
+    assert_eq!(daemon.stations.counts().connected, 0);
+    assert_eq!(
+        daemon.kinds(),
+        [
+            StationConnected,
+            Heartbeat,
+            StationConnected,
+            Heartbeat,
+            StationDisconnected
+        ]
+    );
+    daemon.stop().await;
+}
+
+#[tokio::test]
+async fn a_bad_frame_gets_its_error_and_the_connection_lives() {
+    let daemon = Daemon::fresh().await;
+    let mut station = daemon.connect().await;
+    for (text, id, code) in [
+        ("[2,\"a\",\"Boot", json!("-1"), "FormationViolation"),
+        ("[2,7,\"Heartbeat\",[]]", json!(7), "FormationViolation"),
+        ("[2,\"a\",\"Bogus\",{}]", json!("a"), "NotImplemented"),
+        ("[2,\"a\",\"Reset\",{}]", json!("a"), "NotSupported"),
+    ] {
+        let answer = station.say(text).await;
+        assert_eq!(answer[0], 4, "{text}");
+        assert_eq!((&answer[1], &answer[2]), (&id, &json!(code)), "{text}");
+    }
+    let binary = |bytes: &'static [u8]| Message::binary(bytes);
+    station.socket.send(binary(b"\xff")).await.unwrap();
+    assert_eq!(station.receive().await[2], "FormationViolation");
+    station
+        .socket
+        .send(binary(b"[2,1,\"Heartbeat\"]"))
+        .await
+        .unwrap();
+    assert_eq!(station.receive().await[0], 3);
+
+    // What is ignored gets no answer: the next one belongs to the heartbeat.
+    station.send("[3,\"nobody asked\",{}]").await;
+    station.send("[1,\"a\"]").await;
+    assert_eq!(station.call("b", "Heartbeat", &json!({})).await[1], "b");
+    assert_eq!(daemon.events().len(), 2);
+    drop(station);
+    daemon.stop().await;
+}
+
+#[tokio::test]
+async fn odd_transactions_are_answered_all_the_same() {
+    let daemon = Daemon::fresh().await;
+    let mut station = daemon.connect().await;
+    let payloads = [
+        "{}",
+        "null",
+        r#"{"idTag":{}}"#,
+        r#"{"meterStart":"x","a":1,"a":2}"#,
+    ];
+    for (id, payload) in payloads.iter().enumerate() {
+        let text = format!("[2,{id},\"StartTransaction\",{payload}]");
+        let answer = station.say(text).await;
+        assert!(answer[2]["transactionId"].as_i64() > Some(0), "{answer}");
+    }
+    let stop = json!({"transactionId": -1});
+    assert_eq!(
+        station.call("s", "StopTransaction", &stop).await,
+        json!([3, "s", {}])
+    );
+    drop(station);
+    daemon.stop().await;
+}
+
+#[tokio::test]
+async fn what_is_too_large_or_no_text_ends_the_connection_with_its_code() {
+    let daemon = Daemon::fresh().await;
+    let mut station = daemon.connect().await;
+    let large = format!(
+        "[2,\"1\",\"DataTransfer\",{{\"data\":\"{}\"}}]",
+        "x".repeat(2 << 20)
+    );
+    station.send(large).await;
+    assert_eq!(station.close_code().await, CloseCode::Size);
+
+    let mut station = daemon.connect().await;
+    let stream = station.socket.get_mut();
+    // A masked text frame of one byte that is no UTF-8.
+    stream
+        .write_all(&[0x81, 0x81, 0, 0, 0, 0, 0xff])
+        .await
+        .unwrap();
+    assert_eq!(station.close_code().await, CloseCode::Invalid);
+    drop(station);
+    daemon.stop().await;
+}
+
+#[tokio::test]
+async fn subprotocols_are_handled_as_the_standard_says() {
+    let daemon = Daemon::fresh().await;
+    let mut silent = Station::connect(daemon.address, "CP2", None).await;
+    assert_eq!(silent.subprotocol, None);
+    assert_eq!(silent.call("1", "Heartbeat", &json!({})).await[0], 3);
+
+    // A library would refuse the answer, so this one speaks by hand.
+    let mut stream = TcpStream::connect(daemon.address).await.unwrap();
+    let request = "GET /ocpp/CP3 HTTP/1.1\r\nUpgrade: websocket\r\nSec-WebSocket-Key: a\r\n\
+                   Sec-WebSocket-Version: 13\r\nSec-WebSocket-Protocol: ocpp2.0.1\r\n\r\n";
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer).await.unwrap();
+    let head = String::from_utf8_lossy(&answer).to_lowercase();
+    assert!(head.starts_with("http/1.1 101 "), "{head}");
+    assert!(!head.contains("sec-websocket-protocol"), "{head}");
+    // The close frame's code, 1002.
+    assert!(answer.windows(2).any(|bytes| bytes == [0x03, 0xea]));
+    drop(silent);
+    daemon.stop().await;
+}
+
+#[tokio::test]
+async fn frames_that_come_with_the_handshake_are_read() {
+    let daemon = Daemon::fresh().await;
+    let mut stream = TcpStream::connect(daemon.address).await.unwrap();
+    let mut request = b"GET /ocpp/CP1 HTTP/1.1\r\nUpgrade: websocket\r\nSec-WebSocket-Key: a\r\n\
+                        Sec-WebSocket-Version: 13\r\n\r\n"
+        .to_vec();
+    let call = b"[2,1,\"Heartbeat\",{}]";
+    request.extend([0x81, 0x80 | u8::try_from(call.len()).unwrap(), 0, 0, 0, 0]);
+    request.extend(call);
+    stream.write_all(&request).await.unwrap();
+    let mut answer = Vec::new();
+    while !String::from_utf8_lossy(&answer).contains("currentTime") {
+        assert_ne!(stream.read_buf(&mut answer).await.unwrap(), 0);
+    }
+    daemon.stop().await;
+}
+
+#[tokio::test]
+async fn a_shutdown_closes_stations_and_saves_what_is_known() {
+    let daemon = Daemon::fresh().await;
+    let mut station = daemon.connect().await;
+    let boot = json!({"chargePointVendor": "V", "chargePointModel": "M"});
+    station.call("1", "BootNotification", &boot).await;
+    let going = tokio::spawn(daemon.stop());
+    assert_eq!(station.close_code().await, CloseCode::Away);
+    drop(station);
+    let store = going.await.unwrap();
+    let saved = store.load_stations().unwrap();
+    assert_eq!(saved.states.len(), 1);
+    // Connected, booted, disconnected.
+    assert_eq!(saved.projected_to, Seq(3));
+    assert_eq!(saved.states[0].applied_through, Some(Seq(2)));
+}
+
+#[tokio::test]
+async fn strictness_refuses_what_the_standard_forbids() {
+    let daemon = Daemon::start(Arc::default(), true).await;
+    let mut station = daemon.connect().await;
+    let early = station.call("1", "Heartbeat", &json!({})).await;
+    assert_eq!(early[2], "SecurityError");
+    let boot = json!({"chargePointVendor": "V", "chargePointModel": "M"});
+    assert_eq!(station.call("2", "BootNotification", &boot).await[0], 3);
+    let bad = station.call("3", "Authorize", &json!({"idTag": 5})).await;
+    assert_eq!(bad[2], "TypeConstraintViolation");
+    assert_eq!(station.call("4", "Heartbeat", &json!({})).await[0], 3);
+    assert_eq!(daemon.events().len(), 2);
+    drop(station);
+    daemon.stop().await;
+}

@@ -1,0 +1,185 @@
+use super::*;
+use crate::{
+    events::{EventId, Payload},
+    projection::Repeat,
+};
+
+fn time(text: &str) -> Timestamp {
+    text.parse().unwrap()
+}
+
+fn event_at(at: &str, kind: EventType, message_id: &str, payload: &str) -> Event {
+    Event::new(
+        EventId::new(time(at), [0; 10]),
+        kind,
+        StationId::new("CP1").unwrap(),
+        time(at),
+        Some(message_id.into()),
+        Payload::parse(payload.as_bytes()).unwrap(),
+    )
+}
+
+fn event(kind: EventType, message_id: &str, payload: &str) -> Event {
+    event_at("2026-04-14T12:00:00Z", kind, message_id, payload)
+}
+
+fn station(events: &[Event]) -> StationState {
+    let mut state = StationState::new(StationId::new("CP1").unwrap());
+    for (seq, event) in (0..).zip(events) {
+        state.apply(Seq(seq), event);
+    }
+    state
+}
+
+const START: &str =
+    r#"{"connectorId":1,"idTag":"A","meterStart":7,"timestamp":"2026-04-14T11:59:00+02:00"}"#;
+
+fn start_event(message_id: &str, transaction_id: i64) -> Event {
+    let mut event = event(EventType::StartTransaction, message_id, START);
+    event.payload = event.payload.with_number("transactionId", transaction_id);
+    event
+}
+
+#[test]
+fn a_charging_session_is_folded() {
+    let mut state = station(&[
+        event(
+            EventType::BootNotification,
+            "1",
+            r#"{"chargePointVendor":"V","chargePointModel":"M","chargeBoxSerialNumber":"S"}"#,
+        ),
+        event(
+            EventType::StatusNotification,
+            "2",
+            r#"{"connectorId":1,"status":"Charging","errorCode":"NoError"}"#,
+        ),
+        start_event("3", 42),
+    ]);
+    assert_eq!(state.vendor.as_deref(), Some("V"));
+    assert_eq!(state.serial_number.as_deref(), Some("S"));
+    assert_eq!(state.boot_status, Some(BootStatus::Accepted));
+    assert_eq!(state.connectors[&1].status, "Charging");
+    assert_eq!(
+        state.open_transactions,
+        [OpenTransaction {
+            transaction_id: 42,
+            connector_id: 1,
+            id_tag: "A".to_owned(),
+            meter_start: 7,
+            timestamp: "2026-04-14T11:59:00+02:00".to_owned(),
+            started_at: time("2026-04-14T09:59:00Z"),
+        }]
+    );
+
+    let stop = event(EventType::StopTransaction, "4", r#"{"transactionId":42}"#);
+    assert!(state.apply(Seq(3), &stop));
+    assert_eq!(state.open_transactions, []);
+}
+
+#[test]
+fn an_event_counts_once() {
+    let mut state = station(&[start_event("1", 42)]);
+    let before = state.clone();
+    assert!(!state.apply(Seq(0), &start_event("1", 43)));
+    assert_eq!(state, before);
+}
+
+#[test]
+fn heartbeats_are_worth_a_save_once_a_minute() {
+    let mut state = station(&[]);
+    let mut seq = Seq(0);
+    let mut check = |at: &str, worth| {
+        let heartbeat = event_at(at, EventType::Heartbeat, at, "{}");
+        assert_eq!(state.apply(seq, &heartbeat), worth, "{at}");
+        seq = seq.next();
+    };
+    check("2026-04-14T12:00:00Z", true);
+    check("2026-04-14T12:00:30Z", false);
+    check("2026-04-14T12:01:00Z", true);
+}
+
+#[test]
+fn odd_payloads_change_what_they_can() {
+    for kind in EventType::ALL {
+        for payload in [
+            "{}",
+            r#"{"connectorId":"x","transactionId":[],"idTag":{}}"#,
+            r#"{"connectorId":-1,"status":null,"timestamp":5}"#,
+        ] {
+            let state = station(&[event(*kind, "1", payload)]);
+            assert_eq!(state.applied_through, Some(Seq(0)));
+        }
+    }
+    let state = station(&[event(
+        EventType::StartTransaction,
+        "1",
+        r#"{"transactionId":5}"#,
+    )]);
+    assert_eq!(state.open_transactions[0].transaction_id, 5);
+    assert_eq!(
+        state.open_transactions[0].started_at,
+        time("2026-04-14T12:00:00Z")
+    );
+}
+
+#[test]
+fn lists_are_bounded() {
+    let starts: Vec<Event> = (0..200)
+        .map(|n| {
+            let payload = START.replace("\"meterStart\":7", &format!("\"meterStart\":{n}"));
+            let mut event = event(EventType::StartTransaction, "x", &payload);
+            event.payload = event.payload.with_number("transactionId", n);
+            event
+        })
+        .collect();
+    let state = station(&starts);
+    assert_eq!(state.open_transactions.len(), 64);
+    assert_eq!(state.open_transactions[63].transaction_id, 199);
+    assert_eq!(state.recent_starts.len(), 8);
+
+    let long = format!(r#"{{"chargePointVendor":"{}"}}"#, "ä".repeat(300));
+    let state = station(&[event(EventType::BootNotification, "1", &long)]);
+    assert_eq!(state.vendor.unwrap().len(), 254);
+}
+
+#[test]
+fn repeats_are_recognised() {
+    let check = |events: &[Event], id: &str, kind, payload: &str, expected| {
+        let payload = Payload::parse(payload.as_bytes()).unwrap();
+        let found = station(events).repeat_of(id, kind, &payload);
+        assert_eq!(found, expected, "{id} {kind}");
+    };
+    let repeat = |transaction_id| Some(Repeat { transaction_id });
+    let meter = EventType::MeterValues;
+    let start = EventType::StartTransaction;
+    let stop = || event(EventType::StopTransaction, "2", r#"{"transactionId":42}"#);
+
+    let last = [event(meter, "1", r#"{"a":1}"#)];
+    check(&last, "1", meter, r#"{"a":1}"#, repeat(None));
+    check(&last, "2", meter, r#"{"a":1}"#, None);
+    check(&last, "1", meter, r#"{"a":2}"#, None);
+    check(&last, "1", EventType::Authorize, r#"{"a":1}"#, None);
+
+    // Only the very last CALL counts ...
+    let two = [event(meter, "1", "{}"), event(meter, "2", "{}")];
+    check(&two, "1", meter, "{}", None);
+
+    // ... but a transaction stays known, under any message id and after its end.
+    let started = [start_event("1", 42)];
+    check(&started, "1", start, START, repeat(Some(42)));
+    check(&started, "9", start, START, repeat(Some(42)));
+    check(
+        &[start_event("1", 42), stop()],
+        "9",
+        start,
+        START,
+        repeat(Some(42)),
+    );
+    check(&started, "9", start, &START.replace("\"A\"", "\"B\""), None);
+    // Without a timestamp nothing says that it is the same one.
+    let undated = r#"{"connectorId":1,"idTag":"A","meterStart":7}"#;
+    let mut event = event(start, "1", undated);
+    event.payload = event.payload.with_number("transactionId", 5);
+    check(&[event.clone()], "2", start, undated, None);
+    check(&[event], "1", start, undated, repeat(Some(5)));
+}

@@ -1,0 +1,400 @@
+//! What every store must do, run against each of them.
+
+use std::{sync::Arc, time::Duration};
+
+use jiff::Timestamp;
+
+use super::{Change, NextIds, Progress, Store, memory::MemoryStore, sled::SledStore};
+use crate::{
+    delivery::record::{
+        Account, Attempt, Cursor, DeadReason, Epoch, FailedDelivery, FailedFilter, FailedId,
+        Received, Retry, RetryKey, Stage, StoredWebhook,
+    },
+    events::{Event, EventId, EventSelection, EventType, Payload, Seq, StationId},
+    webhooks::{Field, Secret, TargetPolicy, WebhookDraft, WebhookId},
+};
+
+/// Runs a check against a fresh store of each kind.
+fn check(run: impl Fn(&dyn Store)) {
+    run(&MemoryStore::default());
+    let directory = tempfile::tempdir().unwrap();
+    run(&SledStore::open(directory.path()).unwrap());
+}
+
+/// Writes, closes, opens again, reads: only what is on disk can do that.
+fn check_reopened(write: impl Fn(&dyn Store), read: impl Fn(&dyn Store)) {
+    let directory = tempfile::tempdir().unwrap();
+    write(&SledStore::open(directory.path()).unwrap());
+    read(&SledStore::open(directory.path()).unwrap());
+}
+
+fn at(millis: i64) -> Timestamp {
+    Timestamp::from_millisecond(1_776_000_000_000 + millis).unwrap()
+}
+
+fn event(number: u64, payload_len: usize) -> Arc<Event> {
+    let kind = if number.is_multiple_of(2) {
+        EventType::MeterValues
+    } else {
+        EventType::Heartbeat
+    };
+    let payload = format!(r#"{{"n":{number},"pad":"{}"}}"#, "x".repeat(payload_len));
+    Arc::new(Event::new(
+        EventId::new(at(0), [u8::try_from(number % 251).unwrap(); 10]),
+        kind,
+        StationId::new(&format!("S{}", number % 3)).unwrap(),
+        at(i64::try_from(number).unwrap()),
+        Some(format!("m{number}").into()),
+        Payload::parse(payload.as_bytes()).unwrap(),
+    ))
+}
+
+fn events(numbers: std::ops::Range<u64>) -> Vec<Arc<Event>> {
+    numbers.map(|number| event(number, 300)).collect()
+}
+
+fn attempts() -> Vec<Attempt> {
+    vec![
+        Attempt {
+            number: 1,
+            at: at(1),
+            status: Some(500),
+            error: None,
+            duration: Duration::from_millis(12),
+        },
+        Attempt {
+            number: 2,
+            at: at(2),
+            status: None,
+            error: Some("connection refused".to_owned()),
+            duration: Duration::ZERO,
+        },
+    ]
+}
+
+fn retry(webhook: u64, due_ms: i64, seq: u64) -> Retry {
+    Retry {
+        key: RetryKey {
+            webhook: WebhookId(webhook),
+            due_ms,
+            seq: Seq(seq),
+        },
+        event: event(seq, 300),
+        attempts: attempts(),
+        round: 2,
+        last_response: Some("no \u{1f50c}".to_owned()),
+    }
+}
+
+fn failed(id: u64, webhook: u64, seq: u64) -> FailedDelivery {
+    FailedDelivery {
+        id: FailedId(id),
+        webhook: WebhookId(webhook),
+        seq: Seq(seq),
+        event: event(seq, 300),
+        attempts: attempts(),
+        reason: DeadReason::AttemptsExhausted,
+        failed_at: at(99),
+        last_response: None,
+    }
+}
+
+fn webhook(id: u64) -> StoredWebhook {
+    let draft = WebhookDraft {
+        name: Field::Value("My Integration".to_owned()),
+        url: Field::Value("https://my-app.example.com/webhooks/ocpp".to_owned()),
+        events: Field::Value(vec!["MeterValues".to_owned()]),
+        secret_header: Field::Value("X-Webhook-Secret".to_owned()),
+        secret_value: Field::Value(Secret::new("my-secret-value-here")),
+        ..WebhookDraft::default()
+    };
+    let new = draft.create(TargetPolicy::default()).unwrap();
+    let events = EventSelection::parse(&["MeterValues"]).unwrap();
+    StoredWebhook {
+        webhook: new.into_webhook(WebhookId(id), at(5)),
+        epochs: vec![Epoch {
+            from: Seq(3),
+            enabled: true,
+            events,
+        }],
+        stage: Stage::Active,
+    }
+}
+
+#[test]
+fn the_journal_gives_back_what_was_appended() {
+    check(|store| {
+        assert_eq!(store.bounds().unwrap(), Seq(0)..Seq(0));
+        assert_eq!(store.read_from(Seq(0), 10).unwrap(), []);
+        store.append(Seq(0), &events(0..300), &[]).unwrap();
+        store.append(Seq(300), &events(300..700), &[]).unwrap();
+        assert_eq!(store.bounds().unwrap(), Seq(0)..Seq(700));
+
+        let read = store.read_from(Seq(295), 10).unwrap();
+        let expected: Vec<_> = (295..305).map(|n| (Seq(n), event(n, 300))).collect();
+        assert_eq!(read, expected);
+        assert_eq!(store.event(Seq(699)).unwrap(), Some(event(699, 300)));
+        assert_eq!(store.event(Seq(700)).unwrap(), None);
+    });
+}
+
+#[test]
+fn long_payloads_are_kept_whole() {
+    check(|store| {
+        let long = [
+            event(0, 3_900),
+            event(1, 4_000),
+            event(2, 30_000),
+            event(3, 1 << 20),
+        ];
+        store.append(Seq(0), &long, &[]).unwrap();
+        let read = store.read_from(Seq(0), 10).unwrap();
+        assert_eq!(
+            read.into_iter().map(|(_, event)| event).collect::<Vec<_>>(),
+            long
+        );
+        store.drop_below(Seq(3), 10).unwrap();
+        assert_eq!(store.event(Seq(2)).unwrap(), None);
+        assert_eq!(store.event(Seq(3)).unwrap(), Some(Arc::clone(&long[3])));
+    });
+}
+
+#[test]
+fn dropping_keeps_the_journals_end() {
+    check(|store| {
+        store.append(Seq(0), &events(0..10), &[]).unwrap();
+        assert!(store.drop_below(Seq(4), 3).unwrap() > 3 * 300);
+        assert_eq!(store.bounds().unwrap(), Seq(3)..Seq(10));
+        store.drop_below(Seq(4), 100).unwrap();
+        assert_eq!(store.bounds().unwrap(), Seq(4)..Seq(10));
+        store.drop_below(Seq(1_000), 100).unwrap();
+        assert_eq!(store.bounds().unwrap(), Seq(9)..Seq(10));
+        assert_eq!(store.drop_below(Seq(1_000), 100).unwrap(), 0);
+    });
+}
+
+#[test]
+fn progress_is_kept_with_the_events() {
+    check(|store| {
+        let cursor = Cursor {
+            read_to: Seq(9),
+            owed: vec![Seq(2), Seq(7)],
+            delivered: 6,
+        };
+        let received = Received {
+            count: 9,
+            counted_to: Seq(9),
+        };
+        let id = WebhookId(4);
+        let progress = [
+            Progress::Cursor(id, cursor.clone()),
+            Progress::Received(id, received),
+        ];
+        store.append(Seq(0), &[], &progress).unwrap();
+        assert_eq!(store.cursors().unwrap(), [(id, cursor)]);
+        assert_eq!(store.received().unwrap(), [(id, received)]);
+        store.append(Seq(0), &[], &[Progress::Gone(id)]).unwrap();
+        assert_eq!(store.cursors().unwrap(), []);
+        assert_eq!(store.received().unwrap(), []);
+    });
+}
+
+#[test]
+fn retries_come_by_due_time_and_webhook() {
+    check(|store| {
+        let due = [retry(1, 5_000, 1), retry(1, 6_000, 0), retry(1, 70_000, 2)];
+        let neighbour = retry(2, 1, 3);
+        let changes = due
+            .iter()
+            .chain([&neighbour])
+            .rev()
+            .cloned()
+            .map(Change::Retry);
+        store.commit(&changes.collect::<Vec<_>>()).unwrap();
+
+        assert_eq!(store.retries(WebhookId(1), None, 2).unwrap(), due[..2]);
+        assert_eq!(
+            store.retries(WebhookId(1), Some(due[0].key), 9).unwrap(),
+            due[1..]
+        );
+        assert_eq!(store.retries(WebhookId(3), None, 9).unwrap(), []);
+
+        store.commit(&[Change::RetryGone(due[0].key)]).unwrap();
+        assert_eq!(store.retries(WebhookId(1), None, 1).unwrap(), due[1..2]);
+    });
+}
+
+#[test]
+fn failed_deliveries_are_found_by_what_they_are() {
+    check(|store| {
+        let all = [
+            failed(1, 1, 0),
+            failed(2, 2, 1),
+            failed(3, 1, 2),
+            failed(4, 1, 3),
+        ];
+        store.commit(&all.clone().map(Change::Failed)).unwrap();
+        let ids = |filter: &FailedFilter, after: Option<u64>, limit| {
+            let found = store
+                .failed_deliveries(filter, after.map(FailedId), limit)
+                .unwrap();
+            found.iter().map(|failed| failed.id.0).collect::<Vec<_>>()
+        };
+        let any = FailedFilter::default();
+        assert_eq!(ids(&any, None, 9), [1, 2, 3, 4]);
+        assert_eq!(ids(&any, Some(1), 2), [2, 3]);
+        let of_webhook = FailedFilter {
+            webhook: Some(WebhookId(1)),
+            ..any.clone()
+        };
+        assert_eq!(ids(&of_webhook, None, 9), [1, 3, 4]);
+        assert_eq!(ids(&of_webhook, Some(3), 9), [4]);
+        assert_eq!(
+            ids(
+                &FailedFilter {
+                    kind: Some(EventType::Heartbeat),
+                    ..any.clone()
+                },
+                None,
+                9
+            ),
+            [2, 4]
+        );
+        assert_eq!(
+            ids(
+                &FailedFilter {
+                    station: Some("S2".into()),
+                    ..any.clone()
+                },
+                None,
+                9
+            ),
+            [3]
+        );
+        let window = FailedFilter {
+            since: Some(at(1)),
+            until: Some(at(3)),
+            ..any
+        };
+        assert_eq!(ids(&window, None, 9), [2, 3]);
+
+        assert_eq!(
+            store.failed_delivery(FailedId(3)).unwrap().as_ref(),
+            Some(&all[2])
+        );
+        store
+            .commit(&[Change::FailedGone(WebhookId(1), FailedId(3))])
+            .unwrap();
+        assert_eq!(store.failed_delivery(FailedId(3)).unwrap(), None);
+        assert_eq!(ids(&of_webhook, None, 9), [1, 4]);
+    });
+}
+
+#[test]
+fn webhooks_and_accounts_come_back() {
+    check(|store| {
+        let account = Account {
+            moved: 15,
+            retrying: 1,
+            delivered: 2,
+            dead: 3,
+            purged: 4,
+            cancelled: 5,
+        };
+        let changes = [
+            Change::Webhook(webhook(7)),
+            Change::Account(WebhookId(7), account),
+        ];
+        store.commit(&changes).unwrap();
+        assert_eq!(store.webhooks().unwrap(), [webhook(7)]);
+        assert_eq!(store.accounts().unwrap(), [(WebhookId(7), account)]);
+    });
+}
+
+#[test]
+fn what_was_moved_is_remembered_until_a_cursor_knows_it() {
+    check(|store| {
+        let moved = |seq| Change::Moved(WebhookId(1), Seq(seq));
+        store
+            .commit(&[moved(8), moved(3), Change::Moved(WebhookId(2), Seq(5))])
+            .unwrap();
+        assert_eq!(store.moved(WebhookId(1)).unwrap(), [Seq(3), Seq(8)]);
+        store
+            .commit(&[Change::MovedGone(WebhookId(1), Seq(3))])
+            .unwrap();
+        assert_eq!(store.moved(WebhookId(1)).unwrap(), [Seq(8)]);
+    });
+}
+
+#[test]
+fn ids_are_never_given_out_twice() {
+    check(|store| {
+        let first = NextIds {
+            webhook: WebhookId(1),
+            failed: FailedId(1),
+            api_key: 1,
+        };
+        assert_eq!(store.next_ids().unwrap(), first);
+        store
+            .commit(&[Change::Webhook(webhook(1)), Change::Failed(failed(1, 1, 0))])
+            .unwrap();
+        store
+            .commit(&[Change::FailedGone(WebhookId(1), FailedId(1))])
+            .unwrap();
+        let next = NextIds {
+            webhook: WebhookId(2),
+            failed: FailedId(2),
+            api_key: 1,
+        };
+        assert_eq!(store.next_ids().unwrap(), next);
+
+        let numbers = [(); 3].map(|()| store.reserve_transaction_numbers(100).unwrap());
+        assert_eq!(numbers, [1, 101, 201]);
+        assert_eq!(
+            store.transaction_key().unwrap(),
+            store.transaction_key().unwrap()
+        );
+    });
+}
+
+#[test]
+fn everything_survives_a_restart() {
+    check_reopened(
+        |store| {
+            let progress = Progress::Cursor(WebhookId(1), Cursor::at(Seq(2)));
+            store.append(Seq(0), &events(0..5), &[progress]).unwrap();
+            let changes = [
+                Change::Webhook(webhook(1)),
+                Change::Retry(retry(1, 5_000, 1)),
+                Change::Failed(failed(1, 1, 0)),
+            ];
+            store.commit(&changes).unwrap();
+            store.reserve_transaction_numbers(100).unwrap();
+        },
+        |store| {
+            assert_eq!(store.bounds().unwrap(), Seq(0)..Seq(5));
+            assert_eq!(
+                store.cursors().unwrap(),
+                [(WebhookId(1), Cursor::at(Seq(2)))]
+            );
+            assert_eq!(store.webhooks().unwrap(), [webhook(1)]);
+            assert_eq!(
+                store.retries(WebhookId(1), None, 9).unwrap(),
+                [retry(1, 5_000, 1)]
+            );
+            assert_eq!(
+                store.failed_delivery(FailedId(1)).unwrap(),
+                Some(failed(1, 1, 0))
+            );
+            assert_eq!(store.reserve_transaction_numbers(1).unwrap(), 101);
+        },
+    );
+}
+
+#[test]
+fn one_daemon_for_a_directory() {
+    let directory = tempfile::tempdir().unwrap();
+    let _first = SledStore::open(directory.path()).unwrap();
+    let second = SledStore::open(directory.path()).unwrap_err();
+    assert!(matches!(second, super::StoreError::Locked(_)), "{second}");
+}

@@ -1,0 +1,164 @@
+//! Key kinds and their bytes, which are fixed for ever; a retired kind stays reserved.
+//!
+//! Keys compare as bytes: the kind first, then numbers big-endian.
+
+use crate::{
+    delivery::record::{FailedId, RetryKey},
+    events::{Seq, StationId},
+    webhooks::WebhookId,
+};
+
+/// The first byte of every key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub(super) enum Kind {
+    /// A further chunk of a long value: this byte, the value's key, the chunk's number.
+    Chunk = b'+',
+    // hot
+    Cursor = b'c',
+    Event = b'e',
+    Received = b'n',
+    // cold
+    Account = b'a',
+    Failed = b'f',
+    /// An index: webhook, failed id.
+    FailedByWebhook = b'g',
+    ApiKey = b'k',
+    Meta = b'm',
+    Retry = b'r',
+    Station = b's',
+    /// Webhook, seq: this event's delivery was handed over to a retry or a dead letter.
+    Moved = b'v',
+    Webhook = b'w',
+}
+
+/// Single values of the cold database.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub(super) enum Meta {
+    FormatVersion = 1,
+    NextWebhook = 2,
+    NextFailed = 3,
+    NextApiKey = 4,
+    NextTransaction = 5,
+    TransactionKey = 6,
+    ProjectedTo = 7,
+}
+
+pub(super) fn prefix(kind: Kind) -> [u8; 1] {
+    [kind as u8]
+}
+
+fn numbered<const N: usize>(kind: Kind, numbers: [u64; N]) -> Vec<u8> {
+    let mut key = Vec::with_capacity(1 + 8 * N);
+    key.push(kind as u8);
+    for number in numbers {
+        key.extend_from_slice(&number.to_be_bytes());
+    }
+    key
+}
+
+pub(super) fn event(seq: Seq) -> Vec<u8> {
+    numbered(Kind::Event, [seq.0])
+}
+
+pub(super) fn cursor(webhook: WebhookId) -> Vec<u8> {
+    numbered(Kind::Cursor, [webhook.0])
+}
+
+pub(super) fn received(webhook: WebhookId) -> Vec<u8> {
+    numbered(Kind::Received, [webhook.0])
+}
+
+pub(super) fn account(webhook: WebhookId) -> Vec<u8> {
+    numbered(Kind::Account, [webhook.0])
+}
+
+pub(super) fn failed(id: FailedId) -> Vec<u8> {
+    numbered(Kind::Failed, [id.0])
+}
+
+pub(super) fn failed_by_webhook(webhook: WebhookId, id: FailedId) -> Vec<u8> {
+    numbered(Kind::FailedByWebhook, [webhook.0, id.0])
+}
+
+pub(super) fn api_key(id: u64) -> Vec<u8> {
+    numbered(Kind::ApiKey, [id])
+}
+
+pub(super) fn meta(meta: Meta) -> Vec<u8> {
+    vec![Kind::Meta as u8, meta as u8]
+}
+
+pub(super) fn retry(key: RetryKey) -> Vec<u8> {
+    // Times before 1970 don't occur; clamped, they would still sort first.
+    let due = u64::try_from(key.due_ms).unwrap_or(0);
+    numbered(Kind::Retry, [key.webhook.0, due, key.seq.0])
+}
+
+pub(super) fn station(id: &StationId) -> Vec<u8> {
+    let mut key = vec![Kind::Station as u8];
+    key.extend_from_slice(id.as_str().as_bytes());
+    key
+}
+
+pub(super) fn moved(webhook: WebhookId, seq: Seq) -> Vec<u8> {
+    numbered(Kind::Moved, [webhook.0, seq.0])
+}
+
+pub(super) fn webhook(id: WebhookId) -> Vec<u8> {
+    numbered(Kind::Webhook, [id.0])
+}
+
+/// The webhook's part of a kind that is keyed by webhook first.
+pub(super) fn of_webhook(kind: Kind, webhook: WebhookId) -> Vec<u8> {
+    numbered(kind, [webhook.0])
+}
+
+/// The number that a key ends with.
+pub(super) fn last_number(key: &[u8]) -> Option<u64> {
+    let bytes = key.last_chunk::<8>()?;
+    Some(u64::from_be_bytes(*bytes))
+}
+
+/// A retry's key, read back.
+pub(super) fn read_retry(key: &[u8]) -> Option<RetryKey> {
+    let numbers = key.get(1..)?;
+    let number = |index: usize| {
+        let bytes = numbers.get(index * 8..index * 8 + 8)?;
+        Some(u64::from_be_bytes(bytes.try_into().ok()?))
+    };
+    Some(RetryKey {
+        webhook: WebhookId(number(0)?),
+        due_ms: i64::try_from(number(1)?).ok()?,
+        seq: Seq(number(2)?),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn retries_sort_by_webhook_then_due_time(
+            a in (0..9_u64, 0..i64::MAX, any::<u64>()),
+            b in (0..9_u64, 0..i64::MAX, any::<u64>()),
+        ) {
+            let key = |(webhook, due_ms, seq)| {
+                RetryKey { webhook: WebhookId(webhook), due_ms, seq: Seq(seq) }
+            };
+            let (a, b) = (key(a), key(b));
+            prop_assert_eq!(retry(a).cmp(&retry(b)), a.cmp(&b));
+            prop_assert_eq!(read_retry(&retry(a)), Some(a));
+        }
+
+        #[test]
+        fn events_sort_by_position(a: u64, b: u64) {
+            prop_assert_eq!(event(Seq(a)).cmp(&event(Seq(b))), a.cmp(&b));
+            prop_assert_eq!(last_number(&event(Seq(a))), Some(a));
+        }
+    }
+}

@@ -1,0 +1,295 @@
+//! The store in memory: nothing survives, everything else is as on disk. For tests, and the
+//! reference that the conformance suite holds the engines to.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    ops::{Bound, Range},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use super::{Change, NextIds, Progress, SavedStations, Store, StoreError};
+use crate::{
+    auth::ApiKeyInfo,
+    delivery::record::{
+        Account, Cursor, FailedDelivery, FailedFilter, FailedId, Received, Retry, RetryKey,
+        StoredWebhook,
+    },
+    events::{Event, Seq, StationId},
+    projection::StationState,
+    webhooks::WebhookId,
+};
+
+#[derive(Debug, Default)]
+pub struct MemoryStore(Mutex<Contents>);
+
+#[derive(Debug)]
+struct Contents {
+    events: BTreeMap<Seq, Arc<Event>>,
+    cursors: BTreeMap<WebhookId, Cursor>,
+    received: BTreeMap<WebhookId, Received>,
+    next: NextIds,
+    webhooks: BTreeMap<WebhookId, StoredWebhook>,
+    accounts: BTreeMap<WebhookId, Account>,
+    retries: BTreeMap<RetryKey, Retry>,
+    failed: BTreeMap<FailedId, FailedDelivery>,
+    moved: BTreeSet<(WebhookId, Seq)>,
+    api_keys: BTreeMap<u64, ApiKeyInfo>,
+    stations: BTreeMap<StationId, StationState>,
+    projected_to: Seq,
+    next_transaction: u32,
+}
+
+impl Default for Contents {
+    fn default() -> Self {
+        Self {
+            events: BTreeMap::new(),
+            cursors: BTreeMap::new(),
+            received: BTreeMap::new(),
+            next: NextIds {
+                webhook: WebhookId(1),
+                failed: FailedId(1),
+                api_key: 1,
+            },
+            webhooks: BTreeMap::new(),
+            accounts: BTreeMap::new(),
+            retries: BTreeMap::new(),
+            failed: BTreeMap::new(),
+            moved: BTreeSet::new(),
+            api_keys: BTreeMap::new(),
+            stations: BTreeMap::new(),
+            projected_to: Seq(0),
+            next_transaction: 1,
+        }
+    }
+}
+
+impl MemoryStore {
+    fn contents(&self) -> MutexGuard<'_, Contents> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Contents {
+    fn bounds(&self) -> Range<Seq> {
+        match (self.events.first_key_value(), self.events.last_key_value()) {
+            (Some((first, _)), Some((last, _))) => *first..last.next(),
+            _ => Seq(0)..Seq(0),
+        }
+    }
+
+    fn change(&mut self, change: Change) {
+        match change {
+            Change::Webhook(stored) => {
+                let id = stored.webhook.id;
+                self.next.webhook = self.next.webhook.max(WebhookId(id.0 + 1));
+                self.webhooks.insert(id, stored);
+            }
+            Change::Account(webhook, account) => {
+                self.accounts.insert(webhook, account);
+            }
+            Change::Retry(retry) => {
+                self.retries.insert(retry.key, retry);
+            }
+            Change::RetryGone(key) => {
+                self.retries.remove(&key);
+            }
+            Change::Failed(failed) => {
+                self.next.failed = self.next.failed.max(FailedId(failed.id.0 + 1));
+                self.failed.insert(failed.id, failed);
+            }
+            Change::FailedGone(_, id) => {
+                self.failed.remove(&id);
+            }
+            Change::Moved(webhook, seq) => {
+                self.moved.insert((webhook, seq));
+            }
+            Change::MovedGone(webhook, seq) => {
+                self.moved.remove(&(webhook, seq));
+            }
+            Change::ApiKey(key) => {
+                self.next.api_key = self.next.api_key.max(key.id + 1);
+                self.api_keys.insert(key.id, key);
+            }
+            Change::ApiKeyGone(id) => {
+                self.api_keys.remove(&id);
+            }
+        }
+    }
+}
+
+fn copied<K: Copy, V: Clone>(map: &BTreeMap<K, V>) -> Vec<(K, V)> {
+    map.iter()
+        .map(|(key, value)| (*key, value.clone()))
+        .collect()
+}
+
+impl Store for MemoryStore {
+    fn bounds(&self) -> Result<Range<Seq>, StoreError> {
+        Ok(self.contents().bounds())
+    }
+
+    fn append(
+        &self,
+        first: Seq,
+        events: &[Arc<Event>],
+        progress: &[Progress],
+    ) -> Result<(), StoreError> {
+        let mut contents = self.contents();
+        contents
+            .events
+            .extend((first.0..).map(Seq).zip(events.iter().cloned()));
+        for progress in progress {
+            match progress {
+                Progress::Cursor(webhook, cursor) => {
+                    contents.cursors.insert(*webhook, cursor.clone());
+                }
+                Progress::Received(webhook, received) => {
+                    contents.received.insert(*webhook, *received);
+                }
+                Progress::Gone(webhook) => {
+                    contents.cursors.remove(webhook);
+                    contents.received.remove(webhook);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn read_from(&self, from: Seq, limit: usize) -> Result<Vec<(Seq, Arc<Event>)>, StoreError> {
+        let contents = self.contents();
+        let events = contents.events.range(from..).take(limit);
+        Ok(events
+            .map(|(seq, event)| (*seq, Arc::clone(event)))
+            .collect())
+    }
+
+    fn event(&self, seq: Seq) -> Result<Option<Arc<Event>>, StoreError> {
+        Ok(self.contents().events.get(&seq).cloned())
+    }
+
+    fn drop_below(&self, floor: Seq, limit: usize) -> Result<u64, StoreError> {
+        let mut contents = self.contents();
+        let bounds = contents.bounds();
+        let end = floor.0.min(bounds.end.0.saturating_sub(1));
+        let end = end.min(bounds.start.0.saturating_add(limit as u64));
+        let mut bytes = 0;
+        for seq in bounds.start.0..end {
+            bytes += contents
+                .events
+                .remove(&Seq(seq))
+                .map_or(0, |event| event.size() as u64);
+        }
+        Ok(bytes)
+    }
+
+    fn cursors(&self) -> Result<Vec<(WebhookId, Cursor)>, StoreError> {
+        Ok(copied(&self.contents().cursors))
+    }
+
+    fn received(&self) -> Result<Vec<(WebhookId, Received)>, StoreError> {
+        Ok(copied(&self.contents().received))
+    }
+
+    fn commit(&self, changes: &[Change]) -> Result<(), StoreError> {
+        let mut contents = self.contents();
+        changes
+            .iter()
+            .cloned()
+            .for_each(|change| contents.change(change));
+        Ok(())
+    }
+
+    fn next_ids(&self) -> Result<NextIds, StoreError> {
+        Ok(self.contents().next)
+    }
+
+    fn webhooks(&self) -> Result<Vec<StoredWebhook>, StoreError> {
+        Ok(self.contents().webhooks.values().cloned().collect())
+    }
+
+    fn accounts(&self) -> Result<Vec<(WebhookId, Account)>, StoreError> {
+        Ok(copied(&self.contents().accounts))
+    }
+
+    fn moved(&self, webhook: WebhookId) -> Result<Vec<Seq>, StoreError> {
+        let contents = self.contents();
+        let moved = contents
+            .moved
+            .range((webhook, Seq(0))..=(webhook, Seq(u64::MAX)));
+        Ok(moved.map(|(_, seq)| *seq).collect())
+    }
+
+    fn retries(
+        &self,
+        webhook: WebhookId,
+        after: Option<RetryKey>,
+        limit: usize,
+    ) -> Result<Vec<Retry>, StoreError> {
+        let first = RetryKey {
+            webhook,
+            due_ms: 0,
+            seq: Seq(0),
+        };
+        let from = after.map_or(Bound::Included(first), Bound::Excluded);
+        let contents = self.contents();
+        let retries = contents.retries.range((from, Bound::Unbounded));
+        let of_webhook = retries.take_while(|(key, _)| key.webhook == webhook);
+        Ok(of_webhook
+            .take(limit)
+            .map(|(_, retry)| retry.clone())
+            .collect())
+    }
+
+    fn failed_deliveries(
+        &self,
+        filter: &FailedFilter,
+        after: Option<FailedId>,
+        limit: usize,
+    ) -> Result<Vec<FailedDelivery>, StoreError> {
+        let from = FailedId(after.map_or(0, |id| id.0 + 1));
+        let contents = self.contents();
+        let failed = contents.failed.range(from..).map(|(_, failed)| failed);
+        Ok(failed
+            .filter(|failed| filter.matches(failed))
+            .take(limit)
+            .cloned()
+            .collect())
+    }
+
+    fn failed_delivery(&self, id: FailedId) -> Result<Option<FailedDelivery>, StoreError> {
+        Ok(self.contents().failed.get(&id).cloned())
+    }
+
+    fn api_keys(&self) -> Result<Vec<ApiKeyInfo>, StoreError> {
+        Ok(self.contents().api_keys.values().cloned().collect())
+    }
+
+    fn load_stations(&self) -> Result<SavedStations, StoreError> {
+        let contents = self.contents();
+        let states = contents.stations.values().cloned().collect();
+        Ok(SavedStations {
+            states,
+            projected_to: contents.projected_to,
+        })
+    }
+
+    fn save_stations(&self, states: &[StationState], projected_to: Seq) -> Result<(), StoreError> {
+        let mut contents = self.contents();
+        for state in states {
+            contents.stations.insert(state.id.clone(), state.clone());
+        }
+        contents.projected_to = projected_to;
+        Ok(())
+    }
+
+    fn reserve_transaction_numbers(&self, count: u32) -> Result<u32, StoreError> {
+        let mut contents = self.contents();
+        let first = contents.next_transaction;
+        contents.next_transaction += count;
+        Ok(first)
+    }
+
+    fn transaction_key(&self) -> Result<[u8; 16], StoreError> {
+        Ok([7; 16])
+    }
+}

@@ -1,0 +1,202 @@
+//! Where everything that must survive is kept.
+//!
+//! The trait speaks in meanings, never in bytes. Every call blocks, and a call that writes
+//! returns only once the change is durable, unless it says otherwise. Calls that write one
+//! database have one caller at a time: the journal's committer, the ledger, the projector.
+//!
+//! It knows no HTTP, no OCPP message and no configuration.
+
+mod codec;
+mod keys;
+pub mod memory;
+mod records;
+pub mod sled;
+pub mod station_record;
+
+#[cfg(test)]
+mod conformance;
+
+use std::{fmt, ops::Range, path::PathBuf, sync::Arc};
+
+use jiff::Timestamp;
+
+use crate::{
+    auth::ApiKeyInfo,
+    delivery::record::{
+        Account, Cursor, FailedDelivery, FailedFilter, FailedId, Received, Retry, RetryKey,
+        StoredWebhook,
+    },
+    events::{Event, Seq},
+    projection::StationState,
+    webhooks::WebhookId,
+};
+
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    #[error("another process uses the data directory {0}; stop it, or choose another --data-dir")]
+    Locked(PathBuf),
+    #[error(
+        "the data directory {path} was written by a newer version (format {found}, this one \
+         knows {known}); install that version again"
+    )]
+    Newer {
+        path: PathBuf,
+        found: u64,
+        known: u64,
+    },
+    #[error("the store in {path} is damaged: {detail}")]
+    Damaged { path: PathBuf, detail: String },
+    #[error("can't use {path}")]
+    Directory {
+        path: PathBuf,
+        #[source]
+        source: std::io::Error,
+    },
+    #[error("the store failed")]
+    Engine(#[source] ::sled::Error),
+    #[error("the store could not be synced to disk")]
+    Sync(#[source] std::io::Error),
+    #[error("a stored {what} can't be read: {detail}")]
+    Record { what: &'static str, detail: String },
+}
+
+/// One change of what is kept beside the journal.
+#[derive(Debug, Clone)]
+pub enum Change {
+    /// Creates or replaces; its id will not be given out again.
+    Webhook(StoredWebhook),
+    Account(WebhookId, Account),
+    Retry(Retry),
+    RetryGone(RetryKey),
+    /// Its id will not be given out again.
+    Failed(FailedDelivery),
+    FailedGone(WebhookId, FailedId),
+    /// This event's delivery left the happy path: a cursor that was written before doesn't know.
+    Moved(WebhookId, Seq),
+    /// A durable cursor knows it.
+    MovedGone(WebhookId, Seq),
+    /// Its id will not be given out again.
+    ApiKey(ApiKeyInfo),
+    ApiKeyGone(u64),
+}
+
+/// The next number for each kind of thing that is numbered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct NextIds {
+    pub webhook: WebhookId,
+    pub failed: FailedId,
+    pub api_key: u64,
+}
+
+/// What was known of the stations when it was last saved.
+#[derive(Debug, Clone, Default)]
+pub struct SavedStations {
+    pub states: Vec<StationState>,
+    /// Events below this are contained in the states.
+    pub projected_to: Seq,
+}
+
+/// A webhook's progress that goes to disk together with a batch of events.
+#[derive(Debug, Clone)]
+pub enum Progress {
+    Cursor(WebhookId, Cursor),
+    Received(WebhookId, Received),
+    /// The webhook is gone: nothing is kept of its progress.
+    Gone(WebhookId),
+}
+
+pub trait Store: Send + Sync + fmt::Debug + 'static {
+    // The journal and the cursors.
+
+    /// From the oldest event that is kept to the position of the next one.
+    fn bounds(&self) -> Result<Range<Seq>, StoreError>;
+
+    /// Appends events from `first` on, which must be the journal's end, with the progress that
+    /// webhooks made meanwhile: all or nothing.
+    fn append(
+        &self,
+        first: Seq,
+        events: &[Arc<Event>],
+        progress: &[Progress],
+    ) -> Result<(), StoreError>;
+
+    /// At most `limit` events from `from` on, in order.
+    fn read_from(&self, from: Seq, limit: usize) -> Result<Vec<(Seq, Arc<Event>)>, StoreError>;
+
+    fn event(&self, seq: Seq) -> Result<Option<Arc<Event>>, StoreError>;
+
+    /// Forgets at most `limit` of the events below `floor`, the oldest first, and returns how
+    /// many bytes they had, about. The journal's last event always stays. Need not be durable
+    /// on return.
+    fn drop_below(&self, floor: Seq, limit: usize) -> Result<u64, StoreError>;
+
+    fn cursors(&self) -> Result<Vec<(WebhookId, Cursor)>, StoreError>;
+
+    fn received(&self) -> Result<Vec<(WebhookId, Received)>, StoreError>;
+
+    // What stays beside the journal.
+
+    /// All or nothing, in the order given.
+    fn commit(&self, changes: &[Change]) -> Result<(), StoreError>;
+
+    fn next_ids(&self) -> Result<NextIds, StoreError>;
+
+    /// Deleted ones included, by ascending id.
+    fn webhooks(&self) -> Result<Vec<StoredWebhook>, StoreError>;
+
+    fn accounts(&self) -> Result<Vec<(WebhookId, Account)>, StoreError>;
+
+    fn moved(&self, webhook: WebhookId) -> Result<Vec<Seq>, StoreError>;
+
+    /// At most `limit` retries of a webhook after `after`, by ascending due time.
+    fn retries(
+        &self,
+        webhook: WebhookId,
+        after: Option<RetryKey>,
+        limit: usize,
+    ) -> Result<Vec<Retry>, StoreError>;
+
+    /// At most `limit` failed deliveries that match, with an id above `after`, ascending.
+    fn failed_deliveries(
+        &self,
+        filter: &FailedFilter,
+        after: Option<FailedId>,
+        limit: usize,
+    ) -> Result<Vec<FailedDelivery>, StoreError>;
+
+    fn failed_delivery(&self, id: FailedId) -> Result<Option<FailedDelivery>, StoreError>;
+
+    fn api_keys(&self) -> Result<Vec<ApiKeyInfo>, StoreError>;
+
+    // Stations and transactions.
+
+    fn load_stations(&self) -> Result<SavedStations, StoreError>;
+
+    fn save_stations(&self, states: &[StationState], projected_to: Seq) -> Result<(), StoreError>;
+
+    /// Reserves `count` numbers that were never given out before; returns the first.
+    fn reserve_transaction_numbers(&self, count: u32) -> Result<u32, StoreError>;
+
+    /// A random key, made once for each store.
+    fn transaction_key(&self) -> Result<[u8; 16], StoreError>;
+}
+
+/// The earliest time at which a retry of the webhook is due.
+pub fn next_due(store: &dyn Store, webhook: WebhookId) -> Result<Option<Timestamp>, StoreError> {
+    let first = store.retries(webhook, None, 1)?;
+    Ok(first
+        .first()
+        .and_then(|retry| Timestamp::from_millisecond(retry.key.due_ms).ok()))
+}
+
+/// Runs a call that blocks where blocking does no harm; a panic in it goes on here.
+pub async fn blocking<T: Send + 'static>(run: impl FnOnce() -> T + Send + 'static) -> T {
+    match tokio::task::spawn_blocking(run).await {
+        Ok(value) => value,
+        Err(error) => match error.try_into_panic() {
+            Ok(panic) => std::panic::resume_unwind(panic),
+            // Only a runtime that shuts down cancels blocking tasks; nobody polls this then.
+            Err(_) => std::future::pending().await,
+        },
+    }
+}

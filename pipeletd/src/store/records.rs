@@ -1,0 +1,399 @@
+//! The bytes of what is written seldom: webhooks, retries, failed deliveries, accounts, keys.
+//!
+//! A version byte, then JSON, so that a later version can add a field and still read the old.
+//! A record that holds an event has the event's own bytes in front. Record types are apart from
+//! the domain's: what is stored changes only on purpose.
+
+use std::{sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+
+use super::{
+    StoreError,
+    codec::{decode_event, encode_event, record_error},
+};
+use crate::{
+    auth::{ApiKeyInfo, KeyHash},
+    delivery::record::{
+        Account, Attempt, Books, DeadReason, Epoch, FailedDelivery, FailedId, Retry, RetryKey,
+        Stage, StoredWebhook,
+    },
+    events::{Event, EventSelection, Seq},
+    webhooks::{Secret, SecretHeader, Webhook, WebhookId, WebhookUrl},
+};
+
+const VERSION: u8 = 1;
+
+fn encode<T: Serialize>(record: &T) -> Vec<u8> {
+    let mut out = vec![VERSION];
+    serde_json::to_writer(&mut out, record).expect("records have string keys only");
+    out
+}
+
+fn decode<T: DeserializeOwned>(what: &'static str, bytes: &[u8]) -> Result<T, StoreError> {
+    match bytes.split_first() {
+        Some((&VERSION, json)) => {
+            serde_json::from_slice(json).map_err(|error| record_error(what, error))
+        }
+        Some((version, _)) => Err(record_error(
+            what,
+            format!("its version {version} is not known"),
+        )),
+        None => Err(record_error(what, "it is empty")),
+    }
+}
+
+/// An event's length and bytes, then the record.
+fn encode_with_event<T: Serialize>(event: &Event, record: &T) -> Vec<u8> {
+    let event = encode_event(event);
+    let mut out = u32::try_from(event.len())
+        .unwrap_or(u32::MAX)
+        .to_be_bytes()
+        .to_vec();
+    out.extend_from_slice(&event);
+    out.extend_from_slice(&encode(record));
+    out
+}
+
+fn decode_with_event<T: DeserializeOwned>(
+    what: &'static str,
+    bytes: &Bytes,
+) -> Result<(Arc<Event>, T), StoreError> {
+    let short = || record_error(what, "it is cut short");
+    let (len, rest) = bytes.split_first_chunk::<4>().ok_or_else(short)?;
+    let len = usize::try_from(u32::from_be_bytes(*len)).map_err(|_| short())?;
+    let (event, record) = rest.split_at_checked(len).ok_or_else(short)?;
+    Ok((
+        Arc::new(decode_event(&bytes.slice_ref(event))?),
+        decode(what, record)?,
+    ))
+}
+
+#[derive(Serialize, Deserialize)]
+struct WebhookRecord {
+    id: u64,
+    name: String,
+    url: String,
+    enabled: bool,
+    events: Vec<String>,
+    secret_header: Option<String>,
+    secret_value: Option<String>,
+    created_at: Timestamp,
+    updated_at: Timestamp,
+    epochs: Vec<EpochRecord>,
+    stage: StageRecord,
+}
+
+#[derive(Serialize, Deserialize)]
+struct EpochRecord {
+    from: u64,
+    enabled: bool,
+    events: Vec<String>,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum StageRecord {
+    Active,
+    Deleting,
+    Deleted(BooksRecord),
+}
+
+#[derive(Serialize, Deserialize)]
+struct BooksRecord {
+    received: u64,
+    delivered: u64,
+    dead: u64,
+    cancelled: u64,
+}
+
+pub(super) fn encode_webhook(stored: &StoredWebhook) -> Vec<u8> {
+    let StoredWebhook {
+        webhook,
+        epochs,
+        stage,
+    } = stored;
+    let secret = webhook.secret.as_ref();
+    let epochs = epochs.iter().map(|epoch| EpochRecord {
+        from: epoch.from.0,
+        enabled: epoch.enabled,
+        events: epoch.events.names().to_vec(),
+    });
+    encode(&WebhookRecord {
+        id: webhook.id.0,
+        name: webhook.name.clone(),
+        url: webhook.url.as_str().to_owned(),
+        enabled: webhook.enabled,
+        events: webhook.events.names().to_vec(),
+        secret_header: secret.map(|secret| secret.text().to_owned()),
+        secret_value: secret.map(|secret| secret.secret().expose().to_owned()),
+        created_at: webhook.created_at,
+        updated_at: webhook.updated_at,
+        epochs: epochs.collect(),
+        stage: match stage {
+            Stage::Active => StageRecord::Active,
+            Stage::Deleting => StageRecord::Deleting,
+            Stage::Deleted(Books {
+                received,
+                delivered,
+                dead,
+                cancelled,
+                ..
+            }) => StageRecord::Deleted(BooksRecord {
+                received: *received,
+                delivered: *delivered,
+                dead: *dead,
+                cancelled: *cancelled,
+            }),
+        },
+    })
+}
+
+pub(super) fn decode_webhook(bytes: &[u8]) -> Result<StoredWebhook, StoreError> {
+    let record: WebhookRecord = decode("webhook", bytes)?;
+    let events = |names: &[String]| {
+        EventSelection::parse(names)
+            .map_err(|_| record_error("webhook", format!("its events {names:?} are not known")))
+    };
+    let epochs = record.epochs.iter().map(|epoch| {
+        let events = events(&epoch.events)?;
+        Ok(Epoch {
+            from: Seq(epoch.from),
+            enabled: epoch.enabled,
+            events,
+        })
+    });
+    let epochs = epochs.collect::<Result<_, StoreError>>()?;
+    let secret = match (record.secret_header, record.secret_value) {
+        (Some(name), Some(value)) => {
+            let secret = SecretHeader::new(&name, Secret::new(value));
+            Some(secret.map_err(|error| record_error("webhook", error))?)
+        }
+        _ => None,
+    };
+    let webhook = Webhook {
+        id: WebhookId(record.id),
+        name: record.name,
+        url: WebhookUrl::parse(&record.url).map_err(|error| record_error("webhook", error))?,
+        enabled: record.enabled,
+        events: events(&record.events)?,
+        secret,
+        created_at: record.created_at,
+        updated_at: record.updated_at,
+    };
+    let stage = match record.stage {
+        StageRecord::Active => Stage::Active,
+        StageRecord::Deleting => Stage::Deleting,
+        StageRecord::Deleted(BooksRecord {
+            received,
+            delivered,
+            dead,
+            cancelled,
+        }) => Stage::Deleted(Books {
+            received,
+            delivered,
+            dead,
+            cancelled,
+            ..Books::default()
+        }),
+    };
+    Ok(StoredWebhook {
+        webhook,
+        epochs,
+        stage,
+    })
+}
+
+#[derive(Serialize, Deserialize)]
+struct AttemptRecord {
+    number: u32,
+    at: Timestamp,
+    status: Option<u16>,
+    error: Option<String>,
+    duration_us: u64,
+}
+
+impl AttemptRecord {
+    fn of(attempt: &Attempt) -> Self {
+        Self {
+            number: attempt.number,
+            at: attempt.at,
+            status: attempt.status,
+            error: attempt.error.clone(),
+            duration_us: u64::try_from(attempt.duration.as_micros()).unwrap_or(u64::MAX),
+        }
+    }
+
+    fn into_attempt(self) -> Attempt {
+        Attempt {
+            number: self.number,
+            at: self.at,
+            status: self.status,
+            error: self.error,
+            duration: Duration::from_micros(self.duration_us),
+        }
+    }
+}
+
+#[derive(Serialize, Deserialize)]
+struct RetryRecord {
+    attempts: Vec<AttemptRecord>,
+    round: u32,
+    last_response: Option<String>,
+}
+
+pub(super) fn encode_retry(retry: &Retry) -> Vec<u8> {
+    let record = RetryRecord {
+        attempts: retry.attempts.iter().map(AttemptRecord::of).collect(),
+        round: retry.round,
+        last_response: retry.last_response.clone(),
+    };
+    encode_with_event(&retry.event, &record)
+}
+
+pub(super) fn decode_retry(key: RetryKey, bytes: &Bytes) -> Result<Retry, StoreError> {
+    let (event, record): (_, RetryRecord) = decode_with_event("retry", bytes)?;
+    Ok(Retry {
+        key,
+        event,
+        attempts: record
+            .attempts
+            .into_iter()
+            .map(AttemptRecord::into_attempt)
+            .collect(),
+        round: record.round,
+        last_response: record.last_response,
+    })
+}
+
+#[derive(Serialize, Deserialize)]
+struct FailedRecord {
+    webhook: u64,
+    seq: u64,
+    attempts: Vec<AttemptRecord>,
+    reason: ReasonRecord,
+    failed_at: Timestamp,
+    last_response: Option<String>,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum ReasonRecord {
+    AttemptsExhausted,
+    TooOld,
+}
+
+pub(super) fn encode_failed(failed: &FailedDelivery) -> Vec<u8> {
+    let record = FailedRecord {
+        webhook: failed.webhook.0,
+        seq: failed.seq.0,
+        attempts: failed.attempts.iter().map(AttemptRecord::of).collect(),
+        reason: match failed.reason {
+            DeadReason::AttemptsExhausted => ReasonRecord::AttemptsExhausted,
+            DeadReason::TooOld => ReasonRecord::TooOld,
+        },
+        failed_at: failed.failed_at,
+        last_response: failed.last_response.clone(),
+    };
+    encode_with_event(&failed.event, &record)
+}
+
+pub(super) fn decode_failed(id: FailedId, bytes: &Bytes) -> Result<FailedDelivery, StoreError> {
+    let (event, record): (_, FailedRecord) = decode_with_event("failed delivery", bytes)?;
+    Ok(FailedDelivery {
+        id,
+        webhook: WebhookId(record.webhook),
+        seq: Seq(record.seq),
+        event,
+        attempts: record
+            .attempts
+            .into_iter()
+            .map(AttemptRecord::into_attempt)
+            .collect(),
+        reason: match record.reason {
+            ReasonRecord::AttemptsExhausted => DeadReason::AttemptsExhausted,
+            ReasonRecord::TooOld => DeadReason::TooOld,
+        },
+        failed_at: record.failed_at,
+        last_response: record.last_response,
+    })
+}
+
+#[derive(Serialize, Deserialize)]
+struct AccountRecord {
+    moved: u64,
+    retrying: u64,
+    delivered: u64,
+    dead: u64,
+    purged: u64,
+    cancelled: u64,
+}
+
+pub(super) fn encode_account(account: &Account) -> Vec<u8> {
+    let Account {
+        moved,
+        retrying,
+        delivered,
+        dead,
+        purged,
+        cancelled,
+    } = *account;
+    encode(&AccountRecord {
+        moved,
+        retrying,
+        delivered,
+        dead,
+        purged,
+        cancelled,
+    })
+}
+
+pub(super) fn decode_account(bytes: &[u8]) -> Result<Account, StoreError> {
+    let record = decode("account", bytes)?;
+    let AccountRecord {
+        moved,
+        retrying,
+        delivered,
+        dead,
+        purged,
+        cancelled,
+    } = record;
+    Ok(Account {
+        moved,
+        retrying,
+        delivered,
+        dead,
+        purged,
+        cancelled,
+    })
+}
+
+#[derive(Serialize, Deserialize)]
+struct ApiKeyRecord {
+    name: String,
+    created_at: Timestamp,
+    /// SHA-256 of the key.
+    hash: [u8; 32],
+}
+
+pub(super) fn encode_api_key(key: &ApiKeyInfo) -> Vec<u8> {
+    let hash = key.hash.to_bytes();
+    encode(&ApiKeyRecord {
+        name: key.name.clone(),
+        created_at: key.created_at,
+        hash,
+    })
+}
+
+pub(super) fn decode_api_key(id: u64, bytes: &[u8]) -> Result<ApiKeyInfo, StoreError> {
+    let record: ApiKeyRecord = decode("API key", bytes)?;
+    let hash = KeyHash::from_bytes(record.hash);
+    Ok(ApiKeyInfo {
+        id,
+        name: record.name,
+        created_at: record.created_at,
+        hash,
+    })
+}

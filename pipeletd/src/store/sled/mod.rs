@@ -1,0 +1,434 @@
+//! The store on sled: two databases in the data directory.
+//!
+//! `hot` holds the journal and the cursors, first in, first out; `cold` holds everything that
+//! stays. Long-lived records among short-lived ones would pin the space of both.
+
+mod database;
+
+use std::{
+    fs::{self, File, TryLockError},
+    ops::Range,
+    path::Path,
+    sync::Arc,
+};
+
+use self::database::{Batch, Database};
+use super::{
+    Change, NextIds, Progress, SavedStations, Store, StoreError, codec,
+    codec::record_error,
+    keys::{self, Kind, Meta},
+    records, station_record,
+};
+use crate::{
+    auth::ApiKeyInfo,
+    delivery::record::{
+        Account, Cursor, FailedDelivery, FailedFilter, FailedId, Received, Retry, RetryKey,
+        StoredWebhook,
+    },
+    events::{Event, Seq},
+    projection::StationState,
+    webhooks::WebhookId,
+};
+
+/// The version of keys and records together. A daemon that finds a newer one stops.
+const FORMAT_VERSION: u64 = 1;
+const HOT_CACHE_BYTES: u64 = 64 << 20;
+const COLD_CACHE_BYTES: u64 = 32 << 20;
+
+#[derive(Debug)]
+pub struct SledStore {
+    hot: Database,
+    cold: Database,
+    /// Held as long as the store is open: one daemon for a data directory.
+    _lock: File,
+}
+
+impl SledStore {
+    /// Opens the store in a directory, which is made where it isn't there.
+    pub fn open(directory: &Path) -> Result<Self, StoreError> {
+        let at = |source| StoreError::Directory {
+            path: directory.to_owned(),
+            source,
+        };
+        fs::create_dir_all(directory).map_err(at)?;
+        let lock = File::create(directory.join("lock")).map_err(at)?;
+        match lock.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => return Err(StoreError::Locked(directory.to_owned())),
+            Err(TryLockError::Error(error)) => return Err(at(error)),
+        }
+        let cold = Database::open(&directory.join("cold"), COLD_CACHE_BYTES)?;
+        let hot = Database::open(&directory.join("hot"), HOT_CACHE_BYTES)?;
+        let store = Self {
+            hot,
+            cold,
+            _lock: lock,
+        };
+        store.check_format(directory)?;
+        Ok(store)
+    }
+
+    fn check_format(&self, directory: &Path) -> Result<(), StoreError> {
+        match self.meta_number(Meta::FormatVersion)? {
+            Some(FORMAT_VERSION) => Ok(()),
+            Some(found) => Err(StoreError::Newer {
+                path: directory.to_owned(),
+                found,
+                known: FORMAT_VERSION,
+            }),
+            None => self.put_meta(Meta::FormatVersion, &FORMAT_VERSION.to_be_bytes()),
+        }
+    }
+
+    fn meta_number(&self, meta: Meta) -> Result<Option<u64>, StoreError> {
+        let value = self.cold.get(&keys::meta(meta))?;
+        let number = value.map(|value| match value.as_ref().try_into() {
+            Ok(bytes) => Ok(u64::from_be_bytes(bytes)),
+            Err(_) => Err(record_error("number", "it has not 8 bytes")),
+        });
+        number.transpose()
+    }
+
+    fn put_meta(&self, meta: Meta, value: &[u8]) -> Result<(), StoreError> {
+        let mut batch = Batch::default();
+        self.cold.put(&mut batch, &keys::meta(meta), value)?;
+        self.cold.commit(batch)
+    }
+
+    /// A number that was given out is never given out again, whatever becomes of its bearer.
+    fn raise(&self, batch: &mut Batch, meta: Meta, used: u64) -> Result<(), StoreError> {
+        if self.meta_number(meta)?.is_none_or(|next| next <= used) {
+            Database::put_new(batch, &keys::meta(meta), &(used + 1).to_be_bytes());
+        }
+        Ok(())
+    }
+
+    fn add(&self, batch: &mut Batch, change: &Change) -> Result<(), StoreError> {
+        let cold = &self.cold;
+        match change {
+            Change::Webhook(stored) => {
+                let id = stored.webhook.id;
+                self.raise(batch, Meta::NextWebhook, id.0)?;
+                cold.put(batch, &keys::webhook(id), &records::encode_webhook(stored))?;
+            }
+            Change::Account(webhook, account) => {
+                cold.put(
+                    batch,
+                    &keys::account(*webhook),
+                    &records::encode_account(account),
+                )?;
+            }
+            Change::Retry(retry) => {
+                cold.put(
+                    batch,
+                    &keys::retry(retry.key),
+                    &records::encode_retry(retry),
+                )?;
+            }
+            Change::RetryGone(key) => {
+                cold.remove(batch, &keys::retry(*key))?;
+            }
+            Change::Failed(failed) => {
+                self.raise(batch, Meta::NextFailed, failed.id.0)?;
+                cold.put(
+                    batch,
+                    &keys::failed(failed.id),
+                    &records::encode_failed(failed),
+                )?;
+                let index = keys::failed_by_webhook(failed.webhook, failed.id);
+                Database::put_new(batch, &index, &[]);
+            }
+            Change::FailedGone(webhook, id) => {
+                cold.remove(batch, &keys::failed(*id))?;
+                cold.remove(batch, &keys::failed_by_webhook(*webhook, *id))?;
+            }
+            Change::Moved(webhook, seq) => {
+                Database::put_new(batch, &keys::moved(*webhook, *seq), &[]);
+            }
+            Change::MovedGone(webhook, seq) => {
+                cold.remove(batch, &keys::moved(*webhook, *seq))?;
+            }
+            Change::ApiKey(key) => {
+                self.raise(batch, Meta::NextApiKey, key.id)?;
+                cold.put(batch, &keys::api_key(key.id), &records::encode_api_key(key))?;
+            }
+            Change::ApiKeyGone(id) => {
+                cold.remove(batch, &keys::api_key(*id))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads every record of a numbered kind.
+    fn numbered<T>(
+        database: &Database,
+        kind: Kind,
+        decode: impl Fn(&bytes::Bytes) -> Result<T, StoreError>,
+    ) -> Result<Vec<(u64, T)>, StoreError> {
+        let entries = database.kind(kind).map(|entry| {
+            let (key, value) = entry?;
+            Ok((number_of(&key)?, decode(&value)?))
+        });
+        entries.collect()
+    }
+}
+
+fn number_of(key: &[u8]) -> Result<u64, StoreError> {
+    keys::last_number(key).ok_or_else(|| record_error("key", "it is cut short"))
+}
+
+impl Store for SledStore {
+    fn bounds(&self) -> Result<Range<Seq>, StoreError> {
+        let first = self.hot.first_key(Kind::Event)?;
+        let last = self.hot.last_key(Kind::Event)?;
+        match (first, last) {
+            (Some(first), Some(last)) => Ok(Seq(number_of(&first)?)..Seq(number_of(&last)?).next()),
+            _ => Ok(Seq(0)..Seq(0)),
+        }
+    }
+
+    fn append(
+        &self,
+        first: Seq,
+        events: &[Arc<Event>],
+        progress: &[Progress],
+    ) -> Result<(), StoreError> {
+        let mut batch = Batch::default();
+        for (seq, event) in (first.0..).zip(events) {
+            Database::put_new(
+                &mut batch,
+                &keys::event(Seq(seq)),
+                &codec::encode_event(event),
+            );
+        }
+        for progress in progress {
+            match progress {
+                Progress::Cursor(webhook, cursor) => {
+                    let value = codec::encode_cursor(cursor);
+                    self.hot.put(&mut batch, &keys::cursor(*webhook), &value)?;
+                }
+                Progress::Received(webhook, received) => {
+                    let value = codec::encode_received(*received);
+                    Database::put_new(&mut batch, &keys::received(*webhook), &value);
+                }
+                Progress::Gone(webhook) => {
+                    self.hot.remove(&mut batch, &keys::cursor(*webhook))?;
+                    self.hot.remove(&mut batch, &keys::received(*webhook))?;
+                }
+            }
+        }
+        self.hot.commit(batch)
+    }
+
+    fn read_from(&self, from: Seq, limit: usize) -> Result<Vec<(Seq, Arc<Event>)>, StoreError> {
+        let entries = self
+            .hot
+            .range(&keys::event(from), &keys::prefix(Kind::Event))
+            .take(limit);
+        let events = entries.map(|entry| {
+            let (key, value) = entry?;
+            Ok((
+                Seq(number_of(&key)?),
+                Arc::new(codec::decode_event(&value)?),
+            ))
+        });
+        events.collect()
+    }
+
+    fn event(&self, seq: Seq) -> Result<Option<Arc<Event>>, StoreError> {
+        let value = self.hot.get(&keys::event(seq))?;
+        value
+            .map(|value| codec::decode_event(&value).map(Arc::new))
+            .transpose()
+    }
+
+    fn drop_below(&self, floor: Seq, limit: usize) -> Result<u64, StoreError> {
+        let bounds = self.bounds()?;
+        let last = Seq(bounds.end.0.saturating_sub(1));
+        let end = floor
+            .min(last)
+            .0
+            .min(bounds.start.0.saturating_add(limit as u64));
+        let mut batch = Batch::default();
+        let mut bytes = 0;
+        for seq in bounds.start.0..end {
+            bytes += self.hot.remove(&mut batch, &keys::event(Seq(seq)))? as u64;
+        }
+        self.hot.apply(batch)?;
+        Ok(bytes)
+    }
+
+    fn cursors(&self) -> Result<Vec<(WebhookId, Cursor)>, StoreError> {
+        let all = Self::numbered(&self.hot, Kind::Cursor, |value| codec::decode_cursor(value))?;
+        Ok(all
+            .into_iter()
+            .map(|(id, cursor)| (WebhookId(id), cursor))
+            .collect())
+    }
+
+    fn received(&self) -> Result<Vec<(WebhookId, Received)>, StoreError> {
+        let all = Self::numbered(&self.hot, Kind::Received, |value| {
+            codec::decode_received(value)
+        })?;
+        Ok(all
+            .into_iter()
+            .map(|(id, received)| (WebhookId(id), received))
+            .collect())
+    }
+
+    fn commit(&self, changes: &[Change]) -> Result<(), StoreError> {
+        let mut batch = Batch::default();
+        for change in changes {
+            self.add(&mut batch, change)?;
+        }
+        self.cold.commit(batch)
+    }
+
+    fn next_ids(&self) -> Result<NextIds, StoreError> {
+        let next = |meta| Ok::<_, StoreError>(self.meta_number(meta)?.unwrap_or(1));
+        Ok(NextIds {
+            webhook: WebhookId(next(Meta::NextWebhook)?),
+            failed: FailedId(next(Meta::NextFailed)?),
+            api_key: next(Meta::NextApiKey)?,
+        })
+    }
+
+    fn webhooks(&self) -> Result<Vec<StoredWebhook>, StoreError> {
+        let all = self.cold.kind(Kind::Webhook);
+        all.map(|entry| records::decode_webhook(&entry?.1))
+            .collect()
+    }
+
+    fn accounts(&self) -> Result<Vec<(WebhookId, Account)>, StoreError> {
+        let all = Self::numbered(&self.cold, Kind::Account, |value| {
+            records::decode_account(value)
+        })?;
+        Ok(all
+            .into_iter()
+            .map(|(id, account)| (WebhookId(id), account))
+            .collect())
+    }
+
+    fn moved(&self, webhook: WebhookId) -> Result<Vec<Seq>, StoreError> {
+        let prefix = keys::of_webhook(Kind::Moved, webhook);
+        self.cold
+            .range(&prefix, &prefix)
+            .map(|entry| Ok(Seq(number_of(&entry?.0)?)))
+            .collect()
+    }
+
+    fn retries(
+        &self,
+        webhook: WebhookId,
+        after: Option<RetryKey>,
+        limit: usize,
+    ) -> Result<Vec<Retry>, StoreError> {
+        let prefix = keys::of_webhook(Kind::Retry, webhook);
+        let from = after.map_or_else(|| prefix.clone(), |key| successor(keys::retry(key)));
+        let retries = self.cold.range(&from, &prefix).take(limit).map(|entry| {
+            let (key, value) = entry?;
+            let key = keys::read_retry(&key)
+                .ok_or_else(|| record_error("retry", "its key is cut short"))?;
+            records::decode_retry(key, &value)
+        });
+        retries.collect()
+    }
+
+    fn failed_deliveries(
+        &self,
+        filter: &FailedFilter,
+        after: Option<FailedId>,
+        limit: usize,
+    ) -> Result<Vec<FailedDelivery>, StoreError> {
+        let from = FailedId(after.map_or(0, |id| id.0 + 1));
+        let matching = |failed: &Result<FailedDelivery, StoreError>| {
+            failed
+                .as_ref()
+                .map_or(true, |failed| filter.matches(failed))
+        };
+        if let Some(webhook) = filter.webhook {
+            let index = keys::of_webhook(Kind::FailedByWebhook, webhook);
+            let ids = self
+                .cold
+                .range(&keys::failed_by_webhook(webhook, from), &index);
+            let failed = ids.filter_map(|entry| {
+                let id = entry.and_then(|(key, _)| number_of(&key)).map(FailedId);
+                id.and_then(|id| self.failed_delivery(id)).transpose()
+            });
+            return failed.filter(matching).take(limit).collect();
+        }
+        let all = self
+            .cold
+            .range(&keys::failed(from), &keys::prefix(Kind::Failed));
+        let failed = all.map(|entry| {
+            let (key, value) = entry?;
+            records::decode_failed(FailedId(number_of(&key)?), &value)
+        });
+        failed.filter(matching).take(limit).collect()
+    }
+
+    fn failed_delivery(&self, id: FailedId) -> Result<Option<FailedDelivery>, StoreError> {
+        let value = self.cold.get(&keys::failed(id))?;
+        value
+            .map(|value| records::decode_failed(id, &value))
+            .transpose()
+    }
+
+    fn api_keys(&self) -> Result<Vec<ApiKeyInfo>, StoreError> {
+        let all = Self::numbered(&self.cold, Kind::ApiKey, |value| Ok(value.clone()))?;
+        all.into_iter()
+            .map(|(id, value)| records::decode_api_key(id, &value))
+            .collect()
+    }
+
+    fn load_stations(&self) -> Result<SavedStations, StoreError> {
+        let states = self.cold.kind(Kind::Station).map(|entry| {
+            let (_, value) = entry?;
+            station_record::decode(&value).map_err(|error| record_error("station", error))
+        });
+        let projected_to = self.meta_number(Meta::ProjectedTo)?.unwrap_or(0);
+        Ok(SavedStations {
+            states: states.collect::<Result<_, _>>()?,
+            projected_to: Seq(projected_to),
+        })
+    }
+
+    fn save_stations(&self, states: &[StationState], projected_to: Seq) -> Result<(), StoreError> {
+        let mut batch = Batch::default();
+        for state in states {
+            let value = station_record::encode(state);
+            self.cold
+                .put(&mut batch, &keys::station(&state.id), &value)?;
+        }
+        let key = keys::meta(Meta::ProjectedTo);
+        self.cold
+            .put(&mut batch, &key, &projected_to.0.to_be_bytes())?;
+        self.cold.commit(batch)
+    }
+
+    fn reserve_transaction_numbers(&self, count: u32) -> Result<u32, StoreError> {
+        let first = self.meta_number(Meta::NextTransaction)?.unwrap_or(1);
+        self.put_meta(
+            Meta::NextTransaction,
+            &(first + u64::from(count)).to_be_bytes(),
+        )?;
+        u32::try_from(first).map_err(|_| record_error("transaction number", "all are used up"))
+    }
+
+    fn transaction_key(&self) -> Result<[u8; 16], StoreError> {
+        if let Some(key) = self.cold.get(&keys::meta(Meta::TransactionKey))? {
+            let key = key.as_ref().try_into();
+            return key.map_err(|_| record_error("transaction key", "it has not 16 bytes"));
+        }
+        let mut key = [0; 16];
+        getrandom::fill(&mut key).map_err(|error| record_error("transaction key", error))?;
+        self.put_meta(Meta::TransactionKey, &key)?;
+        Ok(key)
+    }
+}
+
+/// The smallest key after this one.
+fn successor(mut key: Vec<u8>) -> Vec<u8> {
+    key.push(0);
+    key
+}
