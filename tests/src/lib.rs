@@ -1,1 +1,25 @@
-//! The harness.
+//! The harness of the end-to-end suites: real binaries, real sockets, nothing of ours faked.
+//!
+//! - [`Daemon`]: a `pipeletd` with a data directory of its own, which can be killed and
+//!   started again.
+//! - [`Receiver`]: an HTTP server as an integrator would run it, with scripted answers.
+//! - [`Station`]: a bare OCPP-J client that can also say what no library would.
+//! - [`Api`] and [`Ctl`]: the two ways in, REST and `pipeletctl`.
+//! - [`deadline`]: how a test waits. Nothing here sleeps for a time that was guessed.
+//!
+//! The harness panics where it can't go on: a test has no better use for an error. It knows
+//! the outside of Pipelet only (flags, HTTP, WebSocket frames), never its modules.
+
+mod api;
+mod ctl;
+mod daemon;
+pub mod deadline;
+mod receiver;
+mod station;
+mod tls;
+
+pub use api::{Api, Reply};
+pub use ctl::{Ctl, Output};
+pub use daemon::{Builder, Daemon, Ended};
+pub use receiver::{Answer, Receiver, Request};
+pub use station::{Called, Frame, Handshake, Station};

@@ -1,0 +1,304 @@
+//! A real `pipeletd` process with a home of its own.
+//!
+//! Invariant: the process never outlives its [`Daemon`]; the home outlives every process, so
+//! that a start after a kill finds what the kill left.
+
+use std::{
+    fs::{self, File, OpenOptions},
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    process::{ExitStatus, Stdio},
+    thread,
+};
+
+use tempfile::TempDir;
+use tokio::{
+    io::{AsyncBufReadExt, AsyncReadExt, BufReader, Lines},
+    process::{Child, ChildStdout, Command},
+};
+
+use crate::{Api, Ctl, deadline::within};
+
+/// What a daemon is started with. Ports are free ones and private targets are allowed,
+/// because every receiver of a test is on the loopback interface.
+#[derive(Debug)]
+pub struct Builder {
+    binary: PathBuf,
+    args: Vec<String>,
+    variables: Vec<(String, String)>,
+    home: TempDir,
+}
+
+impl Builder {
+    pub fn new(binary: impl Into<PathBuf>) -> Self {
+        let args = [
+            "--http-listen=127.0.0.1:0",
+            "--grpc-listen=127.0.0.1:0",
+            "--ocpp-listen=127.0.0.1:0",
+            "--allow-private-targets",
+        ];
+        Self {
+            binary: binary.into(),
+            args: args.map(str::to_owned).to_vec(),
+            variables: Vec::new(),
+            home: tempfile::tempdir().expect("a temporary directory"),
+        }
+    }
+
+    /// Sets `--flag value`, instead of what it was before.
+    #[must_use]
+    pub fn flag(mut self, flag: &str, value: &str) -> Self {
+        let prefix = format!("{flag}=");
+        self.args.retain(|arg| !arg.starts_with(&prefix));
+        self.args.push(format!("{prefix}{value}"));
+        self
+    }
+
+    #[must_use]
+    pub fn switch(mut self, flag: &str) -> Self {
+        self.args.push(flag.to_owned());
+        self
+    }
+
+    #[must_use]
+    pub fn without(mut self, flag: &str) -> Self {
+        self.args.retain(|arg| arg != flag);
+        self
+    }
+
+    #[must_use]
+    pub fn variable(mut self, name: &str, value: &str) -> Self {
+        self.variables.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
+    /// Where the store lies.
+    pub fn data_dir(&self) -> PathBuf {
+        self.home.path().join("data")
+    }
+
+    /// Starts the daemon and waits until it listens.
+    pub async fn start(self) -> Daemon {
+        let running = Running::spawn(&self).await;
+        Daemon {
+            builder: self,
+            running: Some(running),
+        }
+    }
+
+    /// Runs a daemon that is expected to give up by itself, and returns how it ended.
+    pub async fn run_to_end(self) -> Ended {
+        let mut child = self
+            .command()
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("pipeletd");
+        let mut stdout = child.stdout.take().expect("stdout is piped");
+        let mut stderr = child.stderr.take().expect("stderr is piped");
+        let (mut out, mut err) = (String::new(), String::new());
+        let status = within("pipeletd to give up", async {
+            let (_, _, status) = tokio::join!(
+                stdout.read_to_string(&mut out),
+                stderr.read_to_string(&mut err),
+                child.wait()
+            );
+            status.expect("an exit status")
+        })
+        .await;
+        Ended {
+            code: status.code(),
+            stdout: out,
+            stderr: err,
+        }
+    }
+
+    fn command(&self) -> Command {
+        let mut command = Command::new(&self.binary);
+        command
+            .arg("--data-dir")
+            .arg(self.data_dir())
+            .args(&self.args)
+            .env_clear()
+            .env("HOME", self.home.path())
+            .envs(self.variables.iter().map(|(name, value)| (name, value)))
+            .stdin(Stdio::null())
+            .kill_on_drop(true);
+        command
+    }
+
+    fn log_file(&self) -> PathBuf {
+        self.home.path().join("stderr.log")
+    }
+}
+
+/// How a daemon ended that gave up by itself.
+#[derive(Debug)]
+pub struct Ended {
+    /// None where a signal ended it.
+    pub code: Option<i32>,
+    pub stdout: String,
+    pub stderr: String,
+}
+
+/// A daemon. Dropping it kills the process and, in a test that fails, shows its log.
+#[derive(Debug)]
+pub struct Daemon {
+    builder: Builder,
+    /// None between an end and the next start.
+    running: Option<Running>,
+}
+
+#[derive(Debug)]
+struct Running {
+    child: Child,
+    /// Kept open: a daemon that prints must not meet a closed pipe.
+    _stdout: Lines<BufReader<ChildStdout>>,
+    http: SocketAddr,
+    grpc: SocketAddr,
+    ocpp: SocketAddr,
+}
+
+impl Daemon {
+    pub fn builder(binary: impl Into<PathBuf>) -> Builder {
+        Builder::new(binary)
+    }
+
+    pub fn http(&self) -> SocketAddr {
+        self.running().http
+    }
+
+    pub fn grpc(&self) -> SocketAddr {
+        self.running().grpc
+    }
+
+    pub fn ocpp(&self) -> SocketAddr {
+        self.running().ocpp
+    }
+
+    pub fn data_dir(&self) -> PathBuf {
+        self.builder.data_dir()
+    }
+
+    pub fn home(&self) -> &Path {
+        self.builder.home.path()
+    }
+
+    /// The key that the daemon wrote at its first start.
+    pub fn key(&self) -> String {
+        let key = fs::read_to_string(self.data_dir().join("admin.key")).expect("admin.key");
+        key.trim_end().to_owned()
+    }
+
+    /// The REST API, with the daemon's own key.
+    pub fn api(&self) -> Api {
+        Api::new(self.http(), Some(self.key()))
+    }
+
+    pub fn ctl(&self, binary: impl Into<PathBuf>) -> Ctl {
+        Ctl::new(
+            binary,
+            self.home(),
+            &format!("http://{}", self.grpc()),
+            &self.key(),
+        )
+    }
+
+    /// What the daemon wrote to stderr, over all of its starts.
+    pub fn log(&self) -> String {
+        fs::read_to_string(self.builder.log_file()).unwrap_or_default()
+    }
+
+    /// SIGKILL: nothing of the process runs after this.
+    pub async fn kill9(&mut self) {
+        let mut running = self.running.take().expect("a running daemon");
+        running.child.kill().await.expect("SIGKILL");
+    }
+
+    /// SIGTERM, and the exit status that it led to.
+    pub async fn terminate(&mut self) -> ExitStatus {
+        self.signal("TERM").await;
+        self.ended().await
+    }
+
+    /// Sends a signal by its name, as in `TERM`.
+    pub async fn signal(&self, name: &str) {
+        let pid = self.running().child.id().expect("a running daemon");
+        let status = Command::new("sh")
+            .args(["-c", &format!("kill -{name} {pid}")])
+            .status()
+            .await;
+        assert!(status.expect("sh").success(), "kill -{name} {pid}");
+    }
+
+    /// Waits for the process to end.
+    pub async fn ended(&mut self) -> ExitStatus {
+        let mut running = self.running.take().expect("a running daemon");
+        within("pipeletd to end", running.child.wait())
+            .await
+            .expect("an exit status")
+    }
+
+    /// Starts the daemon again on the same data, after an end of whatever kind. Its ports are
+    /// other ones.
+    pub async fn start_again(&mut self) {
+        assert!(self.running.is_none(), "the daemon still runs");
+        self.running = Some(Running::spawn(&self.builder).await);
+    }
+
+    fn running(&self) -> &Running {
+        self.running.as_ref().expect("a running daemon")
+    }
+}
+
+impl Drop for Daemon {
+    #[expect(
+        clippy::print_stderr,
+        reason = "the one place that shows why a test failed"
+    )]
+    fn drop(&mut self) {
+        if thread::panicking() {
+            eprintln!("--- stderr of pipeletd ---\n{}--- end ---", self.log());
+        }
+    }
+}
+
+impl Running {
+    async fn spawn(builder: &Builder) -> Self {
+        let mut child = builder
+            .command()
+            .stdout(Stdio::piped())
+            .stderr(append_to(&builder.log_file()))
+            .spawn()
+            .expect("pipeletd");
+        let mut lines = BufReader::new(child.stdout.take().expect("stdout is piped")).lines();
+        let line = within("pipeletd to listen", lines.next_line())
+            .await
+            .expect("stdout is UTF-8");
+        let Some(line) = line else {
+            let log = fs::read_to_string(builder.log_file()).unwrap_or_default();
+            panic!("pipeletd ended instead of listening:\n{log}");
+        };
+        let address = |name: &str| -> SocketAddr {
+            line.strip_prefix("listening ")
+                .and_then(|rest| rest.split(' ').find_map(|part| part.strip_prefix(name)))
+                .and_then(|address| address.parse().ok())
+                .unwrap_or_else(|| panic!("no address for {name} in {line:?}"))
+        };
+        Self {
+            http: address("http="),
+            grpc: address("grpc="),
+            ocpp: address("ocpp="),
+            child,
+            _stdout: lines,
+        }
+    }
+}
+
+fn append_to(path: &Path) -> File {
+    OpenOptions::new()
+        .create(true)
+        .append(true)
+        .open(path)
+        .expect("the log file")
+}

@@ -1,0 +1,259 @@
+//! What a `kill -9` can't undo: whatever was acknowledged, to a station or to a caller.
+
+use std::collections::BTreeSet;
+
+use futures_util::future::join_all;
+use pipelet_tests::{Answer, Station};
+use serde_json::json;
+
+use crate::scene::{Scene, daemon};
+
+const EVENTS: &[&str] = &["StartTransaction"];
+
+#[tokio::test]
+async fn an_answered_event_arrives_although_the_daemon_dies_before_the_post() {
+    let builder = daemon()
+        .flag("--retry-schedule", "50ms")
+        .flag("--max-attempts", "1000");
+    let mut scene = Scene::with(builder, EVENTS).await;
+    scene.receiver.stop();
+    let ocpp = scene.daemon.ocpp();
+    let stations = (0..4).map(|number| async move {
+        let mut station = Station::connect(ocpp, &format!("S{number}")).await;
+        let mut ids = Vec::new();
+        for meter in 0..50 {
+            ids.push(station.start_transaction(meter).await);
+        }
+        ids
+    });
+    let answered: BTreeSet<_> = join_all(stations).await.into_iter().flatten().collect();
+    assert_eq!(answered.len(), 200, "an id is never given twice");
+    scene.daemon.kill9().await;
+
+    scene.receiver.start_again().await;
+    scene.start_again().await;
+    scene
+        .api
+        .await_stats(scene.webhook, json!({"received": 200, "delivered": 200}))
+        .await;
+    let arrived: BTreeSet<_> = scene
+        .receiver
+        .requests()
+        .iter()
+        .map(|request| {
+            request.json()["payload"]["transactionId"]
+                .as_i64()
+                .expect("an id")
+        })
+        .collect();
+    assert_eq!(arrived, answered);
+}
+
+#[tokio::test]
+async fn an_event_that_was_posted_but_not_checkpointed_arrives_again() {
+    let mut scene = Scene::new(EVENTS).await;
+    scene.receiver.answer(Answer::Held);
+    scene.station("S1").await.start_transaction(7).await;
+    scene.receiver.await_requests(1).await;
+    scene.daemon.kill9().await;
+
+    scene.receiver.release();
+    scene.start_again().await;
+    let requests = scene.receiver.await_requests(2).await;
+    assert_eq!(requests[1].id(), requests[0].id());
+    assert_eq!(requests[1].body, requests[0].body);
+    scene
+        .api
+        .await_stats(scene.webhook, json!({"received": 1, "delivered": 1}))
+        .await;
+}
+
+#[tokio::test]
+async fn after_a_clean_end_nothing_is_sent_again() {
+    let mut scene = Scene::new(EVENTS).await;
+    let mut station = scene.station("S1").await;
+    for meter in 0..20 {
+        station.start_transaction(meter).await;
+    }
+    scene.receiver.await_requests(20).await;
+    assert!(scene.daemon.terminate().await.success());
+
+    scene.start_again().await;
+    scene.station("S1").await.start_transaction(20).await;
+    scene
+        .api
+        .await_stats(scene.webhook, json!({"received": 21, "delivered": 21}))
+        .await;
+    assert_eq!(scene.receiver.count(), 21);
+}
+
+#[tokio::test]
+async fn a_clean_end_lets_an_attempt_in_flight_finish() {
+    let mut scene = Scene::new(EVENTS).await;
+    scene.receiver.answer(Answer::Held);
+    let mut station = scene.station("S1").await;
+    station.start_transaction(0).await;
+    scene.receiver.await_requests(1).await;
+    scene.daemon.signal("TERM").await;
+    // The socket's end shows that the shutdown has begun.
+    assert_eq!(station.closed().await, Some(1001));
+    scene.receiver.release();
+    assert!(scene.daemon.ended().await.success());
+
+    scene.start_again().await;
+    scene
+        .api
+        .await_stats(scene.webhook, json!({"received": 1, "delivered": 1}))
+        .await;
+    assert_eq!(scene.receiver.count(), 1);
+}
+
+#[tokio::test]
+async fn a_retry_goes_on_where_it_was() {
+    let mut scene = Scene::with(daemon().flag("--retry-schedule", "200ms"), EVENTS).await;
+    scene.receiver.answer_next([Answer::Status(500)]);
+    scene.station("S1").await.start_transaction(0).await;
+    scene
+        .api
+        .await_stats(scene.webhook, json!({"retrying": 1}))
+        .await;
+    scene.crash().await;
+
+    let requests = scene.receiver.await_requests(2).await;
+    assert_eq!(requests[1].attempt(), "2");
+    assert_eq!(requests[1].id(), requests[0].id());
+    scene
+        .api
+        .await_stats(scene.webhook, json!({"received": 1, "delivered": 1}))
+        .await;
+}
+
+#[tokio::test]
+async fn a_failed_delivery_outlives_a_kill() {
+    let builder = daemon()
+        .flag("--retry-schedule", "1ms")
+        .flag("--max-attempts", "2");
+    let mut scene = Scene::with(builder, EVENTS).await;
+    scene.receiver.answer(Answer::Status(500));
+    scene.station("S1").await.start_transaction(0).await;
+    let before = scene.api.await_failed("", 1).await;
+    scene.crash().await;
+
+    assert_eq!(scene.api.await_failed("", 1).await, before);
+    scene
+        .api
+        .await_stats(scene.webhook, json!({"received": 1, "dead": 1}))
+        .await;
+}
+
+#[tokio::test]
+async fn a_webhook_that_was_created_is_there_with_its_secret() {
+    let mut scene = Scene::new(EVENTS).await;
+    let secret = json!({"secret_header": "X-Webhook-Secret", "secret_value": "kept"});
+    let path = format!("/webhooks/{}", scene.webhook);
+    let before = scene.api.put(&path, &secret).await.expect(200);
+    let key = scene.daemon.key();
+    scene.crash().await;
+
+    assert_eq!(scene.daemon.key(), key);
+    assert_eq!(scene.api.get(&path).await.expect(200), before);
+    scene
+        .api
+        .post_empty(&format!("{path}/test"))
+        .await
+        .expect(200);
+    let request = scene.receiver.await_requests(1).await.remove(0);
+    assert_eq!(request.header("x-webhook-secret"), Some("kept"));
+}
+
+#[tokio::test]
+async fn a_deleted_webhook_stays_deleted_and_its_id_is_not_used_again() {
+    let mut scene = Scene::new(EVENTS).await;
+    scene
+        .api
+        .delete(&format!("/webhooks/{}", scene.webhook))
+        .await
+        .expect(204);
+    scene.crash().await;
+
+    scene
+        .api
+        .get(&format!("/webhooks/{}", scene.webhook))
+        .await
+        .expect(404);
+    let next = scene.api.subscribe(&scene.receiver.url(), EVENTS).await;
+    assert_ne!(next, scene.webhook);
+}
+
+#[tokio::test]
+async fn transaction_ids_are_never_used_again() {
+    let mut scene = Scene::new(EVENTS).await;
+    let mut ids = Vec::new();
+    for round in 0..3 {
+        let mut station = scene.station("S1").await;
+        for meter in 0..10 {
+            ids.push(station.start_transaction(round * 10 + meter).await);
+        }
+        scene.crash().await;
+    }
+    let unique: BTreeSet<_> = ids.iter().collect();
+    assert_eq!(unique.len(), ids.len(), "{ids:?}");
+    assert!(
+        ids.iter().all(|id| (1..=i64::from(i32::MAX)).contains(id)),
+        "{ids:?}"
+    );
+    let guessed = ids
+        .windows(2)
+        .filter(|pair| pair[0].abs_diff(pair[1]) == 1)
+        .count();
+    assert!(guessed < ids.len() / 2, "guessable from the last: {ids:?}");
+}
+
+#[tokio::test]
+async fn what_is_known_of_a_station_outlives_a_kill() {
+    let mut scene = Scene::new(EVENTS).await;
+    let mut station = scene.station("S1").await;
+    station.boot().await;
+    let status = json!({"connectorId": 1, "errorCode": "NoError", "status": "Charging"});
+    station.ok("StatusNotification", &status).await;
+    let transaction = station.start_transaction(12).await;
+    scene.crash().await;
+
+    let known = scene.api.get("/stations/S1").await.expect(200);
+    assert_eq!(known["connected"], false);
+    assert_eq!(known["vendor"], "Acme");
+    assert_eq!(known["boot_status"], "Accepted");
+    assert_eq!(known["connectors"][0]["status"], "Charging");
+    assert_eq!(known["open_transactions"][0]["transaction_id"], transaction);
+    assert_eq!(known["open_transactions"][0]["meter_start"], 12);
+}
+
+#[tokio::test]
+async fn a_call_resent_after_a_kill_is_answered_the_same_and_told_once() {
+    let mut scene = Scene::new(EVENTS).await;
+    let start = json!({
+        "connectorId": 1, "idTag": "T", "meterStart": 5, "timestamp": "2026-04-14T12:34:56Z",
+    });
+    let answer = scene
+        .station("S1")
+        .await
+        .call_as("same", "StartTransaction", &start)
+        .await;
+    scene.crash().await;
+
+    let mut station = scene.station("S1").await;
+    assert_eq!(
+        station.call_as("same", "StartTransaction", &start).await,
+        answer,
+        "resent"
+    );
+    assert_eq!(
+        station.call_as("other", "StartTransaction", &start).await,
+        answer,
+        "retried"
+    );
+    scene
+        .api
+        .await_stats(scene.webhook, json!({"received": 1, "delivered": 1}))
+        .await;
+}

@@ -1,0 +1,18 @@
+//! The end-to-end suites: the contract, held from outside on the real binaries.
+//!
+//! One binary with a module for each theme, because linking is what such suites wait for.
+//! Each test has its own daemon, data directory and receivers, so all of them run at once.
+
+mod bad_input;
+mod cli;
+mod crash;
+mod events;
+mod https;
+mod lifecycle;
+mod ocpp;
+mod payload;
+mod python_station;
+
+mod retries;
+mod scene;
+mod stations;

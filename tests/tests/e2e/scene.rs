@@ -1,0 +1,58 @@
+//! What most tests begin with.
+
+use pipelet_tests::{Api, Builder, Ctl, Daemon, Receiver, Station};
+
+/// A daemon of this package's own build of the real thing.
+pub(crate) fn daemon() -> Builder {
+    Daemon::builder(env!("CARGO_BIN_EXE_e2e-pipeletd"))
+}
+
+pub(crate) fn ctl(daemon: &Daemon) -> Ctl {
+    daemon.ctl(env!("CARGO_BIN_EXE_e2e-pipeletctl"))
+}
+
+/// A daemon with one webhook, and the receiver behind it.
+pub(crate) struct Scene {
+    pub(crate) daemon: Daemon,
+    pub(crate) api: Api,
+    pub(crate) receiver: Receiver,
+    pub(crate) webhook: u64,
+}
+
+impl Scene {
+    pub(crate) async fn new(events: &[&str]) -> Self {
+        Self::with(daemon(), events).await
+    }
+
+    pub(crate) async fn with(builder: Builder, events: &[&str]) -> Self {
+        let receiver = Receiver::start().await;
+        let daemon = builder.start().await;
+        let api = daemon.api();
+        let webhook = api.subscribe(&receiver.url(), events).await;
+        Self {
+            daemon,
+            api,
+            receiver,
+            webhook,
+        }
+    }
+
+    pub(crate) async fn station(&self, id: &str) -> Station {
+        Station::connect(self.daemon.ocpp(), id).await
+    }
+
+    pub(crate) fn ctl(&self) -> Ctl {
+        ctl(&self.daemon)
+    }
+
+    /// Kills the daemon and starts it again on the same data.
+    pub(crate) async fn crash(&mut self) {
+        self.daemon.kill9().await;
+        self.start_again().await;
+    }
+
+    pub(crate) async fn start_again(&mut self) {
+        self.daemon.start_again().await;
+        self.api = self.daemon.api();
+    }
+}

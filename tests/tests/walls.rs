@@ -1,0 +1,303 @@
+//! The walls between the modules, held by reading the sources.
+//!
+//! Each rule names a text and the only files where code may use it. Comments don't count, and
+//! neither do the tests inside of a module.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
+/// What is used, and the only places that may: paths from the root without their `.rs`, where
+/// a directory stands for all in it.
+const THIRD_PARTY: &[(&str, &[&str])] = &[
+    ("sled::", &["pipeletd/src/store/sled"]),
+    ("reqwest::", &["pipeletd/src/delivery/http"]),
+    (
+        "tokio_tungstenite::",
+        &[
+            "pipeletd/src/ocpp/gateway",
+            "pipeletd/src/ocpp/session",
+            "pipeletd/src/ocpp/handshake",
+        ],
+    ),
+    (
+        "pipelet_proto::",
+        &[
+            "pipeletd/src/api/grpc",
+            "pipeletd/src/app",
+            "pipeletctl/src",
+        ],
+    ),
+    ("pipeletd::", &["pipeletd/src/main"]),
+];
+
+/// A module of the daemon, and the other ones that it must not know.
+const MUST_NOT_KNOW: &[(&str, &[&str])] = &[
+    (
+        "events",
+        &[
+            "webhooks",
+            "delivery",
+            "store",
+            "journal",
+            "ocpp",
+            "projection",
+            "api",
+            "auth",
+            "config",
+            "clock",
+            "telemetry",
+            "shutdown",
+            "app",
+        ],
+    ),
+    (
+        "webhooks",
+        &[
+            "delivery",
+            "store",
+            "journal",
+            "ocpp",
+            "projection",
+            "api",
+            "auth",
+            "config",
+            "clock",
+            "telemetry",
+            "shutdown",
+            "app",
+        ],
+    ),
+    (
+        "delivery/policy",
+        &[
+            "store",
+            "journal",
+            "ocpp",
+            "projection",
+            "api",
+            "auth",
+            "config",
+            "clock",
+            "telemetry",
+            "app",
+        ],
+    ),
+    (
+        "store",
+        &["ocpp", "api", "config", "telemetry", "shutdown", "app"],
+    ),
+    ("journal", &["ocpp", "api", "config", "telemetry", "app"]),
+    (
+        "projection",
+        &["delivery", "ocpp", "api", "config", "telemetry", "app"],
+    ),
+    ("delivery", &["ocpp", "projection", "api", "app"]),
+    ("ocpp", &["delivery", "webhooks", "api", "app"]),
+    ("api", &["app"]),
+];
+
+/// What a pure module must not use: no I/O, no tasks, no clock.
+const PURE: &[(&str, &[&str])] = &[
+    ("events", &["tokio::", "axum::", "std::fs", "std::net::Tcp"]),
+    (
+        "webhooks",
+        &["tokio::", "axum::", "std::fs", "std::net::Tcp"],
+    ),
+    ("delivery/policy", &["tokio::", "std::fs", "std::net::Tcp"]),
+    (
+        "projection",
+        &["tokio::", "axum::", "std::fs", "std::net::Tcp"],
+    ),
+    ("api", &["sled", "reqwest", "tokio_tungstenite"]),
+];
+
+struct Source {
+    /// From the root, without `.rs`.
+    path: String,
+    code: String,
+}
+
+#[test]
+fn third_party_crates_stay_behind_their_walls() {
+    let sources = sources();
+    assert!(sources.len() > 20, "the sources were not found");
+    for (used, allowed) in THIRD_PARTY {
+        for source in &sources {
+            let at_home = allowed.iter().any(|place| within(&source.path, place));
+            assert!(
+                at_home || !uses(&source.code, used),
+                "{}.rs uses {used}, which only {allowed:?} may",
+                source.path
+            );
+        }
+    }
+}
+
+#[test]
+fn a_module_knows_only_what_it_may() {
+    for source in sources() {
+        for (module, others) in MUST_NOT_KNOW {
+            if !within(&source.path, &format!("pipeletd/src/{module}")) {
+                continue;
+            }
+            for other in *others {
+                let known = knows(&source.code, other);
+                assert!(
+                    !known,
+                    "{}.rs knows {other}, which {module} must not",
+                    source.path
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn pure_modules_do_no_io() {
+    for source in sources() {
+        for (module, refused) in PURE {
+            if !within(&source.path, &format!("pipeletd/src/{module}")) {
+                continue;
+            }
+            for used in *refused {
+                let found = uses(&source.code, used);
+                assert!(
+                    !found,
+                    "{}.rs uses {used}, but {module} must not",
+                    source.path
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn every_module_says_what_it_is_for() {
+    for path in files() {
+        let text = fs::read_to_string(&path).expect("a source file");
+        assert!(
+            text.starts_with("//!"),
+            "{} opens without //!",
+            path.display()
+        );
+    }
+}
+
+#[test]
+fn no_module_has_a_name_that_says_nothing() {
+    for path in files() {
+        let name = stem(&path);
+        let refused = [
+            "utils", "util", "common", "helpers", "helper", "types", "misc",
+        ];
+        assert!(!refused.contains(&name), "{}", path.display());
+    }
+}
+
+/// Whether a path is this place, something that begins with its name, or inside of it.
+fn within(path: &str, place: &str) -> bool {
+    path.strip_prefix(place)
+        .is_some_and(|rest| rest.is_empty() || rest.starts_with(['/', '_']))
+}
+
+/// Whether the code uses a crate or path by this name, and not one that ends with it.
+fn uses(code: &str, name: &str) -> bool {
+    code.match_indices(name).any(|(at, _)| {
+        let before = code[..at].chars().next_back();
+        let after = code[at + name.len()..].chars().next();
+        let part_of_a_word = |c: char| c.is_alphanumeric() || c == '_';
+        // `use super::sled::…` is a module of ours.
+        !before.is_some_and(|c| part_of_a_word(c) || c == ':')
+            && (name.ends_with(':') || !after.is_some_and(part_of_a_word))
+    })
+}
+
+/// Whether the code imports `crate::other`, alone or in a group.
+fn knows(code: &str, other: &str) -> bool {
+    if uses(code, &format!("crate::{other}")) {
+        return true;
+    }
+    code.split("use crate::{").skip(1).any(|group| {
+        let group = group.split_once(';').map_or(group, |(group, _)| group);
+        let mut depth = 0;
+        let top: String = group
+            .chars()
+            .filter(|c| {
+                match c {
+                    '{' => depth += 1,
+                    '}' => depth -= 1,
+                    _ => {}
+                }
+                depth == 0
+            })
+            .collect();
+        top.split(',')
+            .any(|item| item.trim().split("::").next() == Some(other))
+    })
+}
+
+fn sources() -> Vec<Source> {
+    let root = root();
+    files()
+        .into_iter()
+        .filter(|path| !stem(path).ends_with("tests"))
+        .map(|path| {
+            let text = fs::read_to_string(&path).expect("a source file");
+            let path = path
+                .strip_prefix(&root)
+                .expect("under the root")
+                .with_extension("");
+            let path = path
+                .to_str()
+                .expect("UTF-8")
+                .trim_end_matches("/mod")
+                .to_owned();
+            Source {
+                path,
+                code: code_of(&text),
+            }
+        })
+        .collect()
+}
+
+/// The text without comments, and without the module's tests, which come last.
+fn code_of(text: &str) -> String {
+    let text = text.split("#[cfg(test)]\nmod ").next().unwrap_or(text);
+    let lines = text
+        .lines()
+        .map(|line| line.split("//").next().unwrap_or(line));
+    lines.collect::<Vec<_>>().join("\n")
+}
+
+fn files() -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for package in ["pipeletd/src", "pipeletctl/src", "proto/src"] {
+        collect(&root().join(package), &mut found);
+    }
+    found.sort();
+    found
+}
+
+fn stem(path: &Path) -> &str {
+    path.file_stem()
+        .and_then(|name| name.to_str())
+        .expect("a UTF-8 name")
+}
+
+fn collect(directory: &Path, found: &mut Vec<PathBuf>) {
+    for entry in fs::read_dir(directory).expect("a source directory") {
+        let path = entry.expect("an entry").path();
+        if path.is_dir() {
+            collect(&path, found);
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            found.push(path);
+        }
+    }
+}
+
+fn root() -> PathBuf {
+    let tests = Path::new(env!("CARGO_MANIFEST_DIR"));
+    tests.parent().expect("the workspace").to_owned()
+}
