@@ -16,7 +16,7 @@ use crate::{
         http::{HttpOptions, Sender, SenderError},
         ledger::{Ledger, LedgerThread},
     },
-    journal::{CommitterThread, Journal, retention::Retention},
+    journal::{CommitterThread, Journal, Opened, retention::Retention},
     ocpp::{self, Ocpp},
     store::{Store, StoreError, sled::SledStore},
     webhooks::TargetPolicy,
@@ -96,7 +96,7 @@ impl App {
         let targets = TargetPolicy {
             allow_private: config.allow_private_targets,
         };
-        let sender = Sender::new(HttpOptions {
+        let sender = Sender::new(&HttpOptions {
             timeout: config.delivery_timeout,
             targets,
             extra_roots: extra_roots(config)?,
@@ -105,8 +105,12 @@ impl App {
 
         let store: Arc<dyn Store> = Arc::new(SledStore::open(&config.data_dir)?);
         let stored = store.webhooks()?;
-        let (journal, readers, committer) =
-            Journal::open(Arc::clone(&store), delivery::subscriptions(&stored))?;
+        let opened = Journal::open(Arc::clone(&store), delivery::subscriptions(&stored))?;
+        let Opened {
+            journal,
+            readers,
+            thread: committer,
+        } = opened;
         let (ledger, ledger_thread) = Ledger::open(Arc::clone(&store))?;
         let keyring = Keyring::default();
         let keys = ApiKeys::open(Arc::clone(&store), keyring.clone(), clock)?;
@@ -225,6 +229,8 @@ impl App {
         let mut committer = std::pin::pin!(self.committer.ended());
         let mut ledger_thread = std::pin::pin!(self.ledger_thread.ended());
         let result = tokio::select! {
+            // First, because the servers end by themselves at a shutdown.
+            biased;
             () = shutdown.cancelled() => Ok(()),
             ended = &mut committer => Err(journal_failure(ended)),
             ended = &mut ledger_thread => Err(ledger_failure(ended)),

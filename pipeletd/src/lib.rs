@@ -47,7 +47,7 @@ use self::{
     shutdown::Signals,
 };
 
-/// EX_CONFIG of sysexits.h.
+/// `EX_CONFIG` of sysexits.h.
 const EXIT_CONFIG: u8 = 78;
 const EXIT_USAGE: u8 = 2;
 

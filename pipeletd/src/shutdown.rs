@@ -30,7 +30,6 @@ impl Signals {
         shutdown.cancel();
         let second = self.next().await;
         tracing::warn!(signal = second.name, "ended at once");
-        #[expect(clippy::exit, reason = "the second signal asks for exactly this")]
         process::exit(second.status);
     }
 

@@ -2,7 +2,7 @@
 //!
 //! Hexadecimal, so that they travel in a query unescaped; what is in them may change at any time.
 
-use std::str;
+use std::{fmt::Write as _, str};
 
 use crate::{
     delivery::record::RetryKey,
@@ -36,10 +36,12 @@ pub(super) fn to_retry(webhook: WebhookId, cursor: &str) -> Result<RetryKey, Inv
 }
 
 pub(super) fn of_station(id: &StationId) -> String {
-    id.as_str()
-        .bytes()
-        .map(|byte| format!("{byte:02x}"))
-        .collect()
+    let mut digits = String::with_capacity(2 * id.as_str().len());
+    for byte in id.as_str().bytes() {
+        // Writing to a string never fails.
+        let _ = write!(digits, "{byte:02x}");
+    }
+    digits
 }
 
 pub(super) fn to_station(cursor: &str) -> Result<StationId, InvalidCursor> {

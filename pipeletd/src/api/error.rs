@@ -71,12 +71,13 @@ impl ApiError {
             Self::Unauthenticated => {
                 "send a valid API key in the X-API-Key header (or x-api-key metadata)".to_owned()
             }
-            Self::NotFound { message, .. } | Self::Conflict { message, .. } => message.clone(),
+            Self::NotFound { message, .. }
+            | Self::Conflict { message, .. }
+            | Self::Malformed(message) => message.clone(),
             Self::Invalid(faults) => match faults.as_slice() {
                 [only] => format!("{}: {}", only.pointer, only.message),
                 faults => format!("the request is wrong in {} points", faults.len()),
             },
-            Self::Malformed(message) => message.clone(),
             Self::MethodNotAllowed => "this method is not allowed here".to_owned(),
             Self::TooLarge { limit } => format!("a body has at most {limit} bytes"),
             Self::UnsupportedMediaType => {

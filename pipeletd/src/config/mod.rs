@@ -67,7 +67,7 @@ pub enum ConfigError {
         path: PathBuf,
         source: Box<toml::de::Error>,
     },
-    #[error("{0}")]
+    #[error("retry-schedule: {0}; write waits such as \"30s,1m,5m\"")]
     Schedule(#[from] InvalidSchedule),
     #[error("{name}: {why}")]
     Value { name: &'static str, why: String },
@@ -110,7 +110,7 @@ pub struct Arguments {
     #[arg(long, env = "PIPELETD_GRPC_LISTEN", value_name = "ADDRESS")]
     grpc_listen: Option<SocketAddr>,
 
-    /// Chargers, at ws://ADDRESS/ocpp/{station_id} [default: 127.0.0.1:9000]
+    /// Chargers, at `ws://ADDRESS/ocpp/{station_id}` [default: 127.0.0.1:9000]
     #[arg(long, env = "PIPELETD_OCPP_LISTEN", value_name = "ADDRESS")]
     ocpp_listen: Option<SocketAddr>,
 
@@ -156,7 +156,7 @@ pub struct Arguments {
           default_missing_value = "true", action = ArgAction::Set)]
     dev: Option<bool>,
 
-    /// The heartbeat interval that a BootNotification is answered with [default: 300s]
+    /// The heartbeat interval that a `BootNotification` is answered with [default: 300s]
     #[arg(long, env = "PIPELETD_HEARTBEAT_INTERVAL", value_name = "TIME")]
     heartbeat_interval: Option<String>,
 
@@ -216,12 +216,12 @@ impl Surroundings {
 impl Config {
     /// Reads the process's arguments, environment and configuration file.
     pub fn load() -> Result<Self, ConfigError> {
-        Self::from(std::env::args_os(), Surroundings::of_process())
+        Self::from(std::env::args_os(), &Surroundings::of_process())
     }
 
     pub fn from(
         arguments: impl IntoIterator<Item = impl Into<OsString> + Clone>,
-        surroundings: Surroundings,
+        surroundings: &Surroundings,
     ) -> Result<Self, ConfigError> {
         let said = Arguments::try_parse_from(arguments)?;
         let file = said
@@ -246,7 +246,7 @@ fn read_file(path: &Path) -> Result<Arguments, ConfigError> {
 fn resolve(
     said: Arguments,
     file: Arguments,
-    surroundings: Surroundings,
+    surroundings: &Surroundings,
 ) -> Result<Config, ConfigError> {
     let dev = said.dev.or(file.dev).unwrap_or(false);
     let allow_private = said.allow_private_targets.or(file.allow_private_targets);
@@ -267,12 +267,12 @@ fn resolve(
         .map(ApiKey::parse)
         .transpose()?;
     let data_dir = said.data_dir.or(file.data_dir).map_or_else(
-        || default_data_dir(&surroundings).ok_or(ConfigError::NoDataDir),
+        || default_data_dir(surroundings).ok_or(ConfigError::NoDataDir),
         Ok,
     )?;
     let any = Duration::ZERO..=Duration::MAX;
-    let some = Duration::from_millis(1)..=Duration::from_secs(3600);
-    let seconds = Duration::from_secs(1)..=Duration::from_secs(86_400);
+    let some = Duration::from_millis(1)..=Duration::from_hours(1);
+    let seconds = Duration::from_secs(1)..=Duration::from_hours(24);
     Ok(Config {
         data_dir,
         http_listen: said.http_listen.or(file.http_listen).unwrap_or(local(8080)),
@@ -285,7 +285,7 @@ fn resolve(
         max_attempts: at_least_one("max-attempts", said.max_attempts.or(file.max_attempts), 7)?,
         delivery_timeout: time(
             "delivery-timeout",
-            said.delivery_timeout.or(file.delivery_timeout),
+            said.delivery_timeout.or(file.delivery_timeout).as_deref(),
             "10s",
             &some,
         )?,
@@ -296,26 +296,33 @@ fn resolve(
         )?,
         backlog_age: time(
             "backlog-age",
-            said.backlog_age.or(file.backlog_age),
+            said.backlog_age.or(file.backlog_age).as_deref(),
             "7d",
             &any,
         )?,
         ca_file: said.ca_file.or(file.ca_file),
         allow_private_targets: allow_private.unwrap_or(dev),
-        retention: time("retention", said.retention.or(file.retention), "24h", &any)?,
+        retention: time(
+            "retention",
+            said.retention.or(file.retention).as_deref(),
+            "24h",
+            &any,
+        )?,
         retention_size: said
             .retention_size
             .or(file.retention_size)
             .unwrap_or(ByteSize::gib(4)),
         heartbeat_interval: time(
             "heartbeat-interval",
-            said.heartbeat_interval.or(file.heartbeat_interval),
+            said.heartbeat_interval
+                .or(file.heartbeat_interval)
+                .as_deref(),
             "300s",
             &seconds,
         )?,
         ping_interval: time(
             "ping-interval",
-            said.ping_interval.or(file.ping_interval),
+            said.ping_interval.or(file.ping_interval).as_deref(),
             "60s",
             &some,
         )?,
@@ -327,7 +334,7 @@ fn resolve(
         )?,
         shutdown_grace: time(
             "shutdown-grace",
-            said.shutdown_grace.or(file.shutdown_grace),
+            said.shutdown_grace.or(file.shutdown_grace).as_deref(),
             "10s",
             &any,
         )?,
@@ -376,11 +383,11 @@ fn at_least_one<T: From<u8> + PartialOrd>(
 
 fn time(
     name: &'static str,
-    given: Option<String>,
+    given: Option<&str>,
     default: &str,
     allowed: &std::ops::RangeInclusive<Duration>,
 ) -> Result<Duration, ConfigError> {
-    let text = given.as_deref().unwrap_or(default);
+    let text = given.unwrap_or(default);
     let wrong = |why: String| ConfigError::Value { name, why };
     let time = humantime::parse_duration(text)
         .map_err(|error| wrong(format!("{text:?} is no time such as \"10s\": {error}")))?;

@@ -11,7 +11,7 @@ fn surroundings() -> Surroundings {
 
 fn load(arguments: &[&str]) -> Result<Config, ConfigError> {
     let all = ["pipeletd"].iter().chain(arguments);
-    Config::from(all, surroundings())
+    Config::from(all, &surroundings())
 }
 
 #[test]
@@ -27,9 +27,9 @@ fn the_defaults_are_the_contracts() {
     );
     assert_eq!(config.max_attempts, 7);
     assert_eq!(config.delivery_timeout, Duration::from_secs(10));
-    assert_eq!(config.retention, Duration::from_secs(86_400));
+    assert_eq!(config.retention, Duration::from_hours(24));
     assert_eq!(config.retention_size, ByteSize::gib(4));
-    assert_eq!(config.heartbeat_interval, Duration::from_secs(300));
+    assert_eq!(config.heartbeat_interval, Duration::from_mins(5));
     assert!(!config.allow_private_targets);
     assert_eq!(config.log_format, LogFormat::Json);
 }
@@ -108,8 +108,8 @@ fn the_bootstrap_key_is_checked_and_never_shown() {
         ..surroundings()
     };
     let key = "hcpms_live_0123456789abcdef";
-    let config = Config::from(["pipeletd"], with(key)).unwrap();
+    let config = Config::from(["pipeletd"], &with(key)).unwrap();
     assert_eq!(config.bootstrap_key, Some(ApiKey::parse(key).unwrap()));
     assert!(!format!("{config:?}").contains(key));
-    assert!(Config::from(["pipeletd"], with("secret")).is_err());
+    assert!(Config::from(["pipeletd"], &with("secret")).is_err());
 }

@@ -22,7 +22,7 @@ use crate::{store::blocking, webhooks::WebhookId};
 /// Failed deliveries that are read, replayed or purged at once.
 const STRIDE: usize = 200;
 /// How long a replay waits for the first attempts of what it has just replayed.
-const OUTCOME_WAIT: Duration = Duration::from_secs(60);
+const OUTCOME_WAIT: Duration = Duration::from_mins(1);
 /// Attempts that a delivery remembers over all its rounds.
 const MAX_ATTEMPTS_KEPT: usize = 50;
 

@@ -85,7 +85,7 @@ impl Sender {
     pub const ANSWER_LIMIT: usize = 4096;
 
     /// The process must have a default rustls provider by now.
-    pub fn new(options: HttpOptions) -> Result<Self, SenderError> {
+    pub fn new(options: &HttpOptions) -> Result<Self, SenderError> {
         let roots = options
             .extra_roots
             .as_deref()

@@ -1,4 +1,4 @@
-//! The test of a webhook: one synthetic event, POSTed once, outside the journal.
+//! The test of a webhook: one POST of a synthetic event, outside the journal.
 
 use std::time::Duration;
 

@@ -180,7 +180,7 @@ impl Delivery {
             *next = WebhookId(id.0 + 1);
             drop(next);
             inner.run(stored, reader);
-            inner.view(&*inner.running(id)?)
+            Ok(inner.view(&*inner.running(id)?))
         })
         .await
     }
@@ -223,7 +223,7 @@ impl Delivery {
             running.replace(stored);
             drop(changing);
             running.configure().await;
-            inner.view(&running)
+            Ok(inner.view(&running))
         })
         .await
     }
@@ -290,7 +290,7 @@ impl Delivery {
     }
 
     pub fn get(&self, id: WebhookId) -> Result<WebhookView, DeliveryError> {
-        self.0.view(&*self.0.running(id)?)
+        Ok(self.0.view(&*self.0.running(id)?))
     }
 
     /// At most `limit` webhooks with an id above `after`, ascending.
@@ -307,9 +307,7 @@ impl Delivery {
             .map(|(_, w)| Arc::clone(w))
             .collect();
         drop(webhooks);
-        page.iter()
-            .filter_map(|running| self.0.view(running).ok())
-            .collect()
+        page.iter().map(|running| self.0.view(running)).collect()
     }
 
     /// Sums over all webhooks.
@@ -444,12 +442,12 @@ impl Inner {
             .insert(id, running);
     }
 
-    fn view(&self, running: &Running) -> Result<WebhookView, DeliveryError> {
+    fn view(&self, running: &Running) -> WebhookView {
         let stored = running.stored();
-        Ok(WebhookView {
+        WebhookView {
             webhook: stored.webhook.clone(),
             books: self.books(running, stored.webhook.id),
-        })
+        }
     }
 
     fn books(&self, running: &Running, id: WebhookId) -> Books {

@@ -74,14 +74,14 @@ impl Group {
 
 /// A name that is in no row of the catalogue.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("unknown event type {name:?}{}", suggestion(.nearest))]
+#[error("unknown event type {name:?}{}", suggestion(*.nearest))]
 pub struct UnknownEventType {
     pub name: String,
     /// The catalogue's name that is nearest to it, where one is near.
     pub nearest: Option<EventType>,
 }
 
-fn suggestion(nearest: &Option<EventType>) -> String {
+fn suggestion(nearest: Option<EventType>) -> String {
     nearest.map_or_else(String::new, |kind| {
         format!(", did you mean {kind:?}?", kind = kind.name())
     })

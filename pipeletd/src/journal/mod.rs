@@ -73,6 +73,14 @@ pub struct Position {
     pub floor: Seq,
 }
 
+/// A journal that was opened, with a reader for each webhook and the end of the committer.
+#[derive(Debug)]
+pub struct Opened {
+    pub journal: Journal,
+    pub readers: Vec<(WebhookId, Reader)>,
+    pub thread: CommitterThread,
+}
+
 /// What the committer, the handles and the readers share.
 #[derive(Debug)]
 struct Shared {
@@ -140,7 +148,7 @@ impl Journal {
     pub fn open(
         store: Arc<dyn Store>,
         webhooks: Vec<(WebhookId, Vec<Epoch>)>,
-    ) -> Result<(Self, Vec<(WebhookId, Reader)>, CommitterThread), StoreError> {
+    ) -> Result<Opened, StoreError> {
         let (requests, queue) = mpsc::channel(QUEUE);
         let head = store.bounds()?.end;
         let shared = Arc::new(Shared {
@@ -158,7 +166,11 @@ impl Journal {
             .map(|(webhook, feed, cursor)| (webhook, Reader::new(journal.clone(), feed, cursor)))
             .collect();
         let thread = committer.start(queue)?;
-        Ok((journal, readers, thread))
+        Ok(Opened {
+            journal,
+            readers,
+            thread,
+        })
     }
 
     /// Appends an event and waits until it is durable.

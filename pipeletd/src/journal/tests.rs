@@ -2,7 +2,7 @@ use std::{collections::BTreeSet, ops::Range, sync::Arc};
 
 use jiff::Timestamp;
 
-use super::{CommitterThread, Journal, Reader};
+use super::{CommitterThread, Journal, Opened, Reader};
 use crate::{
     delivery::record::{Cursor, Epoch},
     events::{Event, EventId, EventSelection, EventType, Payload, Seq, StationId},
@@ -38,7 +38,11 @@ fn open(
     store: &Arc<dyn Store>,
     webhooks: Vec<(WebhookId, Vec<Epoch>)>,
 ) -> (Journal, Vec<Reader>, CommitterThread) {
-    let (journal, readers, thread) = Journal::open(Arc::clone(store), webhooks).unwrap();
+    let Opened {
+        journal,
+        readers,
+        thread,
+    } = Journal::open(Arc::clone(store), webhooks).unwrap();
     (
         journal,
         readers.into_iter().map(|(_, reader)| reader).collect(),

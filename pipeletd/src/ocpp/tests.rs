@@ -30,7 +30,8 @@ struct Daemon {
 impl Daemon {
     async fn start(store: Arc<MemoryStore>, strict: bool) -> Self {
         let store_handle: Arc<dyn Store> = store.clone();
-        let (journal, ..) = Journal::open(Arc::clone(&store_handle), Vec::new()).unwrap();
+        let opened = Journal::open(Arc::clone(&store_handle), Vec::new()).unwrap();
+        let journal = opened.journal;
         let config = Config {
             listen: "127.0.0.1:0".parse().unwrap(),
             strict,

@@ -104,7 +104,7 @@ pub(super) fn decode_received(bytes: &[u8]) -> Result<Received, StoreError> {
     })
 }
 
-pub(super) fn record_error(what: &'static str, detail: impl ToString) -> StoreError {
+pub(super) fn record_error(what: &'static str, detail: impl std::fmt::Display) -> StoreError {
     StoreError::Record {
         what,
         detail: detail.to_string(),
@@ -113,10 +113,14 @@ pub(super) fn record_error(what: &'static str, detail: impl ToString) -> StoreEr
 
 fn put_varint(out: &mut Vec<u8>, mut number: u64) {
     while number >= 0x80 {
-        out.push((number & 0x7f) as u8 | 0x80);
+        out.push(low_bits(number) | 0x80);
         number >>= 7;
     }
-    out.push(number as u8);
+    out.push(low_bits(number));
+}
+
+fn low_bits(number: u64) -> u8 {
+    number.to_le_bytes()[0] & 0x7f
 }
 
 /// Reads a value from its front; running out of bytes is an error.

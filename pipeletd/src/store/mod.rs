@@ -62,6 +62,10 @@ pub enum StoreError {
 
 /// One change of what is kept beside the journal.
 #[derive(Debug, Clone)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "they live for one batch, and most are small"
+)]
 pub enum Change {
     /// Creates or replaces; its id will not be given out again.
     Webhook(StoredWebhook),

@@ -219,7 +219,7 @@ fn parse_secret(
             both(current.text(), secret, faults)
         }
         (Value(header), Absent | Null) => {
-            faults.extend(secret::parse_name(&header).err().map(secret_fault));
+            note(secret::parse_name(&header), faults);
             let message = "secret_header is given, so secret_value is required";
             faults.push(fault("secret_value", "required", message.to_owned()));
             None
@@ -227,7 +227,7 @@ fn parse_secret(
         (Absent | Null, Value(secret)) => {
             let message = "secret_value is given, so secret_header is required";
             faults.push(fault("secret_header", "required", message.to_owned()));
-            faults.extend(secret::parse_value(&secret).err().map(secret_fault));
+            note(secret::parse_value(&secret), faults);
             None
         }
     }
@@ -235,15 +235,16 @@ fn parse_secret(
 
 fn both(header: &str, secret: Secret, faults: &mut Vec<Fault>) -> Option<SecretHeader> {
     let before = faults.len();
-    faults.extend(secret::parse_name(header).err().map(secret_fault));
-    faults.extend(secret::parse_value(&secret).err().map(secret_fault));
+    note(secret::parse_name(header), faults);
+    note(secret::parse_value(&secret), faults);
     if faults.len() > before {
         return None;
     }
     SecretHeader::new(header, secret).ok()
 }
 
-fn secret_fault(error: InvalidSecretHeader) -> Fault {
+fn note<T>(result: Result<T, InvalidSecretHeader>, faults: &mut Vec<Fault>) {
+    let Err(error) = result else { return };
     let (key, code) = match error {
         InvalidSecretHeader::Name(_) => ("secret_header", "invalid_header"),
         InvalidSecretHeader::ForbiddenName(_) => ("secret_header", "forbidden_header"),
@@ -253,7 +254,7 @@ fn secret_fault(error: InvalidSecretHeader) -> Fault {
             ("secret_value", "invalid_secret")
         }
     };
-    fault(key, code, error.to_string())
+    faults.push(fault(key, code, error.to_string()));
 }
 
 fn fault(path: &str, code: &'static str, message: String) -> Fault {

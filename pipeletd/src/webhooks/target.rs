@@ -100,7 +100,7 @@ fn special_v4(address: Ipv4Addr) -> Option<&'static str> {
         .map(|(_, _, what)| *what)
 }
 
-/// Where the public internet (2000::/3) has special parts, and the well-known other networks.
+/// Where the public internet (`2000::/3`) has special parts, and the well-known other networks.
 const SPECIAL_V6: &[(Ipv6Addr, u32, &str)] = &[
     // Teredo, benchmarking and ORCHID among them.
     (v6(0x2001, 0, 0), 23, "a reserved address"),
@@ -139,11 +139,11 @@ fn special_v6(address: Ipv6Addr) -> Option<&'static str> {
 /// The IPv4 address that is really reached: IPv4-mapped, or behind the well-known NAT64 prefix
 /// (RFC 6052), through which a host without IPv4 reaches everything.
 fn embedded_v4(address: Ipv6Addr) -> Option<Ipv4Addr> {
-    let [a, b, c, d, e, f, high, low] = address.segments();
-    let is_nat64 = [a, b, c, d, e, f] == [0x64, 0xff9b, 0, 0, 0, 0];
-    address
-        .to_ipv4_mapped()
-        .or_else(|| is_nat64.then(|| Ipv4Addr::from_bits(u32::from(high) << 16 | u32::from(low))))
+    const NAT64: Ipv6Addr = v6(0x64, 0xff9b, 0);
+    let is_nat64 = address.segments()[..6] == NAT64.segments()[..6];
+    let [.., high, low] = address.segments();
+    let nat64 = || is_nat64.then(|| Ipv4Addr::from_bits(u32::from(high) << 16 | u32::from(low)));
+    address.to_ipv4_mapped().or_else(nat64)
 }
 
 #[cfg(test)]

@@ -43,7 +43,7 @@ fn set(text: String) -> Field<String> {
 }
 
 /// A change says what the mask names.
-fn masked(spec: v1::WebhookSpec, paths: &[String]) -> Result<WebhookDraft, ApiError> {
+fn masked(spec: &v1::WebhookSpec, paths: &[String]) -> Result<WebhookDraft, ApiError> {
     let mut draft = WebhookDraft::default();
     if paths.is_empty() {
         return Err(ApiError::fault(
@@ -131,7 +131,7 @@ impl WebhookService for WebhookRpc {
             update_mask,
         } = request.into_inner();
         let paths = update_mask.unwrap_or_default().paths;
-        let draft = masked(webhook.unwrap_or_default(), &paths)?;
+        let draft = masked(&webhook.unwrap_or_default(), &paths)?;
         let updated = self
             .delivery
             .update(WebhookId(id), draft)

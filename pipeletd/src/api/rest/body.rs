@@ -142,21 +142,22 @@ impl Fields {
         expected: &str,
         read: impl FnOnce(Value) -> Option<T>,
     ) -> Field<T> {
-        match self.fields.remove(key) {
-            None => Field::Absent,
-            Some(Value::Null) => Field::Null,
-            Some(value) => match read(value) {
-                Some(value) => Field::Value(value),
-                None => {
-                    self.faults.push(Fault {
-                        pointer: pointer(key),
-                        code: "wrong_type",
-                        message: format!("expected {expected}"),
-                    });
-                    Field::Absent
-                }
+        let value = match self.fields.remove(key) {
+            None => return Field::Absent,
+            Some(Value::Null) => return Field::Null,
+            Some(value) => value,
+        };
+        read(value).map_or_else(
+            || {
+                self.faults.push(Fault {
+                    pointer: pointer(key),
+                    code: "wrong_type",
+                    message: format!("expected {expected}"),
+                });
+                Field::Absent
             },
-        }
+            Field::Value,
+        )
     }
 }
 

@@ -1,4 +1,4 @@
-//! How things look in JSON: snake_case keys, times in RFC 3339 UTC with milliseconds.
+//! How things look in JSON: `snake_case` keys, times in RFC 3339 UTC with milliseconds.
 
 use jiff::Timestamp;
 use serde::Serialize;
@@ -12,6 +12,7 @@ use crate::{
     },
     events::{Event, EventType},
     ocpp::StationView,
+    projection::BootStatus,
 };
 
 pub(super) fn time(time: Timestamp) -> String {
@@ -292,7 +293,7 @@ impl From<StationView> for StationJson {
             serial_number: state.serial_number,
             firmware_version: state.firmware_version,
             last_boot_at: state.last_boot_at.map(time),
-            boot_status: state.boot_status.map(|status| status.name()),
+            boot_status: state.boot_status.map(BootStatus::name),
             connectors: connectors.collect(),
             open_transactions: transactions.collect(),
         }

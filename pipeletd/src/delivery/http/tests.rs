@@ -19,7 +19,7 @@ const SHORT: Duration = Duration::from_millis(100);
 fn sender(timeout: Duration, allow_private: bool) -> Sender {
     // Fails where another test was first, which is as good.
     let _ = rustls::crypto::ring::default_provider().install_default();
-    Sender::new(HttpOptions {
+    Sender::new(&HttpOptions {
         timeout,
         targets: TargetPolicy { allow_private },
         extra_roots: None,
