@@ -1,0 +1,91 @@
+//! What a dispatcher writes down: entries of the ledger, and its cursor.
+//!
+//! An event leaves the cursor's list only when its retry or dead letter is durable.
+
+use std::sync::atomic::Ordering;
+
+use jiff::Timestamp;
+use tokio::time::Instant;
+
+use super::{CHECKPOINT_EVERY, DispatchError, Dispatcher, Durable};
+use crate::delivery::{ledger::Entry, record::Cursor};
+
+impl Dispatcher {
+    pub(super) async fn record(
+        &mut self,
+        entry: Entry,
+        then: Durable,
+    ) -> Result<(), DispatchError> {
+        let durable = self.means.ledger.record(entry).await?;
+        self.durable.push(Box::pin(async move {
+            if durable.await.is_ok() {
+                then
+            } else {
+                Durable::Lost
+            }
+        }));
+        Ok(())
+    }
+
+    pub(super) async fn on_durable(&mut self, durable: Durable) -> Result<(), DispatchError> {
+        match durable {
+            Durable::Moved { seq, due } => {
+                self.expect(due);
+                self.owed.remove(&seq);
+                self.moved.push(seq);
+                self.dirty = true;
+            }
+            Durable::Replaced { was, due } => {
+                self.expect(due);
+                self.loaded_retries.remove(&was);
+            }
+            Durable::Checkpoint { moved } => {
+                self.checkpointing = false;
+                if !moved.is_empty() {
+                    let entry = Entry::Known {
+                        webhook: self.id(),
+                        seqs: moved,
+                    };
+                    self.record(entry, Durable::Written).await?;
+                }
+            }
+            Durable::Written => {}
+            Durable::Lost => self.checkpointing = false,
+        }
+        Ok(())
+    }
+
+    /// Takes note of a retry that is due then. Only now that it is durable: a look at the store
+    /// for due retries, which sets the next time anew, would not have found it before.
+    pub(super) fn expect(&mut self, due: Option<Timestamp>) {
+        self.next_due = self.next_due.into_iter().chain(due).min();
+    }
+
+    pub(super) async fn checkpoint_if_due(&mut self) -> Result<(), DispatchError> {
+        if self.dirty && !self.checkpointing && Instant::now() >= self.next_checkpoint {
+            self.checkpoint().await?;
+        }
+        Ok(())
+    }
+
+    pub(super) async fn checkpoint(&mut self) -> Result<(), DispatchError> {
+        let cursor = Cursor {
+            read_to: self.reader.position(),
+            owed: self.owed.iter().copied().collect(),
+            delivered: self.progress.delivered.load(Ordering::Relaxed),
+        };
+        let moved = std::mem::take(&mut self.moved);
+        let durable = self.means.journal.checkpoint(self.id(), cursor).await?;
+        self.dirty = false;
+        self.checkpointing = true;
+        self.next_checkpoint = Instant::now() + CHECKPOINT_EVERY;
+        self.durable.push(Box::pin(async move {
+            if durable.await.is_ok() {
+                Durable::Checkpoint { moved }
+            } else {
+                Durable::Lost
+            }
+        }));
+        Ok(())
+    }
+}
