@@ -159,7 +159,8 @@ impl Report {
                     "lost the connection to pipeletd at {server}: {}",
                     root(cause)
                 ),
-                "--server takes the daemon's gRPC address, whose port is 50051 by default"
+                "see whether the daemon is up, and that --server is its gRPC address (port 50051 \
+                 by default)"
                     .to_owned(),
             )
         };

@@ -165,6 +165,11 @@ impl Daemon {
         Builder::new(binary)
     }
 
+    /// The process, for `/proc`.
+    pub fn pid(&self) -> u32 {
+        self.running().child.id().expect("it runs")
+    }
+
     pub fn http(&self) -> SocketAddr {
         self.running().http
     }

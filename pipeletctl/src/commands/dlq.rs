@@ -261,7 +261,7 @@ impl ReplayOutcome {
             (self.failed, "failed again, and will be retried"),
             (
                 self.skipped,
-                "skipped, as the webhook is disabled or deleted",
+                "skipped: gone, or the webhook is disabled or deleted",
             ),
             (self.missing, "not found"),
         ] {
@@ -357,7 +357,7 @@ mod tests {
         assert_eq!(
             replayed([5, 4, 2, 1, 1], Some(6)).sentence(),
             "replayed 4 of 6 failed deliveries; 2 delivered; 1 under way; 1 failed again, and \
-             will be retried; 1 skipped, as the webhook is disabled or deleted; 1 not found"
+             will be retried; 1 skipped: gone, or the webhook is disabled or deleted; 1 not found"
         );
         assert_eq!(
             replayed([0; 5], None).sentence(),

@@ -147,16 +147,13 @@ impl From<v1::TestWebhookResponse> for TestOutcome {
 impl TestOutcome {
     pub(crate) fn sentence(&self) -> String {
         let verdict = if self.ok { "ok" } else { "failed" };
-        let answer = self.status_code.map_or_else(
-            || "no answer".to_owned(),
-            |status| format!("the receiver answered {status}"),
-        );
-        let error = self
-            .error
-            .as_ref()
-            .map(|error| format!(": {}", printable(error)))
-            .unwrap_or_default();
-        format!("{verdict}: {answer} after {} ms{error}", self.duration_ms)
+        let answered = || match self.status_code {
+            Some(status) => format!("the receiver answered {status}"),
+            None => "no answer".to_owned(),
+        };
+        let what = self.error.as_deref().map(printable);
+        let what = what.map_or_else(answered, |error| error.to_string());
+        format!("{verdict}: {what} after {} ms", self.duration_ms)
     }
 
     /// What to look at, given how the receiver refused.
@@ -369,9 +366,6 @@ mod tests {
             serde_json::to_string(&bad).unwrap(),
             r#"{"ok":false,"status_code":null,"duration_ms":3,"error":"connection refused"}"#
         );
-        assert_eq!(
-            bad.sentence(),
-            "failed: no answer after 3 ms: connection refused"
-        );
+        assert_eq!(bad.sentence(), "failed: connection refused after 3 ms");
     }
 }

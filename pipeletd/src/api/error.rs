@@ -75,7 +75,7 @@ impl ApiError {
             | Self::Conflict { message, .. }
             | Self::Malformed(message) => message.clone(),
             Self::Invalid(faults) => match faults.as_slice() {
-                [only] => format!("{}: {}", only.pointer, only.message),
+                [_] => "the request is wrong in one point".to_owned(),
                 faults => format!("the request is wrong in {} points", faults.len()),
             },
             Self::MethodNotAllowed => "this method is not allowed here".to_owned(),

@@ -2,10 +2,7 @@
 
 use std::time::Duration;
 
-use super::{
-    dispatcher::{Means, post},
-    policy::Outcome,
-};
+use super::dispatcher::{Means, post};
 use crate::{
     events::{Event, EventId, EventType, Payload, StationId, sample_payload},
     webhooks::Webhook,
@@ -40,15 +37,10 @@ pub(super) async fn send(means: &Means, webhook: &Webhook, kind: Option<EventTyp
         Payload::from_stored(sample_payload(kind, now).into()),
     );
     let attempted = means.sender.post(post(webhook, &event, 1, now)).await;
-    let error = match &attempted.outcome {
-        Outcome::Delivered { .. } => None,
-        Outcome::Rejected { status, .. } => Some(format!("the receiver answered {status}")),
-        Outcome::Failed { error, .. } => Some(error.to_string()),
-    };
     TestResult {
         ok: attempted.outcome.is_delivered(),
         status: attempted.outcome.status(),
         duration: attempted.duration,
-        error,
+        error: attempted.outcome.failure(),
     }
 }
