@@ -263,8 +263,12 @@ impl Drop for Daemon {
         reason = "the one place that shows why a test failed"
     )]
     fn drop(&mut self) {
+        let log = self.log();
         if thread::panicking() {
-            eprintln!("--- stderr of pipeletd ---\n{}--- end ---", self.log());
+            eprintln!("--- stderr of pipeletd ---\n{log}--- end ---");
+        } else {
+            // A part of the daemon may panic without a test noticing it from outside.
+            assert!(!log.contains("panicked at"), "pipeletd panicked:\n{log}");
         }
     }
 }
