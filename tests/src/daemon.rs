@@ -31,7 +31,10 @@ pub struct Builder {
 
 impl Builder {
     pub fn new(binary: impl Into<PathBuf>) -> Self {
+        let home = tempfile::tempdir().expect("a temporary directory");
+        let data_dir = format!("--data-dir={}", home.path().join("data").display());
         let args = [
+            &data_dir,
             "--http-listen=127.0.0.1:0",
             "--grpc-listen=127.0.0.1:0",
             "--ocpp-listen=127.0.0.1:0",
@@ -41,7 +44,7 @@ impl Builder {
             binary: binary.into(),
             args: args.map(str::to_owned).to_vec(),
             variables: Vec::new(),
-            home: tempfile::tempdir().expect("a temporary directory"),
+            home,
         }
     }
 
@@ -116,8 +119,6 @@ impl Builder {
     fn command(&self) -> Command {
         let mut command = Command::new(&self.binary);
         command
-            .arg("--data-dir")
-            .arg(self.data_dir())
             .args(&self.args)
             .env_clear()
             .env("HOME", self.home.path())
@@ -262,8 +263,12 @@ impl Drop for Daemon {
         reason = "the one place that shows why a test failed"
     )]
     fn drop(&mut self) {
+        let log = self.log();
         if thread::panicking() {
-            eprintln!("--- stderr of pipeletd ---\n{}--- end ---", self.log());
+            eprintln!("--- stderr of pipeletd ---\n{log}--- end ---");
+        } else {
+            // A part of the daemon may panic without a test noticing it from outside.
+            assert!(!log.contains("panicked at"), "pipeletd panicked:\n{log}");
         }
     }
 }

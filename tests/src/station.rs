@@ -110,11 +110,24 @@ impl Station {
 
     /// Sends a CALL under this message id and awaits its answer.
     pub async fn call_as(&mut self, id: &str, action: &str, payload: impl Display) -> Called {
-        self.send(format!(r#"[2,"{id}","{action}",{payload}]"#))
-            .await;
+        let called = self.call_while_open(id, action, payload).await;
+        called.unwrap_or_else(|| panic!("closed instead of an answer to {action}"))
+    }
+
+    /// The same to a daemon that may die at any moment: none where the connection ended first.
+    pub async fn call_while_open(
+        &mut self,
+        id: &str,
+        action: &str,
+        payload: impl Display,
+    ) -> Option<Called> {
+        let frame = Message::text(format!(r#"[2,"{id}","{action}",{payload}]"#));
+        within("a frame to leave", self.socket.send(frame))
+            .await
+            .ok()?;
         match self.next().await {
-            Frame::Json(frame) => answer_to(id, &frame),
-            Frame::Closed(code) => panic!("closed ({code:?}) instead of an answer to {action}"),
+            Frame::Json(frame) => Some(answer_to(id, &frame)),
+            Frame::Closed(_) => None,
         }
     }
 

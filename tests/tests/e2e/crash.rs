@@ -1,9 +1,9 @@
 //! What a `kill -9` can't undo: whatever was acknowledged, to a station or to a caller.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, net::SocketAddr};
 
 use futures_util::future::join_all;
-use pipelet_tests::{Answer, Station};
+use pipelet_tests::{Answer, Request, Station, deadline::eventually};
 use serde_json::json;
 
 use crate::scene::{Scene, daemon};
@@ -47,6 +47,51 @@ async fn an_answered_event_arrives_although_the_daemon_dies_before_the_post() {
         })
         .collect();
     assert_eq!(arrived, answered);
+}
+
+/// Stations keep talking while the daemon is killed at moments that nobody chose.
+#[tokio::test]
+async fn whatever_was_answered_arrives_whenever_the_daemon_dies() {
+    let mut scene = Scene::new(EVENTS).await;
+    let mut answered = BTreeSet::new();
+    for round in 0..5 {
+        let ocpp = scene.daemon.ocpp();
+        let talking: Vec<_> = (0..4)
+            .map(|number| tokio::spawn(talk_until_it_ends(ocpp, format!("S{round}_{number}"))))
+            .collect();
+        scene
+            .receiver
+            .await_requests(scene.receiver.count() + 20 + 7 * round)
+            .await;
+        scene.daemon.kill9().await;
+        for station in talking {
+            answered.extend(station.await.expect("a station"));
+        }
+        scene.start_again().await;
+    }
+    let arrived = |requests: &[Request]| -> BTreeSet<i64> {
+        let id = |request: &Request| request.json()["payload"]["transactionId"].as_i64();
+        requests.iter().filter_map(id).collect()
+    };
+    let everything = || async { arrived(&scene.receiver.requests()) };
+    let what = format!("{} answered events", answered.len());
+    eventually(&what, everything, |arrived| arrived.is_superset(&answered)).await;
+}
+
+/// Starts transactions one after another, and returns the ids that were answered.
+async fn talk_until_it_ends(ocpp: SocketAddr, id: String) -> Vec<i64> {
+    let mut station = Station::connect(ocpp, &id).await;
+    let mut answered = Vec::new();
+    for meter in 0.. {
+        let start =
+            json!({"connectorId": 1, "idTag": "T", "meterStart": meter, "timestamp": "now"});
+        let called = station
+            .call_while_open(&meter.to_string(), "StartTransaction", start)
+            .await;
+        let Some(called) = called else { break };
+        answered.push(called.result()["transactionId"].as_i64().expect("an id"));
+    }
+    answered
 }
 
 #[tokio::test]

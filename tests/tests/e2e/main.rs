@@ -3,6 +3,7 @@
 //! One binary with a module for each theme, because linking is what such suites wait for.
 //! Each test has its own daemon, data directory and receivers, so all of them run at once.
 
+mod backlog;
 mod bad_input;
 mod cli;
 mod crash;
