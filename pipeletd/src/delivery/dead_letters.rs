@@ -199,7 +199,7 @@ impl Inner {
             return Ok(None);
         }
         // One that has ended finds the retry at its next start.
-        let _ = running.control.send(Control::Replayed { count: 1 }).await;
+        let _ = running.control.send(Control::Replayed).await;
         Ok(Some(outcome))
     }
 

@@ -428,13 +428,17 @@ impl Inner {
             Arc::clone(&running.progress),
             Arc::clone(&running.history),
         );
-        let (ended, failed) = (running.ended.clone(), self.failed.clone());
+        // Both guards also act when the dispatcher panics.
+        let ended = running.ended.clone().drop_guard();
+        let failed = self.failed.clone().drop_guard();
         self.tracker.spawn(async move {
-            if let Err(error) = dispatcher.run().await {
-                tracing::error!(webhook = id.0, %error, "a dispatcher failed");
-                failed.cancel();
+            let _ended = ended;
+            match dispatcher.run().await {
+                Ok(()) => {
+                    failed.disarm();
+                }
+                Err(error) => tracing::error!(webhook = id.0, %error, "a dispatcher failed"),
             }
-            ended.cancel();
         });
         self.webhooks
             .write()

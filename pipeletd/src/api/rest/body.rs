@@ -1,14 +1,22 @@
 //! Reads JSON bodies field by field, so that everything that is wrong is told at once.
 
+use std::time::Duration;
+
 use axum::{
-    body::Bytes,
     extract::{FromRequest, Request},
-    http::{StatusCode, header},
+    http::header,
 };
+use futures_util::StreamExt as _;
 use serde_json::{Map, Value};
+use tokio::time;
 
 use super::{super::error::ApiError, MAX_BODY, problem::Problem};
 use crate::webhooks::{Fault, Field, Secret, WebhookDraft};
+
+/// In bytes; what of a body that is too long is read before the connection is given up.
+const MAX_DISCARDED: usize = 16 << 20;
+/// How long a caller may take to send a body.
+const BODY_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// A JSON object, and what was wrong with the fields taken from it so far.
 #[derive(Debug)]
@@ -24,9 +32,9 @@ pub(super) struct OptionalFields(pub(super) Fields);
 impl<S: Send + Sync> FromRequest<S> for Fields {
     type Rejection = Problem;
 
-    async fn from_request(request: Request, state: &S) -> Result<Self, Problem> {
+    async fn from_request(request: Request, _: &S) -> Result<Self, Problem> {
         let is_json = is_json(&request);
-        let body = read(request, state).await?;
+        let body = read(request).await?;
         if !is_json {
             return Err(ApiError::UnsupportedMediaType.into());
         }
@@ -37,9 +45,9 @@ impl<S: Send + Sync> FromRequest<S> for Fields {
 impl<S: Send + Sync> FromRequest<S> for OptionalFields {
     type Rejection = Problem;
 
-    async fn from_request(request: Request, state: &S) -> Result<Self, Problem> {
+    async fn from_request(request: Request, _: &S) -> Result<Self, Problem> {
         let is_json = is_json(&request);
-        let body = read(request, state).await?;
+        let body = read(request).await?;
         match (body.is_empty(), is_json) {
             (true, _) => Ok(Self(Fields {
                 fields: Map::new(),
@@ -57,13 +65,31 @@ fn is_json(request: &Request) -> bool {
     essence.is_some_and(|essence| essence.trim().eq_ignore_ascii_case("application/json"))
 }
 
-async fn read<S: Send + Sync>(request: Request, state: &S) -> Result<Bytes, ApiError> {
-    Bytes::from_request(request, state)
-        .await
-        .map_err(|rejection| match rejection.status() {
-            StatusCode::PAYLOAD_TOO_LARGE => ApiError::TooLarge { limit: MAX_BODY },
-            _ => ApiError::Malformed("the body broke off".to_owned()),
-        })
+/// Reads the body. One that is too long is read too, and thrown away: an answer that comes while
+/// the caller still writes would be lost to a reset connection.
+async fn read(request: Request) -> Result<Vec<u8>, ApiError> {
+    let mut chunks = request.into_body().into_data_stream();
+    let mut body = Vec::new();
+    let mut read = 0;
+    let reading = async {
+        while let Some(chunk) = chunks.next().await {
+            let chunk = chunk.map_err(|_| ApiError::Malformed("the body broke off".to_owned()))?;
+            read += chunk.len();
+            if read > MAX_DISCARDED {
+                break;
+            }
+            if read <= MAX_BODY {
+                body.extend_from_slice(&chunk);
+            }
+        }
+        Ok(())
+    };
+    match time::timeout(BODY_TIMEOUT, reading).await {
+        Ok(Ok(())) if read <= MAX_BODY => Ok(body),
+        Ok(Ok(())) => Err(ApiError::TooLarge { limit: MAX_BODY }),
+        Ok(Err(error)) => Err(error),
+        Err(_) => Err(ApiError::Malformed("the body took too long".to_owned())),
+    }
 }
 
 impl Fields {

@@ -12,7 +12,7 @@ mod webhooks;
 
 use axum::{
     Extension, Router,
-    extract::{DefaultBodyLimit, Request, State},
+    extract::{Request, State},
     http::{HeaderValue, header::HeaderName},
     middleware::{self, Next},
     response::{IntoResponse, Response},
@@ -55,7 +55,6 @@ pub fn router(handles: Handles) -> Router {
         .merge(health::routes(handles.readiness))
         .fallback(no_route)
         .method_not_allowed_fallback(method_not_allowed)
-        .layer(DefaultBodyLimit::max(MAX_BODY))
         .layer(CatchPanicLayer::custom(problem::of_panic))
         .layer(middleware::from_fn(give_id))
 }

@@ -112,7 +112,6 @@ impl Dispatcher {
                 Ok(())
             }
             Origin::Retry(mut retry) => {
-                self.retrying -= 1;
                 retry.attempts.push(attempt);
                 self.history.delivered(&job.event, retry.attempts);
                 let entry = Entry::Delivered { was: retry.key };
@@ -143,7 +142,6 @@ impl Dispatcher {
         };
         match job.origin {
             Origin::Live(seq) => {
-                self.retrying += 1;
                 let retry = Retry {
                     key: key(seq),
                     event: job.event,
@@ -221,7 +219,6 @@ impl Dispatcher {
                 .await
             }
             Some(was) => {
-                self.retrying -= 1;
                 self.record(
                     Entry::Dead { was, failed },
                     Durable::Replaced { was, due: None },

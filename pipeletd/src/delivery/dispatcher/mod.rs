@@ -89,8 +89,8 @@ pub enum Control {
         seq: Seq,
         watch: oneshot::Sender<bool>,
     },
-    /// So many retries became due without the dispatcher's doing.
-    Replayed { count: u64 },
+    /// Retries became due without the dispatcher's doing.
+    Replayed,
     /// Let what is in flight finish within `grace`, write the cursor down, end.
     Stop { grace: Duration },
     /// Drop everything and end: the webhook is deleted.
@@ -194,7 +194,6 @@ pub struct Dispatcher {
 
     /// Retries that are loaded, or whose record is still to be replaced.
     loaded_retries: HashSet<RetryKey>,
-    retrying: u64,
     next_due: Option<Timestamp>,
     watches: HashMap<Seq, oneshot::Sender<bool>>,
 
@@ -235,7 +234,6 @@ impl Dispatcher {
             checkpointing: false,
             next_checkpoint: Instant::now(),
             loaded_retries: HashSet::new(),
-            retrying: 0,
             next_due: None,
             watches: HashMap::new(),
             durable: FuturesUnordered::new(),
@@ -271,8 +269,7 @@ impl Dispatcher {
                     Some(Control::Watch { seq, watch }) => {
                         self.watches.insert(seq, watch);
                     }
-                    Some(Control::Replayed { count }) => {
-                        self.retrying += count;
+                    Some(Control::Replayed) => {
                         self.next_due = Some(self.means.clock.now());
                     }
                     Some(Control::Abandon) => return self.abandon().await,
@@ -297,7 +294,6 @@ impl Dispatcher {
         })
         .await?;
         self.next_due = due.and_then(due_time);
-        self.retrying = self.means.ledger.account(id).retrying;
 
         let cursor = self.reader.start().clone();
         self.progress

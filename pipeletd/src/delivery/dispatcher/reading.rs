@@ -20,7 +20,7 @@ impl Dispatcher {
         self.may_read
             && self.webhook.enabled
             && self.lanes.len() < WINDOW
-            && self.retrying < MAX_RETRYING
+            && self.means.ledger.account(self.id()).retrying < MAX_RETRYING
     }
 
     pub(super) async fn read_forward(&mut self) -> Result<(), DispatchError> {
