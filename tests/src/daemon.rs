@@ -27,14 +27,16 @@ pub struct Builder {
     args: Vec<String>,
     variables: Vec<(String, String)>,
     home: TempDir,
+    data_dir: PathBuf,
 }
 
 impl Builder {
     pub fn new(binary: impl Into<PathBuf>) -> Self {
         let home = tempfile::tempdir().expect("a temporary directory");
-        let data_dir = format!("--data-dir={}", home.path().join("data").display());
+        let data_dir = home.path().join("data");
+        let data_dir_flag = format!("--data-dir={}", data_dir.display());
         let args = [
-            &data_dir,
+            &data_dir_flag,
             "--http-listen=127.0.0.1:0",
             "--grpc-listen=127.0.0.1:0",
             "--ocpp-listen=127.0.0.1:0",
@@ -45,6 +47,7 @@ impl Builder {
             args: args.map(str::to_owned).to_vec(),
             variables: Vec::new(),
             home,
+            data_dir,
         }
     }
 
@@ -75,9 +78,12 @@ impl Builder {
         self
     }
 
-    /// Where the store lies.
-    pub fn data_dir(&self) -> PathBuf {
-        self.home.path().join("data")
+    /// Lets the daemon keep its data where it does by default, in its user's home.
+    #[must_use]
+    pub fn in_default_data_dir(mut self) -> Self {
+        self.args.retain(|arg| !arg.starts_with("--data-dir="));
+        self.data_dir = self.home.path().join(".local/share/pipelet");
+        self
     }
 
     /// Starts the daemon and waits until it listens.
@@ -182,8 +188,8 @@ impl Daemon {
         self.running().ocpp
     }
 
-    pub fn data_dir(&self) -> PathBuf {
-        self.builder.data_dir()
+    pub fn data_dir(&self) -> &Path {
+        &self.builder.data_dir
     }
 
     pub fn home(&self) -> &Path {

@@ -12,7 +12,9 @@ mod https;
 mod lifecycle;
 mod ocpp;
 mod payload;
+mod python;
 mod python_station;
+mod readme;
 
 mod retries;
 mod scene;
