@@ -147,8 +147,8 @@ async fn the_first_webhook_takes_the_commands_that_are_written() {
     assert!(tested.contains("the receiver answered 204"), "{tested}");
     let created: Value = serde_json::from_str(&shell.run(curl).await).expect("JSON");
     assert_eq!(created["id"], 2, "{created}");
-    let charged = shell.run(charger).await;
-    assert!(charged.starts_with("transaction "), "{charged}");
+    let session = shell.run(charger).await;
+    assert!(session.starts_with("transaction "), "{session}");
 
     // The test event, and both events of the charger for each of the two webhooks.
     let mut events = Vec::new();
