@@ -152,7 +152,7 @@ impl TestOutcome {
             None => "no answer".to_owned(),
         };
         let what = self.error.as_deref().map(printable);
-        let what = what.map_or_else(answered, |error| error.to_string());
+        let what = what.unwrap_or_else(answered);
         format!("{verdict}: {what} after {} ms", self.duration_ms)
     }
 

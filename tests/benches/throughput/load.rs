@@ -3,7 +3,7 @@
 use std::{
     net::SocketAddr,
     sync::{Arc, LazyLock, Mutex, PoisonError},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use futures_util::{SinkExt as _, StreamExt as _};
@@ -31,18 +31,16 @@ impl Latencies {
         self.0.push(nanoseconds);
     }
 
-    pub(crate) fn len(&self) -> usize {
-        self.0.len()
+    pub(crate) fn len(&self) -> u32 {
+        u32::try_from(self.0.len()).unwrap_or(u32::MAX)
     }
 
-    pub(crate) fn quantile_ms(&self, quantile: f64) -> f64 {
+    pub(crate) fn quantile_ms(&self, per_mille: usize) -> f64 {
         let mut sorted = self.0.clone();
         sorted.sort_unstable();
         let last = sorted.len().saturating_sub(1);
-        let index = (last as f64 * quantile).round() as usize;
-        sorted
-            .get(index)
-            .map_or(0.0, |nanoseconds| *nanoseconds as f64 / 1e6)
+        let nanoseconds = sorted.get(last * per_mille / 1000).copied().unwrap_or(0);
+        Duration::from_nanos(nanoseconds).as_secs_f64() * 1e3
     }
 }
 

@@ -94,18 +94,18 @@ async fn run(stations: usize, options: &Options) -> String {
             .sum(),
         None => 0,
     };
-    let rate = |latencies: &Latencies| latencies.len() as f64 / window;
+    let rate = |latencies: &Latencies| f64::from(latencies.len()) / window;
     format!(
         "| {stations} | {} | {:.0} | {:.0} | {:.2} ms | {:.2} ms | {:.2} ms | {:.2} ms | {:.1} µs \
          | {} MiB | {pending} |",
         options.webhooks,
         rate(&calls),
         rate(&posts),
-        calls.quantile_ms(0.5),
-        calls.quantile_ms(0.99),
-        posts.quantile_ms(0.5),
-        posts.quantile_ms(0.99),
-        cpu.as_micros() as f64 / calls.len().max(1) as f64,
+        calls.quantile_ms(500),
+        calls.quantile_ms(990),
+        posts.quantile_ms(500),
+        posts.quantile_ms(990),
+        cpu.as_secs_f64() * 1e6 / f64::from(calls.len().max(1)),
         rss >> 20,
     )
 }

@@ -46,6 +46,27 @@ impl<J> Lanes<J> {
         self.ready.pop_front().map(|(_, job)| job)
     }
 
+    /// Takes out the jobs that are not in flight and that `unwanted` tells.
+    pub(super) fn remove(&mut self, mut unwanted: impl FnMut(&J) -> bool) -> Vec<J> {
+        let mut removed = Vec::new();
+        for lane in self.waiting.values_mut() {
+            let (gone, kept): (Vec<J>, _) = lane.drain(..).partition(&mut unwanted);
+            lane.extend::<Vec<J>>(kept);
+            removed.extend(gone);
+        }
+        self.len -= removed.len();
+        let ready = std::mem::take(&mut self.ready);
+        for (station, job) in ready {
+            if unwanted(&job) {
+                removed.push(job);
+                self.done(&station);
+            } else {
+                self.ready.push_back((station, job));
+            }
+        }
+        removed
+    }
+
     /// The station's job has ended, however it ended.
     pub(super) fn done(&mut self, station: &StationId) {
         let Some(lane) = self.waiting.get_mut(station) else {
@@ -87,5 +108,21 @@ mod tests {
         assert_eq!((lanes.len(), lanes.take()), (0, None));
         lanes.push(&a, 6);
         assert_eq!(lanes.take(), Some(6));
+    }
+
+    #[test]
+    fn what_is_not_in_flight_can_be_taken_out() {
+        let [a, b] = ["A", "B"].map(|id| StationId::new(id).unwrap());
+        let mut lanes = Lanes::default();
+        for (station, job) in [(&a, 1), (&a, 2), (&a, 3), (&b, 4), (&b, 5), (&b, 6)] {
+            lanes.push(station, job);
+        }
+        assert_eq!(lanes.take(), Some(1));
+        let mut removed = lanes.remove(|job| [1, 2, 4, 5].contains(job));
+        removed.sort_unstable();
+        assert_eq!((removed, lanes.len()), (vec![2, 4, 5], 3));
+        assert_eq!((lanes.take(), lanes.take()), (Some(6), None));
+        lanes.done(&a);
+        assert_eq!(lanes.take(), Some(3));
     }
 }

@@ -135,6 +135,10 @@ impl Job {
         }
     }
 
+    fn is_live(&self) -> bool {
+        matches!(self.origin, Origin::Live(_))
+    }
+
     /// The number of its next attempt.
     fn next_attempt(&self) -> u32 {
         match &self.origin {
@@ -188,6 +192,8 @@ pub struct Dispatcher {
     moved_ahead: HashSet<Seq>,
     /// Moves that no durable cursor knows yet.
     moved: Vec<Seq>,
+    /// Where the last cursor that was written stands.
+    written_to: Seq,
     dirty: bool,
     checkpointing: bool,
     next_checkpoint: Instant,
@@ -217,6 +223,7 @@ impl Dispatcher {
         progress: Arc<Progress>,
         history: Arc<History>,
     ) -> Self {
+        let written_to = reader.start().read_to;
         Self {
             means,
             webhook,
@@ -230,6 +237,7 @@ impl Dispatcher {
             owed: BTreeSet::new(),
             moved_ahead: HashSet::new(),
             moved: Vec::new(),
+            written_to,
             dirty: false,
             checkpointing: false,
             next_checkpoint: Instant::now(),

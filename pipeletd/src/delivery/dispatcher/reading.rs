@@ -18,7 +18,6 @@ use crate::{
 impl Dispatcher {
     pub(super) fn wants_to_read(&self) -> bool {
         self.may_read
-            && self.webhook.enabled
             && self.lanes.len() < WINDOW
             && self.means.ledger.account(self.id()).retrying < MAX_RETRYING
     }
@@ -123,9 +122,18 @@ impl Dispatcher {
     /// Moves an idle webhook's cursor along, and gives up what a stalled one has owed too long.
     pub(super) async fn tend(&mut self) -> Result<(), DispatchError> {
         self.may_read = true;
-        self.dirty |= self.reader.position() > self.reader.start().read_to && self.owed.is_empty();
+        self.dirty |= self.reader.position() > self.written_to;
         let oldest = self.means.clock.now() - self.means.options.backlog_age;
-        while !self.wants_to_read() && self.lanes.len() < WINDOW && self.may_read {
+        if !self.webhook.enabled {
+            let too_old = self
+                .lanes
+                .remove(|job| job.is_live() && job.event.time < oldest);
+            for job in too_old {
+                self.give_up_unattempted(job.seq(), job.event).await?;
+            }
+        }
+        // Too many retries hold the reading up: the backlog ages in the journal.
+        while self.may_read && !self.wants_to_read() && self.lanes.len() < WINDOW {
             let store = Arc::clone(&self.means.store);
             let position = self.reader.position();
             let next = blocking(move || store.event(position)).await?;

@@ -74,6 +74,7 @@ impl Dispatcher {
             owed: self.owed.iter().copied().collect(),
             delivered: self.progress.delivered.load(Ordering::Relaxed),
         };
+        self.written_to = cursor.read_to;
         let moved = std::mem::take(&mut self.moved);
         let durable = self.means.journal.checkpoint(self.id(), cursor).await?;
         self.dirty = false;
