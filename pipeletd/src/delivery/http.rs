@@ -4,7 +4,7 @@
 //! redirect is followed, no proxy is taken from the environment, at most
 //! [`Sender::ANSWER_LIMIT`] of an answer are kept, and nothing is sent to an address that the
 //! target policy refuses. It makes one attempt and says what came of it; what follows is
-//! [`policy`](super::policy)'s business.
+//! [`policy`]'s business.
 //!
 //! A receiver that closes an idle connection costs no attempt: what had not been written to it
 //! yet is sent again on a new one. What had been written may have been processed, so that counts.
