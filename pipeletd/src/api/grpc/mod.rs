@@ -66,10 +66,14 @@ pub async fn serve(
     health
         .set_service_status("", tonic_health::ServingStatus::Serving)
         .await;
-    let reflection = tonic_reflection::server::Builder::configure()
-        .register_encoded_file_descriptor_set(pipelet_proto::FILE_DESCRIPTOR_SET)
-        .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
-        .build_v1()?;
+    let descriptors = || {
+        tonic_reflection::server::Builder::configure()
+            .register_encoded_file_descriptor_set(pipelet_proto::FILE_DESCRIPTOR_SET)
+            .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+    };
+    // Many clients still ask for the older version.
+    let (reflection, reflection_v1alpha) =
+        (descriptors().build_v1()?, descriptors().build_v1alpha()?);
     let webhooks = WebhookRpc {
         delivery: delivery.clone(),
     };
@@ -95,6 +99,7 @@ pub async fn serve(
     Server::builder()
         .add_service(health_service)
         .add_service(reflection)
+        .add_service(reflection_v1alpha)
         .add_service(WebhookServiceServer::with_interceptor(
             webhooks,
             auth(&keyring),
