@@ -282,10 +282,11 @@ async fn first_key(keys: &ApiKeys, config: &Config) -> Result<(), OpenError> {
     if !keys.list().is_empty() {
         return Ok(());
     }
-    let key = match &config.bootstrap_key {
-        Some(key) => key.clone(),
-        None => ApiKey::generate()?,
-    };
+    if let Some(key) = &config.bootstrap_key {
+        keys.add("admin", key).await?;
+        return Ok(());
+    }
+    let key = ApiKey::generate()?;
     // Written before it is stored: a crash in between leaves a key that the next start replaces.
     let path = config.data_dir.join("admin.key");
     auth::write_admin_key(&path, &key).map_err(|source| OpenError::AdminKey {

@@ -21,3 +21,6 @@ pub use self::{
     dispatcher::{Means, Options},
     webhooks::{Delivery, DeliveryError, TestResult, WebhookView, subscriptions},
 };
+
+#[cfg(test)]
+mod tests;

@@ -415,7 +415,7 @@ impl Inner {
         let running = Arc::new(Running {
             control,
             received: reader.received(),
-            progress: Arc::default(),
+            progress: Arc::new(Progress::starting_at(reader.start().delivered)),
             history: Arc::default(),
             ended: CancellationToken::new(),
             stored: RwLock::new(Arc::new(stored)),

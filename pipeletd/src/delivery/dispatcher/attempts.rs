@@ -54,6 +54,7 @@ impl Dispatcher {
     pub(super) async fn settle(&mut self, finished: Finished) -> Result<(), DispatchError> {
         let Finished { job, at, attempted } = finished;
         self.lanes.done(&job.event.station);
+        self.loaded_bytes -= job.event.size();
         let now = self.means.clock.now();
         let made = match &job.origin {
             Origin::Live(_) => 1,

@@ -12,10 +12,7 @@ mod writing;
 
 use std::{
     collections::{BTreeSet, HashMap, HashSet},
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::{Arc, atomic::AtomicU64},
     time::Duration,
 };
 
@@ -46,6 +43,8 @@ use crate::{
 
 /// Loaded jobs: waiting, ready or in flight. Bounds the memory of a webhook.
 const WINDOW: usize = 2048;
+/// And so many bytes of events, beyond which nothing more is loaded.
+const WINDOW_BYTES: usize = 8 << 20;
 /// Events read forward at once.
 const STRIDE: usize = 256;
 /// Of the window, how much due retries may take: new events keep their share.
@@ -98,10 +97,18 @@ pub enum Control {
 }
 
 /// Counts that others may read at any time.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Progress {
     /// Delivered at the first attempt.
     pub delivered: AtomicU64,
+}
+
+impl Progress {
+    pub const fn starting_at(delivered: u64) -> Self {
+        Self {
+            delivered: AtomicU64::new(delivered),
+        }
+    }
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -182,6 +189,7 @@ pub struct Dispatcher {
     history: Arc<History>,
 
     lanes: Lanes<Job>,
+    loaded_bytes: usize,
     attempts: JoinSet<Finished>,
     /// There may be more to read forward.
     may_read: bool,
@@ -232,6 +240,7 @@ impl Dispatcher {
             progress,
             history,
             lanes: Lanes::default(),
+            loaded_bytes: 0,
             attempts: JoinSet::new(),
             may_read: true,
             owed: BTreeSet::new(),
@@ -304,9 +313,6 @@ impl Dispatcher {
         self.next_due = due.and_then(due_time);
 
         let cursor = self.reader.start().clone();
-        self.progress
-            .delivered
-            .store(cursor.delivered, Ordering::Relaxed);
         let moved: HashSet<_> = moved.into_iter().collect();
         let owed: Vec<_> = cursor
             .owed

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::{
     DispatchError, Dispatcher, Durable, Job, MAX_RETRYING, Origin, RETRY_WINDOW, STRIDE, WINDOW,
-    due_time,
+    WINDOW_BYTES, due_time,
 };
 use crate::{
     delivery::{
@@ -18,7 +18,7 @@ use crate::{
 impl Dispatcher {
     pub(super) fn wants_to_read(&self) -> bool {
         self.may_read
-            && self.lanes.len() < WINDOW
+            && self.has_room()
             && self.means.ledger.account(self.id()).retrying < MAX_RETRYING
     }
 
@@ -47,16 +47,19 @@ impl Dispatcher {
         Ok(())
     }
 
+    fn has_room(&self) -> bool {
+        self.lanes.len() < WINDOW && self.loaded_bytes < WINDOW_BYTES
+    }
+
     pub(super) fn load(&mut self, seq: Seq, event: Arc<Event>) {
         self.owed.insert(seq);
+        self.enqueue(event, Origin::Live(seq));
+    }
+
+    fn enqueue(&mut self, event: Arc<Event>, origin: Origin) {
+        self.loaded_bytes += event.size();
         let station = event.station.clone();
-        self.lanes.push(
-            &station,
-            Job {
-                event,
-                origin: Origin::Live(seq),
-            },
-        );
+        self.lanes.push(&station, Job { event, origin });
     }
 
     pub(super) async fn give_up_unattempted(
@@ -85,7 +88,10 @@ impl Dispatcher {
     }
 
     pub(super) fn may_load_retries(&self) -> bool {
-        self.webhook.enabled && self.next_due.is_some() && self.loaded_retries.len() < RETRY_WINDOW
+        // Each look reads what is loaded again, so it has to be worth it.
+        self.webhook.enabled
+            && self.next_due.is_some()
+            && self.loaded_retries.len() <= RETRY_WINDOW / 2
     }
 
     pub(super) async fn load_due(&mut self) -> Result<(), DispatchError> {
@@ -106,15 +112,7 @@ impl Dispatcher {
                 break;
             }
             self.loaded_retries.insert(retry.key);
-            let event = Arc::clone(&retry.event);
-            let station = event.station.clone();
-            self.lanes.push(
-                &station,
-                Job {
-                    event,
-                    origin: Origin::Retry(Box::new(retry)),
-                },
-            );
+            self.enqueue(Arc::clone(&retry.event), Origin::Retry(Box::new(retry)));
         }
         Ok(())
     }
@@ -129,11 +127,12 @@ impl Dispatcher {
                 .lanes
                 .remove(|job| job.is_live() && job.event.time < oldest);
             for job in too_old {
+                self.loaded_bytes -= job.event.size();
                 self.give_up_unattempted(job.seq(), job.event).await?;
             }
         }
         // Too many retries hold the reading up: the backlog ages in the journal.
-        while self.may_read && !self.wants_to_read() && self.lanes.len() < WINDOW {
+        while self.may_read && !self.wants_to_read() && self.has_room() {
             let store = Arc::clone(&self.means.store);
             let position = self.reader.position();
             let next = blocking(move || store.event(position)).await?;

@@ -1,0 +1,249 @@
+//! What is left after a crash in the middle of something, and what a start makes of it.
+
+use std::{sync::Arc, time::Duration};
+
+use jiff::Timestamp;
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    Delivery, Means, Options,
+    http::{HttpOptions, Sender},
+    ledger::Ledger,
+    record::{Account, Attempt, Cursor, Epoch, Retry, RetryKey, Stage, StoredWebhook},
+    subscriptions,
+};
+use crate::{
+    clock::Clock,
+    events::{Event, EventId, EventSelection, EventType, Payload, Seq, StationId},
+    journal::{Journal, Opened},
+    store::{Change, Progress, Store, memory::MemoryStore},
+    webhooks::{TargetPolicy, Webhook, WebhookId, WebhookUrl},
+};
+
+const W: WebhookId = WebhookId(1);
+/// Where nobody listens: every attempt is refused.
+const NOWHERE: &str = "http://127.0.0.1:1/";
+const ANYWHERE: TargetPolicy = TargetPolicy {
+    allow_private: true,
+};
+
+fn webhook(enabled: bool) -> Webhook {
+    Webhook {
+        id: W,
+        name: "w".to_owned(),
+        url: WebhookUrl::parse(NOWHERE).unwrap(),
+        enabled,
+        events: EventSelection::parse(&["*"]).unwrap(),
+        secret: None,
+        created_at: Timestamp::UNIX_EPOCH,
+        updated_at: Timestamp::UNIX_EPOCH,
+    }
+}
+
+fn stored(stage: Stage, enabled: bool) -> StoredWebhook {
+    let webhook = webhook(enabled);
+    let events = webhook.events.clone();
+    let epochs = vec![Epoch {
+        from: Seq(0),
+        enabled: true,
+        events,
+    }];
+    StoredWebhook {
+        webhook,
+        epochs,
+        stage,
+    }
+}
+
+fn event(number: u8) -> Arc<Event> {
+    let station = StationId::new(&format!("S{number}")).unwrap();
+    let id = EventId::from_bytes([number; 16]);
+    let now = Clock::system().now();
+    Arc::new(Event::new(
+        id,
+        EventType::Heartbeat,
+        station,
+        now,
+        None,
+        Payload::empty(),
+    ))
+}
+
+fn retry(seq: u64, due_ms: i64) -> Retry {
+    let attempt = Attempt {
+        number: 1,
+        at: Timestamp::UNIX_EPOCH,
+        status: Some(500),
+        error: None,
+        duration: Duration::ZERO,
+    };
+    Retry {
+        key: RetryKey {
+            webhook: W,
+            due_ms,
+            seq: Seq(seq),
+        },
+        event: event(u8::try_from(seq).unwrap()),
+        attempts: vec![attempt],
+        round: 1,
+        last_response: None,
+    }
+}
+
+/// Far enough away that no test sees it fall due.
+fn far() -> i64 {
+    Clock::system().now().as_millisecond() + 3_600_000
+}
+
+async fn start(store: &Arc<dyn Store>) -> (Delivery, Ledger) {
+    let stored = store.webhooks().unwrap();
+    let opened = Journal::open(Arc::clone(store), subscriptions(&stored)).unwrap();
+    let Opened {
+        journal, readers, ..
+    } = opened;
+    let (ledger, _) = Ledger::open(Arc::clone(store)).unwrap();
+    // Whichever test comes first installs it; they all want the same.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let sender = Sender::new(&HttpOptions {
+        timeout: Duration::from_secs(10),
+        targets: ANYWHERE,
+        extra_roots: None,
+        max_idle_per_host: 1,
+    });
+    let means = Means {
+        journal,
+        ledger: ledger.clone(),
+        store: Arc::clone(store),
+        sender: sender.unwrap(),
+        clock: Clock::system(),
+        options: Options {
+            schedule: "1h".parse().unwrap(),
+            max_attempts: 7,
+            concurrency: 4,
+            backlog_age: Duration::from_hours(1),
+        },
+    };
+    let failed = CancellationToken::new();
+    (
+        Delivery::start(means, ANYWHERE, stored, readers, failed)
+            .await
+            .unwrap(),
+        ledger,
+    )
+}
+
+#[tokio::test]
+async fn a_deletion_that_was_broken_off_is_finished_at_the_start() {
+    let store: Arc<dyn Store> = Arc::new(MemoryStore::default());
+    store
+        .commit(&[Change::Webhook(stored(Stage::Deleting, false))])
+        .unwrap();
+    let account = Account {
+        moved: 2,
+        retrying: 2,
+        ..Account::default()
+    };
+    let retries = [retry(0, far()), retry(1, far())].map(Change::Retry);
+    let changes = [Change::Account(W, account), Change::Moved(W, Seq(1))];
+    store.commit(&[retries, changes].concat()).unwrap();
+    // Five received: two on record outside the happy path, one delivered, two never attempted.
+    let cursor = Cursor {
+        read_to: Seq(3),
+        owed: vec![Seq(1)],
+        delivered: 1,
+    };
+    let events: Vec<_> = (0..5).map(event).collect();
+    store
+        .append(Seq(0), &events, &[Progress::Cursor(W, cursor)])
+        .unwrap();
+
+    let (delivery, _) = start(&store).await;
+    assert!(delivery.get(W).is_err());
+    let Stage::Deleted(books) = store.webhooks().unwrap()[0].stage else {
+        panic!("not deleted")
+    };
+    assert_eq!(
+        (books.received, books.delivered, books.cancelled),
+        (5, 1, 4)
+    );
+    assert!(books.balance());
+    assert_eq!(store.retries(W, None, 9).unwrap(), []);
+    assert_eq!(store.moved(W).unwrap(), []);
+    assert_eq!(store.cursors().unwrap(), []);
+}
+
+#[tokio::test]
+async fn what_the_ledger_knows_and_the_cursor_does_not_is_not_owed_twice() {
+    let store: Arc<dyn Store> = Arc::new(MemoryStore::default());
+    store
+        .commit(&[Change::Webhook(stored(Stage::Active, true))])
+        .unwrap();
+    // The crash came after the ledger's write and before the cursor's: 1 is owed by the cursor,
+    // 3 is not even read yet, and both have their retries.
+    let account = Account {
+        moved: 2,
+        retrying: 2,
+        ..Account::default()
+    };
+    let changes = [
+        Change::Account(W, account),
+        Change::Moved(W, Seq(1)),
+        Change::Moved(W, Seq(3)),
+        Change::Retry(retry(1, far())),
+        Change::Retry(retry(3, far())),
+    ];
+    store.commit(&changes).unwrap();
+    let cursor = Cursor {
+        read_to: Seq(3),
+        owed: vec![Seq(1)],
+        delivered: 2,
+    };
+    let events: Vec<_> = (0..4).map(event).collect();
+    store
+        .append(Seq(0), &events, &[Progress::Cursor(W, cursor)])
+        .unwrap();
+
+    let (delivery, ledger) = start(&store).await;
+    let books = delivery.get(W).unwrap().books;
+    assert_eq!((books.received, books.delivered, books.retrying), (4, 2, 2));
+    delivery.stop(Duration::ZERO).await;
+    ledger.stop().await;
+    let settled = Cursor {
+        read_to: Seq(4),
+        owed: vec![],
+        delivered: 2,
+    };
+    assert_eq!(store.cursors().unwrap(), [(W, settled)]);
+    assert_eq!(
+        store.retries(W, None, 9).unwrap().len(),
+        2,
+        "no third one was made"
+    );
+    assert_eq!(store.moved(W).unwrap(), [], "the cursor knows now");
+    assert_eq!(store.accounts().unwrap(), [(W, account)]);
+}
+
+#[tokio::test]
+async fn a_failed_attempt_is_on_record_before_the_cursor_moves() {
+    let receiver = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let mut stored = stored(Stage::Active, true);
+    let url = format!("http://{}/", receiver.local_addr().unwrap());
+    stored.webhook.url = WebhookUrl::parse(&url).unwrap();
+    let store: Arc<dyn Store> = Arc::new(MemoryStore::default());
+    store.commit(&[Change::Webhook(stored)]).unwrap();
+    store.append(Seq(0), &[event(0)], &[]).unwrap();
+
+    let (delivery, _) = start(&store).await;
+    let (connection, _) = receiver.accept().await.unwrap();
+    drop(connection);
+    delivery.stop(Duration::from_secs(10)).await;
+    let retries = store.retries(W, None, 9).unwrap();
+    assert_eq!(retries[0].attempts.len(), 1);
+    assert_eq!(retries[0].attempts[0].status, None);
+    let settled = Cursor {
+        read_to: Seq(1),
+        owed: vec![],
+        delivered: 0,
+    };
+    assert_eq!(store.cursors().unwrap(), [(W, settled)]);
+}
