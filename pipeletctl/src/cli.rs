@@ -14,6 +14,7 @@ use clap::{ArgGroup, Args, Parser, Subcommand, ValueHint};
 use clap_complete::Shell;
 
 use crate::{
+    commands::call::Parameter,
     output::Format,
     secret::Secret,
     settings::ServerUrl,
@@ -330,6 +331,27 @@ pub(crate) enum Stations {
     },
     /// Shows one station with its connectors and open transactions
     Show { id: String },
+    /// Sends an OCPP command to a station and shows its answer
+    ///
+    /// --timeout is how long the station has. Ends with 5 where the station is not connected, and
+    /// with 1 where it answers with an error or not in time.
+    Call(CallStation),
+    /// Ends a station's connection; it may dial again at once
+    Disconnect { id: String },
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct CallStation {
+    pub(crate) id: String,
+    /// An OCPP 1.6 action, like RemoteStartTransaction
+    pub(crate) action: String,
+    /// A field of the request, like idTag=RFID_42 (repeat it; a list is a field repeated, an
+    /// object is JSON)
+    #[arg(long = "param", value_name = "NAME=VALUE", conflicts_with = "json")]
+    pub(crate) parameters: Vec<Parameter>,
+    /// The whole request: JSON text, @FILE, or "-" for standard input
+    #[arg(long, value_name = "JSON", allow_hyphen_values = true)]
+    pub(crate) json: Option<String>,
 }
 
 #[derive(Debug, Subcommand)]
@@ -384,6 +406,9 @@ mod tests {
             "dlq purge --station S --yes",
             "events tail --event A --station S -o jsonl",
             "stations list --connected",
+            "stations call S Reset --param type=Soft --timeout 5s",
+            "stations call S Reset --json -",
+            "stations disconnect S",
             "keys revoke 1 --server http://localhost:1 --timeout 5s --no-color",
             "status -o yaml",
             "completions zsh",
@@ -421,6 +446,12 @@ mod tests {
             ("dlq replay 1 --all", ArgumentConflict),
             ("dlq replay 1 --webhook 7", ArgumentConflict),
             ("dlq list --since soon", ValueValidation),
+            ("stations call S", MissingRequiredArgument),
+            ("stations call S Reset --param type", ValueValidation),
+            (
+                "stations call S Reset --param type=Soft --json {}",
+                ArgumentConflict,
+            ),
             ("status --server https://h", ValueValidation),
             ("status --timeout 0s", ValueValidation),
             ("nonsense", InvalidSubcommand),

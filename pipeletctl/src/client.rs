@@ -25,28 +25,34 @@ const MAX_ANSWER_BYTES: usize = 64 * 1024 * 1024;
 /// How often a connection with a stream on it is probed.
 const KEEP_ALIVE: Duration = Duration::from_secs(30);
 
+/// How much longer than the station the daemon has to answer.
+const PATIENCE: Duration = Duration::from_secs(5);
+
 type Transport = InterceptedService<Channel, WithKey>;
 
 #[derive(Debug, Clone)]
 pub(crate) struct Client {
+    endpoint: Endpoint,
     channel: Channel,
     with_key: WithKey,
+    timeout: Duration,
 }
 
 impl Client {
     /// Must be called within a runtime.
     pub(crate) fn new(settings: &Settings) -> Self {
-        let channel = Endpoint::from(settings.server.uri().clone())
+        let endpoint = Endpoint::from(settings.server.uri().clone())
             .connect_timeout(settings.timeout)
             // Until the answer begins: a stream may then take its time.
             .timeout(settings.timeout)
             // A stream may be silent for hours; a dead connection shall not be.
             .http2_keep_alive_interval(KEEP_ALIVE)
-            .keep_alive_timeout(settings.timeout)
-            .connect_lazy();
+            .keep_alive_timeout(settings.timeout);
         Self {
-            channel,
+            channel: endpoint.connect_lazy(),
+            endpoint,
             with_key: WithKey(settings.key.value.clone()),
+            timeout: settings.timeout,
         }
     }
 
@@ -67,6 +73,19 @@ impl Client {
 
     pub(crate) fn stations(&self) -> StationServiceClient<Transport> {
         StationServiceClient::with_interceptor(self.channel.clone(), self.with_key.clone())
+    }
+
+    /// The same, for calls in which a station has the time-out for itself.
+    pub(crate) fn patient_stations(&self) -> StationServiceClient<Transport> {
+        let timeout = self.timeout.saturating_add(PATIENCE);
+        let channel = self.endpoint.clone().timeout(timeout).connect_lazy();
+        StationServiceClient::with_interceptor(channel, self.with_key.clone())
+            .max_decoding_message_size(MAX_ANSWER_BYTES)
+    }
+
+    /// How long to wait for an answer, as the user said.
+    pub(crate) const fn timeout(&self) -> Duration {
+        self.timeout
     }
 
     pub(crate) fn api_keys(&self) -> ApiKeyServiceClient<Transport> {

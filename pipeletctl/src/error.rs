@@ -48,6 +48,8 @@ pub(crate) enum Error {
     StreamEnded,
     #[error("cannot read the secret from {}", path.display())]
     Secret { path: PathBuf, source: io::Error },
+    #[error("cannot read the request from {argument}")]
+    Body { argument: String, source: io::Error },
     #[error("nothing to change")]
     NothingToChange,
     #[error("this purges many failed deliveries, and there is no terminal to ask on")]
@@ -92,6 +94,7 @@ impl Report {
             Error::Incomplete(_)
             | Error::StreamEnded
             | Error::Secret { .. }
+            | Error::Body { .. }
             | Error::NothingToChange
             | Error::NobodyToAsk
             | Error::Output(_)
@@ -102,7 +105,7 @@ impl Report {
     /// Of a failure that has nothing to do with the daemon.
     pub(crate) fn local(error: &Error) -> Self {
         let (status, hint) = match error {
-            Error::Secret { .. } => (ExitStatus::Usage, None),
+            Error::Secret { .. } | Error::Body { .. } => (ExitStatus::Usage, None),
             Error::NothingToChange => (
                 ExitStatus::Usage,
                 Some("`pipeletctl webhooks update --help` shows what can be changed"),
@@ -207,8 +210,10 @@ fn exit_status(code: Code) -> ExitStatus {
         Code::NotFound => ExitStatus::NotFound,
         Code::Unauthenticated | Code::PermissionDenied => ExitStatus::NotAuthorised,
         Code::AlreadyExists | Code::FailedPrecondition | Code::Aborted => ExitStatus::Conflict,
-        Code::Unavailable | Code::DeadlineExceeded => ExitStatus::Unreachable,
-        Code::Cancelled
+        Code::Unavailable => ExitStatus::Unreachable,
+        // The daemon answered: it is a station that did not.
+        Code::DeadlineExceeded
+        | Code::Cancelled
         | Code::Unknown
         | Code::ResourceExhausted
         | Code::Unimplemented
@@ -233,7 +238,8 @@ fn hint(code: Code, settings: &Settings, listing: Option<&str>) -> Option<String
         Code::Unavailable => {
             Some("the daemon is not ready: `pipeletctl status` says why".to_owned())
         }
-        Code::DeadlineExceeded | Code::ResourceExhausted => Some("try again later".to_owned()),
+        Code::DeadlineExceeded => Some("--timeout gives the station longer".to_owned()),
+        Code::ResourceExhausted => Some("try again later".to_owned()),
         Code::Internal | Code::DataLoss => {
             Some("the daemon's log says more under this request's id".to_owned())
         }
@@ -305,6 +311,8 @@ mod tests {
             (Code::FailedPrecondition, 5),
             (Code::Aborted, 5),
             (Code::Unavailable, 69),
+            (Code::DeadlineExceeded, 1),
+            (Code::ResourceExhausted, 1),
             (Code::Internal, 1),
         ] {
             assert_eq!(exit_status(code) as u8, status, "{code:?}");

@@ -5,6 +5,7 @@ use pipelet_proto::v1;
 use crate::{
     cli::{Limit, Stations},
     client::Client,
+    commands::call,
     error::{Error, ExitStatus},
     output::Printer,
     paging::Pages,
@@ -19,6 +20,8 @@ pub(crate) async fn run(
     match verb {
         Stations::List { connected, limit } => list(connected, limit, client, printer).await,
         Stations::Show { id } => show(id, client, printer).await,
+        Stations::Call(args) => call::call(args, client, printer).await,
+        Stations::Disconnect { id } => call::disconnect(id, client, printer).await,
     }
 }
 

@@ -5,6 +5,7 @@
 //! the one exception is a new API key, which has no `Debug`.
 
 mod api_key;
+mod command;
 mod daemon;
 mod event;
 mod failed_delivery;
@@ -15,6 +16,7 @@ mod webhook;
 
 pub(crate) use self::{
     api_key::{ApiKey, NewApiKey},
+    command::CommandAnswer,
     daemon::DaemonStatus,
     event::{Event, EventType},
     failed_delivery::FailedDelivery,

@@ -9,7 +9,7 @@ use crate::table::printable;
 
 #[derive(Debug, Serialize)]
 #[serde(transparent)]
-pub(super) struct Payload(Box<RawValue>);
+pub(crate) struct Payload(Box<RawValue>);
 
 impl Payload {
     /// Text that is no JSON becomes a JSON string: shown rather than lost.

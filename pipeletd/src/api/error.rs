@@ -2,7 +2,13 @@
 //!
 //! The cause goes to the log with the request's id, never to the caller.
 
-use crate::{delivery::DeliveryError, journal::AppendError, store::StoreError, webhooks::Fault};
+use crate::{
+    delivery::DeliveryError,
+    journal::AppendError,
+    ocpp::{CommandError, v16::Violation, wire::ErrorCode},
+    store::StoreError,
+    webhooks::Fault,
+};
 
 /// An error for the outside.
 #[derive(Debug)]
@@ -28,6 +34,16 @@ pub enum ApiError {
         limit: usize,
     },
     UnsupportedMediaType,
+    /// Too much is asked for at once; nothing was done.
+    TooMany {
+        code: &'static str,
+        message: String,
+    },
+    /// A station was asked and did not answer; what it did is not known.
+    NoAnswer {
+        code: &'static str,
+        message: String,
+    },
     /// The daemon can't do it now.
     Unavailable(String),
     /// Our fault; the log knows more.
@@ -54,7 +70,10 @@ impl ApiError {
     pub fn code(&self) -> &'static str {
         match self {
             Self::Unauthenticated => "unauthenticated",
-            Self::NotFound { code, .. } | Self::Conflict { code, .. } => code,
+            Self::NotFound { code, .. }
+            | Self::Conflict { code, .. }
+            | Self::TooMany { code, .. }
+            | Self::NoAnswer { code, .. } => code,
             Self::Invalid(_) => "invalid_request",
             Self::Malformed(_) => "malformed_request",
             Self::MethodNotAllowed => "method_not_allowed",
@@ -73,6 +92,8 @@ impl ApiError {
             }
             Self::NotFound { message, .. }
             | Self::Conflict { message, .. }
+            | Self::TooMany { message, .. }
+            | Self::NoAnswer { message, .. }
             | Self::Malformed(message) => message.clone(),
             Self::Invalid(faults) => match faults.as_slice() {
                 [_] => "the request is wrong in one point".to_owned(),
@@ -98,6 +119,8 @@ impl ApiError {
             Self::Unauthenticated => tracing::info!(request_id, "a request had no valid API key"),
             Self::NotFound { .. }
             | Self::Conflict { .. }
+            | Self::TooMany { .. }
+            | Self::NoAnswer { .. }
             | Self::Invalid(_)
             | Self::Malformed(_)
             | Self::MethodNotAllowed
@@ -128,6 +151,68 @@ impl From<DeliveryError> for ApiError {
             DeliveryError::Journal(error) => error.into(),
             DeliveryError::Ledger(_) => Self::Unavailable(message),
         }
+    }
+}
+
+impl From<CommandError> for ApiError {
+    fn from(error: CommandError) -> Self {
+        let message = error.to_string();
+        match error {
+            CommandError::NotACommand(_) => Self::NotFound {
+                code: "no_such_action",
+                message,
+            },
+            CommandError::Invalid(violations) => {
+                Self::Invalid(violations.into_iter().map(fault_of).collect())
+            }
+            CommandError::NoSuchStation(_) => Self::NotFound {
+                code: "no_such_station",
+                message,
+            },
+            CommandError::NotConnected(_) => Self::Conflict {
+                code: "station_not_connected",
+                message,
+            },
+            CommandError::NotAccepted { .. } => Self::Conflict {
+                code: "station_not_accepted",
+                message,
+            },
+            CommandError::Busy(_) => Self::TooMany {
+                code: "station_busy",
+                message,
+            },
+            CommandError::TimedOut => Self::NoAnswer {
+                code: "station_timeout",
+                message,
+            },
+            CommandError::ConnectionLost => Self::NoAnswer {
+                code: "station_connection_lost",
+                message,
+            },
+            CommandError::NotKept | CommandError::NoMessageId => Self::Unavailable(message),
+        }
+    }
+}
+
+/// The codes are those of other bodies.
+fn fault_of(violation: Violation) -> Fault {
+    let code = match violation.code {
+        ErrorCode::TypeConstraintViolation => "wrong_type",
+        ErrorCode::OccurrenceConstraintViolation => "required",
+        ErrorCode::FormationViolation if !violation.pointer.is_empty() => "unknown_field",
+        ErrorCode::FormationViolation => "malformed",
+        ErrorCode::PropertyConstraintViolation
+        | ErrorCode::NotImplemented
+        | ErrorCode::NotSupported
+        | ErrorCode::InternalError
+        | ErrorCode::ProtocolError
+        | ErrorCode::SecurityError
+        | ErrorCode::GenericError => "invalid_value",
+    };
+    Fault {
+        pointer: violation.pointer,
+        code,
+        message: violation.message,
     }
 }
 

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use jiff::Timestamp;
 use serde_json::value::RawValue;
 
-use super::{EventId, EventType, StationId};
+use super::{Direction, EventId, EventType, StationId};
 
 /// A position in the journal. The first event has 0.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
@@ -27,7 +27,7 @@ pub struct Event {
     pub station: StationId,
     /// When the message was taken in (or sent), to the millisecond.
     pub time: Timestamp,
-    /// The OCPP message id, where the event is a message.
+    /// The OCPP message id, where the event is a message; of one that we sent, the event's own id.
     pub message_id: Option<Box<str>>,
     pub payload: Payload,
     body: OnceLock<Bytes>,
@@ -51,6 +51,16 @@ impl Event {
             message_id,
             payload,
             body: OnceLock::new(),
+        }
+    }
+
+    /// Whether the event is a CALL of ours. A type that goes both ways is told apart by its message
+    /// id: of a CALL of ours that is the event's id, which no station can know beforehand.
+    pub fn is_from_csms(&self) -> bool {
+        match self.kind.direction() {
+            Direction::CsmsToStation => true,
+            Direction::Both => self.message_id.as_deref() == Some(self.id.to_string().as_str()),
+            Direction::StationToCsms | Direction::Connection => false,
         }
     }
 

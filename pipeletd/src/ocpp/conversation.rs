@@ -9,7 +9,9 @@ use jiff::Timestamp;
 
 use super::{
     Services,
+    commands::{Answer, Command, CommandError},
     handler::{self, Refusal},
+    outbox::Settled,
     stations::Seat,
     v16,
     wire::{self, Call, ErrorCode, Frame},
@@ -44,6 +46,19 @@ struct CallKey {
     payload: Digest,
 }
 
+/// What a message of the station was.
+#[derive(Debug)]
+pub(super) enum Heard {
+    /// A CALL, or what can't be understood, with the text to send in return.
+    Call(String),
+    /// An answer to a CALL of ours.
+    Answer {
+        message_id: String,
+        answer: Answer,
+    },
+    Nothing,
+}
+
 impl Conversation {
     pub(super) const fn new(seat: Seat, services: Arc<Services>) -> Self {
         Self {
@@ -57,24 +72,88 @@ impl Conversation {
         &self.seat
     }
 
-    /// Takes in one text message, and gives the one to send in return.
-    pub(super) async fn hear(&mut self, text: &str) -> Option<String> {
+    /// Takes in one text message.
+    pub(super) async fn hear(&mut self, text: &str) -> Heard {
         match wire::parse(text) {
-            Ok(Frame::Call(call)) => Some(self.answer(call).await),
-            Ok(Frame::CallResult { id, .. } | Frame::CallError { id, .. }) => {
-                self.ignore("an answer that nobody waits for", id.token());
-                None
-            }
+            Ok(Frame::Call(call)) => Heard::Call(self.answer(call).await),
+            Ok(Frame::CallResult { id, payload }) => Heard::Answer {
+                message_id: id.text().into_owned(),
+                answer: Answer::Result(payload),
+            },
+            Ok(Frame::CallError {
+                id,
+                code,
+                description,
+                details,
+            }) => Heard::Answer {
+                message_id: id.text().into_owned(),
+                answer: Answer::Error {
+                    code,
+                    description: description.into_owned(),
+                    details,
+                },
+            },
             Ok(Frame::Ignored { why }) => {
-                self.ignore(why, "");
-                None
+                let station = self.seat.station();
+                tracing::debug!(%station, reason = why, "ignored");
+                Heard::Nothing
             }
             Err(bad) => {
                 let station = self.seat.station();
                 tracing::info!(%station, code = %bad.code, reason = bad.why, "bad frame");
-                Some(wire::call_error(bad.id, bad.code, bad.why))
+                Heard::Call(wire::call_error(bad.id, bad.code, bad.why))
             }
         }
+    }
+
+    /// Makes the event of a command that is about to be sent. Its id is the CALL's message id too:
+    /// 36 characters, as many as the standard has, and no station can have chosen it.
+    pub(super) fn begin(&self, command: Command) -> Option<(Event, Command)> {
+        let now = self.services.clock.now();
+        let Ok(random) = random_bytes() else {
+            // The caller may have gone away.
+            let _ = command.outcome.send(Err(CommandError::NoMessageId));
+            return None;
+        };
+        let id = EventId::new(now, random);
+        let event = Event::new(
+            id,
+            command.action,
+            self.seat.station().clone(),
+            now,
+            Some(id.to_string().into()),
+            command.payload.clone(),
+        );
+        Some((event, command))
+    }
+
+    /// Journals a command that was sent, and then tells the caller what came of it.
+    pub(super) async fn keep(&self, settled: Settled) {
+        let Settled {
+            event,
+            outcome,
+            tell,
+        } = settled;
+        let (station, action) = (self.seat.station(), event.kind);
+        match &outcome {
+            Ok(Answer::Result(_)) => tracing::info!(%station, %action, "command answered"),
+            Ok(Answer::Error { code, .. }) => {
+                tracing::info!(%station, %action, %code, "command refused by the station");
+            }
+            Err(error) => tracing::warn!(%station, %action, %error, "command not answered"),
+        }
+        let kept = self.append(event).await;
+        // A caller that went away changes nothing.
+        let _ = tell.send(match kept {
+            Ok(()) => outcome,
+            Err(_) => Err(CommandError::NotKept),
+        });
+    }
+
+    /// The CALL had its time, or there never was one.
+    pub(super) fn unexpected_answer(&self, message_id: &str) {
+        let station = self.seat.station();
+        tracing::info!(%station, message_id, "an answer that nobody waits for (any more)");
     }
 
     /// Journals that the station is here.
@@ -204,7 +283,6 @@ impl Conversation {
         })
     }
 
-    /// Returns once the event is durable and in the station's state.
     async fn journal(
         &self,
         kind: EventType,
@@ -214,7 +292,20 @@ impl Conversation {
     ) -> Result<(), Refusal> {
         let station = self.seat.station();
         let id = EventId::new(now, random_bytes()?);
-        let event = Event::new(id, kind, station.clone(), now, message_id, payload);
+        self.append(Event::new(
+            id,
+            kind,
+            station.clone(),
+            now,
+            message_id,
+            payload,
+        ))
+        .await
+    }
+
+    /// Returns once the event is durable and in the station's state.
+    async fn append(&self, event: Event) -> Result<(), Refusal> {
+        let (station, kind) = (self.seat.station(), event.kind);
         let stations = self.services.stations.clone();
         let then = move |seq, event: &Event| stations.apply(seq, event);
         let appended = self.services.journal.append(event, then).await;
@@ -222,11 +313,6 @@ impl Conversation {
             tracing::error!(%station, %kind, %error, "not journaled");
             internal_error("the event can't be kept now, try again")
         })
-    }
-
-    fn ignore(&self, why: &'static str, message_id: &str) {
-        let station = self.seat.station();
-        tracing::debug!(%station, message_id, reason = why, "ignored");
     }
 }
 

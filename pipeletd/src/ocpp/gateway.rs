@@ -16,6 +16,7 @@ use super::{
     Services,
     conversation::Conversation,
     handshake::{self, HandshakeError, Refusal, Subprotocol, Upgrade},
+    outbox::Outbox,
     session::{self, Ended, Session},
     stations::Seat,
 };
@@ -105,15 +106,25 @@ async fn serve(
         None => return,
     };
     let mut socket = session::upgraded(stream, rest, &services.config).await;
-    let Some(seat) = seat else {
+    let Some(mut seat) = seat else {
         let (station, ended) = (&upgrade.station, Ended::NoSubprotocol);
         tracing::info!(%station, %peer, reason = ended.reason(), detail = %ended, "connection ended");
         return session::close(&mut socket, &ended).await;
     };
+    let Some(orders) = seat.take_orders() else {
+        return;
+    };
     let conversation = Conversation::new(seat, Arc::clone(&services));
-    Session::new(socket, conversation, &services.config, services.clock)
-        .run(peer, shutdown)
-        .await;
+    let outbox = Outbox::new(orders);
+    Session::new(
+        socket,
+        conversation,
+        outbox,
+        &services.config,
+        services.clock,
+    )
+    .run(peer, shutdown)
+    .await;
 }
 
 type Agreed = (Upgrade, Vec<u8>, Option<Seat>);

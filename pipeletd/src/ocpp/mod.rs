@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `wire`, `v16`, `handler`, `handshake` | pure: frames, the standard's tables, answers, the upgrade |
 //! | `conversation` | what is said on one connection: repeats, events, answers |
+//! | `commands`, `outbox` | what is asked of stations: checked and queued, sent one by one |
 //! | `session`, `gateway` | sockets: one task for each station, and where they come from |
 //! | `stations`, `projector` | what is known of stations, in memory and in the store |
 //! | `transaction_ids` | numbers that are never given twice |
@@ -16,7 +17,10 @@ use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 use tokio::task::JoinError;
 use tokio_util::sync::CancellationToken;
 
-pub use self::stations::{StationCounts, StationView, Stations};
+pub use self::{
+    commands::{Answer, CommandError, DEFAULT_TIMEOUT, MAX_TIMEOUT},
+    stations::{StationCounts, StationView, Stations},
+};
 use self::{gateway::Gateway, projector::Projector, transaction_ids::TransactionIds};
 use crate::{
     clock::Clock,
@@ -24,10 +28,12 @@ use crate::{
     store::{Store, StoreError},
 };
 
+mod commands;
 mod conversation;
 mod gateway;
 mod handler;
 mod handshake;
+mod outbox;
 mod projector;
 mod session;
 mod stations;

@@ -21,7 +21,13 @@ use tokio_tungstenite::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::{Config, conversation::Conversation, wire};
+use super::{
+    Config,
+    commands::CommandError,
+    conversation::{Conversation, Heard},
+    outbox::{Due, Outbox},
+    wire,
+};
 
 /// How long a station may take to read what we write.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -53,6 +59,8 @@ pub(super) enum Ended {
     Shutdown,
     #[error("a newer connection of the station has come")]
     Replaced,
+    #[error("an operator ended it")]
+    Dismissed,
     #[error("nothing came for so long that nobody can be there")]
     Silent,
     #[error("a message is larger than the limit")]
@@ -78,6 +86,7 @@ impl Ended {
             Self::ByStation(_) => "closed_by_station",
             Self::Shutdown => "shutdown",
             Self::Replaced => "replaced",
+            Self::Dismissed => "disconnected_by_operator",
             Self::Silent => "silent",
             Self::TooLarge => "frame_too_large",
             Self::NotUtf8 => "not_utf8",
@@ -92,6 +101,7 @@ impl Ended {
         let (code, reason) = match self {
             Self::Shutdown => (CloseCode::Away, "the central system is going down"),
             Self::Replaced => (CloseCode::Normal, "a newer connection has come"),
+            Self::Dismissed => (CloseCode::Normal, "an operator ended the connection"),
             Self::Silent => (CloseCode::Away, "nothing was heard for too long"),
             Self::TooLarge => (CloseCode::Size, "the message is too large"),
             Self::NotUtf8 => (CloseCode::Invalid, "the message is not UTF-8"),
@@ -123,6 +133,7 @@ impl From<tungstenite::Error> for Ended {
 pub(super) struct Session<S> {
     socket: WebSocketStream<S>,
     conversation: Conversation,
+    outbox: Outbox,
     ping_interval: Duration,
     silence_limit: Duration,
     clock: crate::clock::Clock,
@@ -132,12 +143,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
     pub(super) fn new(
         socket: WebSocketStream<S>,
         conversation: Conversation,
+        outbox: Outbox,
         config: &Config,
         clock: crate::clock::Clock,
     ) -> Self {
         Self {
             socket,
             conversation,
+            outbox,
             ping_interval: config.ping_interval,
             silence_limit: config.silence_limit(),
             clock,
@@ -151,6 +164,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
         self.conversation.opened(peer).await;
         let ended = self.converse(shutdown).await;
         tracing::info!(%station, %peer, reason = ended.reason(), detail = %ended, "connection ended");
+        self.outbox.close();
+        if let Some(unanswered) = self.outbox.give_up(CommandError::ConnectionLost) {
+            self.conversation.keep(unanswered).await;
+        }
         self.conversation.closed(ended.reason()).await;
         close(&mut self.socket, &ended).await;
     }
@@ -164,6 +181,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
                 biased;
                 () = shutdown.cancelled() => return Ended::Shutdown,
                 () = self.conversation.seat().replaced() => return Ended::Replaced,
+                () = self.conversation.seat().dismissed() => return Ended::Dismissed,
+                // Before the socket, so that a station that floods us is still heard to; with one
+                // CALL outstanding it can't keep the station's messages waiting in turn.
+                due = self.outbox.due() => {
+                    if let Err(ended) = self.pursue(due).await {
+                        return ended;
+                    }
+                    continue;
+                }
                 message = self.socket.next() => message,
                 _ = pings.tick() => {
                     if last_frame.elapsed() > self.silence_limit {
@@ -189,11 +215,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
     }
 
     async fn hear(&mut self, message: Message) -> Result<(), Ended> {
-        let answer = match message {
+        let heard = match message {
             Message::Text(text) => self.conversation.hear(&text).await,
             Message::Binary(bytes) => match str::from_utf8(&bytes) {
                 Ok(text) => self.conversation.hear(text).await,
-                Err(_) => Some(wire::call_error(
+                Err(_) => Heard::Call(wire::call_error(
                     wire::MessageId::UNREADABLE,
                     wire::ErrorCode::FormationViolation,
                     "the message is not text",
@@ -201,11 +227,37 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
             },
             Message::Close(frame) => return Err(Ended::ByStation(frame)),
             // A ping is answered by the WebSocket itself, with the next read.
-            Message::Ping(_) | Message::Pong(_) | Message::Frame(_) => None,
+            Message::Ping(_) | Message::Pong(_) | Message::Frame(_) => Heard::Nothing,
         };
-        match answer {
-            Some(text) => self.send(Message::text(text)).await,
-            None => Ok(()),
+        match heard {
+            Heard::Call(answer) => self.send(Message::text(answer)).await,
+            Heard::Answer { message_id, answer } => {
+                match self.outbox.answered(&message_id, answer) {
+                    Some(settled) => self.conversation.keep(settled).await,
+                    None => self.conversation.unexpected_answer(&message_id),
+                }
+                Ok(())
+            }
+            Heard::Nothing => Ok(()),
+        }
+    }
+
+    /// Goes on with what we ask of the station.
+    async fn pursue(&mut self, due: Due) -> Result<(), Ended> {
+        match due {
+            Due::Send(command) => {
+                let Some((event, command)) = self.conversation.begin(command) else {
+                    return Ok(());
+                };
+                let text = self.outbox.send(event, command.deadline, command.outcome);
+                self.send(Message::text(text)).await
+            }
+            Due::Overdue => {
+                if let Some(overdue) = self.outbox.give_up(CommandError::TimedOut) {
+                    self.conversation.keep(overdue).await;
+                }
+                Ok(())
+            }
         }
     }
 
@@ -236,6 +288,7 @@ where
             Ended::ByStation(_)
             | Ended::Shutdown
             | Ended::Replaced
+            | Ended::Dismissed
             | Ended::Silent
             | Ended::NoSubprotocol
             | Ended::Stalled

@@ -15,12 +15,13 @@ use std::{
 };
 
 use jiff::Timestamp;
-use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::sync::{Semaphore, SemaphorePermit, mpsc};
 use tokio_util::sync::CancellationToken;
 
+use super::commands::{self, Order};
 use crate::{
     events::{Event, Seq, StationId},
-    projection::StationState,
+    projection::{BootStatus, StationState},
 };
 
 /// What is known of all stations. Cheap to clone.
@@ -68,6 +69,9 @@ enum Unsaved {
 struct Occupied {
     since: Timestamp,
     replaced: CancellationToken,
+    /// Cancelled when an operator ends the connection.
+    dismissed: CancellationToken,
+    orders: mpsc::Sender<Order>,
 }
 
 /// A station as the API shows it.
@@ -156,12 +160,16 @@ impl Stations {
     ) -> Result<Seat, TooManyStations> {
         let station = self.find_or_add(id, max_stations)?;
         let replaced = CancellationToken::new();
+        let dismissed = CancellationToken::new();
+        let (to_outbox, orders) = commands::queue();
         let mut live = station.live();
         live.generation += 1;
         let generation = live.generation;
         let before = live.seat.replace(Occupied {
             since: now,
             replaced: replaced.clone(),
+            dismissed: dismissed.clone(),
+            orders: to_outbox,
         });
         drop(live);
         match before {
@@ -176,7 +184,30 @@ impl Stations {
             id: id.clone(),
             generation,
             replaced,
+            dismissed,
+            orders: Some(orders),
         })
+    }
+
+    /// Asks a station's connection to end; tells whether there was one, and `None` for a station
+    /// that is not known.
+    pub(super) fn dismiss(&self, id: &StationId) -> Option<bool> {
+        let station = self.find(id)?;
+        let live = station.live();
+        let seat = live.seat.as_ref();
+        Some(seat.inspect(|seat| seat.dismissed.cancel()).is_some())
+    }
+
+    /// Where a station's connection takes orders, if it has one, and what the last boot was
+    /// answered with; `None` for a station that is not known.
+    pub(super) fn orders(
+        &self,
+        id: &StationId,
+    ) -> Option<(Option<mpsc::Sender<Order>>, Option<BootStatus>)> {
+        let station = self.find(id)?;
+        let live = station.live();
+        let orders = live.seat.as_ref().map(|seat| seat.orders.clone());
+        Some((orders, live.state.boot_status))
     }
 
     /// Takes an event into its station's state.
@@ -295,6 +326,9 @@ pub(super) struct Seat {
     id: StationId,
     generation: u64,
     replaced: CancellationToken,
+    dismissed: CancellationToken,
+    /// Until the session takes them.
+    orders: Option<mpsc::Receiver<Order>>,
 }
 
 impl Seat {
@@ -305,6 +339,16 @@ impl Seat {
     /// Returns when a newer connection has taken the seat.
     pub(super) async fn replaced(&self) {
         self.replaced.cancelled().await;
+    }
+
+    /// Returns when an operator has asked for the connection's end.
+    pub(super) async fn dismissed(&self) {
+        self.dismissed.cancelled().await;
+    }
+
+    /// The orders for this connection; there are some once only.
+    pub(super) fn take_orders(&mut self) -> Option<mpsc::Receiver<Order>> {
+        self.orders.take()
     }
 
     pub(super) fn is_replaced(&self) -> bool {

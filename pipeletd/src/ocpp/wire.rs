@@ -20,6 +20,8 @@ pub enum Frame<'a> {
         id: MessageId<'a>,
         code: ErrorCode,
         description: Cow<'a, str>,
+        /// Empty where they are missing or no object: some stations leave them out.
+        details: Payload,
     },
     /// A message type that the standard does not know, or an answer that nobody can read. The
     /// standard wants it ignored; an error in return could start a quarrel without end.
@@ -185,7 +187,6 @@ fn parse_result<'a>(id: Option<MessageId<'a>>, elements: &[&'a RawValue]) -> Fra
     }
 }
 
-/// The details are no more than a hint, and some stations leave them out: they are not read.
 fn parse_error<'a>(id: Option<MessageId<'a>>, elements: &[&'a RawValue]) -> Frame<'a> {
     let text = |index: usize| elements.get(index).and_then(|token| string(token.get()));
     match (id, text(2)) {
@@ -193,6 +194,7 @@ fn parse_error<'a>(id: Option<MessageId<'a>>, elements: &[&'a RawValue]) -> Fram
             id,
             code: ErrorCode::from_name(&code),
             description: text(3).unwrap_or_default(),
+            details: payload(elements.get(4)).unwrap_or_else(Payload::empty),
         },
         (None, _) | (_, None) => Frame::Ignored {
             why: "malformed CALLERROR",

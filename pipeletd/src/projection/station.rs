@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, VecDeque};
 use jiff::Timestamp;
 
 use super::{Digest, Fields, LastCall, StartKey, StartedTransaction, parse_station_time};
-use crate::events::{Direction, Event, EventType, Seq, StationId};
+use crate::events::{Event, EventType, Seq, StationId};
 
 /// The answer to a `BootNotification` (OCPP 1.6, section 7.33).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -109,6 +109,10 @@ impl StationState {
             return false;
         }
         self.applied_through = Some(seq);
+        if event.is_from_csms() {
+            // That we asked shows nothing of the station.
+            return false;
+        }
         let seen_anew = self.last_seen_at.map(minute) != Some(minute(event.time));
         self.last_seen_at = self.last_seen_at.max(Some(event.time));
 
@@ -168,11 +172,7 @@ impl StationState {
     }
 
     fn note_call(&mut self, event: &Event) {
-        let from_station = match event.kind.direction() {
-            Direction::StationToCsms | Direction::Both => true,
-            Direction::CsmsToStation | Direction::Connection => false,
-        };
-        let Some(message_id) = event.message_id.as_deref().filter(|_| from_station) else {
+        let Some(message_id) = event.message_id.as_deref() else {
             return;
         };
         let transaction_id = (event.kind == EventType::StartTransaction)

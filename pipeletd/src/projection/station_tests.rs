@@ -183,3 +183,19 @@ fn repeats_are_recognised() {
     check(&[event.clone()], "2", start, undated, None);
     check(&[event], "1", start, undated, repeat(Some(5)));
 }
+
+#[test]
+fn what_we_asked_is_no_call_of_the_stations() {
+    let theirs = event(EventType::DataTransfer, "1", r#"{"vendorId":"V"}"#);
+    let mut state = station(&[theirs]);
+    let before = state.clone();
+    let later = "2026-04-14T13:00:00Z";
+    for kind in [EventType::DataTransfer, EventType::Reset] {
+        let mut ours = event_at(later, kind, "", r#"{"vendorId":"V"}"#);
+        ours.message_id = Some(ours.id.to_string().into());
+        assert!(ours.is_from_csms());
+        assert!(!state.apply(Seq(1), &ours));
+        state.applied_through = before.applied_through;
+        assert_eq!(state, before, "{kind}");
+    }
+}

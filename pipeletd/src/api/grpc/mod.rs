@@ -1,6 +1,7 @@
 //! gRPC `pipelet.v1`: one service for each noun, with health and reflection.
 
 mod api_keys;
+mod commands;
 mod convert;
 mod daemon;
 mod events;

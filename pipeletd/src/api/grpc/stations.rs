@@ -5,7 +5,7 @@ use tonic::{Request, Response, Status};
 
 use super::{
     super::{cursor, error::ApiError},
-    convert,
+    commands, convert,
 };
 use crate::{
     events::StationId,
@@ -53,5 +53,21 @@ impl StationService for StationRpc {
         })?;
         let station = Some(convert::station(station));
         Ok(Response::new(v1::GetStationResponse { station }))
+    }
+
+    async fn call(
+        &self,
+        request: Request<v1::CallRequest>,
+    ) -> Result<Response<v1::CallResponse>, Status> {
+        let answer = commands::call(&self.stations, request.into_inner()).await?;
+        Ok(Response::new(answer))
+    }
+
+    async fn disconnect(
+        &self,
+        request: Request<v1::DisconnectRequest>,
+    ) -> Result<Response<v1::DisconnectResponse>, Status> {
+        commands::disconnect(&self.stations, &request.into_inner().station_id)?;
+        Ok(Response::new(v1::DisconnectResponse {}))
     }
 }

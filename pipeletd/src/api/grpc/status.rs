@@ -20,6 +20,8 @@ const fn code(error: &ApiError) -> Code {
         | ApiError::TooLarge { .. }
         | ApiError::UnsupportedMediaType => Code::InvalidArgument,
         ApiError::MethodNotAllowed => Code::Unimplemented,
+        ApiError::TooMany { .. } => Code::ResourceExhausted,
+        ApiError::NoAnswer { .. } => Code::DeadlineExceeded,
         ApiError::Unavailable(_) => Code::Unavailable,
         ApiError::Internal(_) => Code::Internal,
     }

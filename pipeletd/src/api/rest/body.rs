@@ -11,7 +11,10 @@ use serde_json::{Map, Value};
 use tokio::time;
 
 use super::{super::error::ApiError, MAX_BODY, problem::Problem};
-use crate::webhooks::{Fault, Field, Secret, WebhookDraft};
+use crate::{
+    events::{Payload, PayloadError},
+    webhooks::{Fault, Field, Secret, WebhookDraft},
+};
 
 /// In bytes; what of a body that is too long is read before the connection is given up.
 const MAX_DISCARDED: usize = 16 << 20;
@@ -24,6 +27,10 @@ pub(super) struct Fields {
     fields: Map<String, Value>,
     faults: Vec<Fault>,
 }
+
+/// A JSON object as the bytes that came. It may be left out, which is the same as `{}`.
+#[derive(Debug)]
+pub(super) struct RawBody(pub(super) Payload);
 
 /// A body that may be left out, which is the same as `{}`.
 #[derive(Debug)]
@@ -57,6 +64,27 @@ impl<S: Send + Sync> FromRequest<S> for OptionalFields {
             (false, false) => Err(ApiError::UnsupportedMediaType.into()),
         }
     }
+}
+
+impl<S: Send + Sync> FromRequest<S> for RawBody {
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self, Problem> {
+        let is_json = is_json(&request);
+        let body = read(request, state).await?;
+        match (body.is_empty(), is_json) {
+            (true, _) => Ok(Self(Payload::empty())),
+            (false, true) => Ok(Self(Payload::parse(&body).map_err(not_an_object)?)),
+            (false, false) => Err(ApiError::UnsupportedMediaType.into()),
+        }
+    }
+}
+
+fn not_an_object(error: PayloadError) -> ApiError {
+    ApiError::Malformed(match error {
+        PayloadError::NotJson(error) => format!("the body is not JSON: {error}"),
+        PayloadError::NotAnObject => "the body is not a JSON object".to_owned(),
+    })
 }
 
 fn is_json(request: &Request) -> bool {

@@ -1,11 +1,13 @@
 //! REST under `/api/v1`, and the health checks beside it.
 
 mod body;
+mod commands;
 mod events;
 mod failed_deliveries;
 mod health;
 mod page;
 mod problem;
+mod shortcuts;
 mod stations;
 mod view;
 mod webhooks;
@@ -43,6 +45,8 @@ pub fn router(handles: Handles) -> Router {
         .merge(webhooks::routes(handles.delivery.clone()))
         .merge(failed_deliveries::routes(handles.delivery))
         .merge(events::routes())
+        .merge(commands::routes(handles.stations.clone()))
+        .merge(shortcuts::routes(handles.stations.clone()))
         .merge(stations::routes(handles.stations))
         .method_not_allowed_fallback(method_not_allowed)
         .fallback(no_route)

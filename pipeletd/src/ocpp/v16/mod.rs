@@ -4,8 +4,10 @@
 //! edition 2, section 5. What we send must pass; what a station sends is only judged, because it
 //! is answered and forwarded anyway unless the configuration asks for strictness.
 
+mod parameters;
 mod schema;
 mod tables;
 mod validate;
 
+pub use parameters::payload_of;
 pub use validate::{Violation, validate};

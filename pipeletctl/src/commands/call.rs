@@ -1,0 +1,147 @@
+//! `stations call` and `stations disconnect`: asking something of a station.
+
+use std::{
+    fs::File,
+    io::{self, Read},
+    path::Path,
+    str::FromStr,
+};
+
+use pipelet_proto::v1;
+use serde::Serialize;
+
+use crate::{
+    cli::CallStation,
+    client::Client,
+    error::{Error, ExitStatus},
+    output::Printer,
+    view::CommandAnswer,
+};
+
+/// More than the daemon takes, so whatever is longer was the wrong file.
+const MAX_BODY: u64 = 4 * 1024 * 1024;
+
+/// `name=value`: what kind of value it is, the daemon knows.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Parameter {
+    name: String,
+    value: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("write it as NAME=VALUE")]
+pub(crate) struct InvalidParameter;
+
+impl FromStr for Parameter {
+    type Err = InvalidParameter;
+
+    fn from_str(text: &str) -> Result<Self, InvalidParameter> {
+        let (name, value) = text.split_once('=').ok_or(InvalidParameter)?;
+        if name.is_empty() {
+            return Err(InvalidParameter);
+        }
+        Ok(Self {
+            name: name.to_owned(),
+            value: value.to_owned(),
+        })
+    }
+}
+
+/// Ends with 1 where the station answers with a CALLERROR.
+pub(crate) async fn call(
+    args: CallStation,
+    client: &Client,
+    printer: &Printer,
+) -> Result<ExitStatus, Error> {
+    let payload = args.json.as_deref().map(body).transpose()?;
+    let parameters = args.parameters.into_iter().map(|p| v1::CallParameter {
+        name: p.name,
+        value: p.value,
+    });
+    let request = v1::CallRequest {
+        station_id: args.id,
+        action: args.action,
+        payload: payload.unwrap_or_default(),
+        parameters: parameters.collect(),
+        timeout: prost_types::Duration::try_from(client.timeout()).ok(),
+    };
+    let answer = client.patient_stations().call(request).await?.into_inner();
+    let outcome = answer.outcome.ok_or(Error::Incomplete("answer"))?;
+    let answer = CommandAnswer::from(outcome);
+    match &answer {
+        CommandAnswer::Answered { .. } => {
+            printer.either(&answer, &answer.text().unwrap_or_default())?;
+            Ok(ExitStatus::Success)
+        }
+        CommandAnswer::Error { error } => {
+            printer.done(&answer, &error.sentence())?;
+            Ok(ExitStatus::Failed)
+        }
+    }
+}
+
+pub(crate) async fn disconnect(
+    id: String,
+    client: &Client,
+    printer: &Printer,
+) -> Result<ExitStatus, Error> {
+    #[derive(Serialize)]
+    struct Disconnected {
+        id: String,
+    }
+
+    let request = v1::DisconnectRequest {
+        station_id: id.clone(),
+    };
+    client.stations().disconnect(request).await?;
+    let sentence = format!("disconnected {id}; it may dial again at once");
+    printer.done(&Disconnected { id }, &sentence)?;
+    Ok(ExitStatus::Success)
+}
+
+/// The text itself, `@FILE`, or `-` for standard input.
+fn body(argument: &str) -> Result<String, Error> {
+    let read = match (argument, argument.strip_prefix('@')) {
+        ("-", _) => read_from(io::stdin().lock()),
+        (_, Some(path)) => File::open(Path::new(path)).and_then(read_from),
+        (text, None) => return Ok(text.to_owned()),
+    };
+    read.map_err(|source| Error::Body {
+        argument: argument.to_owned(),
+        source,
+    })
+}
+
+fn read_from(source: impl Read) -> io::Result<String> {
+    let mut text = String::new();
+    source.take(MAX_BODY + 1).read_to_string(&mut text)?;
+    if text.len() as u64 > MAX_BODY {
+        return Err(io::Error::new(
+            io::ErrorKind::FileTooLarge,
+            "longer than 4 MiB",
+        ));
+    }
+    Ok(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parameters_are_split_at_the_first_sign() {
+        let parameter = |name: &str, value: &str| Parameter {
+            name: name.to_owned(),
+            value: value.to_owned(),
+        };
+        for (text, expected) in [
+            ("a=b", Ok(parameter("a", "b"))),
+            ("a=", Ok(parameter("a", ""))),
+            ("a=b=c", Ok(parameter("a", "b=c"))),
+            ("a", Err(InvalidParameter)),
+            ("=b", Err(InvalidParameter)),
+        ] {
+            assert_eq!(text.parse(), expected, "{text}");
+        }
+    }
+}

@@ -1,0 +1,128 @@
+//! `/stations/{id}/commands/{Action}`: asking something of a station, in OCPP's words.
+//!
+//! The body is the OCPP request and goes out as it came, `?timeout=10s` says how long to wait. An
+//! answer of the station is a 200, be it a CALLRESULT or a CALLERROR:
+//!
+//! ```json
+//! {"status": "answered", "payload": {"status": "Accepted"}}
+//! {"status": "error", "error": {"code": "NotSupported", "description": "", "details": {}}}
+//! ```
+
+use std::time::Duration;
+
+use axum::{
+    Json, Router,
+    extract::{Path, State},
+    http::StatusCode,
+    routing::post,
+};
+use serde::Serialize;
+use serde_json::value::RawValue;
+
+use super::{super::error::ApiError, body::RawBody, page::Query, problem::Problem};
+use crate::{
+    events::{EventType, Payload, StationId},
+    ocpp::{Answer, DEFAULT_TIMEOUT, MAX_TIMEOUT, Stations},
+};
+
+pub(super) fn routes(stations: Stations) -> Router {
+    Router::new()
+        .route("/stations/{id}/commands/{action}", post(call))
+        .route("/stations/{id}/disconnect", post(disconnect))
+        .with_state(stations)
+}
+
+async fn call(
+    State(stations): State<Stations>,
+    Path((id, action)): Path<(String, String)>,
+    mut query: Query,
+    RawBody(payload): RawBody,
+) -> Result<Json<AnswerJson>, Problem> {
+    let wait = timeout(&mut query);
+    query.finish()?;
+    let action = action
+        .parse::<EventType>()
+        .map_err(|unknown| ApiError::NotFound {
+            code: "no_such_action",
+            message: unknown.to_string(),
+        })?;
+    Ok(ask(&stations, &id, action, payload, wait).await?)
+}
+
+/// Ends the station's connection; it may dial again at once. 202, because it ends by itself after
+/// the answer, which `StationDisconnected` tells.
+async fn disconnect(
+    State(stations): State<Stations>,
+    Path(id): Path<String>,
+) -> Result<StatusCode, Problem> {
+    stations
+        .disconnect(&station(&id)?)
+        .map_err(ApiError::from)?;
+    Ok(StatusCode::ACCEPTED)
+}
+
+/// How long the caller waits.
+pub(super) fn timeout(query: &mut Query) -> Duration {
+    let expected = "a duration such as 10s, up to 10m";
+    let timeout = query.take("timeout", expected, |text| {
+        let wait = humantime::parse_duration(text).ok()?;
+        (!wait.is_zero() && wait <= MAX_TIMEOUT).then_some(wait)
+    });
+    timeout.unwrap_or(DEFAULT_TIMEOUT)
+}
+
+/// What is no id names no station.
+pub(super) fn station(id: &str) -> Result<StationId, ApiError> {
+    StationId::new(id).map_err(|_| ApiError::NotFound {
+        code: "no_such_station",
+        message: format!("no station {id:?} has connected yet"),
+    })
+}
+
+pub(super) async fn ask(
+    stations: &Stations,
+    id: &str,
+    action: EventType,
+    payload: Payload,
+    wait: Duration,
+) -> Result<Json<AnswerJson>, ApiError> {
+    let answer = stations.call(&station(id)?, action, payload, wait).await?;
+    Ok(Json(answer.into()))
+}
+
+/// What the station answered.
+#[derive(Debug, Serialize)]
+#[serde(tag = "status", rename_all = "snake_case")]
+pub(super) enum AnswerJson {
+    Answered { payload: Option<Box<RawValue>> },
+    Error { error: CallErrorJson },
+}
+
+#[derive(Debug, Serialize)]
+pub(super) struct CallErrorJson {
+    code: &'static str,
+    description: String,
+    details: Option<Box<RawValue>>,
+}
+
+impl From<Answer> for AnswerJson {
+    fn from(answer: Answer) -> Self {
+        let raw = |payload: &Payload| serde_json::from_slice(payload.as_bytes()).ok();
+        match answer {
+            Answer::Result(payload) => Self::Answered {
+                payload: raw(&payload),
+            },
+            Answer::Error {
+                code,
+                description,
+                details,
+            } => Self::Error {
+                error: CallErrorJson {
+                    code: code.name(),
+                    description,
+                    details: raw(&details),
+                },
+            },
+        }
+    }
+}

@@ -1,0 +1,300 @@
+//! Commands: what an API caller asks of a station.
+//!
+//! [`Stations::call`] checks the request, leaves it with the connection that speaks for the
+//! station, and waits for what comes of it. Whether a command has left is never in doubt: a caller
+//! that gives up before has withdrawn it, and one that gives up after changes nothing any more.
+
+use std::time::Duration;
+
+use tokio::{
+    sync::{mpsc, oneshot},
+    time::{Instant, timeout_at},
+};
+
+use super::{
+    stations::Stations,
+    v16::{self, Violation},
+    wire::ErrorCode,
+};
+use crate::{
+    events::{Direction, EventType, Payload, StationId},
+    projection::{BootStatus, Fields},
+};
+
+/// How long a caller waits who doesn't say.
+pub const DEFAULT_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long a caller may wait; a queue that stands longer helps nobody.
+pub const MAX_TIMEOUT: Duration = Duration::from_mins(10);
+/// So many commands wait for one connection; more are refused.
+const QUEUE: usize = 32;
+
+/// What a station answered.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Answer {
+    /// A CALLRESULT, as it came.
+    Result(Payload),
+    /// A CALLERROR. The details are `{}` where the station gave none.
+    Error {
+        code: ErrorCode,
+        description: String,
+        details: Payload,
+    },
+}
+
+/// Why there is no answer. Nothing was sent, unless a variant says otherwise.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum CommandError {
+    #[error("{0} is not sent to stations")]
+    NotACommand(EventType),
+    #[error("the body violates OCPP 1.6 in {} point(s)", .0.len())]
+    Invalid(Vec<Violation>),
+    #[error("no station {0} has connected yet")]
+    NoSuchStation(StationId),
+    #[error("station {0} is not connected; nothing was sent")]
+    NotConnected(StationId),
+    #[error("station {station} is {}, and may not be sent this before it is accepted", .status.name())]
+    NotAccepted {
+        station: StationId,
+        status: BootStatus,
+    },
+    #[error("station {0} is busy with other commands; nothing was sent, try again")]
+    Busy(StationId),
+    /// It was sent.
+    #[error("the station did not answer in time; it may still do what it was asked")]
+    TimedOut,
+    /// It was sent.
+    #[error("the connection ended before the answer; the station may have done what it was asked")]
+    ConnectionLost,
+    /// It was sent, and is no event.
+    #[error("the station was asked, but what came of it can't be kept")]
+    NotKept,
+    #[error("the system gives no random bytes for a message id; nothing was sent")]
+    NoMessageId,
+}
+
+/// A command on its way to the connection.
+#[derive(Debug)]
+pub(super) struct Order {
+    command: Command,
+    claim: oneshot::Sender<()>,
+}
+
+/// A command that can't be withdrawn any more.
+#[derive(Debug)]
+pub(super) struct Command {
+    pub action: EventType,
+    pub payload: Payload,
+    pub deadline: Instant,
+    pub outcome: oneshot::Sender<Result<Answer, CommandError>>,
+}
+
+/// Where orders are left, and where a connection finds them.
+pub(super) fn queue() -> (mpsc::Sender<Order>, mpsc::Receiver<Order>) {
+    mpsc::channel(QUEUE)
+}
+
+impl Order {
+    /// Takes the command over for sending; `None` where the caller has withdrawn it.
+    pub(super) fn claim(self) -> Option<Command> {
+        self.claim.send(()).is_ok().then_some(self.command)
+    }
+}
+
+impl Stations {
+    /// Ends a station's connection, soon.
+    pub fn disconnect(&self, station: &StationId) -> Result<(), CommandError> {
+        match self.dismiss(station) {
+            Some(true) => Ok(()),
+            Some(false) => Err(CommandError::NotConnected(station.clone())),
+            None => Err(CommandError::NoSuchStation(station.clone())),
+        }
+    }
+
+    /// Sends a CALL to a station and waits for its answer, which is an event by then.
+    ///
+    /// `wait` covers all of it: commands before this one, and the station's time to answer.
+    pub async fn call(
+        &self,
+        station: &StationId,
+        action: EventType,
+        payload: Payload,
+        wait: Duration,
+    ) -> Result<Answer, CommandError> {
+        check(action, &payload)?;
+        let (orders, boot_status) = self
+            .orders(station)
+            .ok_or_else(|| CommandError::NoSuchStation(station.clone()))?;
+        let not_connected = || CommandError::NotConnected(station.clone());
+        let orders = orders.ok_or_else(not_connected)?;
+        if let Some(status) = forbids(boot_status, action) {
+            let station = station.clone();
+            return Err(CommandError::NotAccepted { station, status });
+        }
+        let deadline = Instant::now() + wait;
+        let (claim, mut claimed) = oneshot::channel();
+        let (outcome, told) = oneshot::channel();
+        let command = Command {
+            action,
+            payload: arranged(action, payload),
+            deadline,
+            outcome,
+        };
+        orders
+            .try_send(Order { command, claim })
+            .map_err(|refused| match refused {
+                mpsc::error::TrySendError::Full(_) => CommandError::Busy(station.clone()),
+                mpsc::error::TrySendError::Closed(_) => not_connected(),
+            })?;
+        match timeout_at(deadline, &mut claimed).await {
+            Ok(Ok(())) => {}
+            Ok(Err(_)) => return Err(not_connected()),
+            Err(_) => {
+                // Closing withdraws it, unless it was claimed at this very moment.
+                claimed.close();
+                if claimed.try_recv().is_err() {
+                    return Err(CommandError::Busy(station.clone()));
+                }
+            }
+        }
+        told.await.unwrap_or(Err(CommandError::ConnectionLost))
+    }
+}
+
+fn check(action: EventType, payload: &Payload) -> Result<(), CommandError> {
+    match action.direction() {
+        Direction::CsmsToStation | Direction::Both => {}
+        Direction::StationToCsms | Direction::Connection => {
+            return Err(CommandError::NotACommand(action));
+        }
+    }
+    let violations = v16::validate(action, payload);
+    if violations.is_empty() {
+        Ok(())
+    } else {
+        Err(CommandError::Invalid(violations))
+    }
+}
+
+/// OCPP 1.6, section 4.2: a rejected station is sent nothing, and one that is pending is not
+/// asked to start or stop. One that has never booted in our time may have done so before.
+fn forbids(boot_status: Option<BootStatus>, action: EventType) -> Option<BootStatus> {
+    let remote = matches!(
+        action,
+        EventType::RemoteStartTransaction | EventType::RemoteStopTransaction
+    );
+    boot_status.filter(|status| match status {
+        BootStatus::Rejected => true,
+        BootStatus::Pending => remote,
+        BootStatus::Accepted => false,
+    })
+}
+
+/// The payload as it is sent: the caller's bytes, but some chargers read a `SendLocalList` in the
+/// order of the standard's table only.
+fn arranged(action: EventType, payload: Payload) -> Payload {
+    if action != EventType::SendLocalList {
+        return payload;
+    }
+    let fields = Fields::parse(payload.as_bytes());
+    let field = |name| Some(format!("\"{name}\":{}", fields.raw(name)?));
+    let fields: Vec<String> = ["listVersion", "localAuthorizationList", "updateType"]
+        .into_iter()
+        .filter_map(field)
+        .collect();
+    Payload::parse(format!("{{{}}}", fields.join(",")).as_bytes()).unwrap_or(payload)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn payload(text: &str) -> Payload {
+        Payload::parse(text.as_bytes()).unwrap()
+    }
+
+    #[test]
+    fn only_a_local_list_is_put_in_order() {
+        let check = |action, given: &str, sent: &str| {
+            assert_eq!(arranged(action, payload(given)), payload(sent), "{given}");
+        };
+        let reset = "{ \"type\" :\n\"Soft\"}";
+        check(EventType::Reset, reset, reset);
+        check(
+            EventType::SendLocalList,
+            r#"{"updateType":"Full", "localAuthorizationList":[ {"idTag":"B","idTagInfo":{"status":"Accepted"}} ],"listVersion":1}"#,
+            r#"{"listVersion":1,"localAuthorizationList":[ {"idTag":"B","idTagInfo":{"status":"Accepted"}} ],"updateType":"Full"}"#,
+        );
+        check(
+            EventType::SendLocalList,
+            r#"{"updateType":"Full","listVersion":1}"#,
+            r#"{"listVersion":1,"updateType":"Full"}"#,
+        );
+    }
+
+    #[test]
+    fn what_may_not_leave() {
+        assert_eq!(check(EventType::ClearCache, &Payload::empty()), Ok(()));
+        assert_eq!(
+            check(EventType::DataTransfer, &payload(r#"{"vendorId":"V"}"#)),
+            Ok(())
+        );
+        for action in [EventType::Heartbeat, EventType::StationConnected] {
+            assert_eq!(
+                check(action, &Payload::empty()),
+                Err(CommandError::NotACommand(action))
+            );
+        }
+        let faulty = payload(r#"{"connectorId":"1","x":1}"#);
+        let Err(CommandError::Invalid(violations)) = check(EventType::ReserveNow, &faulty) else {
+            panic!("it is invalid");
+        };
+        let pointers: Vec<&str> = violations.iter().map(|v| v.pointer.as_str()).collect();
+        assert_eq!(
+            pointers,
+            [
+                "/connectorId",
+                "/expiryDate",
+                "/idTag",
+                "/reservationId",
+                "/x"
+            ]
+        );
+    }
+
+    #[test]
+    fn what_a_station_may_be_asked_before_it_is_accepted() {
+        let check = |status, action, forbidden: bool| {
+            assert_eq!(
+                forbids(status, action).is_some(),
+                forbidden,
+                "{status:?} {action}"
+            );
+        };
+        let start = EventType::RemoteStartTransaction;
+        check(None, start, false);
+        check(Some(BootStatus::Accepted), start, false);
+        check(Some(BootStatus::Pending), start, true);
+        check(Some(BootStatus::Pending), EventType::TriggerMessage, false);
+        check(Some(BootStatus::Rejected), EventType::TriggerMessage, true);
+    }
+
+    #[test]
+    fn a_withdrawn_order_is_not_sent() {
+        let order = |claim| {
+            let (outcome, _) = oneshot::channel();
+            let command = Command {
+                action: EventType::ClearCache,
+                payload: Payload::empty(),
+                deadline: Instant::now(),
+                outcome,
+            };
+            Order { command, claim }
+        };
+        let (claim, claimed) = oneshot::channel();
+        assert!(order(claim).claim().is_some());
+        drop(claimed);
+        let (claim, claimed) = oneshot::channel();
+        drop(claimed);
+        assert!(order(claim).claim().is_none());
+    }
+}
