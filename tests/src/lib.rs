@@ -22,4 +22,4 @@ pub use api::{Api, Reply};
 pub use ctl::{Ctl, Output};
 pub use daemon::{Builder, Daemon, Ended};
 pub use receiver::{Answer, Receiver, Request};
-pub use station::{Called, Frame, Handshake, Station};
+pub use station::{Asked, Called, Frame, Handshake, Station};

@@ -6,7 +6,7 @@ use std::{fmt::Display, net::SocketAddr};
 
 use futures_util::{SinkExt, StreamExt};
 use http::header::SEC_WEBSOCKET_PROTOCOL;
-use serde_json::{Value, json};
+use serde_json::{Value, json, value::RawValue};
 use tokio::net::TcpStream;
 use tokio_tungstenite::{
     MaybeTlsStream, WebSocketStream, connect_async,
@@ -53,6 +53,15 @@ impl Called {
             Self::Error { code, .. } => code,
         }
     }
+}
+
+/// A CALL of the daemon's.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Asked {
+    pub id: String,
+    pub action: String,
+    /// The very text that came.
+    pub payload: String,
 }
 
 /// What the daemon sent, control frames left out.
@@ -187,6 +196,34 @@ impl Station {
             }
         })
         .await
+    }
+
+    /// Waits for a CALL of the daemon's.
+    pub async fn asked(&mut self) -> Asked {
+        let text = within("a CALL from pipeletd", async {
+            loop {
+                match self.socket.next().await {
+                    Some(Ok(Message::Text(text))) => return text,
+                    Some(Ok(Message::Ping(_) | Message::Pong(_))) => {}
+                    other => panic!("{other:?} instead of a CALL"),
+                }
+            }
+        })
+        .await;
+        let frame: (u8, String, String, Box<RawValue>) =
+            serde_json::from_str(&text).unwrap_or_else(|_| panic!("no CALL: {text}"));
+        let (kind, id, action, payload) = frame;
+        assert_eq!(kind, 2, "{text}");
+        Asked {
+            id,
+            action,
+            payload: payload.get().to_owned(),
+        }
+    }
+
+    /// Answers a CALL of the daemon's with a CALLRESULT.
+    pub async fn answer(&mut self, asked: &Asked, payload: impl Display) {
+        self.send(format!(r#"[3,"{}",{payload}]"#, asked.id)).await;
     }
 
     /// Waits until the daemon ends the connection, and returns the close code.

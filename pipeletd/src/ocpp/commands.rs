@@ -1,13 +1,14 @@
 //! Commands: what an API caller asks of a station.
 //!
-//! [`Stations::call`] checks the request, leaves it with the connection that speaks for the
-//! station, and waits for what comes of it. Whether a command has left is never in doubt: a caller
-//! that gives up before has withdrawn it, and one that gives up after changes nothing any more.
+//! [`Stations::call`] checks the request, waits for its turn at the connection that speaks for the
+//! station, hands it over, and waits for what comes of it. Whether a command was sent is never in
+//! doubt: a caller that gives up before its turn has sent nothing, and one that gives up after
+//! changes nothing any more.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use tokio::{
-    sync::{mpsc, oneshot},
+    sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot},
     time::{Instant, timeout_at},
 };
 
@@ -25,7 +26,7 @@ use crate::{
 pub const DEFAULT_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long a caller may wait; a queue that stands longer helps nobody.
 pub const MAX_TIMEOUT: Duration = Duration::from_mins(10);
-/// So many commands wait for one connection; more are refused.
+/// So many callers wait for their turn at one connection; more are refused.
 const QUEUE: usize = 32;
 
 /// What a station answered.
@@ -72,31 +73,82 @@ pub enum CommandError {
     NoMessageId,
 }
 
-/// A command on its way to the connection.
-#[derive(Debug)]
-pub(super) struct Order {
-    command: Command,
-    claim: oneshot::Sender<()>,
+/// Where callers wait for their turn at one connection, one after the other. A caller that gives up
+/// while it waits for its turn leaves nothing behind.
+#[derive(Debug, Clone)]
+pub(super) struct Desk {
+    /// Held while a caller waits for its turn.
+    places: Arc<Semaphore>,
+    /// Held from a caller's turn until its command is settled; it is fair.
+    turn: Arc<Semaphore>,
+    commands: mpsc::Sender<Command>,
 }
 
-/// A command that can't be withdrawn any more.
+/// A command for the connection to send.
 #[derive(Debug)]
 pub(super) struct Command {
     pub action: EventType,
     pub payload: Payload,
     pub deadline: Instant,
-    pub outcome: oneshot::Sender<Result<Answer, CommandError>>,
+    pub caller: Caller,
 }
 
-/// Where orders are left, and where a connection finds them.
-pub(super) fn queue() -> (mpsc::Sender<Order>, mpsc::Receiver<Order>) {
-    mpsc::channel(QUEUE)
+/// Who waits for what comes of a command. Dropped without a word, nothing was sent.
+#[derive(Debug)]
+pub(super) struct Caller {
+    outcome: oneshot::Sender<Result<Answer, CommandError>>,
+    _turn: OwnedSemaphorePermit,
 }
 
-impl Order {
-    /// Takes the command over for sending; `None` where the caller has withdrawn it.
-    pub(super) fn claim(self) -> Option<Command> {
-        self.claim.send(()).is_ok().then_some(self.command)
+impl Caller {
+    pub(super) fn tell(self, outcome: Result<Answer, CommandError>) {
+        // A caller that went away changes nothing.
+        let _ = self.outcome.send(outcome);
+    }
+}
+
+impl Desk {
+    /// A new connection's, and where the connection finds its commands.
+    pub(super) fn new() -> (Self, mpsc::Receiver<Command>) {
+        // Whose turn it is finds room, because the command before was taken out.
+        let (commands, taken) = mpsc::channel(1);
+        let desk = Self {
+            places: Arc::new(Semaphore::new(QUEUE)),
+            turn: Arc::new(Semaphore::new(1)),
+            commands,
+        };
+        (desk, taken)
+    }
+
+    /// Waits for the caller's turn; `None` where there are too many before it.
+    async fn turn(&self, deadline: Instant) -> Option<OwnedSemaphorePermit> {
+        let _place = self.places.try_acquire().ok()?;
+        let turn = timeout_at(deadline, Arc::clone(&self.turn).acquire_owned()).await;
+        // The semaphore is never closed.
+        turn.ok()?.ok()
+    }
+
+    /// `None` where the connection ended before it sent the command.
+    async fn send(
+        &self,
+        action: EventType,
+        payload: Payload,
+        deadline: Instant,
+        turn: OwnedSemaphorePermit,
+    ) -> Option<Result<Answer, CommandError>> {
+        let (outcome, told) = oneshot::channel();
+        let caller = Caller {
+            outcome,
+            _turn: turn,
+        };
+        let command = Command {
+            action,
+            payload,
+            deadline,
+            caller,
+        };
+        self.commands.try_send(command).ok()?;
+        told.await.ok()
     }
 }
 
@@ -121,42 +173,21 @@ impl Stations {
         wait: Duration,
     ) -> Result<Answer, CommandError> {
         check(action, &payload)?;
-        let (orders, boot_status) = self
-            .orders(station)
+        let (desk, boot_status) = self
+            .desk(station)
             .ok_or_else(|| CommandError::NoSuchStation(station.clone()))?;
         let not_connected = || CommandError::NotConnected(station.clone());
-        let orders = orders.ok_or_else(not_connected)?;
+        let desk = desk.ok_or_else(not_connected)?;
         if let Some(status) = forbids(boot_status, action) {
             let station = station.clone();
             return Err(CommandError::NotAccepted { station, status });
         }
         let deadline = Instant::now() + wait;
-        let (claim, mut claimed) = oneshot::channel();
-        let (outcome, told) = oneshot::channel();
-        let command = Command {
-            action,
-            payload: arranged(action, payload),
-            deadline,
-            outcome,
-        };
-        orders
-            .try_send(Order { command, claim })
-            .map_err(|refused| match refused {
-                mpsc::error::TrySendError::Full(_) => CommandError::Busy(station.clone()),
-                mpsc::error::TrySendError::Closed(_) => not_connected(),
-            })?;
-        match timeout_at(deadline, &mut claimed).await {
-            Ok(Ok(())) => {}
-            Ok(Err(_)) => return Err(not_connected()),
-            Err(_) => {
-                // Closing withdraws it, unless it was claimed at this very moment.
-                claimed.close();
-                if claimed.try_recv().is_err() {
-                    return Err(CommandError::Busy(station.clone()));
-                }
-            }
-        }
-        told.await.unwrap_or(Err(CommandError::ConnectionLost))
+        let busy = || CommandError::Busy(station.clone());
+        let turn = desk.turn(deadline).await.ok_or_else(busy)?;
+        let payload = arranged(action, payload);
+        let outcome = desk.send(action, payload, deadline, turn).await;
+        outcome.ok_or_else(not_connected)?
     }
 }
 
@@ -276,25 +307,5 @@ mod tests {
         check(Some(BootStatus::Pending), start, true);
         check(Some(BootStatus::Pending), EventType::TriggerMessage, false);
         check(Some(BootStatus::Rejected), EventType::TriggerMessage, true);
-    }
-
-    #[test]
-    fn a_withdrawn_order_is_not_sent() {
-        let order = |claim| {
-            let (outcome, _) = oneshot::channel();
-            let command = Command {
-                action: EventType::ClearCache,
-                payload: Payload::empty(),
-                deadline: Instant::now(),
-                outcome,
-            };
-            Order { command, claim }
-        };
-        let (claim, claimed) = oneshot::channel();
-        assert!(order(claim).claim().is_some());
-        drop(claimed);
-        let (claim, claimed) = oneshot::channel();
-        drop(claimed);
-        assert!(order(claim).claim().is_none());
     }
 }

@@ -9,7 +9,7 @@ use jiff::Timestamp;
 
 use super::{
     Services,
-    commands::{Answer, Command, CommandError},
+    commands::{Answer, CommandError},
     handler::{self, Refusal},
     outbox::Settled,
     stations::Seat,
@@ -108,23 +108,12 @@ impl Conversation {
 
     /// Makes the event of a command that is about to be sent. Its id is the CALL's message id too:
     /// 36 characters, as many as the standard has, and no station can have chosen it.
-    pub(super) fn begin(&self, command: Command) -> Option<(Event, Command)> {
+    pub(super) fn begin(&self, action: EventType, payload: Payload) -> Option<Event> {
         let now = self.services.clock.now();
-        let Ok(random) = random_bytes() else {
-            // The caller may have gone away.
-            let _ = command.outcome.send(Err(CommandError::NoMessageId));
-            return None;
-        };
-        let id = EventId::new(now, random);
-        let event = Event::new(
-            id,
-            command.action,
-            self.seat.station().clone(),
-            now,
-            Some(id.to_string().into()),
-            command.payload.clone(),
-        );
-        Some((event, command))
+        let id = EventId::new(now, random_bytes().ok()?);
+        let message_id = Some(id.to_string().into());
+        let station = self.seat.station().clone();
+        Some(Event::new(id, action, station, now, message_id, payload))
     }
 
     /// Journals a command that was sent, and then tells the caller what came of it.
@@ -132,7 +121,7 @@ impl Conversation {
         let Settled {
             event,
             outcome,
-            tell,
+            caller,
         } = settled;
         let (station, action) = (self.seat.station(), event.kind);
         match &outcome {
@@ -143,8 +132,7 @@ impl Conversation {
             Err(error) => tracing::warn!(%station, %action, %error, "command not answered"),
         }
         let kept = self.append(event).await;
-        // A caller that went away changes nothing.
-        let _ = tell.send(match kept {
+        caller.tell(match kept {
             Ok(()) => outcome,
             Err(_) => Err(CommandError::NotKept),
         });

@@ -111,11 +111,11 @@ async fn serve(
         tracing::info!(%station, %peer, reason = ended.reason(), detail = %ended, "connection ended");
         return session::close(&mut socket, &ended).await;
     };
-    let Some(orders) = seat.take_orders() else {
+    let Some(commands) = seat.take_commands() else {
         return;
     };
     let conversation = Conversation::new(seat, Arc::clone(&services));
-    let outbox = Outbox::new(orders);
+    let outbox = Outbox::new(commands);
     Session::new(
         socket,
         conversation,

@@ -6,19 +6,19 @@
 use std::future::pending;
 
 use tokio::{
-    sync::{mpsc, oneshot},
+    sync::mpsc,
     time::{Instant, sleep_until},
 };
 
 use super::{
-    commands::{Answer, Command, CommandError, Order},
+    commands::{Answer, Caller, Command, CommandError},
     wire,
 };
 use crate::events::Event;
 
 #[derive(Debug)]
 pub(super) struct Outbox {
-    orders: mpsc::Receiver<Order>,
+    commands: mpsc::Receiver<Command>,
     outstanding: Option<Outstanding>,
 }
 
@@ -26,7 +26,7 @@ pub(super) struct Outbox {
 struct Outstanding {
     event: Event,
     deadline: Instant,
-    outcome: oneshot::Sender<Result<Answer, CommandError>>,
+    caller: Caller,
 }
 
 /// What there is to do.
@@ -42,14 +42,13 @@ pub(super) enum Due {
 pub(super) struct Settled {
     pub event: Event,
     pub outcome: Result<Answer, CommandError>,
-    /// The caller, who may have gone away.
-    pub tell: oneshot::Sender<Result<Answer, CommandError>>,
+    pub caller: Caller,
 }
 
 impl Outbox {
-    pub(super) const fn new(orders: mpsc::Receiver<Order>) -> Self {
+    pub(super) const fn new(commands: mpsc::Receiver<Command>) -> Self {
         Self {
-            orders,
+            commands,
             outstanding: None,
         }
     }
@@ -60,33 +59,22 @@ impl Outbox {
             sleep_until(outstanding.deadline).await;
             return Due::Overdue;
         }
-        loop {
-            match self.orders.recv().await {
-                Some(order) => {
-                    if let Some(command) = order.claim() {
-                        return Due::Send(command);
-                    }
-                }
-                // A newer connection has the seat, and this one is about to hear of it.
-                None => pending().await,
-            }
+        match self.commands.recv().await {
+            Some(command) => Due::Send(command),
+            // A newer connection has the seat, and this one is about to hear of it.
+            None => pending().await,
         }
     }
 
     /// The text to send for a command, which is outstanding from now on.
-    pub(super) fn send(
-        &mut self,
-        event: Event,
-        deadline: Instant,
-        outcome: oneshot::Sender<Result<Answer, CommandError>>,
-    ) -> String {
+    pub(super) fn send(&mut self, event: Event, deadline: Instant, caller: Caller) -> String {
         let id = event.message_id.as_deref().unwrap_or_default();
         let payload = String::from_utf8_lossy(event.payload.as_bytes());
         let text = wire::call(id, event.kind.name(), &payload);
         self.outstanding = Some(Outstanding {
             event,
             deadline,
-            outcome,
+            caller,
         });
         text
     }
@@ -105,10 +93,10 @@ impl Outbox {
             .map(|outstanding| outstanding.settle(Err(why)))
     }
 
-    /// Takes no more orders; whoever waits with one learns that nothing was sent.
+    /// Takes no more commands; whoever has one here learns that nothing was sent.
     pub(super) fn close(&mut self) {
-        self.orders.close();
-        while self.orders.try_recv().is_ok() {}
+        self.commands.close();
+        while self.commands.try_recv().is_ok() {}
     }
 }
 
@@ -117,7 +105,7 @@ impl Outstanding {
         Settled {
             event: self.event,
             outcome,
-            tell: self.outcome,
+            caller: self.caller,
         }
     }
 }

@@ -23,7 +23,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     Config,
-    commands::CommandError,
+    commands::{Command, CommandError},
     conversation::{Conversation, Heard},
     outbox::{Due, Outbox},
     wire,
@@ -246,10 +246,17 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
     async fn pursue(&mut self, due: Due) -> Result<(), Ended> {
         match due {
             Due::Send(command) => {
-                let Some((event, command)) = self.conversation.begin(command) else {
+                let Command {
+                    action,
+                    payload,
+                    deadline,
+                    caller,
+                } = command;
+                let Some(event) = self.conversation.begin(action, payload) else {
+                    caller.tell(Err(CommandError::NoMessageId));
                     return Ok(());
                 };
-                let text = self.outbox.send(event, command.deadline, command.outcome);
+                let text = self.outbox.send(event, deadline, caller);
                 self.send(Message::text(text)).await
             }
             Due::Overdue => {

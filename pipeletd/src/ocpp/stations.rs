@@ -18,7 +18,7 @@ use jiff::Timestamp;
 use tokio::sync::{Semaphore, SemaphorePermit, mpsc};
 use tokio_util::sync::CancellationToken;
 
-use super::commands::{self, Order};
+use super::commands::{Command, Desk};
 use crate::{
     events::{Event, Seq, StationId},
     projection::{BootStatus, StationState},
@@ -71,7 +71,7 @@ struct Occupied {
     replaced: CancellationToken,
     /// Cancelled when an operator ends the connection.
     dismissed: CancellationToken,
-    orders: mpsc::Sender<Order>,
+    desk: Desk,
 }
 
 /// A station as the API shows it.
@@ -161,7 +161,7 @@ impl Stations {
         let station = self.find_or_add(id, max_stations)?;
         let replaced = CancellationToken::new();
         let dismissed = CancellationToken::new();
-        let (to_outbox, orders) = commands::queue();
+        let (desk, commands) = Desk::new();
         let mut live = station.live();
         live.generation += 1;
         let generation = live.generation;
@@ -169,7 +169,7 @@ impl Stations {
             since: now,
             replaced: replaced.clone(),
             dismissed: dismissed.clone(),
-            orders: to_outbox,
+            desk,
         });
         drop(live);
         match before {
@@ -185,7 +185,7 @@ impl Stations {
             generation,
             replaced,
             dismissed,
-            orders: Some(orders),
+            commands: Some(commands),
         })
     }
 
@@ -198,16 +198,13 @@ impl Stations {
         Some(seat.inspect(|seat| seat.dismissed.cancel()).is_some())
     }
 
-    /// Where a station's connection takes orders, if it has one, and what the last boot was
-    /// answered with; `None` for a station that is not known.
-    pub(super) fn orders(
-        &self,
-        id: &StationId,
-    ) -> Option<(Option<mpsc::Sender<Order>>, Option<BootStatus>)> {
+    /// The desk of a station's connection, if it has one, and what the last boot was answered with;
+    /// `None` for a station that is not known.
+    pub(super) fn desk(&self, id: &StationId) -> Option<(Option<Desk>, Option<BootStatus>)> {
         let station = self.find(id)?;
         let live = station.live();
-        let orders = live.seat.as_ref().map(|seat| seat.orders.clone());
-        Some((orders, live.state.boot_status))
+        let desk = live.seat.as_ref().map(|seat| seat.desk.clone());
+        Some((desk, live.state.boot_status))
     }
 
     /// Takes an event into its station's state.
@@ -328,7 +325,7 @@ pub(super) struct Seat {
     replaced: CancellationToken,
     dismissed: CancellationToken,
     /// Until the session takes them.
-    orders: Option<mpsc::Receiver<Order>>,
+    commands: Option<mpsc::Receiver<Command>>,
 }
 
 impl Seat {
@@ -346,9 +343,9 @@ impl Seat {
         self.dismissed.cancelled().await;
     }
 
-    /// The orders for this connection; there are some once only.
-    pub(super) fn take_orders(&mut self) -> Option<mpsc::Receiver<Order>> {
-        self.orders.take()
+    /// Where this connection finds its commands, for the one who asks first.
+    pub(super) fn take_commands(&mut self) -> Option<mpsc::Receiver<Command>> {
+        self.commands.take()
     }
 
     pub(super) fn is_replaced(&self) -> bool {

@@ -6,6 +6,7 @@
 mod backlog;
 mod bad_input;
 mod cli;
+mod commands;
 mod crash;
 mod events;
 mod https;
