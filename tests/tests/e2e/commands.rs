@@ -11,7 +11,7 @@ use tokio::task::JoinSet;
 use crate::scene::{Scene, daemon};
 
 /// Every action that the central system sends, with a body that passes.
-const ACTIONS: &[(&str, &str)] = &[
+pub(crate) const ACTIONS: &[(&str, &str)] = &[
     ("CancelReservation", r#"{ "reservationId" : 7 }"#),
     (
         "ChangeAvailability",

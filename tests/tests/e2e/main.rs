@@ -14,6 +14,7 @@ mod lifecycle;
 mod ocpp;
 mod payload;
 mod python;
+mod python_commands;
 mod python_station;
 mod readme;
 

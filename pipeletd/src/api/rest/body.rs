@@ -69,9 +69,9 @@ impl<S: Send + Sync> FromRequest<S> for OptionalFields {
 impl<S: Send + Sync> FromRequest<S> for RawBody {
     type Rejection = Problem;
 
-    async fn from_request(request: Request, state: &S) -> Result<Self, Problem> {
+    async fn from_request(request: Request, _: &S) -> Result<Self, Problem> {
         let is_json = is_json(&request);
-        let body = read(request, state).await?;
+        let body = read(request).await?;
         match (body.is_empty(), is_json) {
             (true, _) => Ok(Self(Payload::empty())),
             (false, true) => Ok(Self(Payload::parse(&body).map_err(not_an_object)?)),
