@@ -120,12 +120,14 @@ impl Desk {
         (desk, taken)
     }
 
-    /// Waits for the caller's turn; `None` where there are too many before it.
+    /// Waits for the caller's turn; `None` where there are too many before it, or too slow ones.
     async fn turn(&self, deadline: Instant) -> Option<OwnedSemaphorePermit> {
         let _place = self.places.try_acquire().ok()?;
         let turn = timeout_at(deadline, Arc::clone(&self.turn).acquire_owned()).await;
         // The semaphore is never closed.
-        turn.ok()?.ok()
+        let turn = turn.ok()?.ok()?;
+        // What is sent now would have no time for its answer.
+        (Instant::now() < deadline).then_some(turn)
     }
 
     /// `None` where the connection ended before it sent the command.
@@ -241,6 +243,30 @@ mod tests {
 
     fn payload(text: &str) -> Payload {
         Payload::parse(text.as_bytes()).unwrap()
+    }
+
+    #[tokio::test]
+    async fn callers_take_turns_and_leave_nothing_behind() {
+        let (desk, mut commands) = Desk::new();
+        let soon = || Instant::now() + DEFAULT_TIMEOUT;
+        let turn = desk.turn(soon()).await.unwrap();
+        // It is taken, so this one waits in vain, and frees its place.
+        let at_once = Instant::now() + Duration::from_millis(1);
+        assert!(desk.turn(at_once).await.is_none());
+        assert_eq!(desk.places.available_permits(), QUEUE);
+
+        let sending = desk.send(EventType::ClearCache, Payload::empty(), soon(), turn);
+        let answering = async {
+            let command = commands.recv().await.unwrap();
+            command.caller.tell(Err(CommandError::TimedOut));
+        };
+        let (outcome, ()) = tokio::join!(sending, answering);
+        assert_eq!(outcome, Some(Err(CommandError::TimedOut)));
+
+        let turn = desk.turn(soon()).await.unwrap();
+        drop(commands);
+        let unsent = desk.send(EventType::ClearCache, Payload::empty(), soon(), turn);
+        assert_eq!(unsent.await, None);
     }
 
     #[test]
