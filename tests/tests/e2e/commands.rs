@@ -2,7 +2,7 @@
 
 use http::Method;
 use pipelet_tests::{
-    Api, Asked, Frame, Receiver, Reply, Request, Station,
+    Answer, Api, Asked, Frame, Receiver, Reply, Request, Station,
     deadline::{eventually, within},
 };
 use serde_json::{Value, json};
@@ -386,6 +386,22 @@ async fn a_lost_connection_is_told_and_kept() {
     let requests = scene.receiver.await_requests(2).await;
     assert_eq!(requests[0].id(), sent.id);
     assert_eq!(requests[1].json()["event"], "StationDisconnected");
+}
+
+#[tokio::test]
+async fn what_the_caller_was_told_survives_a_crash() {
+    let mut scene = Scene::new(&["Reset"]).await;
+    scene.receiver.answer(Answer::Hang);
+    let mut station = scene.station("S1").await;
+    let path = "/stations/S1/commands/Reset";
+    let reply = ask(&scene.api, path, r#"{"type":"Soft"}"#);
+    let asked = answer_next(&mut station, "Reset", r#"{"status":"Accepted"}"#).await;
+    reply.await.expect("a reply").expect(200);
+    scene.receiver.await_requests(1).await;
+    scene.receiver.answer(Answer::Status(200));
+    scene.crash().await;
+    let event = &scene.receiver.await_requests(2).await[1];
+    assert_eq!(event.id(), asked.id);
 }
 
 #[tokio::test]
