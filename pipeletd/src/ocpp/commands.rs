@@ -200,7 +200,8 @@ fn check(action: EventType, payload: &Payload) -> Result<(), CommandError> {
             return Err(CommandError::NotACommand(action));
         }
     }
-    let violations = v16::validate(action, payload);
+    let mut violations = v16::validate(action, payload);
+    violations.extend(v16::repeated_keys(payload));
     if violations.is_empty() {
         Ok(())
     } else {
@@ -301,7 +302,7 @@ mod tests {
                 Err(CommandError::NotACommand(action))
             );
         }
-        let faulty = payload(r#"{"connectorId":"1","x":1}"#);
+        let faulty = payload(r#"{"connectorId":1,"connectorId":"1","x":1}"#);
         let Err(CommandError::Invalid(violations)) = check(EventType::ReserveNow, &faulty) else {
             panic!("it is invalid");
         };
@@ -313,7 +314,8 @@ mod tests {
                 "/expiryDate",
                 "/idTag",
                 "/reservationId",
-                "/x"
+                "/x",
+                "/connectorId"
             ]
         );
     }

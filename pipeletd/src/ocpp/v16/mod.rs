@@ -5,9 +5,11 @@
 //! is answered and forwarded anyway unless the configuration asks for strictness.
 
 mod parameters;
+mod repeated_keys;
 mod schema;
 mod tables;
 mod validate;
 
 pub use parameters::payload_of;
+pub use repeated_keys::repeated_keys;
 pub use validate::{Violation, validate};

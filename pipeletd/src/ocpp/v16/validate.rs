@@ -13,7 +13,7 @@ use crate::{
 };
 
 /// More than these are not listed: a megabyte of nonsense needs no megabytes of complaint.
-const MAX_VIOLATIONS: usize = 64;
+pub(super) const MAX_VIOLATIONS: usize = 64;
 
 /// One fault of a payload.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -1,0 +1,123 @@
+//! Keys that stand twice in one object.
+//!
+//! Stations send them and are forgiven, but we send none: which of the two a station would take,
+//! nobody knows, and the validation has seen the last one only.
+
+use std::{collections::HashSet, fmt};
+
+use serde::de::{DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
+
+use super::{Violation, validate::MAX_VIOLATIONS};
+use crate::{events::Payload, ocpp::wire::ErrorCode};
+
+/// A fault for each key that repeats one of its object.
+pub fn repeated_keys(payload: &Payload) -> Vec<Violation> {
+    let mut found = Vec::new();
+    let scan = Scan {
+        at: String::new(),
+        found: &mut found,
+    };
+    let mut json = serde_json::Deserializer::from_slice(payload.as_bytes());
+    // What is unreadable is a fault for the validation.
+    let _ = scan.deserialize(&mut json);
+    found
+}
+
+struct Scan<'a> {
+    /// The JSON pointer of what is scanned.
+    at: String,
+    found: &'a mut Vec<Violation>,
+}
+
+impl<'de> DeserializeSeed<'de> for Scan<'_> {
+    type Value = ();
+
+    fn deserialize<D: Deserializer<'de>>(self, json: D) -> Result<(), D::Error> {
+        json.deserialize_any(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Scan<'_> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("JSON")
+    }
+
+    fn visit_unit<E>(self) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_bool<E>(self, _: bool) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_i64<E>(self, _: i64) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_u64<E>(self, _: u64) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_f64<E>(self, _: f64) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_str<E>(self, _: &str) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut elements: A) -> Result<(), A::Error> {
+        let mut index = 0;
+        loop {
+            let element = Scan {
+                at: format!("{}/{index}", self.at),
+                found: &mut *self.found,
+            };
+            if elements.next_element_seed(element)?.is_none() {
+                return Ok(());
+            }
+            index += 1;
+        }
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut fields: A) -> Result<(), A::Error> {
+        let mut seen = HashSet::new();
+        while let Some(key) = fields.next_key::<String>()? {
+            let at = format!("{}/{}", self.at, key.replace('~', "~0").replace('/', "~1"));
+            if !seen.insert(key) && self.found.len() < MAX_VIOLATIONS {
+                self.found.push(Violation {
+                    pointer: at.clone(),
+                    code: ErrorCode::PropertyConstraintViolation,
+                    message: "stands there twice".to_owned(),
+                });
+            }
+            fields.next_value_seed(Scan {
+                at,
+                found: &mut *self.found,
+            })?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_repetition_is_a_fault() {
+        let check = |json: &str, pointers: &[&str]| {
+            let found = repeated_keys(&Payload::parse(json.as_bytes()).unwrap());
+            let found: Vec<&str> = found.iter().map(|fault| fault.pointer.as_str()).collect();
+            assert_eq!(found, pointers, "{json}");
+        };
+        check(r#"{"a":1,"b":{"a":[-1,1.5,true,null,"a"]}}"#, &[]);
+        check(r#"{"type":"Soft","typ\u0065":"Hard"}"#, &["/type"]);
+        check(
+            r#"{"a":[{},{"b/c":1,"b/c":2,"b/c":3}],"a":0}"#,
+            &["/a/1/b~1c", "/a/1/b~1c", "/a"],
+        );
+    }
+}
