@@ -150,7 +150,8 @@ pub(crate) struct CreateWebhook {
     /// Where events are POSTed
     #[arg(long, value_hint = ValueHint::Url)]
     pub(crate) url: String,
-    /// An event type, or "*" for all (repeat it, or separate by commas)
+    /// An event type, a group like "group:security", or "*" for all (repeat it, or separate by
+    /// commas)
     #[arg(
         long = "event",
         required = true,
@@ -158,6 +159,9 @@ pub(crate) struct CreateWebhook {
         value_delimiter = ','
     )]
     pub(crate) events: Vec<String>,
+    /// Only events of this station, or of all that a pattern like "WALLBOX_*" means (repeat it)
+    #[arg(long = "station", value_name = "STATION")]
+    pub(crate) stations: Vec<String>,
     /// The header that carries the secret
     #[arg(long, value_name = "HEADER", requires = "secret")]
     pub(crate) secret_header: Option<String>,
@@ -195,6 +199,12 @@ pub(crate) struct UpdateWebhook {
     /// The event types that replace the old ones (repeat it, or separate by commas)
     #[arg(long = "event", value_name = "EVENT", value_delimiter = ',')]
     pub(crate) events: Vec<String>,
+    /// The stations that replace the old ones (repeat it)
+    #[arg(long = "station", value_name = "STATION")]
+    pub(crate) stations: Vec<String>,
+    /// Send the events of all stations again
+    #[arg(long, conflicts_with = "stations")]
+    pub(crate) all_stations: bool,
     /// The header that carries the secret
     #[arg(long, value_name = "HEADER")]
     pub(crate) secret_header: Option<String>,
@@ -397,7 +407,9 @@ mod tests {
             "webhooks create --name N --url http://h --event A,B --event C",
             "webhooks create --name N --url http://h --event A --secret-header H --secret-value -v",
             "webhooks create --name N --url http://h --event A --secret-header H --secret-value-file -",
+            "webhooks create --name N --url http://h --event * --station A --station B*",
             "webhooks update 7 --secret-value V",
+            "webhooks update 7 --all-stations",
             "webhooks update 7 --clear-secret --disabled",
             "webhooks deliveries 7 --limit 3",
             "dlq list",
@@ -440,6 +452,10 @@ mod tests {
                 ArgumentConflict,
             ),
             ("webhooks update 7 --enabled --disabled", ArgumentConflict),
+            (
+                "webhooks update 7 --all-stations --station A",
+                ArgumentConflict,
+            ),
             ("webhooks get seven", ValueValidation),
             ("dlq replay", MissingRequiredArgument),
             ("dlq purge --yes", MissingRequiredArgument),

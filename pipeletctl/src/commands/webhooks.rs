@@ -44,6 +44,7 @@ async fn create(
         url: args.url,
         enabled: Some(!args.disabled),
         events: args.events,
+        station_ids: args.stations,
         secret_header: args.secret_header,
         secret_value: secret(args.secret_value, args.secret_value_file)?.map(Secret::into_text),
     };
@@ -188,6 +189,10 @@ fn change(args: UpdateWebhook) -> Result<v1::UpdateWebhookRequest, Error> {
         ("enabled", enabled.is_some()),
         ("events", !args.events.is_empty()),
         (
+            "station_ids",
+            !args.stations.is_empty() || args.all_stations,
+        ),
+        (
             "secret_header",
             args.secret_header.is_some() || args.clear_secret,
         ),
@@ -206,6 +211,7 @@ fn change(args: UpdateWebhook) -> Result<v1::UpdateWebhookRequest, Error> {
             url: args.url.unwrap_or_default(),
             enabled,
             events: args.events,
+            station_ids: args.stations,
             secret_header: args.secret_header,
             secret_value: secret.map(Secret::into_text),
         }),
@@ -241,6 +247,8 @@ mod tests {
             ("--name N", vec!["name"]),
             ("--event A,B --disabled", vec!["enabled", "events"]),
             ("--enabled --url http://h", vec!["url", "enabled"]),
+            ("--station A --station B*", vec!["station_ids"]),
+            ("--all-stations", vec!["station_ids"]),
             ("--secret-value V", vec!["secret_value"]),
             ("--clear-secret", vec!["secret_header", "secret_value"]),
         ] {

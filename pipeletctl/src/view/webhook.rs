@@ -16,6 +16,7 @@ pub(crate) struct Webhook {
     url: String,
     enabled: bool,
     events: Vec<String>,
+    station_ids: Vec<String>,
     secret_header: Option<String>,
     has_secret: bool,
     created_at: Option<Time>,
@@ -41,6 +42,7 @@ impl From<v1::Webhook> for Webhook {
             url: wire.url,
             enabled: wire.enabled,
             events: wire.events,
+            station_ids: wire.station_ids,
             secret_header: wire.secret_header,
             has_secret: wire.has_secret,
             created_at: Time::from_wire(wire.created_at),
@@ -102,6 +104,10 @@ impl Describe for Webhook {
             (_, true) => "set".to_owned(),
             (_, false) => "none".to_owned(),
         };
+        let stations = match self.station_ids.as_slice() {
+            [] => "all".to_owned(),
+            some => some.join(", "),
+        };
         let stats = &self.stats;
         Details::default()
             .line("id", self.id.to_string())
@@ -109,6 +115,7 @@ impl Describe for Webhook {
             .line("url", &self.url)
             .line("enabled", yes_no(self.enabled))
             .line("events", self.events.join(", "))
+            .line("stations", stations)
             .line("secret", secret)
             .line("created", or_dash(self.created_at))
             .line("updated", or_dash(self.updated_at))
@@ -287,6 +294,7 @@ mod tests {
             url: "https://example.com/hook".into(),
             enabled: true,
             events: ["A", "B", "C", "D", "E"].map(str::to_owned).into(),
+            station_ids: vec!["WALLBOX_*".to_owned()],
             secret_header: Some("X-Secret".into()),
             has_secret: true,
             created_at: Some(prost_types::Timestamp {
@@ -316,6 +324,7 @@ mod tests {
                 "url": "https://example.com/hook",
                 "enabled": true,
                 "events": ["A", "B", "C", "D", "E"],
+                "station_ids": ["WALLBOX_*"],
                 "secret_header": "X-Secret",
                 "has_secret": true,
                 "created_at": "2026-04-14T12:34:56.000Z",

@@ -7,7 +7,7 @@ use std::{sync::Arc, time::Duration};
 use jiff::Timestamp;
 
 use crate::{
-    events::{Event, EventSelection, EventType, Seq},
+    events::{Event, EventSelection, EventType, Seq, StationSelection},
     webhooks::{Webhook, WebhookId},
 };
 
@@ -170,11 +170,12 @@ pub struct Epoch {
     pub from: Seq,
     pub enabled: bool,
     pub events: EventSelection,
+    pub stations: StationSelection,
 }
 
 impl Epoch {
     pub fn wants(&self, event: &Event) -> bool {
-        self.enabled && self.events.contains(event.kind)
+        self.enabled && self.events.contains(event.kind) && self.stations.contains(&event.station)
     }
 }
 
@@ -302,15 +303,17 @@ mod tests {
 
     #[test]
     fn what_is_owed_is_decided_by_the_epoch_of_the_position() {
-        let epoch = |from, enabled, name: &str| Epoch {
+        let epoch = |from, enabled, name: &str, stations: &[&str]| Epoch {
             from: Seq(from),
             enabled,
             events: EventSelection::parse(&[name]).unwrap(),
+            stations: StationSelection::parse(stations).unwrap(),
         };
         let epochs = [
-            epoch(10, true, "Heartbeat"),
-            epoch(20, false, "Heartbeat"),
-            epoch(30, true, "*"),
+            epoch(10, true, "Heartbeat", &[]),
+            epoch(20, false, "Heartbeat", &[]),
+            epoch(30, true, "*", &["T", "S*"]),
+            epoch(40, true, "*", &["T"]),
         ];
         let event = |kind| {
             let station = crate::events::StationId::new("S").unwrap();
@@ -320,15 +323,15 @@ mod tests {
         };
         let owed = |kind| {
             let event = event(kind);
-            [9, 10, 19, 20, 29, 30].map(|seq| is_owed(&epochs, Seq(seq), &event))
+            [9, 10, 19, 20, 29, 30, 40].map(|seq| is_owed(&epochs, Seq(seq), &event))
         };
         assert_eq!(
             owed(EventType::Heartbeat),
-            [false, true, true, false, false, true]
+            [false, true, true, false, false, true, false]
         );
         assert_eq!(
             owed(EventType::Reset),
-            [false, false, false, false, false, true]
+            [false, false, false, false, false, true, false]
         );
     }
 }

@@ -525,6 +525,7 @@ fn epoch(from: Seq, webhook: &Webhook) -> Epoch {
         from,
         enabled: webhook.enabled,
         events: webhook.events.clone(),
+        stations: webhook.stations.clone(),
     }
 }
 

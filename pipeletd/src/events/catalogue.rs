@@ -62,6 +62,14 @@ pub enum Group {
 }
 
 impl Group {
+    /// In the catalogue's order.
+    pub const ALL: &[Self] = &[
+        Self::Standard,
+        Self::Extended,
+        Self::Security,
+        Self::Connection,
+    ];
+
     pub const fn name(self) -> &'static str {
         match self {
             Self::Standard => "standard",
@@ -70,6 +78,37 @@ impl Group {
             Self::Connection => "connection",
         }
     }
+}
+
+impl FromStr for Group {
+    type Err = UnknownGroup;
+
+    fn from_str(name: &str) -> Result<Self, UnknownGroup> {
+        let found = Self::ALL.iter().copied().find(|group| group.name() == name);
+        found.ok_or_else(|| UnknownGroup {
+            name: name.to_owned(),
+            nearest: nearest(name, Self::ALL, Self::name),
+        })
+    }
+}
+
+/// A name that no group of the catalogue has.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("unknown event group {name:?}{}", group_suggestion(*.nearest))]
+pub struct UnknownGroup {
+    pub name: String,
+    /// The group whose name is nearest to it, where one is near.
+    pub nearest: Option<Group>,
+}
+
+fn group_suggestion(nearest: Option<Group>) -> String {
+    nearest.map_or_else(
+        || {
+            let names: Vec<_> = Group::ALL.iter().map(|group| group.name()).collect();
+            format!("; there are {}", names.join(", "))
+        },
+        |group| format!(", did you mean \"group:{}\"?", group.name()),
+    )
 }
 
 /// A name that is in no row of the catalogue.
@@ -190,20 +229,19 @@ impl FromStr for EventType {
             .find(|kind| kind.name() == name)
             .ok_or_else(|| UnknownEventType {
                 name: name.to_owned(),
-                nearest: nearest(name),
+                nearest: nearest(name, Self::ALL, Self::name),
             })
     }
 }
 
-/// The type whose name is at most a third of its length away from `name`, whatever the case.
-fn nearest(name: &str) -> Option<EventType> {
+/// The one whose name is at most a third of its length away from `name`, whatever the case.
+fn nearest<T: Copy>(name: &str, all: &[T], name_of: impl Fn(T) -> &'static str) -> Option<T> {
     let name = name.to_lowercase();
-    EventType::ALL
-        .iter()
-        .map(|kind| (edit_distance(&name, &kind.name().to_lowercase()), *kind))
+    all.iter()
+        .map(|one| (edit_distance(&name, &name_of(*one).to_lowercase()), *one))
         .min_by_key(|(distance, _)| *distance)
-        .filter(|(distance, kind)| *distance <= kind.name().len() / 3)
-        .map(|(_, kind)| kind)
+        .filter(|(distance, one)| *distance <= name_of(*one).len() / 3)
+        .map(|(_, one)| one)
 }
 
 /// Levenshtein's distance, in characters.

@@ -8,9 +8,11 @@ mod event;
 mod id;
 mod sample;
 mod selection;
+mod stations;
 
-pub use catalogue::{Direction, EventType, Group, Profile, UnknownEventType};
+pub use catalogue::{Direction, EventType, Group, Profile, UnknownEventType, UnknownGroup};
 pub use event::{Event, Payload, PayloadError, Seq};
 pub use id::{EventId, InvalidEventId, InvalidStationId, StationId};
 pub use sample::sample_payload;
 pub use selection::{EventSelection, SelectionError};
+pub use stations::{StationPatternError, StationSelection};

@@ -1,6 +1,6 @@
 //! Which event types a subscription wants.
 
-use super::{EventType, UnknownEventType};
+use super::{EventType, Group, UnknownEventType, UnknownGroup};
 
 /// A choice of event types, as the subscriber wrote it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -17,11 +17,15 @@ pub enum SelectionError {
     Empty,
     #[error(transparent)]
     Unknown(#[from] UnknownEventType),
+    #[error(transparent)]
+    UnknownGroup(#[from] UnknownGroup),
 }
 
 impl EventSelection {
     /// Every event, future types included.
     pub const ALL: &str = "*";
+    /// Stands before a group's name, and means every type of the group, future ones included.
+    pub const GROUP: &str = "group:";
 
     /// Reads a list of names; on failure, all faults with their positions in the list.
     pub fn parse<S: AsRef<str>>(names: &[S]) -> Result<Self, Vec<(usize, SelectionError)>> {
@@ -34,13 +38,9 @@ impl EventSelection {
         };
         let mut faults = Vec::new();
         for (index, name) in names.iter().map(AsRef::as_ref).enumerate() {
-            if name == Self::ALL {
-                selection.bits = u64::MAX;
-            } else {
-                match name.parse::<EventType>() {
-                    Ok(kind) => selection.bits |= 1 << kind.code(),
-                    Err(unknown) => faults.push((index, unknown.into())),
-                }
+            match bits(name) {
+                Ok(bits) => selection.bits |= bits,
+                Err(unknown) => faults.push((index, unknown)),
             }
             if !selection.names.iter().any(|known| known == name) {
                 selection.names.push(name.to_owned());
@@ -61,11 +61,30 @@ impl EventSelection {
         &self.names
     }
 
-    /// The first type that was named, and where all were meant, the contract's own example.
+    /// The first type that was named; where many were meant at once, the contract's own example
+    /// if it is among them, and else the first of the catalogue that is.
     pub fn first(&self) -> EventType {
         let named = self.names.first().and_then(|name| name.parse().ok());
-        named.unwrap_or(EventType::StartTransaction)
+        let mut contained = [EventType::StartTransaction]
+            .into_iter()
+            .chain(EventType::ALL.iter().copied())
+            .filter(|kind| self.contains(*kind));
+        named
+            .or_else(|| contained.next())
+            .unwrap_or(EventType::StartTransaction)
     }
+}
+
+fn bits(name: &str) -> Result<u64, SelectionError> {
+    if name == EventSelection::ALL {
+        return Ok(u64::MAX);
+    }
+    let Some(group) = name.strip_prefix(EventSelection::GROUP) else {
+        return Ok(1 << name.parse::<EventType>()?.code());
+    };
+    let group: Group = group.parse()?;
+    let members = EventType::ALL.iter().filter(|kind| kind.group() == group);
+    Ok(members.fold(0, |bits, kind| bits | 1 << kind.code()))
 }
 
 #[cfg(test)]
@@ -83,6 +102,43 @@ mod tests {
         let all = EventSelection::parse(&["*"]).unwrap();
         assert!(EventType::ALL.iter().all(|kind| all.contains(*kind)));
         assert_eq!(all.first(), EventType::StartTransaction);
+    }
+
+    #[test]
+    fn a_group_stands_for_its_types() {
+        let check = |group: Group, first| {
+            let name = format!("group:{}", group.name());
+            let selection = EventSelection::parse(&[name.as_str()]).unwrap();
+            for kind in EventType::ALL {
+                assert_eq!(selection.contains(*kind), kind.group() == group, "{kind}");
+            }
+            assert_eq!(selection.first(), first);
+            assert_eq!(selection.names(), [name]);
+        };
+        check(Group::Standard, EventType::StartTransaction);
+        check(Group::Extended, EventType::CancelReservation);
+        check(Group::Security, EventType::SecurityEventNotification);
+        check(Group::Connection, EventType::StationConnected);
+
+        let mixed = EventSelection::parse(&["group:connection", "Reset"]).unwrap();
+        assert!(mixed.contains(EventType::Reset) && !mixed.contains(EventType::Heartbeat));
+    }
+
+    #[test]
+    fn an_unknown_group_is_told_with_what_is_near() {
+        let check = |name: &str, message: &str| {
+            let faults = EventSelection::parse(&[name]).unwrap_err();
+            assert_eq!(faults[0].1.to_string(), message);
+        };
+        check(
+            "group:standart",
+            "unknown event group \"standart\", did you mean \"group:standard\"?",
+        );
+        check(
+            "group:",
+            "unknown event group \"\"; there are standard, extended, security, connection",
+        );
+        check("Group:standard", "unknown event type \"Group:standard\"");
     }
 
     #[test]

@@ -5,7 +5,9 @@ use jiff::Timestamp;
 use super::{CommitterThread, Journal, Opened, Reader};
 use crate::{
     delivery::record::{Cursor, Epoch},
-    events::{Event, EventId, EventSelection, EventType, Payload, Seq, StationId},
+    events::{
+        Event, EventId, EventSelection, EventType, Payload, Seq, StationId, StationSelection,
+    },
     store::{Store, memory::MemoryStore},
     webhooks::WebhookId,
 };
@@ -31,6 +33,7 @@ fn epochs(from: u64, enabled: bool, names: &[&str]) -> Vec<Epoch> {
         from: Seq(from),
         enabled,
         events,
+        stations: StationSelection::default(),
     }]
 }
 

@@ -10,7 +10,9 @@ use crate::{
         Account, Attempt, Cursor, DeadReason, Epoch, FailedDelivery, FailedFilter, FailedId,
         Received, Retry, RetryKey, Stage, StoredWebhook,
     },
-    events::{Event, EventId, EventSelection, EventType, Payload, Seq, StationId},
+    events::{
+        Event, EventId, EventSelection, EventType, Payload, Seq, StationId, StationSelection,
+    },
     webhooks::{Field, Secret, TargetPolicy, WebhookDraft, WebhookId},
 };
 
@@ -103,7 +105,8 @@ fn webhook(id: u64) -> StoredWebhook {
     let draft = WebhookDraft {
         name: Field::Value("My Integration".to_owned()),
         url: Field::Value("https://my-app.example.com/webhooks/ocpp".to_owned()),
-        events: Field::Value(vec!["MeterValues".to_owned()]),
+        events: Field::Value(vec!["MeterValues".to_owned(), "group:security".to_owned()]),
+        station_ids: Field::Value(vec!["WALLBOX_*".to_owned(), "S1".to_owned()]),
         secret_header: Field::Value("X-Webhook-Secret".to_owned()),
         secret_value: Field::Value(Secret::new("my-secret-value-here")),
         ..WebhookDraft::default()
@@ -116,6 +119,7 @@ fn webhook(id: u64) -> StoredWebhook {
             from: Seq(3),
             enabled: true,
             events,
+            stations: StationSelection::parse(&["S2"]).unwrap(),
         }],
         stage: Stage::Active,
     }

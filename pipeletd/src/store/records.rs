@@ -20,7 +20,7 @@ use crate::{
         Account, Attempt, Books, DeadReason, Epoch, FailedDelivery, FailedId, Retry, RetryKey,
         Stage, StoredWebhook,
     },
-    events::{Event, EventSelection, Seq},
+    events::{Event, EventSelection, Seq, StationSelection},
     webhooks::{Secret, SecretHeader, Webhook, WebhookId, WebhookUrl},
 };
 
@@ -78,6 +78,8 @@ struct WebhookRecord {
     url: String,
     enabled: bool,
     events: Vec<String>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    station_ids: Vec<String>,
     secret_header: Option<String>,
     secret_value: Option<String>,
     created_at: Timestamp,
@@ -91,6 +93,8 @@ struct EpochRecord {
     from: u64,
     enabled: bool,
     events: Vec<String>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    station_ids: Vec<String>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -120,6 +124,7 @@ pub(super) fn encode_webhook(stored: &StoredWebhook) -> Vec<u8> {
         from: epoch.from.0,
         enabled: epoch.enabled,
         events: epoch.events.names().to_vec(),
+        station_ids: epoch.stations.patterns().to_vec(),
     });
     encode(&WebhookRecord {
         id: webhook.id.0,
@@ -127,6 +132,7 @@ pub(super) fn encode_webhook(stored: &StoredWebhook) -> Vec<u8> {
         url: webhook.url.as_str().to_owned(),
         enabled: webhook.enabled,
         events: webhook.events.names().to_vec(),
+        station_ids: webhook.stations.patterns().to_vec(),
         secret_header: secret.map(|secret| secret.text().to_owned()),
         secret_value: secret.map(|secret| secret.secret().expose().to_owned()),
         created_at: webhook.created_at,
@@ -157,12 +163,18 @@ pub(super) fn decode_webhook(bytes: &[u8]) -> Result<StoredWebhook, StoreError> 
         EventSelection::parse(names)
             .map_err(|_| record_error("webhook", format!("its events {names:?} are not known")))
     };
+    let stations = |patterns: &[String]| {
+        StationSelection::parse(patterns)
+            .map_err(|_| record_error("webhook", format!("its stations {patterns:?} are none")))
+    };
     let epochs = record.epochs.iter().map(|epoch| {
         let events = events(&epoch.events)?;
+        let stations = stations(&epoch.station_ids)?;
         Ok(Epoch {
             from: Seq(epoch.from),
             enabled: epoch.enabled,
             events,
+            stations,
         })
     });
     let epochs = epochs.collect::<Result<_, StoreError>>()?;
@@ -179,6 +191,7 @@ pub(super) fn decode_webhook(bytes: &[u8]) -> Result<StoredWebhook, StoreError> 
         url: WebhookUrl::parse(&record.url).map_err(|error| record_error("webhook", error))?,
         enabled: record.enabled,
         events: events(&record.events)?,
+        stations: stations(&record.station_ids)?,
         secret,
         created_at: record.created_at,
         updated_at: record.updated_at,
@@ -396,4 +409,20 @@ pub(super) fn decode_api_key(id: u64, bytes: &[u8]) -> Result<ApiKeyInfo, StoreE
         created_at: record.created_at,
         hash,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_webhook_that_was_stored_before_stations_could_be_named_wants_all() {
+        let json = br#"{"id":1,"name":"N","url":"https://example.com/","enabled":true,
+            "events":["*"],"secret_header":null,"secret_value":null,
+            "created_at":"2026-04-14T12:00:00Z","updated_at":"2026-04-14T12:00:00Z",
+            "epochs":[{"from":0,"enabled":true,"events":["*"]}],"stage":"active"}"#;
+        let stored = decode_webhook(&[&[VERSION], json.as_slice()].concat()).unwrap();
+        assert_eq!(stored.webhook.stations.patterns(), [""; 0]);
+        assert_eq!(stored.epochs[0].stations.patterns(), [""; 0]);
+    }
 }

@@ -9,7 +9,7 @@ use super::{
     InvalidSecretHeader, InvalidWebhookUrl, NewWebhook, Secret, SecretHeader, TargetPolicy,
     Webhook, WebhookUrl, secret,
 };
-use crate::events::{EventSelection, SelectionError};
+use crate::events::{EventSelection, SelectionError, StationPatternError, StationSelection};
 
 /// A field of a request.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -30,6 +30,8 @@ pub struct WebhookDraft {
     /// A new webhook is enabled unless told otherwise.
     pub enabled: Field<bool>,
     pub events: Field<Vec<String>>,
+    /// Ids and patterns; `Null` and an empty list mean all stations.
+    pub station_ids: Field<Vec<String>>,
     /// Comes with a value, or finds one in the webhook that is updated. `Null` clears both.
     pub secret_header: Field<String>,
     pub secret_value: Field<Secret>,
@@ -57,6 +59,7 @@ impl WebhookDraft {
         let events = required("events", self.events, &mut faults, |names| {
             parse_events(&names)
         });
+        let stations = parse_stations(self.station_ids, &mut faults).unwrap_or_default();
         let secret = parse_secret(self.secret_header, self.secret_value, None, &mut faults);
         let enabled = match self.enabled {
             Field::Absent | Field::Null => true,
@@ -68,6 +71,7 @@ impl WebhookDraft {
                 url,
                 enabled,
                 events,
+                stations,
                 secret,
             }),
             _ => Err(faults),
@@ -88,6 +92,7 @@ impl WebhookDraft {
         let events = changed("events", self.events, &mut faults, |names| {
             parse_events(&names)
         });
+        let stations = parse_stations(self.station_ids, &mut faults);
         let secret = parse_secret(
             self.secret_header,
             self.secret_value,
@@ -103,6 +108,7 @@ impl WebhookDraft {
             url: url.unwrap_or_else(|| current.url.clone()),
             enabled: enabled.unwrap_or(current.enabled),
             events: events.unwrap_or_else(|| current.events.clone()),
+            stations: stations.unwrap_or_else(|| current.stations.clone()),
             secret,
             created_at: current.created_at,
             updated_at: now,
@@ -195,9 +201,39 @@ fn parse_events(names: &[String]) -> Result<EventSelection, Vec<Fault>> {
                 "unknown_event",
                 error.to_string(),
             ),
+            SelectionError::UnknownGroup(_) => fault(
+                &format!("events/{index}"),
+                "unknown_event_group",
+                error.to_string(),
+            ),
         };
         faults.into_iter().map(to_fault).collect()
     })
+}
+
+/// `None` where the draft doesn't mention them, or not rightly.
+fn parse_stations(field: Field<Vec<String>>, faults: &mut Vec<Fault>) -> Option<StationSelection> {
+    let patterns = match field {
+        Field::Absent => return None,
+        Field::Null => Vec::new(),
+        Field::Value(patterns) => patterns,
+    };
+    let to_fault = |(index, error): (Option<usize>, StationPatternError)| {
+        let code = match error {
+            StationPatternError::TooMany => "too_many",
+            StationPatternError::Empty => "required",
+            StationPatternError::TooLong => "too_long",
+            StationPatternError::StarNotLast | StationPatternError::Control => "invalid_pattern",
+        };
+        let path = index.map_or_else(
+            || "station_ids".to_owned(),
+            |index| format!("station_ids/{index}"),
+        );
+        fault(&path, code, error.to_string())
+    };
+    let parsed = StationSelection::parse(&patterns);
+    let parsed = parsed.map_err(|faults| faults.into_iter().map(to_fault).collect());
+    keep(parsed, faults)
 }
 
 /// The header and its value: both are given, or the missing one is taken from `current`.
@@ -300,6 +336,7 @@ mod tests {
             url: text("https://my-app.example.com/webhooks/ocpp"),
             enabled: Value(true),
             events: names(&["StartTransaction", "StopTransaction"]),
+            station_ids: Absent,
             secret_header: text("X-Webhook-Secret"),
             secret_value: secret("my-secret-value-here"),
         }
@@ -365,7 +402,8 @@ mod tests {
                 name: text(" "),
                 url: text("ftp://example.com"),
                 enabled: Null,
-                events: names(&["Heartbeat", "Bogus", "Hearbeat"]),
+                events: names(&["Heartbeat", "Bogus", "group:Bogus"]),
+                station_ids: names(&["A*", "*A", ""]),
                 secret_header: text("Host"),
                 secret_value: secret("a\nb"),
             },
@@ -373,7 +411,9 @@ mod tests {
                 ("/name", "required"),
                 ("/url", "invalid_url"),
                 ("/events/1", "unknown_event"),
-                ("/events/2", "unknown_event"),
+                ("/events/2", "unknown_event_group"),
+                ("/station_ids/1", "invalid_pattern"),
+                ("/station_ids/2", "required"),
                 ("/secret_header", "forbidden_header"),
                 ("/secret_value", "invalid_secret"),
             ],
@@ -396,6 +436,11 @@ mod tests {
             "private_target",
         );
         one(|d| d.events = names(&[]), "/events", "required");
+        one(
+            |d| d.station_ids = names(&["A"; 1001]),
+            "/station_ids",
+            "too_many",
+        );
         one(
             |d| d.secret_header = text("a b"),
             "/secret_header",
@@ -436,6 +481,28 @@ mod tests {
         assert!(!updated.enabled);
         assert_eq!(updated.secret, stored().secret);
         assert_eq!(updated.created_at, time(1));
+    }
+
+    #[test]
+    fn stations_in_an_update() {
+        let update = |station_ids| {
+            let current = WebhookDraft {
+                station_ids: names(&["A", "B*"]),
+                ..example()
+            };
+            let current = current.create(STRICT).unwrap();
+            let draft = WebhookDraft {
+                station_ids,
+                ..WebhookDraft::default()
+            };
+            let current = current.into_webhook(WebhookId(42), time(1));
+            let updated = draft.update(&current, STRICT, time(2)).unwrap();
+            updated.stations.patterns().to_vec()
+        };
+        assert_eq!(update(Absent), ["A", "B*"]);
+        assert_eq!(update(names(&["C"])), ["C"]);
+        assert_eq!(update(names(&[])), [""; 0]);
+        assert_eq!(update(Null), [""; 0]);
     }
 
     #[test]

@@ -19,7 +19,7 @@ pub use secret::{InvalidSecretHeader, Secret, SecretHeader};
 pub use target::{RefusedTarget, TargetPolicy};
 pub use url::{InvalidWebhookUrl, WebhookUrl};
 
-use crate::events::EventSelection;
+use crate::events::{EventSelection, StationSelection};
 
 /// A webhook's number: given once, never again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -49,6 +49,7 @@ pub struct Webhook {
     /// A disabled webhook gets no new events, and its retries wait.
     pub enabled: bool,
     pub events: EventSelection,
+    pub stations: StationSelection,
     /// The header by which the receiver knows that a delivery is ours.
     pub secret: Option<SecretHeader>,
     pub created_at: Timestamp,
@@ -62,6 +63,7 @@ pub struct NewWebhook {
     pub url: WebhookUrl,
     pub enabled: bool,
     pub events: EventSelection,
+    pub stations: StationSelection,
     pub secret: Option<SecretHeader>,
 }
 
@@ -73,6 +75,7 @@ impl NewWebhook {
             url: self.url,
             enabled: self.enabled,
             events: self.events,
+            stations: self.stations,
             secret: self.secret,
             created_at: now,
             updated_at: now,

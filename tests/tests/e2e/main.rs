@@ -21,3 +21,4 @@ mod readme;
 mod retries;
 mod scene;
 mod stations;
+mod subscriptions;

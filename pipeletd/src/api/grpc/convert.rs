@@ -85,6 +85,7 @@ pub(super) fn webhook(WebhookView { webhook, books }: WebhookView) -> v1::Webhoo
         url: webhook.url.as_str().to_owned(),
         enabled: webhook.enabled,
         events: webhook.events.names().to_vec(),
+        station_ids: webhook.stations.patterns().to_vec(),
         secret_header: webhook
             .secret
             .as_ref()

@@ -25,6 +25,7 @@ fn draft(spec: v1::WebhookSpec) -> WebhookDraft {
         url: set(spec.url),
         enabled: spec.enabled.map_or(Field::Absent, Field::Value),
         events: Field::Value(spec.events),
+        station_ids: Field::Value(spec.station_ids),
         secret_header: spec.secret_header.map_or(Field::Absent, Field::Value),
         secret_value: spec
             .secret_value
@@ -58,6 +59,7 @@ fn masked(spec: &v1::WebhookSpec, paths: &[String]) -> Result<WebhookDraft, ApiE
             "url" => draft.url = Field::Value(spec.url.clone()),
             "enabled" => draft.enabled = spec.enabled.map_or(Field::Null, Field::Value),
             "events" => draft.events = Field::Value(spec.events.clone()),
+            "station_ids" => draft.station_ids = Field::Value(spec.station_ids.clone()),
             "secret_header" => {
                 draft.secret_header = spec.secret_header.clone().map_or(Field::Null, Field::Value);
             }

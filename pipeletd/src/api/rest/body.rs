@@ -174,6 +174,7 @@ impl Fields {
             url: self.string("url"),
             enabled: self.bool("enabled"),
             events: self.strings("events"),
+            station_ids: self.strings("station_ids"),
             secret_header: self.string("secret_header"),
             secret_value,
         }

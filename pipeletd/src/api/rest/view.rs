@@ -30,6 +30,7 @@ pub(super) struct WebhookJson {
     url: String,
     enabled: bool,
     events: Vec<String>,
+    station_ids: Vec<String>,
     secret_header: Option<String>,
     has_secret: bool,
     created_at: String,
@@ -63,6 +64,7 @@ impl From<WebhookView> for WebhookJson {
             url: webhook.url.as_str().to_owned(),
             enabled: webhook.enabled,
             events: webhook.events.names().to_vec(),
+            station_ids: webhook.stations.patterns().to_vec(),
             secret_header: webhook
                 .secret
                 .as_ref()
