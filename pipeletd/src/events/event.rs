@@ -6,7 +6,7 @@ use bytes::Bytes;
 use jiff::Timestamp;
 use serde_json::value::RawValue;
 
-use super::{Direction, EventId, EventType, StationId};
+use super::{AuthorizationStatus, Direction, EventId, EventType, StationId};
 
 /// A position in the journal. The first event has 0.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
@@ -30,6 +30,9 @@ pub struct Event {
     /// The OCPP message id, where the event is a message; of one that we sent, the event's own id.
     pub message_id: Option<Box<str>>,
     pub payload: Payload,
+    /// What a `StartTransaction` was told about its id tag. It is in no body: what is known of
+    /// transactions is made of the journal alone, so the journal has to know it.
+    pub authorization: Option<AuthorizationStatus>,
     body: OnceLock<Bytes>,
 }
 
@@ -50,6 +53,7 @@ impl Event {
             time,
             message_id,
             payload,
+            authorization: None,
             body: OnceLock::new(),
         }
     }
@@ -99,6 +103,7 @@ impl PartialEq for Event {
             && self.time == other.time
             && self.message_id == other.message_id
             && self.payload == other.payload
+            && self.authorization == other.authorization
     }
 }
 

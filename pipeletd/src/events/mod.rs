@@ -6,6 +6,7 @@
 mod catalogue;
 mod event;
 mod id;
+mod id_tag;
 mod sample;
 mod selection;
 mod stations;
@@ -13,6 +14,7 @@ mod stations;
 pub use catalogue::{Direction, EventType, Group, Profile, UnknownEventType, UnknownGroup};
 pub use event::{Event, Payload, PayloadError, Seq};
 pub use id::{EventId, InvalidEventId, InvalidStationId, StationId};
+pub use id_tag::{AuthorizationStatus, IdTagKey};
 pub use sample::sample_payload;
 pub use selection::{EventSelection, SelectionError};
 pub use stations::{StationPatternError, StationSelection};

@@ -7,6 +7,7 @@
 //! | `commands`, `outbox` | what is asked of stations: checked and queued, sent one by one |
 //! | `session`, `gateway` | sockets: one task for each station, and where they come from |
 //! | `stations`, `projector` | what is known of stations, in memory and in the store |
+//! | `transactions`, `history` | what they charge: what is open, and all that ever was |
 //! | `transaction_ids` | numbers that are never given twice |
 //!
 //! The invariant: a station gets its CALLRESULT only once its event is durable. Nothing here knows
@@ -19,6 +20,7 @@ use tokio_util::sync::CancellationToken;
 
 pub use self::{
     commands::{Answer, CommandError, DEFAULT_TIMEOUT, MAX_TIMEOUT},
+    history::Transactions,
     stations::{StationCounts, StationView, Stations},
 };
 use self::{gateway::Gateway, projector::Projector, transaction_ids::TransactionIds};
@@ -33,11 +35,13 @@ mod conversation;
 mod gateway;
 mod handler;
 mod handshake;
+mod history;
 mod outbox;
 mod projector;
 mod session;
 mod stations;
 mod transaction_ids;
+mod transactions;
 pub mod v16;
 pub mod wire;
 
@@ -157,6 +161,11 @@ impl Ocpp {
     /// Where stations connect, with the real port.
     pub const fn local_addr(&self) -> SocketAddr {
         self.gateway.local_addr()
+    }
+
+    pub fn transactions(&self) -> Transactions {
+        let live = self.services.stations.transactions().clone();
+        Transactions::new(live, self.projector.store())
     }
 
     pub fn stations(&self) -> Stations {

@@ -9,10 +9,14 @@ use std::{sync::Arc, time::Duration};
 use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
-use super::stations::{Station, Stations};
+use super::{
+    stations::{Station, Stations},
+    transactions::LateStop,
+};
 use crate::{
     events::Seq,
     journal::Journal,
+    projection::{Transaction, TransactionFilter},
     store::{Store, StoreError},
 };
 
@@ -32,6 +36,12 @@ const LAZY_TICKS: u32 = 20;
 pub(super) fn restore(store: &dyn Store, head: Seq) -> Result<(Stations, Seq), StoreError> {
     let saved = store.load_stations()?;
     let stations = Stations::new(saved.states);
+    let open = TransactionFilter {
+        open: Some(true),
+        ..TransactionFilter::default()
+    };
+    let open = store.transactions(&open, None, usize::MAX)?;
+    stations.transactions().resume(open);
     let mut from = saved.projected_to;
     while from < head {
         let events = store.read_from(from, REPLAY_BATCH)?;
@@ -71,6 +81,10 @@ impl Projector {
         }
     }
 
+    pub(super) fn store(&self) -> Arc<dyn Store> {
+        Arc::clone(&self.store)
+    }
+
     /// Runs until `finish`, which must come after the last connection has ended, and saves
     /// everything once more.
     pub(super) async fn run(mut self, finish: CancellationToken) {
@@ -102,7 +116,9 @@ impl Projector {
         let stations = self.stations.clone();
         let before = self.projected_to;
         let saving = tokio::task::spawn_blocking(move || {
-            let result = save_all(store.as_ref(), &unsaved, before, head);
+            let transactions = save_transactions(store.as_ref(), &stations, before);
+            let result =
+                transactions.and_then(|()| save_all(store.as_ref(), &unsaved, before, head));
             if result.is_err() {
                 stations.put_back_unsaved(unsaved);
             }
@@ -121,6 +137,41 @@ impl Projector {
     }
 }
 
+/// Saves the transactions that changed, the position left where it is.
+fn save_transactions(
+    store: &dyn Store,
+    stations: &Stations,
+    position: Seq,
+) -> Result<(), StoreError> {
+    let live = stations.transactions();
+    for batch in live.unsaved().chunks(SAVE_BATCH) {
+        store.save_stations(&[], batch, position)?;
+        live.saved(batch);
+    }
+    let late = live.take_late_stops();
+    if late.is_empty() {
+        return Ok(());
+    }
+    let saved =
+        found(store, &late).and_then(|stopped| store.save_stations(&[], &stopped, position));
+    if saved.is_err() {
+        live.put_back_late_stops(late);
+    }
+    saved
+}
+
+/// The stored transactions that these stops end.
+fn found(store: &dyn Store, late: &[LateStop]) -> Result<Vec<Arc<Transaction>>, StoreError> {
+    let mut stopped = Vec::new();
+    for LateStop { station, request } in late {
+        let known = store.transaction(request.transaction_id)?;
+        if let Some(open) = known.filter(|known| known.is_open() && known.station == *station) {
+            stopped.push(Arc::new(open.stopped(request.clone())));
+        }
+    }
+    Ok(stopped)
+}
+
 /// The position moves with the last batch only, when everything below it is saved.
 fn save_all(
     store: &dyn Store,
@@ -134,7 +185,7 @@ fn save_all(
         let until = unsaved.len().min(from + SAVE_BATCH);
         let states: Vec<_> = unsaved[from..until].iter().map(|s| s.snapshot()).collect();
         let projected_to = if index + 1 == batches { head } else { before };
-        store.save_stations(&states, projected_to)?;
+        store.save_stations(&states, &[], projected_to)?;
     }
     Ok(())
 }

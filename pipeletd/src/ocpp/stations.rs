@@ -19,6 +19,7 @@ use tokio::sync::{Semaphore, SemaphorePermit, mpsc};
 use tokio_util::sync::CancellationToken;
 
 use super::commands::{Command, Desk};
+use super::transactions::LiveTransactions;
 use crate::{
     events::{Event, Seq, StationId},
     projection::{BootStatus, StationState},
@@ -31,6 +32,8 @@ pub struct Stations(Arc<Inner>);
 #[derive(Debug, Default)]
 struct Inner {
     known: RwLock<BTreeMap<StationId, Arc<Station>>>,
+    /// Fed with the same events.
+    transactions: LiveTransactions,
     /// Stations with changes worth saving soon, each once.
     unsaved: Mutex<Vec<Arc<Station>>>,
     connected: AtomicUsize,
@@ -102,6 +105,7 @@ impl Stations {
             .collect();
         Self(Arc::new(Inner {
             known: RwLock::new(known),
+            transactions: LiveTransactions::default(),
             unsaved: Mutex::default(),
             connected: AtomicUsize::new(0),
             saved_to: AtomicU64::new(0),
@@ -115,6 +119,10 @@ impl Stations {
 
     pub(super) fn set_saved_to(&self, position: Seq) {
         self.0.saved_to.store(position.0, Ordering::Release);
+    }
+
+    pub(super) fn transactions(&self) -> &LiveTransactions {
+        &self.0.transactions
     }
 
     pub fn get(&self, id: &StationId) -> Option<StationView> {
@@ -207,8 +215,9 @@ impl Stations {
         Some((desk, live.state.boot_status))
     }
 
-    /// Takes an event into its station's state.
+    /// Takes an event into its station's state, and into the transactions.
     pub(super) fn apply(&self, seq: Seq, event: &Event) {
+        self.0.transactions.apply(seq, event);
         let Ok(station) = self.find_or_add(&event.station, usize::MAX) else {
             return;
         };

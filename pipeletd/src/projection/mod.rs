@@ -8,8 +8,12 @@ mod fields;
 mod repeats;
 mod station;
 mod station_time;
+mod transaction;
 
 pub use fields::Fields;
 pub use repeats::{Digest, LastCall, Repeat, StartKey, StartedTransaction};
 pub use station::{BootStatus, ConnectorState, OpenTransaction, StationState};
 pub use station_time::parse_station_time;
+pub use transaction::{MeterReading, StopRequest, Transaction, TransactionFilter, TransactionStop};
+
+use self::station::{clipped, unsigned};

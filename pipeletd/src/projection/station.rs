@@ -253,12 +253,12 @@ fn minute(time: Timestamp) -> i64 {
     time.as_second().div_euclid(60)
 }
 
-fn unsigned(fields: &Fields<'_>, name: &str) -> Option<u32> {
+pub(super) fn unsigned(fields: &Fields<'_>, name: &str) -> Option<u32> {
     fields.integer(name).and_then(|n| n.try_into().ok())
 }
 
 /// At most 255 bytes: more than any of OCPP's short texts may have.
-fn clipped(text: &str) -> String {
+pub(super) fn clipped(text: &str) -> String {
     text[..text.floor_char_boundary(255)].to_owned()
 }
 

@@ -9,10 +9,12 @@ use jiff::Timestamp;
 use super::StoreError;
 use crate::{
     delivery::record::{Cursor, Received},
-    events::{Event, EventId, EventType, Payload, Seq, StationId},
+    events::{AuthorizationStatus, Event, EventId, EventType, Payload, Seq, StationId},
 };
 
 const VERSION: u8 = 1;
+/// Of an event that has an authorization: its code stands behind the type's.
+const VERSION_AUTHORIZED: u8 = 2;
 /// Stands for "no message id" where its length would.
 const NO_MESSAGE_ID: u8 = u8::MAX;
 
@@ -20,7 +22,12 @@ pub(super) fn encode_event(event: &Event) -> Vec<u8> {
     let payload = event.payload.as_bytes();
     let station = event.station.as_str().as_bytes();
     let mut out = Vec::with_capacity(payload.len() + station.len() + 80);
-    out.extend_from_slice(&[VERSION, event.kind.code()]);
+    match event.authorization {
+        None => out.extend_from_slice(&[VERSION, event.kind.code()]),
+        Some(status) => {
+            out.extend_from_slice(&[VERSION_AUTHORIZED, event.kind.code(), status.code()]);
+        }
+    }
     out.extend_from_slice(&event.time.as_millisecond().to_be_bytes());
     out.extend_from_slice(&event.id.to_bytes());
     out.push(u8::try_from(station.len()).unwrap_or(u8::MAX));
@@ -43,8 +50,19 @@ pub(super) fn encode_event(event: &Event) -> Vec<u8> {
 
 pub(super) fn decode_event(bytes: &Bytes) -> Result<Event, StoreError> {
     let damaged = |detail: &str| record_error("event", detail);
-    let mut rest = Reader::new(bytes, "event")?;
+    let authorized = bytes.first() == Some(&VERSION_AUTHORIZED);
+    let mut rest = if authorized {
+        Reader::behind_version(bytes, "event")?
+    } else {
+        Reader::new(bytes, "event")?
+    };
     let kind = EventType::from_code(rest.byte()?).ok_or_else(|| damaged("unknown type"))?;
+    let authorization = if authorized {
+        let status = AuthorizationStatus::from_code(rest.byte()?);
+        Some(status.ok_or_else(|| damaged("unknown authorization"))?)
+    } else {
+        None
+    };
     let millis = i64::from_be_bytes(*rest.array()?);
     let time = Timestamp::from_millisecond(millis).map_err(|_| damaged("impossible time"))?;
     let id = EventId::from_bytes(*rest.array()?);
@@ -56,7 +74,9 @@ pub(super) fn decode_event(bytes: &Bytes) -> Result<Event, StoreError> {
         len => Some(rest.text(len.into())?.into()),
     };
     let payload = Payload::from_stored(bytes.slice_ref(rest.rest));
-    Ok(Event::new(id, kind, station, time, message_id, payload))
+    let mut event = Event::new(id, kind, station, time, message_id, payload);
+    event.authorization = authorization;
+    Ok(event)
 }
 
 pub(super) fn encode_cursor(cursor: &Cursor) -> Vec<u8> {
@@ -142,6 +162,13 @@ impl<'a> Reader<'a> {
         }
     }
 
+    /// Stands behind a version byte that was checked already.
+    fn behind_version(bytes: &'a [u8], what: &'static str) -> Result<Self, StoreError> {
+        let mut reader = Self { rest: bytes, what };
+        reader.byte()?;
+        Ok(reader)
+    }
+
     fn short(&self) -> StoreError {
         record_error(self.what, "it is cut short")
     }
@@ -195,18 +222,23 @@ mod tests {
             any::<[u8; 16]>(),
             0..4_000_000_000_000_i64,
             ".{0,50}",
+            prop::option::of(prop::sample::select(AuthorizationStatus::ALL)),
         )
-            .prop_map(|(kind, station, message_id, id, millis, text)| {
-                let payload = serde_json::json!({ "text": text }).to_string();
-                Event::new(
-                    EventId::from_bytes(id),
-                    kind,
-                    StationId::new(&station).unwrap(),
-                    Timestamp::from_millisecond(millis).unwrap(),
-                    message_id.map(Into::into),
-                    Payload::parse(payload.as_bytes()).unwrap(),
-                )
-            })
+            .prop_map(
+                |(kind, station, message_id, id, millis, text, authorization)| {
+                    let payload = serde_json::json!({ "text": text }).to_string();
+                    let mut event = Event::new(
+                        EventId::from_bytes(id),
+                        kind,
+                        StationId::new(&station).unwrap(),
+                        Timestamp::from_millisecond(millis).unwrap(),
+                        message_id.map(Into::into),
+                        Payload::parse(payload.as_bytes()).unwrap(),
+                    );
+                    event.authorization = authorization;
+                    event
+                },
+            )
     }
 
     proptest! {

@@ -4,7 +4,7 @@
 
 use crate::{
     delivery::record::{FailedId, RetryKey},
-    events::{Seq, StationId},
+    events::{IdTagKey, Seq, StationId},
     webhooks::WebhookId,
 };
 
@@ -24,12 +24,21 @@ pub(super) enum Kind {
     /// An index: webhook, failed id.
     FailedByWebhook = b'g',
     ApiKey = b'k',
+    IdTag = b'i',
     Meta = b'm',
+    /// An index of what is open: inverted seq.
+    OpenTransaction = b'o',
     Retry = b'r',
     Station = b's',
+    /// Inverted seq of the start: the latest comes first.
+    Transaction = b't',
     /// Webhook, seq: this event's delivery was handed over to a retry or a dead letter.
     Moved = b'v',
     Webhook = b'w',
+    /// An index: transaction id; its value is the transaction's key.
+    TransactionById = b'x',
+    /// An index: station id with its length, inverted seq.
+    TransactionByStation = b'y',
 }
 
 /// Single values of the cold database.
@@ -102,6 +111,50 @@ pub(super) fn station(id: &StationId) -> Vec<u8> {
     key
 }
 
+/// Transactions are read from the latest back, so their positions count down in keys.
+const fn inverted(seq: Seq) -> u64 {
+    u64::MAX - seq.0
+}
+
+pub(super) fn transaction(start: Seq) -> Vec<u8> {
+    numbered(Kind::Transaction, [inverted(start)])
+}
+
+pub(super) fn open_transaction(start: Seq) -> Vec<u8> {
+    numbered(Kind::OpenTransaction, [inverted(start)])
+}
+
+pub(super) fn transaction_by_id(id: i64) -> Vec<u8> {
+    numbered(Kind::TransactionById, [id.cast_unsigned()])
+}
+
+pub(super) fn transaction_by_station(station: &StationId, start: Seq) -> Vec<u8> {
+    let mut key = transactions_of_station(station);
+    key.extend_from_slice(&inverted(start).to_be_bytes());
+    key
+}
+
+/// What the keys of a station's transactions begin with.
+pub(super) fn transactions_of_station(station: &StationId) -> Vec<u8> {
+    let id = station.as_str().as_bytes();
+    let mut key = vec![Kind::TransactionByStation as u8];
+    // The length keeps a station apart from those whose ids begin with its own.
+    key.push(u8::try_from(id.len()).unwrap_or(u8::MAX));
+    key.extend_from_slice(id);
+    key
+}
+
+/// The position that a transaction's key ends with.
+pub(super) fn last_inverted(key: &[u8]) -> Option<Seq> {
+    last_number(key).map(|number| Seq(u64::MAX - number))
+}
+
+pub(super) fn id_tag(tag: &IdTagKey) -> Vec<u8> {
+    let mut key = vec![Kind::IdTag as u8];
+    key.extend_from_slice(tag.as_str().as_bytes());
+    key
+}
+
 pub(super) fn moved(webhook: WebhookId, seq: Seq) -> Vec<u8> {
     numbered(Kind::Moved, [webhook.0, seq.0])
 }
@@ -153,6 +206,16 @@ mod tests {
             let (a, b) = (key(a), key(b));
             prop_assert_eq!(retry(a).cmp(&retry(b)), a.cmp(&b));
             prop_assert_eq!(read_retry(&retry(a)), Some(a));
+        }
+
+        #[test]
+        fn transactions_sort_from_the_latest_back(a: u64, b: u64, station in "[ab]{1,3}") {
+            prop_assert_eq!(transaction(Seq(a)).cmp(&transaction(Seq(b))), b.cmp(&a));
+            prop_assert_eq!(last_inverted(&transaction(Seq(a))), Some(Seq(a)));
+            let station = StationId::new(&station).unwrap();
+            let of_station = |seq| transaction_by_station(&station, Seq(seq));
+            prop_assert_eq!(of_station(a).cmp(&of_station(b)), b.cmp(&a));
+            prop_assert_eq!(last_inverted(&of_station(a)), Some(Seq(a)));
         }
 
         #[test]

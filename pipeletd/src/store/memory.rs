@@ -15,7 +15,7 @@ use crate::{
         StoredWebhook,
     },
     events::{Event, Seq, StationId},
-    projection::StationState,
+    projection::{StationState, Transaction, TransactionFilter},
     webhooks::WebhookId,
 };
 
@@ -35,6 +35,7 @@ struct Contents {
     moved: BTreeSet<(WebhookId, Seq)>,
     api_keys: BTreeMap<u64, ApiKeyInfo>,
     stations: BTreeMap<StationId, StationState>,
+    transactions: BTreeMap<Seq, Transaction>,
     projected_to: Seq,
     next_transaction: u32,
 }
@@ -57,6 +58,7 @@ impl Default for Contents {
             moved: BTreeSet::new(),
             api_keys: BTreeMap::new(),
             stations: BTreeMap::new(),
+            transactions: BTreeMap::new(),
             projected_to: Seq(0),
             next_transaction: 1,
         }
@@ -273,13 +275,43 @@ impl Store for MemoryStore {
         })
     }
 
-    fn save_stations(&self, states: &[StationState], projected_to: Seq) -> Result<(), StoreError> {
+    fn save_stations(
+        &self,
+        states: &[StationState],
+        transactions: &[Arc<Transaction>],
+        projected_to: Seq,
+    ) -> Result<(), StoreError> {
         let mut contents = self.contents();
+        for transaction in transactions {
+            let transaction = transaction.as_ref().clone();
+            contents.transactions.insert(transaction.seq, transaction);
+        }
         for state in states {
             contents.stations.insert(state.id.clone(), state.clone());
         }
         contents.projected_to = projected_to;
         Ok(())
+    }
+
+    fn transaction(&self, transaction_id: i64) -> Result<Option<Transaction>, StoreError> {
+        let contents = self.contents();
+        let mut all = contents.transactions.values();
+        let found = all.find(|transaction| transaction.transaction_id == transaction_id);
+        Ok(found.cloned())
+    }
+
+    fn transactions(
+        &self,
+        filter: &TransactionFilter,
+        before: Option<Seq>,
+        limit: usize,
+    ) -> Result<Vec<Transaction>, StoreError> {
+        let contents = self.contents();
+        let until = before.map_or(Bound::Unbounded, Bound::Excluded);
+        let older = contents.transactions.range((Bound::Unbounded, until));
+        let latest_first = older.rev().map(|(_, transaction)| transaction);
+        let matching = latest_first.filter(|transaction| filter.matches(transaction));
+        Ok(matching.take(limit).cloned().collect())
     }
 
     fn reserve_transaction_numbers(&self, count: u32) -> Result<u32, StoreError> {

@@ -12,6 +12,7 @@ pub mod memory;
 mod records;
 pub mod sled;
 pub mod station_record;
+mod transaction_record;
 
 #[cfg(test)]
 mod conformance;
@@ -27,7 +28,7 @@ use crate::{
         StoredWebhook,
     },
     events::{Event, Seq},
-    projection::StationState,
+    projection::{StationState, Transaction, TransactionFilter},
     webhooks::WebhookId,
 };
 
@@ -176,7 +177,24 @@ pub trait Store: Send + Sync + fmt::Debug + 'static {
 
     fn load_stations(&self) -> Result<SavedStations, StoreError>;
 
-    fn save_stations(&self, states: &[StationState], projected_to: Seq) -> Result<(), StoreError>;
+    /// Saves what changed of the projection: all or nothing.
+    fn save_stations(
+        &self,
+        states: &[StationState],
+        transactions: &[Arc<Transaction>],
+        projected_to: Seq,
+    ) -> Result<(), StoreError>;
+
+    fn transaction(&self, transaction_id: i64) -> Result<Option<Transaction>, StoreError>;
+
+    /// At most `limit` transactions that match and started before `before` in the journal, the
+    /// latest first.
+    fn transactions(
+        &self,
+        filter: &TransactionFilter,
+        before: Option<Seq>,
+        limit: usize,
+    ) -> Result<Vec<Transaction>, StoreError>;
 
     /// Reserves `count` numbers that were never given out before; returns the first.
     fn reserve_transaction_numbers(&self, count: u32) -> Result<u32, StoreError>;

@@ -4,6 +4,7 @@
 //! stays. Long-lived records among short-lived ones would pin the space of both.
 
 mod database;
+mod transactions;
 
 use std::{
     fs::{self, File, TryLockError},
@@ -26,7 +27,7 @@ use crate::{
         StoredWebhook,
     },
     events::{Event, Seq},
-    projection::StationState,
+    projection::{StationState, Transaction, TransactionFilter},
     webhooks::WebhookId,
 };
 
@@ -393,8 +394,16 @@ impl Store for SledStore {
         })
     }
 
-    fn save_stations(&self, states: &[StationState], projected_to: Seq) -> Result<(), StoreError> {
+    fn save_stations(
+        &self,
+        states: &[StationState],
+        transactions: &[Arc<Transaction>],
+        projected_to: Seq,
+    ) -> Result<(), StoreError> {
         let mut batch = Batch::default();
+        for transaction in transactions {
+            transactions::put(&self.cold, &mut batch, transaction)?;
+        }
         for state in states {
             let value = station_record::encode(state);
             self.cold
@@ -404,6 +413,19 @@ impl Store for SledStore {
         self.cold
             .put(&mut batch, &key, &projected_to.0.to_be_bytes())?;
         self.cold.commit(batch)
+    }
+
+    fn transaction(&self, transaction_id: i64) -> Result<Option<Transaction>, StoreError> {
+        transactions::by_id(&self.cold, transaction_id)
+    }
+
+    fn transactions(
+        &self,
+        filter: &TransactionFilter,
+        before: Option<Seq>,
+        limit: usize,
+    ) -> Result<Vec<Transaction>, StoreError> {
+        transactions::list(&self.cold, filter, before, limit)
     }
 
     fn reserve_transaction_numbers(&self, count: u32) -> Result<u32, StoreError> {

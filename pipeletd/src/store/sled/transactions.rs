@@ -1,0 +1,91 @@
+//! Transactions in the cold database: the records, and the indexes that lists are read by.
+
+use super::{
+    super::{
+        StoreError,
+        codec::record_error,
+        keys::{self, Kind},
+        transaction_record::{decode_transaction, encode_transaction},
+    },
+    database::{Batch, Database},
+};
+use crate::{
+    events::Seq,
+    projection::{Transaction, TransactionFilter},
+};
+
+/// Adds or replaces a transaction and what leads to it.
+pub(super) fn put(
+    cold: &Database,
+    batch: &mut Batch,
+    transaction: &Transaction,
+) -> Result<(), StoreError> {
+    let key = keys::transaction(transaction.seq);
+    let is_new = cold.remove(batch, &key)? == 0;
+    Database::put_new(batch, &key, &encode_transaction(transaction));
+    let open = keys::open_transaction(transaction.seq);
+    if !transaction.is_open() {
+        cold.remove(batch, &open)?;
+    } else if is_new {
+        Database::put_new(batch, &open, &[]);
+    }
+    if is_new {
+        let by_id = keys::transaction_by_id(transaction.transaction_id);
+        Database::put_new(batch, &by_id, &key);
+        let by_station = keys::transaction_by_station(&transaction.station, transaction.seq);
+        Database::put_new(batch, &by_station, &[]);
+    }
+    Ok(())
+}
+
+pub(super) fn by_id(cold: &Database, id: i64) -> Result<Option<Transaction>, StoreError> {
+    let Some(key) = cold.get(&keys::transaction_by_id(id))? else {
+        return Ok(None);
+    };
+    let value = cold.get(&key)?;
+    value.map(|value| decode_transaction(&value)).transpose()
+}
+
+/// The latest first, by the narrowest index that the filter allows.
+pub(super) fn list(
+    cold: &Database,
+    filter: &TransactionFilter,
+    before: Option<Seq>,
+    limit: usize,
+) -> Result<Vec<Transaction>, StoreError> {
+    // In keys the positions count down, so what comes before a start stands behind it.
+    let begin = match before {
+        Some(Seq(0)) => return Ok(Vec::new()),
+        Some(before) => Seq(before.0 - 1),
+        None => Seq(u64::MAX),
+    };
+    let matching = |transaction: &Result<Transaction, StoreError>| {
+        transaction
+            .as_ref()
+            .map_or(true, |transaction| filter.matches(transaction))
+    };
+    let (from, prefix) = match (&filter.station, filter.open) {
+        (_, Some(true)) => (
+            keys::open_transaction(begin),
+            keys::prefix(Kind::OpenTransaction).to_vec(),
+        ),
+        (Some(station), _) => (
+            keys::transaction_by_station(station, begin),
+            keys::transactions_of_station(station),
+        ),
+        (None, _) => {
+            let all = cold.range(&keys::transaction(begin), &keys::prefix(Kind::Transaction));
+            let all = all.map(|entry| decode_transaction(&entry?.1));
+            return all.filter(matching).take(limit).collect();
+        }
+    };
+    let indexed = cold.range(&from, &prefix).map(|entry| {
+        let (key, _) = entry?;
+        let seq = keys::last_inverted(&key);
+        let seq = seq.ok_or_else(|| record_error("transaction", "its index is cut short"))?;
+        let value = cold.get(&keys::transaction(seq))?;
+        let value = value.ok_or_else(|| record_error("transaction", "its record is missing"))?;
+        decode_transaction(&value)
+    });
+    indexed.filter(matching).take(limit).collect()
+}
