@@ -10,12 +10,13 @@ use crate::{
     api::{Addresses, ApiKeys, Readiness, grpc, rest},
     auth::{self, ApiKey, Keyring},
     clock::Clock,
-    config::Config,
+    config::{Authorize, Config},
     delivery::{
         self, Delivery, DeliveryError, Means,
         http::{HttpOptions, Sender, SenderError},
         ledger::{Ledger, LedgerThread},
     },
+    id_tags::Policy,
     journal::{CommitterThread, Journal, Opened, retention::Retention},
     ocpp::{self, Ocpp},
     store::{Store, StoreError, sled::SledStore},
@@ -120,6 +121,10 @@ impl App {
             listen: config.ocpp_listen,
             heartbeat_interval: config.heartbeat_interval,
             strict: config.ocpp_strict,
+            authorize: match config.authorize {
+                Authorize::AcceptAll => Policy::AcceptAll,
+                Authorize::Registered => Policy::Registered,
+            },
             max_connections: config.max_connections,
             ping_interval: config.ping_interval,
             ..ocpp::Config::default()

@@ -10,6 +10,7 @@
 //! | [`store`] | what must survive: the trait, sled, memory, the conformance suite |
 //! | [`ocpp`] | stations: handshake, frames, answers, sessions |
 //! | [`projection`] | what is known of stations, as a fold over the journal |
+//! | [`id_tags`] | who may charge: the registered tags and the verdict on each |
 //! | [`api`] | REST and gRPC over the handles of all these |
 //! | [`app`] | puts it together; [`config`], [`telemetry`], [`shutdown`], [`auth`], [`clock`] |
 //!
@@ -24,6 +25,7 @@ pub mod clock;
 pub mod config;
 pub mod delivery;
 pub mod events;
+pub mod id_tags;
 pub mod journal;
 pub mod ocpp;
 pub mod projection;

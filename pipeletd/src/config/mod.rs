@@ -41,6 +41,7 @@ pub struct Config {
     pub heartbeat_interval: Duration,
     pub ping_interval: Duration,
     pub ocpp_strict: bool,
+    pub authorize: Authorize,
     pub max_connections: usize,
     pub shutdown_grace: Duration,
     pub log_level: String,
@@ -53,6 +54,16 @@ pub struct Config {
 pub enum LogFormat {
     Text,
     Json,
+}
+
+/// Whose id tags may charge.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Authorize {
+    /// Everybody's
+    AcceptAll,
+    /// Those that are registered, as their entries say
+    Registered,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -168,6 +179,10 @@ pub struct Arguments {
     #[arg(long, env = "PIPELETD_OCPP_STRICT", num_args = 0..=1, require_equals = true,
           default_missing_value = "true", action = ArgAction::Set)]
     ocpp_strict: Option<bool>,
+
+    /// Whose id tags may charge [default: accept-all]
+    #[arg(long, env = "PIPELETD_AUTHORIZE", value_enum)]
+    authorize: Option<Authorize>,
 
     /// Chargers that may be connected at once [default: 50000]
     #[arg(long, env = "PIPELETD_MAX_CONNECTIONS", value_name = "N")]
@@ -326,6 +341,10 @@ fn resolve(
             "60s",
             &some,
         )?,
+        authorize: said
+            .authorize
+            .or(file.authorize)
+            .unwrap_or(Authorize::AcceptAll),
         ocpp_strict: said.ocpp_strict.or(file.ocpp_strict).unwrap_or(false),
         max_connections: at_least_one(
             "max-connections",

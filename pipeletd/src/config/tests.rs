@@ -31,6 +31,7 @@ fn the_defaults_are_the_contracts() {
     assert_eq!(config.retention_size, ByteSize::gib(4));
     assert_eq!(config.heartbeat_interval, Duration::from_mins(5));
     assert!(!config.allow_private_targets);
+    assert_eq!(config.authorize, Authorize::AcceptAll);
     assert_eq!(config.log_format, LogFormat::Json);
 }
 
@@ -51,7 +52,7 @@ fn a_flag_goes_before_the_file() {
     let mut file = tempfile::NamedTempFile::new().unwrap();
     writeln!(
         file,
-        "max-attempts = 3\nretention-size = \"1MiB\"\nocpp-strict = true"
+        "max-attempts = 3\nretention-size = \"1MiB\"\nauthorize = \"registered\"\nocpp-strict = true"
     )
     .unwrap();
     let path = file.path().to_str().unwrap();
@@ -59,6 +60,7 @@ fn a_flag_goes_before_the_file() {
     assert_eq!(config.max_attempts, 9);
     assert_eq!(config.retention_size.bytes(), 1 << 20);
     assert!(config.ocpp_strict);
+    assert_eq!(config.authorize, Authorize::Registered);
 }
 
 #[test]

@@ -9,6 +9,7 @@ use jiff::Timestamp;
 
 use super::{
     Services,
+    authorize::Authorization,
     commands::{Answer, CommandError},
     handler::{self, Refusal},
     outbox::Settled,
@@ -17,7 +18,7 @@ use super::{
     wire::{self, Call, ErrorCode, Frame},
 };
 use crate::{
-    events::{Event, EventId, EventType, Payload},
+    events::{AuthorizationStatus, Event, EventId, EventType, Payload},
     projection::Digest,
 };
 
@@ -169,7 +170,7 @@ impl Conversation {
             return;
         };
         let now = self.services.clock.now();
-        if let Err(refusal) = self.journal(kind, now, None, payload).await {
+        if let Err(refusal) = self.journal(kind, now, None, payload, None).await {
             let reason = refusal.description;
             tracing::warn!(%station, %kind, reason, "the event is lost");
         }
@@ -250,11 +251,25 @@ impl Conversation {
             None if kind == EventType::StartTransaction => Some(self.new_transaction_id().await?),
             None => None,
         };
+        let authorization = Authorization::of(
+            &services.id_tags,
+            &services.stations,
+            self.seat.station(),
+            kind,
+            &payload,
+            now,
+        );
+        let tag = authorization
+            .as_ref()
+            .map(|authorization| &authorization.info);
         let interval = services.config.heartbeat_interval;
-        let answer = handler::answer(kind, &payload, now, interval, transaction_id);
+        let answer = handler::answer(kind, now, interval, transaction_id, tag);
         if repeat.is_none() {
             let payload = handler::event_payload(payload, transaction_id);
-            self.journal(kind, now, Some(message_id.into()), payload)
+            let starts = kind == EventType::StartTransaction;
+            let told = authorization.as_ref().filter(|_| starts);
+            let told = told.map(Authorization::status);
+            self.journal(kind, now, Some(message_id.into()), payload, told)
                 .await?;
         } else {
             let station = self.seat.station();
@@ -277,18 +292,13 @@ impl Conversation {
         now: Timestamp,
         message_id: Option<Box<str>>,
         payload: Payload,
+        authorization: Option<AuthorizationStatus>,
     ) -> Result<(), Refusal> {
         let station = self.seat.station();
         let id = EventId::new(now, random_bytes()?);
-        self.append(Event::new(
-            id,
-            kind,
-            station.clone(),
-            now,
-            message_id,
-            payload,
-        ))
-        .await
+        let mut event = Event::new(id, kind, station.clone(), now, message_id, payload);
+        event.authorization = authorization;
+        self.append(event).await
     }
 
     /// Returns once the event is durable and in the station's state.

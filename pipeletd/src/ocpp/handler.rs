@@ -10,8 +10,9 @@ use jiff::Timestamp;
 
 use super::{v16, wire::ErrorCode};
 use crate::{
-    events::{Direction, EventType, Payload},
-    projection::{BootStatus, Fields},
+    events::{AuthorizationStatus, Direction, EventType, Payload},
+    id_tags::IdTagInfo,
+    projection::BootStatus,
 };
 
 /// A CALL that gets a CALLERROR.
@@ -71,16 +72,17 @@ pub(super) fn refuse_strictly(
     })
 }
 
-/// The CALLRESULT's payload. `transaction_id` is what a `StartTransaction` is answered with.
+/// The CALLRESULT's payload. `transaction_id` is what a `StartTransaction` is answered with, and
+/// `tag` the verdict on the id tag, where the message asks about one.
 pub(super) fn answer(
     kind: EventType,
-    payload: &Payload,
     now: Timestamp,
     heartbeat_interval: Duration,
     transaction_id: Option<i64>,
+    tag: Option<&IdTagInfo>,
 ) -> String {
     match kind {
-        EventType::Authorize => r#"{"idTagInfo":{"status":"Accepted"}}"#.to_owned(),
+        EventType::Authorize => format!(r#"{{"idTagInfo":{}}}"#, id_tag_info(tag)),
         EventType::BootNotification => format!(
             r#"{{"currentTime":"{now:.3}","interval":{},"status":"{}"}}"#,
             heartbeat_interval.as_secs(),
@@ -90,11 +92,12 @@ pub(super) fn answer(
         EventType::Heartbeat => format!(r#"{{"currentTime":"{now:.3}"}}"#),
         EventType::SignCertificate => r#"{"status":"Rejected"}"#.to_owned(),
         EventType::StartTransaction => format!(
-            r#"{{"idTagInfo":{{"status":"Accepted"}},"transactionId":{}}}"#,
+            r#"{{"idTagInfo":{},"transactionId":{}}}"#,
+            id_tag_info(tag),
             transaction_id.unwrap_or(0),
         ),
-        EventType::StopTransaction if Fields::parse(payload.as_bytes()).has("idTag") => {
-            r#"{"idTagInfo":{"status":"Accepted"}}"#.to_owned()
+        EventType::StopTransaction if tag.is_some() => {
+            format!(r#"{{"idTagInfo":{}}}"#, id_tag_info(tag))
         }
         EventType::StopTransaction
         | EventType::MeterValues
@@ -135,6 +138,19 @@ pub(super) fn answer(
     }
 }
 
+/// OCPP 1.6, section 7.27. Where nobody asked there is nothing against the tag.
+fn id_tag_info(tag: Option<&IdTagInfo>) -> String {
+    let status = tag.map_or(AuthorizationStatus::Accepted, |tag| tag.status);
+    let mut info = serde_json::json!({ "status": status.name() });
+    if let Some(expiry) = tag.and_then(|tag| tag.expiry_date) {
+        info["expiryDate"] = format!("{expiry:.3}").into();
+    }
+    if let Some(parent) = tag.and_then(|tag| tag.parent_id_tag.as_ref()) {
+        info["parentIdTag"] = parent.as_str().into();
+    }
+    info.to_string()
+}
+
 /// The event's payload: what the station sent, and the id that its transaction got.
 pub(super) fn event_payload(payload: Payload, transaction_id: Option<i64>) -> Payload {
     match transaction_id {
@@ -146,6 +162,7 @@ pub(super) fn event_payload(payload: Payload, transaction_id: Option<i64>) -> Pa
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::id_tags::IdTag;
 
     #[test]
     fn actions_are_recognised() {
@@ -163,39 +180,42 @@ mod tests {
 
     #[test]
     fn every_message_of_a_station_is_answered() {
-        let check = |kind, payload: &str, expected: &str| {
-            let payload = Payload::parse(payload.as_bytes()).unwrap();
-            let now = "2026-04-14T12:34:56Z".parse().unwrap();
-            let answer = answer(kind, &payload, now, Duration::from_mins(5), Some(42));
+        let now: Timestamp = "2026-04-14T12:34:56Z".parse().unwrap();
+        let check_tag = |kind, tag: Option<&IdTagInfo>, expected: &str| {
+            let answer = answer(kind, now, Duration::from_mins(5), Some(42), tag);
             assert_eq!(answer, expected, "{kind}");
         };
+        let check = |kind, expected| check_tag(kind, None, expected);
+        let known = IdTagInfo::of(AuthorizationStatus::Accepted);
         let accepted = r#"{"idTagInfo":{"status":"Accepted"}}"#;
         let started = r#"{"idTagInfo":{"status":"Accepted"},"transactionId":42}"#;
         check(
             EventType::BootNotification,
-            "{}",
             r#"{"currentTime":"2026-04-14T12:34:56.000Z","interval":300,"status":"Accepted"}"#,
         );
         check(
             EventType::Heartbeat,
-            "{}",
             r#"{"currentTime":"2026-04-14T12:34:56.000Z"}"#,
         );
-        check(EventType::Authorize, r#"{"idTag":"A"}"#, accepted);
-        check(EventType::StartTransaction, r#"{"idTag":5}"#, started);
-        check(EventType::StartTransaction, "{}", started);
-        check(EventType::StopTransaction, r#"{"transactionId":-1}"#, "{}");
-        check(
-            EventType::StopTransaction,
-            r#"{"transactionId":0,"idTag":null}"#,
-            "{}",
+        check_tag(EventType::Authorize, Some(&known), accepted);
+        check_tag(EventType::StartTransaction, Some(&known), started);
+        check(EventType::StopTransaction, "{}");
+        check_tag(EventType::StopTransaction, Some(&known), accepted);
+        check(EventType::MeterValues, "{}");
+        check(EventType::StatusNotification, "{}");
+        check(EventType::DataTransfer, r#"{"status":"Accepted"}"#);
+        check(EventType::SignCertificate, r#"{"status":"Rejected"}"#);
+        check(EventType::SecurityEventNotification, "{}");
+        let rejected = IdTagInfo {
+            status: AuthorizationStatus::Expired,
+            expiry_date: Some(now),
+            parent_id_tag: IdTag::new("P\"").ok(),
+        };
+        check_tag(
+            EventType::StartTransaction,
+            Some(&rejected),
+            r#"{"idTagInfo":{"expiryDate":"2026-04-14T12:34:56.000Z","parentIdTag":"P\"","status":"Expired"},"transactionId":42}"#,
         );
-        check(EventType::StopTransaction, r#"{"idTag":"A"}"#, accepted);
-        check(EventType::MeterValues, "{}", "{}");
-        check(EventType::StatusNotification, "{}", "{}");
-        check(EventType::DataTransfer, "{}", r#"{"status":"Accepted"}"#);
-        check(EventType::SignCertificate, "{}", r#"{"status":"Rejected"}"#);
-        check(EventType::SecurityEventNotification, "{}", "{}");
     }
 
     #[test]

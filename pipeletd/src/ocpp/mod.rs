@@ -6,6 +6,7 @@
 //! | `conversation` | what is said on one connection: repeats, events, answers |
 //! | `commands`, `outbox` | what is asked of stations: checked and queued, sent one by one |
 //! | `session`, `gateway` | sockets: one task for each station, and where they come from |
+//! | `authorize` | which tag a message is about, and the verdict on it |
 //! | `stations`, `projector` | what is known of stations, in memory and in the store |
 //! | `transactions`, `history` | what they charge: what is open, and all that ever was |
 //! | `transaction_ids` | numbers that are never given twice |
@@ -26,10 +27,12 @@ pub use self::{
 use self::{gateway::Gateway, projector::Projector, transaction_ids::TransactionIds};
 use crate::{
     clock::Clock,
+    id_tags::{IdTags, Policy},
     journal::Journal,
     store::{Store, StoreError},
 };
 
+mod authorize;
 mod commands;
 mod conversation;
 mod gateway;
@@ -53,6 +56,8 @@ pub struct Config {
     pub heartbeat_interval: Duration,
     /// Violations of the standard get its CALLERRORs instead of an answer.
     pub strict: bool,
+    /// Whose id tags may charge.
+    pub authorize: Policy,
     /// The largest message and the largest WebSocket frame, in bytes.
     pub max_frame: usize,
     /// Connections at once, unfinished handshakes included; more wait to be accepted.
@@ -71,6 +76,7 @@ impl Default for Config {
             listen: SocketAddr::from(([127, 0, 0, 1], 9000)),
             heartbeat_interval: Duration::from_mins(5),
             strict: false,
+            authorize: Policy::AcceptAll,
             max_frame: 1024 * 1024,
             max_connections: 50_000,
             max_stations: 200_000,
@@ -96,6 +102,7 @@ struct Services {
     clock: Clock,
     stations: Stations,
     transaction_ids: TransactionIds,
+    id_tags: IdTags,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -134,12 +141,14 @@ impl Ocpp {
             .map_err(|source| OpenError::Listen { address, source })?;
         let head = journal.head();
         let opening = Arc::clone(&store);
+        let policy = config.authorize;
         let restored = tokio::task::spawn_blocking(move || {
+            let id_tags = IdTags::open(policy, Arc::clone(&opening), clock)?;
             let transaction_ids = TransactionIds::open(Arc::clone(&opening))?;
             let restored = projector::restore(opening.as_ref(), head)?;
-            Ok((transaction_ids, restored))
+            Ok((id_tags, transaction_ids, restored))
         });
-        let (transaction_ids, (stations, projected_to)) = restored
+        let (id_tags, transaction_ids, (stations, projected_to)) = restored
             .await
             .map_err(OpenError::CutShort)?
             .map_err(OpenError::Restore)?;
@@ -150,6 +159,7 @@ impl Ocpp {
             clock,
             stations,
             transaction_ids,
+            id_tags,
         });
         Ok(Self {
             gateway,
@@ -166,6 +176,10 @@ impl Ocpp {
     pub fn transactions(&self) -> Transactions {
         let live = self.services.stations.transactions().clone();
         Transactions::new(live, self.projector.store())
+    }
+
+    pub fn id_tags(&self) -> IdTags {
+        self.services.id_tags.clone()
     }
 
     pub fn stations(&self) -> Stations {

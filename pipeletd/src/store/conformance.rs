@@ -14,6 +14,7 @@ use crate::{
         AuthorizationStatus, Event, EventId, EventSelection, EventType, IdTagKey, Payload, Seq,
         StationId, StationSelection,
     },
+    id_tags::{IdTag, IdTagEntry, TagStatus},
     projection::{MeterReading, StopRequest, Transaction, TransactionFilter},
     webhooks::{Field, Secret, TargetPolicy, WebhookDraft, WebhookId},
 };
@@ -509,6 +510,40 @@ fn a_transaction_is_replaced_when_it_ends() {
             let found = store.transaction(closed.transaction_id).unwrap();
             assert_eq!(found.as_ref(), Some(&*closed));
         }
+    });
+}
+
+fn id_tag(text: &str, status: TagStatus) -> IdTagEntry {
+    IdTagEntry {
+        id_tag: IdTag::new(text).unwrap(),
+        status,
+        expiry_date: Some(at(77)),
+        parent_id_tag: IdTag::new("Parent").ok(),
+        created_at: at(1),
+        updated_at: at(2),
+    }
+}
+
+#[test]
+fn id_tags_come_back_and_differ_not_by_case() {
+    check(|store| {
+        let changes = [
+            id_tag("b", TagStatus::Blocked),
+            id_tag("A", TagStatus::Accepted),
+            id_tag("B", TagStatus::Invalid),
+        ];
+        store.commit(&changes.map(Change::IdTag)).unwrap();
+        let expected = [
+            id_tag("A", TagStatus::Accepted),
+            id_tag("B", TagStatus::Invalid),
+        ];
+        let stored = store.id_tags().unwrap();
+        assert_eq!(stored, expected);
+        assert_eq!(stored[1].id_tag.as_str(), "B");
+        store
+            .commit(&[Change::IdTagGone(IdTagKey::of("a"))])
+            .unwrap();
+        assert_eq!(store.id_tags().unwrap(), expected[1..]);
     });
 }
 

@@ -14,7 +14,8 @@ use crate::{
         Account, Cursor, FailedDelivery, FailedFilter, FailedId, Received, Retry, RetryKey,
         StoredWebhook,
     },
-    events::{Event, Seq, StationId},
+    events::{Event, IdTagKey, Seq, StationId},
+    id_tags::IdTagEntry,
     projection::{StationState, Transaction, TransactionFilter},
     webhooks::WebhookId,
 };
@@ -34,6 +35,7 @@ struct Contents {
     failed: BTreeMap<FailedId, FailedDelivery>,
     moved: BTreeSet<(WebhookId, Seq)>,
     api_keys: BTreeMap<u64, ApiKeyInfo>,
+    id_tags: BTreeMap<IdTagKey, IdTagEntry>,
     stations: BTreeMap<StationId, StationState>,
     transactions: BTreeMap<Seq, Transaction>,
     projected_to: Seq,
@@ -57,6 +59,7 @@ impl Default for Contents {
             failed: BTreeMap::new(),
             moved: BTreeSet::new(),
             api_keys: BTreeMap::new(),
+            id_tags: BTreeMap::new(),
             stations: BTreeMap::new(),
             transactions: BTreeMap::new(),
             projected_to: Seq(0),
@@ -114,6 +117,12 @@ impl Contents {
             }
             Change::ApiKeyGone(id) => {
                 self.api_keys.remove(&id);
+            }
+            Change::IdTag(entry) => {
+                self.id_tags.insert(entry.id_tag.key(), entry);
+            }
+            Change::IdTagGone(tag) => {
+                self.id_tags.remove(&tag);
             }
         }
     }
@@ -260,6 +269,10 @@ impl Store for MemoryStore {
 
     fn failed_delivery(&self, id: FailedId) -> Result<Option<FailedDelivery>, StoreError> {
         Ok(self.contents().failed.get(&id).cloned())
+    }
+
+    fn id_tags(&self) -> Result<Vec<IdTagEntry>, StoreError> {
+        Ok(self.contents().id_tags.values().cloned().collect())
     }
 
     fn api_keys(&self) -> Result<Vec<ApiKeyInfo>, StoreError> {

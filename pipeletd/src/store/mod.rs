@@ -7,6 +7,7 @@
 //! It knows no HTTP, no OCPP message and no configuration.
 
 mod codec;
+mod id_tag_record;
 mod keys;
 pub mod memory;
 mod records;
@@ -27,7 +28,8 @@ use crate::{
         Account, Cursor, FailedDelivery, FailedFilter, FailedId, Received, Retry, RetryKey,
         StoredWebhook,
     },
-    events::{Event, Seq},
+    events::{Event, IdTagKey, Seq},
+    id_tags::IdTagEntry,
     projection::{StationState, Transaction, TransactionFilter},
     webhooks::WebhookId,
 };
@@ -83,6 +85,9 @@ pub enum Change {
     /// Its id will not be given out again.
     ApiKey(ApiKeyInfo),
     ApiKeyGone(u64),
+    /// Creates or replaces.
+    IdTag(IdTagEntry),
+    IdTagGone(IdTagKey),
 }
 
 /// The next number for each kind of thing that is numbered.
@@ -170,6 +175,8 @@ pub trait Store: Send + Sync + fmt::Debug + 'static {
     ) -> Result<Vec<FailedDelivery>, StoreError>;
 
     fn failed_delivery(&self, id: FailedId) -> Result<Option<FailedDelivery>, StoreError>;
+
+    fn id_tags(&self) -> Result<Vec<IdTagEntry>, StoreError>;
 
     fn api_keys(&self) -> Result<Vec<ApiKeyInfo>, StoreError>;
 

@@ -34,12 +34,14 @@ async fn only_the_named_stations_reach_a_webhook() {
     assert_eq!(created["station_ids"], json!(["WALLBOX_*", "S1"]));
     let id = created["id"].as_u64().expect("an id");
 
-    let beat = async |station: &str| {
+    // Each under a message id of its own: the same one again would be taken for a repetition.
+    let beat = async |station: &str, message_id: &str| {
         let mut station = pipelet_tests::Station::connect(daemon.ocpp(), station).await;
-        station.ok("Heartbeat", "{}").await;
+        let answer = station.call_as(message_id, "Heartbeat", "{}").await;
+        answer.result();
     };
     for station in ["WALLBOX_1", "S2", "S1", "WALLBOX"] {
-        beat(station).await;
+        beat(station, "first").await;
     }
     api.await_stats(id, json!({"received": 2, "delivered": 2}))
         .await;
@@ -48,11 +50,11 @@ async fn only_the_named_stations_reach_a_webhook() {
     let path = format!("/webhooks/{id}");
     let changed = api.put(&path, &json!({"station_ids": ["S2"]})).await;
     assert_eq!(changed.expect(200)["station_ids"], json!(["S2"]));
-    beat("S1").await;
-    beat("S2").await;
+    beat("S1", "second").await;
+    beat("S2", "second").await;
     let changed = api.put(&path, &json!({"station_ids": null})).await;
     assert_eq!(changed.expect(200)["station_ids"], json!([]));
-    beat("S3").await;
+    beat("S3", "third").await;
     api.await_stats(id, json!({"received": 4, "delivered": 4}))
         .await;
     let mut from: Vec<Value> = receiver

@@ -17,6 +17,7 @@ use self::database::{Batch, Database};
 use super::{
     Change, NextIds, Progress, SavedStations, Store, StoreError, codec,
     codec::record_error,
+    id_tag_record,
     keys::{self, Kind, Meta},
     records, station_record,
 };
@@ -27,6 +28,7 @@ use crate::{
         StoredWebhook,
     },
     events::{Event, Seq},
+    id_tags::IdTagEntry,
     projection::{StationState, Transaction, TransactionFilter},
     webhooks::WebhookId,
 };
@@ -155,6 +157,13 @@ impl SledStore {
             }
             Change::ApiKeyGone(id) => {
                 cold.remove(batch, &keys::api_key(*id))?;
+            }
+            Change::IdTag(entry) => {
+                let key = keys::id_tag(&entry.id_tag.key());
+                cold.put(batch, &key, &id_tag_record::encode_id_tag(entry))?;
+            }
+            Change::IdTagGone(tag) => {
+                cold.remove(batch, &keys::id_tag(tag))?;
             }
         }
         Ok(())
@@ -373,6 +382,12 @@ impl Store for SledStore {
         value
             .map(|value| records::decode_failed(id, &value))
             .transpose()
+    }
+
+    fn id_tags(&self) -> Result<Vec<IdTagEntry>, StoreError> {
+        let all = self.cold.kind(Kind::IdTag);
+        all.map(|entry| id_tag_record::decode_id_tag(&entry?.1))
+            .collect()
     }
 
     fn api_keys(&self) -> Result<Vec<ApiKeyInfo>, StoreError> {
