@@ -4,11 +4,13 @@ use std::{env, error::Error, fs, path::PathBuf};
 
 use prost::Message as _;
 
-const FILES: [&str; 6] = [
+const FILES: [&str; 8] = [
     "pipelet/v1/webhook.proto",
     "pipelet/v1/failed_delivery.proto",
     "pipelet/v1/event.proto",
     "pipelet/v1/station.proto",
+    "pipelet/v1/transaction.proto",
+    "pipelet/v1/id_tag.proto",
     "pipelet/v1/api_key.proto",
     "pipelet/v1/daemon.proto",
 ];

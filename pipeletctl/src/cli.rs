@@ -12,6 +12,7 @@ use std::{path::PathBuf, time::Duration};
 
 use clap::{ArgGroup, Args, Parser, Subcommand, ValueHint};
 use clap_complete::Shell;
+use jiff::Timestamp;
 
 use crate::{
     commands::call::Parameter,
@@ -85,6 +86,12 @@ pub(crate) enum Command {
     /// The chargers
     #[command(subcommand, visible_alias = "station")]
     Stations(Stations),
+    /// What was charged, the latest first
+    #[command(subcommand, visible_alias = "transaction")]
+    Transactions(Transactions),
+    /// Who may charge, where the daemon runs with --authorize registered
+    #[command(subcommand, visible_alias = "id-tag")]
+    IdTags(IdTags),
     /// API keys
     #[command(subcommand, visible_alias = "key")]
     Keys(Keys),
@@ -101,6 +108,8 @@ impl Command {
             Self::Webhooks(_) => Some("pipeletctl webhooks list"),
             Self::Dlq(_) => Some("pipeletctl dlq list"),
             Self::Stations(_) => Some("pipeletctl stations list"),
+            Self::Transactions(_) => Some("pipeletctl transactions list"),
+            Self::IdTags(_) => Some("pipeletctl id-tags list"),
             Self::Keys(_) => Some("pipeletctl keys list"),
             Self::Events(_) | Self::Status | Self::Completions { .. } => None,
         }
@@ -365,6 +374,94 @@ pub(crate) struct CallStation {
 }
 
 #[derive(Debug, Subcommand)]
+pub(crate) enum Transactions {
+    /// Shows transactions, the latest first
+    List {
+        #[command(flatten)]
+        filter: TransactionFilter,
+        #[command(flatten)]
+        limit: Limit,
+    },
+    /// Shows one transaction with its last meter values
+    Show { id: i64 },
+}
+
+/// Which transactions are meant; all that is given must hold.
+#[derive(Debug, Args)]
+pub(crate) struct TransactionFilter {
+    /// Of this station
+    #[arg(long)]
+    pub(crate) station: Option<String>,
+    /// Of this id tag
+    #[arg(long, value_name = "TAG")]
+    pub(crate) id_tag: Option<String>,
+    /// Only those that have not ended
+    #[arg(long, conflicts_with = "stopped")]
+    pub(crate) open: bool,
+    /// Only those that have ended
+    #[arg(long)]
+    pub(crate) stopped: bool,
+    /// Started from then on: 2026-04-14T12:00:00Z, or how long ago, like 2h
+    #[arg(long, value_name = "TIME")]
+    pub(crate) since: Option<When>,
+    /// Started before then
+    #[arg(long, value_name = "TIME")]
+    pub(crate) until: Option<When>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum IdTags {
+    /// Registers a tag
+    Add(AddIdTag),
+    /// Shows all registered tags
+    List {
+        #[command(flatten)]
+        limit: Limit,
+    },
+    /// Shows one tag
+    Show { tag: String },
+    /// Changes what is given and leaves the rest
+    Set(SetIdTag),
+    /// Ends a tag's registration
+    Remove { tag: String },
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct AddIdTag {
+    /// As it is on the card; upper and lower case are the same
+    pub(crate) tag: String,
+    /// Accepted, Blocked or Invalid [default: Accepted]
+    #[arg(long)]
+    pub(crate) status: Option<String>,
+    /// When it expires: 2026-04-14T12:00:00Z
+    #[arg(long, value_name = "TIME")]
+    pub(crate) expires: Option<Timestamp>,
+    /// The tag of the group that it belongs to
+    #[arg(long, value_name = "TAG")]
+    pub(crate) parent: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct SetIdTag {
+    pub(crate) tag: String,
+    /// Accepted, Blocked or Invalid
+    #[arg(long)]
+    pub(crate) status: Option<String>,
+    /// When it expires: 2026-04-14T12:00:00Z
+    #[arg(long, value_name = "TIME")]
+    pub(crate) expires: Option<Timestamp>,
+    /// It never expires
+    #[arg(long, conflicts_with = "expires")]
+    pub(crate) no_expiry: bool,
+    /// The tag of the group that it belongs to
+    #[arg(long, value_name = "TAG")]
+    pub(crate) parent: Option<String>,
+    /// It belongs to no group
+    #[arg(long, conflicts_with = "parent")]
+    pub(crate) no_parent: bool,
+}
+
+#[derive(Debug, Subcommand)]
 pub(crate) enum Keys {
     /// Makes a key and shows it this once
     Create {
@@ -421,6 +518,10 @@ mod tests {
             "stations call S Reset --param type=Soft --timeout 5s",
             "stations call S Reset --json -",
             "stations disconnect S",
+            "transactions list --station S --id-tag T --open --since 2h --limit 3",
+            "transactions show 42",
+            "id-tags add T --status Blocked --expires 2026-04-14T12:00:00Z --parent P",
+            "id-tags set T --no-expiry --no-parent",
             "keys revoke 1 --server http://localhost:1 --timeout 5s --no-color",
             "status -o yaml",
             "completions zsh",
@@ -457,6 +558,9 @@ mod tests {
                 ArgumentConflict,
             ),
             ("webhooks get seven", ValueValidation),
+            ("transactions list --open --stopped", ArgumentConflict),
+            ("id-tags set T --parent P --no-parent", ArgumentConflict),
+            ("id-tags add T --expires soon", ValueValidation),
             ("dlq replay", MissingRequiredArgument),
             ("dlq purge --yes", MissingRequiredArgument),
             ("dlq replay 1 --all", ArgumentConflict),

@@ -9,7 +9,9 @@ use pipelet_proto::v1::{
     api_key_service_client::ApiKeyServiceClient, daemon_service_client::DaemonServiceClient,
     event_service_client::EventServiceClient,
     failed_delivery_service_client::FailedDeliveryServiceClient,
-    station_service_client::StationServiceClient, webhook_service_client::WebhookServiceClient,
+    id_tag_service_client::IdTagServiceClient, station_service_client::StationServiceClient,
+    transaction_service_client::TransactionServiceClient,
+    webhook_service_client::WebhookServiceClient,
 };
 use tonic::{
     Request, Status,
@@ -86,6 +88,14 @@ impl Client {
     /// How long to wait for an answer, as the user said.
     pub(crate) const fn timeout(&self) -> Duration {
         self.timeout
+    }
+
+    pub(crate) fn transactions(&self) -> TransactionServiceClient<Transport> {
+        TransactionServiceClient::with_interceptor(self.channel.clone(), self.with_key.clone())
+    }
+
+    pub(crate) fn id_tags(&self) -> IdTagServiceClient<Transport> {
+        IdTagServiceClient::with_interceptor(self.channel.clone(), self.with_key.clone())
     }
 
     pub(crate) fn api_keys(&self) -> ApiKeyServiceClient<Transport> {

@@ -108,7 +108,7 @@ impl Report {
             Error::Secret { .. } | Error::Body { .. } => (ExitStatus::Usage, None),
             Error::NothingToChange => (
                 ExitStatus::Usage,
-                Some("`pipeletctl webhooks update --help` shows what can be changed"),
+                Some("the same command with --help shows what can be changed"),
             ),
             Error::NobodyToAsk => (
                 ExitStatus::Usage,

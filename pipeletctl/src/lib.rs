@@ -89,6 +89,8 @@ async fn dispatch(
         Command::Dlq(verb) => commands::dlq::run(verb, client, printer).await,
         Command::Events(verb) => commands::events::run(verb, client, printer).await,
         Command::Stations(verb) => commands::stations::run(verb, client, printer).await,
+        Command::Transactions(verb) => commands::transactions::run(verb, client, printer).await,
+        Command::IdTags(verb) => commands::id_tags::run(verb, client, printer).await,
         Command::Keys(verb) => commands::keys::run(verb, client, printer).await,
         Command::Status => commands::status::run(client, printer).await,
         Command::Completions { shell } => commands::completions::run(shell, printer),

@@ -45,6 +45,14 @@ impl FromStr for When {
     }
 }
 
+/// A moment as the daemon is told it.
+pub(crate) fn on_wire(moment: Timestamp) -> prost_types::Timestamp {
+    prost_types::Timestamp {
+        seconds: moment.as_second(),
+        nanos: moment.subsec_nanosecond(),
+    }
+}
+
 /// A time-out: positive, like `10s`.
 pub(crate) fn parse_timeout(text: &str) -> Result<Duration, WhenError> {
     duration(text)

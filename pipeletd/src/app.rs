@@ -194,6 +194,8 @@ impl App {
         let router = rest::router(rest::Handles {
             delivery: self.delivery.clone(),
             stations: stations.clone(),
+            transactions: self.ocpp.transactions(),
+            id_tags: self.ocpp.id_tags(),
             keyring: self.keyring.clone(),
             readiness: readiness.clone(),
         });
@@ -209,6 +211,8 @@ impl App {
         let handles = grpc::Handles {
             delivery: self.delivery.clone(),
             stations: stations.clone(),
+            transactions: self.ocpp.transactions(),
+            id_tags: self.ocpp.id_tags(),
             journal: self.journal.clone(),
             keys: self.keys,
             keyring: self.keyring,

@@ -195,13 +195,7 @@ impl Which {
 }
 
 fn filter_on_wire(filter: Filter, now: Timestamp) -> v1::FailedDeliveryFilter {
-    let wire = |when: When| {
-        let timestamp = when.resolve(now);
-        prost_types::Timestamp {
-            seconds: timestamp.as_second(),
-            nanos: timestamp.subsec_nanosecond(),
-        }
-    };
+    let wire = |when: When| when::on_wire(when.resolve(now));
     v1::FailedDeliveryFilter {
         webhook_id: filter.webhook,
         event: filter.event,

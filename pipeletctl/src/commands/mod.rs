@@ -7,9 +7,11 @@ pub(crate) mod call;
 pub(crate) mod completions;
 pub(crate) mod dlq;
 pub(crate) mod events;
+pub(crate) mod id_tags;
 pub(crate) mod keys;
 pub(crate) mod stations;
 pub(crate) mod status;
+pub(crate) mod transactions;
 pub(crate) mod webhooks;
 
 /// `1 delivery`, `2 deliveries`: a count with its noun.

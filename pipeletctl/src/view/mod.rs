@@ -9,9 +9,11 @@ mod command;
 mod daemon;
 mod event;
 mod failed_delivery;
+mod id_tag;
 mod payload;
 mod station;
 mod time;
+mod transaction;
 mod webhook;
 
 pub(crate) use self::{
@@ -20,7 +22,9 @@ pub(crate) use self::{
     daemon::DaemonStatus,
     event::{Event, EventType},
     failed_delivery::FailedDelivery,
+    id_tag::IdTag,
     station::Station,
+    transaction::Transaction,
     webhook::{Delivery, TestOutcome, Webhook},
 };
 

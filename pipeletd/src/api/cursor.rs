@@ -6,7 +6,7 @@ use std::{fmt::Write as _, str};
 
 use crate::{
     delivery::record::RetryKey,
-    events::{Seq, StationId},
+    events::{IdTagKey, Seq, StationId},
     webhooks::WebhookId,
 };
 
@@ -36,20 +36,35 @@ pub(super) fn to_retry(webhook: WebhookId, cursor: &str) -> Result<RetryKey, Inv
 }
 
 pub(super) fn of_station(id: &StationId) -> String {
-    let mut digits = String::with_capacity(2 * id.as_str().len());
-    for byte in id.as_str().bytes() {
+    of_text(id.as_str())
+}
+
+pub(super) fn to_station(cursor: &str) -> Result<StationId, InvalidCursor> {
+    StationId::new(&to_text(cursor)?).map_err(|_| InvalidCursor)
+}
+
+pub(super) fn of_id_tag(tag: &IdTagKey) -> String {
+    of_text(tag.as_str())
+}
+
+pub(super) fn to_id_tag(cursor: &str) -> Result<IdTagKey, InvalidCursor> {
+    to_text(cursor).map(|tag| IdTagKey::of(&tag))
+}
+
+fn of_text(text: &str) -> String {
+    let mut digits = String::with_capacity(2 * text.len());
+    for byte in text.bytes() {
         // Writing to a string never fails.
         let _ = write!(digits, "{byte:02x}");
     }
     digits
 }
 
-pub(super) fn to_station(cursor: &str) -> Result<StationId, InvalidCursor> {
+fn to_text(cursor: &str) -> Result<String, InvalidCursor> {
     let digits = cursor.as_bytes().chunks(2);
     let byte = |pair| u8::from_str_radix(str::from_utf8(pair).ok()?, 16).ok();
     let bytes: Option<Vec<u8>> = digits.map(byte).collect();
-    let id = String::from_utf8(bytes.ok_or(InvalidCursor)?).map_err(|_| InvalidCursor)?;
-    StationId::new(&id).map_err(|_| InvalidCursor)
+    String::from_utf8(bytes.ok_or(InvalidCursor)?).map_err(|_| InvalidCursor)
 }
 
 #[cfg(test)]
@@ -67,6 +82,8 @@ mod tests {
         assert_eq!(to_retry(WebhookId(3), &of_retry(key)), Ok(key));
         let station = StationId::new("ladesäule 7").unwrap();
         assert_eq!(to_station(&of_station(&station)), Ok(station));
+        let tag = IdTagKey::of("Rfid 1");
+        assert_eq!(to_id_tag(&of_id_tag(&tag)), Ok(tag));
     }
 
     #[test]

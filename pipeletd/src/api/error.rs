@@ -4,6 +4,7 @@
 
 use crate::{
     delivery::DeliveryError,
+    id_tags::IdTagError,
     journal::AppendError,
     ocpp::{CommandError, v16::Violation, wire::ErrorCode},
     store::StoreError,
@@ -190,6 +191,28 @@ impl From<CommandError> for ApiError {
                 message,
             },
             CommandError::NotKept | CommandError::NoMessageId => Self::Unavailable(message),
+        }
+    }
+}
+
+impl From<IdTagError> for ApiError {
+    fn from(error: IdTagError) -> Self {
+        let message = error.to_string();
+        match error {
+            IdTagError::NoSuchIdTag(_) => Self::NotFound {
+                code: "no_such_id_tag",
+                message,
+            },
+            IdTagError::Exists(_) => Self::Conflict {
+                code: "id_tag_exists",
+                message,
+            },
+            IdTagError::TooMany => Self::Conflict {
+                code: "too_many_id_tags",
+                message,
+            },
+            IdTagError::Invalid(faults) => Self::Invalid(faults),
+            IdTagError::Store(error) => error.into(),
         }
     }
 }

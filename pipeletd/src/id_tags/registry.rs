@@ -150,6 +150,14 @@ impl IdTags {
         .await
     }
 
+    /// What is wrong with a draft of a new tag, or of a change.
+    pub fn faults(&self, new: Option<Field<String>>, draft: IdTagDraft) -> Vec<Fault> {
+        // The faults of a change don't depend on what is changed.
+        let id_tag = new.unwrap_or_else(|| Field::Value("-".to_owned()));
+        let checked = draft.create(id_tag, self.0.clock.now());
+        checked.err().unwrap_or_default()
+    }
+
     /// Changes what the draft mentions and leaves the rest.
     pub async fn update(
         &self,

@@ -107,6 +107,11 @@ impl Transaction {
         self.stop.is_none()
     }
 
+    /// A word that never changes.
+    pub const fn status(&self) -> &'static str {
+        if self.is_open() { "open" } else { "stopped" }
+    }
+
     /// What was charged, in Wh, once both meter values are known. Below zero where a meter was
     /// set back: that is for people to see.
     pub fn energy_wh(&self) -> Option<i64> {

@@ -24,7 +24,7 @@ pub(super) fn time(time: Timestamp) -> prost_types::Timestamp {
     }
 }
 
-fn from_time(time: prost_types::Timestamp, field: &str) -> Result<Timestamp, ApiError> {
+pub(super) fn from_time(time: prost_types::Timestamp, field: &str) -> Result<Timestamp, ApiError> {
     Timestamp::new(time.seconds, time.nanos)
         .map_err(|_| ApiError::fault(field, "invalid_time", "this time is out of range"))
 }

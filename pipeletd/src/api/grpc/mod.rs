@@ -6,15 +6,19 @@ mod convert;
 mod daemon;
 mod events;
 mod failed_deliveries;
+mod id_tags;
 mod stations;
 mod status;
+mod transactions;
 mod webhooks;
 
 use pipelet_proto::v1::{
     api_key_service_server::ApiKeyServiceServer, daemon_service_server::DaemonServiceServer,
     event_service_server::EventServiceServer,
     failed_delivery_service_server::FailedDeliveryServiceServer,
-    station_service_server::StationServiceServer, webhook_service_server::WebhookServiceServer,
+    id_tag_service_server::IdTagServiceServer, station_service_server::StationServiceServer,
+    transaction_service_server::TransactionServiceServer,
+    webhook_service_server::WebhookServiceServer,
 };
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -25,20 +29,29 @@ use tonic::{
 
 use self::{
     api_keys::ApiKeyRpc, daemon::DaemonRpc, events::EventRpc, failed_deliveries::FailedDeliveryRpc,
-    stations::StationRpc, webhooks::WebhookRpc,
+    id_tags::IdTagRpc, stations::StationRpc, transactions::TransactionRpc, webhooks::WebhookRpc,
 };
 use super::{
     error::ApiError,
     keys::ApiKeys,
     status::{Addresses, Readiness},
 };
-use crate::{auth::Keyring, clock::Clock, delivery::Delivery, journal::Journal, ocpp::Stations};
+use crate::{
+    auth::Keyring,
+    clock::Clock,
+    delivery::Delivery,
+    id_tags::IdTags,
+    journal::Journal,
+    ocpp::{Stations, Transactions},
+};
 
 /// What the services work with.
 #[derive(Debug, Clone)]
 pub struct Handles {
     pub delivery: Delivery,
     pub stations: Stations,
+    pub transactions: Transactions,
+    pub id_tags: IdTags,
     pub journal: Journal,
     pub keys: ApiKeys,
     pub keyring: Keyring,
@@ -56,6 +69,8 @@ pub async fn serve(
     let Handles {
         delivery,
         stations,
+        transactions,
+        id_tags,
         journal,
         keys,
         keyring,
@@ -112,6 +127,14 @@ pub async fn serve(
         .add_service(EventServiceServer::with_interceptor(events, auth(&keyring)))
         .add_service(StationServiceServer::with_interceptor(
             StationRpc { stations },
+            auth(&keyring),
+        ))
+        .add_service(TransactionServiceServer::with_interceptor(
+            TransactionRpc { transactions },
+            auth(&keyring),
+        ))
+        .add_service(IdTagServiceServer::with_interceptor(
+            IdTagRpc { id_tags },
             auth(&keyring),
         ))
         .add_service(ApiKeyServiceServer::with_interceptor(

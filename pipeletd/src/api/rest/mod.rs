@@ -5,10 +5,12 @@ mod commands;
 mod events;
 mod failed_deliveries;
 mod health;
+mod id_tags;
 mod page;
 mod problem;
 mod shortcuts;
 mod stations;
+mod transactions;
 mod view;
 mod webhooks;
 
@@ -23,7 +25,12 @@ use tower_http::catch_panic::CatchPanicLayer;
 
 use self::problem::{Problem, RequestId};
 use super::{error::ApiError, status::Readiness};
-use crate::{auth::Keyring, delivery::Delivery, ocpp::Stations};
+use crate::{
+    auth::Keyring,
+    delivery::Delivery,
+    id_tags::IdTags,
+    ocpp::{Stations, Transactions},
+};
 
 /// In bytes; a webhook takes a few hundred.
 pub const MAX_BODY: usize = 1 << 20;
@@ -36,6 +43,8 @@ const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 pub struct Handles {
     pub delivery: Delivery,
     pub stations: Stations,
+    pub transactions: Transactions,
+    pub id_tags: IdTags,
     pub keyring: Keyring,
     pub readiness: Readiness,
 }
@@ -48,6 +57,8 @@ pub fn router(handles: Handles) -> Router {
         .merge(commands::routes(handles.stations.clone()))
         .merge(shortcuts::routes(handles.stations.clone()))
         .merge(stations::routes(handles.stations))
+        .merge(transactions::routes(handles.transactions))
+        .merge(id_tags::routes(handles.id_tags))
         .method_not_allowed_fallback(method_not_allowed)
         .fallback(no_route)
         .layer(middleware::from_fn_with_state(

@@ -1,0 +1,76 @@
+//! `transactions`: what was charged.
+
+use jiff::Timestamp;
+use pipelet_proto::v1;
+
+use crate::{
+    cli::{Limit, TransactionFilter, Transactions},
+    client::Client,
+    error::{Error, ExitStatus},
+    output::Printer,
+    paging::Pages,
+    view::Transaction,
+    when::{self, When},
+};
+
+pub(crate) async fn run(
+    verb: Transactions,
+    client: &Client,
+    printer: &Printer,
+) -> Result<ExitStatus, Error> {
+    match verb {
+        Transactions::List { filter, limit } => {
+            let filter = filter_on_wire(filter, when::now());
+            list(&filter, limit, client, printer).await
+        }
+        Transactions::Show { id } => show(id, client, printer).await,
+    }
+}
+
+async fn list(
+    filter: &v1::TransactionFilter,
+    limit: Limit,
+    client: &Client,
+    printer: &Printer,
+) -> Result<ExitStatus, Error> {
+    let mut list = printer.list::<Transaction>("no transactions");
+    let mut pages = Pages::new(limit.count);
+    while let Some(page) = pages.next() {
+        let request = v1::ListTransactionsRequest {
+            filter: Some(filter.clone()),
+            page_size: page.size,
+            page_token: page.token,
+        };
+        let answer = client.transactions().list_transactions(request).await?;
+        let answer = answer.into_inner();
+        let transactions = pages.accept(answer.transactions, answer.next_page_token);
+        list.extend(transactions.into_iter().map(Transaction::from))?;
+    }
+    list.finish(printer)?;
+    Ok(ExitStatus::Success)
+}
+
+async fn show(id: i64, client: &Client, printer: &Printer) -> Result<ExitStatus, Error> {
+    let request = v1::GetTransactionRequest { transaction_id: id };
+    let answer = client.transactions().get_transaction(request).await?;
+    let transaction = answer.into_inner().transaction;
+    let transaction = transaction.ok_or(Error::Incomplete("transaction"))?;
+    printer.one(&Transaction::from(transaction))?;
+    Ok(ExitStatus::Success)
+}
+
+fn filter_on_wire(filter: TransactionFilter, now: Timestamp) -> v1::TransactionFilter {
+    let open = match (filter.open, filter.stopped) {
+        (true, _) => Some(true),
+        (false, true) => Some(false),
+        (false, false) => None,
+    };
+    let moment = |when: When| when::on_wire(when.resolve(now));
+    v1::TransactionFilter {
+        station_id: filter.station,
+        id_tag: filter.id_tag,
+        open,
+        since: filter.since.map(moment),
+        until: filter.until.map(moment),
+    }
+}

@@ -1,0 +1,110 @@
+//! `TransactionService`.
+
+use std::sync::Arc;
+
+use pipelet_proto::v1::{self, transaction_service_server::TransactionService};
+use tonic::{Request, Response, Status};
+
+use super::{
+    super::{cursor, error::ApiError},
+    convert::{self, from_time, time},
+};
+use crate::{
+    events::{IdTagKey, Seq, StationId},
+    ocpp::Transactions,
+    projection::{Transaction, TransactionFilter},
+};
+
+pub(super) struct TransactionRpc {
+    pub(super) transactions: Transactions,
+}
+
+fn transaction(transaction: &Transaction) -> v1::Transaction {
+    let stop = transaction.stop.as_ref();
+    let reading = transaction.last_meter_values.as_ref();
+    let status = transaction.authorization;
+    v1::Transaction {
+        transaction_id: transaction.transaction_id,
+        station_id: transaction.station.to_string(),
+        connector_id: transaction.connector_id,
+        id_tag: transaction.id_tag.clone(),
+        id_tag_status: status.map(|status| status.name().to_owned()),
+        status: transaction.status().to_owned(),
+        meter_start: transaction.meter_start,
+        meter_stop: stop.and_then(|stop| stop.meter_stop),
+        energy_wh: transaction.energy_wh(),
+        started_at: Some(time(transaction.started_at)),
+        start_received_at: Some(time(transaction.start_received_at)),
+        stopped_at: stop.map(|stop| time(stop.stopped_at)),
+        stop_received_at: stop.map(|stop| time(stop.received_at)),
+        stop_reason: stop.map(|stop| stop.reason.clone()),
+        stop_id_tag: stop.and_then(|stop| stop.id_tag.clone()),
+        last_meter_values: reading.map(|reading| v1::LastMeterValues {
+            timestamp: reading.sampled_at.map(time),
+            sampled_value: reading.sampled_values.clone(),
+        }),
+    }
+}
+
+fn filter(filter: v1::TransactionFilter) -> Result<TransactionFilter, ApiError> {
+    let station = filter.station_id.map(|id| {
+        StationId::new(&id).map_err(|error| {
+            ApiError::fault(
+                "/filter/station_id",
+                "invalid_station_id",
+                error.to_string(),
+            )
+        })
+    });
+    let time = |time: Option<_>, field| time.map(|time| from_time(time, field)).transpose();
+    Ok(TransactionFilter {
+        station: station.transpose()?,
+        id_tag: filter.id_tag.as_deref().map(IdTagKey::of),
+        open: filter.open,
+        since: time(filter.since, "/filter/since")?,
+        until: time(filter.until, "/filter/until")?,
+    })
+}
+
+#[tonic::async_trait]
+impl TransactionService for TransactionRpc {
+    async fn list_transactions(
+        &self,
+        request: Request<v1::ListTransactionsRequest>,
+    ) -> Result<Response<v1::ListTransactionsResponse>, Status> {
+        let v1::ListTransactionsRequest {
+            filter: wanted,
+            page_size,
+            page_token,
+        } = request.into_inner();
+        let filter = filter(wanted.unwrap_or_default())?;
+        let size = convert::page_size(page_size);
+        let before = convert::page_token(&page_token, cursor::to_number).map_err(ApiError::from)?;
+        let found = self
+            .transactions
+            .list(filter, before.map(Seq), size + 1)
+            .await
+            .map_err(ApiError::from)?;
+        let last = |last: &Arc<Transaction>| cursor::of_number(last.seq.0);
+        let (found, next_page_token) = convert::page(found, size, last);
+        let transactions = found.iter().map(|found| transaction(found)).collect();
+        Ok(Response::new(v1::ListTransactionsResponse {
+            transactions,
+            next_page_token,
+        }))
+    }
+
+    async fn get_transaction(
+        &self,
+        request: Request<v1::GetTransactionRequest>,
+    ) -> Result<Response<v1::GetTransactionResponse>, Status> {
+        let id = request.into_inner().transaction_id;
+        let found = self.transactions.get(id).await.map_err(ApiError::from)?;
+        let found = found.ok_or_else(|| ApiError::NotFound {
+            code: "no_such_transaction",
+            message: format!("there is no transaction {id}"),
+        })?;
+        let transaction = Some(transaction(&found));
+        Ok(Response::new(v1::GetTransactionResponse { transaction }))
+    }
+}
