@@ -96,7 +96,8 @@ fn change(args: SetIdTag) -> Result<v1::UpdateIdTagRequest, Error> {
         ("parent_id_tag", args.parent.is_some() || args.no_parent),
     ]
     .into_iter()
-    .filter_map(|(path, given)| given.then(|| path.to_owned()))
+    .filter(|(_, given)| *given)
+    .map(|(path, _)| path.to_owned())
     .collect();
     if paths.is_empty() {
         return Err(Error::NothingToChange);

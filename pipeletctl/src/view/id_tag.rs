@@ -10,6 +10,7 @@ use crate::{
 };
 
 #[derive(Debug, Serialize)]
+#[expect(clippy::struct_field_names, reason = "the fields are the keys of REST")]
 pub(crate) struct IdTag {
     id_tag: String,
     status: String,

@@ -258,6 +258,7 @@ fn read_file(path: &Path) -> Result<Arguments, ConfigError> {
     })
 }
 
+#[expect(clippy::too_many_lines, reason = "one entry for each setting")]
 fn resolve(
     said: Arguments,
     file: Arguments,

@@ -14,7 +14,9 @@ use super::{
 };
 use crate::{
     clock::Clock,
-    events::{Event, EventId, EventSelection, EventType, Payload, Seq, StationId},
+    events::{
+        Event, EventId, EventSelection, EventType, Payload, Seq, StationId, StationSelection,
+    },
     journal::{Journal, Opened},
     store::{Change, Progress, Store, memory::MemoryStore},
     webhooks::{TargetPolicy, Webhook, WebhookId, WebhookUrl},
@@ -34,6 +36,7 @@ fn webhook(enabled: bool) -> Webhook {
         url: WebhookUrl::parse(NOWHERE).unwrap(),
         enabled,
         events: EventSelection::parse(&["*"]).unwrap(),
+        stations: StationSelection::default(),
         secret: None,
         created_at: Timestamp::UNIX_EPOCH,
         updated_at: Timestamp::UNIX_EPOCH,
@@ -43,10 +46,12 @@ fn webhook(enabled: bool) -> Webhook {
 fn stored(stage: Stage, enabled: bool) -> StoredWebhook {
     let webhook = webhook(enabled);
     let events = webhook.events.clone();
+    let stations = webhook.stations.clone();
     let epochs = vec![Epoch {
         from: Seq(0),
         enabled: true,
         events,
+        stations,
     }];
     StoredWebhook {
         webhook,

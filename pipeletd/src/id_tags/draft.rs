@@ -75,24 +75,17 @@ impl IdTagDraft {
                 None
             }),
         };
-        let expiry_date = match self.expiry_date {
-            Field::Absent => None,
-            Field::Null => Some(None),
-            Field::Value(text) => match text.parse() {
-                Ok(time) => Some(Some(time)),
-                Err(_) => {
-                    let message =
-                        format!("{text:?} is not an RFC 3339 time, as in 2026-04-14T12:00:00Z");
-                    faults.push(fault("/expiry_date", "invalid_time", message));
-                    None
-                }
-            },
-        };
-        let parent_id_tag = match self.parent_id_tag {
-            Field::Absent => None,
-            Field::Null => Some(None),
-            Field::Value(text) => read_tag("/parent_id_tag", &text, faults).map(Some),
-        };
+        let expiry_date = read(self.expiry_date, |text| {
+            let time = text.parse().map_err(|_| {
+                let message =
+                    format!("{text:?} is not an RFC 3339 time, as in 2026-04-14T12:00:00Z");
+                faults.push(fault("/expiry_date", "invalid_time", message));
+            });
+            time.ok()
+        });
+        let parent_id_tag = read(self.parent_id_tag, |text| {
+            read_tag("/parent_id_tag", text, faults)
+        });
         Read {
             status,
             expiry_date,
@@ -101,21 +94,38 @@ impl IdTagDraft {
     }
 }
 
-/// What a draft mentions, read. An inner `None` clears.
+/// What a draft mentions, read.
 struct Read {
     status: Option<TagStatus>,
-    expiry_date: Option<Option<Timestamp>>,
-    parent_id_tag: Option<Option<IdTag>>,
+    expiry_date: Field<Timestamp>,
+    parent_id_tag: Field<IdTag>,
 }
 
 impl Read {
     fn onto(self, entry: IdTagEntry) -> IdTagEntry {
         IdTagEntry {
             status: self.status.unwrap_or(entry.status),
-            expiry_date: self.expiry_date.unwrap_or(entry.expiry_date),
-            parent_id_tag: self.parent_id_tag.unwrap_or(entry.parent_id_tag),
+            expiry_date: changed(self.expiry_date, entry.expiry_date),
+            parent_id_tag: changed(self.parent_id_tag, entry.parent_id_tag),
             ..entry
         }
+    }
+}
+
+/// What can't be read counts as not mentioned; the fault is told elsewhere.
+fn read<T>(field: Field<String>, parse: impl FnOnce(&str) -> Option<T>) -> Field<T> {
+    match field {
+        Field::Absent => Field::Absent,
+        Field::Null => Field::Null,
+        Field::Value(text) => parse(&text).map_or(Field::Absent, Field::Value),
+    }
+}
+
+fn changed<T>(field: Field<T>, current: Option<T>) -> Option<T> {
+    match field {
+        Field::Absent => current,
+        Field::Null => None,
+        Field::Value(value) => Some(value),
     }
 }
 

@@ -102,7 +102,7 @@ fn the_last_reading_is_kept_as_it_came() {
     check("[]", None);
     check("{}", None);
     check(r#"[{"sampledValue":"5"}]"#, None);
-    check(r#"[5]"#, None);
+    check("[5]", None);
     let long = format!(r#"[{{"sampledValue":["{}"]}}]"#, "x".repeat(4096));
     check(&long, None);
     assert_eq!(reading(r#"{"meterValue":[{"sampledValue":[]}]}"#), None);

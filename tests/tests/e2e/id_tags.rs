@@ -1,5 +1,6 @@
 //! Who may charge: the registered tags, and what stations are told about them.
 
+use futures_util::future::join_all;
 use pipelet_tests::{Builder, Station};
 use serde_json::{Value, json};
 
@@ -115,6 +116,24 @@ async fn a_tag_charges_in_one_place_at_a_time() {
     let mut here = scene.station("S1").await;
     assert_eq!(stop(&mut here, first, "A").await, "Accepted");
     assert_eq!(start(&mut there, 4, "A").await.1, "Accepted");
+}
+
+#[tokio::test]
+async fn of_many_starts_at_once_one_is_accepted() {
+    let scene = Scene::with(registered(), &["StartTransaction"]).await;
+    let tag = json!({"id_tag": "A"});
+    scene.api.post("/id-tags", &tag).await.expect(201);
+    let names: Vec<String> = (0..8).map(|number| format!("S{number}")).collect();
+    let mut stations = join_all(names.iter().map(|name| scene.station(name))).await;
+    let starts = stations.iter_mut().map(|station| start(station, 1, "A"));
+    let told: Vec<Value> = join_all(starts)
+        .await
+        .into_iter()
+        .map(|(_, told)| told)
+        .collect();
+    let accepted = told.iter().filter(|told| **told == "Accepted").count();
+    let concurrent = told.iter().filter(|told| **told == "ConcurrentTx").count();
+    assert_eq!((accepted, concurrent), (1, 7));
 }
 
 #[tokio::test]

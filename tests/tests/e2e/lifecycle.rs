@@ -54,6 +54,7 @@ async fn create_test_update_delete_as_the_contract_says() {
             "id",
             "name",
             "secret_header",
+            "station_ids",
             "stats",
             "updated_at",
             "url"
