@@ -10,6 +10,7 @@
 //! | [`store`] | what must survive: the trait, sled, memory, the conformance suite |
 //! | [`ocpp`] | stations: handshake, frames, answers, sessions |
 //! | [`projection`] | what is known of stations, as a fold over the journal |
+//! | [`registration`] | which stations are expected, and what is asked of each |
 //! | [`api`] | REST and gRPC over the handles of all these |
 //! | [`app`] | puts it together; [`config`], [`telemetry`], [`shutdown`], [`auth`], [`clock`] |
 //!
@@ -27,6 +28,7 @@ pub mod events;
 pub mod journal;
 pub mod ocpp;
 pub mod projection;
+pub mod registration;
 pub mod shutdown;
 pub mod store;
 pub mod telemetry;

@@ -27,6 +27,8 @@ pub(super) enum Kind {
     Meta = b'm',
     Retry = b'r',
     Station = b's',
+    /// What was agreed on with a station beforehand.
+    Registration = b'S',
     /// Webhook, seq: this event's delivery was handed over to a retry or a dead letter.
     Moved = b'v',
     Webhook = b'w',
@@ -98,6 +100,12 @@ pub(super) fn retry(key: RetryKey) -> Vec<u8> {
 
 pub(super) fn station(id: &StationId) -> Vec<u8> {
     let mut key = vec![Kind::Station as u8];
+    key.extend_from_slice(id.as_str().as_bytes());
+    key
+}
+
+pub(super) fn registration(id: &StationId) -> Vec<u8> {
+    let mut key = vec![Kind::Registration as u8];
     key.extend_from_slice(id.as_str().as_bytes());
     key
 }

@@ -16,6 +16,7 @@ use crate::{
     },
     events::{Event, Seq, StationId},
     projection::StationState,
+    registration::Registration,
     webhooks::WebhookId,
 };
 
@@ -34,6 +35,7 @@ struct Contents {
     failed: BTreeMap<FailedId, FailedDelivery>,
     moved: BTreeSet<(WebhookId, Seq)>,
     api_keys: BTreeMap<u64, ApiKeyInfo>,
+    registrations: BTreeMap<StationId, Registration>,
     stations: BTreeMap<StationId, StationState>,
     projected_to: Seq,
     next_transaction: u32,
@@ -56,6 +58,7 @@ impl Default for Contents {
             failed: BTreeMap::new(),
             moved: BTreeSet::new(),
             api_keys: BTreeMap::new(),
+            registrations: BTreeMap::new(),
             stations: BTreeMap::new(),
             projected_to: Seq(0),
             next_transaction: 1,
@@ -112,6 +115,13 @@ impl Contents {
             }
             Change::ApiKeyGone(id) => {
                 self.api_keys.remove(&id);
+            }
+            Change::Registration(registration) => {
+                let station = registration.station.clone();
+                self.registrations.insert(station, registration);
+            }
+            Change::RegistrationGone(station) => {
+                self.registrations.remove(&station);
             }
         }
     }
@@ -262,6 +272,10 @@ impl Store for MemoryStore {
 
     fn api_keys(&self) -> Result<Vec<ApiKeyInfo>, StoreError> {
         Ok(self.contents().api_keys.values().cloned().collect())
+    }
+
+    fn registrations(&self) -> Result<Vec<Registration>, StoreError> {
+        Ok(self.contents().registrations.values().cloned().collect())
     }
 
     fn load_stations(&self) -> Result<SavedStations, StoreError> {

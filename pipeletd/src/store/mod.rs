@@ -10,6 +10,7 @@ mod codec;
 mod keys;
 pub mod memory;
 mod records;
+mod registration_record;
 pub mod sled;
 pub mod station_record;
 
@@ -26,8 +27,9 @@ use crate::{
         Account, Cursor, FailedDelivery, FailedFilter, FailedId, Received, Retry, RetryKey,
         StoredWebhook,
     },
-    events::{Event, Seq},
+    events::{Event, Seq, StationId},
     projection::StationState,
+    registration::Registration,
     webhooks::WebhookId,
 };
 
@@ -82,6 +84,9 @@ pub enum Change {
     /// Its id will not be given out again.
     ApiKey(ApiKeyInfo),
     ApiKeyGone(u64),
+    /// Creates or replaces.
+    Registration(Registration),
+    RegistrationGone(StationId),
 }
 
 /// The next number for each kind of thing that is numbered.
@@ -173,6 +178,9 @@ pub trait Store: Send + Sync + fmt::Debug + 'static {
     fn api_keys(&self) -> Result<Vec<ApiKeyInfo>, StoreError>;
 
     // Stations and transactions.
+
+    /// By ascending station id.
+    fn registrations(&self) -> Result<Vec<Registration>, StoreError>;
 
     fn load_stations(&self) -> Result<SavedStations, StoreError>;
 

@@ -26,13 +26,16 @@ use crate::{
 
 const VERSION: u8 = 1;
 
-fn encode<T: Serialize>(record: &T) -> Vec<u8> {
+pub(super) fn encode<T: Serialize>(record: &T) -> Vec<u8> {
     let mut out = vec![VERSION];
     serde_json::to_writer(&mut out, record).expect("records have string keys only");
     out
 }
 
-fn decode<T: DeserializeOwned>(what: &'static str, bytes: &[u8]) -> Result<T, StoreError> {
+pub(super) fn decode<T: DeserializeOwned>(
+    what: &'static str,
+    bytes: &[u8],
+) -> Result<T, StoreError> {
     match bytes.split_first() {
         Some((&VERSION, json)) => {
             serde_json::from_slice(json).map_err(|error| record_error(what, error))

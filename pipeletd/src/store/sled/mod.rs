@@ -17,7 +17,7 @@ use super::{
     Change, NextIds, Progress, SavedStations, Store, StoreError, codec,
     codec::record_error,
     keys::{self, Kind, Meta},
-    records, station_record,
+    records, registration_record, station_record,
 };
 use crate::{
     auth::ApiKeyInfo,
@@ -27,6 +27,7 @@ use crate::{
     },
     events::{Event, Seq},
     projection::StationState,
+    registration::Registration,
     webhooks::WebhookId,
 };
 
@@ -154,6 +155,14 @@ impl SledStore {
             }
             Change::ApiKeyGone(id) => {
                 cold.remove(batch, &keys::api_key(*id))?;
+            }
+            Change::Registration(registration) => {
+                let key = keys::registration(&registration.station);
+                let value = registration_record::encode_registration(registration);
+                cold.put(batch, &key, &value)?;
+            }
+            Change::RegistrationGone(station) => {
+                cold.remove(batch, &keys::registration(station))?;
             }
         }
         Ok(())
@@ -378,6 +387,12 @@ impl Store for SledStore {
         let all = Self::numbered(&self.cold, Kind::ApiKey, |value| Ok(value.clone()))?;
         all.into_iter()
             .map(|(id, value)| records::decode_api_key(id, &value))
+            .collect()
+    }
+
+    fn registrations(&self) -> Result<Vec<Registration>, StoreError> {
+        let all = self.cold.kind(Kind::Registration);
+        all.map(|entry| registration_record::decode_registration(&entry?.1))
             .collect()
     }
 
