@@ -103,10 +103,7 @@ impl Report {
     pub(crate) fn local(error: &Error) -> Self {
         let (status, hint) = match error {
             Error::Secret { .. } => (ExitStatus::Usage, None),
-            Error::NothingToChange => (
-                ExitStatus::Usage,
-                Some("`pipeletctl webhooks update --help` shows what can be changed"),
-            ),
+            Error::NothingToChange => (ExitStatus::Usage, Some("--help shows what can be changed")),
             Error::NobodyToAsk => (
                 ExitStatus::Usage,
                 Some("add --yes to purge without being asked"),

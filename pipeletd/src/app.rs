@@ -7,17 +7,18 @@ use tokio::{net::TcpListener, task::JoinSet, time};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    api::{Addresses, ApiKeys, Readiness, grpc, rest},
+    api::{Addresses, ApiKeys, Readiness, Roster, grpc, rest},
     auth::{self, ApiKey, Keyring},
     clock::Clock,
-    config::Config,
+    config::{Config, StationsPolicy},
     delivery::{
         self, Delivery, DeliveryError, Means,
         http::{HttpOptions, Sender, SenderError},
         ledger::{Ledger, LedgerThread},
     },
     journal::{CommitterThread, Journal, Opened, retention::Retention},
-    ocpp::{self, Ocpp},
+    ocpp::{self, Certificates, Ocpp},
+    registration::{Admission, Registry},
     store::{Store, StoreError, sled::SledStore},
     webhooks::TargetPolicy,
 };
@@ -32,6 +33,7 @@ pub struct App {
     http: TcpListener,
     grpc: TcpListener,
     ocpp: Ocpp,
+    registry: Registry,
     delivery: Delivery,
     journal: Journal,
     committer: CommitterThread,
@@ -118,13 +120,27 @@ impl App {
 
         let ocpp_config = ocpp::Config {
             listen: config.ocpp_listen,
+            tls: config.ocpp_tls.clone(),
+            station_rate: config.ocpp_rate,
             heartbeat_interval: config.heartbeat_interval,
             strict: config.ocpp_strict,
             max_connections: config.max_connections,
             ping_interval: config.ping_interval,
             ..ocpp::Config::default()
         };
-        let ocpp = Ocpp::open(ocpp_config, Arc::clone(&store), journal.clone(), clock).await?;
+        let admission = match config.stations {
+            StationsPolicy::Open => Admission::Open,
+            StationsPolicy::Registered => Admission::Registered,
+        };
+        let registry = Registry::open(Arc::clone(&store), admission, clock)?;
+        let ocpp = Ocpp::open(
+            ocpp_config,
+            registry.clone(),
+            Arc::clone(&store),
+            journal.clone(),
+            clock,
+        )
+        .await?;
         let failed = CancellationToken::new();
         let means = Means {
             journal: journal.clone(),
@@ -151,12 +167,14 @@ impl App {
             http: address(&http, "HTTP", config.http_listen)?,
             grpc: address(&grpc, "gRPC", config.grpc_listen)?,
             ocpp: ocpp.local_addr(),
+            ocpps: ocpp.tls_addr(),
         };
         Ok(Self {
             addresses,
             http,
             grpc,
             ocpp,
+            registry,
             delivery,
             journal,
             committer,
@@ -178,6 +196,11 @@ impl App {
         self.addresses
     }
 
+    /// What stations see over TLS, to be read again when it has changed.
+    pub fn certificates(&self) -> Option<Certificates> {
+        self.ocpp.certificates()
+    }
+
     /// Runs until the shutdown, or until a part fails that the daemon can't go on without.
     pub async fn run(self, shutdown: CancellationToken) -> Result<(), RunError> {
         let readiness = Readiness {
@@ -185,10 +208,11 @@ impl App {
             shutdown: shutdown.clone(),
         };
         let stations = self.ocpp.stations();
+        let roster = Roster::new(stations.clone(), self.registry);
         let mut api = JoinSet::new();
         let router = rest::router(rest::Handles {
             delivery: self.delivery.clone(),
-            stations: stations.clone(),
+            roster: roster.clone(),
             keyring: self.keyring.clone(),
             readiness: readiness.clone(),
         });
@@ -204,6 +228,7 @@ impl App {
         let handles = grpc::Handles {
             delivery: self.delivery.clone(),
             stations: stations.clone(),
+            roster,
             journal: self.journal.clone(),
             keys: self.keys,
             keyring: self.keyring,

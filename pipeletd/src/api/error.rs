@@ -2,7 +2,10 @@
 //!
 //! The cause goes to the log with the request's id, never to the caller.
 
-use crate::{delivery::DeliveryError, journal::AppendError, store::StoreError, webhooks::Fault};
+use crate::{
+    delivery::DeliveryError, journal::AppendError, registration::RegistryError, store::StoreError,
+    webhooks::Fault,
+};
 
 /// An error for the outside.
 #[derive(Debug)]
@@ -127,6 +130,25 @@ impl From<DeliveryError> for ApiError {
             DeliveryError::Store(error) => error.into(),
             DeliveryError::Journal(error) => error.into(),
             DeliveryError::Ledger(_) => Self::Unavailable(message),
+        }
+    }
+}
+
+impl From<RegistryError> for ApiError {
+    fn from(error: RegistryError) -> Self {
+        let message = error.to_string();
+        match error {
+            RegistryError::NotRegistered(_) => Self::NotFound {
+                code: "station_not_registered",
+                message,
+            },
+            RegistryError::AlreadyRegistered(_) => Self::Conflict {
+                code: "station_registered",
+                message,
+            },
+            RegistryError::Invalid(faults) => Self::Invalid(faults),
+            RegistryError::Random(error) => Self::Internal(error.into()),
+            RegistryError::Store(error) => error.into(),
         }
     }
 }

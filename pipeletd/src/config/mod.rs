@@ -4,6 +4,7 @@
 //! process environment is read here and nowhere else.
 
 mod byte_size;
+mod ocpp_tls;
 
 use std::{
     ffi::OsString,
@@ -20,6 +21,7 @@ pub use self::byte_size::{ByteSize, InvalidByteSize};
 use crate::{
     auth::{ApiKey, InvalidApiKey},
     delivery::policy::{InvalidSchedule, RetrySchedule},
+    ocpp::{Rate, TlsOptions},
 };
 
 /// What holds.
@@ -29,6 +31,9 @@ pub struct Config {
     pub http_listen: SocketAddr,
     pub grpc_listen: SocketAddr,
     pub ocpp_listen: SocketAddr,
+    pub ocpp_tls: Option<TlsOptions>,
+    pub ocpp_rate: Rate,
+    pub stations: StationsPolicy,
     pub retry_schedule: RetrySchedule,
     pub max_attempts: u32,
     pub delivery_timeout: Duration,
@@ -53,6 +58,14 @@ pub struct Config {
 pub enum LogFormat {
     Text,
     Json,
+}
+
+/// Which stations may connect.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum StationsPolicy {
+    Open,
+    Registered,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -113,6 +126,18 @@ pub struct Arguments {
     /// Chargers, at `ws://ADDRESS/ocpp/{station_id}` [default: 127.0.0.1:9000]
     #[arg(long, env = "PIPELETD_OCPP_LISTEN", value_name = "ADDRESS")]
     ocpp_listen: Option<SocketAddr>,
+
+    #[command(flatten)]
+    #[serde(flatten)]
+    ocpp_tls: ocpp_tls::Arguments,
+
+    /// How fast one charger is read; faster ones have to wait [default: 50/s]
+    #[arg(long, env = "PIPELETD_OCPP_RATE", value_name = "RATE")]
+    ocpp_rate: Option<String>,
+
+    /// Who may connect: every charger, or those that were registered [default: open]
+    #[arg(long, env = "PIPELETD_STATIONS", value_enum)]
+    stations: Option<StationsPolicy>,
 
     /// The wait after the n-th failed attempt; the last repeats [default: 30s,1m,5m,30m,2h,6h,24h]
     #[arg(long, env = "PIPELETD_RETRY_SCHEDULE", value_name = "WAITS")]
@@ -281,6 +306,12 @@ fn resolve(
             .or(file.grpc_listen)
             .unwrap_or(local(50051)),
         ocpp_listen: said.ocpp_listen.or(file.ocpp_listen).unwrap_or(local(9000)),
+        ocpp_tls: ocpp_tls::resolve(said.ocpp_tls, file.ocpp_tls)?,
+        ocpp_rate: rate(said.ocpp_rate.or(file.ocpp_rate).as_deref())?,
+        stations: said
+            .stations
+            .or(file.stations)
+            .unwrap_or(StationsPolicy::Open),
         retry_schedule: schedule,
         max_attempts: at_least_one("max-attempts", said.max_attempts.or(file.max_attempts), 7)?,
         delivery_timeout: time(
@@ -379,6 +410,14 @@ fn at_least_one<T: From<u8> + PartialOrd>(
         Some(number) => Ok(number),
         None => Ok(default),
     }
+}
+
+fn rate(given: Option<&str>) -> Result<Rate, ConfigError> {
+    let text = given.unwrap_or("50/s");
+    text.parse().map_err(|error| ConfigError::Value {
+        name: "ocpp-rate",
+        why: format!("{text:?}: {error}"),
+    })
 }
 
 fn time(

@@ -3,7 +3,7 @@
 //! The invariant: a CALLRESULT is made only once the event is durable and in the station's state,
 //! and a CALL that became an event once never becomes a second one. Knows texts, not sockets.
 
-use std::{collections::VecDeque, net::SocketAddr, sync::Arc};
+use std::{collections::VecDeque, net::SocketAddr, sync::Arc, time::Duration};
 
 use jiff::Timestamp;
 
@@ -16,11 +16,21 @@ use super::{
 };
 use crate::{
     events::{Event, EventId, EventType, Payload},
-    projection::Digest,
+    projection::{BootStatus, Digest},
+    registration::SecurityProfile,
 };
 
 /// So many answers are kept for messages that are sent again on the same connection.
 const KEPT_ANSWERS: usize = 16;
+
+/// What is told of a connection when it begins.
+#[derive(Debug)]
+pub(super) struct Opening {
+    pub(super) peer: SocketAddr,
+    /// As the station spelled it; some offer none.
+    pub(super) subprotocol: Option<String>,
+    pub(super) profile: SecurityProfile,
+}
 
 #[derive(Debug)]
 pub(super) struct Conversation {
@@ -78,8 +88,12 @@ impl Conversation {
     }
 
     /// Journals that the station is here.
-    pub(super) async fn opened(&self, peer: SocketAddr) {
-        let payload = serde_json::json!({ "remoteAddress": peer.to_string() });
+    pub(super) async fn opened(&self, opening: &Opening) {
+        let payload = serde_json::json!({
+            "remoteAddress": opening.peer.to_string(),
+            "subprotocol": opening.subprotocol,
+            "securityProfile": opening.profile.number(),
+        });
         let _turn = self.seat.turn().await;
         if !self.seat.is_replaced() {
             self.note(EventType::StationConnected, &payload).await;
@@ -87,8 +101,10 @@ impl Conversation {
     }
 
     /// Journals that the station is gone, unless a newer connection speaks for it.
-    pub(super) async fn closed(&self, reason: &str) {
-        let payload = serde_json::json!({ "reason": reason });
+    pub(super) async fn closed(&self, reason: &str, after: Duration) {
+        // Whole milliseconds, told in seconds.
+        let seconds = (after.as_secs_f64() * 1000.0).round() / 1000.0;
+        let payload = serde_json::json!({ "reason": reason, "duration": seconds });
         // The seat is left within the turn: what a new connection journals comes after this.
         let _turn = self.seat.turn().await;
         if self.seat.leave() {
@@ -123,6 +139,8 @@ impl Conversation {
 
     async fn result(&mut self, call: Call<'_>) -> Result<Box<str>, Refusal> {
         let kind = handler::recognise(&call.action)?;
+        let boot_policy = self.services.registry.boot_policy(self.seat.station());
+        handler::refuse_unaccepted(kind, boot_policy)?;
         let key = CallKey {
             message_id: call.id.token().into(),
             kind,
@@ -132,7 +150,13 @@ impl Conversation {
             return Ok(before.answer.clone());
         }
         self.judge(kind, &call.payload)?;
-        let answer = self.take_in(kind, &call.id.text(), call.payload).await?;
+        let answer = self
+            .take_in(kind, &call.id.text(), call.payload, boot_policy)
+            .await?;
+        if kind == EventType::BootNotification && boot_policy != BootStatus::Accepted {
+            // It shall boot again, maybe under the same message id, and be accepted one day.
+            return Ok(answer);
+        }
         if self.answered.len() >= KEPT_ANSWERS {
             self.answered.pop_front();
         }
@@ -167,6 +191,7 @@ impl Conversation {
         kind: EventType,
         message_id: &str,
         payload: Payload,
+        boot_policy: BootStatus,
     ) -> Result<Box<str>, Refusal> {
         let _turn = self.seat.turn().await;
         if self.seat.is_replaced() {
@@ -184,7 +209,11 @@ impl Conversation {
             None => None,
         };
         let interval = services.config.heartbeat_interval;
-        let answer = handler::answer(kind, &payload, now, interval, transaction_id);
+        let answer = if kind == EventType::BootNotification {
+            handler::boot_answer(boot_policy, now, interval)
+        } else {
+            handler::answer(kind, &payload, now, interval, transaction_id)
+        };
         if repeat.is_none() {
             let payload = handler::event_payload(payload, transaction_id);
             self.journal(kind, now, Some(message_id.into()), payload)

@@ -3,8 +3,11 @@
 //! | module | |
 //! |---|---|
 //! | `wire`, `v16`, `handler`, `handshake` | pure: frames, the standard's tables, answers, the upgrade |
+//! | `admission`, `credentials`, `guesses` | who may speak for a station, and how it is shown |
+//! | `tls`, `stream` | TLS and certificates; bytes with or without it |
+//! | `rate` | how often something may happen |
 //! | `conversation` | what is said on one connection: repeats, events, answers |
-//! | `session`, `gateway` | sockets: one task for each station, and where they come from |
+//! | `session`, `gateway`, `entrance` | sockets: one task for each station, and how they come in |
 //! | `stations`, `projector` | what is known of stations, in memory and in the store |
 //! | `transaction_ids` | numbers that are never given twice |
 //!
@@ -16,21 +19,35 @@ use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 use tokio::task::JoinError;
 use tokio_util::sync::CancellationToken;
 
-pub use self::stations::{StationCounts, StationView, Stations};
-use self::{gateway::Gateway, projector::Projector, transaction_ids::TransactionIds};
+use self::{
+    gateway::Gateway, guesses::Guesses, projector::Projector, transaction_ids::TransactionIds,
+};
+pub use self::{
+    rate::{InvalidRate, Rate},
+    stations::{StationCounts, StationView, Stations},
+    tls::{Certificates, TlsError, TlsFiles, TlsOptions},
+};
 use crate::{
     clock::Clock,
     journal::Journal,
+    registration::Registry,
     store::{Store, StoreError},
 };
 
+mod admission;
 mod conversation;
+mod credentials;
+mod entrance;
 mod gateway;
+mod guesses;
 mod handler;
 mod handshake;
 mod projector;
+mod rate;
 mod session;
 mod stations;
+mod stream;
+mod tls;
 mod transaction_ids;
 pub mod v16;
 pub mod wire;
@@ -39,6 +56,7 @@ pub mod wire;
 pub struct Config {
     /// Port 0 takes a free one.
     pub listen: SocketAddr,
+    pub tls: Option<TlsOptions>,
     /// What a `BootNotification` is answered with.
     pub heartbeat_interval: Duration,
     /// Violations of the standard get its CALLERRORs instead of an answer.
@@ -47,25 +65,32 @@ pub struct Config {
     pub max_frame: usize,
     /// Connections at once, unfinished handshakes included; more wait to be accepted.
     pub max_connections: usize,
+    /// Handshakes at once: when everybody comes back together, the rest wait to be accepted.
+    pub max_handshakes: usize,
     /// Stations that are remembered, connected or not; more are refused.
     pub max_stations: usize,
     /// From the accepted connection to the finished handshake.
     pub handshake_timeout: Duration,
     /// How often we ping; not zero.
     pub ping_interval: Duration,
+    /// How fast one station is read.
+    pub station_rate: Rate,
 }
 
 impl Default for Config {
     fn default() -> Self {
         Self {
             listen: SocketAddr::from(([127, 0, 0, 1], 9000)),
+            tls: None,
             heartbeat_interval: Duration::from_mins(5),
             strict: false,
             max_frame: 1024 * 1024,
             max_connections: 50_000,
+            max_handshakes: 512,
             max_stations: 200_000,
             handshake_timeout: Duration::from_secs(10),
             ping_interval: Duration::from_mins(1),
+            station_rate: Rate::new(50.0, 200.0),
         }
     }
 }
@@ -85,6 +110,8 @@ struct Services {
     journal: Journal,
     clock: Clock,
     stations: Stations,
+    registry: Registry,
+    guesses: Guesses,
     transaction_ids: TransactionIds,
 }
 
@@ -96,6 +123,8 @@ pub enum OpenError {
         #[source]
         source: io::Error,
     },
+    #[error("can't speak TLS to stations")]
+    Tls(#[from] TlsError),
     #[error("can't read what is known of stations")]
     Restore(#[source] StoreError),
     #[error("reading what is known of stations was cut short")]
@@ -114,14 +143,12 @@ impl Ocpp {
     /// Binds the listener and catches up with the journal. Nothing is accepted before `run`.
     pub async fn open(
         config: Config,
+        registry: Registry,
         store: Arc<dyn Store>,
         journal: Journal,
         clock: Clock,
     ) -> Result<Self, OpenError> {
-        let address = config.listen;
-        let gateway = Gateway::bind(address)
-            .await
-            .map_err(|source| OpenError::Listen { address, source })?;
+        let gateway = Gateway::bind(config.listen, config.tls.clone()).await?;
         let head = journal.head();
         let opening = Arc::clone(&store);
         let restored = tokio::task::spawn_blocking(move || {
@@ -139,6 +166,8 @@ impl Ocpp {
             journal,
             clock,
             stations,
+            registry,
+            guesses: Guesses::default(),
             transaction_ids,
         });
         Ok(Self {
@@ -151,6 +180,16 @@ impl Ocpp {
     /// Where stations connect, with the real port.
     pub const fn local_addr(&self) -> SocketAddr {
         self.gateway.local_addr()
+    }
+
+    /// Where stations connect over TLS, where they can.
+    pub fn tls_addr(&self) -> Option<SocketAddr> {
+        self.gateway.tls_addr()
+    }
+
+    /// What we show to stations over TLS.
+    pub fn certificates(&self) -> Option<Certificates> {
+        self.gateway.certificates()
     }
 
     pub fn stations(&self) -> Stations {

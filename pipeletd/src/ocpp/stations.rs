@@ -33,6 +33,8 @@ struct Inner {
     /// Stations with changes worth saving soon, each once.
     unsaved: Mutex<Vec<Arc<Station>>>,
     connected: AtomicUsize,
+    /// Handshakes that were answered with a refusal since the start.
+    refused: AtomicU64,
     /// Events below are in the saved states.
     saved_to: AtomicU64,
 }
@@ -82,6 +84,7 @@ pub struct StationView {
 pub struct StationCounts {
     pub connected: usize,
     pub known: usize,
+    pub handshakes_refused: u64,
 }
 
 /// Too many stations are known for another one.
@@ -100,6 +103,7 @@ impl Stations {
             known: RwLock::new(known),
             unsaved: Mutex::default(),
             connected: AtomicUsize::new(0),
+            refused: AtomicU64::new(0),
             saved_to: AtomicU64::new(0),
         }))
     }
@@ -117,6 +121,12 @@ impl Stations {
         let station = self.find(id)?;
         let live = station.live();
         Some(live.view())
+    }
+
+    /// Whether it has ever connected.
+    pub fn knows(&self, id: &StationId) -> bool {
+        let known = self.0.known.read().unwrap_or_else(PoisonError::into_inner);
+        known.contains_key(id)
     }
 
     /// Those after `after` in the ids' order, connected or not as asked for.
@@ -144,7 +154,12 @@ impl Stations {
         StationCounts {
             connected: self.0.connected.load(Ordering::Relaxed),
             known: known.len(),
+            handshakes_refused: self.0.refused.load(Ordering::Relaxed),
         }
+    }
+
+    pub(super) fn count_refusal(&self) {
+        self.0.refused.fetch_add(1, Ordering::Relaxed);
     }
 
     /// Seats a new connection, and tells the one before it to go.
@@ -393,6 +408,7 @@ mod tests {
         let counts = StationCounts {
             connected: 0,
             known: 1,
+            handshakes_refused: 0,
         };
         assert_eq!(stations.counts(), counts);
     }

@@ -15,6 +15,7 @@ use tokio_tungstenite::{
 use super::*;
 use crate::{
     events::{EventType, Seq, StationId},
+    registration::Admission,
     store::memory::MemoryStore,
 };
 
@@ -38,7 +39,8 @@ impl Daemon {
             ..Config::default()
         };
         let clock = Clock::system();
-        let ocpp = Ocpp::open(config, store_handle, journal.clone(), clock)
+        let registry = Registry::open(Arc::clone(&store_handle), Admission::Open, clock).unwrap();
+        let ocpp = Ocpp::open(config, registry, store_handle, journal.clone(), clock)
             .await
             .unwrap();
         let (address, stations) = (ocpp.local_addr(), ocpp.stations());

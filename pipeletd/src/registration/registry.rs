@@ -97,13 +97,19 @@ impl Registry {
             .map_or(BootStatus::Accepted, |entry| entry.registration.boot_policy)
     }
 
-    /// Those after `after`, in the ids' order.
-    pub fn list(&self, after: Option<&StationId>, limit: usize) -> Vec<Arc<Registration>> {
+    /// Those after `after` that are wanted, in the ids' order.
+    pub fn list(
+        &self,
+        after: Option<&StationId>,
+        wanted: impl Fn(&StationId) -> bool,
+        limit: usize,
+    ) -> Vec<Arc<Registration>> {
         let entries = self.0.entries.read();
         let entries = entries.unwrap_or_else(PoisonError::into_inner);
         let from = after.map_or(Bound::Unbounded, Bound::Excluded);
         entries
             .range::<StationId, _>((from, Bound::Unbounded))
+            .filter(|(id, _)| wanted(id))
             .take(limit)
             .map(|(_, entry)| Arc::clone(&entry.registration))
             .collect()

@@ -29,6 +29,7 @@ use self::{
 use super::{
     error::ApiError,
     keys::ApiKeys,
+    roster::Roster,
     status::{Addresses, Readiness},
 };
 use crate::{auth::Keyring, clock::Clock, delivery::Delivery, journal::Journal, ocpp::Stations};
@@ -38,6 +39,7 @@ use crate::{auth::Keyring, clock::Clock, delivery::Delivery, journal::Journal, o
 pub struct Handles {
     pub delivery: Delivery,
     pub stations: Stations,
+    pub roster: Roster,
     pub journal: Journal,
     pub keys: ApiKeys,
     pub keyring: Keyring,
@@ -55,6 +57,7 @@ pub async fn serve(
     let Handles {
         delivery,
         stations,
+        roster,
         journal,
         keys,
         keyring,
@@ -86,7 +89,7 @@ pub async fn serve(
     };
     let daemon = DaemonRpc {
         delivery,
-        stations: stations.clone(),
+        stations,
         journal,
         readiness,
         addresses,
@@ -110,7 +113,7 @@ pub async fn serve(
         ))
         .add_service(EventServiceServer::with_interceptor(events, auth(&keyring)))
         .add_service(StationServiceServer::with_interceptor(
-            StationRpc { stations },
+            StationRpc { roster },
             auth(&keyring),
         ))
         .add_service(ApiKeyServiceServer::with_interceptor(

@@ -11,7 +11,10 @@ use serde_json::{Map, Value};
 use tokio::time;
 
 use super::{super::error::ApiError, MAX_BODY, problem::Problem};
-use crate::webhooks::{Fault, Field, Secret, WebhookDraft};
+use crate::{
+    registration::RegistrationDraft,
+    webhooks::{Fault, Field, Secret, WebhookDraft},
+};
 
 /// In bytes; what of a body that is too long is read before the connection is given up.
 const MAX_DISCARDED: usize = 16 << 20;
@@ -136,11 +139,7 @@ impl Fields {
 
     /// What a webhook's fields say.
     pub(super) fn webhook(&mut self) -> WebhookDraft {
-        let secret_value = match self.string("secret_value") {
-            Field::Absent => Field::Absent,
-            Field::Null => Field::Null,
-            Field::Value(text) => Field::Value(Secret::new(text)),
-        };
+        let secret_value = self.secret("secret_value");
         WebhookDraft {
             name: self.string("name"),
             url: self.string("url"),
@@ -148,6 +147,23 @@ impl Fields {
             events: self.strings("events"),
             secret_header: self.string("secret_header"),
             secret_value,
+        }
+    }
+
+    /// What a station's registration says.
+    pub(super) fn registration(&mut self) -> RegistrationDraft {
+        RegistrationDraft {
+            password: self.secret("password"),
+            security_profile: self.number("security_profile"),
+            boot_policy: self.string("boot_policy"),
+        }
+    }
+
+    fn secret(&mut self, key: &str) -> Field<Secret> {
+        match self.string(key) {
+            Field::Absent => Field::Absent,
+            Field::Null => Field::Null,
+            Field::Value(text) => Field::Value(Secret::new(text)),
         }
     }
 

@@ -20,8 +20,8 @@ use axum::{
 use tower_http::catch_panic::CatchPanicLayer;
 
 use self::problem::{Problem, RequestId};
-use super::{error::ApiError, status::Readiness};
-use crate::{auth::Keyring, delivery::Delivery, ocpp::Stations};
+use super::{error::ApiError, roster::Roster, status::Readiness};
+use crate::{auth::Keyring, delivery::Delivery};
 
 /// In bytes; a webhook takes a few hundred.
 pub const MAX_BODY: usize = 1 << 20;
@@ -33,7 +33,7 @@ const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 #[derive(Debug, Clone)]
 pub struct Handles {
     pub delivery: Delivery,
-    pub stations: Stations,
+    pub roster: Roster,
     pub keyring: Keyring,
     pub readiness: Readiness,
 }
@@ -43,7 +43,7 @@ pub fn router(handles: Handles) -> Router {
         .merge(webhooks::routes(handles.delivery.clone()))
         .merge(failed_deliveries::routes(handles.delivery))
         .merge(events::routes())
-        .merge(stations::routes(handles.stations))
+        .merge(stations::routes(handles.roster))
         .method_not_allowed_fallback(method_not_allowed)
         .fallback(no_route)
         .layer(middleware::from_fn_with_state(
