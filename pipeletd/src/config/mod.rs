@@ -4,7 +4,6 @@
 //! process environment is read here and nowhere else.
 
 mod byte_size;
-mod ocpp_tls;
 
 use std::{
     ffi::OsString,
@@ -21,7 +20,7 @@ pub use self::byte_size::{ByteSize, InvalidByteSize};
 use crate::{
     auth::{ApiKey, InvalidApiKey},
     delivery::policy::{InvalidSchedule, RetrySchedule},
-    ocpp::{Rate, TlsOptions},
+    ocpp::{Rate, TlsFiles, TlsOptions},
 };
 
 /// What holds.
@@ -127,9 +126,21 @@ pub struct Arguments {
     #[arg(long, env = "PIPELETD_OCPP_LISTEN", value_name = "ADDRESS")]
     ocpp_listen: Option<SocketAddr>,
 
-    #[command(flatten)]
-    #[serde(flatten)]
-    ocpp_tls: ocpp_tls::Arguments,
+    /// Chargers over TLS, at `wss://ADDRESS/ocpp/{station_id}` [default: none]
+    #[arg(long, env = "PIPELETD_OCPP_TLS_LISTEN", value_name = "ADDRESS")]
+    ocpp_tls_listen: Option<SocketAddr>,
+
+    /// The certificate chain (PEM) that chargers see; read again at SIGHUP
+    #[arg(long, env = "PIPELETD_OCPP_TLS_CERT", value_name = "FILE")]
+    ocpp_tls_cert: Option<PathBuf>,
+
+    /// The certificate's key (PEM); read again at SIGHUP
+    #[arg(long, env = "PIPELETD_OCPP_TLS_KEY", value_name = "FILE")]
+    ocpp_tls_key: Option<PathBuf>,
+
+    /// The authorities (PEM) whose client certificates chargers may show; read again at SIGHUP
+    #[arg(long, env = "PIPELETD_OCPP_CLIENT_CA", value_name = "FILE")]
+    ocpp_client_ca: Option<PathBuf>,
 
     /// How fast one charger is read; faster ones have to wait [default: 50/s]
     #[arg(long, env = "PIPELETD_OCPP_RATE", value_name = "RATE")]
@@ -306,7 +317,12 @@ fn resolve(
             .or(file.grpc_listen)
             .unwrap_or(local(50051)),
         ocpp_listen: said.ocpp_listen.or(file.ocpp_listen).unwrap_or(local(9000)),
-        ocpp_tls: ocpp_tls::resolve(said.ocpp_tls, file.ocpp_tls)?,
+        ocpp_tls: ocpp_tls(
+            said.ocpp_tls_listen.or(file.ocpp_tls_listen),
+            said.ocpp_tls_cert.or(file.ocpp_tls_cert),
+            said.ocpp_tls_key.or(file.ocpp_tls_key),
+            said.ocpp_client_ca.or(file.ocpp_client_ca),
+        )?,
         ocpp_rate: rate(said.ocpp_rate.or(file.ocpp_rate).as_deref())?,
         stations: said
             .stations
@@ -409,6 +425,31 @@ fn at_least_one<T: From<u8> + PartialOrd>(
         }),
         Some(number) => Ok(number),
         None => Ok(default),
+    }
+}
+
+/// An address and its files, all of them or none.
+fn ocpp_tls(
+    listen: Option<SocketAddr>,
+    certificate: Option<PathBuf>,
+    key: Option<PathBuf>,
+    client_ca: Option<PathBuf>,
+) -> Result<Option<TlsOptions>, ConfigError> {
+    match (listen, certificate, key) {
+        (Some(listen), Some(certificate), Some(key)) => Ok(Some(TlsOptions {
+            listen,
+            files: TlsFiles {
+                certificate,
+                key,
+                client_ca,
+            },
+        })),
+        (None, None, None) if client_ca.is_none() => Ok(None),
+        // Whoever names a certificate believes to have TLS.
+        _ => Err(ConfigError::Value {
+            name: "ocpp-tls-listen",
+            why: "it goes together with ocpp-tls-cert and ocpp-tls-key".to_owned(),
+        }),
     }
 }
 

@@ -15,7 +15,8 @@ mod payload;
 mod python;
 mod python_station;
 mod readme;
-
+mod registration;
 mod retries;
 mod scene;
+mod security;
 mod stations;
