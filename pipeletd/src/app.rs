@@ -210,13 +210,13 @@ impl App {
         let stations = self.ocpp.stations();
         let roster = Roster::new(stations.clone(), self.registry);
         let mut api = JoinSet::new();
-        let router = rest::router(rest::Handles {
+        let routes = rest::router(rest::Handles {
             delivery: self.delivery.clone(),
             roster: roster.clone(),
             keyring: self.keyring.clone(),
             readiness: readiness.clone(),
         });
-        let serving = axum::serve(self.http, router)
+        let serving = axum::serve(self.http, routes)
             .with_graceful_shutdown(shutdown.clone().cancelled_owned());
         api.spawn(async move {
             let served = serving.into_future().await;

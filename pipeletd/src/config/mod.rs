@@ -279,6 +279,7 @@ fn read_file(path: &Path) -> Result<Arguments, ConfigError> {
     })
 }
 
+#[expect(clippy::too_many_lines, reason = "a few lines for each setting")]
 fn resolve(
     said: Arguments,
     file: Arguments,

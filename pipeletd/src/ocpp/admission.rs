@@ -48,10 +48,12 @@ pub(super) fn admit(
         };
     };
     let by_password = || {
-        password.map(|()| match shown.tls {
-            true => SecurityProfile::TlsBasic,
-            false => SecurityProfile::Basic,
-        })
+        let profile = if shown.tls {
+            SecurityProfile::TlsBasic
+        } else {
+            SecurityProfile::Basic
+        };
+        password.map(|()| profile)
     };
     match (entry.profile, shown.tls) {
         (Some(SecurityProfile::Unsecured), false) => Ok(SecurityProfile::Unsecured),

@@ -31,7 +31,9 @@ impl RegistrationDraft {
             Field::Absent => current.and_then(|entry| entry.password.clone()),
             Field::Null => None,
             Field::Value(secret) => PasswordHash::new(secret.expose(), salt)
-                .map_err(|error| faults.push(fault("password", "invalid_password", error)))
+                .map_err(|error| {
+                    faults.push(fault("password", "invalid_password", error.to_string()));
+                })
                 .ok(),
         };
         let password_failed = !faults.is_empty();
@@ -95,11 +97,11 @@ fn misfit(profile: SecurityProfile, has_password: bool) -> Option<Fault> {
     }
 }
 
-fn fault(key: &str, code: &'static str, message: impl ToString) -> Fault {
+fn fault(key: &str, code: &'static str, message: impl Into<String>) -> Fault {
     Fault {
         pointer: format!("/{key}"),
         code,
-        message: message.to_string(),
+        message: message.into(),
     }
 }
 

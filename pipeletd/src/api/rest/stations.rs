@@ -1,5 +1,7 @@
 //! `/stations`: the chargers that have connected, and those that are registered.
 
+use std::fmt::Write as _;
+
 use axum::{
     Json, Router,
     extract::{Path, State},
@@ -86,7 +88,8 @@ fn segment(id: &str) -> String {
         if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
             text.push(char::from(byte));
         } else {
-            text.push_str(&format!("%{byte:02X}"));
+            // A string takes all that is written.
+            let _ = write!(text, "%{byte:02X}");
         }
     }
     text
