@@ -90,8 +90,8 @@ impl From<v1::Registration> for Registration {
 }
 
 impl Station {
-    /// In a table's cell: who is registered, and how its boot is answered.
-    fn registered(&self) -> String {
+    /// How the boot of a registered station is answered.
+    fn boot_policy(&self) -> String {
         or_dash(self.registration.as_ref().map(|entry| &entry.boot_policy))
     }
 
@@ -128,7 +128,7 @@ impl Row for Station {
     const HEADERS: &'static [&'static str] = &[
         "ID",
         "CONNECTED",
-        "REGISTERED",
+        "REGISTRATION",
         "PROFILE",
         "VENDOR",
         "MODEL",
@@ -147,7 +147,7 @@ impl Row for Station {
         vec![
             self.id.clone(),
             yes_no(self.connected).to_owned(),
-            self.registered(),
+            self.boot_policy(),
             self.profile(),
             or_dash(self.vendor.as_ref()),
             or_dash(self.model.as_ref()),
@@ -172,7 +172,7 @@ impl Describe for Station {
             .line("last boot", or_dash(self.last_boot_at))
             .line("boot status", or_dash(self.boot_status.as_ref()))
             .line("registered", yes_no(self.registration.is_some()))
-            .line("boot policy", self.registered())
+            .line("boot policy", self.boot_policy())
             .line("security profile", self.profile())
             .line(
                 "password",

@@ -1,14 +1,15 @@
 //! Where stations connect: the listeners, and a task for each connection.
 //!
 //! The listeners are bound before anything runs, so a port of 0 has its real number. A connection
-//! is accepted only when there is room for it and for its handshake; the rest wait in the kernel's
-//! queues.
+//! is accepted only when there is room for it; the rest wait in the kernel's queues. When everybody
+//! comes back together, so many handshakes at once have their turn, and connections that say nothing
+//! take none.
 
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
 use tokio::{
     net::{TcpListener, TcpStream},
-    sync::{OwnedSemaphorePermit, Semaphore},
+    sync::Semaphore,
     time::{sleep, timeout},
 };
 use tokio_rustls::TlsAcceptor;
@@ -18,6 +19,7 @@ use super::{
     OpenError, Services,
     conversation::{Conversation, Opening},
     entrance::{self, Visitor},
+    handshake::HandshakeError,
     session::{self, Ended, Session},
     tls::{Certificates, TlsOptions},
 };
@@ -103,17 +105,14 @@ impl Gateway {
         shutdown: &CancellationToken,
     ) {
         let room = Arc::new(Semaphore::new(services.config.max_connections));
-        let handshakes = Arc::new(Semaphore::new(services.config.max_handshakes));
-        // The semaphores are never closed, so this goes on until it is dropped.
-        while let (Ok(place), Ok(turn)) = (
-            Arc::clone(&room).acquire_owned().await,
-            Arc::clone(&handshakes).acquire_owned().await,
-        ) {
+        let turns = Arc::new(Semaphore::new(services.config.max_handshakes));
+        // The semaphore is never closed, so this goes on until it is dropped.
+        while let Ok(place) = Arc::clone(&room).acquire_owned().await {
             let accepted = self.accept().await;
-            let services = Arc::clone(services);
+            let (services, turns) = (Arc::clone(services), Arc::clone(&turns));
             let shutdown = shutdown.clone();
             connections.spawn(async move {
-                serve(accepted, turn, services, &shutdown).await;
+                serve(accepted, turns, services, &shutdown).await;
                 drop(place);
             });
         }
@@ -152,28 +151,21 @@ impl Gateway {
 
 async fn serve(
     accepted: Accepted,
-    turn: OwnedSemaphorePermit,
+    turns: Arc<Semaphore>,
     services: Arc<Services>,
     shutdown: &CancellationToken,
 ) {
-    let Accepted { stream, peer, tls } = accepted;
-    let shaking = timeout(
-        services.config.handshake_timeout,
-        entrance::shake_hands(stream, peer, tls, &services),
-    );
-    let visitor = match shutdown.run_until_cancelled(shaking).await {
-        Some(Ok(Ok(visitor))) => visitor,
-        Some(Ok(Err(error))) => {
+    let peer = accepted.peer;
+    // On the heap, because a session lives long, and would carry the room for it all the time.
+    let entering = Box::pin(enter(accepted, turns, &services));
+    let visitor = match shutdown.run_until_cancelled(entering).await {
+        Some(Ok(visitor)) => visitor,
+        Some(Err(error)) => {
             tracing::info!(%peer, reason = %error, "handshake failed");
-            return;
-        }
-        Some(Err(_)) => {
-            tracing::info!(%peer, reason = "it took too long", "handshake failed");
             return;
         }
         None => return,
     };
-    drop(turn);
     let Visitor {
         stream,
         rest,
@@ -204,4 +196,20 @@ async fn serve(
     )
     .run(opening, shutdown)
     .await;
+}
+
+/// Waits for the first bytes, then for a turn, then for the handshake.
+async fn enter(
+    accepted: Accepted,
+    turns: Arc<Semaphore>,
+    services: &Services,
+) -> Result<Visitor, HandshakeError> {
+    let Accepted { stream, peer, tls } = accepted;
+    let limit = services.config.handshake_timeout;
+    let late = |_| HandshakeError::TooLate;
+    timeout(limit, stream.readable()).await.map_err(late)??;
+    // The semaphore is never closed.
+    let _turn = turns.acquire_owned().await;
+    let shaking = entrance::shake_hands(stream, peer, tls, services);
+    timeout(limit, shaking).await.map_err(late)?
 }

@@ -90,6 +90,8 @@ pub(super) enum HandshakeError {
     Io(#[from] io::Error),
     #[error("the connection ended before the request did")]
     Ended,
+    #[error("it took too long")]
+    TooLate,
     #[error("{0}")]
     Refused(#[from] Refusal),
 }

@@ -65,11 +65,11 @@ pub struct Config {
     pub max_frame: usize,
     /// Connections at once, unfinished handshakes included; more wait to be accepted.
     pub max_connections: usize,
-    /// Handshakes at once: when everybody comes back together, the rest wait to be accepted.
+    /// Handshakes at once: when everybody comes back together, the rest wait for their turn.
     pub max_handshakes: usize,
     /// Stations that are remembered, connected or not; more are refused.
     pub max_stations: usize,
-    /// From the accepted connection to the finished handshake.
+    /// To the first byte of a connection, and from there to the finished handshake.
     pub handshake_timeout: Duration,
     /// How often we ping; not zero.
     pub ping_interval: Duration,
