@@ -207,7 +207,9 @@ async fn enter(
     let Accepted { stream, peer, tls } = accepted;
     let limit = services.config.handshake_timeout;
     let late = |_| HandshakeError::TooLate;
-    timeout(limit, stream.readable()).await.map_err(late)??;
+    // A look at the first byte: that a socket seems readable need not mean that anything is there.
+    let first = timeout(limit, stream.peek(&mut [0])).await;
+    first.map_err(late)??;
     // The semaphore is never closed.
     let _turn = turns.acquire_owned().await;
     let shaking = entrance::shake_hands(stream, peer, tls, services);
