@@ -357,6 +357,26 @@ pub(crate) enum Stations {
     Call(CallStation),
     /// Ends a station's connection; it may dial again at once
     Disconnect { id: String },
+    /// Registers a station
+    Add {
+        id: String,
+        #[command(flatten)]
+        registration: Registration,
+    },
+    /// Changes what is given of a registration and leaves the rest
+    Set {
+        id: String,
+        #[command(flatten)]
+        registration: Registration,
+        /// Ask for no password any more
+        #[arg(long, conflicts_with = "station_password")]
+        clear_password: bool,
+        /// Take any security profile
+        #[arg(long, conflicts_with = "security_profile")]
+        clear_security_profile: bool,
+    },
+    /// Ends a registration; where stations have to be registered, the connection too
+    Remove { id: String },
 }
 
 #[derive(Debug, Args)]
@@ -461,6 +481,24 @@ pub(crate) struct SetIdTag {
     pub(crate) no_parent: bool,
 }
 
+/// What is agreed on with a station beforehand.
+#[derive(Debug, Args)]
+#[command(group(ArgGroup::new("station_password").args(["password", "password_file"])))]
+pub(crate) struct Registration {
+    /// What the station shows with HTTP Basic: 16 to 64 bytes, raw ones as hexadecimal digits
+    #[arg(long, value_name = "PASSWORD", allow_hyphen_values = true)]
+    pub(crate) password: Option<Secret>,
+    /// A file with the password, or "-" for standard input
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub(crate) password_file: Option<PathBuf>,
+    /// The only one that will do: 0 none, 1 password, 2 password and TLS, 3 client certificate
+    #[arg(long, value_name = "0..3")]
+    pub(crate) security_profile: Option<u32>,
+    /// What its boot is answered with: Accepted, Pending or Rejected
+    #[arg(long, value_name = "STATUS")]
+    pub(crate) boot_policy: Option<String>,
+}
+
 #[derive(Debug, Subcommand)]
 pub(crate) enum Keys {
     /// Makes a key and shows it this once
@@ -522,6 +560,9 @@ mod tests {
             "transactions show 42",
             "id-tags add T --status Blocked --expires 2026-04-14T12:00:00Z --parent P",
             "id-tags set T --no-expiry --no-parent",
+            "stations add S --password-file - --security-profile 1 --boot-policy Pending",
+            "stations set S --clear-password --clear-security-profile",
+            "stations remove S",
             "keys revoke 1 --server http://localhost:1 --timeout 5s --no-color",
             "status -o yaml",
             "completions zsh",
@@ -561,6 +602,14 @@ mod tests {
             ("transactions list --open --stopped", ArgumentConflict),
             ("id-tags set T --parent P --no-parent", ArgumentConflict),
             ("id-tags add T --expires soon", ValueValidation),
+            (
+                "stations add S --password P --password-file F",
+                ArgumentConflict,
+            ),
+            (
+                "stations set S --password P --clear-password",
+                ArgumentConflict,
+            ),
             ("dlq replay", MissingRequiredArgument),
             ("dlq purge --yes", MissingRequiredArgument),
             ("dlq replay 1 --all", ArgumentConflict),

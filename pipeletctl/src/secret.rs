@@ -7,9 +7,11 @@ use std::{
     fmt,
     fs::File,
     io::{self, Read},
-    path::Path,
+    path::{Path, PathBuf},
     str::FromStr,
 };
+
+use crate::error::Error;
 
 /// More than any header may hold, so whatever is longer was the wrong file.
 const MAX_BYTES: u64 = 64 * 1024;
@@ -18,6 +20,18 @@ const MAX_BYTES: u64 = 64 * 1024;
 pub(crate) struct Secret(String);
 
 impl Secret {
+    /// The secret itself, or what is in the file.
+    pub(crate) fn given(value: Option<Self>, file: Option<PathBuf>) -> Result<Option<Self>, Error> {
+        match (value, file) {
+            (Some(value), _) => Ok(Some(value)),
+            (None, Some(path)) => match Self::read(&path) {
+                Ok(secret) => Ok(Some(secret)),
+                Err(source) => Err(Error::Secret { path, source }),
+            },
+            (None, None) => Ok(None),
+        }
+    }
+
     /// Reads a file, or standard input where it is called `-`. One line break at the end is the
     /// editor's, not the secret's.
     pub(crate) fn read(path: &Path) -> io::Result<Self> {

@@ -7,10 +7,10 @@ use tokio::{net::TcpListener, task::JoinSet, time};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    api::{Addresses, ApiKeys, Readiness, grpc, rest},
+    api::{Addresses, ApiKeys, Readiness, Roster, grpc, rest},
     auth::{self, ApiKey, Keyring},
     clock::Clock,
-    config::{Authorize, Config},
+    config::{Authorize, Config, StationsPolicy},
     delivery::{
         self, Delivery, DeliveryError, Means,
         http::{HttpOptions, Sender, SenderError},
@@ -18,7 +18,8 @@ use crate::{
     },
     id_tags::Policy,
     journal::{CommitterThread, Journal, Opened, retention::Retention},
-    ocpp::{self, Ocpp},
+    ocpp::{self, Certificates, Ocpp},
+    registration::{Admission, Registry},
     store::{Store, StoreError, sled::SledStore},
     webhooks::TargetPolicy,
 };
@@ -33,6 +34,7 @@ pub struct App {
     http: TcpListener,
     grpc: TcpListener,
     ocpp: Ocpp,
+    registry: Registry,
     delivery: Delivery,
     journal: Journal,
     committer: CommitterThread,
@@ -117,19 +119,19 @@ impl App {
         let keys = ApiKeys::open(Arc::clone(&store), keyring.clone(), clock)?;
         first_key(&keys, config).await?;
 
-        let ocpp_config = ocpp::Config {
-            listen: config.ocpp_listen,
-            heartbeat_interval: config.heartbeat_interval,
-            strict: config.ocpp_strict,
-            authorize: match config.authorize {
-                Authorize::AcceptAll => Policy::AcceptAll,
-                Authorize::Registered => Policy::Registered,
-            },
-            max_connections: config.max_connections,
-            ping_interval: config.ping_interval,
-            ..ocpp::Config::default()
+        let admission = match config.stations {
+            StationsPolicy::Open => Admission::Open,
+            StationsPolicy::Registered => Admission::Registered,
         };
-        let ocpp = Ocpp::open(ocpp_config, Arc::clone(&store), journal.clone(), clock).await?;
+        let registry = Registry::open(Arc::clone(&store), admission, clock)?;
+        let ocpp = Ocpp::open(
+            ocpp_config(config),
+            registry.clone(),
+            Arc::clone(&store),
+            journal.clone(),
+            clock,
+        )
+        .await?;
         let failed = CancellationToken::new();
         let means = Means {
             journal: journal.clone(),
@@ -156,12 +158,14 @@ impl App {
             http: address(&http, "HTTP", config.http_listen)?,
             grpc: address(&grpc, "gRPC", config.grpc_listen)?,
             ocpp: ocpp.local_addr(),
+            ocpps: ocpp.tls_addr(),
         };
         Ok(Self {
             addresses,
             http,
             grpc,
             ocpp,
+            registry,
             delivery,
             journal,
             committer,
@@ -183,6 +187,11 @@ impl App {
         self.addresses
     }
 
+    /// What stations see over TLS, to be read again when it has changed.
+    pub fn certificates(&self) -> Option<Certificates> {
+        self.ocpp.certificates()
+    }
+
     /// Runs until the shutdown, or until a part fails that the daemon can't go on without.
     pub async fn run(self, shutdown: CancellationToken) -> Result<(), RunError> {
         let readiness = Readiness {
@@ -190,16 +199,17 @@ impl App {
             shutdown: shutdown.clone(),
         };
         let stations = self.ocpp.stations();
+        let roster = Roster::new(stations.clone(), self.registry);
         let mut api = JoinSet::new();
-        let router = rest::router(rest::Handles {
+        let routes = rest::router(rest::Handles {
             delivery: self.delivery.clone(),
-            stations: stations.clone(),
+            roster: roster.clone(),
             transactions: self.ocpp.transactions(),
             id_tags: self.ocpp.id_tags(),
             keyring: self.keyring.clone(),
             readiness: readiness.clone(),
         });
-        let serving = axum::serve(self.http, router)
+        let serving = axum::serve(self.http, routes)
             .with_graceful_shutdown(shutdown.clone().cancelled_owned());
         api.spawn(async move {
             let served = serving.into_future().await;
@@ -211,6 +221,7 @@ impl App {
         let handles = grpc::Handles {
             delivery: self.delivery.clone(),
             stations: stations.clone(),
+            roster,
             transactions: self.ocpp.transactions(),
             id_tags: self.ocpp.id_tags(),
             journal: self.journal.clone(),
@@ -264,6 +275,23 @@ impl App {
         self.journal.stop().await;
         self.ledger.stop().await;
         result
+    }
+}
+
+fn ocpp_config(config: &Config) -> ocpp::Config {
+    ocpp::Config {
+        listen: config.ocpp_listen,
+        tls: config.ocpp_tls.clone(),
+        station_rate: config.ocpp_rate,
+        heartbeat_interval: config.heartbeat_interval,
+        strict: config.ocpp_strict,
+        authorize: match config.authorize {
+            Authorize::AcceptAll => Policy::AcceptAll,
+            Authorize::Registered => Policy::Registered,
+        },
+        max_connections: config.max_connections,
+        ping_interval: config.ping_interval,
+        ..ocpp::Config::default()
     }
 }
 

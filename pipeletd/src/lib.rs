@@ -11,8 +11,9 @@
 //! | [`ocpp`] | stations: handshake, frames, answers, sessions |
 //! | [`projection`] | what is known of stations, as a fold over the journal |
 //! | [`id_tags`] | who may charge: the registered tags and the verdict on each |
+//! | [`registration`] | which stations are expected, and what is asked of each |
 //! | [`api`] | REST and gRPC over the handles of all these |
-//! | [`app`] | puts it together; [`config`], [`telemetry`], [`shutdown`], [`auth`], [`clock`] |
+//! | [`app`] | puts it together; [`config`], [`telemetry`], [`shutdown`], [`reload`], [`auth`], [`clock`] |
 //!
 //! The way of an event: `ocpp` answers a station once `journal` has its event on disk; `journal`
 //! hands its position to the feeds of the webhooks that want it; each webhook's dispatcher in
@@ -29,6 +30,8 @@ pub mod id_tags;
 pub mod journal;
 pub mod ocpp;
 pub mod projection;
+pub mod registration;
+pub mod reload;
 pub mod shutdown;
 pub mod store;
 pub mod telemetry;
@@ -46,6 +49,7 @@ use self::{
     app::App,
     clock::Clock,
     config::{Config, ConfigError},
+    reload::Reload,
     shutdown::Signals,
 };
 
@@ -80,7 +84,9 @@ fn run(config: &Config) -> anyhow::Result<()> {
         let shutdown = CancellationToken::new();
         let signals = Signals::listen()?;
         tokio::spawn(signals.run(shutdown.clone()));
+        let reload = Reload::listen()?;
         let app = App::open(config, Clock::system()).await?;
+        tokio::spawn(reload.run(app.certificates(), shutdown.clone()));
         announce(&app)?;
         app.run(shutdown).await?;
         tracing::info!("ended");
@@ -94,7 +100,11 @@ fn announce(app: &App) -> io::Result<()> {
     let (http, grpc, ocpp) = (addresses.http, addresses.grpc, addresses.ocpp);
     tracing::info!(version = env!("CARGO_PKG_VERSION"), %http, %grpc, %ocpp, "listening");
     let mut stdout = io::stdout().lock();
-    writeln!(stdout, "listening http={http} grpc={grpc} ocpp={ocpp}")?;
+    write!(stdout, "listening http={http} grpc={grpc} ocpp={ocpp}")?;
+    if let Some(ocpps) = addresses.ocpps {
+        write!(stdout, " ocpps={ocpps}")?;
+    }
+    writeln!(stdout)?;
     stdout.flush()
 }
 

@@ -164,6 +164,7 @@ struct Running {
     http: SocketAddr,
     grpc: SocketAddr,
     ocpp: SocketAddr,
+    ocpps: Option<SocketAddr>,
 }
 
 impl Daemon {
@@ -186,6 +187,11 @@ impl Daemon {
 
     pub fn ocpp(&self) -> SocketAddr {
         self.running().ocpp
+    }
+
+    /// Where stations connect over TLS.
+    pub fn ocpps(&self) -> SocketAddr {
+        self.running().ocpps.expect("a daemon that speaks TLS")
     }
 
     pub fn data_dir(&self) -> &Path {
@@ -295,16 +301,18 @@ impl Running {
             let log = fs::read_to_string(builder.log_file()).unwrap_or_default();
             panic!("pipeletd ended instead of listening:\n{log}");
         };
-        let address = |name: &str| -> SocketAddr {
-            line.strip_prefix("listening ")
-                .and_then(|rest| rest.split(' ').find_map(|part| part.strip_prefix(name)))
-                .and_then(|address| address.parse().ok())
-                .unwrap_or_else(|| panic!("no address for {name} in {line:?}"))
+        let find = |name: &str| -> Option<SocketAddr> {
+            let rest = line.strip_prefix("listening ")?;
+            let address = rest.split(' ').find_map(|part| part.strip_prefix(name))?;
+            address.parse().ok()
         };
+        let address =
+            |name| find(name).unwrap_or_else(|| panic!("no address for {name} in {line:?}"));
         Self {
             http: address("http="),
             grpc: address("grpc="),
             ocpp: address("ocpp="),
+            ocpps: find("ocpps="),
             child,
             _stdout: lines,
         }

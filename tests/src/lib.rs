@@ -3,7 +3,8 @@
 //! - [`Daemon`]: a `pipeletd` with a data directory of its own, which can be killed and
 //!   started again.
 //! - [`Receiver`]: an HTTP server as an integrator would run it, with scripted answers.
-//! - [`Station`]: a bare OCPP-J client that can also say what no library would.
+//! - [`Station`]: a bare OCPP-J client that can also say what no library would; [`Dial`] is how it
+//!   connects, with a password or over TLS, and [`Authority`] vouches for both ends.
 //! - [`Api`] and [`Ctl`]: the two ways in, REST and `pipeletctl`.
 //! - [`deadline`]: how a test waits. Nothing here sleeps for a time that was guessed.
 //!
@@ -11,15 +12,19 @@
 //! the outside of Pipelet only (flags, HTTP, WebSocket frames), never its modules.
 
 mod api;
+mod authority;
 mod ctl;
 mod daemon;
 pub mod deadline;
+mod dial;
 mod receiver;
 mod station;
 mod tls;
 
 pub use api::{Api, Reply};
+pub use authority::{Authority, Identity};
 pub use ctl::{Ctl, Output};
 pub use daemon::{Builder, Daemon, Ended};
+pub use dial::Dial;
 pub use receiver::{Answer, Receiver, Request};
 pub use station::{Asked, Called, Frame, Handshake, Station};

@@ -2,26 +2,34 @@
 //!
 //! It knows no schemas: a payload is the text that the test wrote, byte for byte.
 
-use std::{fmt::Display, net::SocketAddr};
+use std::{
+    fmt::{Debug, Display},
+    net::SocketAddr,
+};
 
 use futures_util::{SinkExt, StreamExt};
 use http::header::SEC_WEBSOCKET_PROTOCOL;
 use serde_json::{Value, json, value::RawValue};
-use tokio::net::TcpStream;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_tungstenite::{
-    MaybeTlsStream, WebSocketStream, connect_async,
-    tungstenite::{self, Message, client::IntoClientRequest},
+    WebSocketStream, client_async,
+    tungstenite::{self, Message, handshake::client::Request},
 };
 
-use crate::deadline::within;
+use crate::{Dial, deadline::within};
 
 /// A connected charger.
 #[derive(Debug)]
 pub struct Station {
-    socket: WebSocketStream<MaybeTlsStream<TcpStream>>,
+    socket: WebSocketStream<Box<dyn Stream>>,
     handshake: Handshake,
     next_id: u32,
 }
+
+/// A connection, with or without TLS.
+pub(crate) trait Stream: AsyncRead + AsyncWrite + Debug + Send + Unpin {}
+
+impl<S: AsyncRead + AsyncWrite + Debug + Send + Unpin> Stream for S {}
 
 /// What the handshake's answer said.
 #[derive(Debug, Clone)]
@@ -86,14 +94,14 @@ impl Station {
         path: &str,
         subprotocols: Option<&str>,
     ) -> Result<Self, tungstenite::Error> {
-        let mut request = format!("ws://{ocpp}{path}").into_client_request()?;
-        if let Some(offered) = subprotocols {
-            let offered = offered.parse().expect("a header value");
-            request
-                .headers_mut()
-                .insert(SEC_WEBSOCKET_PROTOCOL, offered);
-        }
-        let (socket, answer) = within("the handshake", connect_async(request)).await?;
+        Dial::at(ocpp, path).offering(subprotocols).connect().await
+    }
+
+    pub(crate) async fn shake_hands(
+        stream: Box<dyn Stream>,
+        request: Request,
+    ) -> Result<Self, tungstenite::Error> {
+        let (socket, answer) = within("the handshake", client_async(request, stream)).await?;
         let subprotocol = answer.headers().get(SEC_WEBSOCKET_PROTOCOL);
         let handshake = Handshake {
             status: answer.status().as_u16(),

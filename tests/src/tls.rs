@@ -3,13 +3,11 @@
 use std::{io, net::SocketAddr, sync::Arc};
 
 use axum::serve::Listener;
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
-use rustls::{
-    ServerConfig,
-    pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer},
-};
+use rustls::ServerConfig;
 use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
+
+use crate::Authority;
 
 /// What a server of 127.0.0.1 needs, and the authority that vouches for it.
 #[derive(Debug, Clone)]
@@ -20,22 +18,14 @@ pub(crate) struct Identity {
 
 impl Identity {
     pub(crate) fn new() -> Self {
-        let mut params = CertificateParams::default();
-        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        let key = KeyPair::generate().expect("a key");
-        let authority = CertifiedIssuer::self_signed(params, key).expect("an authority");
-
-        let key = KeyPair::generate().expect("a key");
-        let names = vec!["127.0.0.1".to_owned()];
-        let params = CertificateParams::new(names).expect("a valid name");
-        let certificate = params.signed_by(&key, &authority).expect("a certificate");
-        let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.serialize_der()));
+        let authority = Authority::new();
+        let server = authority.server();
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let server = ServerConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()
             .expect("the provider's protocol versions")
             .with_no_client_auth()
-            .with_single_cert(vec![certificate.der().clone()], key)
+            .with_single_cert(vec![server.certificate()], server.key())
             .expect("a certificate and its key");
         Self {
             authority_pem: authority.pem(),

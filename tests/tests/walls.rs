@@ -22,6 +22,16 @@ const THIRD_PARTY: &[(&str, &[&str])] = &[
         ],
     ),
     (
+        "tokio_rustls::",
+        &[
+            "pipeletd/src/ocpp/entrance",
+            "pipeletd/src/ocpp/gateway",
+            "pipeletd/src/ocpp/stream",
+            "pipeletd/src/ocpp/tls",
+        ],
+    ),
+    ("x509_parser::", &["pipeletd/src/ocpp/tls"]),
+    (
         "pipelet_proto::",
         &[
             "pipeletd/src/api/grpc",
@@ -88,6 +98,18 @@ const MUST_NOT_KNOW: &[(&str, &[&str])] = &[
         "store",
         &["ocpp", "api", "config", "telemetry", "shutdown", "app"],
     ),
+    (
+        "registration",
+        &[
+            "delivery",
+            "journal",
+            "ocpp",
+            "api",
+            "config",
+            "telemetry",
+            "app",
+        ],
+    ),
     ("journal", &["ocpp", "api", "config", "telemetry", "app"]),
     (
         "projection",
@@ -125,6 +147,7 @@ const PURE: &[(&str, &[&str])] = &[
         "projection",
         &["tokio::", "axum::", "std::fs", "std::net::Tcp"],
     ),
+    ("ocpp/admission", &["tokio::", "std::fs", "std::net::Tcp"]),
     ("api", &["sled", "reqwest", "tokio_tungstenite"]),
 ];
 

@@ -1,7 +1,5 @@
 //! `webhooks`: the life of a subscription.
 
-use std::path::PathBuf;
-
 use pipelet_proto::v1;
 use serde::Serialize;
 
@@ -46,7 +44,8 @@ async fn create(
         events: args.events,
         station_ids: args.stations,
         secret_header: args.secret_header,
-        secret_value: secret(args.secret_value, args.secret_value_file)?.map(Secret::into_text),
+        secret_value: Secret::given(args.secret_value, args.secret_value_file)?
+            .map(Secret::into_text),
     };
     let request = v1::CreateWebhookRequest {
         webhook: Some(spec),
@@ -152,17 +151,6 @@ fn show(webhook: Option<v1::Webhook>, printer: &Printer) -> Result<ExitStatus, E
     Ok(ExitStatus::Success)
 }
 
-fn secret(value: Option<Secret>, file: Option<PathBuf>) -> Result<Option<Secret>, Error> {
-    match (value, file) {
-        (Some(value), _) => Ok(Some(value)),
-        (None, Some(path)) => match Secret::read(&path) {
-            Ok(secret) => Ok(Some(secret)),
-            Err(source) => Err(Error::Secret { path, source }),
-        },
-        (None, None) => Ok(None),
-    }
-}
-
 /// The request that turns a webhook on or off and leaves the rest.
 fn switch(id: u64, enabled: bool) -> v1::UpdateWebhookRequest {
     v1::UpdateWebhookRequest {
@@ -177,7 +165,7 @@ fn switch(id: u64, enabled: bool) -> v1::UpdateWebhookRequest {
 
 /// The request that changes what was given; the mask names it.
 fn change(args: UpdateWebhook) -> Result<v1::UpdateWebhookRequest, Error> {
-    let secret = secret(args.secret_value, args.secret_value_file)?;
+    let secret = Secret::given(args.secret_value, args.secret_value_file)?;
     let enabled = match (args.enabled, args.disabled) {
         (true, _) => Some(true),
         (false, true) => Some(false),

@@ -15,8 +15,10 @@ pub(crate) struct DaemonStatus {
     http_address: String,
     grpc_address: String,
     ocpp_address: String,
+    ocpps_address: Option<String>,
     stations_connected: u64,
     stations_known: u64,
+    handshakes_refused: u64,
     webhooks: u64,
     webhooks_enabled: u64,
     journal_head: u64,
@@ -35,8 +37,10 @@ impl From<v1::GetStatusResponse> for DaemonStatus {
             http_address: wire.http_address,
             grpc_address: wire.grpc_address,
             ocpp_address: wire.ocpp_address,
+            ocpps_address: wire.ocpps_address,
             stations_connected: wire.stations_connected,
             stations_known: wire.stations_known,
+            handshakes_refused: wire.handshakes_refused,
             webhooks: wire.webhooks,
             webhooks_enabled: wire.webhooks_enabled,
             journal_head: wire.journal_head,
@@ -62,11 +66,12 @@ impl Describe for DaemonStatus {
             .line("http", &self.http_address)
             .line("grpc", &self.grpc_address)
             .line("ocpp", &self.ocpp_address)
+            .line("ocpp over TLS", or_dash(self.ocpps_address.as_ref()))
             .line(
                 "stations",
                 format!(
-                    "{} connected, {} known",
-                    self.stations_connected, self.stations_known
+                    "{} connected, {} known; {} handshakes refused",
+                    self.stations_connected, self.stations_known, self.handshakes_refused
                 ),
             )
             .line(

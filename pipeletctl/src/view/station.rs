@@ -21,8 +21,18 @@ pub(crate) struct Station {
     firmware_version: Option<String>,
     last_boot_at: Option<Time>,
     boot_status: Option<String>,
+    registration: Option<Registration>,
     connectors: Vec<Connector>,
     open_transactions: Vec<OpenTransaction>,
+}
+
+#[derive(Debug, Serialize)]
+struct Registration {
+    security_profile: Option<u32>,
+    has_password: bool,
+    boot_policy: String,
+    created_at: Option<Time>,
+    updated_at: Option<Time>,
 }
 
 #[derive(Debug, Serialize)]
@@ -56,6 +66,7 @@ impl From<v1::Station> for Station {
             firmware_version: wire.firmware_version,
             last_boot_at: Time::from_wire(wire.last_boot_at),
             boot_status: wire.boot_status,
+            registration: wire.registration.map(Registration::from),
             connectors: wire.connectors.into_iter().map(Connector::from).collect(),
             open_transactions: wire
                 .open_transactions
@@ -63,6 +74,30 @@ impl From<v1::Station> for Station {
                 .map(OpenTransaction::from)
                 .collect(),
         }
+    }
+}
+
+impl From<v1::Registration> for Registration {
+    fn from(wire: v1::Registration) -> Self {
+        Self {
+            security_profile: wire.security_profile,
+            has_password: wire.has_password,
+            boot_policy: wire.boot_policy,
+            created_at: Time::from_wire(wire.created_at),
+            updated_at: Time::from_wire(wire.updated_at),
+        }
+    }
+}
+
+impl Station {
+    /// How the boot of a registered station is answered.
+    fn boot_policy(&self) -> String {
+        or_dash(self.registration.as_ref().map(|entry| &entry.boot_policy))
+    }
+
+    fn profile(&self) -> String {
+        let entry = self.registration.as_ref();
+        or_dash(entry.and_then(|entry| entry.security_profile))
     }
 }
 
@@ -93,6 +128,8 @@ impl Row for Station {
     const HEADERS: &'static [&'static str] = &[
         "ID",
         "CONNECTED",
+        "REGISTRATION",
+        "PROFILE",
         "VENDOR",
         "MODEL",
         "LAST SEEN",
@@ -110,6 +147,8 @@ impl Row for Station {
         vec![
             self.id.clone(),
             yes_no(self.connected).to_owned(),
+            self.boot_policy(),
+            self.profile(),
             or_dash(self.vendor.as_ref()),
             or_dash(self.model.as_ref()),
             or_dash(self.last_seen_at),
@@ -132,6 +171,17 @@ impl Describe for Station {
             .line("firmware", or_dash(self.firmware_version.as_ref()))
             .line("last boot", or_dash(self.last_boot_at))
             .line("boot status", or_dash(self.boot_status.as_ref()))
+            .line("registered", yes_no(self.registration.is_some()))
+            .line("boot policy", self.boot_policy())
+            .line("security profile", self.profile())
+            .line(
+                "password",
+                or_dash(
+                    self.registration
+                        .as_ref()
+                        .map(|entry| yes_no(entry.has_password)),
+                ),
+            )
             .section("connectors", connectors(&self.connectors))
             .section("open transactions", transactions(&self.open_transactions))
     }
@@ -191,6 +241,12 @@ mod tests {
             id: "S".into(),
             connected: true,
             vendor: Some("ACME".into()),
+            registration: Some(v1::Registration {
+                security_profile: Some(2),
+                has_password: true,
+                boot_policy: "Pending".into(),
+                ..v1::Registration::default()
+            }),
             connectors: vec![v1::Connector {
                 connector_id: 1,
                 status: "Charging".into(),
@@ -219,6 +275,13 @@ mod tests {
                 "firmware_version": null,
                 "last_boot_at": null,
                 "boot_status": null,
+                "registration": {
+                    "security_profile": 2,
+                    "has_password": true,
+                    "boot_policy": "Pending",
+                    "created_at": null,
+                    "updated_at": null,
+                },
                 "connectors": [{
                     "connector_id": 1,
                     "status": "Charging",
@@ -236,7 +299,17 @@ mod tests {
         );
         assert_eq!(
             station.cells(),
-            ["S", "yes", "ACME", "-", "-", "1:Charging", "1"]
+            [
+                "S",
+                "yes",
+                "Pending",
+                "2",
+                "ACME",
+                "-",
+                "-",
+                "1:Charging",
+                "1"
+            ]
         );
     }
 }

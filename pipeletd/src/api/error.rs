@@ -7,6 +7,7 @@ use crate::{
     id_tags::IdTagError,
     journal::AppendError,
     ocpp::{CommandError, v16::Violation, wire::ErrorCode},
+    registration::RegistryError,
     store::StoreError,
     webhooks::Fault,
 };
@@ -191,6 +192,25 @@ impl From<CommandError> for ApiError {
                 message,
             },
             CommandError::NotKept | CommandError::NoMessageId => Self::Unavailable(message),
+        }
+    }
+}
+
+impl From<RegistryError> for ApiError {
+    fn from(error: RegistryError) -> Self {
+        let message = error.to_string();
+        match error {
+            RegistryError::NotRegistered(_) => Self::NotFound {
+                code: "station_not_registered",
+                message,
+            },
+            RegistryError::AlreadyRegistered(_) => Self::Conflict {
+                code: "station_registered",
+                message,
+            },
+            RegistryError::Invalid(faults) => Self::Invalid(faults),
+            RegistryError::Random(error) => Self::Internal(error.into()),
+            RegistryError::Store(error) => error.into(),
         }
     }
 }

@@ -8,10 +8,12 @@ pub mod error;
 pub mod grpc;
 pub mod keys;
 pub mod rest;
+mod roster;
 mod status;
 
 pub use self::{
     keys::ApiKeys,
+    roster::Roster,
     status::{Addresses, Readiness},
 };
 

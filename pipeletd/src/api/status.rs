@@ -12,6 +12,8 @@ pub struct Addresses {
     pub http: SocketAddr,
     pub grpc: SocketAddr,
     pub ocpp: SocketAddr,
+    /// Where stations connect over TLS.
+    pub ocpps: Option<SocketAddr>,
 }
 
 /// Tells whether events can be taken. Cheap to clone.

@@ -20,6 +20,7 @@ pub use self::byte_size::{ByteSize, InvalidByteSize};
 use crate::{
     auth::{ApiKey, InvalidApiKey},
     delivery::policy::{InvalidSchedule, RetrySchedule},
+    ocpp::{Rate, TlsFiles, TlsOptions},
 };
 
 /// What holds.
@@ -29,6 +30,9 @@ pub struct Config {
     pub http_listen: SocketAddr,
     pub grpc_listen: SocketAddr,
     pub ocpp_listen: SocketAddr,
+    pub ocpp_tls: Option<TlsOptions>,
+    pub ocpp_rate: Rate,
+    pub stations: StationsPolicy,
     pub retry_schedule: RetrySchedule,
     pub max_attempts: u32,
     pub delivery_timeout: Duration,
@@ -63,6 +67,14 @@ pub enum Authorize {
     /// Everybody's
     AcceptAll,
     /// Those that are registered, as their entries say
+    Registered,
+}
+
+/// Which stations may connect.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum StationsPolicy {
+    Open,
     Registered,
 }
 
@@ -124,6 +136,30 @@ pub struct Arguments {
     /// Chargers, at `ws://ADDRESS/ocpp/{station_id}` [default: 127.0.0.1:9000]
     #[arg(long, env = "PIPELETD_OCPP_LISTEN", value_name = "ADDRESS")]
     ocpp_listen: Option<SocketAddr>,
+
+    /// Chargers over TLS, at `wss://ADDRESS/ocpp/{station_id}` [default: none]
+    #[arg(long, env = "PIPELETD_OCPP_TLS_LISTEN", value_name = "ADDRESS")]
+    ocpp_tls_listen: Option<SocketAddr>,
+
+    /// The certificate chain (PEM) that chargers see; read again at SIGHUP
+    #[arg(long, env = "PIPELETD_OCPP_TLS_CERT", value_name = "FILE")]
+    ocpp_tls_cert: Option<PathBuf>,
+
+    /// The certificate's key (PEM); read again at SIGHUP
+    #[arg(long, env = "PIPELETD_OCPP_TLS_KEY", value_name = "FILE")]
+    ocpp_tls_key: Option<PathBuf>,
+
+    /// The authorities (PEM) whose client certificates chargers may show; read again at SIGHUP
+    #[arg(long, env = "PIPELETD_OCPP_CLIENT_CA", value_name = "FILE")]
+    ocpp_client_ca: Option<PathBuf>,
+
+    /// How fast one charger is read; faster ones have to wait [default: 1000/s]
+    #[arg(long, env = "PIPELETD_OCPP_RATE", value_name = "RATE")]
+    ocpp_rate: Option<String>,
+
+    /// Who may connect: every charger, or those that were registered [default: open]
+    #[arg(long, env = "PIPELETD_STATIONS", value_enum)]
+    stations: Option<StationsPolicy>,
 
     /// The wait after the n-th failed attempt; the last repeats [default: 30s,1m,5m,30m,2h,6h,24h]
     #[arg(long, env = "PIPELETD_RETRY_SCHEDULE", value_name = "WAITS")]
@@ -297,6 +333,17 @@ fn resolve(
             .or(file.grpc_listen)
             .unwrap_or(local(50051)),
         ocpp_listen: said.ocpp_listen.or(file.ocpp_listen).unwrap_or(local(9000)),
+        ocpp_tls: ocpp_tls(
+            said.ocpp_tls_listen.or(file.ocpp_tls_listen),
+            said.ocpp_tls_cert.or(file.ocpp_tls_cert),
+            said.ocpp_tls_key.or(file.ocpp_tls_key),
+            said.ocpp_client_ca.or(file.ocpp_client_ca),
+        )?,
+        ocpp_rate: rate(said.ocpp_rate.or(file.ocpp_rate).as_deref())?,
+        stations: said
+            .stations
+            .or(file.stations)
+            .unwrap_or(StationsPolicy::Open),
         retry_schedule: schedule,
         max_attempts: at_least_one("max-attempts", said.max_attempts.or(file.max_attempts), 7)?,
         delivery_timeout: time(
@@ -399,6 +446,39 @@ fn at_least_one<T: From<u8> + PartialOrd>(
         Some(number) => Ok(number),
         None => Ok(default),
     }
+}
+
+/// An address and its files, all of them or none.
+fn ocpp_tls(
+    listen: Option<SocketAddr>,
+    certificate: Option<PathBuf>,
+    key: Option<PathBuf>,
+    client_ca: Option<PathBuf>,
+) -> Result<Option<TlsOptions>, ConfigError> {
+    match (listen, certificate, key) {
+        (Some(listen), Some(certificate), Some(key)) => Ok(Some(TlsOptions {
+            listen,
+            files: TlsFiles {
+                certificate,
+                key,
+                client_ca,
+            },
+        })),
+        (None, None, None) if client_ca.is_none() => Ok(None),
+        // Whoever names a certificate believes to have TLS.
+        _ => Err(ConfigError::Value {
+            name: "ocpp-tls-listen",
+            why: "it goes together with ocpp-tls-cert and ocpp-tls-key".to_owned(),
+        }),
+    }
+}
+
+fn rate(given: Option<&str>) -> Result<Rate, ConfigError> {
+    let text = given.unwrap_or("1000/s");
+    text.parse().map_err(|error| ConfigError::Value {
+        name: "ocpp-rate",
+        why: format!("{text:?}: {error}"),
+    })
 }
 
 fn time(

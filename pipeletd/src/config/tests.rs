@@ -32,6 +32,9 @@ fn the_defaults_are_the_contracts() {
     assert_eq!(config.heartbeat_interval, Duration::from_mins(5));
     assert!(!config.allow_private_targets);
     assert_eq!(config.authorize, Authorize::AcceptAll);
+    assert!(config.ocpp_tls.is_none());
+    assert_eq!(config.stations, StationsPolicy::Open);
+    assert_eq!(config.ocpp_rate, Rate::new(1000.0, 4000.0));
     assert_eq!(config.log_format, LogFormat::Json);
 }
 
@@ -52,15 +55,29 @@ fn a_flag_goes_before_the_file() {
     let mut file = tempfile::NamedTempFile::new().unwrap();
     writeln!(
         file,
-        "max-attempts = 3\nretention-size = \"1MiB\"\nauthorize = \"registered\"\nocpp-strict = true"
+        "max-attempts = 3\nretention-size = \"1MiB\"\nauthorize = \"registered\"\nocpp-strict = true\n\
+         stations = \"registered\"\nocpp-tls-listen = \"127.0.0.1:0\"\n\
+         ocpp-tls-cert = \"c.pem\""
     )
     .unwrap();
     let path = file.path().to_str().unwrap();
-    let config = load(&["--config", path, "--max-attempts", "9"]).unwrap();
+    let config = load(&[
+        "--config",
+        path,
+        "--max-attempts",
+        "9",
+        "--ocpp-tls-key",
+        "k.pem",
+    ])
+    .unwrap();
     assert_eq!(config.max_attempts, 9);
     assert_eq!(config.retention_size.bytes(), 1 << 20);
     assert!(config.ocpp_strict);
     assert_eq!(config.authorize, Authorize::Registered);
+    assert_eq!(config.stations, StationsPolicy::Registered);
+    let files = config.ocpp_tls.unwrap().files;
+    assert_eq!(files.certificate, Path::new("c.pem"));
+    assert_eq!(files.key, Path::new("k.pem"));
 }
 
 #[test]
@@ -100,6 +117,11 @@ fn nonsense_is_refused_with_its_name() {
         "ping-interval: \"0s\" is not between",
     );
     check(&["--http-listen", "nowhere"], "nowhere");
+    check(&["--ocpp-rate", "0/s"], "ocpp-rate: \"0/s\": a rate is");
+    check(&["--stations", "some"], "some");
+    for lonely in ["--ocpp-tls-cert", "--ocpp-client-ca"] {
+        check(&[lonely, "c.pem"], "ocpp-tls-listen: it goes together");
+    }
     check(&["--bootstrap-key", "x"], "unexpected argument");
 }
 

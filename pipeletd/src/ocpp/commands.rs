@@ -175,21 +175,13 @@ impl Stations {
         wait: Duration,
     ) -> Result<Answer, CommandError> {
         check(action, &payload)?;
-        let (desk, boot_status) = self
-            .desk(station)
-            .ok_or_else(|| CommandError::NoSuchStation(station.clone()))?;
-        let not_connected = || CommandError::NotConnected(station.clone());
-        let desk = desk.ok_or_else(not_connected)?;
-        if let Some(status) = forbids(boot_status, action) {
-            let station = station.clone();
-            return Err(CommandError::NotAccepted { station, status });
-        }
+        let desk = self.desk(station)?;
         let deadline = Instant::now() + wait;
         let busy = || CommandError::Busy(station.clone());
         let turn = desk.turn(deadline).await.ok_or_else(busy)?;
         let payload = arranged(action, payload);
         let outcome = desk.send(action, payload, deadline, turn).await;
-        outcome.ok_or_else(not_connected)?
+        outcome.ok_or_else(|| CommandError::NotConnected(station.clone()))?
     }
 }
 
@@ -211,16 +203,16 @@ fn check(action: EventType, payload: &Payload) -> Result<(), CommandError> {
 
 /// OCPP 1.6, section 4.2: a rejected station is sent nothing, and one that is pending is not
 /// asked to start or stop. One that has never booted in our time may have done so before.
-fn forbids(boot_status: Option<BootStatus>, action: EventType) -> Option<BootStatus> {
+pub(super) fn forbids(status: BootStatus, action: EventType) -> bool {
     let remote = matches!(
         action,
         EventType::RemoteStartTransaction | EventType::RemoteStopTransaction
     );
-    boot_status.filter(|status| match status {
+    match status {
         BootStatus::Rejected => true,
         BootStatus::Pending => remote,
         BootStatus::Accepted => false,
-    })
+    }
 }
 
 /// The payload as it is sent: the caller's bytes, but some chargers read a `SendLocalList` in the
@@ -323,17 +315,12 @@ mod tests {
     #[test]
     fn what_a_station_may_be_asked_before_it_is_accepted() {
         let check = |status, action, forbidden: bool| {
-            assert_eq!(
-                forbids(status, action).is_some(),
-                forbidden,
-                "{status:?} {action}"
-            );
+            assert_eq!(forbids(status, action), forbidden, "{status:?} {action}");
         };
         let start = EventType::RemoteStartTransaction;
-        check(None, start, false);
-        check(Some(BootStatus::Accepted), start, false);
-        check(Some(BootStatus::Pending), start, true);
-        check(Some(BootStatus::Pending), EventType::TriggerMessage, false);
-        check(Some(BootStatus::Rejected), EventType::TriggerMessage, true);
+        check(BootStatus::Accepted, start, false);
+        check(BootStatus::Pending, start, true);
+        check(BootStatus::Pending, EventType::TriggerMessage, false);
+        check(BootStatus::Rejected, EventType::TriggerMessage, true);
     }
 }

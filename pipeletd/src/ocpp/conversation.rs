@@ -3,14 +3,14 @@
 //! The invariant: a CALLRESULT is made only once the event is durable and in the station's state,
 //! and a CALL that became an event once never becomes a second one. Knows texts, not sockets.
 
-use std::{collections::VecDeque, net::SocketAddr, sync::Arc};
+use std::{collections::VecDeque, net::SocketAddr, sync::Arc, time::Duration};
 
 use jiff::Timestamp;
 
 use super::{
     Services,
     authorize::Authorization,
-    commands::{Answer, CommandError},
+    commands::{self, Answer, CommandError},
     handler::{self, Refusal},
     outbox::Settled,
     stations::Seat,
@@ -19,11 +19,21 @@ use super::{
 };
 use crate::{
     events::{AuthorizationStatus, Event, EventId, EventType, Payload},
-    projection::Digest,
+    projection::{BootStatus, Digest},
+    registration::SecurityProfile,
 };
 
 /// So many answers are kept for messages that are sent again on the same connection.
 const KEPT_ANSWERS: usize = 16;
+
+/// What is told of a connection when it begins.
+#[derive(Debug)]
+pub(super) struct Opening {
+    pub(super) peer: SocketAddr,
+    /// As the station spelled it; some offer none.
+    pub(super) subprotocol: Option<String>,
+    pub(super) profile: SecurityProfile,
+}
 
 #[derive(Debug)]
 pub(super) struct Conversation {
@@ -145,9 +155,19 @@ impl Conversation {
         tracing::info!(%station, message_id, "an answer that nobody waits for (any more)");
     }
 
+    /// The status that the station was booted with, where it forbids to ask this of it.
+    pub(super) fn forbids(&self, action: EventType) -> Option<BootStatus> {
+        let status = self.services.registry.boot_policy(self.seat.station());
+        commands::forbids(status, action).then_some(status)
+    }
+
     /// Journals that the station is here.
-    pub(super) async fn opened(&self, peer: SocketAddr) {
-        let payload = serde_json::json!({ "remoteAddress": peer.to_string() });
+    pub(super) async fn opened(&self, opening: &Opening) {
+        let payload = serde_json::json!({
+            "remoteAddress": opening.peer.to_string(),
+            "subprotocol": opening.subprotocol,
+            "securityProfile": opening.profile.number(),
+        });
         let _turn = self.seat.turn().await;
         if !self.seat.is_replaced() {
             self.note(EventType::StationConnected, &payload).await;
@@ -155,8 +175,10 @@ impl Conversation {
     }
 
     /// Journals that the station is gone, unless a newer connection speaks for it.
-    pub(super) async fn closed(&self, reason: &str) {
-        let payload = serde_json::json!({ "reason": reason });
+    pub(super) async fn closed(&self, reason: &str, after: Duration) {
+        // Whole milliseconds, told in seconds.
+        let seconds = (after.as_secs_f64() * 1000.0).round() / 1000.0;
+        let payload = serde_json::json!({ "reason": reason, "duration": seconds });
         // The seat is left within the turn: what a new connection journals comes after this.
         let _turn = self.seat.turn().await;
         if self.seat.leave() {
@@ -191,6 +213,8 @@ impl Conversation {
 
     async fn result(&mut self, call: Call<'_>) -> Result<Box<str>, Refusal> {
         let kind = handler::recognise(&call.action)?;
+        let boot_policy = self.services.registry.boot_policy(self.seat.station());
+        handler::refuse_unaccepted(kind, boot_policy)?;
         let key = CallKey {
             message_id: call.id.token().into(),
             kind,
@@ -200,7 +224,13 @@ impl Conversation {
             return Ok(before.answer.clone());
         }
         self.judge(kind, &call.payload)?;
-        let answer = self.take_in(kind, &call.id.text(), call.payload).await?;
+        let answer = self
+            .take_in(kind, &call.id.text(), call.payload, boot_policy)
+            .await?;
+        if kind == EventType::BootNotification && boot_policy != BootStatus::Accepted {
+            // It shall boot again, maybe under the same message id, and be accepted one day.
+            return Ok(answer);
+        }
         if self.answered.len() >= KEPT_ANSWERS {
             self.answered.pop_front();
         }
@@ -235,6 +265,7 @@ impl Conversation {
         kind: EventType,
         message_id: &str,
         payload: Payload,
+        boot_policy: BootStatus,
     ) -> Result<Box<str>, Refusal> {
         let _turn = self.seat.turn().await;
         if self.seat.is_replaced() {
@@ -263,7 +294,11 @@ impl Conversation {
             .as_ref()
             .map(|authorization| &authorization.info);
         let interval = services.config.heartbeat_interval;
-        let answer = handler::answer(kind, now, interval, transaction_id, tag);
+        let answer = if kind == EventType::BootNotification {
+            handler::boot_answer(boot_policy, now, interval)
+        } else {
+            handler::answer(kind, now, interval, transaction_id, tag)
+        };
         if repeat.is_none() {
             let payload = handler::event_payload(payload, transaction_id);
             let starts = kind == EventType::StartTransaction;

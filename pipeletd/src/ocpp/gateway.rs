@@ -1,7 +1,9 @@
-//! Where stations connect: the listener, the handshake, and a task for each connection.
+//! Where stations connect: the listeners, and a task for each connection.
 //!
-//! The listener is bound before anything runs, so a port of 0 has its real number. A connection
-//! is accepted only when there is room for it; the rest wait in the kernel's queue.
+//! The listeners are bound before anything runs, so a port of 0 has its real number. A connection
+//! is accepted only when there is room for it; the rest wait in the kernel's queues. When everybody
+//! comes back together, so many handshakes at once have their turn, and connections that say nothing
+//! take none.
 
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
@@ -10,15 +12,17 @@ use tokio::{
     sync::Semaphore,
     time::{sleep, timeout},
 };
+use tokio_rustls::TlsAcceptor;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
-    Services,
-    conversation::Conversation,
-    handshake::{self, HandshakeError, Refusal, Subprotocol, Upgrade},
+    OpenError, Services,
+    conversation::{Conversation, Opening},
+    entrance::{self, Visitor},
+    handshake::HandshakeError,
     outbox::Outbox,
     session::{self, Ended, Session},
-    stations::Seat,
+    tls::{Certificates, TlsOptions},
 };
 
 /// After a failed accept, as when the process has run out of descriptors.
@@ -26,19 +30,63 @@ const ACCEPT_BACK_OFF: Duration = Duration::from_millis(200);
 
 #[derive(Debug)]
 pub(super) struct Gateway {
-    listener: TcpListener,
+    plain: Listener,
+    tls: Option<(Listener, Certificates)>,
+}
+
+#[derive(Debug)]
+struct Listener {
+    socket: TcpListener,
     address: SocketAddr,
 }
 
+/// A connection that nothing has been read from.
+struct Accepted {
+    stream: TcpStream,
+    peer: SocketAddr,
+    tls: Option<TlsAcceptor>,
+}
+
+impl Listener {
+    async fn bind(address: SocketAddr) -> Result<Self, OpenError> {
+        let bound = async {
+            let socket = TcpListener::bind(address).await?;
+            let address = socket.local_addr()?;
+            Ok(Self { socket, address })
+        };
+        let bound: io::Result<Self> = bound.await;
+        bound.map_err(|source| OpenError::Listen { address, source })
+    }
+}
+
 impl Gateway {
-    pub(super) async fn bind(listen: SocketAddr) -> io::Result<Self> {
-        let listener = TcpListener::bind(listen).await?;
-        let address = listener.local_addr()?;
-        Ok(Self { listener, address })
+    pub(super) async fn bind(
+        listen: SocketAddr,
+        tls: Option<TlsOptions>,
+    ) -> Result<Self, OpenError> {
+        let plain = Listener::bind(listen).await?;
+        let tls = match tls {
+            Some(TlsOptions { listen, files }) => {
+                let certificates = Certificates::load(files).await?;
+                Some((Listener::bind(listen).await?, certificates))
+            }
+            None => None,
+        };
+        Ok(Self { plain, tls })
     }
 
     pub(super) const fn local_addr(&self) -> SocketAddr {
-        self.address
+        self.plain.address
+    }
+
+    pub(super) fn tls_addr(&self) -> Option<SocketAddr> {
+        self.tls.as_ref().map(|(listener, _)| listener.address)
+    }
+
+    pub(super) fn certificates(&self) -> Option<Certificates> {
+        self.tls
+            .as_ref()
+            .map(|(_, certificates)| certificates.clone())
     }
 
     /// Accepts stations until the shutdown, and returns when every connection has ended.
@@ -46,7 +94,7 @@ impl Gateway {
         let connections = TaskTracker::new();
         let accepting = self.accept_all(&services, &connections, &shutdown);
         shutdown.run_until_cancelled(accepting).await;
-        drop(self.listener);
+        drop(self);
         connections.close();
         connections.wait().await;
     }
@@ -58,21 +106,22 @@ impl Gateway {
         shutdown: &CancellationToken,
     ) {
         let room = Arc::new(Semaphore::new(services.config.max_connections));
+        let turns = Arc::new(Semaphore::new(services.config.max_handshakes));
         // The semaphore is never closed, so this goes on until it is dropped.
         while let Ok(place) = Arc::clone(&room).acquire_owned().await {
-            let (stream, peer) = self.accept().await;
-            let services = Arc::clone(services);
+            let accepted = self.accept().await;
+            let (services, turns) = (Arc::clone(services), Arc::clone(&turns));
             let shutdown = shutdown.clone();
             connections.spawn(async move {
-                serve(stream, peer, services, &shutdown).await;
+                serve(accepted, turns, services, &shutdown).await;
                 drop(place);
             });
         }
     }
 
-    async fn accept(&self) -> (TcpStream, SocketAddr) {
+    async fn accept(&self) -> Accepted {
         loop {
-            match self.listener.accept().await {
+            match self.next().await {
                 Ok(accepted) => return accepted,
                 Err(error) => {
                     tracing::warn!(%error, "a connection could not be accepted");
@@ -81,80 +130,93 @@ impl Gateway {
             }
         }
     }
+
+    /// The next connection of either listener, neither before the other.
+    async fn next(&self) -> io::Result<Accepted> {
+        let Some((listener, certificates)) = &self.tls else {
+            let (stream, peer) = self.plain.socket.accept().await?;
+            return Ok(Accepted {
+                stream,
+                peer,
+                tls: None,
+            });
+        };
+        let (accepted, tls) = tokio::select! {
+            accepted = self.plain.socket.accept() => (accepted?, None),
+            accepted = listener.socket.accept() => (accepted?, Some(certificates.acceptor())),
+        };
+        let (stream, peer) = accepted;
+        Ok(Accepted { stream, peer, tls })
+    }
 }
 
 async fn serve(
-    mut stream: TcpStream,
-    peer: SocketAddr,
+    accepted: Accepted,
+    turns: Arc<Semaphore>,
     services: Arc<Services>,
     shutdown: &CancellationToken,
 ) {
-    let shaking = timeout(
-        services.config.handshake_timeout,
-        shake_hands(&mut stream, &services),
-    );
-    let (upgrade, rest, seat) = match shutdown.run_until_cancelled(shaking).await {
-        Some(Ok(Ok(done))) => done,
-        Some(Ok(Err(error))) => {
+    let peer = accepted.peer;
+    // On the heap, because a session lives long, and would carry the room for it all the time.
+    let entering = Box::pin(enter(accepted, turns, &services));
+    let visitor = match shutdown.run_until_cancelled(entering).await {
+        Some(Ok(visitor)) => visitor,
+        Some(Err(error)) => {
             tracing::info!(%peer, reason = %error, "handshake failed");
-            return;
-        }
-        Some(Err(_)) => {
-            tracing::info!(%peer, reason = "it took too long", "handshake failed");
             return;
         }
         None => return,
     };
+    let Visitor {
+        stream,
+        rest,
+        station,
+        subprotocol,
+        profile,
+        seat,
+        revoked,
+    } = visitor;
     let mut socket = session::upgraded(stream, rest, &services.config).await;
     let Some(mut seat) = seat else {
-        let (station, ended) = (&upgrade.station, Ended::NoSubprotocol);
+        let ended = Ended::NoSubprotocol;
         tracing::info!(%station, %peer, reason = ended.reason(), detail = %ended, "connection ended");
         return session::close(&mut socket, &ended).await;
     };
     let Some(commands) = seat.take_commands() else {
         return;
     };
+    let opening = Opening {
+        peer,
+        subprotocol,
+        profile,
+    };
     let conversation = Conversation::new(seat, Arc::clone(&services));
-    let outbox = Outbox::new(commands);
     Session::new(
         socket,
         conversation,
-        outbox,
+        Outbox::new(commands),
         &services.config,
+        revoked,
         services.clock,
     )
-    .run(peer, shutdown)
+    .run(opening, shutdown)
     .await;
 }
 
-type Agreed = (Upgrade, Vec<u8>, Option<Seat>);
-
-async fn shake_hands(
-    stream: &mut TcpStream,
+/// Waits for the first bytes, then for a turn, then for the handshake.
+async fn enter(
+    accepted: Accepted,
+    turns: Arc<Semaphore>,
     services: &Services,
-) -> Result<Agreed, HandshakeError> {
-    // Frames are small and answers are waited for; Nagle's algorithm would only delay them.
-    stream.set_nodelay(true)?;
-    let agreed = agree(stream, services).await;
-    if let Err(HandshakeError::Refused(refusal)) = &agreed {
-        handshake::refuse(stream, *refusal).await?;
-    }
-    let agreed = agreed?;
-    handshake::accept(stream, &agreed.0).await?;
-    Ok(agreed)
-}
-
-/// There is no seat for a station that speaks another protocol.
-async fn agree(stream: &mut TcpStream, services: &Services) -> Result<Agreed, HandshakeError> {
-    let (request, rest) = handshake::read(stream).await?;
-    let upgrade = handshake::decide(&request)?;
-    let seat = match upgrade.subprotocol {
-        Subprotocol::Agreed(_) | Subprotocol::NotOffered => {
-            let (stations, max) = (&services.stations, services.config.max_stations);
-            let seat = stations.seat(&upgrade.station, services.clock.now(), max);
-            Some(seat.map_err(|_| Refusal::Full)?)
-        }
-        Subprotocol::NoneCommon => None,
-    };
-    Ok((upgrade, rest, seat))
+) -> Result<Visitor, HandshakeError> {
+    let Accepted { stream, peer, tls } = accepted;
+    let limit = services.config.handshake_timeout;
+    let late = |_| HandshakeError::TooLate;
+    // A look at the first byte: that a socket seems readable need not mean that anything is there.
+    let first = timeout(limit, stream.peek(&mut [0])).await;
+    first.map_err(late)??;
+    // The semaphore is never closed.
+    let _turn = turns.acquire_owned().await;
+    let shaking = entrance::shake_hands(stream, peer, tls, services);
+    timeout(limit, shaking).await.map_err(late)?
 }

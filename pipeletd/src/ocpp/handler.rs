@@ -41,6 +41,25 @@ pub(super) fn recognise(action: &str) -> Result<EventType, Refusal> {
     }
 }
 
+/// A station that its operator keeps out may boot, and nothing else (OCPP 1.6, section 4.2).
+///
+/// The policy holds from the next message on, and so does its end: a station that is accepted at
+/// last need not boot again to be heard.
+pub(super) fn refuse_unaccepted(kind: EventType, policy: BootStatus) -> Result<(), Refusal> {
+    let why = match policy {
+        BootStatus::Accepted => return Ok(()),
+        BootStatus::Pending => "the station is not accepted yet",
+        BootStatus::Rejected => "the station is rejected",
+    };
+    if kind == EventType::BootNotification {
+        return Ok(());
+    }
+    Err(Refusal {
+        code: ErrorCode::SecurityError,
+        description: why.to_owned(),
+    })
+}
+
 /// What strictness holds against a CALL: a station that has not booted, or the payload's first
 /// fault.
 pub(super) fn refuse_strictly(
@@ -72,6 +91,16 @@ pub(super) fn refuse_strictly(
     })
 }
 
+/// The answer to a `BootNotification`. Until a station is accepted, the interval tells when to
+/// boot again.
+pub(super) fn boot_answer(status: BootStatus, now: Timestamp, interval: Duration) -> String {
+    format!(
+        r#"{{"currentTime":"{now:.3}","interval":{},"status":"{}"}}"#,
+        interval.as_secs(),
+        status.name(),
+    )
+}
+
 /// The CALLRESULT's payload. `transaction_id` is what a `StartTransaction` is answered with, and
 /// `tag` the verdict on the id tag, where the message asks about one.
 pub(super) fn answer(
@@ -83,11 +112,9 @@ pub(super) fn answer(
 ) -> String {
     match kind {
         EventType::Authorize => format!(r#"{{"idTagInfo":{}}}"#, id_tag_info(tag)),
-        EventType::BootNotification => format!(
-            r#"{{"currentTime":"{now:.3}","interval":{},"status":"{}"}}"#,
-            heartbeat_interval.as_secs(),
-            BootStatus::Accepted.name(),
-        ),
+        EventType::BootNotification => {
+            boot_answer(BootStatus::Accepted, now, heartbeat_interval)
+        }
         EventType::DataTransfer => r#"{"status":"Accepted"}"#.to_owned(),
         EventType::Heartbeat => format!(r#"{{"currentTime":"{now:.3}"}}"#),
         EventType::SignCertificate => r#"{"status":"Rejected"}"#.to_owned(),
@@ -216,6 +243,21 @@ mod tests {
             Some(&rejected),
             r#"{"idTagInfo":{"expiryDate":"2026-04-14T12:34:56.000Z","parentIdTag":"P\"","status":"Expired"},"transactionId":42}"#,
         );
+    }
+
+    #[test]
+    fn a_station_that_is_kept_out_may_only_boot() {
+        let check = |kind, policy, expected: Result<(), ErrorCode>| {
+            let refused = refuse_unaccepted(kind, policy);
+            assert_eq!(refused.map_err(|refusal| refusal.code), expected);
+        };
+        for policy in [BootStatus::Pending, BootStatus::Rejected] {
+            check(EventType::BootNotification, policy, Ok(()));
+            let refused = Err(ErrorCode::SecurityError);
+            check(EventType::StopTransaction, policy, refused);
+            check(EventType::Heartbeat, policy, refused);
+        }
+        check(EventType::Heartbeat, BootStatus::Accepted, Ok(()));
     }
 
     #[test]

@@ -9,6 +9,7 @@ use std::{io, str};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
+use super::credentials::Credentials;
 use crate::events::StationId;
 
 /// The request's head may take so many bytes.
@@ -26,6 +27,7 @@ pub(super) struct Request {
     version: String,
     /// Of all the headers of that name.
     subprotocols: Vec<String>,
+    credentials: Option<Credentials>,
 }
 
 /// A handshake that can be finished.
@@ -33,6 +35,7 @@ pub(super) struct Request {
 pub(super) struct Upgrade {
     pub(super) station: StationId,
     pub(super) subprotocol: Subprotocol,
+    pub(super) credentials: Option<Credentials>,
     accept_key: String,
 }
 
@@ -65,6 +68,20 @@ pub(super) enum Refusal {
     NoKey,
     #[error("too many stations are known")]
     Full,
+    #[error("this station is not registered")]
+    Unregistered,
+    #[error("show the station's id and password with HTTP Basic")]
+    NoCredentials,
+    #[error("the credentials are wrong")]
+    WrongCredentials,
+    #[error("too many wrong passwords came from this address")]
+    TooManyGuesses,
+    #[error("the station has another security profile")]
+    WrongProfile,
+    #[error("the station's client certificate is missing")]
+    NoCertificate,
+    #[error("the client certificate is another station's")]
+    WrongCertificate,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -73,6 +90,8 @@ pub(super) enum HandshakeError {
     Io(#[from] io::Error),
     #[error("the connection ended before the request did")]
     Ended,
+    #[error("it took too long")]
+    TooLate,
     #[error("{0}")]
     Refused(#[from] Refusal),
 }
@@ -122,6 +141,10 @@ fn parse(head: &[u8]) -> Result<Option<(Request, usize)>, Refusal> {
 
 impl Request {
     fn take_header(&mut self, name: &str, value: &[u8]) {
+        if name.eq_ignore_ascii_case("authorization") {
+            self.credentials = Some(Credentials::parse(value));
+            return;
+        }
         let Ok(value) = str::from_utf8(value).map(str::trim) else {
             return;
         };
@@ -136,7 +159,7 @@ impl Request {
 }
 
 /// Whether the request is a station's, and which one's.
-pub(super) fn decide(request: &Request) -> Result<Upgrade, Refusal> {
+pub(super) fn decide(request: Request) -> Result<Upgrade, Refusal> {
     if request.method != "GET" {
         return Err(Refusal::WrongMethod);
     }
@@ -152,6 +175,7 @@ pub(super) fn decide(request: &Request) -> Result<Upgrade, Refusal> {
     Ok(Upgrade {
         station,
         subprotocol: agree(&request.subprotocols),
+        credentials: request.credentials,
         accept_key: derive_accept_key(key.as_bytes()),
     })
 }
@@ -242,12 +266,20 @@ impl Refusal {
             Self::NotHttp | Self::NoKey => ("400 Bad Request", ""),
             Self::TooLarge => ("431 Request Header Fields Too Large", ""),
             Self::WrongMethod => ("405 Method Not Allowed", "Allow: GET\r\n"),
-            Self::NotFound => ("404 Not Found", ""),
+            Self::NotFound | Self::Unregistered => ("404 Not Found", ""),
             Self::NotWebSocket => ("426 Upgrade Required", "Upgrade: websocket\r\n"),
             Self::WrongVersion => (
                 "426 Upgrade Required",
                 "Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\n",
             ),
+            Self::NoCredentials | Self::WrongCredentials => (
+                "401 Unauthorized",
+                "WWW-Authenticate: Basic realm=\"pipelet\"\r\n",
+            ),
+            Self::TooManyGuesses => ("429 Too Many Requests", "Retry-After: 10\r\n"),
+            Self::WrongProfile | Self::NoCertificate | Self::WrongCertificate => {
+                ("403 Forbidden", "")
+            }
             Self::Full => ("503 Service Unavailable", "Retry-After: 60\r\n"),
         };
         let body = format!("{self}\n");

@@ -7,7 +7,7 @@ fn decided(request_line: &str, headers: &[&str]) -> Result<Upgrade, Refusal> {
     let head = [&[request_line], headers, &["", ""]].concat().join("\r\n");
     let (request, length) = parse(head.as_bytes())?.unwrap();
     assert_eq!(length, head.len());
-    decide(&request)
+    decide(request)
 }
 
 #[test]
@@ -90,6 +90,22 @@ fn subprotocols_are_agreed_on() {
 }
 
 #[test]
+fn credentials_come_as_they_are() {
+    let shown = |headers: &[&str]| {
+        let mut all = vec!["Upgrade: websocket", KEY, VERSION];
+        all.extend(headers);
+        decided("GET /ocpp/CP1 HTTP/1.1", &all).unwrap().credentials
+    };
+    assert_eq!(shown(&[]), None);
+    let credentials = shown(&["authorization: Basic Q1AxOv8="]).unwrap();
+    assert_eq!(
+        (credentials.user.as_slice(), credentials.password.as_slice()),
+        (b"CP1".as_slice(), b"\xff".as_slice())
+    );
+    assert_eq!(shown(&["Authorization: x"]), Some(Credentials::default()));
+}
+
+#[test]
 fn what_is_not_taken_is_told_why() {
     let check = |line: &str, headers: &[&str], expected: Refusal, status: &str| {
         let refusal = decided(line, headers).unwrap_err();
@@ -109,6 +125,12 @@ fn what_is_not_taken_is_told_why() {
     check("POST /ocpp/CP1 HTTP/1.1", &[], Refusal::WrongMethod, "405");
     check("GET /ocpp/CP1 HTTP/1.0", &[], Refusal::NotHttp, "400");
     check("\u{16}\u{3}\u{1}", &[], Refusal::NotHttp, "400");
+    let response = Refusal::WrongCredentials.response();
+    assert!(response.starts_with("HTTP/1.1 401 "), "{response}");
+    assert!(
+        response.contains("\r\nWWW-Authenticate: Basic "),
+        "{response}"
+    );
     let many = vec!["A: b"; 100];
     check(get, &many, Refusal::TooLarge, "431");
 }

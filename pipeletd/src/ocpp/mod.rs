@@ -3,9 +3,12 @@
 //! | module | |
 //! |---|---|
 //! | `wire`, `v16`, `handler`, `handshake` | pure: frames, the standard's tables, answers, the upgrade |
+//! | `admission`, `credentials`, `guesses` | who may speak for a station, and how it is shown |
+//! | `tls`, `stream` | TLS and certificates; bytes with or without it |
+//! | `rate` | how often something may happen |
 //! | `conversation` | what is said on one connection: repeats, events, answers |
 //! | `commands`, `outbox` | what is asked of stations: checked and queued, sent one by one |
-//! | `session`, `gateway` | sockets: one task for each station, and where they come from |
+//! | `session`, `gateway`, `entrance` | sockets: one task for each station, and how they come in |
 //! | `authorize` | which tag a message is about, and the verdict on it |
 //! | `stations`, `projector` | what is known of stations, in memory and in the store |
 //! | `transactions`, `history` | what they charge: what is open, and all that ever was |
@@ -22,27 +25,39 @@ use tokio_util::sync::CancellationToken;
 pub use self::{
     commands::{Answer, CommandError, DEFAULT_TIMEOUT, MAX_TIMEOUT},
     history::Transactions,
+    rate::{InvalidRate, Rate},
     stations::{StationCounts, StationView, Stations},
+    tls::{Certificates, TlsError, TlsFiles, TlsOptions},
 };
-use self::{gateway::Gateway, projector::Projector, transaction_ids::TransactionIds};
+use self::{
+    gateway::Gateway, guesses::Guesses, projector::Projector, transaction_ids::TransactionIds,
+};
 use crate::{
     clock::Clock,
     id_tags::{IdTags, Policy},
     journal::Journal,
+    registration::Registry,
     store::{Store, StoreError},
 };
 
+mod admission;
 mod authorize;
 mod commands;
 mod conversation;
+mod credentials;
+mod entrance;
 mod gateway;
+mod guesses;
 mod handler;
 mod handshake;
 mod history;
 mod outbox;
 mod projector;
+mod rate;
 mod session;
 mod stations;
+mod stream;
+mod tls;
 mod transaction_ids;
 mod transactions;
 pub mod v16;
@@ -52,6 +67,7 @@ pub mod wire;
 pub struct Config {
     /// Port 0 takes a free one.
     pub listen: SocketAddr,
+    pub tls: Option<TlsOptions>,
     /// What a `BootNotification` is answered with.
     pub heartbeat_interval: Duration,
     /// Violations of the standard get its CALLERRORs instead of an answer.
@@ -62,26 +78,33 @@ pub struct Config {
     pub max_frame: usize,
     /// Connections at once, unfinished handshakes included; more wait to be accepted.
     pub max_connections: usize,
+    /// Handshakes at once: when everybody comes back together, the rest wait for their turn.
+    pub max_handshakes: usize,
     /// Stations that are remembered, connected or not; more are refused.
     pub max_stations: usize,
-    /// From the accepted connection to the finished handshake.
+    /// To the first byte of a connection, and from there to the finished handshake.
     pub handshake_timeout: Duration,
     /// How often we ping; not zero.
     pub ping_interval: Duration,
+    /// How fast one station is read.
+    pub station_rate: Rate,
 }
 
 impl Default for Config {
     fn default() -> Self {
         Self {
             listen: SocketAddr::from(([127, 0, 0, 1], 9000)),
+            tls: None,
             heartbeat_interval: Duration::from_mins(5),
             strict: false,
             authorize: Policy::AcceptAll,
             max_frame: 1024 * 1024,
             max_connections: 50_000,
+            max_handshakes: 512,
             max_stations: 200_000,
             handshake_timeout: Duration::from_secs(10),
             ping_interval: Duration::from_mins(1),
+            station_rate: Rate::new(1000.0, 4000.0),
         }
     }
 }
@@ -101,6 +124,8 @@ struct Services {
     journal: Journal,
     clock: Clock,
     stations: Stations,
+    registry: Registry,
+    guesses: Guesses,
     transaction_ids: TransactionIds,
     id_tags: IdTags,
 }
@@ -113,6 +138,8 @@ pub enum OpenError {
         #[source]
         source: io::Error,
     },
+    #[error("can't speak TLS to stations")]
+    Tls(#[from] TlsError),
     #[error("can't read what is known of stations")]
     Restore(#[source] StoreError),
     #[error("reading what is known of stations was cut short")]
@@ -131,14 +158,12 @@ impl Ocpp {
     /// Binds the listener and catches up with the journal. Nothing is accepted before `run`.
     pub async fn open(
         config: Config,
+        registry: Registry,
         store: Arc<dyn Store>,
         journal: Journal,
         clock: Clock,
     ) -> Result<Self, OpenError> {
-        let address = config.listen;
-        let gateway = Gateway::bind(address)
-            .await
-            .map_err(|source| OpenError::Listen { address, source })?;
+        let gateway = Gateway::bind(config.listen, config.tls.clone()).await?;
         let head = journal.head();
         let opening = Arc::clone(&store);
         let policy = config.authorize;
@@ -158,6 +183,8 @@ impl Ocpp {
             journal,
             clock,
             stations,
+            registry,
+            guesses: Guesses::default(),
             transaction_ids,
             id_tags,
         });
@@ -180,6 +207,16 @@ impl Ocpp {
 
     pub fn id_tags(&self) -> IdTags {
         self.services.id_tags.clone()
+    }
+
+    /// Where stations connect over TLS, where they can.
+    pub fn tls_addr(&self) -> Option<SocketAddr> {
+        self.gateway.tls_addr()
+    }
+
+    /// What we show to stations over TLS.
+    pub fn certificates(&self) -> Option<Certificates> {
+        self.gateway.certificates()
     }
 
     pub fn stations(&self) -> Stations {

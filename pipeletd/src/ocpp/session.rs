@@ -4,12 +4,12 @@
 //! on. It never leaves a message half handled. Whatever ends it has a name, which goes into the
 //! log and into the `StationDisconnected` event.
 
-use std::{net::SocketAddr, str, time::Duration};
+use std::{str, time::Duration};
 
 use futures_util::{SinkExt, StreamExt};
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite},
-    time::{Instant, MissedTickBehavior, interval_at, timeout},
+    time::{Instant, MissedTickBehavior, interval_at, sleep_until, timeout},
 };
 use tokio_tungstenite::{
     WebSocketStream,
@@ -24,8 +24,9 @@ use tokio_util::sync::CancellationToken;
 use super::{
     Config,
     commands::{Command, CommandError},
-    conversation::{Conversation, Heard},
+    conversation::{Conversation, Heard, Opening},
     outbox::{Due, Outbox},
+    rate::{Bucket, Rate},
     wire,
 };
 
@@ -61,6 +62,8 @@ pub(super) enum Ended {
     Replaced,
     #[error("an operator ended it")]
     Dismissed,
+    #[error("the station is no longer registered")]
+    Unregistered,
     #[error("nothing came for so long that nobody can be there")]
     Silent,
     #[error("a message is larger than the limit")]
@@ -87,6 +90,7 @@ impl Ended {
             Self::Shutdown => "shutdown",
             Self::Replaced => "replaced",
             Self::Dismissed => "disconnected_by_operator",
+            Self::Unregistered => "unregistered",
             Self::Silent => "silent",
             Self::TooLarge => "frame_too_large",
             Self::NotUtf8 => "not_utf8",
@@ -102,6 +106,7 @@ impl Ended {
             Self::Shutdown => (CloseCode::Away, "the central system is going down"),
             Self::Replaced => (CloseCode::Normal, "a newer connection has come"),
             Self::Dismissed => (CloseCode::Normal, "an operator ended the connection"),
+            Self::Unregistered => (CloseCode::Policy, "the station is not registered"),
             Self::Silent => (CloseCode::Away, "nothing was heard for too long"),
             Self::TooLarge => (CloseCode::Size, "the message is too large"),
             Self::NotUtf8 => (CloseCode::Invalid, "the message is not UTF-8"),
@@ -136,6 +141,9 @@ pub(super) struct Session<S> {
     outbox: Outbox,
     ping_interval: Duration,
     silence_limit: Duration,
+    rate: Rate,
+    /// Cancelled when the station may no longer be here.
+    revoked: CancellationToken,
     clock: crate::clock::Clock,
 }
 
@@ -145,6 +153,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
         conversation: Conversation,
         outbox: Outbox,
         config: &Config,
+        revoked: CancellationToken,
         clock: crate::clock::Clock,
     ) -> Self {
         Self {
@@ -153,22 +162,28 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
             outbox,
             ping_interval: config.ping_interval,
             silence_limit: config.silence_limit(),
+            rate: config.station_rate,
+            revoked,
             clock,
         }
     }
 
     /// Serves the station until one of the two ends it.
-    pub(super) async fn run(mut self, peer: SocketAddr, shutdown: &CancellationToken) {
+    pub(super) async fn run(mut self, opening: Opening, shutdown: &CancellationToken) {
+        let (since, peer) = (Instant::now(), opening.peer);
         let station = self.conversation.seat().station().clone();
-        tracing::info!(%station, %peer, "station connected");
-        self.conversation.opened(peer).await;
+        let profile = opening.profile.number();
+        tracing::info!(%station, %peer, profile, "station connected");
+        self.conversation.opened(&opening).await;
+        drop(opening);
         let ended = self.converse(shutdown).await;
         tracing::info!(%station, %peer, reason = ended.reason(), detail = %ended, "connection ended");
         self.outbox.close();
         if let Some(unanswered) = self.outbox.give_up(CommandError::ConnectionLost) {
             self.conversation.keep(unanswered).await;
         }
-        self.conversation.closed(ended.reason()).await;
+        let after = since.elapsed();
+        self.conversation.closed(ended.reason(), after).await;
         close(&mut self.socket, &ended).await;
     }
 
@@ -176,6 +191,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
         let mut pings = interval_at(Instant::now() + self.ping_interval, self.ping_interval);
         pings.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut last_frame = Instant::now();
+        let mut bucket = Bucket::full(self.rate, last_frame);
+        // A station that floods is read slowly, so that it has to wait; nothing is thrown away.
+        let mut read_from = None;
         loop {
             let message = tokio::select! {
                 biased;
@@ -190,7 +208,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
                     }
                     continue;
                 }
-                message = self.socket.next() => message,
+                () = self.revoked.cancelled() => return Ended::Unregistered,
+                message = async {
+                    if let Some(time) = read_from {
+                        sleep_until(time).await;
+                    }
+                    self.socket.next().await
+                } => message,
                 _ = pings.tick() => {
                     if last_frame.elapsed() > self.silence_limit {
                         return Ended::Silent;
@@ -202,6 +226,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
                 }
             };
             last_frame = Instant::now();
+            read_from = bucket.owe(self.rate, last_frame);
             self.conversation.seat().seen(self.clock.now());
             let heard = match message {
                 Some(Ok(message)) => self.hear(message).await,
@@ -252,6 +277,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
                     deadline,
                     caller,
                 } = command;
+                if let Some(status) = self.conversation.forbids(action) {
+                    let station = self.conversation.seat().station().clone();
+                    caller.tell(Err(CommandError::NotAccepted { station, status }));
+                    return Ok(());
+                }
                 let Some(event) = self.conversation.begin(action, payload) else {
                     caller.tell(Err(CommandError::NoMessageId));
                     return Ok(());
@@ -296,6 +326,7 @@ where
             | Ended::Shutdown
             | Ended::Replaced
             | Ended::Dismissed
+            | Ended::Unregistered
             | Ended::Silent
             | Ended::NoSubprotocol
             | Ended::Stalled

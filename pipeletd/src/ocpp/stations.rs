@@ -18,11 +18,11 @@ use jiff::Timestamp;
 use tokio::sync::{Semaphore, SemaphorePermit, mpsc};
 use tokio_util::sync::CancellationToken;
 
-use super::commands::{Command, Desk};
+use super::commands::{Command, CommandError, Desk};
 use super::transactions::LiveTransactions;
 use crate::{
     events::{Event, Seq, StationId},
-    projection::{BootStatus, StationState},
+    projection::StationState,
 };
 
 /// What is known of all stations. Cheap to clone.
@@ -37,6 +37,8 @@ struct Inner {
     /// Stations with changes worth saving soon, each once.
     unsaved: Mutex<Vec<Arc<Station>>>,
     connected: AtomicUsize,
+    /// Handshakes that were answered with a refusal since the start.
+    refused: AtomicU64,
     /// Events below are in the saved states.
     saved_to: AtomicU64,
 }
@@ -89,6 +91,7 @@ pub struct StationView {
 pub struct StationCounts {
     pub connected: usize,
     pub known: usize,
+    pub handshakes_refused: u64,
 }
 
 /// Too many stations are known for another one.
@@ -108,6 +111,7 @@ impl Stations {
             transactions: LiveTransactions::default(),
             unsaved: Mutex::default(),
             connected: AtomicUsize::new(0),
+            refused: AtomicU64::new(0),
             saved_to: AtomicU64::new(0),
         }))
     }
@@ -129,6 +133,12 @@ impl Stations {
         let station = self.find(id)?;
         let live = station.live();
         Some(live.view())
+    }
+
+    /// Whether it has ever connected.
+    pub fn knows(&self, id: &StationId) -> bool {
+        let known = self.0.known.read().unwrap_or_else(PoisonError::into_inner);
+        known.contains_key(id)
     }
 
     /// Those after `after` in the ids' order, connected or not as asked for.
@@ -156,7 +166,12 @@ impl Stations {
         StationCounts {
             connected: self.0.connected.load(Ordering::Relaxed),
             known: known.len(),
+            handshakes_refused: self.0.refused.load(Ordering::Relaxed),
         }
+    }
+
+    pub(super) fn count_refusal(&self) {
+        self.0.refused.fetch_add(1, Ordering::Relaxed);
     }
 
     /// Seats a new connection, and tells the one before it to go.
@@ -206,13 +221,13 @@ impl Stations {
         Some(seat.inspect(|seat| seat.dismissed.cancel()).is_some())
     }
 
-    /// The desk of a station's connection, if it has one, and what the last boot was answered with;
-    /// `None` for a station that is not known.
-    pub(super) fn desk(&self, id: &StationId) -> Option<(Option<Desk>, Option<BootStatus>)> {
-        let station = self.find(id)?;
+    /// Where commands for a station wait for their turn, while it is connected.
+    pub(super) fn desk(&self, id: &StationId) -> Result<Desk, CommandError> {
+        let not_known = || CommandError::NoSuchStation(id.clone());
+        let station = self.find(id).ok_or_else(not_known)?;
         let live = station.live();
         let desk = live.seat.as_ref().map(|seat| seat.desk.clone());
-        Some((desk, live.state.boot_status))
+        desk.ok_or_else(|| CommandError::NotConnected(id.clone()))
     }
 
     /// Takes an event into its station's state, and into the transactions.
@@ -443,6 +458,7 @@ mod tests {
         let counts = StationCounts {
             connected: 0,
             known: 1,
+            handshakes_refused: 0,
         };
         assert_eq!(stations.counts(), counts);
     }

@@ -15,6 +15,7 @@ use tokio_tungstenite::{
 use super::*;
 use crate::{
     events::{EventType, Seq, StationId},
+    registration::Admission,
     store::memory::MemoryStore,
 };
 
@@ -29,16 +30,24 @@ struct Daemon {
 
 impl Daemon {
     async fn start(store: Arc<MemoryStore>, strict: bool) -> Self {
+        let config = Config {
+            strict,
+            ..Config::default()
+        };
+        Self::with(store, config).await
+    }
+
+    async fn with(store: Arc<MemoryStore>, config: Config) -> Self {
         let store_handle: Arc<dyn Store> = store.clone();
         let opened = Journal::open(Arc::clone(&store_handle), Vec::new()).unwrap();
         let journal = opened.journal;
         let config = Config {
             listen: "127.0.0.1:0".parse().unwrap(),
-            strict,
-            ..Config::default()
+            ..config
         };
         let clock = Clock::system();
-        let ocpp = Ocpp::open(config, store_handle, journal.clone(), clock)
+        let registry = Registry::open(Arc::clone(&store_handle), Admission::Open, clock).unwrap();
+        let ocpp = Ocpp::open(config, registry, store_handle, journal.clone(), clock)
             .await
             .unwrap();
         let (address, stations) = (ocpp.local_addr(), ocpp.stations());
@@ -390,6 +399,32 @@ async fn a_shutdown_closes_stations_and_saves_what_is_known() {
     // Connected, booted, disconnected.
     assert_eq!(saved.projected_to, Seq(3));
     assert_eq!(saved.states[0].applied_through, Some(Seq(2)));
+}
+
+#[tokio::test]
+async fn when_everybody_comes_back_each_has_a_turn() {
+    let config = Config {
+        max_handshakes: 1,
+        ..Config::default()
+    };
+    let daemon = Daemon::with(Arc::default(), config).await;
+    // Connections that say nothing take no turn.
+    let mut silent = Vec::new();
+    for _ in 0..10 {
+        silent.push(TcpStream::connect(daemon.address).await.unwrap());
+    }
+    let address = daemon.address;
+    let storm: Vec<_> = (0..200)
+        .map(|number| format!("CP{number}"))
+        .map(|id| tokio::spawn(async move { Station::connect(address, &id, None).await }))
+        .collect();
+    let mut stations = Vec::new();
+    for station in storm {
+        stations.push(station.await.unwrap());
+    }
+    assert_eq!(daemon.stations.counts().connected, 200);
+    drop((silent, stations));
+    daemon.stop().await;
 }
 
 #[tokio::test]

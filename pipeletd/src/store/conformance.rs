@@ -15,6 +15,8 @@ use crate::{
     events::{
         Event, EventId, EventSelection, EventType, Payload, Seq, StationId, StationSelection,
     },
+    projection::BootStatus,
+    registration::{PasswordHash, Registration, SecurityProfile},
     webhooks::{Field, Secret, TargetPolicy, WebhookDraft, WebhookId},
 };
 
@@ -363,6 +365,42 @@ fn ids_are_never_given_out_twice() {
     });
 }
 
+fn registration(station: &str) -> Registration {
+    Registration {
+        station: StationId::new(station).unwrap(),
+        password: Some(PasswordHash::new("0123456789abcdef", [3; 16]).unwrap()),
+        profile: Some(SecurityProfile::TlsBasic),
+        boot_policy: BootStatus::Pending,
+        created_at: at(1),
+        updated_at: at(2),
+    }
+}
+
+#[test]
+fn registrations_are_replaced_and_removed() {
+    check(|store| {
+        let bare = Registration {
+            password: None,
+            profile: None,
+            boot_policy: BootStatus::Accepted,
+            ..registration("B")
+        };
+        let put = |entry: &Registration| Change::Registration(entry.clone());
+        store
+            .commit(&[put(&registration("B")), put(&registration("A"))])
+            .unwrap();
+        store.commit(&[put(&bare)]).unwrap();
+        assert_eq!(
+            store.registrations().unwrap(),
+            [registration("A"), bare.clone()]
+        );
+        let gone = StationId::new("A").unwrap();
+        store.commit(&[Change::RegistrationGone(gone)]).unwrap();
+        assert_eq!(store.registrations().unwrap(), [bare]);
+        assert!(store.load_stations().unwrap().states.is_empty());
+    });
+}
+
 #[test]
 fn everything_survives_a_restart() {
     check_reopened(
@@ -373,6 +411,7 @@ fn everything_survives_a_restart() {
                 Change::Webhook(webhook(1)),
                 Change::Retry(retry(1, 5_000, 1)),
                 Change::Failed(failed(1, 1, 0)),
+                Change::Registration(registration("A")),
             ];
             store.commit(&changes).unwrap();
             store.reserve_transaction_numbers(100).unwrap();
@@ -384,6 +423,7 @@ fn everything_survives_a_restart() {
                 [(WebhookId(1), Cursor::at(Seq(2)))]
             );
             assert_eq!(store.webhooks().unwrap(), [webhook(1)]);
+            assert_eq!(store.registrations().unwrap(), [registration("A")]);
             assert_eq!(
                 store.retries(WebhookId(1), None, 9).unwrap(),
                 [retry(1, 5_000, 1)]

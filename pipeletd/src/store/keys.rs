@@ -32,6 +32,8 @@ pub(super) enum Kind {
     Station = b's',
     /// Inverted seq of the start: the latest comes first.
     Transaction = b't',
+    /// What was agreed on with a station beforehand.
+    Registration = b'S',
     /// Webhook, seq: this event's delivery was handed over to a retry or a dead letter.
     Moved = b'v',
     Webhook = b'w',
@@ -152,6 +154,12 @@ pub(super) fn last_inverted(key: &[u8]) -> Option<Seq> {
 pub(super) fn id_tag(tag: &IdTagKey) -> Vec<u8> {
     let mut key = vec![Kind::IdTag as u8];
     key.extend_from_slice(tag.as_str().as_bytes());
+    key
+}
+
+pub(super) fn registration(id: &StationId) -> Vec<u8> {
+    let mut key = vec![Kind::Registration as u8];
+    key.extend_from_slice(id.as_str().as_bytes());
     key
 }
 

@@ -17,6 +17,7 @@ use crate::{
     events::{Event, IdTagKey, Seq, StationId},
     id_tags::IdTagEntry,
     projection::{StationState, Transaction, TransactionFilter},
+    registration::Registration,
     webhooks::WebhookId,
 };
 
@@ -36,6 +37,7 @@ struct Contents {
     moved: BTreeSet<(WebhookId, Seq)>,
     api_keys: BTreeMap<u64, ApiKeyInfo>,
     id_tags: BTreeMap<IdTagKey, IdTagEntry>,
+    registrations: BTreeMap<StationId, Registration>,
     stations: BTreeMap<StationId, StationState>,
     transactions: BTreeMap<Seq, Transaction>,
     projected_to: Seq,
@@ -60,6 +62,7 @@ impl Default for Contents {
             moved: BTreeSet::new(),
             api_keys: BTreeMap::new(),
             id_tags: BTreeMap::new(),
+            registrations: BTreeMap::new(),
             stations: BTreeMap::new(),
             transactions: BTreeMap::new(),
             projected_to: Seq(0),
@@ -123,6 +126,13 @@ impl Contents {
             }
             Change::IdTagGone(tag) => {
                 self.id_tags.remove(&tag);
+            }
+            Change::Registration(registration) => {
+                let station = registration.station.clone();
+                self.registrations.insert(station, registration);
+            }
+            Change::RegistrationGone(station) => {
+                self.registrations.remove(&station);
             }
         }
     }
@@ -277,6 +287,10 @@ impl Store for MemoryStore {
 
     fn api_keys(&self) -> Result<Vec<ApiKeyInfo>, StoreError> {
         Ok(self.contents().api_keys.values().cloned().collect())
+    }
+
+    fn registrations(&self) -> Result<Vec<Registration>, StoreError> {
+        Ok(self.contents().registrations.values().cloned().collect())
     }
 
     fn load_stations(&self) -> Result<SavedStations, StoreError> {

@@ -11,6 +11,7 @@ mod id_tag_record;
 mod keys;
 pub mod memory;
 mod records;
+mod registration_record;
 pub mod sled;
 pub mod station_record;
 mod transaction_record;
@@ -28,9 +29,10 @@ use crate::{
         Account, Cursor, FailedDelivery, FailedFilter, FailedId, Received, Retry, RetryKey,
         StoredWebhook,
     },
-    events::{Event, IdTagKey, Seq},
+    events::{Event, IdTagKey, Seq, StationId},
     id_tags::IdTagEntry,
     projection::{StationState, Transaction, TransactionFilter},
+    registration::Registration,
     webhooks::WebhookId,
 };
 
@@ -88,6 +90,8 @@ pub enum Change {
     /// Creates or replaces.
     IdTag(IdTagEntry),
     IdTagGone(IdTagKey),
+    Registration(Registration),
+    RegistrationGone(StationId),
 }
 
 /// The next number for each kind of thing that is numbered.
@@ -181,6 +185,9 @@ pub trait Store: Send + Sync + fmt::Debug + 'static {
     fn api_keys(&self) -> Result<Vec<ApiKeyInfo>, StoreError>;
 
     // Stations and transactions.
+
+    /// By ascending station id.
+    fn registrations(&self) -> Result<Vec<Registration>, StoreError>;
 
     fn load_stations(&self) -> Result<SavedStations, StoreError>;
 

@@ -18,9 +18,10 @@ mod python;
 mod python_commands;
 mod python_station;
 mod readme;
-
+mod registration;
 mod retries;
 mod scene;
+mod security;
 mod stations;
 mod subscriptions;
 mod transactions;

@@ -5,7 +5,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use pipelet_proto::v1;
 
-use super::super::{DEFAULT_PAGE, MAX_PAGE, error::ApiError};
+use super::super::{DEFAULT_PAGE, MAX_PAGE, error::ApiError, roster::Listed};
 use crate::{
     delivery::{
         WebhookView,
@@ -14,6 +14,7 @@ use crate::{
     },
     events::{Event, EventType},
     ocpp::StationView,
+    registration::{Registration, SecurityProfile},
     webhooks::WebhookId,
 };
 
@@ -202,12 +203,23 @@ pub(super) fn event(event: &Event) -> v1::Event {
     }
 }
 
-pub(super) fn station(
-    StationView {
+fn registration(registration: &Registration) -> v1::Registration {
+    let profile = registration.profile.map(SecurityProfile::number);
+    v1::Registration {
+        security_profile: profile.map(u32::from),
+        has_password: registration.password.is_some(),
+        boot_policy: registration.boot_policy.name().to_owned(),
+        created_at: Some(time(registration.created_at)),
+        updated_at: Some(time(registration.updated_at)),
+    }
+}
+
+pub(super) fn station(listed: Listed) -> v1::Station {
+    let registration = listed.registration.as_deref().map(registration);
+    let StationView {
         state,
         connected_since,
-    }: StationView,
-) -> v1::Station {
+    } = listed.view;
     let connectors = state
         .connectors
         .into_iter()
@@ -240,5 +252,6 @@ pub(super) fn station(
         boot_status: state.boot_status.map(|status| status.name().to_owned()),
         connectors: connectors.collect(),
         open_transactions: transactions.collect(),
+        registration,
     }
 }

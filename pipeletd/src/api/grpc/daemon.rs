@@ -48,6 +48,8 @@ impl DaemonService for DaemonRpc {
             journal_tail: journal.start.0,
             deliveries_pending: totals.pending,
             failed_deliveries: totals.failed_deliveries,
+            ocpps_address: self.addresses.ocpps.map(|address| address.to_string()),
+            handshakes_refused: stations.handshakes_refused,
         }))
     }
 }

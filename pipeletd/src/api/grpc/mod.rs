@@ -34,6 +34,7 @@ use self::{
 use super::{
     error::ApiError,
     keys::ApiKeys,
+    roster::Roster,
     status::{Addresses, Readiness},
 };
 use crate::{
@@ -52,6 +53,7 @@ pub struct Handles {
     pub stations: Stations,
     pub transactions: Transactions,
     pub id_tags: IdTags,
+    pub roster: Roster,
     pub journal: Journal,
     pub keys: ApiKeys,
     pub keyring: Keyring,
@@ -71,6 +73,7 @@ pub async fn serve(
         stations,
         transactions,
         id_tags,
+        roster,
         journal,
         keys,
         keyring,
@@ -102,7 +105,7 @@ pub async fn serve(
     };
     let daemon = DaemonRpc {
         delivery,
-        stations: stations.clone(),
+        stations,
         journal,
         readiness,
         addresses,
@@ -126,7 +129,7 @@ pub async fn serve(
         ))
         .add_service(EventServiceServer::with_interceptor(events, auth(&keyring)))
         .add_service(StationServiceServer::with_interceptor(
-            StationRpc { stations },
+            StationRpc { roster },
             auth(&keyring),
         ))
         .add_service(TransactionServiceServer::with_interceptor(

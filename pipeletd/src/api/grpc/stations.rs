@@ -4,16 +4,64 @@ use pipelet_proto::v1::{self, station_service_server::StationService};
 use tonic::{Request, Response, Status};
 
 use super::{
-    super::{cursor, error::ApiError},
+    super::{
+        cursor,
+        error::ApiError,
+        roster::{Listed, Roster},
+    },
     commands, convert,
 };
 use crate::{
-    events::StationId,
-    ocpp::{StationView, Stations},
+    registration::RegistrationDraft,
+    webhooks::{Field, Secret},
 };
 
 pub(super) struct StationRpc {
-    pub(super) stations: Stations,
+    pub(super) roster: Roster,
+}
+
+/// A new registration says everything that is set.
+fn draft(spec: v1::RegistrationSpec) -> RegistrationDraft {
+    RegistrationDraft {
+        password: given(spec.password.map(Secret::new), Field::Absent),
+        security_profile: given(spec.security_profile.map(u64::from), Field::Absent),
+        boot_policy: given(spec.boot_policy, Field::Absent),
+    }
+}
+
+/// A change says what the mask names.
+fn masked(spec: v1::RegistrationSpec, paths: &[String]) -> Result<RegistrationDraft, ApiError> {
+    let v1::RegistrationSpec {
+        password,
+        security_profile,
+        boot_policy,
+    } = spec;
+    let full = RegistrationDraft {
+        password: given(password.map(Secret::new), Field::Null),
+        security_profile: given(security_profile.map(u64::from), Field::Null),
+        boot_policy: given(boot_policy, Field::Null),
+    };
+    let mut draft = RegistrationDraft::default();
+    if paths.is_empty() {
+        let message = "name the fields to change";
+        return Err(ApiError::fault("/update_mask", "required", message));
+    }
+    for path in paths {
+        match path.as_str() {
+            "password" => draft.password = full.password.clone(),
+            "security_profile" => draft.security_profile = full.security_profile.clone(),
+            "boot_policy" => draft.boot_policy = full.boot_policy.clone(),
+            other => {
+                let message = format!("{other:?} is no field that can be changed");
+                return Err(ApiError::fault("/update_mask", "unknown_field", message));
+            }
+        }
+    }
+    Ok(draft)
+}
+
+fn given<T>(value: Option<T>, otherwise: Field<T>) -> Field<T> {
+    value.map_or(otherwise, Field::Value)
 }
 
 #[tonic::async_trait]
@@ -29,8 +77,8 @@ impl StationService for StationRpc {
         } = request.into_inner();
         let size = convert::page_size(page_size);
         let after = convert::page_token(&page_token, cursor::to_station).map_err(ApiError::from)?;
-        let stations = self.stations.list(after.as_ref(), connected, size + 1);
-        let last = |view: &StationView| cursor::of_station(&view.state.id);
+        let stations = self.roster.list(after.as_ref(), connected, size + 1);
+        let last = |listed: &Listed| cursor::of_station(listed.id());
         let (stations, next_page_token) = convert::page(stations, size, last);
         let stations = stations.into_iter().map(convert::station).collect();
         Ok(Response::new(v1::ListStationsResponse {
@@ -43,14 +91,7 @@ impl StationService for StationRpc {
         &self,
         request: Request<v1::GetStationRequest>,
     ) -> Result<Response<v1::GetStationResponse>, Status> {
-        let id = request.into_inner().id;
-        let station = StationId::new(&id)
-            .ok()
-            .and_then(|id| self.stations.get(&id));
-        let station = station.ok_or_else(|| ApiError::NotFound {
-            code: "no_such_station",
-            message: format!("no station {id:?} has connected yet"),
-        })?;
+        let station = self.roster.get(&request.into_inner().id)?;
         let station = Some(convert::station(station));
         Ok(Response::new(v1::GetStationResponse { station }))
     }
@@ -59,7 +100,7 @@ impl StationService for StationRpc {
         &self,
         request: Request<v1::CallRequest>,
     ) -> Result<Response<v1::CallResponse>, Status> {
-        let answer = commands::call(&self.stations, request.into_inner()).await?;
+        let answer = commands::call(self.roster.stations(), request.into_inner()).await?;
         Ok(Response::new(answer))
     }
 
@@ -67,7 +108,42 @@ impl StationService for StationRpc {
         &self,
         request: Request<v1::DisconnectRequest>,
     ) -> Result<Response<v1::DisconnectResponse>, Status> {
-        commands::disconnect(&self.stations, &request.into_inner().station_id)?;
+        commands::disconnect(self.roster.stations(), &request.into_inner().station_id)?;
         Ok(Response::new(v1::DisconnectResponse {}))
+    }
+
+    async fn register_station(
+        &self,
+        request: Request<v1::RegisterStationRequest>,
+    ) -> Result<Response<v1::RegisterStationResponse>, Status> {
+        let v1::RegisterStationRequest { id, registration } = request.into_inner();
+        let draft = draft(registration.unwrap_or_default());
+        let station = self.roster.register(&id, draft).await?;
+        let station = Some(convert::station(station));
+        Ok(Response::new(v1::RegisterStationResponse { station }))
+    }
+
+    async fn update_station(
+        &self,
+        request: Request<v1::UpdateStationRequest>,
+    ) -> Result<Response<v1::UpdateStationResponse>, Status> {
+        let v1::UpdateStationRequest {
+            id,
+            registration,
+            update_mask,
+        } = request.into_inner();
+        let paths = update_mask.unwrap_or_default().paths;
+        let draft = masked(registration.unwrap_or_default(), &paths)?;
+        let station = self.roster.change(&id, draft).await?;
+        let station = Some(convert::station(station));
+        Ok(Response::new(v1::UpdateStationResponse { station }))
+    }
+
+    async fn remove_station(
+        &self,
+        request: Request<v1::RemoveStationRequest>,
+    ) -> Result<Response<v1::RemoveStationResponse>, Status> {
+        self.roster.unregister(&request.into_inner().id).await?;
+        Ok(Response::new(v1::RemoveStationResponse {}))
     }
 }

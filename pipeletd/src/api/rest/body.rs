@@ -13,6 +13,7 @@ use tokio::time;
 use super::{super::error::ApiError, MAX_BODY, problem::Problem};
 use crate::{
     events::{Payload, PayloadError},
+    registration::RegistrationDraft,
     webhooks::{Fault, Field, Secret, WebhookDraft},
 };
 
@@ -164,11 +165,7 @@ impl Fields {
 
     /// What a webhook's fields say.
     pub(super) fn webhook(&mut self) -> WebhookDraft {
-        let secret_value = match self.string("secret_value") {
-            Field::Absent => Field::Absent,
-            Field::Null => Field::Null,
-            Field::Value(text) => Field::Value(Secret::new(text)),
-        };
+        let secret_value = self.secret("secret_value");
         WebhookDraft {
             name: self.string("name"),
             url: self.string("url"),
@@ -177,6 +174,23 @@ impl Fields {
             station_ids: self.strings("station_ids"),
             secret_header: self.string("secret_header"),
             secret_value,
+        }
+    }
+
+    /// What a station's registration says.
+    pub(super) fn registration(&mut self) -> RegistrationDraft {
+        RegistrationDraft {
+            password: self.secret("password"),
+            security_profile: self.number("security_profile"),
+            boot_policy: self.string("boot_policy"),
+        }
+    }
+
+    fn secret(&mut self, key: &str) -> Field<Secret> {
+        match self.string(key) {
+            Field::Absent => Field::Absent,
+            Field::Null => Field::Null,
+            Field::Value(text) => Field::Value(Secret::new(text)),
         }
     }
 

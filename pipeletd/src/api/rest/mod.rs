@@ -24,13 +24,8 @@ use axum::{
 use tower_http::catch_panic::CatchPanicLayer;
 
 use self::problem::{Problem, RequestId};
-use super::{error::ApiError, status::Readiness};
-use crate::{
-    auth::Keyring,
-    delivery::Delivery,
-    id_tags::IdTags,
-    ocpp::{Stations, Transactions},
-};
+use super::{error::ApiError, roster::Roster, status::Readiness};
+use crate::{auth::Keyring, delivery::Delivery, id_tags::IdTags, ocpp::Transactions};
 
 /// In bytes; a webhook takes a few hundred.
 pub const MAX_BODY: usize = 1 << 20;
@@ -42,7 +37,7 @@ const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 #[derive(Debug, Clone)]
 pub struct Handles {
     pub delivery: Delivery,
-    pub stations: Stations,
+    pub roster: Roster,
     pub transactions: Transactions,
     pub id_tags: IdTags,
     pub keyring: Keyring,
@@ -54,9 +49,9 @@ pub fn router(handles: Handles) -> Router {
         .merge(webhooks::routes(handles.delivery.clone()))
         .merge(failed_deliveries::routes(handles.delivery))
         .merge(events::routes())
-        .merge(commands::routes(handles.stations.clone()))
-        .merge(shortcuts::routes(handles.stations.clone()))
-        .merge(stations::routes(handles.stations))
+        .merge(commands::routes(handles.roster.stations().clone()))
+        .merge(shortcuts::routes(handles.roster.stations().clone()))
+        .merge(stations::routes(handles.roster))
         .merge(transactions::routes(handles.transactions))
         .merge(id_tags::routes(handles.id_tags))
         .method_not_allowed_fallback(method_not_allowed)

@@ -1,49 +1,96 @@
-//! `/stations`: the chargers that have connected.
+//! `/stations`: the chargers that have connected, and those that are registered.
+
+use std::fmt::Write as _;
 
 use axum::{
     Json, Router,
     extract::{Path, State},
+    http::{HeaderValue, StatusCode, header},
+    response::{IntoResponse, Response},
     routing::get,
 };
 
 use super::{
-    super::{cursor, error::ApiError},
+    super::{
+        cursor,
+        error::ApiError,
+        roster::{Listed, Roster},
+    },
+    body::{Fields, merged},
     page::{List, Query},
     problem::Problem,
     view::StationJson,
 };
-use crate::{
-    events::StationId,
-    ocpp::{StationView, Stations},
-};
 
-pub(super) fn routes(stations: Stations) -> Router {
+pub(super) fn routes(roster: Roster) -> Router {
     Router::new()
         .route("/stations", get(list))
-        .route("/stations/{id}", get(show))
-        .with_state(stations)
+        .route("/stations/{id}", get(show).put(put).delete(unregister))
+        .with_state(roster)
 }
 
 async fn list(
-    State(stations): State<Stations>,
+    State(roster): State<Roster>,
     mut query: Query,
 ) -> Result<Json<List<StationJson>>, Problem> {
     let page = query.page(cursor::to_station);
     let connected = query.take("connected", "true or false", |text| text.parse().ok());
     query.finish()?;
-    let found = stations.list(page.after.as_ref(), connected, page.fetch());
-    let after = |last: &StationView| cursor::of_station(&last.state.id);
+    let found = roster.list(page.after.as_ref(), connected, page.fetch());
+    let after = |last: &Listed| cursor::of_station(last.id());
     Ok(Json(page.list(found, after, StationJson::from)))
 }
 
 async fn show(
-    State(stations): State<Stations>,
+    State(roster): State<Roster>,
     Path(id): Path<String>,
 ) -> Result<Json<StationJson>, Problem> {
-    let station = StationId::new(&id).ok().and_then(|id| stations.get(&id));
-    let station = station.ok_or_else(|| ApiError::NotFound {
-        code: "no_such_station",
-        message: format!("no station {id:?} has connected yet"),
-    })?;
-    Ok(Json(station.into()))
+    Ok(Json(roster.get(&id)?.into()))
+}
+
+/// Registers the station, or changes what the body mentions.
+async fn put(
+    State(roster): State<Roster>,
+    Path(id): Path<String>,
+    mut body: Fields,
+) -> Result<Response, Problem> {
+    let draft = body.registration();
+    let faults = body.finish();
+    if !faults.is_empty() {
+        let faults = merged(faults, roster.faults(&id, draft)?);
+        return Err(ApiError::Invalid(faults).into());
+    }
+    let (station, is_new) = roster.put(&id, draft).await?;
+    let station = Json(StationJson::from(station));
+    if !is_new {
+        return Ok(station.into_response());
+    }
+    let location = format!("/api/v1/stations/{}", segment(&id));
+    let mut response = (StatusCode::CREATED, station).into_response();
+    if let Ok(location) = HeaderValue::from_str(&location) {
+        response.headers_mut().insert(header::LOCATION, location);
+    }
+    Ok(response)
+}
+
+async fn unregister(
+    State(roster): State<Roster>,
+    Path(id): Path<String>,
+) -> Result<StatusCode, Problem> {
+    roster.unregister(&id).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// An id as a segment of a path (RFC 3986, section 3.3): all but the unreserved is escaped.
+fn segment(id: &str) -> String {
+    let mut text = String::with_capacity(id.len());
+    for byte in id.bytes() {
+        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
+            text.push(char::from(byte));
+        } else {
+            // A string takes all that is written.
+            let _ = write!(text, "%{byte:02X}");
+        }
+    }
+    text
 }

@@ -4,6 +4,7 @@ use jiff::Timestamp;
 use serde::Serialize;
 use serde_json::value::RawValue;
 
+use super::super::roster::Listed;
 use crate::{
     delivery::{
         TestResult, WebhookView,
@@ -13,6 +14,7 @@ use crate::{
     events::{Event, EventType},
     ocpp::StationView,
     projection::BootStatus,
+    registration::{Registration, SecurityProfile},
 };
 
 pub(super) fn time(time: Timestamp) -> String {
@@ -238,8 +240,31 @@ pub(super) struct StationJson {
     firmware_version: Option<String>,
     last_boot_at: Option<String>,
     boot_status: Option<&'static str>,
+    registration: Option<RegistrationJson>,
     connectors: Vec<ConnectorJson>,
     open_transactions: Vec<OpenTransactionJson>,
+}
+
+/// Without the password, of which nobody learns more than that there is one.
+#[derive(Debug, Serialize)]
+struct RegistrationJson {
+    security_profile: Option<u8>,
+    has_password: bool,
+    boot_policy: &'static str,
+    created_at: String,
+    updated_at: String,
+}
+
+impl From<&Registration> for RegistrationJson {
+    fn from(registration: &Registration) -> Self {
+        Self {
+            security_profile: registration.profile.map(SecurityProfile::number),
+            has_password: registration.password.is_some(),
+            boot_policy: registration.boot_policy.name(),
+            created_at: time(registration.created_at),
+            updated_at: time(registration.updated_at),
+        }
+    }
 }
 
 #[derive(Debug, Serialize)]
@@ -259,13 +284,13 @@ struct OpenTransactionJson {
     started_at: String,
 }
 
-impl From<StationView> for StationJson {
-    fn from(
-        StationView {
+impl From<Listed> for StationJson {
+    fn from(listed: Listed) -> Self {
+        let registration = listed.registration.as_deref().map(RegistrationJson::from);
+        let StationView {
             state,
             connected_since,
-        }: StationView,
-    ) -> Self {
+        } = listed.view;
         let connectors = state
             .connectors
             .into_iter()
@@ -296,6 +321,7 @@ impl From<StationView> for StationJson {
             firmware_version: state.firmware_version,
             last_boot_at: state.last_boot_at.map(time),
             boot_status: state.boot_status.map(BootStatus::name),
+            registration,
             connectors: connectors.collect(),
             open_transactions: transactions.collect(),
         }

@@ -19,7 +19,7 @@ use super::{
     codec::record_error,
     id_tag_record,
     keys::{self, Kind, Meta},
-    records, station_record,
+    records, registration_record, station_record,
 };
 use crate::{
     auth::ApiKeyInfo,
@@ -30,6 +30,7 @@ use crate::{
     events::{Event, Seq},
     id_tags::IdTagEntry,
     projection::{StationState, Transaction, TransactionFilter},
+    registration::Registration,
     webhooks::WebhookId,
 };
 
@@ -164,6 +165,14 @@ impl SledStore {
             }
             Change::IdTagGone(tag) => {
                 cold.remove(batch, &keys::id_tag(tag))?;
+            }
+            Change::Registration(registration) => {
+                let key = keys::registration(&registration.station);
+                let value = registration_record::encode_registration(registration);
+                cold.put(batch, &key, &value)?;
+            }
+            Change::RegistrationGone(station) => {
+                cold.remove(batch, &keys::registration(station))?;
             }
         }
         Ok(())
@@ -394,6 +403,12 @@ impl Store for SledStore {
         let all = Self::numbered(&self.cold, Kind::ApiKey, |value| Ok(value.clone()))?;
         all.into_iter()
             .map(|(id, value)| records::decode_api_key(id, &value))
+            .collect()
+    }
+
+    fn registrations(&self) -> Result<Vec<Registration>, StoreError> {
+        let all = self.cold.kind(Kind::Registration);
+        all.map(|entry| registration_record::decode_registration(&entry?.1))
             .collect()
     }
 

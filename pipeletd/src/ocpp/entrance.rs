@@ -1,0 +1,147 @@
+//! From an accepted connection to a station that may speak: TLS, the request, who it is.
+//!
+//! Whatever is wrong is told before the upgrade, as HTTP.
+
+use std::net::SocketAddr;
+
+use tokio::{net::TcpStream, time::Instant};
+use tokio_rustls::TlsAcceptor;
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    Services,
+    admission::{self, Shown},
+    handshake::{self, HandshakeError, Refusal, Subprotocol, Upgrade},
+    stations::Seat,
+    stream::Stream,
+};
+use crate::{
+    events::StationId,
+    registration::{Admission, SecurityProfile},
+};
+
+/// A connection whose handshake has ended well.
+#[derive(Debug)]
+pub(super) struct Visitor {
+    pub(super) stream: Stream,
+    /// What came with the request.
+    pub(super) rest: Vec<u8>,
+    pub(super) station: StationId,
+    pub(super) subprotocol: Option<String>,
+    pub(super) profile: SecurityProfile,
+    /// There is none for a station that speaks another protocol.
+    pub(super) seat: Option<Seat>,
+    /// Cancelled when the station may no longer be here.
+    pub(super) revoked: CancellationToken,
+}
+
+pub(super) async fn shake_hands(
+    stream: TcpStream,
+    peer: SocketAddr,
+    tls: Option<TlsAcceptor>,
+    services: &Services,
+) -> Result<Visitor, HandshakeError> {
+    // Frames are small and answers are waited for; Nagle's algorithm would only delay them.
+    stream.set_nodelay(true)?;
+    let mut stream = match tls {
+        Some(acceptor) => Stream::Tls(Box::new(acceptor.accept(stream).await?)),
+        None => Stream::Plain(stream),
+    };
+    let agreed = agree(&mut stream, peer, services).await;
+    if let Err(HandshakeError::Refused(refusal)) = &agreed {
+        services.stations.count_refusal();
+        handshake::refuse(&mut stream, *refusal).await?;
+    }
+    let Agreed {
+        upgrade,
+        rest,
+        guest,
+        seat,
+    } = agreed?;
+    handshake::accept(&mut stream, &upgrade).await?;
+    let subprotocol = match upgrade.subprotocol {
+        Subprotocol::Agreed(name) => Some(name),
+        Subprotocol::NotOffered | Subprotocol::NoneCommon => None,
+    };
+    Ok(Visitor {
+        stream,
+        rest,
+        station: upgrade.station,
+        subprotocol,
+        profile: guest.profile,
+        seat,
+        revoked: guest.revoked,
+    })
+}
+
+struct Agreed {
+    upgrade: Upgrade,
+    rest: Vec<u8>,
+    guest: Guest,
+    seat: Option<Seat>,
+}
+
+/// A station that may come in.
+struct Guest {
+    profile: SecurityProfile,
+    revoked: CancellationToken,
+}
+
+async fn agree(
+    stream: &mut Stream,
+    peer: SocketAddr,
+    services: &Services,
+) -> Result<Agreed, HandshakeError> {
+    let (request, rest) = handshake::read(stream).await?;
+    let upgrade = handshake::decide(request)?;
+    let guest = admit(&upgrade, stream, peer, services)?;
+    let seat = match upgrade.subprotocol {
+        Subprotocol::Agreed(_) | Subprotocol::NotOffered => {
+            let (stations, max) = (&services.stations, services.config.max_stations);
+            let seat = stations.seat(&upgrade.station, services.clock.now(), max);
+            Some(seat.map_err(|_| Refusal::Full)?)
+        }
+        Subprotocol::NoneCommon => None,
+    };
+    Ok(Agreed {
+        upgrade,
+        rest,
+        guest,
+        seat,
+    })
+}
+
+fn admit(
+    upgrade: &Upgrade,
+    stream: &Stream,
+    peer: SocketAddr,
+    services: &Services,
+) -> Result<Guest, Refusal> {
+    let names = stream.client_names();
+    let shown = Shown {
+        station: &upgrade.station,
+        tls: stream.is_tls(),
+        certificate: names.as_ref(),
+        credentials: upgrade.credentials.as_ref(),
+    };
+    let (registry, guesses) = (&services.registry, &services.guesses);
+    let entry = registry.find(&upgrade.station);
+    let registration = entry.as_ref().map(|entry| &*entry.registration);
+    // Paid before the look, so that many at once can't look for the price of one.
+    let is_guess = upgrade.credentials.is_some() && admission::asks_password(registration);
+    if is_guess {
+        let paid = guesses.spend(peer.ip(), Instant::now());
+        paid.map_err(|_| Refusal::TooManyGuesses)?;
+    }
+    let admitted = admission::admit(registration, registry.admission(), &shown);
+    if is_guess && admitted != Err(Refusal::WrongCredentials) {
+        guesses.refund(peer.ip());
+    }
+    let profile = admitted?;
+    let revoked = match (registry.admission(), entry) {
+        (Admission::Registered, Some(entry)) => entry.removed,
+        // Without its entry, the station could come back as it is.
+        (Admission::Open | Admission::Registered, _) => CancellationToken::new(),
+    };
+    Ok(Guest { profile, revoked })
+}

@@ -1,0 +1,106 @@
+//! How many wrong passwords an address may send.
+//!
+//! Right ones cost nothing, so a site with many stations, or a proxy, is held back only while
+//! something behind it guesses. The memory is bounded: where too many addresses guess at once,
+//! one of them is forgotten.
+
+use std::{
+    collections::HashMap,
+    net::{IpAddr, Ipv6Addr},
+    sync::{Mutex, PoisonError},
+};
+
+use tokio::time::Instant;
+
+use super::rate::{Bucket, Rate};
+
+/// Wrong passwords of one address.
+const RATE: Rate = Rate::new(1.0, 20.0);
+const MAX_ADDRESSES: usize = 10_000;
+
+#[derive(Debug, Default)]
+pub(super) struct Guesses(Mutex<HashMap<IpAddr, Bucket>>);
+
+/// The address has sent too many wrong passwords.
+#[derive(Debug)]
+pub(super) struct TooMany;
+
+impl Guesses {
+    /// Pays for a look at a password from this address.
+    pub(super) fn spend(&self, from: IpAddr, now: Instant) -> Result<(), TooMany> {
+        let mut buckets = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let address = network(from);
+        if buckets.len() >= MAX_ADDRESSES && !buckets.contains_key(&address) {
+            make_room(&mut buckets, now);
+        }
+        let bucket = buckets
+            .entry(address)
+            .or_insert_with(|| Bucket::full(RATE, now));
+        bucket.take(RATE, now).map_err(|_| TooMany)
+    }
+
+    /// It was the right one.
+    pub(super) fn refund(&self, from: IpAddr) {
+        let mut buckets = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(bucket) = buckets.get_mut(&network(from)) {
+            bucket.give_back(RATE);
+        }
+    }
+}
+
+fn make_room(buckets: &mut HashMap<IpAddr, Bucket>, now: Instant) {
+    buckets.retain(|_, bucket| !bucket.is_full(RATE, now));
+    if buckets.len() >= MAX_ADDRESSES
+        && let Some(any) = buckets.keys().next().copied()
+    {
+        buckets.remove(&any);
+    }
+}
+
+/// Whoever has an IPv6 address has the rest of its /64 too.
+fn network(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V4(address) => address.into(),
+        IpAddr::V6(address) => {
+            let prefix = address.to_bits() >> 64 << 64;
+            Ipv6Addr::from_bits(prefix).into()
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn an_address_is_held_back_and_others_are_not() {
+        let guesses = Guesses::default();
+        let now = Instant::now();
+        let address = |text: &str| text.parse::<IpAddr>().unwrap();
+        for _ in 0..1_000 {
+            guesses.spend(address("10.0.0.1"), now).unwrap();
+            guesses.refund(address("10.0.0.1"));
+        }
+        for _ in 0..20 {
+            guesses.spend(address("2001:db8::1"), now).unwrap();
+        }
+        assert!(guesses.spend(address("2001:db8::2"), now).is_err());
+        assert!(guesses.spend(address("2001:db8:0:1::1"), now).is_ok());
+        assert!(guesses.spend(address("10.0.0.1"), now).is_ok());
+        let later = now + Duration::from_secs(1);
+        assert!(guesses.spend(address("2001:db8::2"), later).is_ok());
+    }
+
+    #[test]
+    fn few_addresses_are_remembered() {
+        let guesses = Guesses::default();
+        let now = Instant::now();
+        for number in 0..u32::try_from(MAX_ADDRESSES).unwrap() + 50 {
+            let address = std::net::Ipv4Addr::from_bits(number);
+            guesses.spend(address.into(), now).unwrap();
+        }
+        assert_eq!(guesses.0.lock().unwrap().len(), MAX_ADDRESSES);
+    }
+}
