@@ -3,7 +3,7 @@
 
 use std::{future::IntoFuture as _, io, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
-use tokio::{net::TcpListener, task::JoinSet, time};
+use tokio::{net::TcpListener, runtime::Handle, task::JoinSet, time};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -93,7 +93,13 @@ pub enum RunError {
 impl App {
     /// Binds every socket, opens the store and recovers from it. Nothing is accepted before
     /// [`Self::run`].
-    pub async fn open(config: &Config, clock: Clock) -> Result<Self, OpenError> {
+    ///
+    /// Deliveries run on `delivering`, a runtime that must outlive the app.
+    pub async fn open(
+        config: &Config,
+        clock: Clock,
+        delivering: Handle,
+    ) -> Result<Self, OpenError> {
         let http = bind("HTTP", config.http_listen).await?;
         let grpc = bind("gRPC", config.grpc_listen).await?;
         let targets = TargetPolicy {
@@ -139,6 +145,7 @@ impl App {
             store: Arc::clone(&store),
             sender,
             clock,
+            runtime: delivering,
             options: delivery::Options {
                 schedule: config.retry_schedule.clone(),
                 max_attempts: config.max_attempts,

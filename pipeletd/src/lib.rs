@@ -43,6 +43,7 @@ use std::{
 };
 
 use anyhow::Context as _;
+use tokio::runtime::{Builder, Runtime};
 use tokio_util::sync::CancellationToken;
 
 use self::{
@@ -77,21 +78,27 @@ fn run(config: &Config) -> anyhow::Result<()> {
     rustls::crypto::ring::default_provider()
         .install_default()
         .map_err(|_| anyhow::anyhow!("another TLS provider is installed already"))?;
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .build()?;
-    runtime.block_on(async {
+    let (main, delivering) = (runtime("pipeletd")?, runtime("delivery")?);
+    main.block_on(async {
         let shutdown = CancellationToken::new();
         let signals = Signals::listen()?;
         tokio::spawn(signals.run(shutdown.clone()));
         let reload = Reload::listen()?;
-        let app = App::open(config, Clock::system()).await?;
+        let app = App::open(config, Clock::system(), delivering.handle().clone()).await?;
         tokio::spawn(reload.run(app.certificates(), shutdown.clone()));
         announce(&app)?;
         app.run(shutdown).await?;
         tracing::info!("ended");
         Ok(())
     })
+}
+
+/// A runtime with a thread for each core; its threads bear the name.
+fn runtime(name: &str) -> io::Result<Runtime> {
+    Builder::new_multi_thread()
+        .enable_all()
+        .thread_name(name)
+        .build()
 }
 
 /// The one line on stdout: whoever started the daemon learns the real ports from it.

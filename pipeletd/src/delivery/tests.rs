@@ -121,6 +121,7 @@ async fn start(store: &Arc<dyn Store>) -> (Delivery, Ledger) {
         store: Arc::clone(store),
         sender: sender.unwrap(),
         clock: Clock::system(),
+        runtime: tokio::runtime::Handle::current(),
         options: Options {
             schedule: "1h".parse().unwrap(),
             max_attempts: 7,

@@ -431,7 +431,8 @@ impl Inner {
         // Both guards also act when the dispatcher panics.
         let ended = running.ended.clone().drop_guard();
         let failed = self.failed.clone().drop_guard();
-        self.tracker.spawn(async move {
+        let running_on = &self.means.runtime;
+        let dispatching = async move {
             let _ended = ended;
             match dispatcher.run().await {
                 Ok(()) => {
@@ -439,7 +440,8 @@ impl Inner {
                 }
                 Err(error) => tracing::error!(webhook = id.0, %error, "a dispatcher failed"),
             }
-        });
+        };
+        self.tracker.spawn_on(dispatching, running_on);
         self.webhooks
             .write()
             .unwrap_or_else(PoisonError::into_inner)

@@ -19,6 +19,7 @@ use std::{
 use futures_util::{StreamExt, future::BoxFuture, stream::FuturesUnordered};
 use jiff::Timestamp;
 use tokio::{
+    runtime::Handle,
     sync::{mpsc, oneshot},
     task::JoinSet,
     time::{self, Instant},
@@ -65,6 +66,9 @@ pub struct Means {
     pub sender: Sender,
     pub clock: Clock,
     pub options: Options,
+    /// Where dispatchers and their attempts run: a runtime of their own, because in the stations'
+    /// each step of an attempt would wait for every station that has something to say.
+    pub runtime: Handle,
 }
 
 #[derive(Debug, Clone)]
