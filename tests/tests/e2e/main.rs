@@ -17,6 +17,7 @@ mod payload;
 mod python;
 mod python_commands;
 mod python_station;
+mod quirks;
 mod readme;
 mod registration;
 mod retries;
