@@ -192,11 +192,6 @@ async fn a_reserved_bit_ends_the_connection_with_a_reason() {
 async fn a_resent_message_is_answered_again_and_happens_once() {
     let calls = [
         (
-            "1",
-            "BootNotification",
-            r#"{"chargePointVendor":"V","chargePointModel":"M"}"#,
-        ),
-        (
             "2",
             "StatusNotification",
             r#"{"connectorId":1,"errorCode":"NoError","status":"Preparing"}"#,
@@ -322,6 +317,16 @@ async fn who_reconnects_need_not_boot_again() {
     assert_eq!(known["model"], "Wallbox");
     let stats = json!({"received": 1, "delivered": 1});
     scene.api.await_stats(scene.webhook, stats).await;
+}
+
+/// Some count their messages from 1 after every start: then the same words are no repeat.
+#[tokio::test]
+async fn who_starts_again_and_again_is_told_of_each_time() {
+    let scene = Scene::new(&["BootNotification"]).await;
+    for boots in 1..=3 {
+        scene.station("S1").await.boot().await;
+        scene.receiver.await_requests(boots).await;
+    }
 }
 
 #[tokio::test]
