@@ -138,13 +138,18 @@ impl RawSocket {
     }
 
     /// The next text frame of the daemon's; its pings are left unanswered.
-    pub async fn next_json(&mut self) -> Option<Value> {
+    pub async fn next_text(&mut self) -> Option<String> {
         loop {
             let frame = self.next().await?;
             if frame.first_byte == first_byte::TEXT {
-                return Some(serde_json::from_slice(&frame.payload).expect("JSON frames"));
+                return Some(String::from_utf8(frame.payload).expect("UTF-8"));
             }
         }
+    }
+
+    pub async fn next_json(&mut self) -> Option<Value> {
+        let text = self.next_text().await?;
+        Some(serde_json::from_str(&text).expect("JSON frames"))
     }
 
     /// Waits until the daemon ends the connection, and returns the close code.

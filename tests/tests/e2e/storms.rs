@@ -1,0 +1,377 @@
+//! Connections that misbehave: alone, by the thousand, and with bytes that mean nothing.
+
+use std::{
+    collections::HashMap,
+    fs,
+    time::{Duration, Instant},
+};
+
+use pipelet_tests::{
+    Daemon, RawSocket, Request, Station,
+    raw::first_byte::{self, CLOSE, GOES_ON, RSV1, TEXT, TEXT_BEGINS},
+};
+use serde_json::json;
+use tokio::task::JoinSet;
+
+use crate::scene::{Scene, daemon};
+
+const HEARTBEAT: &[u8] = br#"[2,"1","Heartbeat",{}]"#;
+const MEBIBYTE: usize = 1024 * 1024;
+
+/// What a connection is ended for, and what the daemon says then.
+type Fault = (&'static str, Vec<(u8, Vec<u8>)>, u16, &'static str);
+
+#[tokio::test]
+async fn what_breaks_the_websockets_rules_is_ended_with_its_reason() {
+    let half = || vec![b'x'; MEBIBYTE / 2 + 1];
+    let faults: [Fault; 8] = [
+        (
+            "too long a frame",
+            vec![(TEXT, vec![b'x'; MEBIBYTE + 1])],
+            1009,
+            "frame_too_large",
+        ),
+        (
+            "too long in two frames",
+            vec![(TEXT_BEGINS, half()), (GOES_ON, half())],
+            1009,
+            "frame_too_large",
+        ),
+        (
+            "no UTF-8",
+            vec![(TEXT, vec![b'"', 0xff, 0xfe, b'"'])],
+            1007,
+            "not_utf8",
+        ),
+        (
+            "half a character",
+            vec![(TEXT, vec![b'"', 0xc3])],
+            1007,
+            "not_utf8",
+        ),
+        (
+            "a reserved bit",
+            vec![(TEXT | RSV1, HEARTBEAT.to_vec())],
+            1002,
+            "protocol_violation",
+        ),
+        (
+            "an unknown opcode",
+            vec![(0x83, HEARTBEAT.to_vec())],
+            1002,
+            "protocol_violation",
+        ),
+        (
+            "more of nothing",
+            vec![(GOES_ON, HEARTBEAT.to_vec())],
+            1002,
+            "protocol_violation",
+        ),
+        (
+            "a long close",
+            vec![(CLOSE, vec![3; 200])],
+            1002,
+            "protocol_violation",
+        ),
+    ];
+    let scene = Scene::new(&["StationDisconnected"]).await;
+    for (number, (fault, frames, code, reason)) in (1..).zip(faults) {
+        let mut socket = RawSocket::open(scene.daemon.ocpp(), "S1").await;
+        socket.frame(TEXT, HEARTBEAT).await;
+        socket
+            .next_json()
+            .await
+            .expect("an answer before the fault");
+        for (first_byte, payload) in frames {
+            socket.frame(first_byte, &payload).await;
+        }
+        assert_eq!(socket.closed().await, Some(code), "{fault}");
+        let told = scene.receiver.await_requests(number).await;
+        let gone = told[number - 1].json();
+        assert_eq!(gone["payload"]["reason"], reason, "{fault}: {gone}");
+    }
+    let log = scene.daemon.log();
+    assert_eq!(log.matches("connection ended").count(), 8);
+}
+
+/// The announcement alone must not take the memory, nor wait for what never comes.
+#[tokio::test]
+async fn a_gigantic_frame_is_refused_by_its_header() {
+    let scene = Scene::new(&["StationDisconnected"]).await;
+    let before = resident(&scene.daemon);
+    let mut socket = RawSocket::open(scene.daemon.ocpp(), "S1").await;
+    socket.announce(TEXT, 1 << 40).await;
+    assert_eq!(socket.closed().await, Some(1009));
+    let gone = scene.receiver.await_requests(1).await.remove(0);
+    assert_eq!(gone.json()["payload"]["reason"], "frame_too_large");
+    assert!(resident(&scene.daemon) < before + 8 * MEBIBYTE);
+}
+
+#[tokio::test]
+async fn binary_frames_are_no_reason_to_part() {
+    let scene = Scene::new(&["Heartbeat"]).await;
+    let mut socket = RawSocket::open(scene.daemon.ocpp(), "S1").await;
+    for (bytes, kind) in [
+        (HEARTBEAT, 3),
+        (&[0xff, 0x00, 0xfe], 4),
+        (&[], 4),
+        (HEARTBEAT, 3),
+    ] {
+        socket.frame(first_byte::BINARY, bytes).await;
+        let answer = socket.next_json().await.expect("an open connection");
+        assert_eq!(answer[0], kind, "{answer}");
+    }
+}
+
+/// Half-open sockets: nothing comes from the one, and nobody has closed it. The other has nothing
+/// to say either, but its pongs show that it lives.
+#[tokio::test]
+async fn silence_ends_a_connection_and_a_pong_breaks_it() {
+    let builder = daemon()
+        .flag("--ping-interval", "200ms")
+        .flag("--heartbeat-interval", "1s");
+    let scene = Scene::with(builder, &["StationDisconnected"]).await;
+    let mut gone = RawSocket::open(scene.daemon.ocpp(), "GONE").await;
+    let mut quiet = scene.station("QUIET").await;
+    let told = tokio::select! {
+        told = scene.receiver.await_requests(1) => told,
+        frame = quiet.next() => panic!("{frame:?} for the quiet one"),
+    };
+    let told = told[0].json();
+    assert_eq!(told["station_id"], "GONE");
+    assert_eq!(told["payload"]["reason"], "silent");
+    let known = scene.api.get("/stations/GONE").await.expect(200);
+    assert_eq!(known["connected"], false);
+    assert_eq!(gone.closed().await, Some(1001));
+    quiet.ok("Heartbeat", "{}").await;
+    assert_eq!(scene.receiver.count(), 1);
+}
+
+/// Two storms on one daemon: every station is served in each, a station from before is not
+/// starved meanwhile, and the second one needs no more memory than the first.
+#[tokio::test]
+async fn two_thousand_stations_come_back_at_once() {
+    const STATIONS: usize = 2_000;
+    /// Chargers take a later answer for none, try again, and pile up [steve#1141].
+    const PATIENCE: Duration = Duration::from_secs(10);
+    const PER_CONNECTION: usize = 48 * 1024;
+
+    needs_descriptors(STATIONS + 200);
+    let scene = Scene::new(&["BootNotification"]).await;
+    let mut before = scene.station("BEFORE").await;
+    before.ok("Heartbeat", "{}").await;
+    let before = tokio::spawn(async move {
+        loop {
+            let asked = Instant::now();
+            before.ok("Heartbeat", "{}").await;
+            assert!(
+                asked.elapsed() < PATIENCE,
+                "{:?} for one of old",
+                asked.elapsed()
+            );
+        }
+    });
+    let empty = resident(&scene.daemon);
+    let mut full = Vec::new();
+    for storm in 1..=2 {
+        let mut coming = JoinSet::new();
+        for number in 0..STATIONS {
+            let ocpp = scene.daemon.ocpp();
+            coming.spawn(async move {
+                let mut station = Station::connect(ocpp, &format!("S{number}")).await;
+                let asked = Instant::now();
+                station.boot().await;
+                (station, asked.elapsed())
+            });
+        }
+        let mut there = Vec::with_capacity(STATIONS);
+        while let Some(station) = coming.join_next().await {
+            let (station, waited) = station.expect("a station that was served");
+            assert!(waited < PATIENCE, "an answer took {waited:?}");
+            there.push(station);
+        }
+        let stations = scene.api.get("/stations/S1999").await.expect(200);
+        assert_eq!(stations["connected"], true);
+        scene
+            .api
+            .await_stats(scene.webhook, json!({"delivered": storm * STATIONS}))
+            .await;
+        full.push(resident(&scene.daemon));
+        // As when the uplink of a whole region fails: nobody says good-bye.
+        drop(there);
+    }
+    assert!(!before.is_finished(), "it was starved");
+    before.abort();
+    let first = full[0].saturating_sub(empty);
+    let second = full[1].saturating_sub(full[0]);
+    assert!(
+        first < STATIONS * PER_CONNECTION,
+        "{empty}, then {full:?} bytes"
+    );
+    assert!(second < first / 2, "it grows: {empty}, then {full:?} bytes");
+}
+
+/// Ten thousand frames that were valid before somebody's memory or line failed. Nothing of it
+/// ends the daemon, and no connection ends without a reason in the log.
+#[tokio::test]
+async fn mutated_frames_end_nothing_without_a_reason() {
+    const SEED: u64 = 0x0cc9_16a5_ee09_57a7;
+    /// So many that none of them floods.
+    const CONNECTIONS: u64 = 40;
+    const FRAMES: u32 = 10_000 / 40;
+
+    let scene = Scene::new(&["StationDisconnected"]).await;
+    let mut talking = JoinSet::new();
+    for number in 0..CONNECTIONS {
+        let ocpp = scene.daemon.ocpp();
+        talking.spawn(async move {
+            let mut random = Random(SEED ^ number);
+            let id = format!("S{number}");
+            let mut socket = RawSocket::open(ocpp, &id).await;
+            let mut ended = 0;
+            for frame in 0..FRAMES {
+                let (first_byte, bytes) = mutated(&mut random);
+                socket.frame(first_byte, &bytes).await;
+                if frame % 25 == 24 && !answers(&mut socket, frame).await {
+                    ended += 1;
+                    socket = RawSocket::open(ocpp, &id).await;
+                }
+            }
+            ended
+        });
+    }
+    let mut ended = 0;
+    while let Some(station) = talking.join_next().await {
+        ended += station.expect("a station that could go on");
+    }
+    assert!(ended > 0, "no text that is no UTF-8 was among them");
+    let sane = |request: &Request| request.json()["station_id"] == "SANE";
+    scene.station("SANE").await.close().await;
+    scene.receiver.await_request("the last end", sane).await;
+    let mut reasons = HashMap::<String, u32>::new();
+    for request in scene.receiver.requests().iter().filter(|r| !sane(r)) {
+        let reason = request.json()["payload"]["reason"].clone();
+        *reasons
+            .entry(reason.as_str().expect("a reason").to_owned())
+            .or_default() += 1;
+    }
+    // What the stations broke off themselves, at the end, may still be on its way.
+    reasons.remove("connection_lost");
+    assert_eq!(
+        reasons,
+        HashMap::from([("not_utf8".to_owned(), ended)]),
+        "seed {SEED:#x}"
+    );
+}
+
+/// Whether the connection still answers; whatever comes before that is read. It is no JSON of
+/// ours always: an id with half a surrogate pair comes back as it was.
+async fn answers(socket: &mut RawSocket, number: u32) -> bool {
+    let call = format!(r#"[2,"alive-{number}","Heartbeat",{{}}]"#);
+    let answer = format!(r#"[3,"alive-{number}","#);
+    socket.frame(TEXT, call.as_bytes()).await;
+    while let Some(text) = socket.next_text().await {
+        if text.starts_with(&answer) {
+            return true;
+        }
+    }
+    false
+}
+
+const VALID: &[&str] = &[
+    r#"[2,"a1","BootNotification",{"chargePointVendor":"Acme","chargePointModel":"Wallbox"}]"#,
+    r#"[2,"a2","StartTransaction",{"connectorId":1,"idTag":"T","meterStart":7,"timestamp":"2026-04-14T12:34:56Z"}]"#,
+    r#"[2,"a3","MeterValues",{"connectorId":1,"transactionId":42,"meterValue":[{"timestamp":"2026-04-14T12:34:56Z","sampledValue":[{"value":"1.5","unit":"Wh"}]}]}]"#,
+    r#"[2,"a4","StopTransaction",{"transactionId":42,"meterStop":9,"timestamp":"2026-04-14T13:00:00+02:00","idTag":"ä"}]"#,
+    r#"[2,"a5","StatusNotification",{"connectorId":1,"errorCode":"NoError","status":"Available","info":"ä"}]"#,
+    r#"[2,"a6","DataTransfer",{"vendorId":"acme","data":"{"a":[1,null,true]}"}]"#,
+    r#"[3,"a7",{"status":"Accepted"}]"#,
+    r#"[4,"a8","InternalError","why",{}]"#,
+];
+
+/// A frame with one to four mutations. What has become no text goes out as binary, where it is
+/// one frame among others, and rarely as text, where it ends the connection.
+fn mutated(random: &mut Random) -> (u8, Vec<u8>) {
+    let mut bytes = VALID[random.below(VALID.len())].as_bytes().to_vec();
+    for _ in 0..=random.below(4) {
+        random.mutate(&mut bytes);
+    }
+    let is_text = std::str::from_utf8(&bytes).is_ok();
+    let first_byte = if is_text || random.below(50) == 0 {
+        TEXT
+    } else {
+        first_byte::BINARY
+    };
+    (first_byte, bytes)
+}
+
+/// `SplitMix64`: the same numbers for the same seed, on every machine and for ever.
+struct Random(u64);
+
+impl Random {
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mixed = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        mixed ^ (mixed >> 31)
+    }
+
+    fn below(&mut self, end: usize) -> usize {
+        usize::try_from(self.next() % end as u64).expect("less than a usize")
+    }
+
+    fn mutate(&mut self, bytes: &mut Vec<u8>) {
+        const TOKENS: &[&[u8]] = &[
+            b"[",
+            b"]",
+            b"{",
+            b"}",
+            b"\"",
+            b",",
+            b"null",
+            b"-1",
+            b"1e999",
+            b"\\u0000",
+            b"\\ud800",
+            b"[[[[[[[[",
+        ];
+        let at = self.below(bytes.len().max(1)).min(bytes.len());
+        let end = at + self.below(bytes.len() - at + 1).min(16);
+        match self.below(6) {
+            0 if at < bytes.len() => bytes[at] = self.next().to_le_bytes()[0],
+            1 if at < bytes.len() => bytes[at] ^= 1 << self.below(7),
+            2 => bytes.truncate(at),
+            3 => drop(bytes.drain(at..end)),
+            4 => {
+                let again = bytes[at..end].to_vec();
+                drop(bytes.splice(at..at, again));
+            }
+            _ => {
+                let token = TOKENS[self.below(TOKENS.len())];
+                drop(bytes.splice(at..end, token.iter().copied()));
+            }
+        }
+    }
+}
+
+/// The resident memory of the daemon, in bytes.
+fn resident(daemon: &Daemon) -> usize {
+    let status = fs::read_to_string(format!("/proc/{}/status", daemon.pid())).expect("/proc");
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    let kib = line.and_then(|line| line.trim().strip_suffix(" kB"));
+    let kib: usize = kib.and_then(|kib| kib.parse().ok()).expect("VmRSS in kB");
+    kib * 1024
+}
+
+/// The daemon has the limits of the one who starts it, and so have its stations here.
+fn needs_descriptors(wanted: usize) {
+    let limits = fs::read_to_string("/proc/self/limits").expect("/proc");
+    let line = limits
+        .lines()
+        .find_map(|line| line.strip_prefix("Max open files"));
+    let soft = line
+        .and_then(|line| line.split_whitespace().next())
+        .expect("a limit");
+    let enough = soft.parse().map_or(true, |soft: usize| soft >= wanted);
+    assert!(enough, "this test needs `ulimit -n {wanted}`; it is {soft}");
+}
