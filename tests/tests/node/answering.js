@@ -1,19 +1,19 @@
 // A station on npm's `ocpp-rpc` in strict mode that answers whatever the central system asks.
 //
 // The library holds every request, and every answer made here, against the official OCPP 1.6
-// schemas: what violates them is answered with a CALLERROR. It says "connected" on stdout, and
-// runs until it is ended.
+// schemas: what violates them is answered with a CALLERROR. It runs until it is ended.
 //
-// Usage: node answering.js ENDPOINT STATION_ID
+// Usage: node answering.js WEBSOCKET_URL
 
 import process from "node:process";
 
 import { RPCClient } from "ocpp-rpc";
 
-const [endpoint, identity] = process.argv.slice(2);
+const [url] = process.argv.slice(2);
+const slash = url.lastIndexOf("/");
 const station = new RPCClient({
-  endpoint,
-  identity,
+  endpoint: url.slice(0, slash),
+  identity: url.slice(slash + 1),
   protocols: ["ocpp1.6"],
   strictMode: true,
   reconnect: false,
@@ -34,4 +34,3 @@ const answers = {
 
 station.handle(({ method }) => answers[method] ?? { status: "Accepted" });
 await station.connect();
-process.stdout.write("connected\n");

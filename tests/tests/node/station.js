@@ -4,17 +4,18 @@
 // The library holds every answer against the official OCPP 1.6 schemas; a violation or a
 // CALLERROR ends this script with an exit status of 1. It prints the transaction's id.
 //
-// Usage: node station.js ENDPOINT STATION_ID
+// Usage: node station.js WEBSOCKET_URL
 
 import assert from "node:assert/strict";
 import process from "node:process";
 
 import { RPCClient } from "ocpp-rpc";
 
-const [endpoint, identity] = process.argv.slice(2);
+const [url] = process.argv.slice(2);
+const slash = url.lastIndexOf("/");
 const station = new RPCClient({
-  endpoint,
-  identity,
+  endpoint: url.slice(0, slash),
+  identity: url.slice(slash + 1),
   protocols: ["ocpp1.6"],
   strictMode: true,
   reconnect: false,
