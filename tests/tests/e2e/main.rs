@@ -9,6 +9,7 @@ mod cli;
 mod clients;
 mod commands;
 mod crash;
+mod day;
 mod events;
 mod https;
 mod id_tags;
