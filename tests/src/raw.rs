@@ -13,7 +13,11 @@ use crate::deadline::within;
 
 /// The key of RFC 6455, section 1.3.
 pub const HANDSHAKE_KEY: &str = "dGhlIHNhbXBsZSBub25jZQ==";
-/// An unmasked bit would be a fault of its own, so every frame is masked with this.
+/// In a frame's second byte: that it is masked, and where its length stands.
+const MASKED: u8 = 0x80;
+const LENGTH_OF_16_BITS: u8 = 0x7e;
+const LENGTH_OF_64_BITS: u8 = 0x7f;
+/// An unmasked frame would be a fault of its own, so every one is masked with this.
 const MASK: [u8; 4] = [0x5a, 0x0f, 0xc3, 0x96];
 
 /// The first byte of a frame: the last one of its message, with this opcode.
@@ -104,13 +108,13 @@ impl RawSocket {
     pub async fn announce(&mut self, first_byte: u8, length: usize) {
         let mut header = vec![first_byte];
         match (u8::try_from(length), u16::try_from(length)) {
-            (Ok(short @ ..126), _) => header.push(0x80 | short),
+            (Ok(short @ ..LENGTH_OF_16_BITS), _) => header.push(MASKED | short),
             (_, Ok(medium)) => {
-                header.push(0x80 | 126);
+                header.push(MASKED | LENGTH_OF_16_BITS);
                 header.extend(medium.to_be_bytes());
             }
             (_, Err(_)) => {
-                header.push(0x80 | 127);
+                header.push(MASKED | LENGTH_OF_64_BITS);
                 header.extend((length as u64).to_be_bytes());
             }
         }
@@ -123,8 +127,10 @@ impl RawSocket {
         within("a frame from pipeletd", async {
             let [first_byte, length] = self.bytes().await?;
             let length = match length {
-                126 => u16::from_be_bytes(self.bytes().await?).into(),
-                127 => usize::try_from(u64::from_be_bytes(self.bytes().await?)).ok()?,
+                LENGTH_OF_16_BITS => u16::from_be_bytes(self.bytes().await?).into(),
+                LENGTH_OF_64_BITS => {
+                    usize::try_from(u64::from_be_bytes(self.bytes().await?)).ok()?
+                }
                 short => short.into(),
             };
             let mut payload = vec![0; length];
