@@ -180,12 +180,13 @@ async fn a_day_of_a_station_is_told_whole_and_in_order() {
     day.say("Heartbeat", json!({})).await;
 
     assert_eq!(day.open_transactions().await, json!([]));
-    check(&day).await;
+    check_events(&day).await;
+    check_transactions(&day).await;
 }
 
 /// Every event has arrived, once and in its order, with what the station said in it, and the
 /// books balance.
-async fn check(day: &Day) {
+async fn check_events(day: &Day) {
     let told = day.scene.receiver.await_requests(day.story.len()).await;
     let bodies: Vec<Value> = told.iter().map(Request::json).collect();
     let kinds: Vec<&Value> = bodies.iter().map(|body| &body["event"]).collect();
@@ -204,4 +205,34 @@ async fn check(day: &Day) {
     let count = day.story.len();
     let stats = json!({"received": count, "delivered": count, "pending": 0, "dead": 0});
     day.scene.api.await_stats(day.scene.webhook, stats).await;
+}
+
+/// The history has the times of the station, however late they came, and all that was charged.
+async fn check_transactions(day: &Day) {
+    let listed = day
+        .scene
+        .api
+        .get("/transactions?station_id=WALLBOX_001")
+        .await;
+    let listed = listed.expect(200)["data"].clone();
+    let transactions = listed.as_array().expect("data");
+    let exact = |time: &str| format!("2026-04-14T{time}:00.000Z");
+    let charged: Vec<_> = transactions
+        .iter()
+        .map(|of| {
+            json!([
+                of["started_at"],
+                of["stopped_at"],
+                of["energy_wh"],
+                of["stop_reason"]
+            ])
+        })
+        .collect();
+    let expected = [
+        json!([exact("16:00"), exact("16:30"), 600, "Local"]),
+        json!([exact("14:00"), exact("14:30"), 600, "Local"]),
+        json!([exact("13:00"), exact("13:40"), 1_300, "EVDisconnected"]),
+        json!([exact("07:01"), exact("08:03"), 2_100, "Remote"]),
+    ];
+    assert_eq!(charged, expected);
 }
