@@ -30,6 +30,8 @@ pub mod first_byte {
     pub const TEXT_BEGINS: u8 = 0x01;
     /// More of a message, and not its end.
     pub const GOES_ON: u8 = 0x00;
+    /// The rest of a message.
+    pub const ENDS: u8 = 0x80;
     /// The first reserved bit, which says "compressed" where that was agreed.
     pub const RSV1: u8 = 0x40;
 }

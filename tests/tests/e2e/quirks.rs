@@ -105,6 +105,36 @@ async fn a_handshake_that_is_clear_enough_is_taken() {
     }
 }
 
+/// A modem cuts and glues as it likes, and some chargers speak before the handshake's answer.
+#[tokio::test]
+async fn what_comes_in_pieces_or_all_at_once_is_read() {
+    let scene = Scene::new(&["Heartbeat"]).await;
+    let key = format!("Sec-WebSocket-Key: {HANDSHAKE_KEY}");
+    let request = head("/ocpp/S1", &[UPGRADE, CONNECTION, VERSION, PROTOCOL, &key]);
+
+    let mut glued = RawSocket::connect(scene.daemon.ocpp()).await;
+    glued.write(request.as_bytes()).await;
+    glued.frame(first_byte::TEXT, HEARTBEAT).await;
+    let answer = glued.shake_hands("").await;
+    assert!(answer.starts_with("HTTP/1.1 101 "), "{answer}");
+    assert_eq!(glued.next_json().await.expect("an answer")[0], 3);
+
+    let mut cut = RawSocket::connect(scene.daemon.ocpp()).await;
+    for byte in request.as_bytes() {
+        cut.write(&[*byte]).await;
+    }
+    let answer = cut.shake_hands("").await;
+    assert!(answer.starts_with("HTTP/1.1 101 "), "{answer}");
+    let (one, rest) = HEARTBEAT.split_at(3);
+    let (two, three) = rest.split_at(8);
+    cut.frame(first_byte::TEXT_BEGINS, one).await;
+    cut.frame(first_byte::PING, b"amid a message").await;
+    cut.frame(first_byte::GOES_ON, two).await;
+    cut.frame(first_byte::ENDS, three).await;
+    assert_eq!(cut.next_json().await.expect("an answer")[0], 3);
+    scene.receiver.await_requests(2).await;
+}
+
 /// [lbbrhzn/ocpp#2012]: some look for a few seconds whether anybody is there, and then connect.
 #[tokio::test]
 async fn a_probe_before_the_real_connection_is_no_matter() {
@@ -220,7 +250,15 @@ async fn a_resent_message_is_answered_again_and_happens_once() {
         let again = station.call_as(id, action, payload).await.result();
         assert_eq!(again["transactionId"], first["transactionId"], "{action}");
     }
-    let stats = json!({"received": calls.len(), "delivered": calls.len()});
+    // The same id with another body is another message: some count from 1 each time.
+    let mut station = scene.station("S1").await;
+    let other = r#"{"transactionId":6,"meterStop":9,"timestamp":"2026-04-14T13:00:00Z"}"#;
+    station
+        .call_as("5", "StopTransaction", other)
+        .await
+        .result();
+    let count = calls.len() + 1;
+    let stats = json!({"received": count, "delivered": count});
     scene.api.await_stats(scene.webhook, stats).await;
 }
 
@@ -241,12 +279,15 @@ async fn a_start_retried_under_a_new_message_id_is_the_same_transaction() {
     let mut station = scene.station("S1").await;
     let retried = station.call_as("another", "StartTransaction", START).await;
     assert_eq!(retried.result()["transactionId"], id);
+    let mut other = scene.station("S2").await;
+    let elsewhere = other.ok("StartTransaction", START).await;
+    assert_ne!(elsewhere["transactionId"], id);
     let next = START.replace("12:34:56", "12:34:57");
     assert_ne!(
         station.ok("StartTransaction", next).await["transactionId"],
         id
     );
-    let stats = json!({"received": 2, "delivered": 2});
+    let stats = json!({"received": 3, "delivered": 3});
     scene.api.await_stats(scene.webhook, stats).await;
 }
 
