@@ -14,6 +14,7 @@ mod events;
 mod https;
 mod id_tags;
 mod lifecycle;
+mod mutations;
 mod node;
 mod ocpp;
 mod payload;
