@@ -1,7 +1,8 @@
 //! Connections that misbehave, alone and by the thousand.
 
 use std::{
-    fs,
+    env, fs,
+    io::{self, Write},
     time::{Duration, Instant},
 };
 
@@ -150,12 +151,11 @@ async fn silence_ends_a_connection_and_a_pong_breaks_it() {
 /// starved meanwhile, and the second one needs no more memory than the first.
 #[tokio::test]
 async fn two_thousand_stations_come_back_at_once() {
-    const STATIONS: usize = 2_000;
     /// Chargers take a later answer for none, try again, and pile up [steve#1141].
     const PATIENCE: Duration = Duration::from_secs(10);
     const PER_CONNECTION: usize = 48 * 1024;
 
-    needs_descriptors(STATIONS + 200);
+    let stations = as_many_as_fit(2_000);
     let scene = Scene::new(&["BootNotification"]).await;
     let mut before = scene.station("BEFORE").await;
     before.ok("Heartbeat", "{}").await;
@@ -174,7 +174,7 @@ async fn two_thousand_stations_come_back_at_once() {
     let mut full = Vec::new();
     for storm in 1..=2 {
         let mut coming = JoinSet::new();
-        for number in 0..STATIONS {
+        for number in 0..stations {
             let ocpp = scene.daemon.ocpp();
             coming.spawn(async move {
                 let mut station = Station::connect(ocpp, &format!("S{number}")).await;
@@ -183,17 +183,18 @@ async fn two_thousand_stations_come_back_at_once() {
                 (station, asked.elapsed())
             });
         }
-        let mut there = Vec::with_capacity(STATIONS);
+        let mut there = Vec::with_capacity(stations);
         while let Some(station) = coming.join_next().await {
             let (station, waited) = station.expect("a station that was served");
             assert!(waited < PATIENCE, "an answer took {waited:?}");
             there.push(station);
         }
-        let stations = scene.api.get("/stations/S1999").await.expect(200);
-        assert_eq!(stations["connected"], true);
+        let last = format!("/stations/S{}", stations - 1);
+        let known = scene.api.get(&last).await.expect(200);
+        assert_eq!(known["connected"], true);
         scene
             .api
-            .await_stats(scene.webhook, json!({"delivered": storm * STATIONS}))
+            .await_stats(scene.webhook, json!({"delivered": storm * stations}))
             .await;
         full.push(resident(&scene.daemon));
         // As when the uplink of a whole region fails: nobody says good-bye.
@@ -204,7 +205,7 @@ async fn two_thousand_stations_come_back_at_once() {
     let first = full[0].saturating_sub(empty);
     let second = full[1].saturating_sub(full[0]);
     assert!(
-        first < STATIONS * PER_CONNECTION,
+        first < stations * PER_CONNECTION,
         "{empty}, then {full:?} bytes"
     );
     assert!(second < first / 2, "it grows: {empty}, then {full:?} bytes");
@@ -219,8 +220,11 @@ fn resident(daemon: &Daemon) -> usize {
     kib * 1024
 }
 
-/// The daemon has the limits of the one who starts it, and so have its stations here.
-fn needs_descriptors(wanted: usize) {
+/// As many as there may be, or fewer where the process may not have so many sockets: said
+/// loudly, and never in CI. The daemon has the limits of the one who starts it.
+fn as_many_as_fit(stations: usize) -> usize {
+    /// What a process opens beside its stations.
+    const OTHERS: usize = 200;
     let limits = fs::read_to_string("/proc/self/limits").expect("/proc");
     let line = limits
         .lines()
@@ -228,6 +232,17 @@ fn needs_descriptors(wanted: usize) {
     let soft = line
         .and_then(|line| line.split_whitespace().next())
         .expect("a limit");
-    let enough = soft.parse().map_or(true, |soft: usize| soft >= wanted);
-    assert!(enough, "this test needs `ulimit -n {wanted}`; it is {soft}");
+    let fit = soft
+        .parse()
+        .map_or(stations, |soft: usize| soft.saturating_sub(OTHERS));
+    if fit < stations {
+        let why = format!("`ulimit -n` is {soft}");
+        assert!(
+            env::var_os("CI").is_none(),
+            "in CI the storm is whole: {why}"
+        );
+        // Not by a print macro: those are captured, and this is for a test that passes.
+        let _ = writeln!(io::stderr(), "\n*** A SMALLER STORM of {fit}: {why}\n");
+    }
+    fit.min(stations)
 }
