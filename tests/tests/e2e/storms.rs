@@ -3,6 +3,7 @@
 use std::{
     env, fs,
     io::{self, Write},
+    os::unix::fs::PermissionsExt,
     time::{Duration, Instant},
 };
 
@@ -209,6 +210,33 @@ async fn two_thousand_stations_come_back_at_once() {
         "{empty}, then {full:?} bytes"
     );
     assert!(second < first / 2, "it grows: {empty}, then {full:?} bytes");
+}
+
+/// Stations beyond the limit wait, while those that are there, the API and the deliveries have
+/// what they need.
+#[tokio::test]
+async fn stations_take_no_descriptor_from_the_rest() {
+    const LIMIT: usize = 256;
+    let home = tempfile::tempdir().expect("a temporary directory");
+    let limited = home.path().join("pipeletd");
+    let real = env!("CARGO_BIN_EXE_e2e-pipeletd");
+    let script = format!("#!/bin/sh\nulimit -n {LIMIT}\nexec {real} \"$@\"\n");
+    fs::write(&limited, script).expect("a script");
+    fs::set_permissions(&limited, fs::Permissions::from_mode(0o755)).expect("a script to run");
+
+    let scene = Scene::with(Daemon::builder(limited), &["Heartbeat"]).await;
+    let mut station = scene.station("BEFORE").await;
+    let mut crowd = Vec::with_capacity(LIMIT);
+    for _ in 0..LIMIT {
+        crowd.push(RawSocket::connect(scene.daemon.ocpp()).await);
+    }
+    station.ok("Heartbeat", "{}").await;
+    scene.receiver.await_requests(1).await;
+    scene.daemon.api().get("/readyz").await.expect(200);
+    assert!(!scene.daemon.log().contains("could not be accepted"));
+
+    drop(crowd);
+    scene.station("AFTER").await.ok("Heartbeat", "{}").await;
 }
 
 /// The resident memory of the daemon, in bytes.
