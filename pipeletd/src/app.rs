@@ -16,6 +16,7 @@ use crate::{
         http::{HttpOptions, Sender, SenderError},
         ledger::{Ledger, LedgerThread},
     },
+    descriptors,
     id_tags::Policy,
     journal::{CommitterThread, Journal, Opened, retention::Retention},
     ocpp::{self, Certificates, Ocpp},
@@ -296,7 +297,7 @@ fn ocpp_config(config: &Config) -> ocpp::Config {
             Authorize::AcceptAll => Policy::AcceptAll,
             Authorize::Registered => Policy::Registered,
         },
-        max_connections: config.max_connections,
+        max_connections: descriptors::connections(config.max_connections, descriptors::raise()),
         ping_interval: config.ping_interval,
         ..ocpp::Config::default()
     }

@@ -13,7 +13,7 @@
 //! | [`id_tags`] | who may charge: the registered tags and the verdict on each |
 //! | [`registration`] | which stations are expected, and what is asked of each |
 //! | [`api`] | REST and gRPC over the handles of all these |
-//! | [`app`] | puts it together; [`config`], [`telemetry`], [`shutdown`], [`reload`], [`auth`], [`clock`] |
+//! | [`app`] | puts it together; [`config`], [`telemetry`], [`shutdown`], [`reload`], [`auth`], [`clock`], [`descriptors`] |
 //!
 //! The way of an event: `ocpp` answers a station once `journal` has its event on disk; `journal`
 //! hands its position to the feeds of the webhooks that want it; each webhook's dispatcher in
@@ -25,6 +25,7 @@ pub mod auth;
 pub mod clock;
 pub mod config;
 pub mod delivery;
+pub mod descriptors;
 pub mod events;
 pub mod id_tags;
 pub mod journal;

@@ -5,6 +5,7 @@
 //! - [`Receiver`]: an HTTP server as an integrator would run it, with scripted answers.
 //! - [`Station`]: a bare OCPP-J client that can also say what no library would; [`Dial`] is how it
 //!   connects, with a password or over TLS, and [`Authority`] vouches for both ends.
+//! - [`RawSocket`]: the same one level below, for what is not even a WebSocket's frame.
 //! - [`Api`] and [`Ctl`]: the two ways in, REST and `pipeletctl`.
 //! - [`deadline`]: how a test waits. Nothing here sleeps for a time that was guessed.
 //!
@@ -17,6 +18,7 @@ mod ctl;
 mod daemon;
 pub mod deadline;
 mod dial;
+pub mod raw;
 mod receiver;
 mod station;
 mod tls;
@@ -26,5 +28,6 @@ pub use authority::{Authority, Identity};
 pub use ctl::{Ctl, Output};
 pub use daemon::{Builder, Daemon, Ended};
 pub use dial::Dial;
+pub use raw::{RawFrame, RawSocket};
 pub use receiver::{Answer, Receiver, Request};
 pub use station::{Asked, Called, Frame, Handshake, Station};

@@ -103,6 +103,11 @@ impl StationState {
         kind: EventType,
         payload: &Payload,
     ) -> Option<Repeat> {
+        // Chargers that count from 1 after every start begin with the same words each time, and
+        // nothing in these two tells a new one from an old one: better twice than never.
+        if matches!(kind, EventType::BootNotification | EventType::Heartbeat) {
+            return None;
+        }
         let last = self.last_call.as_ref()?;
         if last.message_id != message_id || last.kind != kind {
             return None;

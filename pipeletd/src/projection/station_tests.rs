@@ -159,6 +159,10 @@ fn repeats_are_recognised() {
     check(&last, "2", meter, r#"{"a":1}"#, None);
     check(&last, "1", meter, r#"{"a":2}"#, None);
     check(&last, "1", EventType::Authorize, r#"{"a":1}"#, None);
+    // A charger that has started anew says the very same.
+    for kind in [EventType::BootNotification, EventType::Heartbeat] {
+        check(&[event(kind, "1", "{}")], "1", kind, "{}", None);
+    }
 
     // Only the very last CALL counts ...
     let two = [event(meter, "1", "{}"), event(meter, "2", "{}")];

@@ -1,4 +1,5 @@
-"""A whole charging session of the mobilityhouse `ocpp` charge point.
+"""A whole charging session of the mobilityhouse `ocpp` charge point, and what the security
+extension adds to it.
 
 The library checks every answer against the official OCPP 1.6 schemas; a violation or a
 CALLERROR ends this script with a traceback. It prints the transaction's id.
@@ -19,8 +20,10 @@ from ocpp.v16.enums import (
     DataTransferStatus,
     DiagnosticsStatus,
     FirmwareStatus,
+    GenericStatus,
     Reason,
     RegistrationStatus,
+    UploadLogStatus,
 )
 
 
@@ -86,6 +89,21 @@ async def session(station):
     assert transferred.status == DataTransferStatus.accepted, transferred
     await say(call.DiagnosticsStatusNotification(status=DiagnosticsStatus.uploaded))
     await say(call.FirmwareStatusNotification(status=FirmwareStatus.installed))
+
+    await say(
+        call.SecurityEventNotification(
+            type="FirmwareUpdated",
+            tech_info="1.2.4",
+            timestamp="2026-04-14T13:10:00Z",
+        )
+    )
+    await say(call.LogStatusNotification(status=UploadLogStatus.uploaded, request_id=1))
+    await say(
+        call.SignedFirmwareStatusNotification(status=FirmwareStatus.installed, request_id=2)
+    )
+    # Nobody here signs anything, but the request gets its answer.
+    signed = await say(call.SignCertificate(csr="a certificate signing request"))
+    assert signed.status == GenericStatus.rejected, signed
     return started.transaction_id
 
 
