@@ -34,6 +34,8 @@ pub mod first_byte {
     pub const ENDS: u8 = 0x80;
     /// The first reserved bit, which says "compressed" where that was agreed.
     pub const RSV1: u8 = 0x40;
+    /// The second one, which says nothing that anybody has agreed on.
+    pub const RSV2: u8 = 0x20;
 }
 
 /// A TCP connection to the daemon's port for stations. It answers nothing by itself.

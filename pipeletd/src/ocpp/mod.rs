@@ -46,6 +46,7 @@ mod commands;
 mod conversation;
 mod credentials;
 mod entrance;
+mod first_bits;
 mod gateway;
 mod guesses;
 mod handler;

@@ -25,6 +25,7 @@ use super::{
     Config,
     commands::{Command, CommandError},
     conversation::{Conversation, Heard, Opening},
+    first_bits::Overlooking,
     outbox::{Due, Outbox},
     rate::{Bucket, Rate},
     wire,
@@ -38,7 +39,11 @@ const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 const MAX_REST: u64 = 8 * 1024 * 1024;
 
 /// The socket after a handshake; `rest` is what came with the request.
-pub(super) async fn upgraded<S>(stream: S, rest: Vec<u8>, config: &Config) -> WebSocketStream<S>
+pub(super) async fn upgraded<S>(
+    stream: S,
+    mut rest: Vec<u8>,
+    config: &Config,
+) -> WebSocketStream<Overlooking<S>>
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
@@ -48,6 +53,7 @@ where
         .write_buffer_size(0)
         .max_message_size(Some(config.max_frame))
         .max_frame_size(Some(config.max_frame));
+    let stream = Overlooking::new(stream, &mut rest);
     WebSocketStream::from_partially_read(stream, rest, Role::Server, Some(limits)).await
 }
 

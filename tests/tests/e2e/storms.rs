@@ -9,7 +9,7 @@ use std::{
 
 use pipelet_tests::{
     Daemon, RawSocket, Station,
-    raw::first_byte::{self, CLOSE, GOES_ON, RSV1, TEXT, TEXT_BEGINS},
+    raw::first_byte::{self, CLOSE, GOES_ON, RSV2, TEXT, TEXT_BEGINS},
 };
 use serde_json::json;
 use tokio::task::JoinSet;
@@ -52,7 +52,7 @@ async fn what_breaks_the_websockets_rules_is_ended_with_its_reason() {
         ),
         (
             "a reserved bit",
-            vec![(TEXT | RSV1, HEARTBEAT.to_vec())],
+            vec![(TEXT | RSV2, HEARTBEAT.to_vec())],
             1002,
             "protocol_violation",
         ),
