@@ -14,8 +14,8 @@ pub(crate) enum Kind {
 }
 
 pub(crate) enum Gateway {
-    Ours(Daemon),
-    Peer(Running),
+    Ours(Box<Daemon>),
+    Peer(Box<Running>),
 }
 
 impl Kind {
@@ -41,9 +41,9 @@ impl Kind {
                 for url in urls {
                     daemon.api().subscribe(url, &["MeterValues"]).await;
                 }
-                Gateway::Ours(daemon)
+                Gateway::Ours(Box::new(daemon))
             }
-            Self::Peer(installed) => Gateway::Peer(installed.start(&urls[0]).await),
+            Self::Peer(installed) => Gateway::Peer(Box::new(installed.start(&urls[0]).await)),
         }
     }
 }

@@ -83,7 +83,7 @@ async fn webhooks(options: &Options, report: &mut Report) -> io::Result<()> {
                 .await;
         }
         let scene = Scene {
-            gateway: Gateway::Ours(daemon),
+            gateway: Gateway::Ours(Box::new(daemon)),
             sink,
             ledger,
             receivers: 0,
@@ -146,7 +146,7 @@ async fn journal(options: &Options, report: &mut Report) -> io::Result<()> {
     let api = daemon.api();
     let data_dir = daemon.data_dir().to_owned();
     let mut scene = Scene {
-        gateway: Gateway::Ours(daemon),
+        gateway: Gateway::Ours(Box::new(daemon)),
         sink,
         ledger,
         receivers: 1,

@@ -69,7 +69,7 @@ pub(crate) fn machine() -> String {
         "{} × {}, {memory} GiB, Linux {}, load {} at the start",
         std::thread::available_parallelism().map_or(0, usize::from),
         models.first().map_or("CPU", String::as_str),
-        kernel.trim(),
+        kernel.split(['-', '\n']).next().unwrap_or_default(),
         load.split(' ').next().unwrap_or_default(),
     )
 }
