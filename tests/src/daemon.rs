@@ -5,6 +5,7 @@
 
 use std::{
     fs::{self, File, OpenOptions},
+    io,
     net::SocketAddr,
     path::{Path, PathBuf},
     process::{ExitStatus, Stdio},
@@ -32,7 +33,16 @@ pub struct Builder {
 
 impl Builder {
     pub fn new(binary: impl Into<PathBuf>) -> Self {
-        let home = tempfile::tempdir().expect("a temporary directory");
+        Self::with_home(binary, tempfile::tempdir())
+    }
+
+    /// With its home in this directory, for who must know what disk it is on.
+    pub fn new_in(binary: impl Into<PathBuf>, directory: impl AsRef<Path>) -> Self {
+        Self::with_home(binary, tempfile::tempdir_in(directory))
+    }
+
+    fn with_home(binary: impl Into<PathBuf>, home: io::Result<TempDir>) -> Self {
+        let home = home.expect("a temporary directory");
         let data_dir = home.path().join("data");
         let data_dir_flag = format!("--data-dir={}", data_dir.display());
         let args = [
@@ -170,6 +180,11 @@ struct Running {
 impl Daemon {
     pub fn builder(binary: impl Into<PathBuf>) -> Builder {
         Builder::new(binary)
+    }
+
+    /// The same, with its home in this directory.
+    pub fn builder_in(binary: impl Into<PathBuf>, directory: impl AsRef<Path>) -> Builder {
+        Builder::new_in(binary, directory)
     }
 
     /// The process, for `/proc`.

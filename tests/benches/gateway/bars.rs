@@ -1,0 +1,170 @@
+//! The bars that Pipelet is held to, and whether what was measured reaches them.
+
+use self::Bar::{AtLeast, AtMost};
+use super::report::{Report, Table};
+
+const MIB: f64 = 1_048_576.0;
+const EVENT_BYTES: f64 = 454.0;
+
+/// What a figure must be.
+#[derive(Debug, Clone, Copy)]
+enum Bar {
+    AtLeast(f64),
+    AtMost(f64),
+}
+
+impl Bar {
+    fn holds(self, value: f64) -> bool {
+        match self {
+            AtLeast(least) => value >= least,
+            AtMost(most) => value <= most,
+        }
+    }
+
+    fn text(self, unit: &str) -> String {
+        match self {
+            AtLeast(least) => format!("≥ {least} {unit}"),
+            AtMost(most) => format!("≤ {most} {unit}"),
+        }
+    }
+}
+
+/// The bars of what was run.
+pub(crate) fn table(report: &Report) -> Table {
+    let mut table = Table::new("Bars", &["what", "bar", "seen", "holds"]);
+    let seen = Seen(report);
+    for (what, unit, bar, value) in throughput(&seen).into_iter().chain(the_rest(&seen)) {
+        // A section that wasn't run has no say.
+        let Some(value) = value else { continue };
+        table.row(vec![
+            what.to_owned(),
+            bar.text(unit),
+            format!("{value:.2}"),
+            if bar.holds(value) { "yes" } else { "**no**" }.to_owned(),
+        ]);
+    }
+    let faults = report.faults();
+    table.note(if faults.is_empty() {
+        "Nothing acknowledged was lost, and nothing came twice.".to_owned()
+    } else {
+        format!("**{} faults**: {}", faults.len(), faults.join("; "))
+    });
+    table
+}
+
+/// What, in which unit, its bar, and what was seen of it.
+type Judged = (&'static str, &'static str, Bar, Option<f64>);
+
+fn throughput(seen: &Seen<'_>) -> [Judged; 6] {
+    let against = |stations: u32, peer: &str| {
+        let ours = format!("ours.{stations}.1.posts_per_s");
+        seen.ratio(&ours, &format!("{peer}.{stations}.1.posts_per_s"))
+    };
+    let four = seen.largest(&["ours.50.4.posts_per_s", "ours.500.4.posts_per_s"]);
+    let limit = seen.value("limits.posts_per_s");
+    let of_limit = four.zip(limit).map(|(four, limit)| four / limit * 100.0);
+    let half = seen.largest(&["half.50.call_p99_ms", "half.500.call_p99_ms"]);
+    [
+        (
+            "500 stations, against Node",
+            "×",
+            AtLeast(2.0),
+            against(500, "node"),
+        ),
+        (
+            "500 stations, against Python",
+            "×",
+            AtLeast(15.0),
+            against(500, "python"),
+        ),
+        (
+            "50 stations, against Node",
+            "×",
+            AtLeast(1.3),
+            against(50, "node"),
+        ),
+        (
+            "POSTs/s to 4 webhooks, of the bare loop",
+            "%",
+            AtLeast(55.0),
+            of_limit,
+        ),
+        ("CALL p99 at half load", "ms", AtMost(10.0), half),
+        (
+            "written per byte of event",
+            "×",
+            AtMost(3.0),
+            seen.scaled("ours.500.1.written_bytes", EVENT_BYTES),
+        ),
+    ]
+}
+
+fn the_rest(seen: &Seen<'_>) -> [Judged; 8] {
+    let drained = seen.ratio("backlog.drain_per_s", "ours.500.1.posts_per_s");
+    let neighbour = seen.ratio("backlog.neighbour_p99_ms", "backlog.alone_p99_ms");
+    let memory = seen.scaled("idle.ours.bytes_each", 1e3);
+    let backlog = seen.scaled("backlog.peak_rss_bytes", MIB);
+    [
+        (
+            "frame → POST at 200/s, p50",
+            "ms",
+            AtMost(1.5),
+            seen.value("steady.p50_ms"),
+        ),
+        (
+            "frame → POST at 200/s, p99",
+            "ms",
+            AtMost(6.0),
+            seen.value("steady.p99_ms"),
+        ),
+        ("memory per idle station", "KB", AtMost(8.0), memory),
+        (
+            "CPU at rest",
+            "% of a core",
+            AtMost(3.0),
+            seen.value("idle.ours.cpu_percent"),
+        ),
+        ("memory with a backlog", "MiB", AtMost(256.0), backlog),
+        (
+            "start with a backlog",
+            "s",
+            AtMost(3.0),
+            seen.value("backlog.start_s"),
+        ),
+        (
+            "drain, of the steady maximum",
+            "%",
+            AtLeast(80.0),
+            drained.map(|share| share * 100.0),
+        ),
+        (
+            "neighbour's p99, against alone",
+            "×",
+            AtMost(1.3),
+            neighbour,
+        ),
+    ]
+}
+
+/// The figures, by name.
+struct Seen<'a>(&'a Report);
+
+impl Seen<'_> {
+    fn value(&self, name: &str) -> Option<f64> {
+        self.0.value(name)
+    }
+
+    fn scaled(&self, name: &str, unit: f64) -> Option<f64> {
+        Some(self.value(name)? / unit)
+    }
+
+    fn ratio(&self, of: &str, to: &str) -> Option<f64> {
+        Some(self.value(of)? / self.value(to)?)
+    }
+
+    /// The largest of those that there are.
+    fn largest(&self, names: &[&str]) -> Option<f64> {
+        let values = names.iter().filter_map(|name| self.value(name));
+        values.reduce(f64::max)
+    }
+}

@@ -1,0 +1,77 @@
+//! A gateway under load: ours or a peer's, in a process of its own.
+
+use std::net::SocketAddr;
+
+use pipelet_tests::{Builder, Daemon};
+
+use super::peers::{Installed, Running};
+
+/// Which gateway.
+#[derive(Debug, Clone)]
+pub(crate) enum Kind {
+    Ours,
+    Peer(Installed),
+}
+
+pub(crate) enum Gateway {
+    Ours(Box<Daemon>),
+    Peer(Box<Running>),
+}
+
+impl Kind {
+    pub(crate) const fn name(&self) -> &'static str {
+        match self {
+            Self::Ours => "ours",
+            Self::Peer(installed) => installed.peer.name(),
+        }
+    }
+
+    pub(crate) const fn title(&self) -> &'static str {
+        match self {
+            Self::Ours => "**pipeletd**",
+            Self::Peer(installed) => installed.peer.made_with(),
+        }
+    }
+
+    /// Starts it with nothing stored, to tell these receivers of `MeterValues`.
+    pub(crate) async fn start(&self, urls: &[String]) -> Gateway {
+        match self {
+            Self::Ours => {
+                let daemon = daemon().start().await;
+                for url in urls {
+                    daemon.api().subscribe(url, &["MeterValues"]).await;
+                }
+                Gateway::Ours(Box::new(daemon))
+            }
+            Self::Peer(installed) => Gateway::Peer(Box::new(installed.start(&urls[0]).await)),
+        }
+    }
+}
+
+impl Gateway {
+    pub(crate) fn ocpp(&self) -> SocketAddr {
+        match self {
+            Self::Ours(daemon) => daemon.ocpp(),
+            Self::Peer(running) => running.ocpp,
+        }
+    }
+
+    pub(crate) fn pid(&self) -> u32 {
+        match self {
+            Self::Ours(daemon) => daemon.pid(),
+            Self::Peer(running) => running.pid(),
+        }
+    }
+}
+
+/// A daemon as it is shipped, with its store under `target/`: a temporary directory may be
+/// in memory, where nothing is ever written.
+pub(crate) fn daemon() -> Builder {
+    Daemon::builder_in(
+        env!("CARGO_BIN_EXE_e2e-pipeletd"),
+        env!("CARGO_TARGET_TMPDIR"),
+    )
+    .flag("--log-level", "warn")
+    // What is measured is the daemon, not how it holds a station back.
+    .flag("--ocpp-rate", "1000000/s")
+}

@@ -1,0 +1,96 @@
+//! What /proc says of a process: time, memory, bytes written.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+/// What a process has used since its start.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Used {
+    pub(crate) cpu: Duration,
+    /// Bytes that were on their way to the disk, the file system's own not among them.
+    pub(crate) written: u64,
+}
+
+pub(crate) fn used(pid: u32) -> Used {
+    Used {
+        cpu: cpu_in(&read(format!("/proc/{pid}/stat"))),
+        written: field(&read(format!("/proc/{pid}/io")), "write_bytes:"),
+    }
+}
+
+pub(crate) fn cpu_of_this_thread() -> Duration {
+    cpu_in(&read("/proc/thread-self/stat".to_owned()))
+}
+
+/// Resident memory in bytes.
+pub(crate) fn rss(pid: u32) -> u64 {
+    field(&read(format!("/proc/{pid}/status")), "VmRSS:") << 10
+}
+
+/// The most that was ever resident, in bytes.
+pub(crate) fn peak_rss(pid: u32) -> u64 {
+    field(&read(format!("/proc/{pid}/status")), "VmHWM:") << 10
+}
+
+/// How many files a process like this one may have open.
+pub(crate) fn open_files() -> usize {
+    let limit = field(&read("/proc/self/limits".to_owned()), "Max open files");
+    usize::try_from(limit).unwrap_or(usize::MAX)
+}
+
+/// What a directory takes on disk.
+pub(crate) fn disk(directory: &Path) -> u64 {
+    use std::os::unix::fs::MetadataExt as _;
+    let entries = fs::read_dir(directory).into_iter().flatten().flatten();
+    let size = |path: PathBuf| match fs::symlink_metadata(&path) {
+        Ok(found) if found.is_dir() => disk(&path),
+        Ok(found) => found.blocks() * 512,
+        // Removed meanwhile.
+        Err(_) => 0,
+    };
+    entries.map(|entry| size(entry.path())).sum()
+}
+
+/// The machine, in a line.
+pub(crate) fn machine() -> String {
+    let cpus = read("/proc/cpuinfo".to_owned());
+    let models = cpus.lines().filter_map(|line| {
+        let (name, model) = line.split_once(':')?;
+        (name.trim() == "model name").then(|| model.trim().to_owned())
+    });
+    let models: Vec<_> = models.collect();
+    let memory = field(&read("/proc/meminfo".to_owned()), "MemTotal:") >> 20;
+    let kernel = read("/proc/sys/kernel/osrelease".to_owned());
+    let load = read("/proc/loadavg".to_owned());
+    format!(
+        "{} × {}, {memory} GiB, Linux {}, load {} at the start",
+        std::thread::available_parallelism().map_or(0, usize::from),
+        models.first().map_or("CPU", String::as_str),
+        kernel.split(['-', '\n']).next().unwrap_or_default(),
+        load.split(' ').next().unwrap_or_default(),
+    )
+}
+
+/// User and system time (proc(5), fields 14 and 15), in ticks of 10 ms.
+fn cpu_in(stat: &str) -> Duration {
+    let after_name = stat.rsplit(')').next().unwrap_or_default();
+    let fields: Vec<u64> = after_name
+        .split_whitespace()
+        .map(|field| field.parse().unwrap_or(0))
+        .collect();
+    let ticks = fields.get(11).unwrap_or(&0) + fields.get(12).unwrap_or(&0);
+    Duration::from_millis(ticks * 10)
+}
+
+fn field(text: &str, name: &str) -> u64 {
+    let line = text.lines().find_map(|line| line.strip_prefix(name));
+    let word = line.and_then(|rest| rest.split_whitespace().next());
+    word.and_then(|word| word.parse().ok()).unwrap_or(0)
+}
+
+fn read(path: String) -> String {
+    fs::read_to_string(path).unwrap_or_default()
+}

@@ -1,0 +1,44 @@
+//! A load that any gateway carries: how soon does an event arrive?
+
+use std::io;
+
+use tokio::time::sleep;
+
+use super::{
+    fleet::Pace,
+    gateway::Kind,
+    options::Options,
+    report::{Report, Table, ms},
+    throughput::Scene,
+};
+
+const STATIONS: usize = 50;
+const PER_SECOND: f64 = 200.0;
+
+pub(crate) async fn run(options: &Options, report: &mut Report) -> io::Result<()> {
+    let mut table = Table::new(
+        "200 events/s, 1 webhook",
+        &["", "p50", "p99", "p99.9", "max", "samples"],
+    );
+    let scene = Scene::new(&Kind::Ours, 1).await;
+    let fleet = scene.fleet(STATIONS, Pace::PerSecond(PER_SECOND)).await;
+    sleep(options.warm_up()).await;
+    let turn = scene.watch(&fleet, options.steady_window()).await;
+    fleet.stop().await;
+    scene.settle("steady", report).await;
+    for (what, samples) in [("CALL", &turn.calls), ("frame → POST", &turn.arrivals)] {
+        table.row(vec![
+            what.to_owned(),
+            ms(samples.quantile_ms(0.5)),
+            ms(samples.quantile_ms(0.99)),
+            ms(samples.quantile_ms(0.999)),
+            ms(samples.max_ms()),
+            samples.count().to_string(),
+        ]);
+    }
+    report.set("steady.p50_ms", turn.arrivals.quantile_ms(0.5));
+    report.set("steady.p99_ms", turn.arrivals.quantile_ms(0.99));
+    report.set("steady.p999_ms", turn.arrivals.quantile_ms(0.999));
+    report.distribution("ours, 200 events/s", &turn.arrivals);
+    report.add(table)
+}
