@@ -14,6 +14,7 @@ pub(crate) struct Station {
     id: String,
     connected: bool,
     connected_since: Option<Time>,
+    protocol: Option<String>,
     last_seen_at: Option<Time>,
     vendor: Option<String>,
     model: Option<String>,
@@ -59,6 +60,7 @@ impl From<v1::Station> for Station {
             id: wire.id,
             connected: wire.connected,
             connected_since: Time::from_wire(wire.connected_since),
+            protocol: wire.protocol,
             last_seen_at: Time::from_wire(wire.last_seen_at),
             vendor: wire.vendor,
             model: wire.model,
@@ -164,6 +166,7 @@ impl Describe for Station {
             .line("id", &self.id)
             .line("connected", yes_no(self.connected))
             .line("connected since", or_dash(self.connected_since))
+            .line("protocol", or_dash(self.protocol.as_ref()))
             .line("last seen", or_dash(self.last_seen_at))
             .line("vendor", or_dash(self.vendor.as_ref()))
             .line("model", or_dash(self.model.as_ref()))
@@ -268,6 +271,7 @@ mod tests {
                 "id": "S",
                 "connected": true,
                 "connected_since": null,
+                "protocol": null,
                 "last_seen_at": null,
                 "vendor": "ACME",
                 "model": null,

@@ -44,6 +44,7 @@ impl Listed {
         let view = StationView {
             state: StationState::new(registration.station.clone()),
             connected_since: None,
+            protocol: None,
         };
         Self::new(view, Some(registration))
     }

@@ -95,14 +95,18 @@ async fn agree(
     let (request, rest) = handshake::read(stream).await?;
     let upgrade = handshake::decide(request)?;
     let guest = admit(&upgrade, stream, peer, services)?;
-    let seat = match upgrade.subprotocol {
-        Subprotocol::Agreed(_) | Subprotocol::NotOffered => {
-            let (stations, max) = (&services.stations, services.config.max_stations);
-            let seat = stations.seat(&upgrade.station, services.clock.now(), max);
-            Some(seat.map_err(|_| Refusal::Full)?)
-        }
+    // None at all where another protocol is spoken: then there is no seat.
+    let spoken = match upgrade.subprotocol {
+        Subprotocol::Agreed(ref protocol) => Some(Some(protocol.as_str())),
+        Subprotocol::NotOffered => Some(None),
         Subprotocol::NoneCommon => None,
     };
+    let take_seat = |protocol| {
+        let (now, max) = (services.clock.now(), services.config.max_stations);
+        let seat = services.stations.seat(&upgrade.station, now, protocol, max);
+        seat.map_err(|_| Refusal::Full)
+    };
+    let seat = spoken.map(take_seat).transpose()?;
     Ok(Agreed {
         upgrade,
         rest,

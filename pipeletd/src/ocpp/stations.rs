@@ -73,6 +73,7 @@ enum Unsaved {
 #[derive(Debug)]
 struct Occupied {
     since: Timestamp,
+    protocol: Option<Box<str>>,
     replaced: CancellationToken,
     /// Cancelled when an operator ends the connection.
     dismissed: CancellationToken,
@@ -85,6 +86,8 @@ pub struct StationView {
     pub state: StationState,
     /// `None` while it is not connected.
     pub connected_since: Option<Timestamp>,
+    /// The subprotocol that was agreed on for the connection there is.
+    pub protocol: Option<Box<str>>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -179,6 +182,7 @@ impl Stations {
         &self,
         id: &StationId,
         now: Timestamp,
+        protocol: Option<&str>,
         max_stations: usize,
     ) -> Result<Seat, TooManyStations> {
         let station = self.find_or_add(id, max_stations)?;
@@ -190,6 +194,7 @@ impl Stations {
         let generation = live.generation;
         let before = live.seat.replace(Occupied {
             since: now,
+            protocol: protocol.map(Into::into),
             replaced: replaced.clone(),
             dismissed: dismissed.clone(),
             desk,
@@ -335,6 +340,7 @@ impl Live {
         StationView {
             state,
             connected_since: self.seat.as_ref().map(|seat| seat.since),
+            protocol: self.seat.as_ref().and_then(|seat| seat.protocol.clone()),
         }
     }
 }
@@ -440,9 +446,9 @@ mod tests {
     #[test]
     fn the_newest_connection_has_the_seat() {
         let stations = Stations::default();
-        let old = stations.seat(&id("A"), time(1), 10).unwrap();
+        let old = stations.seat(&id("A"), time(1), None, 10).unwrap();
         assert!(!old.replaced.is_cancelled());
-        let new = stations.seat(&id("A"), time(2), 10).unwrap();
+        let new = stations.seat(&id("A"), time(2), None, 10).unwrap();
         assert!(old.replaced.is_cancelled());
         assert!(!new.replaced.is_cancelled());
 
@@ -466,7 +472,7 @@ mod tests {
     #[test]
     fn lists_are_in_order_and_filtered() {
         let stations = Stations::new(["C", "A", "D", "B"].map(|name| StationState::new(id(name))));
-        let _seat = stations.seat(&id("C"), time(1), 10).unwrap();
+        let _seat = stations.seat(&id("C"), time(1), None, 10).unwrap();
         assert_eq!(ids(&stations.list(None, None, 10)), ["A", "B", "C", "D"]);
         assert_eq!(ids(&stations.list(Some(&id("A")), None, 2)), ["B", "C"]);
         assert_eq!(ids(&stations.list(None, Some(true), 10)), ["C"]);
@@ -476,8 +482,8 @@ mod tests {
     #[test]
     fn known_stations_are_bounded() {
         let stations = Stations::new([StationState::new(id("A"))]);
-        assert!(stations.seat(&id("A"), time(1), 1).is_ok());
-        assert!(stations.seat(&id("B"), time(1), 1).is_err());
+        assert!(stations.seat(&id("A"), time(1), None, 1).is_ok());
+        assert!(stations.seat(&id("B"), time(1), None, 1).is_err());
     }
 
     #[test]

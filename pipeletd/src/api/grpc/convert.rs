@@ -219,6 +219,7 @@ pub(super) fn station(listed: Listed) -> v1::Station {
     let StationView {
         state,
         connected_since,
+        protocol,
     } = listed.view;
     let connectors = state
         .connectors
@@ -243,6 +244,7 @@ pub(super) fn station(listed: Listed) -> v1::Station {
         id: state.id.to_string(),
         connected: connected_since.is_some(),
         connected_since: connected_since.map(time),
+        protocol: protocol.map(Into::into),
         last_seen_at: state.last_seen_at.map(time),
         vendor: state.vendor,
         model: state.model,

@@ -233,6 +233,7 @@ pub(super) struct StationJson {
     id: String,
     connected: bool,
     connected_since: Option<String>,
+    protocol: Option<Box<str>>,
     last_seen_at: Option<String>,
     vendor: Option<String>,
     model: Option<String>,
@@ -290,6 +291,7 @@ impl From<Listed> for StationJson {
         let StationView {
             state,
             connected_since,
+            protocol,
         } = listed.view;
         let connectors = state
             .connectors
@@ -314,6 +316,7 @@ impl From<Listed> for StationJson {
             id: state.id.to_string(),
             connected: connected_since.is_some(),
             connected_since: connected_since.map(time),
+            protocol,
             last_seen_at: state.last_seen_at.map(time),
             vendor: state.vendor,
             model: state.model,
