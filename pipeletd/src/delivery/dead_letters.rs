@@ -17,7 +17,7 @@ use super::{
     record::{FailedDelivery, FailedFilter, FailedId, Retry, RetryKey},
     webhooks::{Delivery, DeliveryError, Inner},
 };
-use crate::{store::blocking, webhooks::WebhookId};
+use crate::store::blocking;
 
 /// Failed deliveries that are read, replayed or purged at once.
 const STRIDE: usize = 200;
@@ -244,15 +244,5 @@ async fn tell_outcomes(
 impl From<FailedFilter> for Selection {
     fn from(filter: FailedFilter) -> Self {
         Self::Matching(filter)
-    }
-}
-
-impl FailedFilter {
-    /// All of one webhook's.
-    pub fn of(webhook: WebhookId) -> Self {
-        Self {
-            webhook: Some(webhook),
-            ..Self::default()
-        }
     }
 }

@@ -21,8 +21,6 @@ mod conformance;
 
 use std::{fmt, ops::Range, path::PathBuf, sync::Arc};
 
-use jiff::Timestamp;
-
 use crate::{
     auth::ApiKeyInfo,
     delivery::record::{
@@ -215,14 +213,6 @@ pub trait Store: Send + Sync + fmt::Debug + 'static {
 
     /// A random key, made once for each store.
     fn transaction_key(&self) -> Result<[u8; 16], StoreError>;
-}
-
-/// The earliest time at which a retry of the webhook is due.
-pub fn next_due(store: &dyn Store, webhook: WebhookId) -> Result<Option<Timestamp>, StoreError> {
-    let first = store.retries(webhook, None, 1)?;
-    Ok(first
-        .first()
-        .and_then(|retry| Timestamp::from_millisecond(retry.key.due_ms).ok()))
 }
 
 /// Runs a call that blocks where blocking does no harm; a panic in it goes on here.

@@ -33,8 +33,14 @@ fn nothing_selected() -> ApiError {
     )
 }
 
-fn ids(ids: v1::FailedDeliveryIds) -> Selection {
-    Selection::Ids(ids.ids.into_iter().map(FailedId).collect())
+impl FailedDeliveryRpc {
+    /// What was named alone and isn't there is an error, not a zero.
+    async fn named(&self, ids: v1::FailedDeliveryIds) -> Result<Selection, ApiError> {
+        if let [only] = ids.ids[..] {
+            self.delivery.failed_delivery(FailedId(only)).await?;
+        }
+        Ok(Selection::Ids(ids.ids.into_iter().map(FailedId).collect()))
+    }
 }
 
 fn progress(progress: ReplayProgress, done: bool) -> v1::ReplayResponse {
@@ -102,16 +108,7 @@ impl FailedDeliveryService for FailedDeliveryRpc {
 
     async fn replay(&self, request: Request<v1::ReplayRequest>) -> Answer<Self::ReplayStream> {
         let selection = match request.into_inner().which {
-            Some(replay_request::Which::Ids(one)) if one.ids.len() == 1 => {
-                // What was named alone and isn't there is an error, not a zero.
-                let id = FailedId(one.ids[0]);
-                self.delivery
-                    .failed_delivery(id)
-                    .await
-                    .map_err(ApiError::from)?;
-                Selection::Ids(vec![id])
-            }
-            Some(replay_request::Which::Ids(several)) => ids(several),
+            Some(replay_request::Which::Ids(ids)) => self.named(ids).await?,
             Some(replay_request::Which::Filter(filter)) => convert::filter(filter)?.into(),
             None => return Err(nothing_selected().into()),
         };
@@ -135,15 +132,7 @@ impl FailedDeliveryService for FailedDeliveryRpc {
 
     async fn purge(&self, request: Request<v1::PurgeRequest>) -> Answer<v1::PurgeResponse> {
         let selection = match request.into_inner().which {
-            Some(purge_request::Which::Ids(one)) if one.ids.len() == 1 => {
-                let id = FailedId(one.ids[0]);
-                self.delivery
-                    .failed_delivery(id)
-                    .await
-                    .map_err(ApiError::from)?;
-                Selection::Ids(vec![id])
-            }
-            Some(purge_request::Which::Ids(several)) => ids(several),
+            Some(purge_request::Which::Ids(ids)) => self.named(ids).await?,
             Some(purge_request::Which::Filter(filter)) => convert::filter(filter)?.into(),
             None => return Err(nothing_selected().into()),
         };
