@@ -1,32 +1,45 @@
 //! One POST, from the name's lookup to the answer's end.
 //!
-//! The only place that knows reqwest. Its promises: one deadline spans the whole exchange, no
-//! redirect is followed, no proxy is taken from the environment, at most
+//! The only place that knows hyper's client and reqwest. Its promises: one deadline spans the whole
+//! exchange, no redirect is followed, no proxy is taken from the environment, at most
 //! [`Sender::ANSWER_LIMIT`] of an answer are kept, and nothing is sent to an address that the
 //! target policy refuses. It makes one attempt and says what came of it; what follows is
 //! [`policy`]'s business.
 //!
+//! Plain HTTP goes over [`Line`]s, connections of our own; reqwest makes those with TLS, where the
+//! cryptography outweighs what it costs, and brings HTTP/2.
+//!
 //! A receiver that closes an idle connection costs no attempt: what had not been written to it
 //! yet is sent again on a new one. What had been written may have been processed, so that counts.
 
+mod destination;
 mod error;
+mod heard;
+mod line;
 mod resolver;
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderName, HeaderValue, Method, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Method};
+use http_body_util::Full;
+use hyper_util::client::legacy::connect::HttpConnector;
 use jiff::Timestamp;
-use reqwest::{Client, Request, Response, redirect, tls::Certificate};
+use reqwest::{Client, redirect, tls::Certificate};
 use tokio::time::{Instant, timeout_at};
+use tower_service::Service as _;
 
-pub use error::AttemptError;
-use resolver::PolicyResolver;
-
+pub use self::{destination::Destination, error::AttemptError, line::Line};
+use self::{
+    destination::Plain,
+    heard::Heard,
+    line::{Connection, Failure, IDLE_TIMEOUT, PlainRequest},
+    resolver::PolicyResolver,
+};
 use super::policy::{self, Outcome};
 use crate::{
     events::{EventId, EventType},
-    webhooks::{SecretHeader, TargetPolicy, WebhookUrl},
+    webhooks::TargetPolicy,
 };
 
 #[derive(Debug, Clone)]
@@ -36,7 +49,7 @@ pub struct HttpOptions {
     pub targets: TargetPolicy,
     /// Certificates in PEM that are trusted beside the system's.
     pub extra_roots: Option<Vec<u8>>,
-    /// How many idle connections are kept for each receiver.
+    /// How many idle connections with TLS are kept for each receiver.
     pub max_idle_per_host: usize,
 }
 
@@ -53,8 +66,7 @@ pub enum SenderError {
 /// One attempt to be made.
 #[derive(Debug, Clone)]
 pub struct Post<'a> {
-    pub url: &'a WebhookUrl,
-    pub secret: Option<&'a SecretHeader>,
+    pub to: &'a Destination,
     pub event_id: EventId,
     pub event: EventType,
     /// Counted from 1.
@@ -72,9 +84,14 @@ pub struct Attempted {
     pub answer: Bytes,
 }
 
-/// Makes attempts. Cheap to clone; its clones share their connections.
+/// Makes attempts. Cheap to clone.
 #[derive(Debug, Clone)]
-pub struct Sender {
+pub struct Sender(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    connector: HttpConnector<PolicyResolver>,
+    /// For receivers with TLS; it keeps their connections.
     client: Client,
     targets: TargetPolicy,
     timeout: Duration,
@@ -91,7 +108,6 @@ impl Sender {
             .as_deref()
             .map_or(Ok(vec![]), parse_roots)?;
         let client = Client::builder()
-            .user_agent(USER_AGENT)
             .redirect(redirect::Policy::none())
             .no_proxy()
             .referer(false)
@@ -102,132 +118,127 @@ impl Sender {
             .pool_idle_timeout(IDLE_TIMEOUT)
             .build()
             .map_err(|error| SenderError::Client(error.into()))?;
-        Ok(Self {
+        let resolver = PolicyResolver::new(options.targets);
+        let mut connector = HttpConnector::new_with_resolver(resolver);
+        connector.set_nodelay(true);
+        // It is split among a name's addresses, so that dead ones leave the others their time. A
+        // single address's is longer than the deadline, which is then what is told.
+        connector.set_connect_timeout(Some(options.timeout + options.timeout / 8));
+        Ok(Self(Arc::new(Inner {
+            connector,
             client,
             targets: options.targets,
             timeout: options.timeout,
-        })
+        })))
     }
 
-    /// Makes one attempt. Takes as long as the time limit at most; dropped, it closes the
-    /// connection.
-    pub async fn post(&self, post: Post<'_>) -> Attempted {
-        let started = Instant::now();
-        let (outcome, answer) = self.exchange(post, started + self.timeout).await;
-        Attempted {
-            outcome,
-            duration: started.elapsed(),
-            answer,
-        }
-    }
-
-    async fn exchange(&self, post: Post<'_>, deadline: Instant) -> (Outcome<AttemptError>, Bytes) {
+    /// Makes one attempt, over the connection that `line` keeps where it can. Takes as long as the
+    /// time limit at most; dropped, it closes the connection.
+    pub async fn post(&self, post: Post<'_>, line: &mut Line) -> Attempted {
+        let (started, limit) = (Instant::now(), self.0.timeout);
+        let mut heard = Heard::default();
         let now = post.now;
-        // A literal address never reaches the resolver, which checks all others.
-        if let Some(Err(refused)) = post.url.url().host().map(|h| self.targets.check_host(&h)) {
-            return (
-                failed(None, AttemptError::TargetRefused(refused)),
-                Bytes::new(),
-            );
+        let exchange = self.0.exchange(post, line, &mut heard);
+        let end = timeout_at(started + limit, exchange).await;
+        let end = end.unwrap_or_else(|_elapsed| Err(heard.cut_off(limit)));
+        Attempted {
+            outcome: heard.outcome(end, now),
+            duration: started.elapsed(),
+            answer: heard.answer.into(),
         }
-        let sent = timeout_at(deadline, self.client.execute(request(post))).await;
-        let response = match sent {
-            Ok(Ok(response)) => response,
-            Ok(Err(error)) => return (failed(None, error.into()), Bytes::new()),
-            Err(_elapsed) => {
-                let error = AttemptError::Timeout {
-                    limit: self.timeout,
-                };
-                return (failed(None, error), Bytes::new());
-            }
-        };
-
-        let status = response.status();
-        let retry_after = response.headers().get(header::RETRY_AFTER);
-        let retry_after = retry_after
-            .and_then(|value| value.to_str().ok())
-            .and_then(|value| policy::parse_retry_after(value, now));
-        let (answer, end) = self.read_answer(response, deadline).await;
-        let status_code = status.as_u16();
-        let outcome = match end {
-            // What the receiver said counts, even where it did not finish saying it.
-            Ok(()) | Err(_) if !status.is_success() => Outcome::Rejected {
-                status: status_code,
-                retry_after,
-            },
-            Ok(()) => Outcome::Delivered {
-                status: status_code,
-            },
-            // A receiver that fails in the middle of its answer may not have kept the event.
-            Err(error) => failed(Some(status_code), error),
-        };
-        (outcome, answer)
-    }
-
-    /// Reads the answer to its end, or to where it exceeds the limit: what is beyond is not
-    /// waited for.
-    async fn read_answer(
-        &self,
-        mut response: Response,
-        deadline: Instant,
-    ) -> (Bytes, Result<(), AttemptError>) {
-        let mut answer = Vec::new();
-        let end = loop {
-            match timeout_at(deadline, response.chunk()).await {
-                Ok(Ok(Some(chunk))) => {
-                    let room = Self::ANSWER_LIMIT - answer.len();
-                    answer.extend_from_slice(&chunk[..chunk.len().min(room)]);
-                    if chunk.len() > room {
-                        break Ok(());
-                    }
-                }
-                Ok(Ok(None)) => break Ok(()),
-                Ok(Err(error)) => break Err(error.into()),
-                Err(_elapsed) => {
-                    break Err(AttemptError::AnswerTimeout {
-                        limit: self.timeout,
-                    });
-                }
-            }
-        };
-        (answer.into(), end)
     }
 }
 
-const USER_AGENT: &str = concat!("Pipelet/", env!("CARGO_PKG_VERSION"));
+impl Inner {
+    async fn exchange(
+        &self,
+        post: Post<'_>,
+        line: &mut Line,
+        heard: &mut Heard,
+    ) -> Result<(), AttemptError> {
+        let (to, headers) = (post.to, headers(&post));
+        // A literal address never reaches the resolver, which checks all others.
+        if let Some(host) = to.url.url().host() {
+            let checked = self.targets.check_host(&host);
+            checked.map_err(AttemptError::TargetRefused)?;
+        }
+        if let Some(plain) = &to.plain {
+            let mut request = PlainRequest::new(Full::new(post.body));
+            *request.method_mut() = Method::POST;
+            *request.uri_mut() = plain.target.clone();
+            *request.headers_mut() = headers;
+            return self.exchange_plain(request, plain, line, heard).await;
+        }
+        let mut request = reqwest::Request::new(Method::POST, to.url.url().clone());
+        *request.headers_mut() = headers;
+        *request.body_mut() = Some(post.body.into());
+        // On the heap, because most attempts would carry the room for it in vain.
+        let exchange = Box::pin(async {
+            let response = self.client.execute(request).await?;
+            let response: http::Response<reqwest::Body> = response.into();
+            heard.listen(response).await
+        });
+        exchange.await.map(|_whole| ())
+    }
 
-/// Shorter than the five seconds after which common servers close an idle connection, so that
-/// a request seldom crosses such a close.
-const IDLE_TIMEOUT: Duration = Duration::from_secs(4);
+    async fn exchange_plain(
+        &self,
+        request: PlainRequest,
+        plain: &Plain,
+        line: &mut Line,
+        heard: &mut Heard,
+    ) -> Result<(), AttemptError> {
+        let mut request = Box::new(request);
+        if let Some(kept) = line.take(&plain.origin) {
+            match over(kept, request, plain, line, heard).await {
+                // It was closed meanwhile.
+                Err(Failure::Unsent(again)) => request = again,
+                Err(Failure::Failed(error)) => return Err(error),
+                Ok(()) => return Ok(()),
+            }
+        }
+        let connection = Box::pin(self.connect(plain)).await?;
+        match over(connection, request, plain, line, heard).await {
+            Err(Failure::Unsent(_)) => Err(AttemptError::BrokenOff),
+            Err(Failure::Failed(error)) => Err(error),
+            Ok(()) => Ok(()),
+        }
+    }
+
+    async fn connect(&self, plain: &Plain) -> Result<Connection, AttemptError> {
+        let connected = self.connector.clone().call(plain.origin.clone()).await;
+        let stream = connected.map_err(AttemptError::connecting)?;
+        Connection::begin(stream).await
+    }
+}
+
+/// An exchange over a connection, which the line keeps where it can be used again.
+async fn over(
+    mut connection: Connection,
+    request: Box<PlainRequest>,
+    plain: &Plain,
+    line: &mut Line,
+    heard: &mut Heard,
+) -> Result<(), Failure> {
+    if connection.exchange(request, heard).await? {
+        line.keep(connection, plain.origin.clone());
+    }
+    Ok(())
+}
 
 const WEBHOOK_ID: HeaderName = HeaderName::from_static("webhook-id");
 const WEBHOOK_TIMESTAMP: HeaderName = HeaderName::from_static("webhook-timestamp");
 const PIPELET_EVENT: HeaderName = HeaderName::from_static("pipelet-event");
 const PIPELET_ATTEMPT: HeaderName = HeaderName::from_static("pipelet-attempt");
-const JSON: HeaderValue = HeaderValue::from_static("application/json");
 
-fn request(post: Post<'_>) -> Request {
-    let mut request = Request::new(Method::POST, post.url.url().clone());
+fn headers(post: &Post<'_>) -> HeaderMap {
     let id = HeaderValue::try_from(post.event_id.to_string());
-    let headers = [
-        (header::CONTENT_TYPE, JSON),
-        (WEBHOOK_ID, id.expect("an event id is ASCII")),
-        (WEBHOOK_TIMESTAMP, post.now.as_second().into()),
-        (PIPELET_EVENT, HeaderValue::from_static(post.event.name())),
-        (PIPELET_ATTEMPT, post.attempt.into()),
-    ];
-    let secret = post
-        .secret
-        .map(|secret| (secret.name().clone(), secret.value().clone()));
-    let mut map = HeaderMap::with_capacity(8);
-    map.extend(headers.into_iter().chain(secret));
-    *request.headers_mut() = map;
-    *request.body_mut() = Some(post.body.into());
-    request
-}
-
-fn failed(status: Option<u16>, error: AttemptError) -> Outcome<AttemptError> {
-    Outcome::Failed { status, error }
+    let mut headers = post.to.headers.clone();
+    headers.insert(WEBHOOK_ID, id.expect("an event id is ASCII"));
+    headers.insert(WEBHOOK_TIMESTAMP, post.now.as_second().into());
+    headers.insert(PIPELET_EVENT, HeaderValue::from_static(post.event.name()));
+    headers.insert(PIPELET_ATTEMPT, post.attempt.into());
+    headers
 }
 
 fn parse_roots(pem: &[u8]) -> Result<Vec<Certificate>, SenderError> {

@@ -11,6 +11,7 @@ pub mod dispatcher;
 pub mod history;
 pub mod http;
 pub mod ledger;
+mod pace;
 pub mod policy;
 pub mod record;
 mod test_event;

@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
-use super::dispatcher::{Means, post};
+use super::{
+    dispatcher::{Means, destination, post},
+    http::Line,
+};
 use crate::{
     events::{Event, EventId, EventType, Payload, StationId, sample_payload},
     webhooks::Webhook,
@@ -36,7 +39,10 @@ pub(super) async fn send(means: &Means, webhook: &Webhook, kind: Option<EventTyp
         None,
         Payload::from_stored(sample_payload(kind, now).into()),
     );
-    let attempted = means.sender.post(post(webhook, &event, 1, now)).await;
+    let to = destination(webhook);
+    let post = post(&to, &event, 1, now);
+    // A connection of its own: the test says what a stranger would meet.
+    let attempted = means.sender.post(post, &mut Line::default()).await;
     TestResult {
         ok: attempted.outcome.is_delivered(),
         status: attempted.outcome.status(),

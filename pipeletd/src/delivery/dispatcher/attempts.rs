@@ -2,57 +2,70 @@
 
 use std::sync::{Arc, atomic::Ordering};
 
+use futures_util::{FutureExt, StreamExt};
 use jiff::Timestamp;
+use tokio::time::Instant;
 
 use super::{DispatchError, Dispatcher, Durable, Finished, Job, Options, Origin};
 use crate::{
+    clock::Clock,
     delivery::{
-        http::{Attempted, Post},
+        http::{Attempted, Destination, Line, Post, Sender},
         ledger::Entry,
         policy::{Verdict, decide},
         record::{Attempt, DeadReason, FailedDelivery, FailedId, Retry, RetryKey},
     },
     events::Event,
-    webhooks::Webhook,
 };
 
 impl Dispatcher {
+    /// Starts attempts while there is room. They run within the dispatcher's own task: what they
+    /// share is then never woken on another thread, and a batch of answers is settled together.
     pub(super) fn launch(&mut self) {
-        while self.webhook.enabled && self.attempts.len() < self.means.options.concurrency {
+        let now = Instant::now();
+        while self.webhook.enabled
+            && self.attempts.len() < self.means.options.concurrency
+            && self.pace.rest(now).is_none()
+        {
             let Some(job) = self.lanes.take() else { break };
-            let webhook = Arc::clone(&self.webhook);
+            self.pace.started(now);
+            let line = self.lines.pop().unwrap_or_default();
+            let to = Arc::clone(&self.destination);
             let sender = self.means.sender.clone();
-            let clock = self.means.clock;
-            self.attempts.spawn(async move {
-                let at = clock.now();
-                let attempted = sender
-                    .post(post(&webhook, &job.event, job.next_attempt(), at))
-                    .await;
-                Finished { job, at, attempted }
-            });
+            let attempt = attempt(sender, to, self.means.clock, job, line);
+            self.attempts.push(Box::pin(attempt));
         }
     }
 
-    pub(super) async fn settle_all(
-        &mut self,
-        first: Result<Finished, tokio::task::JoinError>,
-    ) -> Result<(), DispatchError> {
+    /// When attempts may start again that only wait for that.
+    pub(super) fn resting(&self) -> Option<Instant> {
+        let waiting = self.webhook.enabled && self.lanes.is_ready();
+        let rest = self.pace.rest(Instant::now());
+        rest.filter(|_| waiting)
+    }
+
+    /// Settles an attempt, and with it all that have ended meanwhile.
+    pub(super) async fn settle_all(&mut self, first: Finished) -> Result<(), DispatchError> {
         let mut next = Some(first);
-        while let Some(joined) = next {
-            match joined {
-                Ok(finished) => self.settle(finished).await?,
-                Err(error) => match error.try_into_panic() {
-                    Ok(panic) => std::panic::resume_unwind(panic),
-                    Err(cancelled) => tracing::debug!(%cancelled, "an attempt was cancelled"),
-                },
-            }
-            next = self.attempts.try_join_next();
+        while let Some(finished) = next {
+            self.settle(finished).await?;
+            next = self.attempts.next().now_or_never().flatten();
         }
         Ok(())
     }
 
     pub(super) async fn settle(&mut self, finished: Finished) -> Result<(), DispatchError> {
-        let Finished { job, at, attempted } = finished;
+        let Finished {
+            job,
+            at,
+            attempted,
+            line,
+        } = finished;
+        if line.is_fresh() {
+            self.lines.push(line);
+        }
+        let delivered = attempted.outcome.is_delivered();
+        self.pace.ended(delivered, Instant::now());
         self.lanes.done(&job.event.station);
         self.loaded_bytes -= job.event.size();
         let now = self.means.clock.now();
@@ -230,16 +243,33 @@ impl Dispatcher {
     }
 }
 
-/// One attempt at an event, as the webhook wants it.
+async fn attempt(
+    sender: Sender,
+    to: Arc<Destination>,
+    clock: Clock,
+    job: Job,
+    mut line: Line,
+) -> Finished {
+    let at = clock.now();
+    let post = post(&to, &job.event, job.next_attempt(), at);
+    let attempted = sender.post(post, &mut line).await;
+    Finished {
+        job,
+        at,
+        attempted,
+        line,
+    }
+}
+
+/// One attempt at an event.
 pub(in crate::delivery) fn post<'a>(
-    webhook: &'a Webhook,
+    to: &'a Destination,
     event: &Event,
     attempt: u32,
     now: Timestamp,
 ) -> Post<'a> {
     Post {
-        url: &webhook.url,
-        secret: webhook.secret.as_ref(),
+        to,
         event_id: event.id,
         event: event.kind,
         attempt,

@@ -31,6 +31,11 @@ impl<J> Lanes<J> {
         self.len
     }
 
+    /// Whether [`Self::take`] would find one.
+    pub(super) fn is_ready(&self) -> bool {
+        !self.ready.is_empty()
+    }
+
     pub(super) fn push(&mut self, station: &StationId, job: J) {
         self.len += 1;
         if let Some(lane) = self.waiting.get_mut(station) {

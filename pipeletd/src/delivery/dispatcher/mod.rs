@@ -21,7 +21,6 @@ use jiff::Timestamp;
 use tokio::{
     runtime::Handle,
     sync::{mpsc, oneshot},
-    task::JoinSet,
     time::{self, Instant},
 };
 
@@ -29,8 +28,9 @@ pub(super) use self::attempts::post;
 use self::lanes::Lanes;
 use super::{
     history::History,
-    http::{Attempted, Sender},
+    http::{Attempted, Destination, Line, Sender},
     ledger::{Ledger, LedgerError},
+    pace::Pace,
     policy::RetrySchedule,
     record::{Retry, RetryKey},
 };
@@ -164,6 +164,7 @@ struct Finished {
     job: Job,
     at: Timestamp,
     attempted: Attempted,
+    line: Line,
 }
 
 /// What has become durable.
@@ -187,6 +188,7 @@ enum Durable {
 pub struct Dispatcher {
     means: Means,
     webhook: Arc<Webhook>,
+    destination: Arc<Destination>,
     reader: Reader,
     control: mpsc::Receiver<Control>,
     progress: Arc<Progress>,
@@ -194,7 +196,10 @@ pub struct Dispatcher {
 
     lanes: Lanes<Job>,
     loaded_bytes: usize,
-    attempts: JoinSet<Finished>,
+    attempts: FuturesUnordered<BoxFuture<'static, Finished>>,
+    /// Connections that no attempt uses.
+    lines: Vec<Line>,
+    pace: Pace,
     /// There may be more to read forward.
     may_read: bool,
 
@@ -238,6 +243,7 @@ impl Dispatcher {
         let written_to = reader.start().read_to;
         Self {
             means,
+            destination: Arc::new(destination(&webhook)),
             webhook,
             reader,
             control,
@@ -245,7 +251,9 @@ impl Dispatcher {
             history,
             lanes: Lanes::default(),
             loaded_bytes: 0,
-            attempts: JoinSet::new(),
+            attempts: FuturesUnordered::new(),
+            lines: Vec::new(),
+            pace: Pace::new(Instant::now()),
             may_read: true,
             owed: BTreeSet::new(),
             moved_ahead: HashSet::new(),
@@ -270,8 +278,9 @@ impl Dispatcher {
             self.read_forward().await?;
             self.launch();
             self.checkpoint_if_due().await?;
+            let resting = self.resting();
             tokio::select! {
-                Some(finished) = self.attempts.join_next() => {
+                Some(finished) = self.attempts.next() => {
                     self.settle_all(finished).await?;
                 }
                 Some(durable) = self.durable.next() => self.on_durable(durable).await?,
@@ -281,9 +290,11 @@ impl Dispatcher {
                     self.load_due().await?;
                 }
                 () = std::future::ready(()), if self.wants_to_read() => {}
+                Some(()) = async { Some(time::sleep_until(resting?).await) } => {}
                 _ = tend.tick() => self.tend().await?,
                 told = self.control.recv() => match told {
                     Some(Control::Configured(webhook)) => {
+                        self.destination = Arc::new(destination(&webhook));
                         self.webhook = webhook;
                         self.may_read = true;
                     }
@@ -343,12 +354,12 @@ impl Dispatcher {
     async fn stop(mut self, grace: Duration) -> Result<(), DispatchError> {
         let deadline = Instant::now() + grace;
         while !self.attempts.is_empty() {
-            match time::timeout_at(deadline, self.attempts.join_next()).await {
+            match time::timeout_at(deadline, self.attempts.next()).await {
                 Ok(Some(finished)) => self.settle_all(finished).await?,
                 Ok(None) => break,
                 Err(_) => {
                     // They stay owed, and are sent again after the next start.
-                    self.attempts.abort_all();
+                    self.attempts.clear();
                     break;
                 }
             }
@@ -364,10 +375,14 @@ impl Dispatcher {
     }
 
     async fn abandon(mut self) -> Result<(), DispatchError> {
-        self.attempts.shutdown().await;
+        self.attempts.clear();
         while self.durable.next().await.is_some() {}
         Ok(())
     }
+}
+
+pub(super) fn destination(webhook: &Webhook) -> Destination {
+    Destination::new(webhook.url.clone(), webhook.secret.as_ref())
 }
 
 fn due_time(key: RetryKey) -> Option<Timestamp> {

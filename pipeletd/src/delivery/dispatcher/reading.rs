@@ -8,6 +8,7 @@ use super::{
 };
 use crate::{
     delivery::{
+        http::Line,
         ledger::Entry,
         record::{DeadReason, FailedDelivery, FailedId},
     },
@@ -119,6 +120,7 @@ impl Dispatcher {
 
     /// Moves an idle webhook's cursor along, and gives up what a stalled one has owed too long.
     pub(super) async fn tend(&mut self) -> Result<(), DispatchError> {
+        self.lines.retain(Line::is_fresh);
         self.may_read = true;
         self.dirty |= self.reader.position() > self.written_to;
         let oldest = self.means.clock.now() - self.means.options.backlog_age;

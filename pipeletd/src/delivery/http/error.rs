@@ -4,6 +4,7 @@ use std::{error::Error, io, iter, time::Duration};
 
 use humantime::format_duration;
 
+use super::resolver::LookupFailed;
 use crate::webhooks::RefusedTarget;
 
 /// Why no whole answer came, in plain words for operators.
@@ -53,20 +54,40 @@ impl AttemptError {
 
 impl From<reqwest::Error> for AttemptError {
     fn from(error: reqwest::Error) -> Self {
-        if let Some(refused) = find::<RefusedTarget>(&error) {
-            Self::TargetRefused(refused.clone())
-        } else if error.is_dns() {
-            Self::Dns
-        } else if let Some(tls) = find::<rustls::Error>(&error) {
-            Self::Tls(tls.to_string())
-        } else if let Some(known) = find::<io::Error>(&error).and_then(from_io) {
-            known
-        } else if find(&error).is_some_and(is_broken_off) {
-            Self::BrokenOff
-        } else if error.is_connect() {
+        let fallback = if error.is_connect() {
             Self::Connect
         } else {
             Self::Protocol
+        };
+        Self::by_cause(&error).unwrap_or(fallback)
+    }
+}
+
+impl From<hyper::Error> for AttemptError {
+    fn from(error: hyper::Error) -> Self {
+        Self::by_cause(&error).unwrap_or(Self::Protocol)
+    }
+}
+
+impl AttemptError {
+    /// Of an error while connecting.
+    pub(super) fn connecting(error: impl Error + 'static) -> Self {
+        Self::by_cause(&error).unwrap_or(Self::Connect)
+    }
+
+    fn by_cause(error: &(dyn Error + 'static)) -> Option<Self> {
+        if let Some(refused) = find::<RefusedTarget>(error) {
+            Some(Self::TargetRefused(refused.clone()))
+        } else if find::<LookupFailed>(error).is_some() {
+            Some(Self::Dns)
+        } else if let Some(tls) = find::<rustls::Error>(error) {
+            Some(Self::Tls(tls.to_string()))
+        } else if let Some(known) = find::<io::Error>(error).and_then(from_io) {
+            Some(known)
+        } else {
+            find(error)
+                .is_some_and(is_broken_off)
+                .then_some(Self::BrokenOff)
         }
     }
 }

@@ -3,31 +3,69 @@
 //! The address that was checked is the one that is connected to, so a name that changes its
 //! address between a check and the connection gains nothing.
 
-use std::net::SocketAddr;
+use std::{
+    error::Error,
+    io,
+    net::SocketAddr,
+    pin::Pin,
+    task::{Context, Poll},
+    vec,
+};
 
+use hyper_util::client::legacy::connect::dns;
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
+use tower_service::Service;
 
 use crate::webhooks::{RefusedTarget, TargetPolicy};
 
+#[derive(Debug, Clone)]
 pub(super) struct PolicyResolver {
     targets: TargetPolicy,
 }
+
+#[derive(Debug, thiserror::Error)]
+#[error("the name can't be resolved")]
+pub(super) struct LookupFailed(#[source] io::Error);
+
+type LookupError = Box<dyn Error + Send + Sync>;
 
 impl PolicyResolver {
     pub(super) const fn new(targets: TargetPolicy) -> Self {
         Self { targets }
     }
+
+    async fn look_up(self, name: String) -> Result<Vec<SocketAddr>, LookupError> {
+        // The port is the URL's; 0 stands for that.
+        let found = tokio::net::lookup_host((name.as_str(), 0)).await;
+        Ok(keep_allowed(
+            self.targets,
+            &name,
+            found.map_err(LookupFailed)?,
+        )?)
+    }
 }
 
+/// For reqwest.
 impl Resolve for PolicyResolver {
     fn resolve(&self, name: Name) -> Resolving {
-        let targets = self.targets;
-        Box::pin(async move {
-            // The port is the URL's; 0 stands for that.
-            let found = tokio::net::lookup_host((name.as_str(), 0)).await?;
-            let allowed = keep_allowed(targets, name.as_str(), found)?;
-            Ok(Box::new(allowed.into_iter()) as Addrs)
-        })
+        let looking = self.clone().look_up(name.as_str().to_owned());
+        Box::pin(async move { Ok(Box::new(looking.await?.into_iter()) as Addrs) })
+    }
+}
+
+/// For connections of our own.
+impl Service<dns::Name> for PolicyResolver {
+    type Response = vec::IntoIter<SocketAddr>;
+    type Error = LookupError;
+    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, LookupError>> + Send>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), LookupError>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, name: dns::Name) -> Self::Future {
+        let looking = self.clone().look_up(name.as_str().to_owned());
+        Box::pin(async move { Ok(looking.await?.into_iter()) })
     }
 }
 

@@ -9,7 +9,7 @@ use tokio::{
 };
 
 use super::*;
-use crate::webhooks::Secret;
+use crate::webhooks::{Secret, SecretHeader, WebhookUrl};
 
 /// Long enough for a busy machine; no test waits for it to pass.
 const LONG: Duration = Duration::from_secs(30);
@@ -29,19 +29,23 @@ fn sender(timeout: Duration, allow_private: bool) -> Sender {
 }
 
 async fn post_to(sender: &Sender, url: &str) -> Attempted {
+    post_over(sender, url, &mut Line::default()).await
+}
+
+async fn post_over(sender: &Sender, url: &str, line: &mut Line) -> Attempted {
     let url = WebhookUrl::parse(url).unwrap();
     let secret = SecretHeader::new("X-Webhook-Secret", Secret::new("hunter2")).unwrap();
+    let to = Destination::new(url, Some(&secret));
     let now = Timestamp::from_second(1_776_170_096).unwrap();
     let post = Post {
-        url: &url,
-        secret: Some(&secret),
+        to: &to,
         event_id: EventId::new(now, [7; 10]),
         event: EventType::StartTransaction,
         attempt: 3,
         now,
         body: Bytes::from_static(br#"{"event":"StartTransaction"}"#),
     };
-    sender.post(post).await
+    sender.post(post, line).await
 }
 
 async fn listen() -> (TcpListener, String) {
@@ -269,13 +273,13 @@ async fn private_targets_are_refused_by_address_and_by_name() {
 async fn a_refusal_by_the_resolver_is_recognised() {
     // No public name is sure to resolve to a private address, so this takes the host check
     // away and leaves the resolver.
-    let strict = sender(LONG, false);
-    let unchecked = Sender {
+    let strict = Arc::into_inner(sender(LONG, false).0).unwrap();
+    let unchecked = Sender(Arc::new(Inner {
         targets: TargetPolicy {
             allow_private: true,
         },
         ..strict
-    };
+    }));
     let attempted = post_to(&unchecked, "http://localhost:9/").await;
     assert_eq!(error(&attempted).code(), "private_target");
 }
@@ -310,8 +314,9 @@ async fn an_idle_connection_that_was_closed_costs_no_attempt() {
         }
     });
     let sender = sender(LONG, true);
+    let mut line = Line::default();
     for round in 0..20 {
-        let attempted = post_to(&sender, &url).await;
+        let attempted = post_over(&sender, &url, &mut line).await;
         let delivered = Outcome::Delivered { status: 200 };
         assert_eq!(attempted.outcome, delivered, "round {round}");
     }
@@ -330,8 +335,10 @@ async fn a_kept_connection_is_used_again() {
         }
     });
     let sender = sender(LONG, true);
+    let mut line = Line::default();
     for _ in 0..5 {
-        assert!(post_to(&sender, &url).await.outcome.is_delivered());
+        let attempted = post_over(&sender, &url, &mut line).await;
+        assert!(attempted.outcome.is_delivered());
     }
     receiver.await.unwrap();
 }

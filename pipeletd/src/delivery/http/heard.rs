@@ -1,0 +1,89 @@
+//! What was heard of an answer, whole or not: a deadline may cut it anywhere.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{HeaderValue, Response, StatusCode, header};
+use http_body_util::BodyExt;
+use hyper::body::Body;
+use jiff::Timestamp;
+
+use super::{AttemptError, Outcome, Sender, policy};
+
+#[derive(Debug, Default)]
+pub(super) struct Heard {
+    status: Option<StatusCode>,
+    retry_after: Option<HeaderValue>,
+    /// The body's beginning.
+    pub(super) answer: Vec<u8>,
+}
+
+impl Heard {
+    /// Reads an answer to its end, or to where it exceeds the limit: what is beyond is not waited
+    /// for. Tells whether the end was reached.
+    pub(super) async fn listen<B>(
+        &mut self,
+        mut response: Response<B>,
+    ) -> Result<bool, AttemptError>
+    where
+        B: Body<Data = Bytes> + Unpin,
+        AttemptError: From<B::Error>,
+    {
+        self.status = Some(response.status());
+        self.retry_after = response.headers_mut().remove(header::RETRY_AFTER);
+        let body = response.body_mut();
+        while let Some(frame) = body.frame().await {
+            let frame = frame?;
+            let Some(chunk) = frame.data_ref() else {
+                continue;
+            };
+            let room = Sender::ANSWER_LIMIT - self.answer.len();
+            self.answer
+                .extend_from_slice(&chunk[..chunk.len().min(room)]);
+            if chunk.len() > room {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    /// The deadline has come.
+    pub(super) const fn cut_off(&self, limit: Duration) -> AttemptError {
+        match self.status {
+            None => AttemptError::Timeout { limit },
+            Some(_) => AttemptError::AnswerTimeout { limit },
+        }
+    }
+
+    /// What it comes to, `end` being how it ended.
+    pub(super) fn outcome(
+        &self,
+        end: Result<(), AttemptError>,
+        now: Timestamp,
+    ) -> Outcome<AttemptError> {
+        match (self.status, end) {
+            // What the receiver said counts, even where it did not finish saying it.
+            (Some(status), _) if !status.is_success() => Outcome::Rejected {
+                status: status.as_u16(),
+                retry_after: self.retry_after(now),
+            },
+            (Some(status), Ok(())) => Outcome::Delivered {
+                status: status.as_u16(),
+            },
+            // A receiver that fails in the middle of its answer may not have kept the event.
+            (status, Err(error)) => Outcome::Failed {
+                status: status.map(|status| status.as_u16()),
+                error,
+            },
+            (None, Ok(())) => Outcome::Failed {
+                status: None,
+                error: AttemptError::Protocol,
+            },
+        }
+    }
+
+    fn retry_after(&self, now: Timestamp) -> Option<Duration> {
+        let value = self.retry_after.as_ref()?.to_str().ok()?;
+        policy::parse_retry_after(value, now)
+    }
+}
