@@ -18,8 +18,9 @@ use super::{
 
 /// How often each station sends a heartbeat, as pipeletd asks by default.
 const HEARTBEAT_SECONDS: f64 = 300.0;
-/// Files that a process needs beside its sockets.
-const OTHER_FILES: usize = 200;
+/// Files that a process needs beside its stations' sockets: pipeletd keeps 1,024 for the rest, and
+/// stations beyond what it takes would wait for ever.
+const OTHER_FILES: usize = 1_100;
 
 pub(crate) async fn run(options: &Options, report: &mut Report) -> io::Result<()> {
     let mut table = Table::new(
@@ -33,11 +34,14 @@ pub(crate) async fn run(options: &Options, report: &mut Report) -> io::Result<()
             "CPU at rest",
         ],
     );
-    let stations = options.idle().min(process::open_files() - OTHER_FILES);
+    let stations = options
+        .idle()
+        .min(process::open_files().saturating_sub(OTHER_FILES));
     if stations < options.idle() {
         table.note(format!(
-            "{} were asked for; `ulimit -n` allows {stations}.",
-            options.idle()
+            "{} were asked for; `ulimit -n` of {} allows {stations}.",
+            options.idle(),
+            process::open_files()
         ));
     }
     let mut kinds = vec![Kind::Ours];

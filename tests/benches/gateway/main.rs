@@ -7,7 +7,7 @@
 //!
 //! - `limits`: what POSTs, frames and syncs cost with nothing in between;
 //! - `throughput`: closed loops, ours and the peers' in turn; `peers` installs these;
-//! - `steady`, `idle`, `backlog`, `growth`: the questions that an operator has next;
+//! - `steady`, `idle`, `backlog`, `growth`, `retention`: the questions that an operator has next;
 //! - `fleet`, `sink` and `ledger` are the load: stations, receivers, and what is between them;
 //! - `report`, `bars` and `plot` tell what came out.
 
@@ -27,6 +27,7 @@ mod peers;
 mod plot;
 mod process;
 mod report;
+mod retention;
 mod sink;
 mod steady;
 mod throughput;
@@ -83,6 +84,9 @@ async fn run(options: &Options, report: &mut Report) -> io::Result<()> {
     }
     if options.wants(Section::Growth) {
         growth::run(options, report).await?;
+    }
+    if options.wants(Section::Retention) {
+        retention::run(options, report).await?;
     }
     report.add(bars::table(report))
 }

@@ -11,7 +11,7 @@ use clap::{Parser, ValueEnum};
     bin_name = "cargo bench -p pipelet-tests --bench gateway --"
 )]
 pub(crate) struct Options {
-    /// The sections to run, comma-separated [default: all, or without peers with --quick]
+    /// The sections to run, comma-separated [default: all; with --quick, without peers and retention]
     #[arg(long, value_enum, value_delimiter = ',')]
     pub(crate) only: Vec<Section>,
 
@@ -73,12 +73,14 @@ pub(crate) enum Section {
     Backlog,
     /// What an event costs as webhooks and journal grow
     Growth,
+    /// Whether the disk comes back when events are forgotten
+    Retention,
 }
 
 impl Options {
     pub(crate) fn wants(&self, section: Section) -> bool {
         if self.only.is_empty() {
-            !(self.quick && section == Section::Peers)
+            !(self.quick && matches!(section, Section::Peers | Section::Retention))
         } else {
             self.only.contains(&section)
         }
@@ -126,6 +128,10 @@ impl Options {
 
     pub(crate) fn webhooks(&self) -> Vec<usize> {
         or(&self.webhooks, self.sized(&[1, 10, 100, 1_000], &[1, 10]))
+    }
+
+    pub(crate) fn retained(&self) -> u64 {
+        self.sized(1_000_000, 5_000)
     }
 
     fn sized<T>(&self, full: T, quick: T) -> T {
