@@ -21,7 +21,9 @@ use crate::events::{Event, Seq};
 const VERSION: u8 = 3;
 const PLAIN: u8 = 0;
 const LZ4: u8 = 1;
-/// In bytes before compression; a longer event is a block by itself.
+/// In bytes before compression; a longer event is a block by itself. Of 4 to 32 KB this wrote the
+/// least: compressed, such a block is about 2.5 KB of payloads that differ, far from a second
+/// chunk of the engine's values, and longer ones compress hardly better.
 const CLOSE_AT: usize = 8 * 1024;
 /// No LZ4 block unpacks to more bytes for each of its own.
 const LZ4_BEST_RATIO: usize = 255;
@@ -86,14 +88,15 @@ impl Block {
         from: Seq,
     ) -> impl Iterator<Item = Result<(Seq, Arc<Event>), StoreError>> {
         let skip = usize::try_from(from.0.saturating_sub(self.first.0)).unwrap_or(usize::MAX);
-        let seqs = (self.first.0..).map(Seq);
-        seqs.zip(&self.events).skip(skip).map(|(seq, event)| {
+        let events = self.events.iter().enumerate().skip(skip);
+        events.map(|(index, event)| {
             // Copied, so that one event that is kept doesn't keep its neighbours in memory.
             let event = if self.events.len() == 1 {
                 decode_event(event)
             } else {
                 decode_event(&Bytes::copy_from_slice(event))
             };
+            let seq = Seq(self.first.0.saturating_add(index as u64));
             Ok((seq, Arc::new(event?)))
         })
     }
@@ -248,7 +251,8 @@ mod tests {
 
         #[test]
         fn random_bytes_never_panic(
-            first: u64, packing in 0..3_u8, bytes: Vec<u8>,
+            first in prop_oneof![any::<u64>(), u64::MAX - 9..=u64::MAX],
+            packing in 0..3_u8, bytes: Vec<u8>,
         ) {
             never_panics(Seq(first), [&[VERSION, packing], bytes.as_slice()].concat());
             never_panics(Seq(first), bytes);
