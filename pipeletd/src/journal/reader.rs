@@ -9,11 +9,13 @@ use super::{
 use crate::{
     delivery::record::{Cursor, is_owed},
     events::{Event, Seq},
-    store::{StoreError, blocking},
+    store::{Store, StoreError, blocking},
 };
 
 /// Events read from the store at once by one that lags.
 const STRIDE: usize = 512;
+/// Where fewer than one in so many is wanted, each is read by itself.
+const SPARSE: usize = 16;
 
 /// Reads what one webhook is owed, each event once and in order.
 #[derive(Debug)]
@@ -100,7 +102,7 @@ impl Reader {
         }
     }
 
-    /// The events at these positions, wherever they are kept.
+    /// The events at these positions, which ascend, wherever they are kept.
     pub async fn fetch(&self, seqs: &[Seq]) -> Result<Vec<(Seq, Arc<Event>)>, StoreError> {
         if let Some(events) = self.journal.shared.recent.get(seqs) {
             return Ok(events);
@@ -109,8 +111,12 @@ impl Reader {
         let seqs = seqs.to_vec();
         blocking(move || {
             let mut events = Vec::with_capacity(seqs.len());
-            for seq in seqs {
-                events.extend(store.event(seq)?.map(|event| (seq, event)));
+            let mut rest = seqs.as_slice();
+            while let Some(first) = rest.first() {
+                let reach = rest.partition_point(|seq| seq.0 - first.0 < STRIDE as u64);
+                let (near, further) = rest.split_at(reach);
+                pick(store.as_ref(), near, &mut events)?;
+                rest = further;
             }
             Ok(events)
         })
@@ -125,6 +131,32 @@ impl Reader {
         let from = self.position;
         blocking(move || store.read_from(from, limit)).await
     }
+}
+
+/// Adds the events at these positions, which ascend and are not far apart.
+///
+/// A store keeps neighbours together: where many of them are wanted, they are read in one go.
+fn pick(
+    store: &dyn Store,
+    seqs: &[Seq],
+    events: &mut Vec<(Seq, Arc<Event>)>,
+) -> Result<(), StoreError> {
+    let (Some(first), Some(last)) = (seqs.first(), seqs.last()) else {
+        return Ok(());
+    };
+    let span = usize::try_from(last.0 - first.0).map_or(usize::MAX, |apart| apart + 1);
+    if span > seqs.len() * SPARSE {
+        for seq in seqs {
+            events.extend(store.event(*seq)?.map(|event| (*seq, event)));
+        }
+    } else {
+        let read = store.read_from(*first, span)?;
+        events.extend(
+            read.into_iter()
+                .filter(|(seq, _)| seqs.binary_search(seq).is_ok()),
+        );
+    }
+    Ok(())
 }
 
 /// A live count of what a webhook has been owed in all. Cheap to clone.

@@ -146,6 +146,26 @@ async fn a_reader_that_reads_while_events_come_misses_none() {
 }
 
 #[tokio::test]
+async fn what_left_the_memory_is_fetched_from_the_store() {
+    let store: Arc<dyn Store> = Arc::new(MemoryStore::default());
+    let events: Vec<_> = (0..5_000)
+        .map(|_| Arc::new(event(EventType::Heartbeat)))
+        .collect();
+    store.append(Seq(0), &events, &[]).unwrap();
+    store.drop_below(Seq(10), 99).unwrap();
+    let (_, readers, _thread) = open(&store, vec![(W, epochs(0, true, &["*"]))]);
+    let dense: Vec<_> = (0..1_500).step_by(3).map(Seq).collect();
+    let sparse: Vec<_> = (1_600..6_000).step_by(170).map(Seq).collect();
+    let wanted = [dense, vec![Seq(1_555)], sparse].concat();
+    let fetched = readers[0].fetch(&wanted).await.unwrap();
+    let fetched: Vec<_> = fetched.into_iter().map(|(seq, _)| seq).collect();
+    let kept = wanted
+        .into_iter()
+        .filter(|seq| (10..5_000).contains(&seq.0));
+    assert_eq!(fetched, kept.collect::<Vec<_>>());
+}
+
+#[tokio::test]
 async fn a_change_takes_effect_at_its_position_also_for_one_that_lags() {
     let store: Arc<dyn Store> = Arc::new(MemoryStore::default());
     let (journal, mut readers, _thread) = open(&store, vec![(W, epochs(0, true, &["Heartbeat"]))]);

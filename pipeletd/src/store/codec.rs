@@ -67,11 +67,11 @@ pub(super) fn decode_event(bytes: &Bytes) -> Result<Event, StoreError> {
     let time = Timestamp::from_millisecond(millis).map_err(|_| damaged("impossible time"))?;
     let id = EventId::from_bytes(*rest.array()?);
     let station_len = rest.byte()?;
-    let station = rest.text(station_len.into())?;
+    let station = rest.text(station_len)?;
     let station = StationId::new(station).map_err(|_| damaged("impossible station id"))?;
     let message_id = match rest.byte()? {
         NO_MESSAGE_ID => None,
-        len => Some(rest.text(len.into())?.into()),
+        len => Some(rest.text(len)?.into()),
     };
     let payload = Payload::from_stored(bytes.slice_ref(rest.rest));
     let mut event = Event::new(id, kind, station, time, message_id, payload);
@@ -131,7 +131,7 @@ pub(super) fn record_error(what: &'static str, detail: impl std::fmt::Display) -
     }
 }
 
-fn put_varint(out: &mut Vec<u8>, mut number: u64) {
+pub(super) fn put_varint(out: &mut Vec<u8>, mut number: u64) {
     while number >= 0x80 {
         out.push(low_bits(number) | 0x80);
         number >>= 7;
@@ -144,7 +144,7 @@ fn low_bits(number: u64) -> u8 {
 }
 
 /// Reads a value from its front; running out of bytes is an error.
-struct Reader<'a> {
+pub(super) struct Reader<'a> {
     rest: &'a [u8],
     what: &'static str,
 }
@@ -163,10 +163,19 @@ impl<'a> Reader<'a> {
     }
 
     /// Stands behind a version byte that was checked already.
-    fn behind_version(bytes: &'a [u8], what: &'static str) -> Result<Self, StoreError> {
-        let mut reader = Self { rest: bytes, what };
+    pub(super) fn behind_version(bytes: &'a [u8], what: &'static str) -> Result<Self, StoreError> {
+        let mut reader = Self::at(bytes, what);
         reader.byte()?;
         Ok(reader)
+    }
+
+    /// Stands at the front of what has no version byte of its own.
+    pub(super) const fn at(bytes: &'a [u8], what: &'static str) -> Self {
+        Self { rest: bytes, what }
+    }
+
+    pub(super) const fn rest(&self) -> &'a [u8] {
+        self.rest
     }
 
     fn short(&self) -> StoreError {
@@ -179,20 +188,24 @@ impl<'a> Reader<'a> {
         Ok(head)
     }
 
-    fn byte(&mut self) -> Result<u8, StoreError> {
+    pub(super) fn byte(&mut self) -> Result<u8, StoreError> {
         self.array::<1>().map(|[byte]| *byte)
     }
 
-    fn text(&mut self, len: usize) -> Result<&'a str, StoreError> {
-        let (head, rest) = self
-            .rest
-            .split_at_checked(len)
-            .ok_or_else(|| self.short())?;
+    pub(super) fn bytes(&mut self, len: u64) -> Result<&'a [u8], StoreError> {
+        let len = usize::try_from(len).map_err(|_| self.short())?;
+        let split = self.rest.split_at_checked(len);
+        let (head, rest) = split.ok_or_else(|| self.short())?;
         self.rest = rest;
+        Ok(head)
+    }
+
+    fn text(&mut self, len: u8) -> Result<&'a str, StoreError> {
+        let head = self.bytes(len.into())?;
         std::str::from_utf8(head).map_err(|_| record_error(self.what, "it is not UTF-8"))
     }
 
-    fn varint(&mut self) -> Result<u64, StoreError> {
+    pub(super) fn varint(&mut self) -> Result<u64, StoreError> {
         let mut number = 0;
         for shift in (0..64).step_by(7) {
             let byte = self.byte()?;
@@ -206,12 +219,12 @@ impl<'a> Reader<'a> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use proptest::prelude::*;
 
     use super::*;
 
-    fn any_event() -> impl Strategy<Value = Event> {
+    pub(in crate::store) fn any_event() -> impl Strategy<Value = Event> {
         let kinds = prop::sample::select(EventType::ALL);
         let station = "[^\\p{C}]{1,60}";
         let message_id = prop::option::of("[ -~]{0,36}");

@@ -1,6 +1,7 @@
 //! What every store must do, run against each of them.
 
 mod charging;
+mod journal;
 
 use std::{sync::Arc, time::Duration};
 
@@ -127,58 +128,6 @@ fn webhook(id: u64) -> StoredWebhook {
         }],
         stage: Stage::Active,
     }
-}
-
-#[test]
-fn the_journal_gives_back_what_was_appended() {
-    check(|store| {
-        assert_eq!(store.bounds().unwrap(), Seq(0)..Seq(0));
-        assert_eq!(store.read_from(Seq(0), 10).unwrap(), []);
-        store.append(Seq(0), &events(0..300), &[]).unwrap();
-        store.append(Seq(300), &events(300..700), &[]).unwrap();
-        assert_eq!(store.bounds().unwrap(), Seq(0)..Seq(700));
-
-        let read = store.read_from(Seq(295), 10).unwrap();
-        let expected: Vec<_> = (295..305).map(|n| (Seq(n), event(n, 300))).collect();
-        assert_eq!(read, expected);
-        assert_eq!(store.event(Seq(699)).unwrap(), Some(event(699, 300)));
-        assert_eq!(store.event(Seq(700)).unwrap(), None);
-    });
-}
-
-#[test]
-fn long_payloads_are_kept_whole() {
-    check(|store| {
-        let long = [
-            event(0, 3_900),
-            event(1, 4_000),
-            event(2, 30_000),
-            event(3, 1 << 20),
-        ];
-        store.append(Seq(0), &long, &[]).unwrap();
-        let read = store.read_from(Seq(0), 10).unwrap();
-        assert_eq!(
-            read.into_iter().map(|(_, event)| event).collect::<Vec<_>>(),
-            long
-        );
-        store.drop_below(Seq(3), 10).unwrap();
-        assert_eq!(store.event(Seq(2)).unwrap(), None);
-        assert_eq!(store.event(Seq(3)).unwrap(), Some(Arc::clone(&long[3])));
-    });
-}
-
-#[test]
-fn dropping_keeps_the_journals_end() {
-    check(|store| {
-        store.append(Seq(0), &events(0..10), &[]).unwrap();
-        assert!(store.drop_below(Seq(4), 3).unwrap() > 3 * 300);
-        assert_eq!(store.bounds().unwrap(), Seq(3)..Seq(10));
-        store.drop_below(Seq(4), 100).unwrap();
-        assert_eq!(store.bounds().unwrap(), Seq(4)..Seq(10));
-        store.drop_below(Seq(1_000), 100).unwrap();
-        assert_eq!(store.bounds().unwrap(), Seq(9)..Seq(10));
-        assert_eq!(store.drop_below(Seq(1_000), 100).unwrap(), 0);
-    });
 }
 
 #[test]

@@ -16,6 +16,7 @@ pub(super) enum Kind {
     Chunk = b'+',
     // hot
     Cursor = b'c',
+    /// The position of the first event of a block.
     Event = b'e',
     Received = b'n',
     // cold

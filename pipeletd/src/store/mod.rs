@@ -6,6 +6,7 @@
 //!
 //! It knows no HTTP, no OCPP message and no configuration.
 
+mod block;
 mod codec;
 mod id_tag_record;
 mod keys;
@@ -137,9 +138,10 @@ pub trait Store: Send + Sync + fmt::Debug + 'static {
 
     fn event(&self, seq: Seq) -> Result<Option<Arc<Event>>, StoreError>;
 
-    /// Forgets at most `limit` of the events below `floor`, the oldest first, and returns how
-    /// many bytes they had, about. The journal's last event always stays. Need not be durable
-    /// on return.
+    /// Forgets events below `floor`, the oldest first and about `limit` of them, and returns how
+    /// many bytes they took, about. Events that were appended together may only go together:
+    /// those below the floor then stay until it has passed the others. What may go does, some of
+    /// it with each call. The journal's last event always stays. Need not be durable on return.
     fn drop_below(&self, floor: Seq, limit: usize) -> Result<u64, StoreError>;
 
     fn cursors(&self) -> Result<Vec<(WebhookId, Cursor)>, StoreError>;

@@ -109,11 +109,7 @@ impl Database {
                     .as_ref()
                     .map_or(true, |(key, _)| key.starts_with(&prefix))
             })
-            .map(|entry| {
-                let (key, value) = entry.map_err(StoreError::Engine)?;
-                let value = self.whole(&key, &value)?;
-                Ok((key, value))
-            })
+            .map(|entry| self.whole_entry(entry))
     }
 
     pub(super) fn kind(
@@ -123,14 +119,29 @@ impl Database {
         self.range(&keys::prefix(kind), &keys::prefix(kind))
     }
 
-    pub(super) fn first_key(&self, kind: Kind) -> Result<Option<IVec>, StoreError> {
-        let first = self.tree.scan_prefix(keys::prefix(kind)).keys().next();
-        first.transpose().map_err(StoreError::Engine)
+    pub(super) fn last(&self, kind: Kind) -> Result<Option<(IVec, Bytes)>, StoreError> {
+        let last = self.tree.scan_prefix(keys::prefix(kind)).next_back();
+        last.map(|entry| self.whole_entry(entry)).transpose()
     }
 
-    pub(super) fn last_key(&self, kind: Kind) -> Result<Option<IVec>, StoreError> {
-        let last = self.tree.scan_prefix(keys::prefix(kind)).keys().next_back();
+    /// The greatest key of a kind that is not above this one.
+    pub(super) fn key_at_or_before(
+        &self,
+        kind: Kind,
+        key: &[u8],
+    ) -> Result<Option<IVec>, StoreError> {
+        let first = &keys::prefix(kind)[..];
+        let last = self.tree.range(first..=key).keys().next_back();
         last.transpose().map_err(StoreError::Engine)
+    }
+
+    /// The keys of a kind, in their order.
+    pub(super) fn keys(
+        &self,
+        kind: Kind,
+    ) -> impl Iterator<Item = Result<IVec, StoreError>> + use<> {
+        let keys = self.tree.scan_prefix(keys::prefix(kind)).keys();
+        keys.map(|key| key.map_err(StoreError::Engine))
     }
 
     /// Adds a value under a key that is new.
@@ -171,6 +182,12 @@ impl Database {
         }
         batch.0.remove(key);
         Ok(value.len() + further * CHUNK)
+    }
+
+    fn whole_entry(&self, entry: sled::Result<(IVec, IVec)>) -> Result<(IVec, Bytes), StoreError> {
+        let (key, value) = entry.map_err(StoreError::Engine)?;
+        let value = self.whole(&key, &value)?;
+        Ok((key, value))
     }
 
     fn whole(&self, key: &[u8], head: &IVec) -> Result<Bytes, StoreError> {

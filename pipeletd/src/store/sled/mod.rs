@@ -15,7 +15,9 @@ use std::{
 
 use self::database::{Batch, Database};
 use super::{
-    Change, NextIds, Progress, SavedStations, Store, StoreError, codec,
+    Change, NextIds, Progress, SavedStations, Store, StoreError,
+    block::{self, Block},
+    codec,
     codec::record_error,
     id_tag_record,
     keys::{self, Kind, Meta},
@@ -34,8 +36,9 @@ use crate::{
     webhooks::WebhookId,
 };
 
-/// The version of keys and records together. A daemon that finds a newer one stops.
-const FORMAT_VERSION: u64 = 1;
+/// The version of keys and records together. A daemon that finds a newer one stops; older ones
+/// are read as they are. 2 put blocks in the place of single events.
+const FORMAT_VERSION: u64 = 2;
 const HOT_CACHE_BYTES: u64 = 64 << 20;
 const COLD_CACHE_BYTES: u64 = 32 << 20;
 
@@ -75,12 +78,13 @@ impl SledStore {
     fn check_format(&self, directory: &Path) -> Result<(), StoreError> {
         match self.meta_number(Meta::FormatVersion)? {
             Some(FORMAT_VERSION) => Ok(()),
-            Some(found) => Err(StoreError::Newer {
+            Some(found) if found > FORMAT_VERSION => Err(StoreError::Newer {
                 path: directory.to_owned(),
                 found,
                 known: FORMAT_VERSION,
             }),
-            None => self.put_meta(Meta::FormatVersion, &FORMAT_VERSION.to_be_bytes()),
+            // Marked before anything is written that an older daemon would not understand.
+            Some(_) | None => self.put_meta(Meta::FormatVersion, &FORMAT_VERSION.to_be_bytes()),
         }
     }
 
@@ -198,10 +202,13 @@ fn number_of(key: &[u8]) -> Result<u64, StoreError> {
 
 impl Store for SledStore {
     fn bounds(&self) -> Result<Range<Seq>, StoreError> {
-        let first = self.hot.first_key(Kind::Event)?;
-        let last = self.hot.last_key(Kind::Event)?;
+        let first = self.hot.keys(Kind::Event).next().transpose()?;
+        let last = self.hot.last(Kind::Event)?;
         match (first, last) {
-            (Some(first), Some(last)) => Ok(Seq(number_of(&first)?)..Seq(number_of(&last)?).next()),
+            (Some(first), Some((key, value))) => {
+                let end = block::end(Seq(number_of(&key)?), &value)?;
+                Ok(Seq(number_of(&first)?)..end)
+            }
             _ => Ok(Seq(0)..Seq(0)),
         }
     }
@@ -213,12 +220,8 @@ impl Store for SledStore {
         progress: &[Progress],
     ) -> Result<(), StoreError> {
         let mut batch = Batch::default();
-        for (seq, event) in (first.0..).zip(events) {
-            Database::put_new(
-                &mut batch,
-                &keys::event(Seq(seq)),
-                &codec::encode_event(event),
-            );
+        for (first, block) in block::pack(first, events) {
+            Database::put_new(&mut batch, &keys::event(first), &block);
         }
         for progress in progress {
             match progress {
@@ -240,38 +243,49 @@ impl Store for SledStore {
     }
 
     fn read_from(&self, from: Seq, limit: usize) -> Result<Vec<(Seq, Arc<Event>)>, StoreError> {
-        let entries = self
-            .hot
-            .range(&keys::event(from), &keys::prefix(Kind::Event))
-            .take(limit);
-        let events = entries.map(|entry| {
+        let key = keys::event(from);
+        let containing = self.hot.key_at_or_before(Kind::Event, &key)?;
+        let start = containing.as_deref().unwrap_or(&key);
+        let mut blocks = self.hot.range(start, &keys::prefix(Kind::Event));
+        let mut events = Vec::new();
+        while events.len() < limit {
+            let Some(entry) = blocks.next() else {
+                break;
+            };
             let (key, value) = entry?;
-            Ok((
-                Seq(number_of(&key)?),
-                Arc::new(codec::decode_event(&value)?),
-            ))
-        });
-        events.collect()
+            let block = Block::unpack(Seq(number_of(&key)?), &value)?;
+            for event in block.read_from(from).take(limit - events.len()) {
+                events.push(event?);
+            }
+        }
+        Ok(events)
     }
 
     fn event(&self, seq: Seq) -> Result<Option<Arc<Event>>, StoreError> {
-        let value = self.hot.get(&keys::event(seq))?;
-        value
-            .map(|value| codec::decode_event(&value).map(Arc::new))
-            .transpose()
+        let events = self.read_from(seq, 1)?;
+        let event = events.into_iter().find(|(found, _)| *found == seq);
+        Ok(event.map(|(_, event)| event))
     }
 
     fn drop_below(&self, floor: Seq, limit: usize) -> Result<u64, StoreError> {
-        let bounds = self.bounds()?;
-        let last = Seq(bounds.end.0.saturating_sub(1));
-        let end = floor
-            .min(last)
-            .0
-            .min(bounds.start.0.saturating_add(limit as u64));
+        let mut keys = self.hot.keys(Kind::Event);
+        let Some(mut oldest) = keys.next().transpose()? else {
+            return Ok(0);
+        };
+        let start = number_of(&oldest)?;
+        let limit = start.saturating_add(limit as u64);
         let mut batch = Batch::default();
         let mut bytes = 0;
-        for seq in bounds.start.0..end {
-            bytes += self.hot.remove(&mut batch, &keys::event(Seq(seq)))? as u64;
+        // A block ends where the next one begins; the last one, which stays, has none behind it.
+        for next in keys {
+            let next = next?;
+            let end = number_of(&next)?;
+            // The first one goes even where it alone is over the limit.
+            if end > floor.0 || (bytes > 0 && end > limit) {
+                break;
+            }
+            bytes += self.hot.remove(&mut batch, &oldest)? as u64;
+            oldest = next;
         }
         self.hot.apply(batch)?;
         Ok(bytes)
@@ -483,4 +497,85 @@ impl Store for SledStore {
 fn successor(mut key: Vec<u8>) -> Vec<u8> {
     key.push(0);
     key
+}
+
+#[cfg(test)]
+mod tests {
+    use jiff::Timestamp;
+
+    use super::*;
+    use crate::events::{EventId, EventType, Payload, StationId};
+
+    fn event(number: u64) -> Arc<Event> {
+        let payload = format!(r#"{{"n":{number},"pad":"{}"}}"#, "x".repeat(5_000));
+        Arc::new(Event::new(
+            EventId::from_bytes([0; 16]),
+            EventType::MeterValues,
+            StationId::new("S").unwrap(),
+            Timestamp::UNIX_EPOCH,
+            None,
+            Payload::parse(payload.as_bytes()).unwrap(),
+        ))
+    }
+
+    fn numbered(numbers: Range<u64>) -> Vec<(Seq, Arc<Event>)> {
+        numbers.map(|n| (Seq(n), event(n))).collect()
+    }
+
+    /// As stores of format 1 were written: a record for each event.
+    fn write_format_1(directory: &Path, numbers: Range<u64>) {
+        let store = SledStore::open(directory).unwrap();
+        let mut batch = Batch::default();
+        for number in numbers {
+            let value = codec::encode_event(&event(number));
+            Database::put_new(&mut batch, &keys::event(Seq(number)), &value);
+        }
+        store.hot.commit(batch).unwrap();
+        let version = 1_u64.to_be_bytes();
+        store.put_meta(Meta::FormatVersion, &version).unwrap();
+    }
+
+    #[test]
+    fn a_store_of_format_1_is_read_and_goes_on() {
+        let directory = tempfile::tempdir().unwrap();
+        write_format_1(directory.path(), 5..9);
+        for _ in 0..2 {
+            let store = SledStore::open(directory.path()).unwrap();
+            assert_eq!(
+                store.meta_number(Meta::FormatVersion).unwrap(),
+                Some(FORMAT_VERSION)
+            );
+            let bounds = store.bounds().unwrap();
+            assert_eq!(bounds.start, Seq(5));
+            let more: Vec<_> = (bounds.end.0..bounds.end.0 + 3).map(event).collect();
+            store.append(bounds.end, &more, &[]).unwrap();
+        }
+        let store = SledStore::open(directory.path()).unwrap();
+        assert_eq!(store.bounds().unwrap(), Seq(5)..Seq(15));
+        assert_eq!(store.read_from(Seq(0), 99).unwrap(), numbered(5..15));
+        assert_eq!(store.read_from(Seq(7), 4).unwrap(), numbered(7..11));
+        assert_eq!(store.event(Seq(8)).unwrap(), Some(event(8)));
+
+        store.drop_below(Seq(7), 99).unwrap();
+        assert_eq!(store.bounds().unwrap(), Seq(7)..Seq(15));
+        store.drop_below(Seq(12), 99).unwrap();
+        assert_eq!(store.read_from(Seq(12), 99).unwrap(), numbered(12..15));
+        assert_eq!(store.event(Seq(8)).unwrap(), None);
+    }
+
+    #[test]
+    fn a_newer_format_is_refused() {
+        let directory = tempfile::tempdir().unwrap();
+        let store = SledStore::open(directory.path()).unwrap();
+        let newer = FORMAT_VERSION + 1;
+        store
+            .put_meta(Meta::FormatVersion, &newer.to_be_bytes())
+            .unwrap();
+        drop(store);
+        let refused = SledStore::open(directory.path()).unwrap_err();
+        assert!(
+            matches!(refused, StoreError::Newer { found, .. } if found == newer),
+            "{refused}"
+        );
+    }
 }
