@@ -14,6 +14,8 @@ const THIRD_PARTY: &[(&str, &[&str])] = &[
     ("sled::", &["pipeletd/src/store/sled"]),
     ("lz4_flex::", &["pipeletd/src/store/block"]),
     ("reqwest::", &["pipeletd/src/delivery/http"]),
+    ("hyper::", &["pipeletd/src/delivery/http"]),
+    ("hyper_util::", &["pipeletd/src/delivery/http"]),
     (
         "tokio_tungstenite::",
         &[
