@@ -5,12 +5,9 @@
 //! doubt: a caller that gives up before its turn has sent nothing, and one that gives up after
 //! changes nothing any more.
 
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
-use tokio::{
-    sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot},
-    time::{Instant, timeout_at},
-};
+use tokio::time::Instant;
 
 use super::{
     stations::Stations,
@@ -26,8 +23,6 @@ use crate::{
 pub const DEFAULT_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long a caller may wait; a queue that stands longer helps nobody.
 pub const MAX_TIMEOUT: Duration = Duration::from_mins(10);
-/// So many callers wait for their turn at one connection; more are refused.
-const QUEUE: usize = 32;
 
 /// What a station answered.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -71,87 +66,6 @@ pub enum CommandError {
     NotKept,
     #[error("the system gives no random bytes for a message id; nothing was sent")]
     NoMessageId,
-}
-
-/// Where callers wait for their turn at one connection, one after the other. A caller that gives up
-/// while it waits for its turn leaves nothing behind.
-#[derive(Debug, Clone)]
-pub(super) struct Desk {
-    /// Held while a caller waits for its turn.
-    places: Arc<Semaphore>,
-    /// Held from a caller's turn until its command is settled; it is fair.
-    turn: Arc<Semaphore>,
-    commands: mpsc::Sender<Command>,
-}
-
-/// A command for the connection to send.
-#[derive(Debug)]
-pub(super) struct Command {
-    pub action: EventType,
-    pub payload: Payload,
-    pub deadline: Instant,
-    pub caller: Caller,
-}
-
-/// Who waits for what comes of a command. Dropped without a word, nothing was sent.
-#[derive(Debug)]
-pub(super) struct Caller {
-    outcome: oneshot::Sender<Result<Answer, CommandError>>,
-    _turn: OwnedSemaphorePermit,
-}
-
-impl Caller {
-    pub(super) fn tell(self, outcome: Result<Answer, CommandError>) {
-        // A caller that went away changes nothing.
-        let _ = self.outcome.send(outcome);
-    }
-}
-
-impl Desk {
-    /// A new connection's, and where the connection finds its commands.
-    pub(super) fn new() -> (Self, mpsc::Receiver<Command>) {
-        // Whose turn it is finds room, because the command before was taken out.
-        let (commands, taken) = mpsc::channel(1);
-        let desk = Self {
-            places: Arc::new(Semaphore::new(QUEUE)),
-            turn: Arc::new(Semaphore::new(1)),
-            commands,
-        };
-        (desk, taken)
-    }
-
-    /// Waits for the caller's turn; `None` where there are too many before it, or too slow ones.
-    async fn turn(&self, deadline: Instant) -> Option<OwnedSemaphorePermit> {
-        let _place = self.places.try_acquire().ok()?;
-        let turn = timeout_at(deadline, Arc::clone(&self.turn).acquire_owned()).await;
-        // The semaphore is never closed.
-        let turn = turn.ok()?.ok()?;
-        // What is sent now would have no time for its answer.
-        (Instant::now() < deadline).then_some(turn)
-    }
-
-    /// `None` where the connection ended before it sent the command.
-    async fn send(
-        &self,
-        action: EventType,
-        payload: Payload,
-        deadline: Instant,
-        turn: OwnedSemaphorePermit,
-    ) -> Option<Result<Answer, CommandError>> {
-        let (outcome, told) = oneshot::channel();
-        let caller = Caller {
-            outcome,
-            _turn: turn,
-        };
-        let command = Command {
-            action,
-            payload,
-            deadline,
-            caller,
-        };
-        self.commands.try_send(command).ok()?;
-        told.await.ok()
-    }
 }
 
 impl Stations {
@@ -236,30 +150,6 @@ mod tests {
 
     fn payload(text: &str) -> Payload {
         Payload::parse(text.as_bytes()).unwrap()
-    }
-
-    #[tokio::test]
-    async fn callers_take_turns_and_leave_nothing_behind() {
-        let (desk, mut commands) = Desk::new();
-        let soon = || Instant::now() + DEFAULT_TIMEOUT;
-        let turn = desk.turn(soon()).await.unwrap();
-        // It is taken, so this one waits in vain, and frees its place.
-        let at_once = Instant::now() + Duration::from_millis(1);
-        assert!(desk.turn(at_once).await.is_none());
-        assert_eq!(desk.places.available_permits(), QUEUE);
-
-        let sending = desk.send(EventType::ClearCache, Payload::empty(), soon(), turn);
-        let answering = async {
-            let command = commands.recv().await.unwrap();
-            command.caller.tell(Err(CommandError::TimedOut));
-        };
-        let (outcome, ()) = tokio::join!(sending, answering);
-        assert_eq!(outcome, Some(Err(CommandError::TimedOut)));
-
-        let turn = desk.turn(soon()).await.unwrap();
-        drop(commands);
-        let unsent = desk.send(EventType::ClearCache, Payload::empty(), soon(), turn);
-        assert_eq!(unsent.await, None);
     }
 
     #[test]

@@ -31,8 +31,8 @@ pub(super) struct Visitor {
     pub(super) profile: SecurityProfile,
     /// There is none for a station that speaks another protocol.
     pub(super) seat: Option<Seat>,
-    /// Cancelled when the station may no longer be here.
-    pub(super) revoked: CancellationToken,
+    /// Cancelled when the station may no longer be here; `None` where that can't be.
+    pub(super) revoked: Option<CancellationToken>,
 }
 
 pub(super) async fn shake_hands(
@@ -84,7 +84,7 @@ struct Agreed {
 /// A station that may come in.
 struct Guest {
     profile: SecurityProfile,
-    revoked: CancellationToken,
+    revoked: Option<CancellationToken>,
 }
 
 async fn agree(
@@ -143,9 +143,9 @@ fn admit(
     }
     let profile = admitted?;
     let revoked = match (registry.admission(), entry) {
-        (Admission::Registered, Some(entry)) => entry.removed,
+        (Admission::Registered, Some(entry)) => Some(entry.removed),
         // Without its entry, the station could come back as it is.
-        (Admission::Open | Admission::Registered, _) => CancellationToken::new(),
+        (Admission::Open | Admission::Registered, _) => None,
     };
     Ok(Guest { profile, revoked })
 }

@@ -9,21 +9,25 @@ use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
 use tokio::{
     net::{TcpListener, TcpStream},
-    sync::Semaphore,
+    sync::{OwnedSemaphorePermit, Semaphore},
     time::{sleep, timeout},
 };
 use tokio_rustls::TlsAcceptor;
+use tokio_tungstenite::WebSocketStream;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
     OpenError, Services,
     conversation::{Conversation, Opening},
+    desk::End,
     entrance::{self, Visitor},
+    first_bits::Overlooking,
     handshake::HandshakeError,
-    outbox::Outbox,
     session::{self, Ended, Session},
+    stream::Stream,
     tls::{Certificates, TlsOptions},
 };
+use crate::events::StationId;
 
 /// After a failed accept, as when the process has run out of descriptors.
 const ACCEPT_BACK_OFF: Duration = Duration::from_millis(200);
@@ -95,6 +99,7 @@ impl Gateway {
         let accepting = self.accept_all(&services, &connections, &shutdown);
         shutdown.run_until_cancelled(accepting).await;
         drop(self);
+        services.stations.end_all();
         connections.close();
         connections.wait().await;
     }
@@ -111,11 +116,7 @@ impl Gateway {
         while let Ok(place) = Arc::clone(&room).acquire_owned().await {
             let accepted = self.accept().await;
             let (services, turns) = (Arc::clone(services), Arc::clone(&turns));
-            let shutdown = shutdown.clone();
-            connections.spawn(async move {
-                serve(accepted, turns, services, &shutdown).await;
-                drop(place);
-            });
+            connections.spawn(serve(accepted, place, turns, services, shutdown.clone()));
         }
     }
 
@@ -150,65 +151,48 @@ impl Gateway {
     }
 }
 
+/// Serves a connection from its first byte on; `_place` is its room among all of them.
 async fn serve(
     accepted: Accepted,
+    _place: OwnedSemaphorePermit,
     turns: Arc<Semaphore>,
     services: Arc<Services>,
-    shutdown: &CancellationToken,
+    shutdown: CancellationToken,
 ) {
     let peer = accepted.peer;
     // On the heap, because a session lives long, and would carry the room for it all the time.
-    let entering = Box::pin(enter(accepted, turns, &services));
-    let visitor = match shutdown.run_until_cancelled(entering).await {
-        Some(Ok(visitor)) => visitor,
-        Some(Err(error)) => {
-            tracing::info!(%peer, reason = %error, "handshake failed");
-            return;
+    let entering = Box::pin(enter(accepted, turns, services));
+    match shutdown.run_until_cancelled(entering).await {
+        Some(Ok(Entered::Station(mut session))) => {
+            // It may have come in after all the others were told.
+            if shutdown.is_cancelled() {
+                session.end(End::Shutdown);
+            }
+            session.run().await;
         }
-        None => return,
-    };
-    let Visitor {
-        stream,
-        rest,
-        station,
-        subprotocol,
-        profile,
-        seat,
-        revoked,
-    } = visitor;
-    let mut socket = session::upgraded(stream, rest, &services.config).await;
-    let Some(mut seat) = seat else {
-        let ended = Ended::NoSubprotocol;
-        tracing::info!(%station, %peer, reason = ended.reason(), detail = %ended, "connection ended");
-        return session::close(&mut socket, &ended).await;
-    };
-    let Some(commands) = seat.take_commands() else {
-        return;
-    };
-    let opening = Opening {
-        peer,
-        subprotocol,
-        profile,
-    };
-    let conversation = Conversation::new(seat, Arc::clone(&services));
-    Session::new(
-        socket,
-        conversation,
-        Outbox::new(commands),
-        &services.config,
-        revoked,
-        services.clock,
-    )
-    .run(opening, shutdown)
-    .await;
+        Some(Ok(Entered::Stranger(station, mut socket))) => {
+            let ended = Ended::NoSubprotocol;
+            tracing::info!(%station, %peer, reason = ended.reason(), detail = %ended, "connection ended");
+            Box::pin(session::close(&mut socket, &ended)).await;
+        }
+        Some(Err(error)) => tracing::info!(%peer, reason = %error, "handshake failed"),
+        None => {}
+    }
+}
+
+/// A connection after its handshake.
+enum Entered {
+    Station(Box<Session<Overlooking<Stream>>>),
+    /// It speaks another protocol, and is told so.
+    Stranger(StationId, Box<WebSocketStream<Overlooking<Stream>>>),
 }
 
 /// Waits for the first bytes, then for a turn, then for the handshake.
 async fn enter(
     accepted: Accepted,
     turns: Arc<Semaphore>,
-    services: &Services,
-) -> Result<Visitor, HandshakeError> {
+    services: Arc<Services>,
+) -> Result<Entered, HandshakeError> {
     let Accepted { stream, peer, tls } = accepted;
     let limit = services.config.handshake_timeout;
     let late = |_| HandshakeError::TooLate;
@@ -217,6 +201,22 @@ async fn enter(
     first.map_err(late)??;
     // The semaphore is never closed.
     let _turn = turns.acquire_owned().await;
-    let shaking = entrance::shake_hands(stream, peer, tls, services);
-    timeout(limit, shaking).await.map_err(late)?
+    let shaking = entrance::shake_hands(stream, peer, tls, &services);
+    let visitor = timeout(limit, shaking).await.map_err(late)??;
+    Ok(seat(visitor, peer, services).await)
+}
+
+async fn seat(visitor: Visitor, peer: SocketAddr, services: Arc<Services>) -> Entered {
+    let socket = session::upgraded(visitor.stream, visitor.rest, &services.config).await;
+    let Some(seat) = visitor.seat else {
+        return Entered::Stranger(visitor.station, Box::new(socket));
+    };
+    let opening = Opening {
+        peer,
+        subprotocol: visitor.subprotocol,
+        profile: visitor.profile,
+    };
+    let conversation = Conversation::new(seat, Arc::clone(&services));
+    let session = Session::new(socket, conversation, opening, visitor.revoked, &services);
+    Entered::Station(Box::new(session))
 }

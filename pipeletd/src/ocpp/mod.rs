@@ -7,7 +7,7 @@
 //! | `tls`, `stream` | TLS and certificates; bytes with or without it |
 //! | `rate` | how often something may happen |
 //! | `conversation` | what is said on one connection: repeats, events, answers |
-//! | `commands`, `outbox` | what is asked of stations: checked and queued, sent one by one |
+//! | `commands`, `desk`, `outbox` | what is asked of stations: checked, queued, sent one by one |
 //! | `session`, `gateway`, `entrance` | sockets: one task for each station, and how they come in |
 //! | `authorize` | which tag a message is about, and the verdict on it |
 //! | `stations`, `projector` | what is known of stations, in memory and in the store |
@@ -45,6 +45,7 @@ mod authorize;
 mod commands;
 mod conversation;
 mod credentials;
+mod desk;
 mod entrance;
 mod first_bits;
 mod gateway;

@@ -3,35 +3,39 @@
 //! Invariant: what was sent is settled exactly once, by its answer, its deadline or the end of the
 //! connection, and goes out as a [`Settled`] that holds its event. Knows no socket.
 
-use std::future::pending;
-
-use tokio::{
-    sync::mpsc,
-    time::{Instant, sleep_until},
+use std::{
+    future::poll_fn,
+    pin::Pin,
+    task::{Context, Poll},
 };
 
+use tokio::time::{Instant, Sleep, sleep_until};
+
 use super::{
-    commands::{Answer, Caller, Command, CommandError},
+    commands::{Answer, CommandError},
+    desk::{Caller, Command, Desk, End, Told},
     wire,
 };
 use crate::events::Event;
 
 #[derive(Debug)]
 pub(super) struct Outbox {
-    commands: mpsc::Receiver<Command>,
-    outstanding: Option<Outstanding>,
+    desk: Desk,
+    /// On the heap, because there is none nearly all the time.
+    outstanding: Option<Box<Outstanding>>,
 }
 
 #[derive(Debug)]
 struct Outstanding {
     event: Event,
-    deadline: Instant,
+    deadline: Pin<Box<Sleep>>,
     caller: Caller,
 }
 
 /// What there is to do.
 #[derive(Debug)]
 pub(super) enum Due {
+    End(End),
     Send(Command),
     /// The outstanding CALL has had its time.
     Overdue,
@@ -46,23 +50,30 @@ pub(super) struct Settled {
 }
 
 impl Outbox {
-    pub(super) const fn new(commands: mpsc::Receiver<Command>) -> Self {
+    pub(super) const fn new(desk: Desk) -> Self {
         Self {
-            commands,
+            desk,
             outstanding: None,
         }
     }
 
     /// Waits until there is something to do. Loses nothing when it is dropped before.
     pub(super) async fn due(&mut self) -> Due {
-        if let Some(outstanding) = &self.outstanding {
-            sleep_until(outstanding.deadline).await;
-            return Due::Overdue;
+        poll_fn(|context| self.poll_due(context)).await
+    }
+
+    fn poll_due(&mut self, context: &mut Context<'_>) -> Poll<Due> {
+        match self.desk.poll_told(self.outstanding.is_some(), context) {
+            Poll::Ready(Told::End(end)) => return Poll::Ready(Due::End(end)),
+            Poll::Ready(Told::Send(command)) => return Poll::Ready(Due::Send(command)),
+            Poll::Pending => {}
         }
-        match self.commands.recv().await {
-            Some(command) => Due::Send(command),
-            // A newer connection has the seat, and this one is about to hear of it.
-            None => pending().await,
+        match &mut self.outstanding {
+            Some(outstanding) => {
+                let deadline = outstanding.deadline.as_mut();
+                deadline.poll(context).map(|()| Due::Overdue)
+            }
+            None => Poll::Pending,
         }
     }
 
@@ -71,11 +82,11 @@ impl Outbox {
         let id = event.message_id.as_deref().unwrap_or_default();
         let payload = String::from_utf8_lossy(event.payload.as_bytes());
         let text = wire::call(id, event.kind.name(), &payload);
-        self.outstanding = Some(Outstanding {
+        self.outstanding = Some(Box::new(Outstanding {
             event,
-            deadline,
+            deadline: Box::pin(sleep_until(deadline)),
             caller,
-        });
+        }));
         text
     }
 
@@ -94,9 +105,8 @@ impl Outbox {
     }
 
     /// Takes no more commands; whoever has one here learns that nothing was sent.
-    pub(super) fn close(&mut self) {
-        self.commands.close();
-        while self.commands.try_recv().is_ok() {}
+    pub(super) fn close(&self) {
+        self.desk.close();
     }
 }
 

@@ -4,7 +4,7 @@
 //! on. It never leaves a message half handled. Whatever ends it has a name, which goes into the
 //! log and into the `StationDisconnected` event.
 
-use std::{str, time::Duration};
+use std::{future::pending, str, time::Duration};
 
 use futures_util::{SinkExt, StreamExt};
 use tokio::{
@@ -22,9 +22,10 @@ use tokio_tungstenite::{
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    Config,
-    commands::{Command, CommandError},
+    Config, Services,
+    commands::CommandError,
     conversation::{Conversation, Heard, Opening},
+    desk::{Command, End},
     first_bits::Overlooking,
     outbox::{Due, Outbox},
     rate::{Bucket, Rate},
@@ -35,6 +36,10 @@ use super::{
 const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long the closing handshake may take.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
+/// In bytes. Each connection has one at all times, and it grows where a message is longer. The room
+/// behind a message is used before the buffer begins anew, so a smaller one would have more messages
+/// read in two pieces.
+const READ_BUFFER: usize = 1024;
 /// So much of what a station still sends after we closed is read and thrown away.
 const MAX_REST: u64 = 8 * 1024 * 1024;
 
@@ -49,7 +54,7 @@ where
 {
     // Thousands of stations are idle most of the time: small buffers, and nothing kept back.
     let limits = WebSocketConfig::default()
-        .read_buffer_size(4 * 1024)
+        .read_buffer_size(READ_BUFFER)
         .write_buffer_size(0)
         .max_message_size(Some(config.max_frame))
         .max_frame_size(Some(config.max_frame));
@@ -127,6 +132,16 @@ impl Ended {
     }
 }
 
+impl From<End> for Ended {
+    fn from(end: End) -> Self {
+        match end {
+            End::Dismissed => Self::Dismissed,
+            End::Replaced => Self::Replaced,
+            End::Shutdown => Self::Shutdown,
+        }
+    }
+}
+
 impl From<tungstenite::Error> for Ended {
     fn from(error: tungstenite::Error) -> Self {
         use tungstenite::Error;
@@ -140,16 +155,21 @@ impl From<tungstenite::Error> for Ended {
     }
 }
 
+/// Tens of thousands of these live at once, and rest nearly all the time. So what happens once in a
+/// connection's life, or seldom, is on the heap while it happens: the task of an async function has
+/// room for the largest thing that it ever waits for.
 #[derive(Debug)]
 pub(super) struct Session<S> {
     socket: WebSocketStream<S>,
     conversation: Conversation,
     outbox: Outbox,
+    opening: Opening,
+    since: Instant,
     ping_interval: Duration,
     silence_limit: Duration,
     rate: Rate,
-    /// Cancelled when the station may no longer be here.
-    revoked: CancellationToken,
+    /// Cancelled when the station may no longer be here; `None` where that can't be.
+    revoked: Option<CancellationToken>,
     clock: crate::clock::Clock,
 }
 
@@ -157,67 +177,85 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
     pub(super) fn new(
         socket: WebSocketStream<S>,
         conversation: Conversation,
-        outbox: Outbox,
-        config: &Config,
-        revoked: CancellationToken,
-        clock: crate::clock::Clock,
+        opening: Opening,
+        revoked: Option<CancellationToken>,
+        services: &Services,
     ) -> Self {
+        let config = &services.config;
         Self {
             socket,
+            outbox: Outbox::new(conversation.seat().desk().clone()),
             conversation,
-            outbox,
+            opening,
+            since: Instant::now(),
             ping_interval: config.ping_interval,
             silence_limit: config.silence_limit(),
             rate: config.station_rate,
             revoked,
-            clock,
+            clock: services.clock,
         }
     }
 
+    /// Asks the session to end.
+    pub(super) fn end(&self, end: End) {
+        self.conversation.seat().desk().end(end);
+    }
+
     /// Serves the station until one of the two ends it.
-    pub(super) async fn run(mut self, opening: Opening, shutdown: &CancellationToken) {
-        let (since, peer) = (Instant::now(), opening.peer);
-        let station = self.conversation.seat().station().clone();
-        let profile = opening.profile.number();
+    pub(super) async fn run(&mut self) {
+        Box::pin(self.begin()).await;
+        let ended = self.converse().await;
+        Box::pin(self.finish(&ended)).await;
+    }
+
+    async fn begin(&self) {
+        let (station, peer) = (self.conversation.seat().station(), self.opening.peer);
+        let profile = self.opening.profile.number();
         tracing::info!(%station, %peer, profile, "station connected");
-        self.conversation.opened(&opening).await;
-        drop(opening);
-        let ended = self.converse(shutdown).await;
+        self.conversation.opened(&self.opening).await;
+    }
+
+    async fn finish(&mut self, ended: &Ended) {
+        let (station, peer) = (self.conversation.seat().station(), self.opening.peer);
         tracing::info!(%station, %peer, reason = ended.reason(), detail = %ended, "connection ended");
         self.outbox.close();
         if let Some(unanswered) = self.outbox.give_up(CommandError::ConnectionLost) {
             self.conversation.keep(unanswered).await;
         }
-        let after = since.elapsed();
+        let after = self.since.elapsed();
         self.conversation.closed(ended.reason(), after).await;
-        close(&mut self.socket, &ended).await;
+        close(&mut self.socket, ended).await;
     }
 
-    async fn converse(&mut self, shutdown: &CancellationToken) -> Ended {
+    async fn converse(&mut self) -> Ended {
         let mut pings = interval_at(Instant::now() + self.ping_interval, self.ping_interval);
         pings.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut last_frame = Instant::now();
         let mut bucket = Bucket::full(self.rate, last_frame);
         // A station that floods is read slowly, so that it has to wait; nothing is thrown away.
         let mut read_from = None;
+        let revoked = self.revoked.take();
+        let mut revoked = Box::pin(async move {
+            match revoked {
+                Some(revoked) => revoked.cancelled_owned().await,
+                None => pending().await,
+            }
+        });
         loop {
             let message = tokio::select! {
                 biased;
-                () = shutdown.cancelled() => return Ended::Shutdown,
-                () = self.conversation.seat().replaced() => return Ended::Replaced,
-                () = self.conversation.seat().dismissed() => return Ended::Dismissed,
                 // Before the socket, so that a station that floods us is still heard to; with one
                 // CALL outstanding it can't keep the station's messages waiting in turn.
                 due = self.outbox.due() => {
-                    if let Err(ended) = self.pursue(due).await {
+                    if let Err(ended) = Box::pin(self.pursue(due)).await {
                         return ended;
                     }
                     continue;
                 }
-                () = self.revoked.cancelled() => return Ended::Unregistered,
+                () = &mut revoked => return Ended::Unregistered,
                 message = async {
                     if let Some(time) = read_from {
-                        sleep_until(time).await;
+                        Box::pin(sleep_until(time)).await;
                     }
                     self.socket.next().await
                 } => message,
@@ -264,7 +302,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
             Heard::Call(answer) => self.send(Message::text(answer)).await,
             Heard::Answer { message_id, answer } => {
                 match self.outbox.answered(&message_id, answer) {
-                    Some(settled) => self.conversation.keep(settled).await,
+                    Some(settled) => Box::pin(self.conversation.keep(settled)).await,
                     None => self.conversation.unexpected_answer(&message_id),
                 }
                 Ok(())
@@ -276,6 +314,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
     /// Goes on with what we ask of the station.
     async fn pursue(&mut self, due: Due) -> Result<(), Ended> {
         match due {
+            Due::End(end) => Err(end.into()),
             Due::Send(command) => {
                 let Command {
                     action,

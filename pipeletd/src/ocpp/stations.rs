@@ -15,11 +15,13 @@ use std::{
 };
 
 use jiff::Timestamp;
-use tokio::sync::{Semaphore, SemaphorePermit, mpsc};
-use tokio_util::sync::CancellationToken;
+use tokio::sync::{Semaphore, SemaphorePermit};
 
-use super::commands::{Command, CommandError, Desk};
-use super::transactions::LiveTransactions;
+use super::{
+    commands::CommandError,
+    desk::{Desk, End},
+    transactions::LiveTransactions,
+};
 use crate::{
     events::{Event, Seq, StationId},
     projection::StationState,
@@ -74,9 +76,6 @@ enum Unsaved {
 struct Occupied {
     since: Timestamp,
     protocol: Option<Box<str>>,
-    replaced: CancellationToken,
-    /// Cancelled when an operator ends the connection.
-    dismissed: CancellationToken,
     desk: Desk,
 }
 
@@ -186,22 +185,18 @@ impl Stations {
         max_stations: usize,
     ) -> Result<Seat, TooManyStations> {
         let station = self.find_or_add(id, max_stations)?;
-        let replaced = CancellationToken::new();
-        let dismissed = CancellationToken::new();
-        let (desk, commands) = Desk::new();
+        let desk = Desk::new();
         let mut live = station.live();
         live.generation += 1;
         let generation = live.generation;
         let before = live.seat.replace(Occupied {
             since: now,
             protocol: protocol.map(Into::into),
-            replaced: replaced.clone(),
-            dismissed: dismissed.clone(),
-            desk,
+            desk: desk.clone(),
         });
         drop(live);
         match before {
-            Some(before) => before.replaced.cancel(),
+            Some(before) => before.desk.end(End::Replaced),
             None => {
                 self.0.connected.fetch_add(1, Ordering::Relaxed);
             }
@@ -211,9 +206,7 @@ impl Stations {
             station,
             id: id.clone(),
             generation,
-            replaced,
-            dismissed,
-            commands: Some(commands),
+            desk,
         })
     }
 
@@ -223,7 +216,17 @@ impl Stations {
         let station = self.find(id)?;
         let live = station.live();
         let seat = live.seat.as_ref();
-        Some(seat.inspect(|seat| seat.dismissed.cancel()).is_some())
+        Some(seat.inspect(|seat| seat.desk.end(End::Dismissed)).is_some())
+    }
+
+    /// Asks every connection to end, because the daemon does.
+    pub(super) fn end_all(&self) {
+        let known = self.0.known.read().unwrap_or_else(PoisonError::into_inner);
+        for station in known.values() {
+            if let Some(seat) = &station.live().seat {
+                seat.desk.end(End::Shutdown);
+            }
+        }
     }
 
     /// Where commands for a station wait for their turn, while it is connected.
@@ -237,10 +240,13 @@ impl Stations {
 
     /// Takes an event into its station's state, and into the transactions.
     pub(super) fn apply(&self, seq: Seq, event: &Event) {
+        if let Ok(station) = self.find_or_add(&event.station, usize::MAX) {
+            self.apply_to(&station, seq, event);
+        }
+    }
+
+    fn apply_to(&self, station: &Arc<Station>, seq: Seq, event: &Event) {
         self.0.transactions.apply(seq, event);
-        let Ok(station) = self.find_or_add(&event.station, usize::MAX) else {
-            return;
-        };
         let mut live = station.live();
         let change = if live.state.apply(seq, event) {
             Unsaved::Changed
@@ -251,7 +257,7 @@ impl Stations {
         live.unsaved = before.max(change);
         drop(live);
         if before != Unsaved::Changed && change == Unsaved::Changed {
-            self.unsaved().push(station);
+            self.unsaved().push(Arc::clone(station));
         }
     }
 
@@ -352,10 +358,7 @@ pub(super) struct Seat {
     station: Arc<Station>,
     id: StationId,
     generation: u64,
-    replaced: CancellationToken,
-    dismissed: CancellationToken,
-    /// Until the session takes them.
-    commands: Option<mpsc::Receiver<Command>>,
+    desk: Desk,
 }
 
 impl Seat {
@@ -363,23 +366,14 @@ impl Seat {
         &self.id
     }
 
-    /// Returns when a newer connection has taken the seat.
-    pub(super) async fn replaced(&self) {
-        self.replaced.cancelled().await;
+    /// Where others reach this connection.
+    pub(super) const fn desk(&self) -> &Desk {
+        &self.desk
     }
 
-    /// Returns when an operator has asked for the connection's end.
-    pub(super) async fn dismissed(&self) {
-        self.dismissed.cancelled().await;
-    }
-
-    /// Where this connection finds its commands, for the one who asks first.
-    pub(super) fn take_commands(&mut self) -> Option<mpsc::Receiver<Command>> {
-        self.commands.take()
-    }
-
+    /// Whether a newer connection has taken the seat.
     pub(super) fn is_replaced(&self) -> bool {
-        self.replaced.is_cancelled()
+        self.station.live().generation != self.generation
     }
 
     /// Waits until no other connection of this station is amid a message.
@@ -390,6 +384,13 @@ impl Seat {
 
     pub(super) fn look<T>(&self, at: impl FnOnce(&StationState) -> T) -> T {
         at(&self.station.live().state)
+    }
+
+    /// Takes an event of this station into its state, without looking the station up again: the
+    /// one thread that does this does it for everybody.
+    pub(super) fn apply(&self) -> impl FnOnce(Seq, &Event) + Send + use<> {
+        let (stations, station) = (self.stations.clone(), Arc::clone(&self.station));
+        move |seq, event| stations.apply_to(&station, seq, event)
     }
 
     /// Any frame shows that the station is alive.
@@ -412,6 +413,8 @@ impl Seat {
 impl Drop for Seat {
     fn drop(&mut self) {
         self.leave();
+        // Nobody shall wait for a connection that is gone, however it went.
+        self.desk.close();
     }
 }
 
@@ -447,10 +450,10 @@ mod tests {
     fn the_newest_connection_has_the_seat() {
         let stations = Stations::default();
         let old = stations.seat(&id("A"), time(1), None, 10).unwrap();
-        assert!(!old.replaced.is_cancelled());
+        assert!(!old.is_replaced());
         let new = stations.seat(&id("A"), time(2), None, 10).unwrap();
-        assert!(old.replaced.is_cancelled());
-        assert!(!new.replaced.is_cancelled());
+        assert!(old.is_replaced());
+        assert!(!new.is_replaced());
 
         assert!(!old.leave());
         drop(old);
