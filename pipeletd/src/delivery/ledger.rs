@@ -9,9 +9,14 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
     thread,
+    time::Duration,
 };
 
-use tokio::sync::{mpsc, oneshot};
+use tokio::{
+    runtime::Handle,
+    sync::{mpsc, oneshot},
+    time::{Instant, timeout_at},
+};
 
 use super::record::{Account, FailedDelivery, FailedId, Retry, RetryKey};
 use crate::{
@@ -24,6 +29,9 @@ use crate::{
 const QUEUE: usize = 4096;
 /// Entries that are written at once.
 const MAX_BATCH: usize = 1024;
+/// The least time between two writes, unless somebody waits for one. A receiver that is down has
+/// something to be noted all the time, and its syncs would hold up those of the journal.
+const REST: Duration = Duration::from_millis(50);
 
 /// What happened to a delivery outside the happy path.
 #[derive(Debug, Clone)]
@@ -66,6 +74,8 @@ pub struct Ledger {
 enum Request {
     Record {
         entry: Box<Entry>,
+        /// Somebody waits for it.
+        urgent: bool,
         done: oneshot::Sender<bool>,
     },
     Stop {
@@ -97,6 +107,7 @@ impl LedgerThread {
 }
 
 impl Ledger {
+    /// Must be called within a runtime.
     pub fn open(store: Arc<dyn Store>) -> Result<(Self, LedgerThread), StoreError> {
         let accounts = Arc::new(Accounts(Mutex::new(
             store.accounts()?.into_iter().collect(),
@@ -109,6 +120,7 @@ impl Ledger {
             store,
             accounts: Arc::clone(&accounts),
             next_failed,
+            runtime: Handle::current(),
         };
         let reason = Arc::clone(&failure);
         let thread = thread::Builder::new()
@@ -132,9 +144,24 @@ impl Ledger {
     /// Queues an entry. The receiver resolves once it is durable: with `false` where there was
     /// nothing to record, because the failed delivery that it names is no longer there.
     pub async fn record(&self, entry: Entry) -> Result<oneshot::Receiver<bool>, LedgerError> {
+        self.send(entry, false).await
+    }
+
+    /// As [`Self::record`], and waits until it is durable.
+    pub async fn record_durably(&self, entry: Entry) -> Result<bool, LedgerError> {
+        let durable = self.send(entry, true).await?;
+        durable.await.map_err(|_| self.ended())
+    }
+
+    async fn send(
+        &self,
+        entry: Entry,
+        urgent: bool,
+    ) -> Result<oneshot::Receiver<bool>, LedgerError> {
         let (done, durable) = oneshot::channel();
         let request = Request::Record {
             entry: Box::new(entry),
+            urgent,
             done,
         };
         self.requests
@@ -142,11 +169,6 @@ impl Ledger {
             .await
             .map_err(|_| self.ended())?;
         Ok(durable)
-    }
-
-    /// As [`Self::record`], and waits until it is durable.
-    pub async fn record_durably(&self, entry: Entry) -> Result<bool, LedgerError> {
-        self.record(entry).await?.await.map_err(|_| self.ended())
     }
 
     /// A webhook's account, as of what is durable.
@@ -190,6 +212,37 @@ struct Writer {
     store: Arc<dyn Store>,
     accounts: Arc<Accounts>,
     next_failed: FailedId,
+    runtime: Handle,
+}
+
+/// What is gathered for the next write.
+#[derive(Default)]
+struct Batch {
+    entries: Vec<Entry>,
+    waiting: Vec<oneshot::Sender<bool>>,
+    urgent: bool,
+    stopped: Option<oneshot::Sender<()>>,
+}
+
+impl Batch {
+    fn take(&mut self, request: Request) {
+        match request {
+            Request::Record {
+                entry,
+                urgent,
+                done,
+            } => {
+                self.entries.push(*entry);
+                self.waiting.push(done);
+                self.urgent |= urgent;
+            }
+            Request::Stop { done } => self.stopped = Some(done),
+        }
+    }
+
+    fn is_due(&self) -> bool {
+        self.urgent || self.stopped.is_some() || self.entries.len() >= MAX_BATCH
+    }
 }
 
 impl Writer {
@@ -199,34 +252,20 @@ impl Writer {
         failure: &OnceLock<String>,
     ) -> Result<(), StoreError> {
         let mut stopped = None;
+        let mut rested = Instant::now();
         while stopped.is_none() {
-            let Some(first) = queue.blocking_recv() else {
+            let Some(batch) = self.gather(&mut queue, rested) else {
                 break;
             };
-            let mut entries = Vec::new();
-            let mut waiting = Vec::new();
-            let mut next = Some(first);
-            while let Some(request) = next {
-                match request {
-                    Request::Record { entry, done } => {
-                        entries.push(*entry);
-                        waiting.push(done);
-                    }
-                    Request::Stop { done } => {
-                        queue.close();
-                        stopped = Some(done);
-                    }
-                }
-                next = if entries.len() < MAX_BATCH {
-                    queue.try_recv().ok()
-                } else {
-                    None
-                };
+            stopped = batch.stopped;
+            if stopped.is_some() {
+                queue.close();
             }
-            let recorded = self.write(entries).inspect_err(|error| {
+            let recorded = self.write(batch.entries).inspect_err(|error| {
                 let _ = failure.set(error.to_string());
             })?;
-            for (done, recorded) in waiting.into_iter().zip(recorded) {
+            rested = Instant::now() + REST;
+            for (done, recorded) in batch.waiting.into_iter().zip(recorded) {
                 // Most don't wait for it.
                 let _ = done.send(recorded);
             }
@@ -241,6 +280,25 @@ impl Writer {
             let _ = stopped.send(());
         }
         Ok(())
+    }
+
+    /// Waits for entries, and then until `rested` for more, unless they are urgent; takes what is
+    /// there. `None` once nobody can send any more.
+    fn gather(&self, queue: &mut mpsc::Receiver<Request>, rested: Instant) -> Option<Batch> {
+        let mut batch = Batch::default();
+        batch.take(queue.blocking_recv()?);
+        while !batch.is_due() {
+            let next = async { timeout_at(rested, queue.recv()).await };
+            match self.runtime.block_on(next) {
+                Ok(Some(request)) => batch.take(request),
+                Ok(None) | Err(_) => break,
+            }
+        }
+        while batch.stopped.is_none() && batch.entries.len() < MAX_BATCH {
+            let Ok(request) = queue.try_recv() else { break };
+            batch.take(request);
+        }
+        Some(batch)
     }
 
     /// Writes entries together; for each, whether there was something to record.

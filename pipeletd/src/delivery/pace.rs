@@ -64,15 +64,11 @@ mod tests {
         let mut pace = Pace::new(now);
         let mut starts = 0;
         while now - began < within {
-            match pace.rest(now) {
-                Some(next) => now = next,
-                None => {
-                    pace.started(now);
-                    starts += 1;
-                    now += Duration::from_micros(50);
-                    pace.ended(false, now);
-                }
-            }
+            now = pace.rest(now).unwrap_or(now);
+            pace.started(now);
+            starts += 1;
+            now += Duration::from_micros(50);
+            pace.ended(false, now);
         }
         starts
     }

@@ -19,7 +19,7 @@
 
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
-use tokio::task::JoinError;
+use tokio::{task::JoinError, time::Instant};
 use tokio_util::sync::CancellationToken;
 
 pub use self::{
@@ -123,6 +123,7 @@ impl Config {
 #[derive(Debug)]
 struct Services {
     config: Config,
+    began: Instant,
     journal: Journal,
     clock: Clock,
     stations: Stations,
@@ -182,6 +183,7 @@ impl Ocpp {
         let projector = Projector::new(stations.clone(), store, journal.clone(), projected_to);
         let services = Arc::new(Services {
             config,
+            began: Instant::now(),
             journal,
             clock,
             stations,

@@ -41,7 +41,7 @@ pub(crate) async fn run(options: &Options, report: &mut Report) -> io::Result<()
     let neighbour = Neighbour::new(&daemon).await;
     let fleet = neighbour.fleet(&daemon).await;
     sleep(options.warm_up()).await;
-    let alone = neighbour.watch(options.window()).await;
+    let alone = neighbour.watch(options.idle_window()).await;
     report.set("backlog.alone_p99_ms", alone.quantile_ms(0.99));
     table.row(line("nobody refuses yet", String::new(), Some(&alone)));
 
@@ -61,7 +61,7 @@ pub(crate) async fn run(options: &Options, report: &mut Report) -> io::Result<()
         Some(&meanwhile),
     ));
 
-    let beside = neighbour.watch(options.window()).await;
+    let beside = neighbour.watch(options.idle_window()).await;
     let peak = float(process::peak_rss(daemon.pid()));
     let disk = float(process::disk(daemon.data_dir()));
     report.set("backlog.neighbour_p99_ms", beside.quantile_ms(0.99));

@@ -290,7 +290,7 @@ impl Dispatcher {
                     self.load_due().await?;
                 }
                 () = std::future::ready(()), if self.wants_to_read() => {}
-                Some(()) = async { Some(time::sleep_until(resting?).await) } => {}
+                () = until_instant(resting) => {}
                 _ = tend.tick() => self.tend().await?,
                 told = self.control.recv() => match told {
                     Some(Control::Configured(webhook)) => {
@@ -387,6 +387,14 @@ pub(super) fn destination(webhook: &Webhook) -> Destination {
 
 fn due_time(key: RetryKey) -> Option<Timestamp> {
     Timestamp::from_millisecond(key.due_ms).ok()
+}
+
+/// Sleeps until then; for ever where there is no such time.
+async fn until_instant(time: Option<Instant>) {
+    match time {
+        Some(time) => time::sleep_until(time).await,
+        None => std::future::pending().await,
+    }
 }
 
 /// Sleeps until a wall time; for ever where there is none.
