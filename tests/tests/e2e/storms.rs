@@ -154,7 +154,8 @@ async fn silence_ends_a_connection_and_a_pong_breaks_it() {
 async fn two_thousand_stations_come_back_at_once() {
     /// Chargers take a later answer for none, try again, and pile up [steve#1141].
     const PATIENCE: Duration = Duration::from_secs(10);
-    const PER_CONNECTION: usize = 48 * 1024;
+    /// In a build for tests, with what a boot leaves in caches: 11 to 15 KB were seen.
+    const PER_CONNECTION: usize = 24 * 1024;
 
     let stations = as_many_as_fit(2_000);
     let scene = Scene::new(&["BootNotification"]).await;
@@ -209,7 +210,11 @@ async fn two_thousand_stations_come_back_at_once() {
         first < stations * PER_CONNECTION,
         "{empty}, then {full:?} bytes"
     );
-    assert!(second < first / 2, "it grows: {empty}, then {full:?} bytes");
+    // Caches go on filling, by 5 to 13 MB here; connections that stay would cost all of it again.
+    assert!(
+        second < first / 4 * 3,
+        "it grows: {empty}, then {full:?} bytes"
+    );
 }
 
 /// Stations beyond the limit wait, while those that are there, the API and the deliveries have
