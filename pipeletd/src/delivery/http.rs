@@ -140,7 +140,7 @@ impl Sender {
         let now = post.now;
         let exchange = self.0.exchange(post, line, &mut heard);
         let end = timeout_at(started + limit, exchange).await;
-        let end = end.unwrap_or_else(|_elapsed| Err(heard.cut_off(limit)));
+        let end = end.unwrap_or_else(|_elapsed| heard.cut_off(limit));
         Attempted {
             outcome: heard.outcome(end, now),
             duration: started.elapsed(),

@@ -2,7 +2,7 @@
 //!
 //! An attempt that fails costs about what one costs that succeeds, and a receiver that is down
 //! takes none of them: at full speed it would have a core to itself, at its neighbours' expense. So
-//! the n-th failure in a row is followed by n microseconds of rest, up to [`LONGEST`]. A receiver
+//! after n failures in a row, attempts start n microseconds apart, at most [`LONGEST`]. A receiver
 //! that fails now and then never notices; one that has been down for a minute is asked 100 times a
 //! second, and its first success ends the rest. What is not attempted waits in the journal.
 //!
@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// So many failures in a row are no reason to rest yet: a full window may fail at once.
+/// So many failures in a row are no reason to rest yet: the default window may fail at once.
 const PATIENCE: u32 = 64;
 const LONGEST: Duration = Duration::from_millis(10);
 /// Timers are no finer than a millisecond; what was slept through may be made up for.

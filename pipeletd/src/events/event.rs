@@ -89,7 +89,7 @@ impl Event {
         body.into()
     }
 
-    /// About how many bytes of memory and disk it takes.
+    /// About how many bytes of memory it takes, and of disk before compression.
     pub fn size(&self) -> usize {
         self.payload.as_bytes().len() + self.station.as_str().len() + 64
     }

@@ -14,6 +14,8 @@ use crate::{
 
 /// Events read from the store at once by one that lags.
 const STRIDE: usize = 512;
+/// And so many by one that comes back to some positions: what stands between is read in vain.
+const NEAR: u64 = 64;
 /// Where fewer than one in so many is wanted, each is read by itself.
 const SPARSE: usize = 16;
 
@@ -113,7 +115,7 @@ impl Reader {
             let mut events = Vec::with_capacity(seqs.len());
             let mut rest = seqs.as_slice();
             while let Some(first) = rest.first() {
-                let reach = rest.partition_point(|seq| seq.0 - first.0 < STRIDE as u64);
+                let reach = rest.partition_point(|seq| seq.0 - first.0 < NEAR);
                 let (near, further) = rest.split_at(reach);
                 pick(store.as_ref(), near, &mut events)?;
                 rest = further;

@@ -19,8 +19,9 @@ use crate::{
 };
 
 impl Dispatcher {
-    /// Starts attempts while there is room. They run within the dispatcher's own task: what they
-    /// share is then never woken on another thread, and a batch of answers is settled together.
+    /// Starts attempts while there is room. They run within the dispatcher's own task: nothing is
+    /// woken on another thread, and a batch of answers is settled together. The price is that they
+    /// wait while the dispatcher does, for a read of the store or for room in the ledger's queue.
     pub(super) fn launch(&mut self) {
         let now = Instant::now();
         while self.webhook.enabled

@@ -16,6 +16,8 @@ pub(super) struct Heard {
     retry_after: Option<HeaderValue>,
     /// The body's beginning.
     pub(super) answer: Vec<u8>,
+    /// All of it that matters was heard.
+    ended: bool,
 }
 
 impl Heard {
@@ -41,17 +43,20 @@ impl Heard {
             self.answer
                 .extend_from_slice(&chunk[..chunk.len().min(room)]);
             if chunk.len() > room {
+                self.ended = true;
                 return Ok(false);
             }
         }
+        self.ended = true;
         Ok(true)
     }
 
-    /// The deadline has come.
-    pub(super) const fn cut_off(&self, limit: Duration) -> AttemptError {
+    /// The deadline has come; an answer that had ended by then counts.
+    pub(super) const fn cut_off(&self, limit: Duration) -> Result<(), AttemptError> {
         match self.status {
-            None => AttemptError::Timeout { limit },
-            Some(_) => AttemptError::AnswerTimeout { limit },
+            Some(_) if self.ended => Ok(()),
+            Some(_) => Err(AttemptError::AnswerTimeout { limit }),
+            None => Err(AttemptError::Timeout { limit }),
         }
     }
 

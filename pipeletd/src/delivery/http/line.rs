@@ -56,14 +56,12 @@ impl Line {
     }
 
     pub(super) fn keep(&mut self, connection: Connection, origin: Uri) {
-        if !connection.sender.is_closed() {
-            let since = Instant::now();
-            self.0 = Some(Kept {
-                connection,
-                origin,
-                since,
-            });
-        }
+        let since = Instant::now();
+        self.0 = Some(Kept {
+            connection,
+            origin,
+            since,
+        });
     }
 }
 
@@ -94,7 +92,7 @@ impl Connection {
         Ok(Self { sender, driver })
     }
 
-    /// Sends the request and hears the answer; tells whether it was heard to its end.
+    /// Sends the request and hears the answer; tells whether the connection can be used again.
     pub(super) async fn exchange(
         &mut self,
         request: Box<PlainRequest>,
@@ -110,7 +108,10 @@ impl Connection {
                 Some(request) => Failure::Unsent(Box::new(request)),
                 None => Failure::Failed(error.into_error().into()),
             })?;
-            heard.listen(response).await.map_err(Failure::Failed)
+            let whole = heard.listen(response).await.map_err(Failure::Failed)?;
+            // A receiver may answer before it has read everything: then the rest is still to be
+            // written.
+            Ok(whole && sender.ready().await.is_ok())
         };
         driver.along(exchange).await
     }

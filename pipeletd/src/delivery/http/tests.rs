@@ -33,6 +33,11 @@ async fn post_to(sender: &Sender, url: &str) -> Attempted {
 }
 
 async fn post_over(sender: &Sender, url: &str, line: &mut Line) -> Attempted {
+    let body = Bytes::from_static(br#"{"event":"StartTransaction"}"#);
+    post_body(sender, url, line, body).await
+}
+
+async fn post_body(sender: &Sender, url: &str, line: &mut Line, body: Bytes) -> Attempted {
     let url = WebhookUrl::parse(url).unwrap();
     let secret = SecretHeader::new("X-Webhook-Secret", Secret::new("hunter2")).unwrap();
     let to = Destination::new(url, Some(&secret));
@@ -43,7 +48,7 @@ async fn post_over(sender: &Sender, url: &str, line: &mut Line) -> Attempted {
         event: EventType::StartTransaction,
         attempt: 3,
         now,
-        body: Bytes::from_static(br#"{"event":"StartTransaction"}"#),
+        body,
     };
     sender.post(post, line).await
 }
@@ -341,6 +346,45 @@ async fn a_kept_connection_is_used_again() {
         assert!(attempted.outcome.is_delivered());
     }
     receiver.await.unwrap();
+}
+
+#[tokio::test]
+async fn an_answer_before_everything_was_read_does_not_cut_the_rest_off() {
+    const LEN: usize = 8 << 20;
+    let (listener, url) = listen().await;
+    let receiver = tokio::spawn(async move {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        stream.read_exact(&mut [0; 64]).await.unwrap();
+        let answer = b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n";
+        stream.write_all(answer).await.unwrap();
+        let mut rest = vec![0; LEN];
+        stream.read_exact(&mut rest).await.unwrap();
+    });
+    let mut line = Line::default();
+    let body = Bytes::from(vec![b' '; LEN]);
+    let attempted = post_body(&sender(LONG, true), &url, &mut line, body).await;
+    assert_eq!(attempted.outcome, Outcome::Delivered { status: 200 });
+    assert!(line.is_fresh());
+    receiver.await.unwrap();
+}
+
+#[tokio::test]
+async fn a_rest_that_nobody_reads_does_not_undo_the_answer() {
+    let (listener, url) = listen().await;
+    let receiver = tokio::spawn(async move {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        stream.read_exact(&mut [0; 64]).await.unwrap();
+        let answer = b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n";
+        stream.write_all(answer).await.unwrap();
+        stream
+    });
+    let mut line = Line::default();
+    let body = Bytes::from(vec![b' '; 32 << 20]);
+    let attempted = post_body(&sender(SHORT, true), &url, &mut line, body).await;
+    assert_eq!(attempted.outcome, Outcome::Delivered { status: 200 });
+    assert!(attempted.duration >= SHORT);
+    assert!(!line.is_fresh(), "half of a request is on it");
+    drop(receiver.await.unwrap());
 }
 
 #[test]
