@@ -30,8 +30,8 @@ const KEPT_ANSWERS: usize = 16;
 /// A station that has had nothing to tell for so long is at rest.
 const AT_REST: Duration = Duration::from_secs(10);
 /// Heartbeats of stations at rest are journaled together, at these intervals. They are all that a
-/// resting fleet says, and each by itself would cost a sync, and 10 KB of writing on the disk. The
-/// price is that such a connection hears of nothing else for so long.
+/// resting fleet says, and each by itself would cost a sync with several pages of writing. The price
+/// is that such a connection hears of nothing else for so long.
 const GATHERING: Duration = Duration::from_millis(100);
 
 /// What is told of a connection when it begins.

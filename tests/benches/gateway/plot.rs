@@ -110,8 +110,9 @@ pub(crate) fn latency(report: &Report) -> Option<String> {
     Some(finish(svg, series))
 }
 
+/// By ascending number of stations.
 fn rates(report: &Report, who: &str, receivers: u32) -> Vec<(f64, f64)> {
-    report
+    let mut rates: Vec<_> = report
         .values()
         .filter_map(|(name, rate)| {
             let mut parts = name.split('.');
@@ -120,7 +121,9 @@ fn rates(report: &Report, who: &str, receivers: u32) -> Vec<(f64, f64)> {
             let same = parts.next()? == receivers.to_string();
             (ours && same && parts.next()? == "posts_per_s").then_some((f64::from(stations), rate))
         })
-        .collect()
+        .collect();
+    rates.sort_by(|(a, _), (b, _)| a.total_cmp(b));
+    rates
 }
 
 /// The next of 1, 2, 4, 8 × 10ⁿ.

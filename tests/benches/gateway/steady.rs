@@ -36,6 +36,8 @@ pub(crate) async fn run(options: &Options, report: &mut Report) -> io::Result<()
             samples.count().to_string(),
         ]);
     }
+    table.note(format!("{:.0} bytes written for each event.", turn.written));
+    report.set("steady.written_bytes", turn.written);
     report.set("steady.p50_ms", turn.arrivals.quantile_ms(0.5));
     report.set("steady.p99_ms", turn.arrivals.quantile_ms(0.99));
     report.set("steady.p999_ms", turn.arrivals.quantile_ms(0.999));

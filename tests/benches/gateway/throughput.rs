@@ -17,6 +17,9 @@ use super::{
     sink::Sink,
 };
 
+/// Stations whose latencies are drawn: more lines could not be told apart.
+const DRAWN: [usize; 2] = [50, 500];
+
 /// One turn of one gateway.
 #[derive(Debug, Clone)]
 pub(crate) struct Turn {
@@ -223,7 +226,7 @@ impl Entrant {
         ] {
             report.set(format!("{name}.{what}"), value);
         }
-        if self.receivers == 1 {
+        if self.receivers == 1 && DRAWN.contains(&stations) {
             let title = format!("{}, {stations} stations, full load", self.kind.name());
             report.distribution(title, arrival);
         }
