@@ -348,15 +348,21 @@ async fn a_kept_connection_is_used_again() {
     receiver.await.unwrap();
 }
 
+/// A connection whose request was answered when the first bytes of it had come.
+async fn answered_early(listener: TcpListener) -> TcpStream {
+    let (mut stream, _) = listener.accept().await.unwrap();
+    stream.read_exact(&mut [0; 64]).await.unwrap();
+    let answer = b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n";
+    stream.write_all(answer).await.unwrap();
+    stream
+}
+
 #[tokio::test]
 async fn an_answer_before_everything_was_read_does_not_cut_the_rest_off() {
     const LEN: usize = 8 << 20;
     let (listener, url) = listen().await;
     let receiver = tokio::spawn(async move {
-        let (mut stream, _) = listener.accept().await.unwrap();
-        stream.read_exact(&mut [0; 64]).await.unwrap();
-        let answer = b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n";
-        stream.write_all(answer).await.unwrap();
+        let mut stream = answered_early(listener).await;
         let mut rest = vec![0; LEN];
         stream.read_exact(&mut rest).await.unwrap();
     });
@@ -371,13 +377,7 @@ async fn an_answer_before_everything_was_read_does_not_cut_the_rest_off() {
 #[tokio::test]
 async fn a_rest_that_nobody_reads_does_not_undo_the_answer() {
     let (listener, url) = listen().await;
-    let receiver = tokio::spawn(async move {
-        let (mut stream, _) = listener.accept().await.unwrap();
-        stream.read_exact(&mut [0; 64]).await.unwrap();
-        let answer = b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n";
-        stream.write_all(answer).await.unwrap();
-        stream
-    });
+    let receiver = tokio::spawn(answered_early(listener));
     let mut line = Line::default();
     let body = Bytes::from(vec![b' '; 32 << 20]);
     let attempted = post_body(&sender(SHORT, true), &url, &mut line, body).await;
