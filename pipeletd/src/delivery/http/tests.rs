@@ -17,12 +17,16 @@ const LONG: Duration = Duration::from_secs(30);
 const SHORT: Duration = Duration::from_millis(100);
 
 fn sender(timeout: Duration, allow_private: bool) -> Sender {
+    sender_trusting(None, timeout, allow_private)
+}
+
+fn sender_trusting(extra_roots: Option<Vec<u8>>, timeout: Duration, allow_private: bool) -> Sender {
     // Fails where another test was first, which is as good.
     let _ = rustls::crypto::ring::default_provider().install_default();
     Sender::new(&HttpOptions {
         timeout,
         targets: TargetPolicy { allow_private },
-        extra_roots: None,
+        extra_roots,
         max_idle_per_host: 8,
     })
     .unwrap()
@@ -304,6 +308,54 @@ async fn tls_that_is_none() {
     let attempted = post_to(&sender(LONG, true), &format!("https://{address}/")).await;
     assert_eq!(error(&attempted).code(), "tls", "{attempted:?}");
     receiver.await.unwrap();
+}
+
+#[tokio::test]
+async fn a_receiver_with_tls_gets_the_same_and_is_heard_the_same() {
+    let own = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+    let root = own.cert.pem().into_bytes();
+    let sender = sender_trusting(Some(root), LONG, true);
+    let key = rustls::pki_types::PrivatePkcs8KeyDer::from(own.signing_key.serialize_der());
+    let config = rustls::ServerConfig::builder()
+        .with_no_client_auth()
+        .with_single_cert(vec![own.cert.der().clone()], key.into())
+        .unwrap();
+    let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(config));
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let receiver = tokio::spawn(async move {
+        let (stream, _) = listener.accept().await.unwrap();
+        let mut stream = acceptor.accept(stream).await.unwrap();
+        let mut request = Vec::new();
+        while !request.ends_with(b"\"}") {
+            assert_ne!(stream.read_buf(&mut request).await.unwrap(), 0, "cut off");
+        }
+        let busy = b"HTTP/1.1 503 Busy\r\nretry-after: 7\r\ncontent-length: 2\r\n\r\nno";
+        stream.write_all(busy).await.unwrap();
+        String::from_utf8(request).unwrap()
+    });
+    let attempted = post_to(&sender, &format!("https://localhost:{port}/hook")).await;
+    let rejected = Outcome::Rejected {
+        status: 503,
+        retry_after: Some(Duration::from_secs(7)),
+    };
+    assert_eq!(
+        (attempted.outcome, &*attempted.answer),
+        (rejected, b"no".as_slice())
+    );
+    let request = receiver.await.unwrap();
+    assert!(request.starts_with("POST /hook HTTP/1.1\r\n"), "{request}");
+    for header in [
+        format!("host: localhost:{port}"),
+        "x-webhook-secret: hunter2".to_owned(),
+        concat!("user-agent: Pipelet/", env!("CARGO_PKG_VERSION")).to_owned(),
+        "pipelet-attempt: 3".to_owned(),
+    ] {
+        assert!(
+            request.contains(&format!("\r\n{header}\r\n")),
+            "{header}: {request}"
+        );
+    }
 }
 
 #[tokio::test]
