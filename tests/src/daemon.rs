@@ -4,6 +4,7 @@
 //! that a start after a kill finds what the kill left.
 
 use std::{
+    ffi::OsStr,
     fs::{self, File, OpenOptions},
     io,
     net::SocketAddr,
@@ -27,6 +28,8 @@ pub struct Builder {
     binary: PathBuf,
     args: Vec<String>,
     variables: Vec<(String, String)>,
+    /// A program that executes the daemon, and its arguments.
+    wrapper: Vec<String>,
     home: TempDir,
     data_dir: PathBuf,
 }
@@ -56,6 +59,7 @@ impl Builder {
             binary: binary.into(),
             args: args.map(str::to_owned).to_vec(),
             variables: Vec::new(),
+            wrapper: Vec::new(),
             home,
             data_dir,
         }
@@ -96,6 +100,17 @@ impl Builder {
         self
     }
 
+    /// Runs the daemon under another program, which executes what follows its own arguments.
+    #[must_use]
+    pub fn under(mut self, wrapper: &[&str]) -> Self {
+        self.wrapper = wrapper.iter().map(|&word| word.to_owned()).collect();
+        self
+    }
+
+    pub fn data_dir(&self) -> &Path {
+        &self.data_dir
+    }
+
     /// Starts the daemon and waits until it listens.
     pub async fn start(self) -> Daemon {
         let running = Running::spawn(&self).await;
@@ -133,9 +148,12 @@ impl Builder {
     }
 
     fn command(&self) -> Command {
-        let mut command = Command::new(&self.binary);
+        let wrapper = self.wrapper.iter().map(OsStr::new);
+        let daemon = self.args.iter().map(OsStr::new);
+        let mut words = wrapper.chain([self.binary.as_os_str()]).chain(daemon);
+        let mut command = Command::new(words.next().expect("a program"));
         command
-            .args(&self.args)
+            .args(words)
             .env_clear()
             .env("HOME", self.home.path())
             .envs(self.variables.iter().map(|(name, value)| (name, value)))

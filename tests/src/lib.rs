@@ -6,6 +6,7 @@
 //! - [`Station`]: a bare OCPP-J client that can also say what no library would; [`Dial`] is how it
 //!   connects, with a password or over TLS, and [`Authority`] vouches for both ends.
 //! - [`RawSocket`]: the same one level below, for what is not even a WebSocket's frame.
+//! - [`Faults`]: a daemon's disk, clock and resolver, which fail as they are told to.
 //! - [`Api`] and [`Ctl`]: the two ways in, REST and `pipeletctl`.
 //! - [`deadline`]: how a test waits. Nothing here sleeps for a time that was guessed.
 //!
@@ -18,6 +19,7 @@ mod ctl;
 mod daemon;
 pub mod deadline;
 mod dial;
+mod faults;
 pub mod raw;
 mod receiver;
 mod station;
@@ -28,6 +30,7 @@ pub use authority::{Authority, Identity};
 pub use ctl::{Ctl, Output};
 pub use daemon::{Builder, Daemon, Ended};
 pub use dial::Dial;
+pub use faults::{DiskError, Faults};
 pub use raw::{RawFrame, RawSocket};
 pub use receiver::{Answer, Receiver, Request};
 pub use station::{Asked, Called, Frame, Handshake, Station};
