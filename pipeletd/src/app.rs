@@ -46,6 +46,8 @@ pub struct App {
     retention: Retention,
     clock: Clock,
     shutdown_grace: Duration,
+    /// Cancelled when the daemon ends: whoever sits an outage of the store out gives up.
+    ending: CancellationToken,
     /// Cancelled when a part fails that the daemon can't go on without.
     failed: CancellationToken,
 }
@@ -115,13 +117,18 @@ impl App {
 
         let store: Arc<dyn Store> = Arc::new(SledStore::open(&config.data_dir)?);
         let stored = store.webhooks()?;
-        let opened = Journal::open(Arc::clone(&store), delivery::subscriptions(&stored))?;
+        let ending = CancellationToken::new();
+        let opened = Journal::open(
+            Arc::clone(&store),
+            delivery::subscriptions(&stored),
+            ending.clone(),
+        )?;
         let Opened {
             journal,
             readers,
             thread: committer,
         } = opened;
-        let (ledger, ledger_thread) = Ledger::open(Arc::clone(&store))?;
+        let (ledger, ledger_thread) = Ledger::open(Arc::clone(&store), ending.clone())?;
         let keyring = Keyring::default();
         let keys = ApiKeys::open(Arc::clone(&store), keyring.clone(), clock)?;
         first_key(&keys, config).await?;
@@ -187,6 +194,7 @@ impl App {
             },
             clock,
             shutdown_grace: config.shutdown_grace,
+            ending,
             failed,
         })
     }
@@ -268,6 +276,7 @@ impl App {
 
         // Who takes events in goes first, who hands them out next, who keeps them last.
         shutdown.cancel();
+        self.ending.cancel();
         finished("OCPP side", ocpp.await);
         if time::timeout(API_GRACE, async {
             while api.join_next().await.is_some() {}

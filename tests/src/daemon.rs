@@ -92,6 +92,14 @@ impl Builder {
         self
     }
 
+    /// Lets the daemon keep its data there.
+    #[must_use]
+    pub fn in_data_dir(mut self, data_dir: PathBuf) -> Self {
+        let path = data_dir.to_str().expect("UTF-8").to_owned();
+        self.data_dir = data_dir;
+        self.flag("--data-dir", &path)
+    }
+
     /// Lets the daemon keep its data where it does by default, in its user's home.
     #[must_use]
     pub fn in_default_data_dir(mut self) -> Self {

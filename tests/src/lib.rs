@@ -7,6 +7,7 @@
 //!   connects, with a password or over TLS, and [`Authority`] vouches for both ends.
 //! - [`RawSocket`]: the same one level below, for what is not even a WebSocket's frame.
 //! - [`Faults`]: a daemon's disk, clock and resolver, which fail as they are told to.
+//! - [`SmallDisk`]: a disk that a test can fill.
 //! - [`Api`] and [`Ctl`]: the two ways in, REST and `pipeletctl`.
 //! - [`deadline`]: how a test waits. Nothing here sleeps for a time that was guessed.
 //!
@@ -22,6 +23,7 @@ mod dial;
 mod faults;
 pub mod raw;
 mod receiver;
+mod small_disk;
 mod station;
 mod tls;
 
@@ -33,4 +35,5 @@ pub use dial::Dial;
 pub use faults::{DiskError, Faults};
 pub use raw::{RawFrame, RawSocket};
 pub use receiver::{Answer, Receiver, Request};
+pub use small_disk::SmallDisk;
 pub use station::{Asked, Called, Frame, Handshake, Station};

@@ -261,6 +261,9 @@ fn fault_of(violation: Violation) -> Fault {
 
 impl From<StoreError> for ApiError {
     fn from(error: StoreError) -> Self {
+        if error.is_outage() {
+            return Self::Unavailable(error.to_string());
+        }
         Self::Internal(error.into())
     }
 }

@@ -26,14 +26,12 @@ pub struct Readiness {
 impl Readiness {
     /// What stands in the way; nothing where the daemon is ready.
     pub fn reasons(&self) -> Vec<String> {
-        let failure = self
-            .journal
-            .failure()
-            .map(|why| format!("the journal has failed: {why}"));
+        let outage = self.journal.outage();
+        let outage = outage.map(|why| format!("events can't be kept: {why}"));
         let stopping = self
             .shutdown
             .is_cancelled()
             .then(|| "shutting down".to_owned());
-        failure.into_iter().chain(stopping).collect()
+        outage.into_iter().chain(stopping).collect()
     }
 }

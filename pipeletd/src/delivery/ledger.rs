@@ -3,11 +3,14 @@
 //! Retries, dead letters and each webhook's account of them change together, in batches: what
 //! arrives while one sync runs goes into the next. Who sends an entry is told once it is durable.
 //!
+//! While the store can't write, who waits is told so, and everything else waits: the batch that
+//! failed is written again as it was, because a part of it may be on disk.
+//!
 //! Knows no HTTP and no journal.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     thread,
     time::Duration,
 };
@@ -15,13 +18,14 @@ use std::{
 use tokio::{
     runtime::Handle,
     sync::{mpsc, oneshot},
-    time::{Instant, timeout_at},
+    time::{Instant, timeout, timeout_at},
 };
+use tokio_util::sync::CancellationToken;
 
 use super::record::{Account, FailedDelivery, FailedId, Retry, RetryKey};
 use crate::{
     events::Seq,
-    store::{Change, Store, StoreError},
+    store::{Change, Outage, Store, StoreError},
     webhooks::WebhookId,
 };
 
@@ -32,6 +36,8 @@ const MAX_BATCH: usize = 1024;
 /// The least time between two writes, unless somebody waits for one. A receiver that is down has
 /// something to be noted all the time, and its syncs would hold up those of the journal.
 const REST: Duration = Duration::from_millis(50);
+/// How often a store that can't write is tried again.
+const TRY_EVERY: Duration = Duration::from_millis(250);
 
 /// What happened to a delivery outside the happy path.
 #[derive(Debug, Clone)]
@@ -67,7 +73,7 @@ pub enum Entry {
 pub struct Ledger {
     requests: mpsc::Sender<Request>,
     accounts: Arc<Accounts>,
-    failure: Arc<OnceLock<String>>,
+    outage: Arc<Outage>,
 }
 
 #[derive(Debug)]
@@ -84,8 +90,8 @@ enum Request {
 }
 
 #[derive(Debug, Clone, thiserror::Error)]
-#[error("the ledger of retries has stopped: {0}")]
-pub struct LedgerError(String);
+#[error("the ledger of retries can't be written: {0}")]
+pub struct LedgerError(Arc<str>);
 
 #[derive(Debug, Default)]
 struct Accounts(Mutex<BTreeMap<WebhookId, Account>>);
@@ -107,12 +113,16 @@ impl LedgerThread {
 }
 
 impl Ledger {
-    /// Must be called within a runtime.
-    pub fn open(store: Arc<dyn Store>) -> Result<(Self, LedgerThread), StoreError> {
+    /// Must be called within a runtime. Once `ending` is cancelled, an outage of the store is not
+    /// sat out any more.
+    pub fn open(
+        store: Arc<dyn Store>,
+        ending: CancellationToken,
+    ) -> Result<(Self, LedgerThread), StoreError> {
         let accounts = Arc::new(Accounts(Mutex::new(
             store.accounts()?.into_iter().collect(),
         )));
-        let failure = Arc::new(OnceLock::new());
+        let outage = Arc::new(Outage::default());
         let next_failed = store.next_ids()?.failed;
         let (requests, queue) = mpsc::channel(QUEUE);
         let (done, ended) = oneshot::channel();
@@ -121,12 +131,13 @@ impl Ledger {
             accounts: Arc::clone(&accounts),
             next_failed,
             runtime: Handle::current(),
+            outage: Arc::clone(&outage),
+            ending,
         };
-        let reason = Arc::clone(&failure);
         let thread = thread::Builder::new()
             .name("ledger".to_owned())
             .spawn(move || {
-                let result = writer.run(queue, &reason);
+                let result = writer.run(queue);
                 // Nobody listens any more when the process is ending anyway.
                 let _ = done.send(result);
             });
@@ -135,7 +146,7 @@ impl Ledger {
             Self {
                 requests,
                 accounts,
-                failure,
+                outage,
             },
             LedgerThread(ended),
         ))
@@ -147,8 +158,10 @@ impl Ledger {
         self.send(entry, false).await
     }
 
-    /// As [`Self::record`], and waits until it is durable.
+    /// As [`Self::record`], and waits until it is durable. After an error it may have been
+    /// recorded or not, or will be yet.
     pub async fn record_durably(&self, entry: Entry) -> Result<bool, LedgerError> {
+        self.outage.check().map_err(LedgerError)?;
         let durable = self.send(entry, true).await?;
         durable.await.map_err(|_| self.ended())
     }
@@ -199,12 +212,8 @@ impl Ledger {
     }
 
     fn ended(&self) -> LedgerError {
-        LedgerError(
-            self.failure
-                .get()
-                .cloned()
-                .unwrap_or_else(|| "shutting down".to_owned()),
-        )
+        let why = self.outage.check().err();
+        LedgerError(why.unwrap_or_else(|| "shutting down".into()))
     }
 }
 
@@ -213,13 +222,22 @@ struct Writer {
     accounts: Arc<Accounts>,
     next_failed: FailedId,
     runtime: Handle,
+    outage: Arc<Outage>,
+    ending: CancellationToken,
+}
+
+/// Who is told of an entry.
+struct Waiting {
+    /// They wait for nothing else, so they are not kept waiting for the end of an outage.
+    urgent: bool,
+    done: oneshot::Sender<bool>,
 }
 
 /// What is gathered for the next write.
 #[derive(Default)]
 struct Batch {
     entries: Vec<Entry>,
-    waiting: Vec<oneshot::Sender<bool>>,
+    waiting: Vec<Waiting>,
     urgent: bool,
     stopped: Option<oneshot::Sender<()>>,
 }
@@ -233,7 +251,7 @@ impl Batch {
                 done,
             } => {
                 self.entries.push(*entry);
-                self.waiting.push(done);
+                self.waiting.push(Waiting { urgent, done });
                 self.urgent |= urgent;
             }
             Request::Stop { done } => self.stopped = Some(done),
@@ -246,11 +264,7 @@ impl Batch {
 }
 
 impl Writer {
-    fn run(
-        &mut self,
-        mut queue: mpsc::Receiver<Request>,
-        failure: &OnceLock<String>,
-    ) -> Result<(), StoreError> {
+    fn run(&mut self, mut queue: mpsc::Receiver<Request>) -> Result<(), StoreError> {
         let mut stopped = None;
         let mut rested = Instant::now();
         while stopped.is_none() {
@@ -261,21 +275,15 @@ impl Writer {
             if stopped.is_some() {
                 queue.close();
             }
-            let recorded = self.write(batch.entries).inspect_err(|error| {
-                let _ = failure.set(error.to_string());
-            })?;
+            self.write(batch.entries, batch.waiting)?;
             rested = Instant::now() + REST;
-            for (done, recorded) in batch.waiting.into_iter().zip(recorded) {
-                // Most don't wait for it.
-                let _ = done.send(recorded);
-            }
         }
         // Those that were queued behind a full batch.
         let mut rest = Vec::new();
         while let Ok(Request::Record { entry, .. }) = queue.try_recv() {
             rest.push(*entry);
         }
-        self.write(rest)?;
+        self.write(rest, Vec::new())?;
         if let Some(stopped) = stopped {
             let _ = stopped.send(());
         }
@@ -301,37 +309,62 @@ impl Writer {
         Some(batch)
     }
 
-    /// Writes entries together; for each, whether there was something to record.
-    fn write(&mut self, entries: Vec<Entry>) -> Result<Vec<bool>, StoreError> {
+    /// Writes entries together and tells those who wait whether there was something to record.
+    fn write(&mut self, entries: Vec<Entry>, mut waiting: Vec<Waiting>) -> Result<(), StoreError> {
         if entries.is_empty() {
-            return Ok(Vec::new());
+            return Ok(());
         }
+        let there = self.persist(&mut waiting, |store| those_there(store, &entries))?;
         let mut accounts = self.accounts.lock().clone();
         let mut touched = BTreeSet::new();
-        let mut taken = BTreeSet::new();
-        let mut recorded = Vec::with_capacity(entries.len());
         let mut changes = Vec::with_capacity(entries.len() * 3);
-        for entry in entries {
-            if let Some(id) = entry.takes() {
-                let there = taken.insert(id) && self.store.failed_delivery(id)?.is_some();
-                recorded.push(there);
-                if !there {
-                    continue;
-                }
-            } else {
-                recorded.push(true);
+        for (entry, there) in entries.into_iter().zip(&there) {
+            if *there {
+                let webhook = entry.webhook();
+                touched.insert(webhook);
+                let account = accounts.entry(webhook).or_default();
+                self.enter(entry, account, &mut changes);
             }
-            let webhook = entry.webhook();
-            touched.insert(webhook);
-            let account = accounts.entry(webhook).or_default();
-            self.enter(entry, account, &mut changes);
         }
         for webhook in touched {
             changes.push(Change::Account(webhook, accounts[&webhook]));
         }
-        self.store.commit(&changes)?;
+        self.persist(&mut waiting, |store| store.commit(&changes))?;
         *self.accounts.lock() = accounts;
-        Ok(recorded)
+        for (waiting, there) in waiting.into_iter().zip(there) {
+            // Most don't wait for it, or have been told that it may not come to this.
+            let _ = waiting.done.send(there);
+        }
+        Ok(())
+    }
+
+    /// Does this with the store, again and again while that has an outage.
+    fn persist<T>(
+        &self,
+        waiting: &mut [Waiting],
+        run: impl Fn(&dyn Store) -> Result<T, StoreError>,
+    ) -> Result<T, StoreError> {
+        loop {
+            let error = match run(self.store.as_ref()) {
+                Err(error) if error.is_outage() && !self.ending.is_cancelled() => error,
+                done => {
+                    // Who finds the queue closed asks for the reason.
+                    match &done {
+                        Err(error) => self.outage.begin(&error.chain()),
+                        Ok(_) => self.outage.end(),
+                    }
+                    return done;
+                }
+            };
+            self.outage.begin(&error.chain());
+            for waiting in waiting.iter_mut().filter(|waiting| waiting.urgent) {
+                drop(std::mem::replace(&mut waiting.done, oneshot::channel().0));
+            }
+            // Cut short by the daemon's end, which is looked at above.
+            let _ = self
+                .runtime
+                .block_on(async { timeout(TRY_EVERY, self.ending.cancelled()).await });
+        }
     }
 
     fn enter(&mut self, entry: Entry, account: &mut Account, changes: &mut Vec<Change>) {
@@ -394,6 +427,16 @@ impl Writer {
         self.next_failed = FailedId(failed.id.0 + 1);
         Change::Failed(failed)
     }
+}
+
+/// For each entry, whether there is something to record: two callers may take one failed delivery.
+fn those_there(store: &dyn Store, entries: &[Entry]) -> Result<Vec<bool>, StoreError> {
+    let mut taken = BTreeSet::new();
+    let there = |entry: &Entry| match entry.takes() {
+        Some(id) => Ok(taken.insert(id) && store.failed_delivery(id)?.is_some()),
+        None => Ok(true),
+    };
+    entries.iter().map(there).collect()
 }
 
 impl Entry {

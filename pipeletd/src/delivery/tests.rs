@@ -102,11 +102,16 @@ fn far() -> i64 {
 
 async fn start(store: &Arc<dyn Store>) -> (Delivery, Ledger) {
     let stored = store.webhooks().unwrap();
-    let opened = Journal::open(Arc::clone(store), subscriptions(&stored)).unwrap();
+    let opened = Journal::open(
+        Arc::clone(store),
+        subscriptions(&stored),
+        CancellationToken::new(),
+    )
+    .unwrap();
     let Opened {
         journal, readers, ..
     } = opened;
-    let (ledger, _) = Ledger::open(Arc::clone(store)).unwrap();
+    let (ledger, _) = Ledger::open(Arc::clone(store), CancellationToken::new()).unwrap();
     // Whichever test comes first installs it; they all want the same.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let sender = Sender::new(&HttpOptions {

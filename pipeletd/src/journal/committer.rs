@@ -2,15 +2,24 @@
 //!
 //! What arrives while one flush runs goes into the next batch. A batch is one atomic write of
 //! its events and of the progress that webhooks reported, one flush, one sync.
+//!
+//! Where the store has an outage, nobody in the batch was told, and what the store may have kept
+//! of its events is cut off before the next: their senders have been told that they failed.
 
 use std::{
     collections::BTreeMap,
     mem,
     sync::{Arc, atomic::Ordering},
     thread,
+    time::Duration,
 };
 
-use tokio::sync::{mpsc, oneshot};
+use tokio::{
+    runtime::Handle,
+    sync::{mpsc, oneshot},
+    time::sleep,
+};
+use tokio_util::sync::CancellationToken;
 
 use super::{Feed, Position, Request, Shared, Then};
 use crate::{
@@ -28,6 +37,8 @@ const MAX_BYTES: usize = 4 << 20;
 const COUNT_EVERY: u64 = 8192;
 /// Events read at once while counting again.
 const STRIDE: usize = 1024;
+/// How often a store that can't write is tried again.
+const TRY_EVERY: Duration = Duration::from_millis(250);
 
 pub(super) struct Committer {
     shared: Arc<Shared>,
@@ -136,15 +147,17 @@ impl Committer {
     pub(super) fn start(
         mut self,
         mut queue: mpsc::Receiver<Request>,
+        ending: CancellationToken,
     ) -> Result<CommitterThread, StoreError> {
         let (done, ended) = oneshot::channel();
+        let runtime = Handle::current();
         let thread = thread::Builder::new()
             .name("journal".to_owned())
             .spawn(move || {
-                let result = self.run(&mut queue);
+                let result = self.run(&mut queue, &runtime, &ending);
                 if let Err(error) = &result {
                     // Before the queue is dropped: who finds it closed asks for the reason.
-                    let _ = self.shared.failure.set(error.to_string());
+                    self.shared.outage.begin(&error.chain());
                 }
                 // Nobody listens any more when the process is ending anyway.
                 let _ = done.send(result);
@@ -153,25 +166,111 @@ impl Committer {
         Ok(CommitterThread(ended))
     }
 
-    fn run(&mut self, queue: &mut mpsc::Receiver<Request>) -> Result<(), StoreError> {
-        while let Some(mut request) = queue.blocking_recv() {
-            loop {
-                if let Some(stopped) = self.take(request)? {
-                    self.finish(queue)?;
-                    let _ = stopped.send(());
-                    return Ok(());
+    fn run(
+        &mut self,
+        queue: &mut mpsc::Receiver<Request>,
+        runtime: &Handle,
+        ending: &CancellationToken,
+    ) -> Result<(), StoreError> {
+        while let Some(request) = queue.blocking_recv() {
+            let stopped = match self.round(request, queue) {
+                Err(error) if error.is_outage() => {
+                    runtime.block_on(self.sit_out(error, queue, ending))?
                 }
-                if self.batch.is_full() {
-                    break;
-                }
-                match queue.try_recv() {
-                    Ok(next) => request = next,
-                    Err(_) => break,
-                }
+                ended => ended?,
+            };
+            if let Some(stopped) = stopped {
+                // Nobody waits for a stop any longer than for this.
+                let _ = stopped.send(());
+                return Ok(());
             }
-            self.commit()?;
         }
         Ok(())
+    }
+
+    /// Commits a request and what has come behind it meanwhile.
+    fn round(
+        &mut self,
+        mut request: Request,
+        queue: &mut mpsc::Receiver<Request>,
+    ) -> Result<Option<oneshot::Sender<()>>, StoreError> {
+        loop {
+            if let Some(stopped) = self.take(request)? {
+                self.finish(queue)?;
+                return Ok(Some(stopped));
+            }
+            if self.batch.is_full() {
+                break;
+            }
+            match queue.try_recv() {
+                Ok(next) => request = next,
+                Err(_) => break,
+            }
+        }
+        self.commit()?;
+        Ok(None)
+    }
+
+    /// Refuses what can't be written down now, until the store works again. Once the daemon is
+    /// `ending`, there is nobody left to wait for, as after a [`Request::Stop`].
+    async fn sit_out(
+        &mut self,
+        error: StoreError,
+        queue: &mut mpsc::Receiver<Request>,
+        ending: &CancellationToken,
+    ) -> Result<Option<oneshot::Sender<()>>, StoreError> {
+        tracing::error!(
+            error = error.chain(),
+            "the journal takes no events until the store works again"
+        );
+        self.shared.outage.begin(&error.chain());
+        loop {
+            let next_try = sleep(TRY_EVERY);
+            tokio::pin!(next_try);
+            loop {
+                tokio::select! {
+                    () = &mut next_try => break,
+                    () = ending.cancelled() => return Ok(Some(oneshot::channel().0)),
+                    request = queue.recv() => match request {
+                        Some(request) => if let Some(stopped) = self.put_off(request) {
+                            return Ok(Some(stopped));
+                        },
+                        None => return Ok(None),
+                    },
+                }
+            }
+            match self.resume() {
+                Ok(()) => break,
+                Err(error) if error.is_outage() => self.shared.outage.begin(&error.chain()),
+                Err(error) => return Err(error),
+            }
+        }
+        self.shared.outage.end();
+        tracing::info!("the journal takes events again");
+        Ok(None)
+    }
+
+    fn resume(&mut self) -> Result<(), StoreError> {
+        self.shared.store.check()?;
+        self.shared.store.cut_off(self.next)?;
+        self.commit()
+    }
+
+    /// Takes a request while nothing can be written: what would be told is refused, by dropping
+    /// it, and what is only noted waits in the batch.
+    fn put_off(&mut self, request: Request) -> Option<oneshot::Sender<()>> {
+        match request {
+            // Cursors that are only noted don't allow anything to be forgotten.
+            Request::Append { .. } | Request::Subscribe { .. } | Request::Floor { .. } => {}
+            Request::Checkpoint {
+                webhook,
+                cursor,
+                done,
+            } => self.note_cursor(webhook, cursor, done),
+            Request::Unsubscribe { webhook, done } => self.unsubscribe(webhook, done),
+            Request::Stop { done } => return Some(done),
+        }
+        None
     }
 
     /// Commits what is still queued, and writes the counts down.
@@ -200,14 +299,7 @@ impl Committer {
                 webhook,
                 cursor,
                 done,
-            } => {
-                // One for a webhook that was deleted meanwhile is dropped, and `done` with it.
-                if let Some(subscribed) = self.webhooks.get_mut(&webhook) {
-                    subscribed.cursor = cursor.clone();
-                    self.batch.progress.push(Progress::Cursor(webhook, cursor));
-                    self.batch.checkpointed.push(done);
-                }
-            }
+            } => self.note_cursor(webhook, cursor, done),
             Request::Subscribe {
                 webhook,
                 persist,
@@ -224,12 +316,9 @@ impl Committer {
                 }
             }
             Request::Unsubscribe { webhook, done } => {
-                self.commit()?;
-                self.webhooks.remove(&webhook);
-                self.index();
-                self.batch.progress.push(Progress::Gone(webhook));
-                self.commit()?;
-                let _ = done.send(());
+                let committed = self.commit();
+                self.unsubscribe(webhook, done);
+                committed?;
             }
             Request::Floor { done } => {
                 let floors = self.webhooks.values().map(|webhook| webhook.cursor.floor());
@@ -239,6 +328,29 @@ impl Committer {
             Request::Stop { done } => return Ok(Some(done)),
         }
         Ok(None)
+    }
+
+    /// One for a webhook that was deleted meanwhile is dropped, and `done` with it.
+    fn note_cursor(&mut self, webhook: WebhookId, cursor: Cursor, done: oneshot::Sender<()>) {
+        if let Some(subscribed) = self.webhooks.get_mut(&webhook) {
+            subscribed.cursor = cursor.clone();
+            self.batch.progress.push(Progress::Cursor(webhook, cursor));
+            self.batch.checkpointed.push(done);
+        }
+    }
+
+    fn unsubscribe(&mut self, webhook: WebhookId, done: oneshot::Sender<()>) {
+        self.webhooks.remove(&webhook);
+        self.index();
+        // Whatever else was to be written of it would outlive it.
+        let of_others = |progress: &Progress| match progress {
+            Progress::Cursor(id, _) | Progress::Received(id, _) | Progress::Gone(id) => {
+                *id != webhook
+            }
+        };
+        self.batch.progress.retain(of_others);
+        self.batch.progress.push(Progress::Gone(webhook));
+        self.batch.checkpointed.push(done);
     }
 
     fn subscribe(&mut self, id: WebhookId, epochs: Vec<Epoch>) -> Arc<Feed> {
@@ -280,16 +392,18 @@ impl Committer {
         if self.batch.is_empty() {
             return Ok(());
         }
-        let Batch {
-            events,
-            thens,
-            progress,
-            checkpointed,
-            bytes: _,
-        } = mem::take(&mut self.batch);
-        self.shared.store.append(self.next, &events, &progress)?;
+        let events = mem::take(&mut self.batch.events);
+        let thens = mem::take(&mut self.batch.thens);
+        self.batch.bytes = 0;
+        let store = &self.shared.store;
+        if let Err(error) = store.append(self.next, &events, &self.batch.progress) {
+            // Before `thens` are dropped: who learns of it by that asks for the reason.
+            self.shared.outage.begin(&error.chain());
+            return Err(error);
+        }
+        self.batch.progress.clear();
         self.publish(&events, thens);
-        for done in checkpointed {
+        for done in self.batch.checkpointed.drain(..) {
             // A dispatcher that has ended meanwhile needs no answer.
             let _ = done.send(());
         }

@@ -2,7 +2,8 @@
 //!
 //! [`Journal`] is the handle. Behind it one thread, the committer, gathers what arrives while a
 //! flush runs into the next batch, writes it with the progress that webhooks made meanwhile, and
-//! then tells everyone in the batch. A webhook reads through a [`Reader`]: live from a bounded
+//! then tells everyone in the batch. While the store can't write, events are refused at once and
+//! everything else waits. A webhook reads through a [`Reader`]: live from a bounded
 //! ring of recent events, from the store once it has fallen behind.
 //!
 //! Knows what a webhook wants, but nothing of its URL, of HTTP, of OCPP or of the API.
@@ -17,12 +18,13 @@ use std::{
     fmt,
     ops::Range,
     sync::{
-        Arc, OnceLock,
+        Arc,
         atomic::{AtomicU64, Ordering},
     },
 };
 
 use tokio::sync::{broadcast, mpsc, oneshot};
+use tokio_util::sync::CancellationToken;
 
 use self::{committer::Committer, feed::Feed, recent::Recent};
 pub use self::{
@@ -32,7 +34,7 @@ pub use self::{
 use crate::{
     delivery::record::{Cursor, Epoch},
     events::{Event, Seq},
-    store::{Store, StoreError, blocking},
+    store::{Outage, Store, StoreError, blocking},
     webhooks::WebhookId,
 };
 
@@ -53,7 +55,7 @@ pub enum AppendError {
     #[error("the journal has stopped")]
     Stopped,
     #[error("the journal can't take events: {0}")]
-    Failing(String),
+    Failing(Arc<str>),
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -91,8 +93,8 @@ struct Shared {
     fed: AtomicU64,
     recent: Recent,
     tail: broadcast::Sender<(Seq, Arc<Event>)>,
-    /// Why the committer ended, where it failed.
-    failure: OnceLock<String>,
+    /// Why no events are taken now, or why the committer has ended.
+    outage: Outage,
 }
 
 /// Runs on the committer's thread once the event is durable.
@@ -141,13 +143,16 @@ impl fmt::Debug for Request {
 }
 
 impl Journal {
-    /// Opens the journal of a store for these webhooks and starts the committer.
+    /// Opens the journal of a store for these webhooks and starts the committer. Must be called
+    /// within a runtime. Once `ending` is cancelled, an outage of the store is not sat out any
+    /// more.
     ///
     /// Counts again what each webhook received since it was last written down, which is a
     /// bounded number of events however long the journal is.
     pub fn open(
         store: Arc<dyn Store>,
         webhooks: Vec<(WebhookId, Vec<Epoch>)>,
+        ending: CancellationToken,
     ) -> Result<Opened, StoreError> {
         let (requests, queue) = mpsc::channel(QUEUE);
         let head = store.bounds()?.end;
@@ -157,7 +162,7 @@ impl Journal {
             fed: AtomicU64::new(head.0),
             recent: Recent::starting_at(head),
             tail: broadcast::Sender::new(TAIL),
-            failure: OnceLock::new(),
+            outage: Outage::default(),
         });
         let committer = Committer::recover(Arc::clone(&shared), webhooks)?;
         let journal = Self { requests, shared };
@@ -165,7 +170,7 @@ impl Journal {
             .cursors()
             .map(|(webhook, feed, cursor)| (webhook, Reader::new(journal.clone(), feed, cursor)))
             .collect();
-        let thread = committer.start(queue)?;
+        let thread = committer.start(queue, ending)?;
         Ok(Opened {
             journal,
             readers,
@@ -183,6 +188,7 @@ impl Journal {
         T: Send + 'static,
         F: FnOnce(Seq, &Event) -> T + Send + 'static,
     {
+        self.shared.outage.check().map_err(AppendError::Failing)?;
         let (done, committed) = oneshot::channel();
         let then: Then = Box::new(move |seq, event| {
             // A caller that went away doesn't undo what is on disk.
@@ -210,6 +216,7 @@ impl Journal {
         T: Send + 'static,
         F: FnOnce(Position) -> Result<(T, Vec<Epoch>), StoreError> + Send + 'static,
     {
+        self.shared.outage.check().map_err(AppendError::Failing)?;
         let (result, persisted) = oneshot::channel();
         let persist: Persist = Box::new(move |position| match persist(position) {
             Ok((value, epochs)) => {
@@ -284,9 +291,9 @@ impl Journal {
         }
     }
 
-    /// Why the journal takes no events, where it has failed.
-    pub fn failure(&self) -> Option<&str> {
-        self.shared.failure.get().map(String::as_str)
+    /// Why the journal takes no events, if it doesn't.
+    pub fn outage(&self) -> Option<Arc<str>> {
+        self.shared.outage.check().err()
     }
 
     async fn send(&self, request: Request) -> Result<(), AppendError> {
@@ -294,10 +301,8 @@ impl Journal {
     }
 
     fn ended(&self) -> AppendError {
-        let failure = self.shared.failure.get();
-        failure.map_or(AppendError::Stopped, |why| {
-            AppendError::Failing(why.clone())
-        })
+        let outage = self.shared.outage.check();
+        outage.map_or_else(AppendError::Failing, |()| AppendError::Stopped)
     }
 }
 

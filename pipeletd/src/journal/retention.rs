@@ -8,7 +8,7 @@ use std::{sync::Arc, time::Duration};
 use jiff::Timestamp;
 use tokio_util::sync::CancellationToken;
 
-use super::Journal;
+use super::{AppendError, Journal};
 use crate::{
     clock::Clock,
     events::Seq,
@@ -44,13 +44,19 @@ impl Retention {
                 () = shutdown.cancelled() => return Ok(()),
                 _ = ticks.tick() => {}
             }
-            let Ok(floor) = journal.floor().await else {
-                return Ok(());
+            let floor = match journal.floor().await {
+                Ok(floor) => floor,
+                Err(AppendError::Failing(_)) => continue,
+                Err(AppendError::Stopped) => return Ok(()),
             };
             let floor = floor.min(needed());
             let store = Arc::clone(&journal.shared.store);
             let oldest = clock.now() - self.keep;
-            blocking(move || self.forget(store.as_ref(), floor, oldest)).await?;
+            match blocking(move || self.forget(store.as_ref(), floor, oldest)).await {
+                // There is a next time.
+                Err(error) if error.is_outage() => {}
+                forgotten => forgotten?,
+            }
         }
     }
 

@@ -1,6 +1,7 @@
 use std::{collections::BTreeSet, ops::Range, sync::Arc};
 
 use jiff::Timestamp;
+use tokio_util::sync::CancellationToken;
 
 use super::{CommitterThread, Journal, Opened, Reader};
 use crate::{
@@ -45,7 +46,7 @@ fn open(
         journal,
         readers,
         thread,
-    } = Journal::open(Arc::clone(store), webhooks).unwrap();
+    } = Journal::open(Arc::clone(store), webhooks, CancellationToken::new()).unwrap();
     (
         journal,
         readers.into_iter().map(|(_, reader)| reader).collect(),

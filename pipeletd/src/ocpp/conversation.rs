@@ -371,7 +371,8 @@ impl Conversation {
         let appending = Box::pin(self.services.journal.append(event, self.seat.apply()));
         async move {
             appending.await.map_err(|error| {
-                tracing::error!(%station, %kind, %error, "not journaled");
+                // The journal itself tells the log, once and not for each of thousands.
+                tracing::debug!(%station, %kind, %error, "not journaled");
                 internal_error("the event can't be kept now, try again")
             })
         }

@@ -129,6 +129,8 @@ impl Projector {
                 self.projected_to = head;
                 self.stations.set_saved_to(head);
             }
+            // The store itself has told the log.
+            Ok(Err(error)) if error.is_outage() => {}
             Ok(Err(error)) => {
                 tracing::error!(%error, "stations could not be saved, trying again");
             }

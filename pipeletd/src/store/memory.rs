@@ -176,6 +176,15 @@ impl Store for MemoryStore {
         Ok(())
     }
 
+    fn cut_off(&self, end: Seq) -> Result<(), StoreError> {
+        self.contents().events.split_off(&end);
+        Ok(())
+    }
+
+    fn check(&self) -> Result<(), StoreError> {
+        Ok(())
+    }
+
     fn read_from(&self, from: Seq, limit: usize) -> Result<Vec<(Seq, Arc<Event>)>, StoreError> {
         let contents = self.contents();
         let events = contents.events.range(from..).take(limit);

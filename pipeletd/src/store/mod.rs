@@ -4,6 +4,9 @@
 //! returns only once the change is durable, unless it says otherwise. Calls that write one
 //! database have one caller at a time: the journal's committer, the ledger, the projector.
 //!
+//! A disk that is full or fails is no end: calls fail with an outage until it works again, and
+//! then go on. A write that failed so may have been done or not.
+//!
 //! It knows no HTTP, no OCPP message and no configuration.
 
 mod block;
@@ -11,6 +14,7 @@ mod codec;
 mod id_tag_record;
 mod keys;
 pub mod memory;
+mod outage;
 mod records;
 mod registration_record;
 pub mod sled;
@@ -22,6 +26,7 @@ mod conformance;
 
 use std::{fmt, ops::Range, path::PathBuf, sync::Arc};
 
+pub use self::outage::Outage;
 use crate::{
     auth::ApiKeyInfo,
     delivery::record::{
@@ -60,8 +65,35 @@ pub enum StoreError {
     Engine(#[source] ::sled::Error),
     #[error("the store could not be synced to disk")]
     Sync(#[source] std::io::Error),
+    #[error("the disk is full: {free} bytes are left, and {needed} are kept back")]
+    Full { free: u64, needed: u64 },
+    #[error("the disk is read-only")]
+    ReadOnly,
+    #[error("the store has failed and is opened again as soon as that works: {0}")]
+    Closed(String),
     #[error("a stored {what} can't be read: {detail}")]
     Record { what: &'static str, detail: String },
+}
+
+impl StoreError {
+    /// Whether it is the disk's doing, so that the same may work later.
+    pub const fn is_outage(&self) -> bool {
+        match self {
+            Self::Engine(error) => !matches!(error, ::sled::Error::Corruption { .. }),
+            Self::Sync(_) | Self::Full { .. } | Self::ReadOnly | Self::Closed(_) => true,
+            Self::Locked(_)
+            | Self::Newer { .. }
+            | Self::Damaged { .. }
+            | Self::Directory { .. }
+            | Self::Record { .. } => false,
+        }
+    }
+
+    /// The error with what caused it, for people.
+    pub fn chain(&self) -> String {
+        let source = std::error::Error::source(self);
+        source.map_or_else(|| self.to_string(), |source| format!("{self}: {source}"))
+    }
 }
 
 /// One change of what is kept beside the journal.
@@ -132,6 +164,13 @@ pub trait Store: Send + Sync + fmt::Debug + 'static {
         events: &[Arc<Event>],
         progress: &[Progress],
     ) -> Result<(), StoreError>;
+
+    /// Forgets the events from `end` on, durably. Nobody may have been told of them: this is for
+    /// what a failed `append` has left behind.
+    fn cut_off(&self, end: Seq) -> Result<(), StoreError>;
+
+    /// Whether an `append` could work now, as far as can be told without one.
+    fn check(&self) -> Result<(), StoreError>;
 
     /// At most `limit` events from `from` on, in order.
     fn read_from(&self, from: Seq, limit: usize) -> Result<Vec<(Seq, Arc<Event>)>, StoreError>;

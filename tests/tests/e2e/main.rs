@@ -10,6 +10,7 @@ mod clients;
 mod commands;
 mod crash;
 mod day;
+mod disk;
 mod events;
 mod https;
 mod id_tags;

@@ -3,7 +3,8 @@
 //! It reads forward from the cursor into a bounded window, together with the retries that are
 //! due, and keeps some attempts in flight, one for each station. A failed attempt goes to the
 //! ledger; only when that is durable does the cursor move past the event. Nothing here is shared
-//! with another webhook but the ledger's and the journal's queues.
+//! with another webhook but the ledger's and the journal's queues. While the store can't be read,
+//! what is loaded goes on.
 
 mod attempts;
 mod lanes;
@@ -56,6 +57,8 @@ const MAX_RETRYING: u64 = 50_000;
 const CHECKPOINT_EVERY: Duration = Duration::from_millis(50);
 /// How often an idle or stalled webhook looks after its cursor and its backlog's age.
 const TEND_EVERY: Duration = Duration::from_secs(10);
+/// How long a store that can't be read is left alone.
+const STORE_REST: Duration = Duration::from_millis(250);
 
 /// What every dispatcher works with.
 #[derive(Debug, Clone)]
@@ -202,6 +205,8 @@ pub struct Dispatcher {
     pace: Pace,
     /// There may be more to read forward.
     may_read: bool,
+    /// The store could not be read, and is left alone until then.
+    store_rests: Option<Instant>,
 
     /// Read forward and not settled.
     owed: BTreeSet<Seq>,
@@ -255,6 +260,7 @@ impl Dispatcher {
             lines: Vec::new(),
             pace: Pace::new(Instant::now()),
             may_read: true,
+            store_rests: None,
             owed: BTreeSet::new(),
             moved_ahead: HashSet::new(),
             moved: Vec::new(),
@@ -271,11 +277,19 @@ impl Dispatcher {
 
     /// Runs until it is told to stop, or the journal, the ledger or the store fails.
     pub async fn run(mut self) -> Result<(), DispatchError> {
-        self.recover().await?;
+        loop {
+            let recovered = self.recover().await;
+            self.excuse_outage(recovered)?;
+            if self.store_rests.is_none() {
+                break;
+            }
+            until_instant(self.store_rests.take()).await;
+        }
         let mut tend = time::interval(TEND_EVERY);
         tend.set_missed_tick_behavior(time::MissedTickBehavior::Delay);
         loop {
-            self.read_forward().await?;
+            let read = self.read_forward().await;
+            self.excuse_outage(read)?;
             self.launch();
             self.checkpoint_if_due().await?;
             let resting = self.resting();
@@ -287,11 +301,18 @@ impl Dispatcher {
                 () = self.reader.woken() => self.may_read = true,
                 () = time::sleep_until(self.next_checkpoint), if self.dirty && !self.checkpointing => {}
                 () = until(&self.means.clock, self.next_due), if self.may_load_retries() => {
-                    self.load_due().await?;
+                    let loaded = self.load_due().await;
+                    self.excuse_outage(loaded)?;
                 }
                 () = std::future::ready(()), if self.wants_to_read() => {}
                 () = until_instant(resting) => {}
-                _ = tend.tick() => self.tend().await?,
+                () = until_instant(self.store_rests), if self.store_rests.is_some() => {
+                    self.store_rests = None;
+                }
+                _ = tend.tick() => {
+                    let tended = self.tend().await;
+                    self.excuse_outage(tended)?;
+                }
                 told = self.control.recv() => match told {
                     Some(Control::Configured(webhook)) => {
                         self.destination = Arc::new(destination(&webhook));
@@ -314,6 +335,17 @@ impl Dispatcher {
 
     fn id(&self) -> WebhookId {
         self.webhook.id
+    }
+
+    /// An outage of the store is no failure: what needs the store is tried again after a rest.
+    fn excuse_outage(&mut self, done: Result<(), DispatchError>) -> Result<(), DispatchError> {
+        match done {
+            Err(DispatchError::Store(error)) if error.is_outage() => {
+                self.store_rests = Some(Instant::now() + STORE_REST);
+                Ok(())
+            }
+            done => done,
+        }
     }
 
     /// Loads what the cursor says is owed, and what is known of it from elsewhere.

@@ -19,6 +19,7 @@ use crate::{
 impl Dispatcher {
     pub(super) fn wants_to_read(&self) -> bool {
         self.may_read
+            && self.store_rests.is_none()
             && self.has_room()
             && self.means.ledger.account(self.id()).retrying < MAX_RETRYING
     }
@@ -91,6 +92,7 @@ impl Dispatcher {
     pub(super) fn may_load_retries(&self) -> bool {
         // Each look reads what is loaded again, so it has to be worth it.
         self.webhook.enabled
+            && self.store_rests.is_none()
             && self.next_due.is_some()
             && self.loaded_retries.len() <= RETRY_WINDOW / 2
     }

@@ -162,3 +162,22 @@ fn numbers_go_on_after_a_restart() {
         },
     );
 }
+
+#[test]
+fn what_is_cut_off_makes_room_for_other_events() {
+    check_reopened(
+        |store| {
+            append(store, 0..50);
+            append(store, 50..150);
+            store.cut_off(Seq(150)).unwrap();
+            assert_eq!(store.bounds().unwrap(), Seq(0)..Seq(150));
+            store.cut_off(Seq(50)).unwrap();
+            assert_eq!(store.bounds().unwrap(), Seq(0)..Seq(50));
+            append(store, 50..52);
+        },
+        |store| {
+            assert_eq!(store.bounds().unwrap(), Seq(0)..Seq(52));
+            assert_eq!(store.read_from(Seq(0), 200).unwrap(), numbered(0..52));
+        },
+    );
+}

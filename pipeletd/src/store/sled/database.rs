@@ -8,16 +8,23 @@
 //!   are cut into chunks of under 4 KB.
 //! - A damaged snapshot stops the opening: it is moved aside, and the log is read instead.
 //! - Garbage is collected in the flusher thread only, so that thread stays on.
+//! - After an error of the disk it does nothing any more: it is closed, and opened again as soon
+//!   as that works. What was committed before is there then; of the batch that failed, all or
+//!   nothing is.
 
 use std::{
+    fmt,
     fs::{self, File},
     io,
     path::{Path, PathBuf},
+    sync::{Arc, Mutex, PoisonError, RwLock},
+    time::{Duration, Instant},
 };
 
 use bytes::Bytes;
 use sled::{IVec, Tree};
 
+use super::room::{Purpose, Room};
 use crate::store::{
     StoreError,
     codec::record_error,
@@ -29,13 +36,39 @@ const CHUNK: usize = 4000;
 /// Smaller segments pin less space when few long-lived records stay among many short-lived.
 const SEGMENT: usize = 512 * 1024;
 const GARBAGE_COLLECTION_MS: u64 = 500;
+/// The least time between two attempts to open it again.
+const REOPEN_EVERY: Duration = Duration::from_millis(500);
 
 #[derive(Debug)]
 pub(super) struct Database {
+    path: PathBuf,
+    cache_bytes: u64,
+    room: Room,
+    /// None after a failure, until it was opened again.
+    engine: RwLock<Option<Arc<Engine>>>,
+    /// Held while it is opened again.
+    outage: Mutex<Outage>,
+}
+
+/// An open database of sled's.
+struct Engine {
     tree: Tree,
     db: sled::Db,
     /// sled's log file, for the `sync_data` that sled leaves out.
     log: File,
+}
+
+/// The last failure.
+#[derive(Debug)]
+struct Outage {
+    why: String,
+    last_try: Instant,
+}
+
+impl fmt::Debug for Engine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Engine").finish_non_exhaustive()
+    }
 }
 
 /// Writes that happen together or not at all.
@@ -44,55 +77,46 @@ pub(super) struct Batch(sled::Batch);
 
 impl Database {
     pub(super) fn open(path: &Path, cache_bytes: u64) -> Result<Self, StoreError> {
-        let directory = |source| StoreError::Directory {
-            path: path.to_owned(),
-            source,
-        };
-        fs::create_dir_all(path).map_err(directory)?;
-        let db = match open_sled(path, cache_bytes) {
-            Err(sled::Error::Corruption { .. })
-                if set_snapshots_aside(path).map_err(directory)? =>
-            {
-                tracing::warn!(path = %path.display(), "moved a damaged snapshot aside");
-                open_sled(path, cache_bytes)
-            }
-            opened => opened,
-        };
-        let db = db.map_err(|error| match error {
-            sled::Error::Corruption { .. } => StoreError::Damaged {
-                path: path.to_owned(),
-                detail: error.to_string(),
-            },
-            error => StoreError::Engine(error),
-        })?;
-        sync_everything(path).map_err(StoreError::Sync)?;
-        let log = File::open(path.join("db")).map_err(directory)?;
+        let engine = Engine::open(path, cache_bytes)?;
         Ok(Self {
-            tree: (*db).clone(),
-            db,
-            log,
+            path: path.to_owned(),
+            cache_bytes,
+            room: Room::of(path)?,
+            engine: RwLock::new(Some(Arc::new(engine))),
+            outage: Mutex::new(Outage {
+                why: String::new(),
+                last_try: Instant::now(),
+            }),
         })
     }
 
     /// Applies the batch and returns once it would survive a power loss.
-    pub(super) fn commit(&self, batch: Batch) -> Result<(), StoreError> {
-        self.tree.apply_batch(batch.0).map_err(StoreError::Engine)?;
-        self.sync()
+    pub(super) fn commit(&self, batch: Batch, purpose: Purpose) -> Result<(), StoreError> {
+        self.room.check(purpose)?;
+        self.with(|engine| {
+            engine.apply(batch)?;
+            engine.db.flush().map_err(StoreError::Engine)?;
+            engine.log.sync_data().map_err(StoreError::Sync)
+        })
     }
 
     /// Applies the batch; it becomes durable with a later commit.
     pub(super) fn apply(&self, batch: Batch) -> Result<(), StoreError> {
-        self.tree.apply_batch(batch.0).map_err(StoreError::Engine)
+        self.room.check(Purpose::Bookkeeping)?;
+        self.with(|engine| engine.apply(batch))
     }
 
-    pub(super) fn sync(&self) -> Result<(), StoreError> {
-        self.db.flush().map_err(StoreError::Engine)?;
-        self.log.sync_data().map_err(StoreError::Sync)
+    /// Whether something new could be written, as far as can be told.
+    pub(super) fn check(&self) -> Result<(), StoreError> {
+        self.room.check(Purpose::Event)?;
+        self.engine().map(|_| ())
     }
 
     pub(super) fn get(&self, key: &[u8]) -> Result<Option<Bytes>, StoreError> {
-        let value = self.tree.get(key).map_err(StoreError::Engine)?;
-        value.map(|value| self.whole(key, &value)).transpose()
+        self.with(|engine| {
+            let value = engine.get(key)?;
+            value.map(|value| engine.whole(key, &value)).transpose()
+        })
     }
 
     /// The entries of a kind from `from` on, whole, in the order of their keys.
@@ -102,14 +126,17 @@ impl Database {
         prefix: &[u8],
     ) -> impl Iterator<Item = Result<(IVec, Bytes), StoreError>> + use<'_> {
         let prefix = prefix.to_vec();
-        self.tree
-            .range(from.to_vec()..)
-            .take_while(move |entry| {
+        let from = from.to_vec();
+        let entries = self.engine().map(|engine| {
+            let entries = engine.tree.range(from..);
+            let of_kind = entries.take_while(move |entry| {
                 entry
                     .as_ref()
                     .map_or(true, |(key, _)| key.starts_with(&prefix))
-            })
-            .map(|entry| self.whole_entry(entry))
+            });
+            of_kind.map(move |entry| self.noticed(&engine, engine.whole_entry(entry)))
+        });
+        Self::or_error(entries)
     }
 
     pub(super) fn kind(
@@ -120,8 +147,10 @@ impl Database {
     }
 
     pub(super) fn last(&self, kind: Kind) -> Result<Option<(IVec, Bytes)>, StoreError> {
-        let last = self.tree.scan_prefix(keys::prefix(kind)).next_back();
-        last.map(|entry| self.whole_entry(entry)).transpose()
+        self.with(|engine| {
+            let last = engine.tree.scan_prefix(keys::prefix(kind)).next_back();
+            last.map(|entry| engine.whole_entry(entry)).transpose()
+        })
     }
 
     /// The greatest key of a kind that is not above this one.
@@ -131,17 +160,22 @@ impl Database {
         key: &[u8],
     ) -> Result<Option<IVec>, StoreError> {
         let first = &keys::prefix(kind)[..];
-        let last = self.tree.range(first..=key).keys().next_back();
-        last.transpose().map_err(StoreError::Engine)
+        self.with(|engine| {
+            let last = engine.tree.range(first..=key).keys().next_back();
+            last.transpose().map_err(StoreError::Engine)
+        })
     }
 
     /// The keys of a kind, in their order.
     pub(super) fn keys(
         &self,
         kind: Kind,
-    ) -> impl Iterator<Item = Result<IVec, StoreError>> + use<> {
-        let keys = self.tree.scan_prefix(keys::prefix(kind)).keys();
-        keys.map(|key| key.map_err(StoreError::Engine))
+    ) -> impl Iterator<Item = Result<IVec, StoreError>> + use<'_> {
+        let keys = self.engine().map(|engine| {
+            let keys = engine.tree.scan_prefix(keys::prefix(kind)).keys();
+            keys.map(move |key| self.noticed(&engine, key.map_err(StoreError::Engine)))
+        });
+        Self::or_error(keys)
     }
 
     /// Adds a value under a key that is new.
@@ -173,7 +207,7 @@ impl Database {
 
     /// Removes a value with all its chunks; one that isn't there is no error. Returns its size.
     pub(super) fn remove(&self, batch: &mut Batch, key: &[u8]) -> Result<usize, StoreError> {
-        let Some(value) = self.tree.get(key).map_err(StoreError::Engine)? else {
+        let Some(value) = self.with(|engine| engine.get(key))? else {
             return Ok(0);
         };
         let further = further_chunks(&value)?;
@@ -182,6 +216,139 @@ impl Database {
         }
         batch.0.remove(key);
         Ok(value.len() + further * CHUNK)
+    }
+
+    /// Does something with the engine, which is closed where that fails by the disk's doing.
+    fn with<T>(&self, run: impl FnOnce(&Engine) -> Result<T, StoreError>) -> Result<T, StoreError> {
+        let engine = self.engine()?;
+        self.noticed(&engine, run(&engine))
+    }
+
+    /// An iterator over what could be begun, or over the error alone.
+    fn or_error<T>(
+        begun: Result<impl Iterator<Item = Result<T, StoreError>>, StoreError>,
+    ) -> impl Iterator<Item = Result<T, StoreError>> {
+        let (entries, error) = match begun {
+            Ok(entries) => (Some(entries), None),
+            Err(error) => (None, Some(Err(error))),
+        };
+        error.into_iter().chain(entries.into_iter().flatten())
+    }
+
+    fn engine(&self) -> Result<Arc<Engine>, StoreError> {
+        let engine = self.engine.read().unwrap_or_else(PoisonError::into_inner);
+        if let Some(engine) = &*engine {
+            return Ok(Arc::clone(engine));
+        }
+        drop(engine);
+        self.open_again()
+    }
+
+    /// Closes the engine that this result came from, where it can't be used any more.
+    fn noticed<T>(
+        &self,
+        engine: &Arc<Engine>,
+        result: Result<T, StoreError>,
+    ) -> Result<T, StoreError> {
+        // A sync that fails is not sled's own, which goes on as it was.
+        if let Err(error @ StoreError::Engine(_)) = &result
+            && error.is_outage()
+        {
+            self.close(engine, error);
+        }
+        result
+    }
+
+    fn close(&self, failed: &Arc<Engine>, error: &StoreError) {
+        let mut outage = self.outage.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut engine = self.engine.write().unwrap_or_else(PoisonError::into_inner);
+        // Another may have closed it, and it may even have been opened again.
+        let closed = engine.take_if(|engine| Arc::ptr_eq(engine, failed));
+        drop(engine);
+        if closed.is_some() {
+            *outage = Outage {
+                why: error.chain(),
+                last_try: Instant::now(),
+            };
+            let (path, error) = (self.path.display(), &outage.why);
+            tracing::error!(%path, error, "the store has failed and is closed");
+        }
+        drop(outage);
+        // Last, since it may take its time.
+        drop(closed);
+    }
+
+    fn open_again(&self) -> Result<Arc<Engine>, StoreError> {
+        let mut outage = self.outage.lock().unwrap_or_else(PoisonError::into_inner);
+        let engine = self.engine.read().unwrap_or_else(PoisonError::into_inner);
+        if let Some(engine) = &*engine {
+            return Ok(Arc::clone(engine));
+        }
+        drop(engine);
+        if outage.last_try.elapsed() < REOPEN_EVERY {
+            return Err(StoreError::Closed(outage.why.clone()));
+        }
+        // A recovery writes, too.
+        let opened = self.room.check(Purpose::Bookkeeping);
+        let opened = opened.and_then(|()| Engine::open(&self.path, self.cache_bytes));
+        match opened {
+            Ok(opened) => {
+                let opened = Arc::new(opened);
+                tracing::info!(path = %self.path.display(), "the store works again");
+                let mut engine = self.engine.write().unwrap_or_else(PoisonError::into_inner);
+                *engine = Some(Arc::clone(&opened));
+                Ok(opened)
+            }
+            Err(error) => {
+                outage.last_try = Instant::now();
+                if error.is_outage() {
+                    outage.why = error.chain();
+                    return Err(StoreError::Closed(outage.why.clone()));
+                }
+                Err(error)
+            }
+        }
+    }
+}
+
+impl Engine {
+    fn open(path: &Path, cache_bytes: u64) -> Result<Self, StoreError> {
+        let directory = |source| StoreError::Directory {
+            path: path.to_owned(),
+            source,
+        };
+        fs::create_dir_all(path).map_err(directory)?;
+        let db = match open_sled(path, cache_bytes) {
+            Err(sled::Error::Corruption { .. })
+                if set_snapshots_aside(path).map_err(directory)? =>
+            {
+                tracing::warn!(path = %path.display(), "moved a damaged snapshot aside");
+                open_sled(path, cache_bytes)
+            }
+            opened => opened,
+        };
+        let db = db.map_err(|error| match error {
+            sled::Error::Corruption { .. } => StoreError::Damaged {
+                path: path.to_owned(),
+                detail: error.to_string(),
+            },
+            error => StoreError::Engine(error),
+        })?;
+        sync_everything(path).map_err(StoreError::Sync)?;
+        let log = File::open(path.join("db")).map_err(directory)?;
+        Ok(Self {
+            tree: (*db).clone(),
+            db,
+            log,
+        })
+    }
+
+    fn apply(&self, batch: Batch) -> Result<(), StoreError> {
+        self.tree.apply_batch(batch.0).map_err(StoreError::Engine)
+    }
+
+    fn get(&self, key: &[u8]) -> Result<Option<IVec>, StoreError> {
+        self.tree.get(key).map_err(StoreError::Engine)
     }
 
     fn whole_entry(&self, entry: sled::Result<(IVec, IVec)>) -> Result<(IVec, Bytes), StoreError> {
@@ -198,10 +365,7 @@ impl Database {
         let mut whole = Vec::with_capacity((further + 1) * CHUNK);
         whole.extend_from_slice(&head[2..]);
         for index in 0..further {
-            let chunk = self
-                .tree
-                .get(chunk_key(key, index))
-                .map_err(StoreError::Engine)?;
+            let chunk = self.get(&chunk_key(key, index))?;
             let chunk = chunk.ok_or_else(|| record_error("value", "a chunk of it is missing"))?;
             whole.extend_from_slice(&chunk);
         }

@@ -4,6 +4,7 @@
 //! stays. Long-lived records among short-lived ones would pin the space of both.
 
 mod database;
+mod room;
 mod transactions;
 
 use std::{
@@ -13,7 +14,10 @@ use std::{
     sync::Arc,
 };
 
-use self::database::{Batch, Database};
+use self::{
+    database::{Batch, Database},
+    room::Purpose,
+};
 use super::{
     Change, NextIds, Progress, SavedStations, Store, StoreError,
     block::{self, Block},
@@ -100,7 +104,7 @@ impl SledStore {
     fn put_meta(&self, meta: Meta, value: &[u8]) -> Result<(), StoreError> {
         let mut batch = Batch::default();
         self.cold.put(&mut batch, &keys::meta(meta), value)?;
-        self.cold.commit(batch)
+        self.cold.commit(batch, Purpose::Bookkeeping)
     }
 
     /// A number that was given out is never given out again, whatever becomes of its bearer.
@@ -239,7 +243,31 @@ impl Store for SledStore {
                 }
             }
         }
-        self.hot.commit(batch)
+        let purpose = if events.is_empty() {
+            Purpose::Bookkeeping
+        } else {
+            Purpose::Event
+        };
+        self.hot.commit(batch, purpose)
+    }
+
+    fn cut_off(&self, end: Seq) -> Result<(), StoreError> {
+        let mut batch = Batch::default();
+        // What was appended together begins with a block of its own, so none reaches beyond.
+        let from = keys::event(end);
+        let mut found = false;
+        for entry in self.hot.range(&from, &keys::prefix(Kind::Event)) {
+            self.hot.remove(&mut batch, &entry?.0)?;
+            found = true;
+        }
+        if found {
+            self.hot.commit(batch, Purpose::Bookkeeping)?;
+        }
+        Ok(())
+    }
+
+    fn check(&self) -> Result<(), StoreError> {
+        self.cold.check().and_then(|()| self.hot.check())
     }
 
     fn read_from(&self, from: Seq, limit: usize) -> Result<Vec<(Seq, Arc<Event>)>, StoreError> {
@@ -314,7 +342,7 @@ impl Store for SledStore {
         for change in changes {
             self.add(&mut batch, change)?;
         }
-        self.cold.commit(batch)
+        self.cold.commit(batch, Purpose::Bookkeeping)
     }
 
     fn next_ids(&self) -> Result<NextIds, StoreError> {
@@ -456,7 +484,7 @@ impl Store for SledStore {
         let key = keys::meta(Meta::ProjectedTo);
         self.cold
             .put(&mut batch, &key, &projected_to.0.to_be_bytes())?;
-        self.cold.commit(batch)
+        self.cold.commit(batch, Purpose::Bookkeeping)
     }
 
     fn transaction(&self, transaction_id: i64) -> Result<Option<Transaction>, StoreError> {
@@ -530,7 +558,7 @@ mod tests {
             let value = codec::encode_event(&event(number));
             Database::put_new(&mut batch, &keys::event(Seq(number)), &value);
         }
-        store.hot.commit(batch).unwrap();
+        store.hot.commit(batch, Purpose::Event).unwrap();
         let version = 1_u64.to_be_bytes();
         store.put_meta(Meta::FormatVersion, &version).unwrap();
     }

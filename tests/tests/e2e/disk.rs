@@ -1,0 +1,241 @@
+//! What a disk does to a daemon: nothing that was acknowledged is lost, nothing more is
+//! acknowledged than can be kept, and it goes on by itself when the disk does.
+
+use std::{collections::BTreeSet, time::Duration};
+
+use pipelet_tests::{Answer, Called, DiskError, Faults, SmallDisk, Station, deadline::eventually};
+use serde_json::{Value, json};
+
+use crate::scene::{Scene, daemon};
+
+const EVENTS: &[&str] = &["StartTransaction"];
+
+/// What one disk after another is put through.
+struct Trial {
+    scene: Scene,
+    station: Station,
+    meter: u32,
+    /// The ids of those that were answered.
+    answered: BTreeSet<i64>,
+}
+
+impl Trial {
+    /// A delivery is waiting for its retry, another is dead.
+    async fn begin(builder: pipelet_tests::Builder) -> Self {
+        let builder = builder
+            .flag("--retry-schedule", "1s")
+            .flag("--max-attempts", "2");
+        let scene = Scene::with(builder, EVENTS).await;
+        let station = scene.station("S1").await;
+        let mut trial = Self {
+            scene,
+            station,
+            meter: 0,
+            answered: BTreeSet::new(),
+        };
+        trial.scene.receiver.answer(Answer::Status(500));
+        trial.started().await;
+        trial.scene.api.await_failed("", 1).await;
+        trial.started().await;
+        trial.scene.receiver.await_requests(3).await;
+        trial.scene.receiver.answer(Answer::Status(200));
+        trial.started().await;
+        trial
+    }
+
+    async fn start(&mut self) -> Called {
+        self.meter += 1;
+        let start = json!({
+            "connectorId": 1, "idTag": "T", "meterStart": self.meter,
+            "timestamp": "2026-04-14T12:34:56Z",
+        });
+        let id = format!("m{}", self.meter);
+        self.station.call_as(&id, "StartTransaction", start).await
+    }
+
+    async fn started(&mut self) {
+        let id = self.start().await.result()["transactionId"].as_i64();
+        assert!(self.answered.insert(id.expect("an id")), "an id twice");
+    }
+
+    /// Events are refused, and so is what the API should write down; both say why.
+    async fn is_refused(&mut self, why: &str) {
+        for _ in 0..3 {
+            assert_eq!(self.start().await.error_code(), "InternalError");
+        }
+        let api = self.scene.api.clone();
+        let not_ready = eventually(
+            "/readyz",
+            || api.get("/readyz"),
+            |reply| reply.status == 503,
+        );
+        let reasons = not_ready.await.json()["reasons"].to_string();
+        assert!(reasons.contains(why), "{reasons}");
+        let data_dir = self.scene.daemon.data_dir().display().to_string();
+        assert!(!reasons.contains(&data_dir), "nobody's business: {reasons}");
+        let webhook = json!({"name": "W", "url": self.scene.receiver.url(), "events": EVENTS});
+        let refused = api.post("/webhooks", &webhook).await.expect(503);
+        assert_eq!(refused["code"], "unavailable", "{refused}");
+        // It answers at all.
+        api.get("/healthz").await.expect(200);
+    }
+
+    /// It works again, by itself and from the same process; then also after a kill.
+    async fn goes_on(mut self) {
+        let api = self.scene.api.clone();
+        eventually(
+            "/readyz",
+            || api.get("/readyz"),
+            |reply| reply.status == 200,
+        )
+        .await;
+        self.started().await;
+        let webhook = json!({"name": "W", "url": self.scene.receiver.url(), "events": EVENTS});
+        api.post("/webhooks", &webhook).await.expect(201);
+        api.post_empty("/failed-deliveries/1/replay")
+            .await
+            .expect(202);
+        self.balances().await;
+
+        self.scene.crash().await;
+        self.station = self.scene.station("S1").await;
+        self.balances().await;
+        self.started().await;
+        self.balances().await;
+    }
+
+    /// Everything that was answered is delivered, and nothing else is.
+    async fn balances(&self) {
+        let count = self.answered.len();
+        let books = json!({"received": count, "delivered": count, "pending": 0, "dead": 0});
+        self.scene.api.await_stats(self.scene.webhook, books).await;
+        let arrived = self.scene.receiver.requests();
+        let id = |body: Value| body["payload"]["transactionId"].as_i64().expect("an id");
+        let arrived: BTreeSet<_> = arrived.iter().map(|request| id(request.json())).collect();
+        assert_eq!(arrived, self.answered);
+    }
+}
+
+#[tokio::test]
+async fn a_full_disk_is_sat_out() {
+    let disk = SmallDisk::new(24).await;
+    let builder = daemon().in_data_dir(disk.path().join("data"));
+    let mut trial = Trial::begin(builder).await;
+    for _ in 0..2 {
+        disk.fill();
+        trial.is_refused("full").await;
+        disk.make_room();
+        let api = trial.scene.api.clone();
+        eventually(
+            "/readyz",
+            || api.get("/readyz"),
+            |reply| reply.status == 200,
+        )
+        .await;
+    }
+    trial.goes_on().await;
+}
+
+#[tokio::test]
+async fn deliveries_go_on_while_the_disk_is_full() {
+    let disk = SmallDisk::new(24).await;
+    let builder = daemon().in_data_dir(disk.path().join("data"));
+    let mut scene = Scene::with(builder, EVENTS).await;
+    scene.receiver.answer(Answer::Held);
+    let mut station = scene.station("S1").await;
+    for meter in 0..20 {
+        station.start_transaction(meter).await;
+    }
+    disk.fill();
+    assert_eq!(
+        station.call("Heartbeat", "{}").await.error_code(),
+        "InternalError"
+    );
+    scene.receiver.release();
+    let books = json!({"received": 20, "delivered": 20});
+    scene.api.await_stats(scene.webhook, books.clone()).await;
+    // What could not be written down is delivered again, and counted once.
+    scene.daemon.kill9().await;
+    disk.make_room();
+    scene.start_again().await;
+    scene.api.await_stats(scene.webhook, books).await;
+}
+
+#[tokio::test]
+async fn a_daemon_on_a_full_disk_ends_when_it_is_told_to() {
+    let disk = SmallDisk::new(24).await;
+    let builder = daemon().in_data_dir(disk.path().join("data"));
+    let mut trial = Trial::begin(builder).await;
+    disk.fill();
+    trial.is_refused("full").await;
+    trial.scene.daemon.terminate().await;
+    disk.make_room();
+    trial.scene.start_again().await;
+    trial.station = trial.scene.station("S1").await;
+    trial.goes_on().await;
+}
+
+/// Errors in the middle of a write, which nothing could foresee.
+#[tokio::test]
+async fn a_disk_whose_writes_fail_is_sat_out() {
+    for (error, why) in [
+        (DiskError::Full, "No space left"),
+        (DiskError::ReadOnly, "Read-only file system"),
+        (DiskError::Broken, "Input/output error"),
+    ] {
+        let (faults, builder) = Faults::of(daemon());
+        let mut trial = Trial::begin(builder).await;
+        for _ in 0..2 {
+            faults.fail_writes(Some(error));
+            trial.is_refused(why).await;
+            faults.fail_writes(None);
+            let api = trial.scene.api.clone();
+            eventually(
+                "/readyz",
+                || api.get("/readyz"),
+                |reply| reply.status == 200,
+            )
+            .await;
+            trial.started().await;
+        }
+        trial.goes_on().await;
+    }
+}
+
+#[tokio::test]
+async fn a_disk_whose_syncs_fail_is_sat_out() {
+    let (faults, builder) = Faults::of(daemon());
+    let mut trial = Trial::begin(builder).await;
+    for _ in 0..2 {
+        faults.fail_syncs(Some(DiskError::Broken));
+        trial.is_refused("Input/output error").await;
+        faults.fail_syncs(None);
+        let api = trial.scene.api.clone();
+        eventually(
+            "/readyz",
+            || api.get("/readyz"),
+            |reply| reply.status == 200,
+        )
+        .await;
+        trial.started().await;
+    }
+    trial.goes_on().await;
+}
+
+#[tokio::test]
+async fn a_slow_disk_slows_and_breaks_nothing() {
+    let (faults, builder) = Faults::of(daemon());
+    let mut trial = Trial::begin(builder).await;
+    faults.delay_syncs(Duration::from_secs(2));
+    // Many wait for the same sync.
+    let ocpp = trial.scene.daemon.ocpp();
+    let stations = (0..50).map(|number| async move {
+        let mut station = Station::connect(ocpp, &format!("SLOW{number}")).await;
+        station.start_transaction(number).await
+    });
+    let answered = futures_util::future::join_all(stations).await;
+    trial.answered.extend(answered);
+    trial.scene.api.get("/readyz").await.expect(200);
+    faults.delay_syncs(Duration::ZERO);
+    trial.goes_on().await;
+}
