@@ -9,6 +9,7 @@
 use std::{
     collections::BTreeMap,
     mem,
+    ops::Range,
     sync::{Arc, atomic::Ordering},
     thread,
     time::Duration,
@@ -114,7 +115,9 @@ impl Committer {
             let received = counts.get(&id).copied().unwrap_or(unknown);
             found.push((id, epochs, cursor, received));
         }
-        count_again(shared.store.as_ref(), &mut found, next)?;
+        let counted = found.iter().map(|(_, _, _, received)| received.counted_to);
+        let counted_to = counted.min().unwrap_or(next).min(next);
+        count_again(shared.store.as_ref(), &mut found, counted_to..next)?;
         let subscribed = found.into_iter().map(|(id, epochs, cursor, received)| {
             let feed = Arc::new(Feed::lagging(epochs.clone(), received.count));
             (
@@ -132,7 +135,8 @@ impl Committer {
             next,
             webhooks: subscribed.collect(),
             by_kind: Vec::new(),
-            counted_to: next,
+            // What was counted again just now is not written down.
+            counted_to,
             batch: Batch::default(),
         };
         committer.index();
@@ -306,6 +310,7 @@ impl Committer {
                 done,
             } => {
                 self.commit()?;
+                self.write_count(webhook)?;
                 let cursor = self.webhooks.get(&webhook).map(|webhook| &webhook.cursor);
                 let floor = cursor.map_or(self.next, Cursor::floor);
                 if let Some(epochs) = persist(Position {
@@ -450,6 +455,20 @@ impl Committer {
         }
     }
 
+    /// Writes a webhook's count down: the change that follows may drop the epochs that counting
+    /// again after a crash would need.
+    fn write_count(&mut self, id: WebhookId) -> Result<(), StoreError> {
+        let Some(webhook) = self.webhooks.get(&id) else {
+            return Ok(());
+        };
+        let received = Received {
+            count: webhook.feed.received(),
+            counted_to: self.next,
+        };
+        self.batch.progress.push(Progress::Received(id, received));
+        self.commit()
+    }
+
     /// Adds every webhook's count, as of the events committed so far, to the batch.
     fn write_counts(&mut self) {
         let counted_to = self.next;
@@ -468,12 +487,13 @@ impl Committer {
 type Found = (WebhookId, Vec<Epoch>, Cursor, Received);
 
 /// Counts what was received since the counts were written down.
-fn count_again(store: &dyn Store, webhooks: &mut [Found], head: Seq) -> Result<(), StoreError> {
-    let counted = webhooks
-        .iter()
-        .map(|(_, _, _, received)| received.counted_to);
-    let mut from = counted.min().unwrap_or(head);
-    while from < head {
+fn count_again(
+    store: &dyn Store,
+    webhooks: &mut [Found],
+    range: Range<Seq>,
+) -> Result<(), StoreError> {
+    let mut from = range.start;
+    while from < range.end {
         let events = store.read_from(from, STRIDE)?;
         let Some((last, _)) = events.last() else {
             break;

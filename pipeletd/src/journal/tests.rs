@@ -239,6 +239,40 @@ async fn what_was_not_counted_before_a_crash_is_counted_again() {
     assert_eq!(read(&mut readers[0], 1).await, [2]);
 }
 
+/// A change keeps only the epochs that the cursor needs, which is ahead of the counts.
+#[tokio::test]
+async fn what_was_counted_before_a_change_stays_counted_after_a_crash() {
+    let store: Arc<dyn Store> = Arc::new(MemoryStore::default());
+    let webhooks = vec![(W, epochs(0, true, &["Heartbeat"]))];
+    let (journal, mut readers, _thread) = open(&store, webhooks);
+    append(&journal, &BOTH).await;
+    append(&journal, &BOTH).await;
+    assert_eq!(read(&mut readers[0], 2).await, [0, 2]);
+    let written = journal.checkpoint(W, Cursor::at(Seq(4))).await.unwrap();
+    written.await.unwrap();
+    let subscribed = journal.subscribe(W, |position| {
+        assert_eq!((position.at, position.floor), (Seq(4), Seq(4)));
+        Ok(((), epochs(4, false, &["Heartbeat"])))
+    });
+    subscribed.await.unwrap();
+    // No stop.
+    let (_, readers, _thread) = open(&store, vec![(W, epochs(4, false, &["Heartbeat"]))]);
+    assert_eq!(readers[0].received().count(), 2);
+}
+
+#[tokio::test]
+async fn what_was_counted_again_is_kept_for_a_second_crash() {
+    let store: Arc<dyn Store> = Arc::new(MemoryStore::default());
+    let webhooks = || vec![(W, epochs(0, true, &["Heartbeat"]))];
+    let (journal, _, _thread) = open(&store, webhooks());
+    append(&journal, &BOTH).await;
+    let (journal, mut readers, _thread) = open(&store, webhooks());
+    assert_eq!(read(&mut readers[0], 1).await, [0]);
+    let written = journal.checkpoint(W, Cursor::at(Seq(2))).await.unwrap();
+    written.await.unwrap();
+    assert_eq!(journal.floor().await.unwrap(), Seq(0));
+}
+
 #[tokio::test]
 async fn a_tail_sees_what_comes() {
     let store: Arc<dyn Store> = Arc::new(MemoryStore::default());
