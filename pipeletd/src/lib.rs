@@ -13,7 +13,7 @@
 //! | [`id_tags`] | who may charge: the registered tags and the verdict on each |
 //! | [`registration`] | which stations are expected, and what is asked of each |
 //! | [`api`] | REST and gRPC over the handles of all these |
-//! | [`app`] | puts it together; [`config`], [`telemetry`], [`shutdown`], [`reload`], [`auth`], [`clock`], [`descriptors`] |
+//! | [`app`] | puts it together; [`config`], [`telemetry`], [`shutdown`], [`reload`], [`auth`], [`clock`], [`core_dumps`], [`descriptors`] |
 //!
 //! The way of an event: `ocpp` answers a station once `journal` has its event on disk; `journal`
 //! hands its position to the feeds of the webhooks that want it; each webhook's dispatcher in
@@ -24,6 +24,7 @@ pub mod app;
 pub mod auth;
 pub mod clock;
 pub mod config;
+pub mod core_dumps;
 pub mod delivery;
 pub mod descriptors;
 pub mod events;
@@ -76,6 +77,7 @@ pub fn main() -> ExitCode {
 
 fn run(config: &Config) -> anyhow::Result<()> {
     telemetry::start(&config.log_level, config.log_format).context("--log-level")?;
+    core_dumps::leave_memory_out();
     rustls::crypto::ring::default_provider()
         .install_default()
         .map_err(|_| anyhow::anyhow!("another TLS provider is installed already"))?;
