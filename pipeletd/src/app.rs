@@ -115,7 +115,7 @@ impl App {
             max_idle_per_host: config.webhook_concurrency,
         })?;
 
-        let store: Arc<dyn Store> = Arc::new(SledStore::open(&config.data_dir)?);
+        let store = open_store(config)?;
         let stored = store.webhooks()?;
         let ending = CancellationToken::new();
         let opened = Journal::open(
@@ -293,6 +293,12 @@ impl App {
         self.ledger.stop().await;
         result
     }
+}
+
+fn open_store(config: &Config) -> Result<Arc<dyn Store>, StoreError> {
+    let key_file = config.secrets_key_file.as_deref();
+    let store = SledStore::open_with_key(&config.data_dir, key_file)?;
+    Ok(Arc::new(store))
 }
 
 fn ocpp_config(config: &Config) -> ocpp::Config {

@@ -51,9 +51,10 @@ use tokio_util::sync::CancellationToken;
 use self::{
     app::App,
     clock::Clock,
-    config::{Config, ConfigError},
+    config::{Config, ConfigError, Task},
     reload::Reload,
     shutdown::Signals,
+    store::sled::SledStore,
 };
 
 /// `EX_CONFIG` of sysexits.h.
@@ -66,7 +67,11 @@ pub fn main() -> ExitCode {
         Ok(config) => config,
         Err(error) => return refuse(&error),
     };
-    match run(&config) {
+    let done = match config.task {
+        Task::Run => run(&config),
+        Task::RotateSecretsKey => rotate_secrets_key(&config),
+    };
+    match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             tell(format_args!("error: {error:#}"));
@@ -94,6 +99,14 @@ fn run(config: &Config) -> anyhow::Result<()> {
         tracing::info!("ended");
         Ok(())
     })
+}
+
+fn rotate_secrets_key(config: &Config) -> anyhow::Result<()> {
+    telemetry::start(&config.log_level, config.log_format).context("--log-level")?;
+    core_dumps::leave_memory_out();
+    SledStore::rotate_key(&config.data_dir, config.secrets_key_file.as_deref())?;
+    tracing::info!("the secrets are sealed with a new key; keep a copy of it");
+    Ok(())
 }
 
 /// A runtime with a thread for each core; its threads bear the name.

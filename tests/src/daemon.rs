@@ -68,10 +68,14 @@ impl Builder {
     /// Sets `--flag value`, instead of what it was before.
     #[must_use]
     pub fn flag(mut self, flag: &str, value: &str) -> Self {
+        self.set_flag(flag, value);
+        self
+    }
+
+    fn set_flag(&mut self, flag: &str, value: &str) {
         let prefix = format!("{flag}=");
         self.args.retain(|arg| !arg.starts_with(&prefix));
         self.args.push(format!("{prefix}{value}"));
-        self
     }
 
     #[must_use]
@@ -255,12 +259,13 @@ impl Daemon {
     }
 
     pub fn ctl(&self, binary: impl Into<PathBuf>) -> Ctl {
-        Ctl::new(
-            binary,
-            self.home(),
-            &format!("http://{}", self.grpc()),
-            &self.key(),
-        )
+        self.ctl_with_key(binary, &self.key())
+    }
+
+    /// The same with another key, for a daemon that was given its first one.
+    pub fn ctl_with_key(&self, binary: impl Into<PathBuf>, key: &str) -> Ctl {
+        let server = format!("http://{}", self.grpc());
+        Ctl::new(binary, self.home(), &server, key)
     }
 
     /// What the daemon wrote to stderr, over all of its starts.
@@ -296,6 +301,16 @@ impl Daemon {
         within("pipeletd to end", running.child.wait())
             .await
             .expect("an exit status")
+    }
+
+    /// Sets `--flag value` for the next start.
+    pub fn set_flag(&mut self, flag: &str, value: &str) {
+        self.builder.set_flag(flag, value);
+    }
+
+    /// Leaves a switch out at the next start.
+    pub fn unset(&mut self, flag: &str) {
+        self.builder.args.retain(|arg| arg != flag);
     }
 
     /// Starts the daemon again on the same data, after an end of whatever kind. Its ports are

@@ -12,6 +12,7 @@ use std::{
 /// a directory stands for all in it.
 const THIRD_PARTY: &[(&str, &[&str])] = &[
     ("sled::", &["pipeletd/src/store/sled"]),
+    ("ring::", &["pipeletd/src/store/sealing"]),
     ("lz4_flex::", &["pipeletd/src/store/block"]),
     ("reqwest::", &["pipeletd/src/delivery/http"]),
     ("hyper::", &["pipeletd/src/delivery/http"]),

@@ -13,7 +13,7 @@ use std::{
     time::Duration,
 };
 
-use clap::{ArgAction, Parser, ValueEnum};
+use clap::{ArgAction, Parser, Subcommand, ValueEnum};
 use serde::Deserialize;
 
 pub use self::byte_size::{ByteSize, InvalidByteSize};
@@ -26,7 +26,9 @@ use crate::{
 /// What holds.
 #[derive(Debug, Clone)]
 pub struct Config {
+    pub task: Task,
     pub data_dir: PathBuf,
+    pub secrets_key_file: Option<PathBuf>,
     pub http_listen: SocketAddr,
     pub grpc_listen: SocketAddr,
     pub ocpp_listen: SocketAddr,
@@ -51,6 +53,18 @@ pub struct Config {
     pub log_level: String,
     pub log_format: LogFormat,
     pub bootstrap_key: Option<ApiKey>,
+}
+
+/// What to do, where it is not to run as the daemon.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Subcommand)]
+pub enum Task {
+    #[default]
+    #[command(skip)]
+    Run,
+    /// Seals the webhooks' secrets with a new key, and forgets the one before
+    ///
+    /// For a daemon that does not run. Interrupted, it is finished by the next call or start.
+    RotateSecretsKey,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Deserialize)]
@@ -116,14 +130,28 @@ impl ConfigError {
 #[command(name = "pipeletd", version, max_term_width = 100)]
 #[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
 pub struct Arguments {
+    #[command(subcommand)]
+    #[serde(skip)]
+    task: Option<Task>,
+
     /// A TOML file with any of these settings, under the flags' names
-    #[arg(long, env = "PIPELETD_CONFIG", value_name = "FILE")]
+    #[arg(long, env = "PIPELETD_CONFIG", value_name = "FILE", global = true)]
     #[serde(skip)]
     config: Option<PathBuf>,
 
     /// Where everything is kept [default: the XDG data directory + pipelet]
-    #[arg(long, env = "PIPELETD_DATA_DIR", value_name = "DIR")]
+    #[arg(long, env = "PIPELETD_DATA_DIR", value_name = "DIR", global = true)]
     data_dir: Option<PathBuf>,
+
+    /// The key that the webhooks' secrets are sealed with [default: secrets.key in the data
+    /// directory, made at the first start]
+    #[arg(
+        long,
+        env = "PIPELETD_SECRETS_KEY_FILE",
+        value_name = "FILE",
+        global = true
+    )]
+    secrets_key_file: Option<PathBuf>,
 
     /// REST and health checks; port 0 takes a free one [default: 127.0.0.1:8080]
     #[arg(long, env = "PIPELETD_HTTP_LISTEN", value_name = "ADDRESS")]
@@ -326,7 +354,9 @@ fn resolve(
     let some = Duration::from_millis(1)..=Duration::from_hours(1);
     let seconds = Duration::from_secs(1)..=Duration::from_hours(24);
     Ok(Config {
+        task: said.task.unwrap_or_default(),
         data_dir,
+        secrets_key_file: said.secrets_key_file.or(file.secrets_key_file),
         http_listen: said.http_listen.or(file.http_listen).unwrap_or(local(8080)),
         grpc_listen: said
             .grpc_listen

@@ -55,6 +55,8 @@ pub(super) enum Meta {
     NextTransaction = 5,
     TransactionKey = 6,
     ProjectedTo = 7,
+    /// The id of the key that every secret is sealed with.
+    SecretsKey = 8,
 }
 
 pub(super) fn prefix(kind: Kind) -> [u8; 1] {

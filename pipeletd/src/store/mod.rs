@@ -12,11 +12,13 @@
 mod block;
 mod codec;
 mod id_tag_record;
+mod key_file;
 mod keys;
 pub mod memory;
 mod outage;
 mod records;
 mod registration_record;
+mod sealing;
 pub mod sled;
 pub mod station_record;
 mod transaction_record;
@@ -26,7 +28,7 @@ mod conformance;
 
 use std::{fmt, ops::Range, path::PathBuf, sync::Arc};
 
-pub use self::outage::Outage;
+pub use self::{key_file::KeyFileError, outage::Outage};
 use crate::{
     auth::ApiKeyInfo,
     delivery::record::{
@@ -73,6 +75,8 @@ pub enum StoreError {
     Closed(String),
     #[error("a stored {what} can't be read: {detail}")]
     Record { what: &'static str, detail: String },
+    #[error(transparent)]
+    KeyFile(KeyFileError),
 }
 
 impl StoreError {
@@ -85,7 +89,8 @@ impl StoreError {
             | Self::Newer { .. }
             | Self::Damaged { .. }
             | Self::Directory { .. }
-            | Self::Record { .. } => false,
+            | Self::Record { .. }
+            | Self::KeyFile(_) => false,
         }
     }
 

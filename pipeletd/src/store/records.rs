@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use super::{
     StoreError,
     codec::{decode_event, encode_event, record_error},
+    sealing::{Place, SealError, SecretKeys},
 };
 use crate::{
     auth::{ApiKeyInfo, KeyHash},
@@ -84,7 +85,11 @@ struct WebhookRecord {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     station_ids: Vec<String>,
     secret_header: Option<String>,
+    /// In the clear: read where a store before format 3 has it, and never written again.
+    #[serde(default, skip_serializing)]
     secret_value: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    sealed_secret: Option<String>,
     created_at: Timestamp,
     updated_at: Timestamp,
     epochs: Vec<EpochRecord>,
@@ -116,7 +121,10 @@ struct BooksRecord {
     cancelled: u64,
 }
 
-pub(super) fn encode_webhook(stored: &StoredWebhook) -> Vec<u8> {
+pub(super) fn encode_webhook(
+    stored: &StoredWebhook,
+    secrets: &SecretKeys,
+) -> Result<Vec<u8>, StoreError> {
     let StoredWebhook {
         webhook,
         epochs,
@@ -129,7 +137,10 @@ pub(super) fn encode_webhook(stored: &StoredWebhook) -> Vec<u8> {
         events: epoch.events.names().to_vec(),
         station_ids: epoch.stations.patterns().to_vec(),
     });
-    encode(&WebhookRecord {
+    let place = Place::WebhookSecret(webhook.id);
+    let sealed = secret.map(|secret| secrets.seal(place, secret.secret()));
+    let sealed = sealed.transpose().map_err(not_sealed)?;
+    Ok(encode(&WebhookRecord {
         id: webhook.id.0,
         name: webhook.name.clone(),
         url: webhook.url.as_str().to_owned(),
@@ -137,7 +148,8 @@ pub(super) fn encode_webhook(stored: &StoredWebhook) -> Vec<u8> {
         events: webhook.events.names().to_vec(),
         station_ids: webhook.stations.patterns().to_vec(),
         secret_header: secret.map(|secret| secret.text().to_owned()),
-        secret_value: secret.map(|secret| secret.secret().expose().to_owned()),
+        secret_value: None,
+        sealed_secret: sealed,
         created_at: webhook.created_at,
         updated_at: webhook.updated_at,
         epochs: epochs.collect(),
@@ -157,10 +169,17 @@ pub(super) fn encode_webhook(stored: &StoredWebhook) -> Vec<u8> {
                 cancelled: *cancelled,
             }),
         },
-    })
+    }))
 }
 
-pub(super) fn decode_webhook(bytes: &[u8]) -> Result<StoredWebhook, StoreError> {
+fn not_sealed(error: SealError) -> StoreError {
+    record_error("webhook's secret", error)
+}
+
+pub(super) fn decode_webhook(
+    bytes: &[u8],
+    secrets: &SecretKeys,
+) -> Result<StoredWebhook, StoreError> {
     let record: WebhookRecord = decode("webhook", bytes)?;
     let events = |names: &[String]| {
         EventSelection::parse(names)
@@ -181,9 +200,14 @@ pub(super) fn decode_webhook(bytes: &[u8]) -> Result<StoredWebhook, StoreError> 
         })
     });
     let epochs = epochs.collect::<Result<_, StoreError>>()?;
-    let secret = match (record.secret_header, record.secret_value) {
+    let place = Place::WebhookSecret(WebhookId(record.id));
+    let value = match record.sealed_secret {
+        Some(sealed) => Some(secrets.open(place, &sealed).map_err(not_sealed)?),
+        None => record.secret_value.map(Secret::new),
+    };
+    let secret = match (record.secret_header, value) {
         (Some(name), Some(value)) => {
-            let secret = SecretHeader::new(&name, Secret::new(value));
+            let secret = SecretHeader::new(&name, value);
             Some(secret.map_err(|error| record_error("webhook", error))?)
         }
         _ => None,
@@ -417,6 +441,7 @@ pub(super) fn decode_api_key(id: u64, bytes: &[u8]) -> Result<ApiKeyInfo, StoreE
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::store::sealing::SecretKey;
 
     #[test]
     fn a_webhook_that_was_stored_before_stations_could_be_named_wants_all() {
@@ -424,7 +449,8 @@ mod tests {
             "events":["*"],"secret_header":null,"secret_value":null,
             "created_at":"2026-04-14T12:00:00Z","updated_at":"2026-04-14T12:00:00Z",
             "epochs":[{"from":0,"enabled":true,"events":["*"]}],"stage":"active"}"#;
-        let stored = decode_webhook(&[&[VERSION], json.as_slice()].concat()).unwrap();
+        let secrets = SecretKeys::new([SecretKey::from_bytes([1; 32])]).unwrap();
+        let stored = decode_webhook(&[&[VERSION], json.as_slice()].concat(), &secrets).unwrap();
         assert_eq!(stored.webhook.stations.patterns(), [""; 0]);
         assert_eq!(stored.epochs[0].stations.patterns(), [""; 0]);
     }

@@ -15,7 +15,7 @@
 use std::{
     fmt,
     fs::{self, File},
-    io,
+    io, mem,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError, RwLock},
     time::{Duration, Instant},
@@ -38,6 +38,8 @@ const SEGMENT: usize = 512 * 1024;
 const GARBAGE_COLLECTION_MS: u64 = 500;
 /// The least time between two attempts to open it again.
 const REOPEN_EVERY: Duration = Duration::from_millis(500);
+/// In bytes; a batch is a single write of the log, which a segment must hold.
+const COPIED_AT_ONCE: usize = 64 * 1024;
 
 #[derive(Debug)]
 pub(super) struct Database {
@@ -216,6 +218,32 @@ impl Database {
         }
         batch.0.remove(key);
         Ok(value.len() + further * CHUNK)
+    }
+
+    pub(super) fn is_empty(&self) -> Result<bool, StoreError> {
+        self.with(|engine| Ok(engine.tree.is_empty()))
+    }
+
+    /// Puts everything but what is of one kind into another database, which becomes durable with
+    /// that one's next commit.
+    pub(super) fn copy_all_but(&self, left_out: Kind, to: &Self) -> Result<(), StoreError> {
+        let engine = self.engine()?;
+        let mut batch = Batch::default();
+        let mut bytes = 0;
+        for entry in &engine.tree {
+            let (key, value) = entry.map_err(StoreError::Engine)?;
+            let of = key.strip_prefix(&keys::prefix(Kind::Chunk)).unwrap_or(&key);
+            if of.starts_with(&keys::prefix(left_out)) {
+                continue;
+            }
+            bytes += key.len() + value.len();
+            batch.0.insert(key, value);
+            if bytes >= COPIED_AT_ONCE {
+                to.apply(mem::take(&mut batch))?;
+                bytes = 0;
+            }
+        }
+        to.apply(batch)
     }
 
     /// Does something with the engine, which is closed where that fails by the disk's doing.

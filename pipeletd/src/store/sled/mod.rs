@@ -4,6 +4,7 @@
 //! stays. Long-lived records among short-lived ones would pin the space of both.
 
 mod database;
+mod rewrite;
 mod room;
 mod transactions;
 
@@ -24,8 +25,11 @@ use super::{
     codec,
     codec::record_error,
     id_tag_record,
+    key_file::KeyFile,
     keys::{self, Kind, Meta},
-    records, registration_record, station_record,
+    records, registration_record,
+    sealing::{KeyId, SecretKeys},
+    station_record,
 };
 use crate::{
     auth::ApiKeyInfo,
@@ -40,9 +44,10 @@ use crate::{
     webhooks::WebhookId,
 };
 
-/// The version of keys and records together. A daemon that finds a newer one stops; older ones
-/// are read as they are. 2 put blocks in the place of single events.
-const FORMAT_VERSION: u64 = 2;
+/// The version of keys and records together. A daemon that finds a newer one stops; what an older
+/// one left in `hot` is read as it is, and `cold` is written anew. 2 put blocks in the place of
+/// single events, 3 sealed the secrets.
+const FORMAT_VERSION: u64 = 3;
 const HOT_CACHE_BYTES: u64 = 64 << 20;
 const COLD_CACHE_BYTES: u64 = 32 << 20;
 
@@ -50,6 +55,7 @@ const COLD_CACHE_BYTES: u64 = 32 << 20;
 pub struct SledStore {
     hot: Database,
     cold: Database,
+    secrets: SecretKeys,
     /// Held as long as the store is open: one daemon for a data directory.
     _lock: File,
 }
@@ -57,48 +63,66 @@ pub struct SledStore {
 impl SledStore {
     /// Opens the store in a directory, which is made where it isn't there.
     pub fn open(directory: &Path) -> Result<Self, StoreError> {
-        let at = |source| StoreError::Directory {
-            path: directory.to_owned(),
-            source,
-        };
-        fs::create_dir_all(directory).map_err(at)?;
-        let lock = File::create(directory.join("lock")).map_err(at)?;
-        match lock.try_lock() {
-            Ok(()) => {}
-            Err(TryLockError::WouldBlock) => return Err(StoreError::Locked(directory.to_owned())),
-            Err(TryLockError::Error(error)) => return Err(at(error)),
-        }
-        let cold = Database::open(&directory.join("cold"), COLD_CACHE_BYTES)?;
-        let hot = Database::open(&directory.join("hot"), HOT_CACHE_BYTES)?;
-        let store = Self {
-            hot,
-            cold,
-            _lock: lock,
-        };
-        store.check_format(directory)?;
-        Ok(store)
+        Self::open_with_key(directory, None)
     }
 
-    fn check_format(&self, directory: &Path) -> Result<(), StoreError> {
-        match self.meta_number(Meta::FormatVersion)? {
-            Some(FORMAT_VERSION) => Ok(()),
-            Some(found) if found > FORMAT_VERSION => Err(StoreError::Newer {
+    /// The same with a key file elsewhere than in the directory.
+    pub fn open_with_key(directory: &Path, key_file: Option<&Path>) -> Result<Self, StoreError> {
+        fs::create_dir_all(directory).map_err(|source| StoreError::Directory {
+            path: directory.to_owned(),
+            source,
+        })?;
+        let lock = lock(directory)?;
+        Self::open_locked(directory, &KeyFile::new(directory, key_file), lock)
+    }
+
+    /// Seals the secrets with a new key, and forgets the one before. What a stop interrupts is
+    /// finished by the next call, or when the store is opened.
+    pub fn rotate_key(directory: &Path, key_file: Option<&Path>) -> Result<(), StoreError> {
+        let lock = lock(directory)?;
+        let key_file = KeyFile::new(directory, key_file);
+        key_file.add_key().map_err(StoreError::KeyFile)?;
+        Self::open_locked(directory, &key_file, lock).map(drop)
+    }
+
+    fn open_locked(directory: &Path, key_file: &KeyFile, lock: File) -> Result<Self, StoreError> {
+        rewrite::settle(directory)?;
+        let cold = Database::open(&directory.join("cold"), COLD_CACHE_BYTES)?;
+        let format = meta_number(&cold, Meta::FormatVersion)?;
+        if let Some(found) = format.filter(|found| *found > FORMAT_VERSION) {
+            return Err(StoreError::Newer {
                 path: directory.to_owned(),
                 found,
                 known: FORMAT_VERSION,
-            }),
-            // Marked before anything is written that an older daemon would not understand.
-            Some(_) | None => self.put_meta(Meta::FormatVersion, &FORMAT_VERSION.to_be_bytes()),
+            });
         }
+        let sealed_with = sealed_with(&cold)?;
+        let secrets = key_file.keys_for(sealed_with);
+        let secrets = secrets.map_err(StoreError::KeyFile)?;
+        let is_sealed = sealed_with == Some(secrets.newest().id());
+        // Marked before anything is written that an older daemon would not understand.
+        let cold = if format == Some(FORMAT_VERSION) && is_sealed {
+            cold
+        } else if cold.is_empty()? {
+            cold.commit(rewrite::marks(&secrets), Purpose::Bookkeeping)?;
+            cold
+        } else {
+            rewrite::rewrite(cold, directory, &secrets)?
+        };
+        if secrets.has_older() {
+            key_file.retire_older(&secrets);
+        }
+        let hot = Database::open(&directory.join("hot"), HOT_CACHE_BYTES)?;
+        Ok(Self {
+            hot,
+            cold,
+            secrets,
+            _lock: lock,
+        })
     }
 
     fn meta_number(&self, meta: Meta) -> Result<Option<u64>, StoreError> {
-        let value = self.cold.get(&keys::meta(meta))?;
-        let number = value.map(|value| match value.as_ref().try_into() {
-            Ok(bytes) => Ok(u64::from_be_bytes(bytes)),
-            Err(_) => Err(record_error("number", "it has not 8 bytes")),
-        });
-        number.transpose()
+        meta_number(&self.cold, meta)
     }
 
     fn put_meta(&self, meta: Meta, value: &[u8]) -> Result<(), StoreError> {
@@ -121,7 +145,8 @@ impl SledStore {
             Change::Webhook(stored) => {
                 let id = stored.webhook.id;
                 self.raise(batch, Meta::NextWebhook, id.0)?;
-                cold.put(batch, &keys::webhook(id), &records::encode_webhook(stored))?;
+                let value = records::encode_webhook(stored, &self.secrets)?;
+                cold.put(batch, &keys::webhook(id), &value)?;
             }
             Change::Account(webhook, account) => {
                 cold.put(
@@ -198,6 +223,35 @@ impl SledStore {
         });
         entries.collect()
     }
+}
+
+fn lock(directory: &Path) -> Result<File, StoreError> {
+    let at = |source| StoreError::Directory {
+        path: directory.to_owned(),
+        source,
+    };
+    let lock = File::create(directory.join("lock")).map_err(at)?;
+    match lock.try_lock() {
+        Ok(()) => Ok(lock),
+        Err(TryLockError::WouldBlock) => Err(StoreError::Locked(directory.to_owned())),
+        Err(TryLockError::Error(error)) => Err(at(error)),
+    }
+}
+
+fn meta_number(cold: &Database, meta: Meta) -> Result<Option<u64>, StoreError> {
+    let value = cold.get(&keys::meta(meta))?;
+    let number = value.map(|value| match value.as_ref().try_into() {
+        Ok(bytes) => Ok(u64::from_be_bytes(bytes)),
+        Err(_) => Err(record_error("number", "it has not 8 bytes")),
+    });
+    number.transpose()
+}
+
+fn sealed_with(cold: &Database) -> Result<Option<KeyId>, StoreError> {
+    let id = cold.get(&keys::meta(Meta::SecretsKey))?;
+    let id =
+        id.map(|id| KeyId::parse(&id).ok_or_else(|| record_error("key id", "it has not 8 bytes")));
+    id.transpose()
 }
 
 fn number_of(key: &[u8]) -> Result<u64, StoreError> {
@@ -356,7 +410,7 @@ impl Store for SledStore {
 
     fn webhooks(&self) -> Result<Vec<StoredWebhook>, StoreError> {
         let all = self.cold.kind(Kind::Webhook);
-        all.map(|entry| records::decode_webhook(&entry?.1))
+        all.map(|entry| records::decode_webhook(&entry?.1, &self.secrets))
             .collect()
     }
 

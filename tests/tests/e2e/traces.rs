@@ -1,0 +1,79 @@
+//! Looks for what should not be there: the very bytes, and what they look like in base64 and hex.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
+/// The files below a directory, or the file, that have these bytes in them in any form.
+pub(crate) fn holds(path: &Path, wanted: &[u8]) -> Vec<PathBuf> {
+    if !path.is_dir() {
+        let bytes = fs::read(path).expect("a readable file");
+        let is_in = forms(wanted).iter().any(|form| contains(&bytes, form));
+        return if is_in { vec![path.to_owned()] } else { vec![] };
+    }
+    let entries = fs::read_dir(path).expect("a readable directory");
+    let found = entries.flat_map(|entry| holds(&entry.expect("an entry").path(), wanted));
+    found.collect()
+}
+
+fn contains(bytes: &[u8], wanted: &[u8]) -> bool {
+    bytes.windows(wanted.len()).any(|window| window == wanted)
+}
+
+fn forms(wanted: &[u8]) -> Vec<Vec<u8>> {
+    let hex = |digits: &str| {
+        let digits = digits.as_bytes();
+        let digit = |nibble: u8| digits[usize::from(nibble)];
+        let pairs = wanted
+            .iter()
+            .map(|byte| [digit(byte >> 4), digit(byte & 15)]);
+        pairs.flatten().collect()
+    };
+    let mut forms = vec![
+        wanted.to_vec(),
+        hex("0123456789abcdef"),
+        hex("0123456789ABCDEF"),
+    ];
+    // Base64 has three forms, by how many bytes are before these; what mixes with a neighbour
+    // is left out.
+    for before in 0..3 {
+        let text = base64(&[&vec![0; before], wanted].concat());
+        let (begin, end) = ((before * 8).div_ceil(6), (before + wanted.len()) * 8 / 6);
+        forms.push(text[begin..end].to_vec());
+    }
+    forms
+}
+
+/// Without padding (RFC 4648, section 4).
+fn base64(bytes: &[u8]) -> Vec<u8> {
+    const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    let bits = |index: usize| {
+        let byte = bytes.get(index / 8).copied().unwrap_or(0);
+        usize::from(byte >> (7 - index % 8) & 1)
+    };
+    let digits = 0..(bytes.len() * 8).div_ceil(6);
+    let digit = |at: usize| (0..6).fold(0, |digit, bit| digit << 1 | bits(at * 6 + bit));
+    digits.map(|at| ALPHABET[digit(at)]).collect()
+}
+
+#[test]
+fn every_form_is_found() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let file = directory.path().join("file");
+    for form in [
+        "id:a secret",
+        "aWQ6YSBzZWNyZXQ=",
+        "612073656372657400",
+        "61207365637265742E",
+    ] {
+        fs::write(&file, form).expect("a writable file");
+        assert_eq!(
+            holds(directory.path(), b"a secret"),
+            std::slice::from_ref(&file),
+            "{form}"
+        );
+    }
+    fs::write(&file, "another secret").expect("a writable file");
+    assert!(holds(directory.path(), b"a secret").is_empty());
+}
