@@ -107,10 +107,11 @@ impl App {
         let grpc = bind("gRPC", config.grpc_listen).await?;
         let targets = TargetPolicy {
             allow_private: config.allow_private_targets,
+            allowed: config.allow_targets.clone(),
         };
         let sender = Sender::new(&HttpOptions {
             timeout: config.delivery_timeout,
-            targets,
+            targets: targets.clone(),
             extra_roots: extra_roots(config)?,
             max_idle_per_host: config.webhook_concurrency,
         })?;

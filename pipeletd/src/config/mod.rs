@@ -21,6 +21,7 @@ use crate::{
     auth::{ApiKey, InvalidApiKey},
     delivery::policy::{InvalidSchedule, RetrySchedule},
     ocpp::{Rate, TlsFiles, TlsOptions},
+    webhooks::{AllowedTarget, InvalidAllowedTarget},
 };
 
 /// What holds.
@@ -42,6 +43,7 @@ pub struct Config {
     pub backlog_age: Duration,
     pub ca_file: Option<PathBuf>,
     pub allow_private_targets: bool,
+    pub allow_targets: Vec<AllowedTarget>,
     pub retention: Duration,
     pub retention_size: ByteSize,
     pub heartbeat_interval: Duration,
@@ -217,6 +219,15 @@ pub struct Arguments {
     #[arg(long, env = "PIPELETD_ALLOW_PRIVATE_TARGETS", num_args = 0..=1, require_equals = true,
           default_missing_value = "true", action = ArgAction::Set)]
     allow_private_targets: Option<bool>,
+
+    /// Allows webhooks to this network (CIDR) or address, whatever it is; may be repeated
+    #[arg(
+        long,
+        env = "PIPELETD_ALLOW_TARGET",
+        value_name = "CIDR",
+        value_delimiter = ','
+    )]
+    allow_target: Vec<String>,
 
     /// How long settled events are kept [default: 24h]
     #[arg(long, env = "PIPELETD_RETENTION", value_name = "TIME")]
@@ -395,6 +406,7 @@ fn resolve(
         )?,
         ca_file: said.ca_file.or(file.ca_file),
         allow_private_targets: allow_private.unwrap_or(dev),
+        allow_targets: allow_targets(said.allow_target, file.allow_target)?,
         retention: time(
             "retention",
             said.retention.or(file.retention).as_deref(),
@@ -501,6 +513,19 @@ fn ocpp_tls(
             why: "it goes together with ocpp-tls-cert and ocpp-tls-key".to_owned(),
         }),
     }
+}
+
+fn allow_targets(said: Vec<String>, file: Vec<String>) -> Result<Vec<AllowedTarget>, ConfigError> {
+    let given = if said.is_empty() { file } else { said };
+    let parse = |text: &String| {
+        text.trim()
+            .parse()
+            .map_err(|error: InvalidAllowedTarget| ConfigError::Value {
+                name: "allow-target",
+                why: error.to_string(),
+            })
+    };
+    given.iter().map(parse).collect()
 }
 
 fn rate(given: Option<&str>) -> Result<Rate, ConfigError> {

@@ -51,6 +51,50 @@ fn dev_is_for_ones_own_machine() {
 }
 
 #[test]
+fn targets_are_allowed_one_by_one_or_as_a_list() {
+    let mut file = tempfile::NamedTempFile::new().unwrap();
+    writeln!(file, "allow-target = [\"10.1.0.0/16\", \"::1\"]").unwrap();
+    let path = file.path().to_str().unwrap();
+    let check = |arguments: &[&str], expected: &[&str]| {
+        let expected: Vec<_> = expected.iter().map(|text| text.parse().unwrap()).collect();
+        assert_eq!(load(arguments).unwrap().allow_targets, expected);
+    };
+    check(&[], &[]);
+    check(&["--config", path], &["10.1.0.0/16", "::1"]);
+    check(
+        &[
+            "--allow-target",
+            "fd00::/8, 10.0.0.1",
+            "--allow-target=10.2.0.0/16",
+        ],
+        &["fd00::/8", "10.0.0.1", "10.2.0.0/16"],
+    );
+    check(&["--config", path, "--allow-target", "::2"], &["::2"]);
+}
+
+#[test]
+fn a_key_is_rotated_by_a_command_with_the_daemons_settings() {
+    assert_eq!(load(&[]).unwrap().task, Task::Run);
+    for arguments in [
+        [
+            "--data-dir=/d",
+            "--secrets-key-file=/k",
+            "rotate-secrets-key",
+        ],
+        [
+            "rotate-secrets-key",
+            "--data-dir=/d",
+            "--secrets-key-file=/k",
+        ],
+    ] {
+        let config = load(&arguments).unwrap();
+        assert_eq!(config.task, Task::RotateSecretsKey);
+        assert_eq!(config.data_dir, Path::new("/d"));
+        assert_eq!(config.secrets_key_file.as_deref(), Some(Path::new("/k")));
+    }
+}
+
+#[test]
 fn a_flag_goes_before_the_file() {
     let mut file = tempfile::NamedTempFile::new().unwrap();
     writeln!(
@@ -119,6 +163,10 @@ fn nonsense_is_refused_with_its_name() {
     check(&["--http-listen", "nowhere"], "nowhere");
     check(&["--ocpp-rate", "0/s"], "ocpp-rate: \"0/s\": a rate is");
     check(&["--stations", "some"], "some");
+    check(
+        &["--allow-target", "10.0.0.0/8,intranet"],
+        "allow-target: \"intranet\" is no network",
+    );
     for lonely in ["--ocpp-tls-cert", "--ocpp-client-ca"] {
         check(&[lonely, "c.pem"], "ocpp-tls-listen: it goes together");
     }

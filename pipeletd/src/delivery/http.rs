@@ -111,14 +111,14 @@ impl Sender {
             .redirect(redirect::Policy::none())
             .no_proxy()
             .referer(false)
-            .dns_resolver(PolicyResolver::new(options.targets))
+            .dns_resolver(PolicyResolver::new(options.targets.clone()))
             .tcp_nodelay(true)
             .tls_certs_merge(roots)
             .pool_max_idle_per_host(options.max_idle_per_host)
             .pool_idle_timeout(IDLE_TIMEOUT)
             .build()
             .map_err(|error| SenderError::Client(error.into()))?;
-        let resolver = PolicyResolver::new(options.targets);
+        let resolver = PolicyResolver::new(options.targets.clone());
         let mut connector = HttpConnector::new_with_resolver(resolver);
         connector.set_nodelay(true);
         // It is split among a name's addresses, so that dead ones leave the others their time. A
@@ -127,7 +127,7 @@ impl Sender {
         Ok(Self(Arc::new(Inner {
             connector,
             client,
-            targets: options.targets,
+            targets: options.targets.clone(),
             timeout: options.timeout,
         })))
     }

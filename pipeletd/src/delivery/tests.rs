@@ -27,6 +27,7 @@ const W: WebhookId = WebhookId(1);
 const NOWHERE: &str = "http://127.0.0.1:1/";
 const ANYWHERE: TargetPolicy = TargetPolicy {
     allow_private: true,
+    allowed: Vec::new(),
 };
 
 fn webhook(enabled: bool) -> Webhook {

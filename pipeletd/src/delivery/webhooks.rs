@@ -155,7 +155,7 @@ impl Delivery {
 
     pub async fn create(&self, draft: WebhookDraft) -> Result<WebhookView, DeliveryError> {
         let new = draft
-            .create(self.0.targets)
+            .create(&self.0.targets)
             .map_err(DeliveryError::Invalid)?;
         self.detached(|inner| async move {
             let mut next = inner.changing.lock().await;
@@ -196,7 +196,7 @@ impl Delivery {
             let running = inner.running(id)?;
             let was = running.stored();
             let now = inner.means.clock.now();
-            let changed = draft.update(&was.webhook, inner.targets, now);
+            let changed = draft.update(&was.webhook, &inner.targets, now);
             let webhook = changed.map_err(DeliveryError::Invalid)?;
             let store = Arc::clone(&inner.means.store);
             let (stored, _) = inner
@@ -277,12 +277,12 @@ impl Delivery {
         changed: Option<WebhookId>,
     ) -> Result<Vec<Fault>, DeliveryError> {
         let checked = match changed {
-            None => draft.create(self.0.targets).map(|_| ()),
+            None => draft.create(&self.0.targets).map(|_| ()),
             Some(id) => {
                 let current = self.0.running(id)?.stored();
                 let now = self.0.means.clock.now();
                 draft
-                    .update(&current.webhook, self.0.targets, now)
+                    .update(&current.webhook, &self.0.targets, now)
                     .map(|_| ())
             }
         };

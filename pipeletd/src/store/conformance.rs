@@ -116,7 +116,7 @@ fn webhook(id: u64) -> StoredWebhook {
         secret_value: Field::Value(Secret::new("my-secret-value-here")),
         ..WebhookDraft::default()
     };
-    let new = draft.create(TargetPolicy::default()).unwrap();
+    let new = draft.create(&TargetPolicy::default()).unwrap();
     let events = EventSelection::parse(&["MeterValues"]).unwrap();
     StoredWebhook {
         webhook: new.into_webhook(WebhookId(id), at(5)),

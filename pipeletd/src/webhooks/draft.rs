@@ -52,7 +52,7 @@ pub struct Fault {
 const MAX_NAME_LEN: usize = 200;
 
 impl WebhookDraft {
-    pub fn create(self, policy: TargetPolicy) -> Result<NewWebhook, Vec<Fault>> {
+    pub fn create(self, policy: &TargetPolicy) -> Result<NewWebhook, Vec<Fault>> {
         let mut faults = Vec::new();
         let name = required("name", self.name, &mut faults, parse_name);
         let url = required("url", self.url, &mut faults, |url| parse_url(&url, policy));
@@ -82,7 +82,7 @@ impl WebhookDraft {
     pub fn update(
         self,
         current: &Webhook,
-        policy: TargetPolicy,
+        policy: &TargetPolicy,
         now: Timestamp,
     ) -> Result<Webhook, Vec<Fault>> {
         let mut faults = Vec::new();
@@ -169,7 +169,7 @@ fn parse_name(name: String) -> Result<String, Vec<Fault>> {
     Err(vec![fault("name", code, message)])
 }
 
-fn parse_url(text: &str, policy: TargetPolicy) -> Result<WebhookUrl, Vec<Fault>> {
+fn parse_url(text: &str, policy: &TargetPolicy) -> Result<WebhookUrl, Vec<Fault>> {
     let at_url = |code, message| vec![fault("url", code, message)];
     let url = WebhookUrl::parse(text).map_err(|error| {
         let code = match error {

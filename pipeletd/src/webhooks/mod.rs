@@ -16,7 +16,7 @@ use jiff::Timestamp;
 
 pub use draft::{Fault, Field, WebhookDraft};
 pub use secret::{InvalidSecretHeader, Secret, SecretHeader};
-pub use target::{RefusedTarget, TargetPolicy};
+pub use target::{AllowedTarget, InvalidAllowedTarget, RefusedTarget, TargetPolicy};
 pub use url::{InvalidWebhookUrl, WebhookUrl};
 
 use crate::events::{EventSelection, StationSelection};

@@ -1,23 +1,41 @@
 //! Which addresses the daemon may post to.
 //!
 //! Whoever can create a webhook can make the daemon send requests, so by default only addresses
-//! of the public internet are allowed. A literal address is refused when the webhook is created;
-//! a name is checked by the sender, on every address that it resolves to, at every connection.
+//! of the public internet are allowed, and what an operator names. A literal address is refused
+//! when the webhook is created; a name is checked by the sender, on every address that it resolves
+//! to, at every connection.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::{
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    str::FromStr,
+};
 
+use ipnet::{IpNet, Ipv4Net};
 use url::Host;
 
 /// Says where the daemon may post to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct TargetPolicy {
     /// Allows every address; for development, and for receivers in one's own network.
     pub allow_private: bool,
+    /// Allows these, whatever they are.
+    pub allowed: Vec<AllowedTarget>,
 }
+
+/// A network whose addresses may be posted to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct AllowedTarget(IpNet);
+
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0:?} is no network such as 10.1.0.0/16 or fd00::/8, and no address")]
+pub struct InvalidAllowedTarget(String);
 
 /// A target that the policy refuses.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{target} is {what}, which is refused unless the daemon runs with --allow-private-targets")]
+#[error(
+    "{target} is {what}, which is refused unless the daemon runs with --allow-target and a \
+     network that it is in, or with --allow-private-targets"
+)]
 pub struct RefusedTarget {
     pub target: String,
     /// What kind of address it is, in words.
@@ -25,13 +43,13 @@ pub struct RefusedTarget {
 }
 
 impl TargetPolicy {
-    pub fn allows(self, address: IpAddr) -> bool {
+    pub fn allows(&self, address: IpAddr) -> bool {
         self.check_address(address).is_ok()
     }
 
-    pub fn check_address(self, address: IpAddr) -> Result<(), RefusedTarget> {
+    pub fn check_address(&self, address: IpAddr) -> Result<(), RefusedTarget> {
         match special(address) {
-            Some(what) if !self.allow_private => Err(RefusedTarget {
+            Some(what) if !self.allow_private && !self.names(address) => Err(RefusedTarget {
                 target: address.to_string(),
                 what,
             }),
@@ -43,17 +61,69 @@ impl TargetPolicy {
     ///
     /// `url` has already turned the decimal, octal, hexadecimal and short forms of an IPv4
     /// address into an address.
-    pub fn check_host(self, host: &Host<&str>) -> Result<(), RefusedTarget> {
+    pub fn check_host(&self, host: &Host<&str>) -> Result<(), RefusedTarget> {
         match host {
             Host::Ipv4(address) => self.check_address(IpAddr::V4(*address)),
             Host::Ipv6(address) => self.check_address(IpAddr::V6(*address)),
-            Host::Domain(name) if !self.allow_private && is_localhost(name) => Err(RefusedTarget {
-                target: (*name).to_owned(),
-                what: "this machine",
-            }),
+            Host::Domain(name) if is_localhost(name) && !self.allows_loopback() => {
+                Err(RefusedTarget {
+                    target: (*name).to_owned(),
+                    what: "this machine",
+                })
+            }
             Host::Domain(_) => Ok(()),
         }
     }
+
+    /// Whether an operator named a network that the address is in, as it is written or as it is
+    /// reached.
+    fn names(&self, address: IpAddr) -> bool {
+        let inner = match address {
+            IpAddr::V4(_) => None,
+            IpAddr::V6(address) => embedded_v4(address).map(IpAddr::V4),
+        };
+        let networks = self.allowed.iter().map(|allowed| allowed.0);
+        networks.into_iter().any(|network| {
+            network.contains(&address) || inner.is_some_and(|v4| network.contains(&v4))
+        })
+    }
+
+    /// Whether any address of this machine is allowed; the sender checks which.
+    fn allows_loopback(&self) -> bool {
+        const LOOPBACK: Ipv4Net = Ipv4Net::new_assert(Ipv4Addr::new(127, 0, 0, 0), 8);
+        let is_loopback = |network: IpNet| match network {
+            IpNet::V4(network) => network.contains(&LOOPBACK) || LOOPBACK.contains(&network),
+            IpNet::V6(network) => network.contains(&Ipv6Addr::LOCALHOST),
+        };
+        self.allow_private || self.allowed.iter().any(|allowed| is_loopback(allowed.0))
+    }
+}
+
+impl FromStr for AllowedTarget {
+    type Err = InvalidAllowedTarget;
+
+    fn from_str(text: &str) -> Result<Self, InvalidAllowedTarget> {
+        let network = text
+            .parse()
+            .or_else(|_| text.parse().map(|address: IpAddr| address.into()));
+        network
+            .map(|network| Self(without_mapping(network)))
+            .map_err(|_| InvalidAllowedTarget(text.to_owned()))
+    }
+}
+
+/// An IPv4-mapped network is the IPv4 network that it means.
+fn without_mapping(network: IpNet) -> IpNet {
+    const MAPPED_BITS: u8 = 96;
+    let mapped = match network {
+        IpNet::V4(_) => None,
+        IpNet::V6(network) => {
+            let inner = network.addr().to_ipv4_mapped();
+            inner.zip(network.prefix_len().checked_sub(MAPPED_BITS))
+        }
+    };
+    let inner = mapped.and_then(|(address, prefix)| Ipv4Net::new(address, prefix).ok());
+    inner.map_or(network, IpNet::V4)
 }
 
 /// `localhost` and all below it (RFC 6761, section 6.3). `url` has lower-cased the name.
@@ -76,6 +146,8 @@ const SPECIAL_V4: &[([u8; 4], u32, &str)] = &[
     ([10, 0, 0, 0], 8, "a private address"),
     ([100, 64, 0, 0], 10, "a carrier's private address"),
     ([127, 0, 0, 0], 8, "a loopback address"),
+    // Azure's platform answers here, at an address that looks like any other.
+    ([168, 63, 129, 16], 32, "a cloud's metadata address"),
     // The metadata service of the large clouds is here.
     ([169, 254, 0, 0], 16, "a link-local address"),
     ([172, 16, 0, 0], 12, "a private address"),
@@ -132,7 +204,8 @@ fn special_v6(address: Ipv6Addr) -> Option<&'static str> {
     let global = address.segments()[0] & 0xe000 == 0x2000;
     match known {
         Some((_, _, what)) => Some(what),
-        None => (!global).then_some("a reserved address"),
+        None if !global => Some("a reserved address"),
+        None => isatap_v4(address).and_then(special_v4),
     }
 }
 
@@ -141,9 +214,21 @@ fn special_v6(address: Ipv6Addr) -> Option<&'static str> {
 fn embedded_v4(address: Ipv6Addr) -> Option<Ipv4Addr> {
     const NAT64: Ipv6Addr = v6(0x64, 0xff9b, 0);
     let is_nat64 = address.segments()[..6] == NAT64.segments()[..6];
-    let [.., high, low] = address.segments();
-    let nat64 = || is_nat64.then(|| Ipv4Addr::from_bits(u32::from(high) << 16 | u32::from(low)));
+    let nat64 = || is_nat64.then(|| last_v4(address));
     address.to_ipv4_mapped().or_else(nat64)
+}
+
+/// The IPv4 address that an ISATAP interface is told by (RFC 5214, section 6.1): a router of that
+/// site would take it there.
+fn isatap_v4(address: Ipv6Addr) -> Option<Ipv4Addr> {
+    let [.., flags, marker, _, _] = address.segments();
+    let is_isatap = flags & !0x0200 == 0 && marker == 0x5efe;
+    is_isatap.then(|| last_v4(address))
+}
+
+fn last_v4(address: Ipv6Addr) -> Ipv4Addr {
+    let [.., high, low] = address.segments();
+    Ipv4Addr::from_bits(u32::from(high) << 16 | u32::from(low))
 }
 
 #[cfg(test)]
@@ -154,9 +239,11 @@ mod tests {
 
     const STRICT: TargetPolicy = TargetPolicy {
         allow_private: false,
+        allowed: Vec::new(),
     };
     const OPEN: TargetPolicy = TargetPolicy {
         allow_private: true,
+        allowed: Vec::new(),
     };
 
     #[test]
@@ -173,6 +260,7 @@ mod tests {
             "100.127.255.255",
             "127.0.0.1",
             "127.255.255.254",
+            "168.63.129.16",
             "169.254.169.254",
             "172.16.0.1",
             "172.31.255.255",
@@ -188,15 +276,29 @@ mod tests {
             "255.255.255.255",
             "::",
             "::1",
+            // IPv4-compatible, -mapped and -translated.
             "::7f00:1",
+            "::8.8.8.8",
             "::ffff:127.0.0.1",
             "::ffff:10.0.0.1",
+            "::ffff:0:10.0.0.1",
+            // NAT64, well-known and local.
             "64:ff9b::10.0.0.1",
+            "64:ff9b::169.254.169.254",
             "64:ff9b:1::8.8.8.8",
+            "64:ff9b:1:ffff::10.0.0.1",
             "100::1",
+            // Teredo.
             "2001::1",
+            "2001:0:4136:e378:8000:63bf:3fff:fdd2",
+            "2001:20::1",
             "2001:db8::1",
             "2002:7f00:1::",
+            "2002:808:808::1",
+            // ISATAP, by a global prefix.
+            "2606:4700::5efe:10.0.0.1",
+            "2606:4700::200:5efe:169.254.169.254",
+            "fd00:ec2::254",
             "3fff::1",
             "5f00::1",
             "fc00::1",
@@ -219,7 +321,10 @@ mod tests {
             "223.255.255.255",
             "::ffff:8.8.8.8",
             "64:ff9b::8.8.8.8",
+            "168.63.129.17",
             "2606:4700:4700::1111",
+            "2606:4700::5efe:8.8.8.8",
+            "2606:4700::1:5efe:10.0.0.1",
             "2a00:1450::1",
         ] {
             check(text, true);
@@ -244,7 +349,17 @@ mod tests {
             "http://0177.0.0.1",
             "http://[::1]",
             "http://[::ffff:7f00:1]",
+            "http://[0:0:0:0:0:ffff:127.0.0.1]",
             "http://0",
+            "http://0x7f.1",
+            "http://017700000001",
+            "http://127.0.0.1.",
+            "http://%31%32%37.0.0.1",
+            "http://１２７.0.0.1",
+            "http://127。0。0。1",
+            "http://2852039166/latest/meta-data",
+            "https://[fe80::1]:8443",
+            "https://[ff02::1]",
         ] {
             check(text, false);
         }
@@ -263,7 +378,81 @@ mod tests {
         assert_eq!(
             refused.unwrap_err().to_string(),
             "127.0.0.1 is a loopback address, which is refused unless the daemon runs with \
-             --allow-private-targets"
+             --allow-target and a network that it is in, or with --allow-private-targets"
         );
+    }
+
+    fn allowing(networks: &[&str]) -> TargetPolicy {
+        TargetPolicy {
+            allow_private: false,
+            allowed: networks.iter().map(|text| text.parse().unwrap()).collect(),
+        }
+    }
+
+    #[test]
+    fn what_an_operator_names_is_allowed_and_nothing_beside() {
+        let check = |network: &str, address: &str, allowed: bool| {
+            let policy = allowing(&[network]);
+            let address: IpAddr = address.parse().unwrap();
+            assert_eq!(policy.allows(address), allowed, "{network}: {address}");
+        };
+        for (network, address, allowed) in [
+            ("10.1.0.0/16", "10.1.255.255", true),
+            ("10.1.0.0/16", "10.2.0.0", false),
+            // The network that the address is in, where it is not written as one.
+            ("10.1.2.3/16", "10.1.255.255", true),
+            ("10.1.2.3", "10.1.2.3", true),
+            ("10.1.2.3", "10.1.2.4", false),
+            ("10.1.0.0/16", "::ffff:10.1.2.3", true),
+            ("10.1.0.0/16", "::ffff:10.2.2.3", false),
+            ("10.1.0.0/16", "64:ff9b::10.1.2.3", true),
+            ("::ffff:10.1.0.0/112", "10.1.2.3", true),
+            ("::ffff:10.1.0.0/112", "::ffff:10.1.2.3", true),
+            // Whoever tunnels says so.
+            ("10.1.0.0/16", "2002:a01:203::1", false),
+            ("10.1.0.0/16", "2606:4700::5efe:10.1.2.3", false),
+            ("2002:a01::/32", "2002:a01:203::1", true),
+            ("fd00::/8", "fd12::1", true),
+            ("fd00::/8", "fc00::1", false),
+            ("::1", "::1", true),
+            ("::1", "127.0.0.1", false),
+            ("0.0.0.0/0", "169.254.169.254", true),
+            ("0.0.0.0/0", "fd12::1", false),
+            ("10.1.0.0/16", "8.8.8.8", true),
+        ] {
+            check(network, address, allowed);
+        }
+    }
+
+    #[test]
+    fn localhost_is_a_name_of_loopback_networks() {
+        for (network, allowed) in [
+            ("127.0.0.1", true),
+            ("127.0.0.0/8", true),
+            ("0.0.0.0/0", true),
+            ("::1/128", true),
+            ("::ffff:127.0.0.1", true),
+            ("10.0.0.0/8", false),
+            ("fd00::/8", false),
+        ] {
+            let host = Host::Domain("localhost");
+            let checked = allowing(&[network]).check_host(&host);
+            assert_eq!(checked.is_ok(), allowed, "{network}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_network() {
+        for text in [
+            "",
+            "10.0.0.0/33",
+            "10.0.0/8",
+            "localhost",
+            "10.0.0.0/8 ",
+            "::/129",
+        ] {
+            let parsed = text.parse::<AllowedTarget>();
+            assert_eq!(parsed, Err(InvalidAllowedTarget(text.to_owned())));
+        }
     }
 }

@@ -31,5 +31,6 @@ mod security;
 mod stations;
 mod storms;
 mod subscriptions;
+mod targets;
 mod traces;
 mod transactions;

@@ -30,7 +30,7 @@ pub(super) struct LookupFailed(#[source] io::Error);
 type LookupError = Box<dyn Error + Send + Sync>;
 
 impl PolicyResolver {
-    pub(super) const fn new(targets: TargetPolicy) -> Self {
+    pub(super) fn new(targets: TargetPolicy) -> Self {
         Self { targets }
     }
 
@@ -38,7 +38,7 @@ impl PolicyResolver {
         // The port is the URL's; 0 stands for that.
         let found = tokio::net::lookup_host((name.as_str(), 0)).await;
         Ok(keep_allowed(
-            self.targets,
+            &self.targets,
             &name,
             found.map_err(LookupFailed)?,
         )?)
@@ -71,7 +71,7 @@ impl Service<dns::Name> for PolicyResolver {
 
 /// The allowed ones of a name's addresses; a refusal where there are only others.
 fn keep_allowed(
-    targets: TargetPolicy,
+    targets: &TargetPolicy,
     name: &str,
     found: impl Iterator<Item = SocketAddr>,
 ) -> Result<Vec<SocketAddr>, RefusedTarget> {
@@ -103,10 +103,10 @@ mod tests {
             addresses.collect::<Vec<SocketAddr>>().into_iter()
         };
         let strict = TargetPolicy::default();
-        let mixed = keep_allowed(strict, "n", found(&["10.0.0.1:0", "1.1.1.1:0"]));
+        let mixed = keep_allowed(&strict, "n", found(&["10.0.0.1:0", "1.1.1.1:0"]));
         assert_eq!(mixed, Ok(found(&["1.1.1.1:0"]).collect()));
-        let refused = keep_allowed(strict, "n", found(&["10.0.0.1:0"])).unwrap_err();
+        let refused = keep_allowed(&strict, "n", found(&["10.0.0.1:0"])).unwrap_err();
         assert_eq!(refused.target, "n (10.0.0.1)");
-        assert_eq!(keep_allowed(strict, "n", found(&[])), Ok(vec![]));
+        assert_eq!(keep_allowed(&strict, "n", found(&[])), Ok(vec![]));
     }
 }

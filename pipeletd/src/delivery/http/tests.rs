@@ -25,7 +25,10 @@ fn sender_trusting(extra_roots: Option<Vec<u8>>, timeout: Duration, allow_privat
     let _ = rustls::crypto::ring::default_provider().install_default();
     Sender::new(&HttpOptions {
         timeout,
-        targets: TargetPolicy { allow_private },
+        targets: TargetPolicy {
+            allow_private,
+            allowed: Vec::new(),
+        },
         extra_roots,
         max_idle_per_host: 8,
     })
@@ -286,6 +289,7 @@ async fn a_refusal_by_the_resolver_is_recognised() {
     let unchecked = Sender(Arc::new(Inner {
         targets: TargetPolicy {
             allow_private: true,
+            allowed: Vec::new(),
         },
         ..strict
     }));
