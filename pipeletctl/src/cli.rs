@@ -97,6 +97,11 @@ pub(crate) enum Command {
     Keys(Keys),
     /// How the daemon is doing; fails where it is not ready
     Status,
+    /// Writes everything that the daemon keeps to a file, for `pipeletd restore`
+    ///
+    /// The daemon works on meanwhile. The webhooks' secrets are sealed in the file: keep the
+    /// daemon's secrets.key, too, and elsewhere.
+    Backup(Backup),
     /// Prints a completion script for a shell
     Completions { shell: Shell },
 }
@@ -111,9 +116,19 @@ impl Command {
             Self::Transactions(_) => Some("pipeletctl transactions list"),
             Self::IdTags(_) => Some("pipeletctl id-tags list"),
             Self::Keys(_) => Some("pipeletctl keys list"),
-            Self::Events(_) | Self::Status | Self::Completions { .. } => None,
+            Self::Events(_) | Self::Status | Self::Backup(_) | Self::Completions { .. } => None,
         }
     }
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Backup {
+    /// The file, which must not exist yet
+    #[arg(value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub(crate) file: PathBuf,
+    /// Replaces a file that exists, once the new one is whole
+    #[arg(long)]
+    pub(crate) force: bool,
 }
 
 #[derive(Debug, Subcommand)]

@@ -50,6 +50,10 @@ pub(crate) enum Error {
     Secret { path: PathBuf, source: io::Error },
     #[error("cannot read the request from {argument}")]
     Body { argument: String, source: io::Error },
+    #[error("{} exists already", .0.display())]
+    FileExists(PathBuf),
+    #[error("cannot write {}", path.display())]
+    File { path: PathBuf, source: io::Error },
     #[error("nothing to change")]
     NothingToChange,
     #[error("this purges many failed deliveries, and there is no terminal to ask on")]
@@ -95,6 +99,8 @@ impl Report {
             | Error::StreamEnded
             | Error::Secret { .. }
             | Error::Body { .. }
+            | Error::FileExists(_)
+            | Error::File { .. }
             | Error::NothingToChange
             | Error::NobodyToAsk
             | Error::Output(_)
@@ -106,6 +112,10 @@ impl Report {
     pub(crate) fn local(error: &Error) -> Self {
         let (status, hint) = match error {
             Error::Secret { .. } | Error::Body { .. } => (ExitStatus::Usage, None),
+            Error::FileExists(_) => (
+                ExitStatus::Conflict,
+                Some("choose another name, or add --force to replace it"),
+            ),
             Error::NothingToChange => (
                 ExitStatus::Usage,
                 Some("the same command with --help shows what can be changed"),
@@ -122,7 +132,9 @@ impl Report {
                 ExitStatus::Failed,
                 Some("the daemon may be shutting down: see `pipeletctl status`"),
             ),
-            Error::Call(_) | Error::Output(_) | Error::Runtime(_) => (ExitStatus::Failed, None),
+            Error::Call(_) | Error::File { .. } | Error::Output(_) | Error::Runtime(_) => {
+                (ExitStatus::Failed, None)
+            }
         };
         Self {
             status,

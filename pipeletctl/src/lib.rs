@@ -93,6 +93,7 @@ async fn dispatch(
         Command::IdTags(verb) => commands::id_tags::run(verb, client, printer).await,
         Command::Keys(verb) => commands::keys::run(verb, client, printer).await,
         Command::Status => commands::status::run(client, printer).await,
+        Command::Backup(verb) => commands::backup::run(verb, client, printer).await,
         Command::Completions { shell } => commands::completions::run(shell, printer),
     }
 }

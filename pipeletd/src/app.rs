@@ -21,7 +21,7 @@ use crate::{
     journal::{CommitterThread, Journal, Opened, retention::Retention},
     ocpp::{self, Certificates, Ocpp},
     registration::{Admission, Registry},
-    store::{Store, StoreError, sled::SledStore},
+    store::{Backup, Store, StoreError, sled::SledStore},
     webhooks::TargetPolicy,
 };
 
@@ -43,6 +43,7 @@ pub struct App {
     ledger_thread: LedgerThread,
     keys: ApiKeys,
     keyring: Keyring,
+    backup: Arc<dyn Backup>,
     retention: Retention,
     clock: Clock,
     shutdown_grace: Duration,
@@ -116,7 +117,9 @@ impl App {
             max_idle_per_host: config.webhook_concurrency,
         })?;
 
-        let store = open_store(config)?;
+        let sled = open_store(config)?;
+        let backup: Arc<dyn Backup> = sled.clone();
+        let store: Arc<dyn Store> = sled;
         let stored = store.webhooks()?;
         let ending = CancellationToken::new();
         let opened = Journal::open(
@@ -189,6 +192,7 @@ impl App {
             ledger_thread,
             keys,
             keyring,
+            backup,
             retention: Retention {
                 keep: config.retention,
                 size: config.retention_size.bytes(),
@@ -247,6 +251,7 @@ impl App {
             readiness,
             addresses: self.addresses,
             clock: self.clock,
+            backup: self.backup,
         };
         let serving = grpc::serve(self.grpc, handles, shutdown.clone());
         api.spawn(async move {
@@ -296,7 +301,7 @@ impl App {
     }
 }
 
-fn open_store(config: &Config) -> Result<Arc<dyn Store>, StoreError> {
+fn open_store(config: &Config) -> Result<Arc<SledStore>, StoreError> {
     let key_file = config.secrets_key_file.as_deref();
     let store = SledStore::open_with_key(&config.data_dir, key_file)?;
     Ok(Arc::new(store))

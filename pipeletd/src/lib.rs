@@ -40,7 +40,9 @@ pub mod telemetry;
 pub mod webhooks;
 
 use std::{
-    io::{self, Write as _},
+    fs::File,
+    io::{self, BufReader, Write as _},
+    path::Path,
     process::ExitCode,
 };
 
@@ -67,9 +69,10 @@ pub fn main() -> ExitCode {
         Ok(config) => config,
         Err(error) => return refuse(&error),
     };
-    let done = match config.task {
+    let done = match &config.task {
         Task::Run => run(&config),
         Task::RotateSecretsKey => rotate_secrets_key(&config),
+        Task::Restore { file } => restore(&config, file),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
@@ -106,6 +109,15 @@ fn rotate_secrets_key(config: &Config) -> anyhow::Result<()> {
     core_dumps::leave_memory_out();
     SledStore::rotate_key(&config.data_dir, config.secrets_key_file.as_deref())?;
     tracing::info!("the secrets are sealed with a new key; keep a copy of it");
+    Ok(())
+}
+
+fn restore(config: &Config, file: &Path) -> anyhow::Result<()> {
+    telemetry::start(&config.log_level, config.log_format).context("--log-level")?;
+    let backup = File::open(file).with_context(|| format!("can't read {}", file.display()))?;
+    SledStore::restore(&config.data_dir, &mut BufReader::new(backup))?;
+    let data_dir = config.data_dir.display();
+    tracing::info!(%data_dir, "restored; the daemon needs the secrets.key of then to start");
     Ok(())
 }
 

@@ -58,7 +58,7 @@ pub struct Config {
 }
 
 /// What to do, where it is not to run as the daemon.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Subcommand)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Subcommand)]
 pub enum Task {
     #[default]
     #[command(skip)]
@@ -67,6 +67,14 @@ pub enum Task {
     ///
     /// For a daemon that does not run. Interrupted, it is finished by the next call or start.
     RotateSecretsKey,
+    /// Makes a store of a backup, in a data directory that has none
+    ///
+    /// The key that the secrets were sealed with (secrets.key) is no part of a backup, and has to
+    /// be put into the data directory, too, before the daemon starts.
+    Restore {
+        /// What `pipeletctl backup` has written
+        file: PathBuf,
+    },
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Deserialize)]

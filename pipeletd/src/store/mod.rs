@@ -9,6 +9,7 @@
 //!
 //! It knows no HTTP, no OCPP message and no configuration.
 
+pub mod backup;
 mod block;
 mod codec;
 mod id_tag_record;
@@ -28,7 +29,11 @@ mod conformance;
 
 use std::{fmt, ops::Range, path::PathBuf, sync::Arc};
 
-pub use self::{key_file::KeyFileError, outage::Outage};
+pub use self::{
+    backup::{Backup, BackupError, RestoreError},
+    key_file::KeyFileError,
+    outage::Outage,
+};
 use crate::{
     auth::ApiKeyInfo,
     delivery::record::{

@@ -4,6 +4,7 @@
 //! Each test has its own daemon, data directory and receivers, so all of them run at once.
 
 mod backlog;
+mod backup;
 mod bad_input;
 mod cli;
 mod clients;

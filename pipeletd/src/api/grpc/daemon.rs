@@ -1,7 +1,15 @@
 //! `DaemonService`.
 
+use std::{
+    io::{self, BufWriter, Write},
+    sync::Arc,
+    time::Duration,
+};
+
 use jiff::Timestamp;
 use pipelet_proto::v1::{self, daemon_service_server::DaemonService};
+use tokio::{runtime::Handle, sync::mpsc, time::timeout};
+use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 
 use super::{
@@ -11,7 +19,19 @@ use super::{
     },
     convert,
 };
-use crate::{delivery::Delivery, journal::Journal, ocpp::Stations};
+use crate::{
+    delivery::Delivery,
+    journal::Journal,
+    ocpp::Stations,
+    store::{Backup, BackupError},
+};
+
+/// In bytes; a piece of a backup.
+const PIECE: usize = 256 * 1024;
+/// Pieces that wait for a slow reader.
+const PIECES: usize = 4;
+/// A reader that takes nothing for so long is given up: nothing is forgotten for its sake.
+const PATIENCE: Duration = Duration::from_mins(1);
 
 pub(super) struct DaemonRpc {
     pub(super) delivery: Delivery,
@@ -20,6 +40,7 @@ pub(super) struct DaemonRpc {
     pub(super) readiness: Readiness,
     pub(super) addresses: Addresses,
     pub(super) started_at: Timestamp,
+    pub(super) backup: Arc<dyn Backup>,
 }
 
 #[tonic::async_trait]
@@ -51,5 +72,71 @@ impl DaemonService for DaemonRpc {
             ocpps_address: self.addresses.ocpps.map(|address| address.to_string()),
             handshakes_refused: stations.handshakes_refused,
         }))
+    }
+
+    type BackUpStream = ReceiverStream<Result<v1::BackUpResponse, Status>>;
+
+    async fn back_up(
+        &self,
+        _: Request<v1::BackUpRequest>,
+    ) -> Result<Response<Self::BackUpStream>, Status> {
+        let (pieces, stream) = mpsc::channel(PIECES);
+        let backup = Arc::clone(&self.backup);
+        let runtime = Handle::current();
+        tokio::task::spawn_blocking(move || {
+            let mut out = BufWriter::with_capacity(
+                PIECE,
+                Pieces {
+                    pieces: &pieces,
+                    runtime: &runtime,
+                },
+            );
+            tracing::info!("a backup begins");
+            match backup.back_up(&mut out) {
+                Ok(()) => tracing::info!("a backup is done"),
+                Err(error) => {
+                    let status = ApiError::from(error).into();
+                    // Who has gone away needs no answer.
+                    let _ = pieces.try_send(Err(status));
+                }
+            }
+        });
+        Ok(Response::new(ReceiverStream::new(stream)))
+    }
+}
+
+/// Sends what is written to a caller.
+struct Pieces<'a> {
+    pieces: &'a mpsc::Sender<Result<v1::BackUpResponse, Status>>,
+    runtime: &'a Handle,
+}
+
+impl Write for Pieces<'_> {
+    fn write(&mut self, data: &[u8]) -> io::Result<usize> {
+        let piece = Ok(v1::BackUpResponse {
+            data: data.to_vec(),
+        });
+        let sending = async { timeout(PATIENCE, self.pieces.send(piece)).await };
+        match self.runtime.block_on(sending) {
+            Ok(Ok(())) => Ok(data.len()),
+            Ok(Err(_)) => Err(io::ErrorKind::BrokenPipe.into()),
+            Err(_) => Err(io::ErrorKind::TimedOut.into()),
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl From<BackupError> for ApiError {
+    fn from(error: BackupError) -> Self {
+        match error {
+            BackupError::Store(error) => error.into(),
+            BackupError::Write(error) => {
+                tracing::warn!(%error, "a backup was given up");
+                Self::Unavailable("the backup can't be written; the log knows more".to_owned())
+            }
+        }
     }
 }

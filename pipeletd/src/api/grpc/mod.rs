@@ -12,6 +12,8 @@ mod status;
 mod transactions;
 mod webhooks;
 
+use std::sync::Arc;
+
 use pipelet_proto::v1::{
     api_key_service_server::ApiKeyServiceServer, daemon_service_server::DaemonServiceServer,
     event_service_server::EventServiceServer,
@@ -44,6 +46,7 @@ use crate::{
     id_tags::IdTags,
     journal::Journal,
     ocpp::{Stations, Transactions},
+    store::Backup,
 };
 
 /// What the services work with.
@@ -60,6 +63,7 @@ pub struct Handles {
     pub readiness: Readiness,
     pub addresses: Addresses,
     pub clock: Clock,
+    pub backup: Arc<dyn Backup>,
 }
 
 /// Serves until the shutdown, then lets calls finish; streams end with it.
@@ -80,6 +84,7 @@ pub async fn serve(
         readiness,
         addresses,
         clock,
+        backup,
     } = handles;
     let (health, health_service) = tonic_health::server::health_reporter();
     health
@@ -109,6 +114,7 @@ pub async fn serve(
         journal,
         readiness,
         addresses,
+        backup,
         started_at: clock.now(),
     };
     let auth = |keyring: &Keyring| {

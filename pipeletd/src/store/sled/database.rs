@@ -141,6 +141,14 @@ impl Database {
         Self::or_error(entries)
     }
 
+    /// Every entry, whole.
+    pub(super) fn everything(
+        &self,
+    ) -> impl Iterator<Item = Result<(IVec, Bytes), StoreError>> + use<'_> {
+        // Further chunks are no entries of their own, and come before everything else.
+        self.range(&[Kind::Chunk as u8 + 1], &[])
+    }
+
     pub(super) fn kind(
         &self,
         kind: Kind,
@@ -227,17 +235,15 @@ impl Database {
     /// Puts everything but what is of one kind into another database, which becomes durable with
     /// that one's next commit.
     pub(super) fn copy_all_but(&self, left_out: Kind, to: &Self) -> Result<(), StoreError> {
-        let engine = self.engine()?;
         let mut batch = Batch::default();
         let mut bytes = 0;
-        for entry in &engine.tree {
-            let (key, value) = entry.map_err(StoreError::Engine)?;
-            let of = key.strip_prefix(&keys::prefix(Kind::Chunk)).unwrap_or(&key);
-            if of.starts_with(&keys::prefix(left_out)) {
+        for entry in self.everything() {
+            let (key, value) = entry?;
+            if key.starts_with(&keys::prefix(left_out)) {
                 continue;
             }
             bytes += key.len() + value.len();
-            batch.0.insert(key, value);
+            Self::put_new(&mut batch, &key, &value);
             if bytes >= COPIED_AT_ONCE {
                 to.apply(mem::take(&mut batch))?;
                 bytes = 0;

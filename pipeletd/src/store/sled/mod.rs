@@ -3,6 +3,7 @@
 //! `hot` holds the journal and the cursors, first in, first out; `cold` holds everything that
 //! stays. Long-lived records among short-lived ones would pin the space of both.
 
+mod backup;
 mod database;
 mod rewrite;
 mod room;
@@ -11,8 +12,11 @@ mod transactions;
 use std::{
     fs::{self, File, TryLockError},
     ops::Range,
-    path::Path,
-    sync::Arc,
+    path::{Path, PathBuf},
+    sync::{
+        Arc, PoisonError, RwLock,
+        atomic::{AtomicUsize, Ordering},
+    },
 };
 
 use self::{
@@ -56,6 +60,11 @@ pub struct SledStore {
     hot: Database,
     cold: Database,
     secrets: SecretKeys,
+    directory: PathBuf,
+    /// Whoever writes to `cold` shares it; who needs `cold` to stand still has it alone.
+    writing: RwLock<()>,
+    /// Backups that are being written; nothing is forgotten meanwhile.
+    backups: AtomicUsize,
     /// Held as long as the store is open: one daemon for a data directory.
     _lock: File,
 }
@@ -86,6 +95,7 @@ impl SledStore {
     }
 
     fn open_locked(directory: &Path, key_file: &KeyFile, lock: File) -> Result<Self, StoreError> {
+        backup::refuse_unfinished(directory)?;
         rewrite::settle(directory)?;
         let cold = Database::open(&directory.join("cold"), COLD_CACHE_BYTES)?;
         let format = meta_number(&cold, Meta::FormatVersion)?;
@@ -117,8 +127,16 @@ impl SledStore {
             hot,
             cold,
             secrets,
+            directory: directory.to_owned(),
+            writing: RwLock::default(),
+            backups: AtomicUsize::new(0),
             _lock: lock,
         })
+    }
+
+    fn commit_cold(&self, batch: Batch) -> Result<(), StoreError> {
+        let _shared = self.writing.read().unwrap_or_else(PoisonError::into_inner);
+        self.cold.commit(batch, Purpose::Bookkeeping)
     }
 
     fn meta_number(&self, meta: Meta) -> Result<Option<u64>, StoreError> {
@@ -128,7 +146,7 @@ impl SledStore {
     fn put_meta(&self, meta: Meta, value: &[u8]) -> Result<(), StoreError> {
         let mut batch = Batch::default();
         self.cold.put(&mut batch, &keys::meta(meta), value)?;
-        self.cold.commit(batch, Purpose::Bookkeeping)
+        self.commit_cold(batch)
     }
 
     /// A number that was given out is never given out again, whatever becomes of its bearer.
@@ -350,6 +368,9 @@ impl Store for SledStore {
     }
 
     fn drop_below(&self, floor: Seq, limit: usize) -> Result<u64, StoreError> {
+        if self.backups.load(Ordering::SeqCst) > 0 {
+            return Ok(0);
+        }
         let mut keys = self.hot.keys(Kind::Event);
         let Some(mut oldest) = keys.next().transpose()? else {
             return Ok(0);
@@ -396,7 +417,7 @@ impl Store for SledStore {
         for change in changes {
             self.add(&mut batch, change)?;
         }
-        self.cold.commit(batch, Purpose::Bookkeeping)
+        self.commit_cold(batch)
     }
 
     fn next_ids(&self) -> Result<NextIds, StoreError> {
@@ -538,7 +559,7 @@ impl Store for SledStore {
         let key = keys::meta(Meta::ProjectedTo);
         self.cold
             .put(&mut batch, &key, &projected_to.0.to_be_bytes())?;
-        self.cold.commit(batch, Purpose::Bookkeeping)
+        self.commit_cold(batch)
     }
 
     fn transaction(&self, transaction_id: i64) -> Result<Option<Transaction>, StoreError> {

@@ -1,0 +1,249 @@
+//! Everything that is kept, in one file: written by a daemon that runs, read into an empty
+//! directory.
+//!
+//! The file begins with [`MAGIC`], holds records and ends with their number and the SHA-256 of
+//! all before it, so that one that was cut short or changed is noticed. It knows nothing of what
+//! the records mean; secrets in them are sealed as they are in the store.
+
+use std::{
+    fmt,
+    io::{self, Read, Write},
+};
+
+use sha2::{Digest as _, Sha256};
+
+use super::StoreError;
+
+const MAGIC: &[u8] = b"pipelet backup 1\n";
+const END: u8 = b'e';
+/// In bytes; more than the largest record. What claims more is damaged.
+const MAX_VALUE: u32 = 64 << 20;
+
+/// Which part of the store a record is of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Part {
+    /// The journal and the cursors.
+    Hot = b'h',
+    /// What stays.
+    Cold = b'c',
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum BackupError {
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error("the backup can't be written")]
+    Write(#[source] io::Error),
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum RestoreError {
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error("there is a store in {0} already; choose an empty --data-dir")]
+    Occupied(std::path::PathBuf),
+    #[error("this is no backup of pipeletd")]
+    NotABackup,
+    #[error("the backup is damaged or cut short; nothing was restored")]
+    Damaged,
+    #[error("the backup can't be read")]
+    Read(#[source] io::Error),
+}
+
+/// A store that can be backed up while it is used.
+pub trait Backup: Send + Sync + fmt::Debug + 'static {
+    /// Writes everything as it is at one moment, and what the journal has got meanwhile. Blocks.
+    fn back_up(&self, out: &mut dyn Write) -> Result<(), BackupError>;
+}
+
+/// Writes a backup's records.
+pub(super) struct Writer<'a> {
+    out: &'a mut dyn Write,
+    hash: Sha256,
+    count: u64,
+}
+
+impl<'a> Writer<'a> {
+    pub(super) fn begin(out: &'a mut dyn Write) -> Result<Self, BackupError> {
+        let mut writer = Self {
+            out,
+            hash: Sha256::new(),
+            count: 0,
+        };
+        writer.write(MAGIC)?;
+        Ok(writer)
+    }
+
+    pub(super) fn record(
+        &mut self,
+        part: Part,
+        key: &[u8],
+        value: &[u8],
+    ) -> Result<(), BackupError> {
+        self.count += 1;
+        self.write(&header(part, key, value))?;
+        self.write(key)?;
+        self.write(value)
+    }
+
+    pub(super) fn end(mut self) -> Result<(), BackupError> {
+        let count = self.count.to_be_bytes();
+        self.write(&[END])?;
+        self.write(&count)?;
+        let hash = self.hash.finalize_reset();
+        self.out.write_all(&hash).map_err(BackupError::Write)?;
+        self.out.flush().map_err(BackupError::Write)
+    }
+
+    fn write(&mut self, bytes: &[u8]) -> Result<(), BackupError> {
+        self.hash.update(bytes);
+        self.out.write_all(bytes).map_err(BackupError::Write)
+    }
+}
+
+fn header(part: Part, key: &[u8], value: &[u8]) -> [u8; 7] {
+    // Keys have a few dozen bytes, and values far fewer than 4 GB.
+    let key = u16::try_from(key.len()).unwrap_or(u16::MAX).to_be_bytes();
+    let value = u32::try_from(value.len()).unwrap_or(u32::MAX).to_be_bytes();
+    [
+        part as u8, key[0], key[1], value[0], value[1], value[2], value[3],
+    ]
+}
+
+/// A record, read back.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Record {
+    pub(super) part: Part,
+    pub(super) key: Vec<u8>,
+    pub(super) value: Vec<u8>,
+}
+
+/// Reads a backup's records. What it gave may be trusted once [`Reader::next`] has said that
+/// there are no more.
+pub(super) struct Reader<'a> {
+    input: &'a mut dyn Read,
+    hash: Sha256,
+    count: u64,
+}
+
+impl<'a> Reader<'a> {
+    pub(super) fn begin(input: &'a mut dyn Read) -> Result<Self, RestoreError> {
+        let mut reader = Self {
+            input,
+            hash: Sha256::new(),
+            count: 0,
+        };
+        let mut magic = vec![0; MAGIC.len()];
+        let read = reader.read(&mut magic);
+        match read {
+            Ok(()) if magic == MAGIC => Ok(reader),
+            Ok(()) | Err(RestoreError::Damaged) => Err(RestoreError::NotABackup),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// `None` at the end, where everything before has proved to be whole.
+    pub(super) fn next(&mut self) -> Result<Option<Record>, RestoreError> {
+        let mut part = [0];
+        self.read(&mut part)?;
+        let part = match part[0] {
+            END => return self.end().map(|()| None),
+            part if part == Part::Hot as u8 => Part::Hot,
+            part if part == Part::Cold as u8 => Part::Cold,
+            _ => return Err(RestoreError::Damaged),
+        };
+        let (mut key, mut value) = ([0; 2], [0; 4]);
+        self.read(&mut key)?;
+        self.read(&mut value)?;
+        let length = u32::from_be_bytes(value);
+        if length > MAX_VALUE {
+            return Err(RestoreError::Damaged);
+        }
+        let mut key = vec![0; u16::from_be_bytes(key).into()];
+        self.read(&mut key)?;
+        let mut value = vec![0; length as usize];
+        self.read(&mut value)?;
+        self.count += 1;
+        Ok(Some(Record { part, key, value }))
+    }
+
+    fn end(&mut self) -> Result<(), RestoreError> {
+        let mut count = [0; 8];
+        self.read(&mut count)?;
+        let hash = self.hash.finalize_reset();
+        let mut expected = [0; 32];
+        self.read(&mut expected)?;
+        let whole = u64::from_be_bytes(count) == self.count && hash[..] == expected;
+        whole.then_some(()).ok_or(RestoreError::Damaged)
+    }
+
+    fn read(&mut self, bytes: &mut [u8]) -> Result<(), RestoreError> {
+        self.input
+            .read_exact(bytes)
+            .map_err(|error| match error.kind() {
+                io::ErrorKind::UnexpectedEof => RestoreError::Damaged,
+                _ => RestoreError::Read(error),
+            })?;
+        self.hash.update(&*bytes);
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn backup() -> Vec<u8> {
+        let mut bytes = Vec::new();
+        let mut writer = Writer::begin(&mut bytes).unwrap();
+        writer.record(Part::Hot, b"e1", b"one").unwrap();
+        writer.record(Part::Cold, b"w", &vec![7; 70_000]).unwrap();
+        writer.record(Part::Cold, b"", b"").unwrap();
+        writer.end().unwrap();
+        bytes
+    }
+
+    fn read(mut bytes: &[u8]) -> Result<Vec<Record>, RestoreError> {
+        let mut reader = Reader::begin(&mut bytes)?;
+        let mut records = Vec::new();
+        while let Some(record) = reader.next()? {
+            records.push(record);
+        }
+        Ok(records)
+    }
+
+    #[test]
+    fn what_is_written_is_read() {
+        let record = |part, key: &[u8], value: &[u8]| Record {
+            part,
+            key: key.to_vec(),
+            value: value.to_vec(),
+        };
+        let expected = [
+            record(Part::Hot, b"e1", b"one"),
+            record(Part::Cold, b"w", &vec![7; 70_000]),
+            record(Part::Cold, b"", b""),
+        ];
+        assert_eq!(read(&backup()).unwrap(), expected);
+    }
+
+    #[test]
+    fn what_is_cut_short_or_changed_is_noticed() {
+        let whole = backup();
+        for length in (0..60).chain(69_900..whole.len()) {
+            let error = read(&whole[..length]).unwrap_err();
+            let expected = if length < MAGIC.len() {
+                matches!(error, RestoreError::NotABackup)
+            } else {
+                matches!(error, RestoreError::Damaged)
+            };
+            assert!(expected, "{length}: {error}");
+        }
+        for index in (0..60).chain(69_900..whole.len()) {
+            let mut changed = whole.clone();
+            changed[index] ^= 1;
+            assert!(read(&changed).is_err(), "{index}");
+        }
+    }
+}

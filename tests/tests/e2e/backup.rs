@@ -1,0 +1,139 @@
+//! A backup is taken while the daemon works, and a store that is made of it goes on from there.
+
+use std::{collections::BTreeSet, fs, path::Path};
+
+use pipelet_tests::{Answer, Daemon, Ended, Request, Station};
+use serde_json::json;
+use tempfile::TempDir;
+
+use crate::scene::{Scene, daemon};
+
+const EVENTS: &[&str] = &["StartTransaction"];
+
+async fn restore(file: &Path, data_dir: &Path) -> Ended {
+    daemon()
+        .in_data_dir(data_dir.to_owned())
+        .switch("restore")
+        .switch(file.to_str().expect("UTF-8"))
+        .run_to_end()
+        .await
+}
+
+fn ids(requests: &[Request]) -> BTreeSet<i64> {
+    let id = |request: &Request| request.json()["payload"]["transactionId"].as_i64();
+    requests.iter().filter_map(id).collect()
+}
+
+fn places() -> (TempDir, std::path::PathBuf, std::path::PathBuf) {
+    let home = tempfile::tempdir().expect("a temporary directory");
+    let (file, data) = (home.path().join("b.backup"), home.path().join("data"));
+    (home, file, data)
+}
+
+#[tokio::test]
+async fn a_restored_store_goes_on_where_the_backup_was_taken() {
+    let builder = || {
+        daemon()
+            .flag("--retry-schedule", "1s")
+            .flag("--max-attempts", "2")
+    };
+    let mut scene = Scene::with(builder(), EVENTS).await;
+    let secret = json!({"secret_header": "X-Webhook-Secret", "secret_value": "kept"});
+    let path = format!("/webhooks/{}", scene.webhook);
+    scene.api.put(&path, &secret).await.expect(200);
+
+    // One dead, and then, behind a receiver that holds everything, some that are owed.
+    scene.receiver.answer(Answer::Status(500));
+    let mut station = scene.station("S0").await;
+    let mut answered = BTreeSet::from([station.start_transaction(0).await]);
+    let dead = scene.api.await_failed("", 1).await;
+    scene.receiver.answer(Answer::Held);
+    for meter in 0..300 {
+        answered.insert(station.start_transaction(meter).await);
+    }
+    let ocpp = scene.daemon.ocpp();
+    let talking = tokio::spawn(async move {
+        let mut station = Station::connect(ocpp, "S1").await;
+        let start = r#"{"connectorId":1,"idTag":"T","meterStart":1,"timestamp":"now"}"#;
+        for number in 0_u64.. {
+            let id = number.to_string();
+            let called = station.call_while_open(&id, "StartTransaction", start);
+            if called.await.is_none() {
+                break;
+            }
+        }
+    });
+    let (_home, file, data_dir) = places();
+    let name = file.to_str().expect("UTF-8");
+    scene.ctl().run(&["backup", name]).await.ok();
+    let refused = scene.ctl().run(&["backup", name]).await;
+    assert_eq!(refused.code, 5, "{refused:?}");
+    scene.ctl().run(&["backup", name, "--force"]).await.ok();
+    let key_file = scene.daemon.data_dir().join("secrets.key");
+    let kept_key = fs::read(&key_file).expect("a key file");
+    let key = scene.daemon.key();
+    scene.daemon.kill9().await;
+    talking.await.expect("a station");
+    scene.receiver.release();
+    scene.receiver.answer(Answer::Status(200));
+
+    let ended = restore(&file, &data_dir).await;
+    assert_eq!(ended.code, Some(0), "{ended:?}");
+    fs::write(data_dir.join("secrets.key"), kept_key).expect("a writable file");
+    fs::set_permissions(
+        data_dir.join("secrets.key"),
+        fs::metadata(&key_file).expect("metadata").permissions(),
+    )
+    .expect("a file of ours");
+    fs::write(data_dir.join("admin.key"), key).expect("a writable file");
+    let restored: Daemon = builder().in_data_dir(data_dir.clone()).start().await;
+    let api = restored.api();
+    assert_eq!(api.await_failed("", 1).await, dead);
+    let settled = json!({"pending": 0, "dead": 1});
+    let stats = api.await_stats(scene.webhook, settled).await;
+    let received = stats["received"].as_u64().expect("a number");
+    assert!(received >= answered.len() as u64, "{stats}");
+    let arrived = scene.receiver.requests();
+    assert!(ids(&arrived).is_superset(&answered));
+    api.post_empty(&format!("{path}/test")).await.expect(200);
+    let test = scene.receiver.requests().pop().expect("the test's POST");
+    assert_eq!(test.header("x-webhook-secret"), Some("kept"));
+
+    drop(restored);
+    let again = restore(&file, &data_dir).await;
+    assert_eq!(again.code, Some(1));
+    assert!(again.stderr.contains("there is a store in"), "{again:?}");
+}
+
+#[tokio::test]
+async fn what_is_no_whole_backup_is_refused() {
+    let scene = Scene::new(EVENTS).await;
+    scene.station("S1").await.start_transaction(1).await;
+    let (_home, file, data_dir) = places();
+    let name = file.to_str().expect("UTF-8");
+    scene.ctl().run(&["backup", name]).await.ok();
+    let whole = fs::read(&file).expect("a backup");
+    for (bytes, why) in [
+        (&whole[..whole.len() - 1], "damaged or cut short"),
+        (&whole[..100], "damaged or cut short"),
+        (b"something else", "no backup of pipeletd"),
+        (b"", "no backup of pipeletd"),
+    ] {
+        fs::write(&file, bytes).expect("a writable file");
+        let ended = restore(&file, &data_dir).await;
+        assert_eq!(ended.code, Some(1), "{ended:?}");
+        assert!(ended.stderr.contains(why), "{ended:?}");
+        for part in ["hot", "cold"] {
+            assert!(!data_dir.join(part).exists(), "{part}");
+        }
+    }
+    fs::write(&file, whole).expect("a writable file");
+    assert_eq!(restore(&file, &data_dir).await.code, Some(0));
+    // The key that the secrets were sealed with is somewhere else.
+    let ended = daemon().in_data_dir(data_dir).run_to_end().await;
+    assert_eq!(ended.code, Some(1), "{ended:?}");
+    assert!(
+        ended.stderr.contains("is missing; put it back"),
+        "{ended:?}"
+    );
+}
