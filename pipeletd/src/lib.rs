@@ -72,7 +72,7 @@ pub fn main() -> ExitCode {
     let done = match &config.task {
         Task::Run => run(&config),
         Task::RotateSecretsKey => rotate_secrets_key(&config),
-        Task::Restore { file } => restore(&config, file),
+        Task::Restore { file, set_aside } => restore(&config, file, *set_aside),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
@@ -112,10 +112,10 @@ fn rotate_secrets_key(config: &Config) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn restore(config: &Config, file: &Path) -> anyhow::Result<()> {
+fn restore(config: &Config, file: &Path, set_aside: bool) -> anyhow::Result<()> {
     telemetry::start(&config.log_level, config.log_format).context("--log-level")?;
     let backup = File::open(file).with_context(|| format!("can't read {}", file.display()))?;
-    SledStore::restore(&config.data_dir, &mut BufReader::new(backup))?;
+    SledStore::restore(&config.data_dir, &mut BufReader::new(backup), set_aside)?;
     let data_dir = config.data_dir.display();
     tracing::info!(%data_dir, "restored; the daemon needs the secrets.key of then to start");
     Ok(())

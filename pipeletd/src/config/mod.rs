@@ -74,6 +74,9 @@ pub enum Task {
     Restore {
         /// What `pipeletctl backup` has written
         file: PathBuf,
+        /// Renames a store that is there, as a damaged one, instead of refusing
+        #[arg(long)]
+        set_aside: bool,
     },
 }
 

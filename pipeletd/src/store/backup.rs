@@ -41,7 +41,7 @@ pub enum BackupError {
 pub enum RestoreError {
     #[error(transparent)]
     Store(#[from] StoreError),
-    #[error("there is a store in {0} already; choose an empty --data-dir")]
+    #[error("there is a store in {0} already; choose an empty --data-dir, or add --set-aside")]
     Occupied(std::path::PathBuf),
     #[error("this is no backup of pipeletd")]
     NotABackup,

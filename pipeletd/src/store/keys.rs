@@ -44,7 +44,7 @@ pub(super) enum Kind {
     TransactionByStation = b'y',
 }
 
-/// Single values of the cold database.
+/// Single values, of the cold database where nothing else is said.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 pub(super) enum Meta {
@@ -57,6 +57,8 @@ pub(super) enum Meta {
     ProjectedTo = 7,
     /// The id of the key that every secret is sealed with.
     SecretsKey = 8,
+    /// In `cold`, how many batches it has taken; in `hot`, how many of them it knows of.
+    ColdCommits = 9,
 }
 
 pub(super) fn prefix(kind: Kind) -> [u8; 1] {

@@ -60,7 +60,10 @@ pub enum StoreError {
         found: u64,
         known: u64,
     },
-    #[error("the store in {path} is damaged: {detail}")]
+    #[error(
+        "the store in {path} is damaged: {detail}; restore a backup (pipeletd restore FILE \
+         --set-aside), or move the data directory's hot and cold away to begin without them"
+    )]
     Damaged { path: PathBuf, detail: String },
     #[error("can't use {path}")]
     Directory {

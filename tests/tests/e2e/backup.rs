@@ -137,3 +137,43 @@ async fn what_is_no_whole_backup_is_refused() {
         "{ended:?}"
     );
 }
+
+#[tokio::test]
+async fn a_damaged_store_is_set_aside_for_a_backup() {
+    let (_home, file, data_dir) = places();
+    let mut scene = Scene::with(daemon().in_data_dir(data_dir.clone()), EVENTS).await;
+    let mut station = scene.station("S1").await;
+    for meter in 0..50 {
+        station.start_transaction(meter).await;
+    }
+    let name = file.to_str().expect("UTF-8");
+    scene.ctl().run(&["backup", name]).await.ok();
+    assert!(scene.daemon.terminate().await.success());
+
+    let log = data_dir.join("hot").join("db");
+    let mut bytes = fs::read(&log).expect("sled's log");
+    let length = bytes.len();
+    bytes[length / 3..length / 3 + 64].fill(0xa5);
+    fs::write(&log, bytes).expect("a writable file");
+    let damaged = || daemon().in_data_dir(data_dir.clone()).run_to_end();
+    for _ in 0..2 {
+        let ended = damaged().await;
+        assert_eq!(ended.code, Some(1), "{ended:?}");
+        assert!(ended.stderr.contains("is damaged: it ends"), "{ended:?}");
+        assert!(ended.stderr.contains("--set-aside"), "{ended:?}");
+    }
+    let restored = daemon()
+        .in_data_dir(data_dir.clone())
+        .switch("restore")
+        .switch(name)
+        .switch("--set-aside");
+    assert_eq!(restored.run_to_end().await.code, Some(0));
+    for aside in ["hot.aside-1", "cold.aside-1"] {
+        assert!(data_dir.join(aside).join("db").exists(), "{aside}");
+    }
+    scene.start_again().await;
+    scene
+        .api
+        .await_stats(scene.webhook, json!({"received": 50, "delivered": 50}))
+        .await;
+}

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{at, check, check_reopened, event};
+use super::{at, check, check_reopened, event, events};
 use crate::{
     events::{AuthorizationStatus, Event, EventId, EventType, IdTagKey, Payload, Seq, StationId},
     id_tags::{IdTag, IdTagEntry, TagStatus},
@@ -163,6 +163,7 @@ fn id_tags_come_back_and_differ_not_by_case() {
 fn transactions_survive_a_restart() {
     check_reopened(
         |store| {
+            store.append(Seq(0), &events(0..3), &[]).unwrap();
             store
                 .save_stations(&[], &[transaction(1), transaction(2)], Seq(3))
                 .unwrap();

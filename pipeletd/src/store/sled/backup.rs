@@ -62,7 +62,8 @@ impl SledStore {
         let mut file = tempfile::tempfile_in(&self.directory).map_err(BackupError::Write)?;
         let mut buffered = io::BufWriter::new(&mut file);
         let mut writer = Writer::begin(&mut buffered)?;
-        let quiet = self.writing.write().unwrap_or_else(PoisonError::into_inner);
+        let commits = self.cold_commits.lock();
+        let quiet = commits.unwrap_or_else(PoisonError::into_inner);
         for kind in [Kind::Cursor, Kind::Received] {
             for entry in self.hot.kind(kind) {
                 let (key, value) = entry?;
@@ -80,8 +81,13 @@ impl SledStore {
         Ok(file)
     }
 
-    /// Makes a store of a backup, in a directory that has none: whole or not at all.
-    pub fn restore(directory: &Path, input: &mut dyn Read) -> Result<(), RestoreError> {
+    /// Makes a store of a backup, whole or not at all. One that is in the directory is refused,
+    /// or `set_aside` under other names.
+    pub fn restore(
+        directory: &Path,
+        input: &mut dyn Read,
+        set_aside: bool,
+    ) -> Result<(), RestoreError> {
         let at = |source| StoreError::Directory {
             path: directory.to_owned(),
             source,
@@ -94,12 +100,15 @@ impl SledStore {
             for name in parts {
                 remove(&directory.join(name)).map_err(at)?;
             }
-        } else if parts.iter().any(|name| directory.join(name).exists()) {
+        } else if !set_aside && parts.iter().any(|name| directory.join(name).exists()) {
             return Err(RestoreError::Occupied(directory.to_owned()));
         }
         remove(&new).map_err(at)?;
         fill(&new, input)?;
 
+        if set_aside {
+            aside(directory, parts).map_err(at)?;
+        }
         let place = || {
             File::create(&unfinished)?;
             File::open(directory)?.sync_all()?;
@@ -115,6 +124,28 @@ impl SledStore {
         drop(lock);
         Ok(())
     }
+}
+
+/// Renames what is there to the first name that is free, as `hot.aside-1`.
+fn aside(directory: &Path, parts: [&str; 2]) -> io::Result<()> {
+    let taken = |number: &u32| {
+        parts
+            .iter()
+            .any(|name| directory.join(format!("{name}.aside-{number}")).exists())
+    };
+    let number = (1..=u32::MAX)
+        .find(|number| !taken(number))
+        .unwrap_or(u32::MAX);
+    for name in parts {
+        match fs::rename(
+            directory.join(name),
+            directory.join(format!("{name}.aside-{number}")),
+        ) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            Ok(()) | Err(_) => {}
+        }
+    }
+    File::open(directory)?.sync_all()
 }
 
 /// Refuses a directory that half of a store was moved into.

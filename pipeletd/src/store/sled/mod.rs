@@ -8,20 +8,22 @@ mod database;
 mod rewrite;
 mod room;
 mod transactions;
+mod witness;
 
 use std::{
     fs::{self, File, TryLockError},
     ops::Range,
     path::{Path, PathBuf},
     sync::{
-        Arc, PoisonError, RwLock,
-        atomic::{AtomicUsize, Ordering},
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, AtomicUsize, Ordering},
     },
 };
 
 use self::{
     database::{Batch, Database},
     room::Purpose,
+    witness::Found,
 };
 use super::{
     Change, NextIds, Progress, SavedStations, Store, StoreError,
@@ -61,8 +63,11 @@ pub struct SledStore {
     cold: Database,
     secrets: SecretKeys,
     directory: PathBuf,
-    /// Whoever writes to `cold` shares it; who needs `cold` to stand still has it alone.
-    writing: RwLock<()>,
+    /// How many batches `cold` has taken; held by whoever writes to it, or needs it to stand still.
+    cold_commits: Mutex<u64>,
+    /// Of them, how many are durable, and how many `hot` knows of.
+    cold_durable: AtomicU64,
+    cold_known: AtomicU64,
     /// Backups that are being written; nothing is forgotten meanwhile.
     backups: AtomicUsize,
     /// Held as long as the store is open: one daemon for a data directory.
@@ -97,6 +102,7 @@ impl SledStore {
     fn open_locked(directory: &Path, key_file: &KeyFile, lock: File) -> Result<Self, StoreError> {
         backup::refuse_unfinished(directory)?;
         rewrite::settle(directory)?;
+        let found = Found::of(directory);
         let cold = Database::open(&directory.join("cold"), COLD_CACHE_BYTES)?;
         let format = meta_number(&cold, Meta::FormatVersion)?;
         if let Some(found) = format.filter(|found| *found > FORMAT_VERSION) {
@@ -106,6 +112,8 @@ impl SledStore {
                 known: FORMAT_VERSION,
             });
         }
+        let hot = Database::open(&directory.join("hot"), HOT_CACHE_BYTES)?;
+        found.check(directory, &hot, &cold, bounds(&hot)?.end.0)?;
         let sealed_with = sealed_with(&cold)?;
         let secrets = key_file.keys_for(sealed_with);
         let secrets = secrets.map_err(StoreError::KeyFile)?;
@@ -122,21 +130,33 @@ impl SledStore {
         if secrets.has_older() {
             key_file.retire_older(&secrets);
         }
-        let hot = Database::open(&directory.join("hot"), HOT_CACHE_BYTES)?;
+        let commits = meta_number(&cold, Meta::ColdCommits)?.unwrap_or(0);
         Ok(Self {
             hot,
             cold,
             secrets,
             directory: directory.to_owned(),
-            writing: RwLock::default(),
+            cold_commits: Mutex::new(commits),
+            cold_durable: AtomicU64::new(commits),
+            cold_known: AtomicU64::new(0),
             backups: AtomicUsize::new(0),
             _lock: lock,
         })
     }
 
-    fn commit_cold(&self, batch: Batch) -> Result<(), StoreError> {
-        let _shared = self.writing.read().unwrap_or_else(PoisonError::into_inner);
-        self.cold.commit(batch, Purpose::Bookkeeping)
+    fn commit_cold(&self, mut batch: Batch) -> Result<(), StoreError> {
+        let commits = self.cold_commits.lock();
+        let mut commits = commits.unwrap_or_else(PoisonError::into_inner);
+        let next = *commits + 1;
+        Database::put_new(
+            &mut batch,
+            &keys::meta(Meta::ColdCommits),
+            &next.to_be_bytes(),
+        );
+        self.cold.commit(batch, Purpose::Bookkeeping)?;
+        *commits = next;
+        self.cold_durable.store(next, Ordering::Release);
+        Ok(())
     }
 
     fn meta_number(&self, meta: Meta) -> Result<Option<u64>, StoreError> {
@@ -256,13 +276,26 @@ fn lock(directory: &Path) -> Result<File, StoreError> {
     }
 }
 
-fn meta_number(cold: &Database, meta: Meta) -> Result<Option<u64>, StoreError> {
-    let value = cold.get(&keys::meta(meta))?;
+fn meta_number(database: &Database, meta: Meta) -> Result<Option<u64>, StoreError> {
+    let value = database.get(&keys::meta(meta))?;
     let number = value.map(|value| match value.as_ref().try_into() {
         Ok(bytes) => Ok(u64::from_be_bytes(bytes)),
         Err(_) => Err(record_error("number", "it has not 8 bytes")),
     });
     number.transpose()
+}
+
+/// The journal's bounds.
+fn bounds(hot: &Database) -> Result<Range<Seq>, StoreError> {
+    let first = hot.keys(Kind::Event).next().transpose()?;
+    let last = hot.last(Kind::Event)?;
+    match (first, last) {
+        (Some(first), Some((key, value))) => {
+            let end = block::end(Seq(number_of(&key)?), &value)?;
+            Ok(Seq(number_of(&first)?)..end)
+        }
+        _ => Ok(Seq(0)..Seq(0)),
+    }
 }
 
 fn sealed_with(cold: &Database) -> Result<Option<KeyId>, StoreError> {
@@ -278,15 +311,7 @@ fn number_of(key: &[u8]) -> Result<u64, StoreError> {
 
 impl Store for SledStore {
     fn bounds(&self) -> Result<Range<Seq>, StoreError> {
-        let first = self.hot.keys(Kind::Event).next().transpose()?;
-        let last = self.hot.last(Kind::Event)?;
-        match (first, last) {
-            (Some(first), Some((key, value))) => {
-                let end = block::end(Seq(number_of(&key)?), &value)?;
-                Ok(Seq(number_of(&first)?)..end)
-            }
-            _ => Ok(Seq(0)..Seq(0)),
-        }
+        bounds(&self.hot)
     }
 
     fn append(
@@ -315,12 +340,19 @@ impl Store for SledStore {
                 }
             }
         }
+        let cold_durable = self.cold_durable.load(Ordering::Acquire);
+        if cold_durable > self.cold_known.load(Ordering::Relaxed) {
+            let key = keys::meta(Meta::ColdCommits);
+            Database::put_new(&mut batch, &key, &cold_durable.to_be_bytes());
+        }
         let purpose = if events.is_empty() {
             Purpose::Bookkeeping
         } else {
             Purpose::Event
         };
-        self.hot.commit(batch, purpose)
+        self.hot.commit(batch, purpose)?;
+        self.cold_known.store(cold_durable, Ordering::Relaxed);
+        Ok(())
     }
 
     fn cut_off(&self, end: Seq) -> Result<(), StoreError> {
