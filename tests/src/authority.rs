@@ -4,10 +4,10 @@ use std::sync::Arc;
 
 use rcgen::{
     BasicConstraints, CertificateParams, CertifiedIssuer, DistinguishedName, DnType,
-    ExtendedKeyUsagePurpose, IsCa, KeyPair,
+    ExtendedKeyUsagePurpose, IsCa, KeyPair, date_time_ymd,
 };
 use rustls::{
-    ClientConfig, RootCertStore,
+    ClientConfig, RootCertStore, ServerConfig,
     pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer},
 };
 
@@ -24,6 +24,23 @@ pub struct Identity {
 }
 
 impl Identity {
+    /// A server that shows this certificate, and speaks one of these protocols where it is asked
+    /// for any.
+    pub fn server_config(&self, protocols: &[&str]) -> Arc<ServerConfig> {
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let mut config = ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .expect("the provider's protocol versions")
+            .with_no_client_auth()
+            .with_single_cert(vec![self.certificate()], self.key())
+            .expect("a certificate and its key");
+        config.alpn_protocols = protocols
+            .iter()
+            .map(|name| name.as_bytes().to_vec())
+            .collect();
+        Arc::new(config)
+    }
+
     pub(crate) fn certificate(&self) -> CertificateDer<'static> {
         self.certificate.clone()
     }
@@ -48,25 +65,42 @@ impl Authority {
 
     /// For a server of 127.0.0.1.
     pub fn server(&self) -> Identity {
-        self.issue(
+        self.server_of(&["127.0.0.1"])
+    }
+
+    /// For a server of these names or addresses.
+    pub fn server_of(&self, names: &[&str]) -> Identity {
+        self.sign(
             "server",
-            &["127.0.0.1"],
-            ExtendedKeyUsagePurpose::ServerAuth,
+            Self::params(names, ExtendedKeyUsagePurpose::ServerAuth),
         )
+    }
+
+    /// For a server of 127.0.0.1, until some years ago.
+    pub fn expired_server(&self) -> Identity {
+        let mut params = Self::params(&["127.0.0.1"], ExtendedKeyUsagePurpose::ServerAuth);
+        params.not_after = date_time_ymd(2020, 1, 1);
+        self.sign("server", params)
     }
 
     /// For a client with this common name and these DNS names.
     pub fn client(&self, common_name: &str, dns_names: &[&str]) -> Identity {
         let usage = ExtendedKeyUsagePurpose::ClientAuth;
-        self.issue(common_name, dns_names, usage)
+        self.sign(common_name, Self::params(dns_names, usage))
     }
 
-    fn issue(&self, common: &str, names: &[&str], usage: ExtendedKeyUsagePurpose) -> Identity {
+    fn params(names: &[&str], usage: ExtendedKeyUsagePurpose) -> CertificateParams {
         let names: Vec<_> = names.iter().map(|&name| name.to_owned()).collect();
         let mut params = CertificateParams::new(names).expect("valid names");
-        params.distinguished_name = DistinguishedName::new();
-        params.distinguished_name.push(DnType::CommonName, common);
         params.extended_key_usages = vec![usage];
+        params
+    }
+
+    fn sign(&self, common_name: &str, mut params: CertificateParams) -> Identity {
+        params.distinguished_name = DistinguishedName::new();
+        params
+            .distinguished_name
+            .push(DnType::CommonName, common_name);
         let key = KeyPair::generate().expect("a key");
         let certificate = params.signed_by(&key, &self.0).expect("a certificate");
         Identity {

@@ -3,6 +3,7 @@
 //! - [`Daemon`]: a `pipeletd` with a data directory of its own, which can be killed and
 //!   started again.
 //! - [`Receiver`]: an HTTP server as an integrator would run it, with scripted answers.
+//! - [`Scripted`]: one below HTTP, which says what no server would.
 //! - [`Station`]: a bare OCPP-J client that can also say what no library would; [`Dial`] is how it
 //!   connects, with a password or over TLS, and [`Authority`] vouches for both ends.
 //! - [`RawSocket`]: the same one level below, for what is not even a WebSocket's frame.
@@ -23,6 +24,7 @@ mod dial;
 mod faults;
 pub mod raw;
 mod receiver;
+mod scripted;
 mod small_disk;
 mod station;
 mod tls;
@@ -35,5 +37,6 @@ pub use dial::Dial;
 pub use faults::{DiskError, Faults};
 pub use raw::{RawFrame, RawSocket};
 pub use receiver::{Answer, Receiver, Request};
+pub use scripted::{RawRequest, Scripted, Step, Tls};
 pub use small_disk::SmallDisk;
 pub use station::{Asked, Called, Frame, Handshake, Station};

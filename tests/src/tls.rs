@@ -19,17 +19,9 @@ pub(crate) struct Identity {
 impl Identity {
     pub(crate) fn new() -> Self {
         let authority = Authority::new();
-        let server = authority.server();
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let server = ServerConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()
-            .expect("the provider's protocol versions")
-            .with_no_client_auth()
-            .with_single_cert(vec![server.certificate()], server.key())
-            .expect("a certificate and its key");
         Self {
             authority_pem: authority.pem(),
-            server: Arc::new(server),
+            server: authority.server().server_config(&[]),
         }
     }
 }

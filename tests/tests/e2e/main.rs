@@ -24,6 +24,7 @@ mod payload;
 mod python;
 mod quirks;
 mod readme;
+mod receivers;
 mod registration;
 mod retries;
 mod scene;
