@@ -9,8 +9,9 @@
 //! Plain HTTP goes over [`Line`]s, connections of our own; reqwest makes those with TLS, where the
 //! cryptography outweighs what it costs, and brings HTTP/2.
 //!
-//! A receiver that closes an idle connection costs no attempt: what had not been written to it
-//! yet is sent again on a new one. What had been written may have been processed, so that counts.
+//! A receiver that closes an idle connection costs no attempt. Where a kept one ends before a word
+//! of the answer has come, the request goes out once more, on a new one: it bears the event's id,
+//! by which a receiver that did process the first one knows it.
 
 mod destination;
 mod error;
@@ -33,7 +34,7 @@ pub use self::{destination::Destination, error::AttemptError, line::Line};
 use self::{
     destination::Plain,
     heard::Heard,
-    line::{Connection, Failure, IDLE_TIMEOUT, PlainRequest},
+    line::{Connection, IDLE_TIMEOUT, PlainRequest},
     resolver::PolicyResolver,
 };
 use super::policy::{self, Outcome};
@@ -156,53 +157,76 @@ impl Inner {
         line: &mut Line,
         heard: &mut Heard,
     ) -> Result<(), AttemptError> {
-        let (to, headers) = (post.to, headers(&post));
+        let to = post.to;
         // A literal address never reaches the resolver, which checks all others.
         if let Some(host) = to.url.url().host() {
             let checked = self.targets.check_host(&host);
             checked.map_err(AttemptError::TargetRefused)?;
         }
         if let Some(plain) = &to.plain {
-            let mut request = PlainRequest::new(Full::new(post.body));
-            *request.method_mut() = Method::POST;
-            *request.uri_mut() = plain.target.clone();
-            *request.headers_mut() = headers;
+            let request = || {
+                let mut request = PlainRequest::new(Full::new(post.body.clone()));
+                *request.method_mut() = Method::POST;
+                *request.uri_mut() = plain.target.clone();
+                *request.headers_mut() = headers(&post);
+                Box::new(request)
+            };
             return self.exchange_plain(request, plain, line, heard).await;
         }
-        let mut request = reqwest::Request::new(Method::POST, to.url.url().clone());
-        *request.headers_mut() = headers;
-        *request.body_mut() = Some(post.body.into());
+        let request = || {
+            let mut request = reqwest::Request::new(Method::POST, to.url.url().clone());
+            *request.headers_mut() = headers(&post);
+            *request.body_mut() = Some(post.body.clone().into());
+            request
+        };
         // On the heap, because most attempts would carry the room for it in vain.
-        let exchange = Box::pin(async {
-            let response = self.client.execute(request).await?;
-            let response: http::Response<reqwest::Body> = response.into();
-            heard.listen(response).await
-        });
-        exchange.await.map(|_whole| ())
+        Box::pin(self.exchange_tls(request, line, heard)).await
     }
 
     async fn exchange_plain(
         &self,
-        request: PlainRequest,
+        request: impl Fn() -> Box<PlainRequest>,
         plain: &Plain,
         line: &mut Line,
         heard: &mut Heard,
     ) -> Result<(), AttemptError> {
-        let mut request = Box::new(request);
         if let Some(kept) = line.take(&plain.origin) {
-            match over(kept, request, plain, line, heard).await {
+            match over(kept, request(), plain, line, heard).await {
                 // It was closed meanwhile.
-                Err(Failure::Unsent(again)) => request = again,
-                Err(Failure::Failed(error)) => return Err(error),
-                Ok(()) => return Ok(()),
+                Err(AttemptError::BrokenOff) if heard.is_nothing() => {}
+                ended => return ended,
             }
         }
         let connection = Box::pin(self.connect(plain)).await?;
-        match over(connection, request, plain, line, heard).await {
-            Err(Failure::Unsent(_)) => Err(AttemptError::BrokenOff),
-            Err(Failure::Failed(error)) => Err(error),
-            Ok(()) => Ok(()),
+        over(connection, request(), plain, line, heard).await
+    }
+
+    async fn exchange_tls(
+        &self,
+        request: impl Fn() -> reqwest::Request,
+        line: &mut Line,
+        heard: &mut Heard,
+    ) -> Result<(), AttemptError> {
+        let may_be_kept = line.take_pooled();
+        let mut ended = self.exchange_pooled(request(), heard).await;
+        if may_be_kept && ended == Err(AttemptError::BrokenOff) && heard.is_nothing() {
+            ended = self.exchange_pooled(request(), heard).await;
         }
+        if ended? {
+            line.keep_pooled();
+        }
+        Ok(())
+    }
+
+    /// Tells whether the connection can be used again.
+    async fn exchange_pooled(
+        &self,
+        request: reqwest::Request,
+        heard: &mut Heard,
+    ) -> Result<bool, AttemptError> {
+        let response = self.client.execute(request).await?;
+        let response: http::Response<reqwest::Body> = response.into();
+        heard.listen(response).await
     }
 
     async fn connect(&self, plain: &Plain) -> Result<Connection, AttemptError> {
@@ -219,7 +243,7 @@ async fn over(
     plain: &Plain,
     line: &mut Line,
     heard: &mut Heard,
-) -> Result<(), Failure> {
+) -> Result<(), AttemptError> {
     if connection.exchange(request, heard).await? {
         line.keep(connection, plain.origin.clone());
     }

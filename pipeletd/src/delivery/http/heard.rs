@@ -13,7 +13,8 @@ use super::{AttemptError, Outcome, Sender, policy};
 #[derive(Debug, Default)]
 pub(super) struct Heard {
     status: Option<StatusCode>,
-    retry_after: Option<HeaderValue>,
+    /// As often as the answer says it.
+    retry_after: Vec<HeaderValue>,
     /// The body's beginning.
     pub(super) answer: Vec<u8>,
     /// All of it that matters was heard.
@@ -32,7 +33,8 @@ impl Heard {
         AttemptError: From<B::Error>,
     {
         self.status = Some(response.status());
-        self.retry_after = response.headers_mut().remove(header::RETRY_AFTER);
+        let retry_after = response.headers().get_all(header::RETRY_AFTER);
+        self.retry_after = retry_after.iter().cloned().collect();
         let body = response.body_mut();
         while let Some(frame) = body.frame().await {
             let frame = frame?;
@@ -49,6 +51,11 @@ impl Heard {
         }
         self.ended = true;
         Ok(true)
+    }
+
+    /// Not a word of an answer has come, as far as that can be told.
+    pub(super) const fn is_nothing(&self) -> bool {
+        self.status.is_none()
     }
 
     /// The deadline has come; an answer that had ended by then counts.
@@ -87,8 +94,14 @@ impl Heard {
         }
     }
 
+    /// The longest wait that it asks for, where it says several.
     fn retry_after(&self, now: Timestamp) -> Option<Duration> {
-        let value = self.retry_after.as_ref()?.to_str().ok()?;
-        policy::parse_retry_after(value, now)
+        let values = self
+            .retry_after
+            .iter()
+            .filter_map(|value| value.to_str().ok());
+        values
+            .filter_map(|value| policy::parse_retry_after(value, now))
+            .max()
     }
 }

@@ -4,8 +4,7 @@
 //! connection, and nobody to be woken on another thread. Measured against reqwest in the same
 //! daemon, that halves what a POST costs.
 //!
-//! A kept connection that the receiver has closed meanwhile gives the request back, so that it can
-//! be sent on a new one.
+//! Connections with TLS are in reqwest's pool; of those a line only knows that one was left there.
 
 use std::{
     future::{Future, poll_fn},
@@ -37,9 +36,14 @@ pub struct Line(Option<Kept>);
 
 #[derive(Debug)]
 struct Kept {
-    connection: Connection,
-    origin: Uri,
+    what: What,
     since: Instant,
+}
+
+#[derive(Debug)]
+enum What {
+    Own { connection: Connection, origin: Uri },
+    Pooled,
 }
 
 impl Line {
@@ -50,18 +54,36 @@ impl Line {
     }
 
     pub(super) fn take(&mut self, origin: &Uri) -> Option<Connection> {
-        let fresh = self.is_fresh();
-        let kept = self.0.take().filter(|kept| fresh && kept.origin == *origin);
-        kept.map(|kept| kept.connection)
+        match self.take_fresh()? {
+            What::Own {
+                connection,
+                origin: kept,
+            } => (kept == *origin).then_some(connection),
+            What::Pooled => None,
+        }
     }
 
     pub(super) fn keep(&mut self, connection: Connection, origin: Uri) {
+        self.put(What::Own { connection, origin });
+    }
+
+    /// Whether the pool may have a connection that has been used before.
+    pub(super) fn take_pooled(&mut self) -> bool {
+        matches!(self.take_fresh(), Some(What::Pooled))
+    }
+
+    pub(super) fn keep_pooled(&mut self) {
+        self.put(What::Pooled);
+    }
+
+    fn take_fresh(&mut self) -> Option<What> {
+        let fresh = self.is_fresh();
+        self.0.take().filter(|_| fresh).map(|kept| kept.what)
+    }
+
+    fn put(&mut self, what: What) {
         let since = Instant::now();
-        self.0 = Some(Kept {
-            connection,
-            origin,
-            since,
-        });
+        self.0 = Some(Kept { what, since });
     }
 }
 
@@ -72,16 +94,9 @@ pub(super) struct Connection {
     driver: Box<Driver>,
 }
 
-/// None once the connection has ended: only its end gives back what it had not begun to write.
+/// None once the connection has ended.
 #[derive(Debug)]
 struct Driver(Option<http1::Connection<TokioIo<TcpStream>, Full<Bytes>>>);
-
-/// Why an exchange did not come to its end.
-pub(super) enum Failure {
-    /// Nothing was written: the request can be sent elsewhere.
-    Unsent(Box<PlainRequest>),
-    Failed(AttemptError),
-}
 
 impl Connection {
     pub(super) async fn begin(stream: TokioIo<TcpStream>) -> Result<Self, AttemptError> {
@@ -97,18 +112,17 @@ impl Connection {
         &mut self,
         request: Box<PlainRequest>,
         heard: &mut Heard,
-    ) -> Result<bool, Failure> {
+    ) -> Result<bool, AttemptError> {
         let Self { sender, driver } = self;
         let exchange = async {
-            if sender.ready().await.is_err() {
-                return Err(Failure::Unsent(request));
-            }
+            sender.ready().await?;
             let sent = sender.try_send_request(*request).await;
             let response = sent.map_err(|mut error| match error.take_message() {
-                Some(request) => Failure::Unsent(Box::new(request)),
-                None => Failure::Failed(error.into_error().into()),
+                // Nothing of it was written, whatever it was that ended the connection.
+                Some(_) => AttemptError::BrokenOff,
+                None => error.into_error().into(),
             })?;
-            let whole = heard.listen(response).await.map_err(Failure::Failed)?;
+            let whole = heard.listen(response).await?;
             // A receiver may answer before it has read everything: then the rest is still to be
             // written.
             Ok(whole && sender.ready().await.is_ok())

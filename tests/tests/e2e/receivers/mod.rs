@@ -7,6 +7,7 @@
 
 mod answers;
 mod breaks;
+mod kept;
 
 use std::time::{Duration, Instant};
 
