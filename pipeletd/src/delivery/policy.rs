@@ -5,7 +5,11 @@
 
 use std::{fmt, str::FromStr, time::Duration};
 
-use jiff::{Timestamp, fmt::rfc2822};
+use jiff::{
+    SignedDuration, Timestamp,
+    fmt::{rfc2822, strtime::BrokenDownTime},
+    tz::TimeZone,
+};
 
 const DAY: Duration = Duration::from_hours(24);
 
@@ -199,7 +203,7 @@ impl fmt::Display for RetrySchedule {
     }
 }
 
-/// Reads a `Retry-After` (RFC 9110, section 10.2.3): seconds, or a date.
+/// Reads a `Retry-After` (RFC 9110, section 10.2.3): seconds, or a date in any of HTTP's forms.
 ///
 /// A date that has passed asks for no wait; what is neither asks for nothing.
 pub fn parse_retry_after(value: &str, now: Timestamp) -> Option<Duration> {
@@ -208,8 +212,32 @@ pub fn parse_retry_after(value: &str, now: Timestamp) -> Option<Duration> {
         // More digits than fit ask for "very long", which is capped anyway.
         return Some(Duration::from_secs(value.parse().unwrap_or(u64::MAX)));
     }
+    let wait = until_date(value, now)?;
+    Some(Duration::try_from(wait).unwrap_or_default())
+}
+
+/// The forms of a date in HTTP (RFC 9110, section 5.6.7), two of them obsolete.
+const HTTP_DATES: [&str; 3] = [
+    "%a, %d %b %Y %H:%M:%S GMT",
+    "%A, %d-%b-%y %H:%M:%S GMT",
+    "%a %b %e %H:%M:%S %Y",
+];
+
+fn until_date(value: &str, now: Timestamp) -> Option<SignedDuration> {
+    // As a date of UTC and not as a timestamp, because the year 9999 has more of the former.
+    let civil_now = TimeZone::UTC.to_datetime(now);
+    let civil = |format: &&str| {
+        BrokenDownTime::parse(format, value)
+            .ok()?
+            .to_datetime()
+            .ok()
+    };
+    if let Some(date) = HTTP_DATES.iter().find_map(civil) {
+        return Some(date.duration_since(civil_now));
+    }
+    // With an offset instead of GMT, as mail has it.
     let date = rfc2822::DateTimeParser::new().parse_timestamp(value).ok()?;
-    Some(Duration::try_from(date.duration_since(now)).unwrap_or_default())
+    Some(date.duration_since(now))
 }
 
 #[cfg(test)]
@@ -306,10 +334,21 @@ mod tests {
         check("99999999999999999999999", Some(u64::MAX));
         check("Tue, 14 Apr 2026 12:02:00 GMT", Some(120));
         check("Tue, 14 Apr 2026 11:00:00 GMT", Some(0));
+        check("Tuesday, 14-Apr-26 12:02:00 GMT", Some(120));
+        check("Tue, 14 Apr 2026 14:02:00 +0200", Some(120));
+        check("Fri, 31 Dec 9999 23:59:59 GMT", Some(251_626_132_799));
+        check("Sunday, 06-Nov-94 08:49:37 GMT", Some(0));
+        check("Tue Apr 14 12:02:00 2026", Some(120));
+        check("Fri May  1 12:00:00 2026", Some(17 * 86_400));
+        check("Sun Nov  6 08:49:37 1994", Some(0));
         check("", None);
         check("-5", None);
         check("1.5", None);
         check("soon", None);
+        check("+5", None);
+        check("5, 10", None);
+        check("Tuesday, 14-Apr-26 12:02:00", None);
+        check("2026-04-14T12:02:00Z", None);
     }
 
     proptest! {

@@ -8,6 +8,7 @@
 mod answers;
 mod breaks;
 mod kept;
+mod retry_after;
 
 use std::time::{Duration, Instant};
 
