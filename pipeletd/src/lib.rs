@@ -44,6 +44,7 @@ use std::{
     io::{self, BufReader, Write as _},
     path::Path,
     process::ExitCode,
+    time::Duration,
 };
 
 use anyhow::Context as _;
@@ -62,6 +63,8 @@ use self::{
 /// `EX_CONFIG` of sysexits.h.
 const EXIT_CONFIG: u8 = 78;
 const EXIT_USAGE: u8 = 2;
+/// How long threads that nobody can call back, such as in the system's resolver, hold up the end.
+const THREADS_GRACE: Duration = Duration::from_millis(500);
 
 /// Configuration, telemetry, runtime; then the daemon until it is told to end.
 pub fn main() -> ExitCode {
@@ -90,7 +93,7 @@ fn run(config: &Config) -> anyhow::Result<()> {
         .install_default()
         .map_err(|_| anyhow::anyhow!("another TLS provider is installed already"))?;
     let (main, delivering) = (runtime("pipeletd")?, runtime("delivery")?);
-    main.block_on(async {
+    let ended = main.block_on(async {
         let shutdown = CancellationToken::new();
         let signals = Signals::listen()?;
         tokio::spawn(signals.run(shutdown.clone()));
@@ -101,7 +104,10 @@ fn run(config: &Config) -> anyhow::Result<()> {
         app.run(shutdown).await?;
         tracing::info!("ended");
         Ok(())
-    })
+    });
+    delivering.shutdown_timeout(THREADS_GRACE);
+    main.shutdown_timeout(THREADS_GRACE);
+    ended
 }
 
 fn rotate_secrets_key(config: &Config) -> anyhow::Result<()> {

@@ -4,6 +4,7 @@
 //!   started again.
 //! - [`Receiver`]: an HTTP server as an integrator would run it, with scripted answers.
 //! - [`Scripted`]: one below HTTP, which says what no server would.
+//! - [`Blackhole`]: an address where connections are neither accepted nor refused.
 //! - [`Station`]: a bare OCPP-J client that can also say what no library would; [`Dial`] is how it
 //!   connects, with a password or over TLS, and [`Authority`] vouches for both ends.
 //! - [`RawSocket`]: the same one level below, for what is not even a WebSocket's frame.
@@ -17,6 +18,7 @@
 
 mod api;
 mod authority;
+mod blackhole;
 mod ctl;
 mod daemon;
 pub mod deadline;
@@ -31,6 +33,7 @@ mod tls;
 
 pub use api::{Api, Reply};
 pub use authority::{Authority, Identity};
+pub use blackhole::Blackhole;
 pub use ctl::{Ctl, Output};
 pub use daemon::{Builder, Daemon, Ended};
 pub use dial::Dial;

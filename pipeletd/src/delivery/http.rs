@@ -17,6 +17,7 @@ mod destination;
 mod error;
 mod heard;
 mod line;
+mod lookups;
 mod resolver;
 
 use std::{sync::Arc, time::Duration};
@@ -35,6 +36,7 @@ use self::{
     destination::Plain,
     heard::Heard,
     line::{Connection, IDLE_TIMEOUT, PlainRequest},
+    lookups::Lookups,
     resolver::PolicyResolver,
 };
 use super::policy::{self, Outcome};
@@ -96,6 +98,7 @@ struct Inner {
     client: Client,
     targets: TargetPolicy,
     timeout: Duration,
+    connect_timeout: Duration,
 }
 
 impl Sender {
@@ -108,28 +111,29 @@ impl Sender {
             .extra_roots
             .as_deref()
             .map_or(Ok(vec![]), parse_roots)?;
+        let (lookup_timeout, connect_timeout) = shares(options.timeout);
+        let resolver = PolicyResolver::new(options.targets.clone(), Lookups::new(lookup_timeout));
         let client = Client::builder()
             .redirect(redirect::Policy::none())
             .no_proxy()
             .referer(false)
-            .dns_resolver(PolicyResolver::new(options.targets.clone()))
+            .dns_resolver(resolver.clone())
+            .connect_timeout(connect_timeout)
             .tcp_nodelay(true)
             .tls_certs_merge(roots)
             .pool_max_idle_per_host(options.max_idle_per_host)
             .pool_idle_timeout(IDLE_TIMEOUT)
             .build()
             .map_err(|error| SenderError::Client(error.into()))?;
-        let resolver = PolicyResolver::new(options.targets.clone());
         let mut connector = HttpConnector::new_with_resolver(resolver);
         connector.set_nodelay(true);
-        // It is split among a name's addresses, so that dead ones leave the others their time. A
-        // single address's is longer than the deadline, which is then what is told.
-        connector.set_connect_timeout(Some(options.timeout + options.timeout / 8));
+        connector.set_connect_timeout(Some(connect_timeout));
         Ok(Self(Arc::new(Inner {
             connector,
             client,
             targets: options.targets.clone(),
             timeout: options.timeout,
+            connect_timeout,
         })))
     }
 
@@ -224,16 +228,26 @@ impl Inner {
         request: reqwest::Request,
         heard: &mut Heard,
     ) -> Result<bool, AttemptError> {
-        let response = self.client.execute(request).await?;
+        let response = self.client.execute(request).await;
+        let response =
+            response.map_err(|error| AttemptError::pooled(&error, self.connect_timeout))?;
         let response: http::Response<reqwest::Body> = response.into();
         heard.listen(response).await
     }
 
     async fn connect(&self, plain: &Plain) -> Result<Connection, AttemptError> {
         let connected = self.connector.clone().call(plain.origin.clone()).await;
-        let stream = connected.map_err(AttemptError::connecting)?;
+        let stream =
+            connected.map_err(|error| AttemptError::connecting(error, self.connect_timeout))?;
         Connection::begin(stream).await
     }
+}
+
+/// Of an exchange's time limit, what looking a name up and what connecting may take. Connecting's
+/// share is split among a name's addresses, so that dead ones leave the others their time; with
+/// TLS it spans the lookup and the handshake, too.
+fn shares(timeout: Duration) -> (Duration, Duration) {
+    (timeout / 4 * 3, timeout / 8 * 7)
 }
 
 /// An exchange over a connection, which the line keeps where it can be used again.

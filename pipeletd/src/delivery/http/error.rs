@@ -4,7 +4,7 @@ use std::{error::Error, io, iter, time::Duration};
 
 use humantime::format_duration;
 
-use super::resolver::LookupFailed;
+use super::lookups::LookupFailed;
 use crate::webhooks::RefusedTarget;
 
 /// Why no whole answer came, in plain words for operators.
@@ -14,6 +14,8 @@ pub enum AttemptError {
     Timeout { limit: Duration },
     #[error("the answer did not end within {}", format_duration(*.limit))]
     AnswerTimeout { limit: Duration },
+    #[error("no connection within {}", format_duration(*.limit))]
+    ConnectTimeout { limit: Duration },
     #[error("the host name can't be resolved")]
     Dns,
     #[error(transparent)]
@@ -40,6 +42,7 @@ impl AttemptError {
         match self {
             Self::Timeout { .. } => "timeout",
             Self::AnswerTimeout { .. } => "answer_timeout",
+            Self::ConnectTimeout { .. } => "connect_timeout",
             Self::Dns => "dns",
             Self::TargetRefused(_) => "private_target",
             Self::Refused => "connection_refused",
@@ -54,12 +57,7 @@ impl AttemptError {
 
 impl From<reqwest::Error> for AttemptError {
     fn from(error: reqwest::Error) -> Self {
-        let fallback = if error.is_connect() {
-            Self::Connect
-        } else {
-            Self::Protocol
-        };
-        Self::by_cause(&error).unwrap_or(fallback)
+        Self::by_cause(&error).unwrap_or(Self::Protocol)
     }
 }
 
@@ -70,9 +68,29 @@ impl From<hyper::Error> for AttemptError {
 }
 
 impl AttemptError {
-    /// Of an error while connecting.
-    pub(super) fn connecting(error: impl Error + 'static) -> Self {
-        Self::by_cause(&error).unwrap_or(Self::Connect)
+    /// Of an error while connecting, for which this was the limit.
+    pub(super) fn connecting(error: impl Error + 'static, limit: Duration) -> Self {
+        let timed_out = |error: &io::Error| error.kind() == io::ErrorKind::TimedOut;
+        let timed_out = find::<io::Error>(&error).is_some_and(timed_out);
+        Self::while_connecting(&error, timed_out, limit)
+    }
+
+    /// Of an error of the pool's; it knows no other time limit than that for connecting.
+    pub(super) fn pooled(error: &reqwest::Error, limit: Duration) -> Self {
+        if error.is_connect() || error.is_timeout() {
+            Self::while_connecting(error, error.is_timeout(), limit)
+        } else {
+            Self::by_cause(error).unwrap_or(Self::Protocol)
+        }
+    }
+
+    fn while_connecting(error: &(dyn Error + 'static), timed_out: bool, limit: Duration) -> Self {
+        match Self::by_cause(error) {
+            Some(known @ (Self::Dns | Self::TargetRefused(_))) => known,
+            _ if timed_out => Self::ConnectTimeout { limit },
+            Some(known) => known,
+            None => Self::Connect,
+        }
     }
 
     fn by_cause(error: &(dyn Error + 'static)) -> Option<Self> {

@@ -5,7 +5,6 @@
 
 use std::{
     error::Error,
-    io,
     net::SocketAddr,
     pin::Pin,
     task::{Context, Poll},
@@ -16,32 +15,27 @@ use hyper_util::client::legacy::connect::dns;
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 use tower_service::Service;
 
+use super::lookups::Lookups;
 use crate::webhooks::{RefusedTarget, TargetPolicy};
 
 #[derive(Debug, Clone)]
 pub(super) struct PolicyResolver {
     targets: TargetPolicy,
+    lookups: Lookups,
 }
-
-#[derive(Debug, thiserror::Error)]
-#[error("the name can't be resolved")]
-pub(super) struct LookupFailed(#[source] io::Error);
 
 type LookupError = Box<dyn Error + Send + Sync>;
 
 impl PolicyResolver {
-    pub(super) fn new(targets: TargetPolicy) -> Self {
-        Self { targets }
+    pub(super) fn new(targets: TargetPolicy, lookups: Lookups) -> Self {
+        Self { targets, lookups }
     }
 
     async fn look_up(self, name: String) -> Result<Vec<SocketAddr>, LookupError> {
         // The port is the URL's; 0 stands for that.
-        let found = tokio::net::lookup_host((name.as_str(), 0)).await;
-        Ok(keep_allowed(
-            &self.targets,
-            &name,
-            found.map_err(LookupFailed)?,
-        )?)
+        let found = self.lookups.addresses(&name).await?;
+        let found = found.iter().copied();
+        Ok(keep_allowed(&self.targets, &name, found)?)
     }
 }
 

@@ -8,12 +8,13 @@
 mod answers;
 mod breaks;
 mod kept;
+mod names;
 mod retry_after;
 
 use std::time::{Duration, Instant};
 
 use pipelet_tests::{Api, Authority, Builder, Receiver, Scripted, Station, Step, Tls};
-use serde_json::json;
+use serde_json::{Value, json};
 use tempfile::NamedTempFile;
 
 use crate::scene::daemon;
@@ -193,7 +194,7 @@ async fn outcome(api: &Api, webhook: u64, receiver: &Scripted) -> (Ends, Takes) 
     let same = |attempt| alike(attempt) == alike(last);
     assert!(attempts.iter().all(same), "{attempts:#?}");
     let limit = u64::try_from(LIMIT.as_millis()).expect("a short time");
-    let took = |attempt: &serde_json::Value| attempt["duration_ms"].as_u64().expect("a number");
+    let took = |attempt: &Value| attempt["duration_ms"].as_u64().expect("a number");
     assert!(
         attempts.iter().all(|attempt| took(attempt) < limit * 3 / 2),
         "over the limit: {attempts:#?}"
@@ -220,7 +221,7 @@ async fn outcome(api: &Api, webhook: u64, receiver: &Scripted) -> (Ends, Takes) 
     assert_eq!(failed["reason"], "attempts_exhausted");
     assert_eq!(failed["attempts"].as_array(), Some(attempts));
     assert_eq!(attempts.len(), ATTEMPTS);
-    let text = |value: &serde_json::Value| value.as_str().map(str::to_owned);
+    let text = |value: &Value| value.as_str().map(str::to_owned);
     let response = text(&failed["last_response"]);
     // Of a slow answer nobody can tell how much came, so it is made of spaces.
     let response = response.filter(|response| !response.trim().is_empty());
@@ -233,6 +234,6 @@ async fn outcome(api: &Api, webhook: u64, receiver: &Scripted) -> (Ends, Takes) 
     (ends, takes)
 }
 
-fn alike(attempt: &serde_json::Value) -> (&serde_json::Value, &serde_json::Value) {
+fn alike(attempt: &Value) -> (&Value, &Value) {
     (&attempt["status_code"], &attempt["error"])
 }
