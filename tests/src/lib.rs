@@ -4,6 +4,7 @@
 //!   started again.
 //! - [`Receiver`]: an HTTP server as an integrator would run it, with scripted answers.
 //! - [`Scripted`]: one below HTTP, which says what no server would.
+//! - [`Http2`]: one that speaks HTTP/2, and does to streams and connections what a script says.
 //! - [`Blackhole`]: an address where connections are neither accepted nor refused.
 //! - [`Station`]: a bare OCPP-J client that can also say what no library would; [`Dial`] is how it
 //!   connects, with a password or over TLS, and [`Authority`] vouches for both ends.
@@ -24,6 +25,7 @@ mod daemon;
 pub mod deadline;
 mod dial;
 mod faults;
+mod http2;
 pub mod raw;
 mod receiver;
 mod scripted;
@@ -38,6 +40,7 @@ pub use ctl::{Ctl, Output};
 pub use daemon::{Builder, Daemon, Ended};
 pub use dial::Dial;
 pub use faults::{DiskError, Faults};
+pub use http2::{Http2, Stream};
 pub use raw::{RawFrame, RawSocket};
 pub use receiver::{Answer, Receiver, Request};
 pub use scripted::{RawRequest, Scripted, Step, Tls};

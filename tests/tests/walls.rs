@@ -16,6 +16,7 @@ const THIRD_PARTY: &[(&str, &[&str])] = &[
     ("lz4_flex::", &["pipeletd/src/store/block"]),
     ("reqwest::", &["pipeletd/src/delivery/http"]),
     ("hyper::", &["pipeletd/src/delivery/http"]),
+    ("h2::", &["pipeletd/src/delivery/http"]),
     ("hyper_util::", &["pipeletd/src/delivery/http"]),
     (
         "tokio_tungstenite::",

@@ -29,6 +29,9 @@ pub enum AttemptError {
     Tls(String),
     #[error("the connection broke off")]
     BrokenOff,
+    /// HTTP/2's way to break off an exchange and keep the connection.
+    #[error("the receiver reset the stream")]
+    StreamReset,
     /// What came was no HTTP, or against its rules.
     #[error("the answer is not valid HTTP")]
     Protocol,
@@ -49,6 +52,7 @@ impl AttemptError {
             Self::Unreachable => "unreachable",
             Self::Tls(_) => "tls",
             Self::BrokenOff => "broken_off",
+            Self::StreamReset => "stream_reset",
             Self::Protocol => "protocol",
             Self::Connect => "connect",
         }
@@ -100,6 +104,12 @@ impl AttemptError {
             Some(Self::Dns)
         } else if let Some(tls) = find::<rustls::Error>(error) {
             Some(Self::Tls(tls.to_string()))
+        } else if let Some(told) = find::<h2::Error>(error).filter(|error| error.is_remote()) {
+            Some(if told.is_reset() {
+                Self::StreamReset
+            } else {
+                Self::BrokenOff
+            })
         } else if let Some(known) = find::<io::Error>(error).and_then(from_io) {
             Some(known)
         } else {

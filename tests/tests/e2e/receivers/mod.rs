@@ -7,9 +7,11 @@
 
 mod answers;
 mod breaks;
+mod http2;
 mod kept;
 mod names;
 mod retry_after;
+mod tls;
 
 use std::time::{Duration, Instant};
 
@@ -23,6 +25,8 @@ use crate::scene::daemon;
 const LIMIT: Duration = Duration::from_secs(3);
 const ATTEMPTS: usize = 2;
 const NO_ANSWER: &str = "no answer within 3s";
+/// Seven eighths of the limit.
+const NO_CONNECTION: &str = "no connection within 2s 625ms";
 const UNFINISHED: &str = "the answer did not end within 3s";
 const BROKEN_OFF: &str = "the connection broke off";
 const NOT_HTTP: &str = "the answer is not valid HTTP";
@@ -227,13 +231,20 @@ async fn outcome(api: &Api, webhook: u64, receiver: &Scripted) -> (Ends, Takes) 
     let response = response.filter(|response| !response.trim().is_empty());
     let ends = Ends::Dead {
         status,
-        error: text(&last["error"]),
+        error: text(&last["error"]).map(without_times),
         response,
         posts: receiver.requests().len(),
     };
     (ends, takes)
 }
 
-fn alike(attempt: &Value) -> (&Value, &Value) {
-    (&attempt["status_code"], &attempt["error"])
+/// An expired certificate's error goes on with the time of the attempt.
+fn without_times(error: String) -> String {
+    let told = error.split(": verification time").next();
+    told.map(str::to_owned).unwrap_or(error)
+}
+
+fn alike(attempt: &Value) -> (&Value, Option<String>) {
+    let error = attempt["error"].as_str().map(str::to_owned);
+    (&attempt["status_code"], error.map(without_times))
 }

@@ -1,0 +1,132 @@
+//! Receivers that speak HTTP/2: streams that are reset, connections that are given up.
+
+use h2::Reason;
+use pipelet_tests::{Authority, Http2, Station, Stream};
+use serde_json::{Value, json};
+
+use super::{BROKEN_OFF, NO_ANSWER, quick};
+
+const RESET: &str = "the receiver reset the stream";
+
+/// What a receiver does to its streams, and the attempts at the one event that come of it: the
+/// status and the error of each.
+struct Row {
+    name: &'static str,
+    streams: &'static [Stream],
+    attempts: Vec<(Value, Value)>,
+    /// The streams that were opened, by their connections.
+    seen: &'static [usize],
+}
+
+fn answered(status: u16) -> (Value, Value) {
+    (json!(status), Value::Null)
+}
+
+fn failed(error: &str) -> (Value, Value) {
+    (Value::Null, json!(error))
+}
+
+fn rows() -> Vec<Row> {
+    let row = |name, streams, attempts, seen| Row {
+        name,
+        streams,
+        attempts,
+        seen,
+    };
+    vec![
+        row("2xx", &[Stream::Answer(204)], vec![answered(204)], &[1]),
+        row(
+            "5xx, over the same connection",
+            &[Stream::Answer(500), Stream::Answer(200)],
+            vec![answered(500), answered(200)],
+            &[1, 1],
+        ),
+        row(
+            "answered before it was read",
+            &[Stream::AnswerEarly(200)],
+            vec![answered(200)],
+            &[1],
+        ),
+        row(
+            "a reset",
+            &[Stream::Reset(Reason::INTERNAL_ERROR), Stream::Answer(200)],
+            vec![failed(RESET), answered(200)],
+            &[1, 1],
+        ),
+        // Nothing was done with it (RFC 9113, section 8.7): no attempt.
+        row(
+            "a refusal of the stream",
+            &[Stream::Reset(Reason::REFUSED_STREAM), Stream::Answer(200)],
+            vec![answered(200)],
+            &[1, 1],
+        ),
+        row(
+            "a reset within the answer",
+            &[
+                Stream::ResetWithin(Reason::INTERNAL_ERROR),
+                Stream::Answer(200),
+            ],
+            vec![(json!(200), json!(RESET)), answered(200)],
+            &[1, 1],
+        ),
+        row(
+            "an answer, and then it goes",
+            &[Stream::AnswerAndGo(500), Stream::Answer(200)],
+            vec![answered(500), answered(200)],
+            &[1, 2],
+        ),
+        row(
+            "it gives the connection up",
+            &[
+                Stream::GoAway(Reason::ENHANCE_YOUR_CALM),
+                Stream::Answer(200),
+            ],
+            vec![failed(BROKEN_OFF), answered(200)],
+            &[1, 2],
+        ),
+        row(
+            "it closes the connection",
+            &[Stream::Close, Stream::Answer(200)],
+            vec![failed(BROKEN_OFF), answered(200)],
+            &[1, 2],
+        ),
+        row(
+            "no answer, and the connection stays",
+            &[Stream::Hang, Stream::Answer(200)],
+            vec![failed(NO_ANSWER), answered(200)],
+            &[1, 1],
+        ),
+    ]
+}
+
+#[tokio::test]
+async fn whatever_they_do_to_streams() {
+    let authority = Authority::new();
+    let (_file, builder) = quick(&authority);
+    let daemon = builder.start().await;
+    let api = daemon.api();
+    let tls = authority.server().server_config(&["h2"]);
+    let mut receivers = Vec::new();
+    for row in rows() {
+        let receiver = Http2::start(tls.clone(), row.streams).await;
+        let webhook = api.subscribe(&receiver.url(), &["Heartbeat"]).await;
+        receivers.push((row, receiver, webhook));
+    }
+    let mut station = Station::connect(daemon.ocpp(), "S1").await;
+    station.ok("Heartbeat", "{}").await;
+    let mut wrong = Vec::new();
+    for (row, receiver, webhook) in &receivers {
+        api.await_stats(*webhook, json!({"received": 1, "pending": 0}))
+            .await;
+        let page = api.get(&format!("/webhooks/{webhook}/deliveries")).await;
+        let attempts = page.expect(200)["data"][0]["attempts"].clone();
+        let attempts = attempts.as_array().expect("attempts").iter();
+        let attempts: Vec<_> = attempts
+            .map(|attempt| (attempt["status_code"].clone(), attempt["error"].clone()))
+            .collect();
+        if (&attempts, &*receiver.seen()) != (&row.attempts, row.seen) {
+            wrong.push(format!("{}: {:?} {attempts:?}", row.name, receiver.seen()));
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
