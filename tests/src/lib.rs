@@ -11,6 +11,7 @@
 //! - [`RawSocket`]: the same one level below, for what is not even a WebSocket's frame.
 //! - [`Faults`]: a daemon's disk, clock and resolver, which fail as they are told to.
 //! - [`SmallDisk`]: a disk that a test can fill.
+//! - [`Network`]: namespaces with a router between daemon and test, which drops what it is told to.
 //! - [`Api`] and [`Ctl`]: the two ways in, REST and `pipeletctl`.
 //! - [`deadline`]: how a test waits. Nothing here sleeps for a time that was guessed.
 //!
@@ -26,6 +27,7 @@ pub mod deadline;
 mod dial;
 mod faults;
 mod http2;
+pub mod network;
 pub mod raw;
 mod receiver;
 mod scripted;
@@ -41,6 +43,7 @@ pub use daemon::{Builder, Daemon, Ended};
 pub use dial::Dial;
 pub use faults::{DiskError, Faults};
 pub use http2::{Http2, Stream};
+pub use network::Network;
 pub use raw::{RawFrame, RawSocket};
 pub use receiver::{Answer, Receiver, Request};
 pub use scripted::{RawRequest, Scripted, Step, Tls};

@@ -10,6 +10,7 @@ mod cli;
 mod clients;
 mod commands;
 mod crash;
+mod cut;
 mod day;
 mod disk;
 mod events;
