@@ -272,7 +272,7 @@ where
             }
             Step::Hang => {
                 while stream.read(&mut [0; 512]).await.is_ok_and(|n| n > 0) {}
-                true
+                false
             }
             Step::Reset => true,
         };

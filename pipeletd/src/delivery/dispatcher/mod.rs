@@ -60,6 +60,9 @@ const TEND_EVERY: Duration = Duration::from_secs(10);
 /// How long a store that can't be read is left alone.
 const STORE_REST: Duration = Duration::from_millis(250);
 
+/// How often kept connections are looked after, while there are any.
+const SWEEP_EVERY: Duration = Duration::from_secs(1);
+
 /// What every dispatcher works with.
 #[derive(Debug, Clone)]
 pub struct Means {
@@ -287,6 +290,8 @@ impl Dispatcher {
         }
         let mut tend = time::interval(TEND_EVERY);
         tend.set_missed_tick_behavior(time::MissedTickBehavior::Delay);
+        let mut sweep = time::interval(SWEEP_EVERY);
+        sweep.set_missed_tick_behavior(time::MissedTickBehavior::Delay);
         loop {
             let read = self.read_forward().await;
             self.excuse_outage(read)?;
@@ -309,6 +314,7 @@ impl Dispatcher {
                 () = until_instant(self.store_rests), if self.store_rests.is_some() => {
                     self.store_rests = None;
                 }
+                _ = sweep.tick(), if !self.lines.is_empty() => self.lines.retain(Line::is_fresh),
                 _ = tend.tick() => {
                     let tended = self.tend().await;
                     self.excuse_outage(tended)?;

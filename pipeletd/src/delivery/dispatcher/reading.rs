@@ -8,7 +8,6 @@ use super::{
 };
 use crate::{
     delivery::{
-        http::Line,
         ledger::Entry,
         record::{DeadReason, FailedDelivery, FailedId},
     },
@@ -122,7 +121,6 @@ impl Dispatcher {
 
     /// Moves an idle webhook's cursor along, and gives up what a stalled one has owed too long.
     pub(super) async fn tend(&mut self) -> Result<(), DispatchError> {
-        self.lines.retain(Line::is_fresh);
         self.may_read = true;
         self.dirty |= self.reader.position() > self.written_to;
         let oldest = self.means.clock.now() - self.means.options.backlog_age;

@@ -1,6 +1,8 @@
 //! Connections that are kept from one attempt to the next: what happens to them in between is no
 //! attempt, and an answer counts for the request that it follows.
 
+use std::time::Duration;
+
 use pipelet_tests::{Authority, Scripted, Station, Step, Tls};
 use serde_json::{Value, json};
 
@@ -125,6 +127,26 @@ async fn check(authority: &Authority, tls: &Tls) {
         let status = if delivered { 200 } else { 503 };
         assert_eq!(attempts, [[status], [200]], "{}", row.name);
     }
+}
+
+/// Common servers close an idle connection after five seconds, and count it until then.
+#[tokio::test]
+async fn an_idle_one_is_closed_before_the_receiver_would() {
+    let (_file, builder) = quick(&Authority::new());
+    let daemon = builder.start().await;
+    let script = vec![Step::Read, Step::write(OK), Step::Hang, Step::Tell];
+    let receiver = Scripted::always(Tls::None, script).await;
+    daemon
+        .api()
+        .subscribe(&receiver.url(), &["Heartbeat"])
+        .await;
+    let mut station = Station::connect(daemon.ocpp(), "S1").await;
+    station.ok("Heartbeat", "{}").await;
+    let posted = receiver.await_requests(1).await[0].arrived;
+    receiver.await_told().await;
+    let kept = posted.elapsed();
+    let expected = Duration::from_secs(3)..Duration::from_secs(8);
+    assert!(expected.contains(&kept), "{kept:?}");
 }
 
 /// The statuses of the attempts at each event, the latest event first.
