@@ -63,6 +63,10 @@ struct Script {
 
 impl Http2 {
     pub async fn start(tls: Arc<ServerConfig>, streams: &[Stream]) -> Self {
+        Self::start_at((Ipv4Addr::LOCALHOST, 0).into(), tls, streams).await
+    }
+
+    pub async fn start_at(address: SocketAddr, tls: Arc<ServerConfig>, streams: &[Stream]) -> Self {
         let seen = Arc::default();
         let script = Script {
             streams: streams.into(),
@@ -77,7 +81,7 @@ impl Http2 {
                 .expect("a runtime");
             // Dropping the runtime drops every connection with it.
             runtime.block_on(async {
-                let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await;
+                let listener = TcpListener::bind(address).await;
                 let listener = listener.expect("a free port");
                 let _ = bound.send(listener.local_addr().expect("a bound address"));
                 tokio::select! {
@@ -91,6 +95,10 @@ impl Http2 {
             seen,
             server: Some((stop, thread)),
         }
+    }
+
+    pub fn address(&self) -> SocketAddr {
+        self.address
     }
 
     pub fn url(&self) -> String {

@@ -119,6 +119,10 @@ impl Sender {
             .referer(false)
             .dns_resolver(resolver.clone())
             .connect_timeout(connect_timeout)
+            // HTTP/2's connections outlive an exchange that ran out of time. One over which nothing
+            // comes any more is found out early enough for another try on a new one.
+            .http2_keep_alive_interval(options.timeout / 2)
+            .http2_keep_alive_timeout(options.timeout / 4)
             .tcp_nodelay(true)
             .tls_certs_merge(roots)
             .pool_max_idle_per_host(options.max_idle_per_host)

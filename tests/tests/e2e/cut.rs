@@ -10,7 +10,8 @@ use std::{
 };
 
 use pipelet_tests::{
-    Authority, Frame, Network, Scripted, Station, Step, Tls, deadline::eventually, network,
+    Authority, Faults, Frame, Http2, Network, Scripted, Station, Step, Stream, Tls,
+    deadline::eventually, network,
 };
 use serde_json::{Value, json};
 use tempfile::NamedTempFile;
@@ -122,6 +123,68 @@ async fn between_the_daemon_and_its_receivers() {
     }
     api.await_stats(neighbour, json!({"received": 6, "delivered": 6}))
         .await;
+}
+
+/// A receiver that moves while its old place is cut off: there is a connection to that place which
+/// nobody has closed, and which will never bring an answer.
+#[tokio::test]
+async fn under_a_receiver_that_moves_elsewhere() {
+    const NAME: &str = "moves.example";
+    let Some(network) = network_of("under_a_receiver_that_moves_elsewhere").await else {
+        return;
+    };
+    let authority = Authority::new();
+    let file = NamedTempFile::new().expect("a temporary file");
+    std::fs::write(file.path(), authority.pem()).expect("a writable file");
+    let builder = daemon()
+        .flag("--ca-file", file.path().to_str().expect("UTF-8"))
+        .flag("--delivery-timeout", "2s")
+        .flag("--retry-schedule", "100ms")
+        .flag("--max-attempts", "100");
+    let (faults, builder) = Faults::of(builder);
+    let daemon = network.daemon(builder).start().await;
+    let api = daemon.api();
+    let at = |address: Ipv4Addr, port: u16| SocketAddr::from((address, port));
+
+    let identity = authority.server_of(&[NAME]);
+    let mut webhooks = Vec::new();
+    let mut old = Vec::new();
+    let mut new = Vec::new();
+    for tls in [Tls::None, Tls::Server(identity.server_config(&[]))] {
+        let receiver = receiver(Network::BEYOND, tls.clone()).await;
+        let moved = at(Network::BESIDE, receiver.address().port());
+        new.push(Scripted::start_at(moved, tls, vec![vec![Step::Read, Step::write(OK)]]).await);
+        let url = receiver.url_of(NAME);
+        webhooks.push(api.subscribe(&url, &["Heartbeat"]).await);
+        old.push(receiver);
+    }
+    let tls = identity.server_config(&["h2"]);
+    let answer = [Stream::Answer(200)];
+    let old_http2 = Http2::start_at(at(Network::BEYOND, 0), tls.clone(), &answer).await;
+    let port = old_http2.address().port();
+    let new_http2 = Http2::start_at(at(Network::BESIDE, port), tls, &answer).await;
+    let url = format!("https://{NAME}:{port}/");
+    webhooks.push(api.subscribe(&url, &["Heartbeat"]).await);
+
+    faults.resolve(NAME, &["10.1.0.1"]);
+    let mut station = Station::connect(Network::beside(daemon.ocpp()), "S1").await;
+    station.ok("Heartbeat", "{}").await;
+    for webhook in &webhooks {
+        api.await_stats(*webhook, json!({"delivered": 1})).await;
+    }
+    network.cut().await;
+    faults.resolve(NAME, &["10.9.0.1"]);
+    station.ok("Heartbeat", "{}").await;
+    for webhook in &webhooks {
+        api.await_stats(*webhook, json!({"received": 2, "delivered": 2}))
+            .await;
+        let page = api.get(&format!("/webhooks/{webhook}/deliveries")).await;
+        let deliveries = page.expect(200)["data"].as_array().expect("data").clone();
+        let attempts = deliveries.iter().map(|d| d["attempts"].as_array());
+        let most = attempts.map(|attempts| attempts.map_or(0, Vec::len)).max();
+        assert!(most <= Some(2), "{deliveries:#?}");
+    }
+    assert_eq!((old_http2.seen().len(), new_http2.seen().len()), (1, 1));
 }
 
 /// The connections of a station, as the receiver heard of them.

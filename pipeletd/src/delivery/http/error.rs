@@ -79,10 +79,13 @@ impl AttemptError {
         Self::while_connecting(&error, timed_out, limit)
     }
 
-    /// Of an error of the pool's; it knows no other time limit than that for connecting.
+    /// Of an error of the pool's; for connecting, this was the limit.
     pub(super) fn pooled(error: &reqwest::Error, limit: Duration) -> Self {
-        if error.is_connect() || error.is_timeout() {
+        if error.is_connect() {
             Self::while_connecting(error, error.is_timeout(), limit)
+        } else if error.is_timeout() {
+            // Nothing came over a connection any more, not even what answers a ping.
+            Self::BrokenOff
         } else {
             Self::by_cause(error).unwrap_or(Self::Protocol)
         }
