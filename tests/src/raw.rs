@@ -26,6 +26,7 @@ pub mod first_byte {
     pub const BINARY: u8 = 0x82;
     pub const CLOSE: u8 = 0x88;
     pub const PING: u8 = 0x89;
+    pub const PONG: u8 = 0x8a;
     /// A text message's first frame, with more to follow.
     pub const TEXT_BEGINS: u8 = 0x01;
     /// More of a message, and not its end.

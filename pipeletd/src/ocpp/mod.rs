@@ -113,7 +113,8 @@ impl Default for Config {
 
 impl Config {
     /// A station that sends nothing at all for so long is gone. It is generous, because some
-    /// never answer a ping: then three heartbeats have to stay away. Looked at with every ping.
+    /// never answer a ping: then three heartbeats have to stay away. Of one that has answered
+    /// pings, unanswered ones say it sooner. Looked at with every ping.
     fn silence_limit(&self) -> Duration {
         self.heartbeat_interval.max(self.ping_interval) * 3
     }

@@ -34,6 +34,8 @@ use super::{
 
 /// How long a station may take to read what we write.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
+/// So many pings in a row have to stay unanswered by a station that has answered one.
+const MISSED_PINGS: u32 = 3;
 /// How long the closing handshake may take.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 /// In bytes. Each connection has one at all times, and it grows where a message is longer. The room
@@ -272,6 +274,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
             last_frame = Instant::now();
             read_from = bucket.owe(self.rate, last_frame);
             self.conversation.seat().seen(self.clock.now());
+            if let Some(Ok(Message::Pong(_))) = message {
+                self.silence_limit = self.ping_interval * MISSED_PINGS;
+            }
             let heard = match message {
                 Some(Ok(message)) => self.hear(message).await,
                 Some(Err(error)) => Err(error.into()),

@@ -203,15 +203,15 @@ fn heard_of(receiver: &Scripted, station: &str) -> Vec<Value> {
 
 #[tokio::test]
 async fn between_the_daemon_and_its_stations() {
-    const PING: Duration = Duration::from_millis(200);
-    /// Three heartbeats.
+    const PING: Duration = Duration::from_secs(1);
+    /// Three heartbeats, or three pings where they have been answered.
     const SILENCE: Duration = Duration::from_secs(3);
     let test = "between_the_daemon_and_its_stations";
     let Some(network) = network_of(test).await else {
         return;
     };
     let builder = daemon()
-        .flag("--ping-interval", "200ms")
+        .flag("--ping-interval", "1s")
         .flag("--heartbeat-interval", "1s");
     let daemon = network.daemon(builder).start().await;
     let api = daemon.api();

@@ -129,7 +129,7 @@ async fn binary_frames_are_no_reason_to_part() {
 #[tokio::test]
 async fn silence_ends_a_connection_and_a_pong_breaks_it() {
     let builder = daemon()
-        .flag("--ping-interval", "200ms")
+        .flag("--ping-interval", "1s")
         .flag("--heartbeat-interval", "1s");
     let scene = Scene::with(builder, &["StationDisconnected"]).await;
     let mut gone = RawSocket::open(scene.daemon.ocpp(), "GONE").await;
@@ -146,6 +146,20 @@ async fn silence_ends_a_connection_and_a_pong_breaks_it() {
     assert_eq!(gone.closed().await, Some(1001));
     quiet.ok("Heartbeat", "{}").await;
     assert_eq!(scene.receiver.count(), 1);
+}
+
+/// Who answers pings and then does not any more is gone long before heartbeats would have to come.
+#[tokio::test]
+async fn pings_that_go_unanswered_end_a_connection() {
+    let builder = daemon().flag("--ping-interval", "200ms");
+    let scene = Scene::with(builder, &["StationDisconnected"]).await;
+    let mut socket = RawSocket::open(scene.daemon.ocpp(), "GONE").await;
+    let ping = socket.next().await.expect("an open connection");
+    assert_eq!(ping.first_byte, first_byte::PING);
+    socket.frame(first_byte::PONG, &ping.payload).await;
+    let told = scene.receiver.await_requests(1).await;
+    assert_eq!(told[0].json()["payload"]["reason"], "silent");
+    assert_eq!(socket.closed().await, Some(1001));
 }
 
 /// Two storms on one daemon: every station is served in each, a station from before is not
