@@ -58,6 +58,9 @@ struct Engine {
     db: sled::Db,
     /// sled's log file, for the `sync_data` that sled leaves out.
     log: File,
+    /// Held for writing while a batch is applied, and for reading while a value is put together:
+    /// its chunks are read one by one, and all have to be of one time.
+    whole: RwLock<()>,
 }
 
 /// The last failure.
@@ -115,9 +118,9 @@ impl Database {
     }
 
     pub(super) fn get(&self, key: &[u8]) -> Result<Option<Bytes>, StoreError> {
-        self.with(|engine| {
-            let value = engine.get(key)?;
-            value.map(|value| engine.whole(key, &value)).transpose()
+        self.with(|engine| match engine.get(key)? {
+            Some(head) => engine.whole(key, &head),
+            None => Ok(None),
         })
     }
 
@@ -136,7 +139,10 @@ impl Database {
                     .as_ref()
                     .map_or(true, |(key, _)| key.starts_with(&prefix))
             });
-            of_kind.map(move |entry| self.noticed(&engine, engine.whole_entry(entry)))
+            of_kind.filter_map(move |entry| {
+                let whole = self.noticed(&engine, engine.whole_entry(entry));
+                whole.transpose()
+            })
         });
         Self::or_error(entries)
     }
@@ -158,8 +164,9 @@ impl Database {
 
     pub(super) fn last(&self, kind: Kind) -> Result<Option<(IVec, Bytes)>, StoreError> {
         self.with(|engine| {
-            let last = engine.tree.scan_prefix(keys::prefix(kind)).next_back();
-            last.map(|entry| engine.whole_entry(entry)).transpose()
+            let mut entries = engine.tree.scan_prefix(keys::prefix(kind)).rev();
+            let last = entries.find_map(|entry| engine.whole_entry(entry).transpose());
+            last.transpose()
         })
     }
 
@@ -374,10 +381,12 @@ impl Engine {
             tree: (*db).clone(),
             db,
             log,
+            whole: RwLock::new(()),
         })
     }
 
     fn apply(&self, batch: Batch) -> Result<(), StoreError> {
+        let _whole = self.whole.write().unwrap_or_else(PoisonError::into_inner);
         self.tree.apply_batch(batch.0).map_err(StoreError::Engine)
     }
 
@@ -385,17 +394,25 @@ impl Engine {
         self.tree.get(key).map_err(StoreError::Engine)
     }
 
-    fn whole_entry(&self, entry: sled::Result<(IVec, IVec)>) -> Result<(IVec, Bytes), StoreError> {
-        let (key, value) = entry.map_err(StoreError::Engine)?;
-        let value = self.whole(&key, &value)?;
-        Ok((key, value))
+    fn whole_entry(
+        &self,
+        entry: sled::Result<(IVec, IVec)>,
+    ) -> Result<Option<(IVec, Bytes)>, StoreError> {
+        let (key, head) = entry.map_err(StoreError::Engine)?;
+        let value = self.whole(&key, &head)?;
+        Ok(value.map(|value| (key, value)))
     }
 
-    fn whole(&self, key: &[u8], head: &IVec) -> Result<Bytes, StoreError> {
-        let further = further_chunks(head)?;
-        if further == 0 {
-            return Ok(Bytes::copy_from_slice(&head[2..]));
+    /// The value that begins with this. `None` where it has been removed since.
+    fn whole(&self, key: &[u8], head: &IVec) -> Result<Option<Bytes>, StoreError> {
+        if further_chunks(head)? == 0 {
+            return Ok(Some(Bytes::copy_from_slice(&head[2..])));
         }
+        let _whole = self.whole.read().unwrap_or_else(PoisonError::into_inner);
+        let Some(head) = self.get(key)? else {
+            return Ok(None);
+        };
+        let further = further_chunks(&head)?;
         let mut whole = Vec::with_capacity((further + 1) * CHUNK);
         whole.extend_from_slice(&head[2..]);
         for index in 0..further {
@@ -403,7 +420,7 @@ impl Engine {
             let chunk = chunk.ok_or_else(|| record_error("value", "a chunk of it is missing"))?;
             whole.extend_from_slice(&chunk);
         }
-        Ok(whole.into())
+        Ok(Some(whole.into()))
     }
 }
 
@@ -458,4 +475,44 @@ fn sync_everything(path: &Path) -> io::Result<()> {
     File::open(path)?.sync_all()?;
     path.parent()
         .map_or(Ok(()), |parent| File::open(parent)?.sync_all())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    use super::*;
+
+    /// One writer puts, replaces and removes a value of several chunks; whoever reads meanwhile
+    /// finds it whole, or not at all.
+    #[test]
+    fn a_value_that_changes_is_read_whole_or_not_at_all() {
+        let directory = tempfile::tempdir().unwrap();
+        let database = Database::open(directory.path(), 1 << 20).unwrap();
+        let key = [Kind::Retry as u8, 7];
+        let done = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                for turn in 0..3_000 {
+                    let mut batch = Batch::default();
+                    if turn % 3 == 2 {
+                        database.remove(&mut batch, &key).unwrap();
+                    } else {
+                        let value = vec![u8::try_from(turn % 256).unwrap(); 5 * CHUNK];
+                        database.put(&mut batch, &key, &value).unwrap();
+                    }
+                    database.apply(batch).unwrap();
+                }
+                done.store(true, Ordering::Relaxed);
+            });
+            while !done.load(Ordering::Relaxed) {
+                let got = database.get(&key).unwrap();
+                let listed = database.kind(Kind::Retry).next().transpose().unwrap();
+                for value in got.into_iter().chain(listed.map(|(_, value)| value)) {
+                    assert_eq!(value.len(), 5 * CHUNK);
+                    assert!(value.iter().all(|byte| *byte == value[0]), "of two times");
+                }
+            }
+        });
+    }
 }
