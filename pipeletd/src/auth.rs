@@ -151,7 +151,8 @@ impl Keyring {
     }
 }
 
-/// Writes the first key where its owner, and nobody else, can read it.
+/// Writes the first key where its owner, and nobody else, can read it. It is on disk when this
+/// returns: once the store knows the key, it is never written again.
 pub fn write_admin_key(path: &Path, key: &ApiKey) -> io::Result<()> {
     let unfinished = path.with_extension("key.new");
     match fs::remove_file(&unfinished) {
@@ -165,7 +166,9 @@ pub fn write_admin_key(path: &Path, key: &ApiKey) -> io::Result<()> {
         .open(&unfinished)?;
     writeln!(file, "{}", key.expose())?;
     file.sync_all()?;
-    fs::rename(&unfinished, path)
+    fs::rename(&unfinished, path)?;
+    path.parent()
+        .map_or(Ok(()), |directory| fs::File::open(directory)?.sync_all())
 }
 
 #[cfg(test)]

@@ -11,12 +11,14 @@ use std::{
     path::{Path, PathBuf},
     process::{ExitStatus, Stdio},
     thread,
+    time::Duration,
 };
 
 use tempfile::TempDir;
 use tokio::{
     io::{AsyncBufReadExt, AsyncReadExt, BufReader, Lines},
     process::{Child, ChildStdout, Command},
+    time::timeout,
 };
 
 use crate::{Api, Ctl, deadline::within};
@@ -132,6 +134,14 @@ impl Builder {
         }
     }
 
+    /// A daemon that was never started, for who wants to see its first start.
+    pub fn stopped(self) -> Daemon {
+        Daemon {
+            builder: self,
+            running: None,
+        }
+    }
+
     /// Runs a daemon that is expected to give up by itself, and returns how it ended.
     pub async fn run_to_end(self) -> Ended {
         let mut child = self
@@ -172,6 +182,14 @@ impl Builder {
             .stdin(Stdio::null())
             .kill_on_drop(true);
         command
+    }
+
+    fn spawn(&self) -> Child {
+        self.command()
+            .stdout(Stdio::piped())
+            .stderr(append_to(&self.log_file()))
+            .spawn()
+            .expect("pipeletd")
     }
 
     fn log_file(&self) -> PathBuf {
@@ -276,6 +294,8 @@ impl Daemon {
     /// SIGKILL: nothing of the process runs after this.
     pub async fn kill9(&mut self) {
         let mut running = self.running.take().expect("a running daemon");
+        let ended = running.child.try_wait().expect("a child");
+        assert!(ended.is_none(), "pipeletd ended by itself: {ended:?}");
         running.child.kill().await.expect("SIGKILL");
     }
 
@@ -320,6 +340,15 @@ impl Daemon {
         self.running = Some(Running::spawn(&self.builder).await);
     }
 
+    /// Starts the daemon on the same data and kills it so much later, wherever it has come to.
+    pub async fn start_and_kill(&mut self, after: Duration) {
+        assert!(self.running.is_none(), "the daemon still runs");
+        let mut child = self.builder.spawn();
+        let ended = timeout(after, child.wait()).await;
+        assert!(ended.is_err(), "pipeletd ended by itself: {ended:?}");
+        child.kill().await.expect("SIGKILL");
+    }
+
     fn running(&self) -> &Running {
         self.running.as_ref().expect("a running daemon")
     }
@@ -343,12 +372,7 @@ impl Drop for Daemon {
 
 impl Running {
     async fn spawn(builder: &Builder) -> Self {
-        let mut child = builder
-            .command()
-            .stdout(Stdio::piped())
-            .stderr(append_to(&builder.log_file()))
-            .spawn()
-            .expect("pipeletd");
+        let mut child = builder.spawn();
         let mut lines = BufReader::new(child.stdout.take().expect("stdout is piped")).lines();
         let line = within("pipeletd to listen", lines.next_line())
             .await

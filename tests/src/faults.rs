@@ -6,10 +6,11 @@
 //! undo, which [`Faults::lose_power`] then does to a daemon that was killed.
 //!
 //! The model of a power loss: what was written and not synced may be gone, page by page, in any
-//! combination. Creating, renaming and removing a file count as durable at once.
+//! combination, where a page is as it was after some of its writes. Names that were made, changed
+//! or removed last may be as they were, until their directory was synced.
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeMap, HashMap},
     fs::{self, File, OpenOptions},
     os::unix::fs::{FileExt as _, MetadataExt as _},
     path::{Path, PathBuf},
@@ -17,6 +18,7 @@ use std::{
     time::Duration,
 };
 
+use fastrand::Rng;
 use tempfile::TempDir;
 
 use crate::Builder;
@@ -56,7 +58,7 @@ impl Faults {
     pub fn of(builder: Builder) -> (Self, Builder) {
         let home = tempfile::tempdir().expect("a temporary directory");
         let library = compile(home.path());
-        for name in ["undo", "names"] {
+        for name in ["undo", "kept", "names"] {
             fs::create_dir(home.path().join(name)).expect("a directory");
         }
         let control = OpenOptions::new()
@@ -126,8 +128,28 @@ impl Faults {
     /// Does to the data directory of a killed daemon what a power loss would have done: of what
     /// was not synced, a part that the seed chooses is gone. Returns how many bytes were lost.
     pub fn lose_power(&self, seed: u64) -> u64 {
-        let mut random = fastrand::Rng::with_seed(seed);
+        let mut random = Rng::with_seed(seed);
+        // Nothing of it stays, or some of it, or nearly all.
+        let stays = *random.choice(&[0.0, 0.5, 0.95]).expect("a choice");
+        self.lose(stays, &mut random)
+    }
+
+    /// The same at its worst: everything that was not synced is gone.
+    pub fn lose_all_unsynced(&self) -> u64 {
+        self.lose(0.0, &mut Rng::with_seed(0))
+    }
+
+    fn lose(&self, stays: f64, random: &mut Rng) -> u64 {
         let undo = self.home.path().join("undo");
+        for entry in fs::read_dir(&undo).expect("a readable directory") {
+            let path = entry.expect("an entry").path();
+            if path.extension().is_some_and(|kind| kind == "names") {
+                let names = fs::read_to_string(path).expect("a readable file");
+                let names: Vec<_> = names.lines().collect();
+                let kept = names.iter().take_while(|_| random.f64() < stays).count();
+                names[kept..].iter().rev().for_each(|name| undo_name(name));
+            }
+        }
         let mut lost = 0;
         for (inode, path) in files_below(&self.data_dir) {
             let mut records = Vec::new();
@@ -138,12 +160,14 @@ impl Faults {
                 }
             }
             if !records.is_empty() {
-                lost += revert(&path, &records, &mut random);
+                lost += revert(&path, &records, stays, random);
             }
         }
         // A new start makes new records.
-        fs::remove_dir_all(&undo).expect("a removable directory");
-        fs::create_dir(&undo).expect("a directory");
+        for directory in [undo, self.home.path().join("kept")] {
+            fs::remove_dir_all(&directory).expect("a removable directory");
+            fs::create_dir(&directory).expect("a directory");
+        }
         lost
     }
 
@@ -177,7 +201,8 @@ fn files_below(directory: &Path) -> HashMap<u64, PathBuf> {
     let mut files = HashMap::new();
     let mut directories = vec![directory.to_owned()];
     while let Some(directory) = directories.pop() {
-        for entry in fs::read_dir(directory).expect("a readable directory") {
+        // The daemon may not have come to making it.
+        for entry in fs::read_dir(directory).into_iter().flatten() {
             let entry = entry.expect("an entry");
             let known = entry.metadata().expect("metadata");
             if known.is_dir() {
@@ -228,9 +253,27 @@ fn read_records(mut bytes: &[u8]) -> Vec<Unsynced> {
     }
 }
 
-/// Takes a file back to what was synced, and then lets some pages of the rest come true.
-fn revert(path: &Path, records: &[Unsynced], random: &mut fastrand::Rng) -> u64 {
-    const PAGE: usize = 4096;
+/// Takes a name back to what it was. An error means that it had not been changed yet, or that its
+/// directory is gone as well.
+fn undo_name(line: &str) {
+    let parts: Vec<_> = line.split('\t').collect();
+    let [kind, path, from, kept] = parts[..] else {
+        panic!("no name: {line:?}");
+    };
+    let _ = match kind {
+        "C" => fs::remove_file(path).or_else(|_| fs::remove_dir_all(path)),
+        "R" => fs::rename(path, from),
+        _ => Ok(()),
+    };
+    if !kept.is_empty() {
+        let _ = fs::rename(kept, path);
+    }
+}
+
+/// Takes a file back to what was synced, and then lets some of the rest come true: of each page
+/// the first of its writes, for a page goes to the disk as it is at some time.
+fn revert(path: &Path, records: &[Unsynced], stays: f64, random: &mut Rng) -> u64 {
+    const PAGE: u64 = 4096;
     let file = OpenOptions::new()
         .write(true)
         .open(path)
@@ -240,18 +283,25 @@ fn revert(path: &Path, records: &[Unsynced], random: &mut fastrand::Rng) -> u64 
             .expect("a writable file");
         file.set_len(record.size_before).expect("a writable file");
     }
-    // Nothing of it, some of it, nearly all of it.
-    let share = *random.choice(&[0.0, 0.5, 0.95]).expect("a choice");
-    let mut lost = 0;
+    let mut pages: BTreeMap<u64, Vec<(u64, &[u8])>> = BTreeMap::new();
     for record in records {
-        for (page, bytes) in (0..).zip(record.written.chunks(PAGE)) {
-            if random.f64() < share {
-                let offset = record.offset + page * PAGE as u64;
-                file.write_all_at(bytes, offset).expect("a writable file");
-            } else {
-                lost += bytes.len() as u64;
-            }
+        let (mut offset, mut rest) = (record.offset, record.written.as_slice());
+        while !rest.is_empty() {
+            let room = usize::try_from(PAGE - offset % PAGE).expect("a page");
+            let (here, further) = rest.split_at(room.min(rest.len()));
+            pages.entry(offset / PAGE).or_default().push((offset, here));
+            offset += here.len() as u64;
+            rest = further;
         }
+    }
+    let mut lost = 0;
+    for writes in pages.values() {
+        let kept = writes.iter().take_while(|_| random.f64() < stays).count();
+        for (offset, bytes) in &writes[..kept] {
+            file.write_all_at(bytes, *offset).expect("a writable file");
+        }
+        let gone = writes[kept..].iter().map(|(_, bytes)| bytes.len() as u64);
+        lost += gone.sum::<u64>();
     }
     lost
 }

@@ -3,8 +3,11 @@
  * each number of the control file means.
  *
  * Files below FAULTS_ROOT are watched. Of each it is written down what a power loss would undo:
- * what was written and not yet synced. Creating, renaming and removing count as durable at once,
- * contents never do before fsync or fdatasync has returned.
+ * contents until fsync or fdatasync has returned for the file, names until fsync has for their
+ * directory. sync_file_range makes nothing durable, so it is left alone.
+ *
+ * What it does not see, and the daemon does not do with these files: mmap, writev, O_TMPFILE,
+ * descriptors that are duplicated, paths relative to a directory.
  */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
@@ -66,6 +69,8 @@ static void watch(int fd) {
 
 static ino_t watched(int fd) { return fd >= 0 && fd < MAX_FD ? inode_of[fd] : 0; }
 
+static void record_name(char kind, const char *path, const char *from);
+
 static int opened(const char *path, int flags, mode_t mode, int (*real)(const char *, int, ...)) {
     if (!is_watched(path)) return real(path, flags, mode);
     int64_t fault = slot(WRITE_ERRNO);
@@ -76,7 +81,10 @@ static int opened(const char *path, int flags, mode_t mode, int (*real)(const ch
         return -1;
     }
     int fd = real(path, flags, mode);
+    int kept = errno;
     watch(fd);
+    if (fd >= 0 && creates) record_name('C', path, "");
+    errno = kept;
     return fd;
 }
 
@@ -116,6 +124,14 @@ static void record(int fd, ino_t inode, const void *bytes, size_t length, off_t 
     char *whole = malloc(32 + 2 * length), path[4200];
     if (!whole || fstat(fd, &known) != 0) abort();
     ssize_t before = pread(fd, whole + 32, length, offset);
+    if (before < 0) {
+        /* It was opened for writing only. */
+        snprintf(path, sizeof path, "/proc/self/fd/%d", fd);
+        int readable = REAL(open)(path, O_RDONLY | O_CLOEXEC);
+        if (readable < 0) abort();
+        before = pread(readable, whole + 32, length, offset);
+        REAL(close)(readable);
+    }
     uint64_t overwritten = before > 0 ? (uint64_t)before : 0;
     uint64_t head[4] = {(uint64_t)offset, length, (uint64_t)known.st_size, overwritten};
     memcpy(whole, head, sizeof head);
@@ -126,6 +142,29 @@ static void record(int fd, ino_t inode, const void *bytes, size_t length, off_t 
     if (undo < 0 || REAL(write)(undo, whole, size) != (ssize_t)size) abort();
     REAL(close)(undo);
     free(whole);
+}
+
+/* What becomes of a name, for as long as its directory is not synced: `C`reated, `R`enamed from
+ * another, `U`nlinked. What was there before is kept under a name of our own. */
+static void record_name(char kind, const char *path, const char *from) {
+    if (!is_watched(path) || !slot(RECORD)) return;
+    static int kept_files;
+    char parent[4200], kept[4200] = "", names[4200], line[13000];
+    snprintf(parent, sizeof parent, "%s", path);
+    *strrchr(parent, '/') = 0;
+    struct stat known;
+    if (stat(parent, &known) != 0) return;
+    pthread_mutex_lock(&recording);
+    if (kind != 'C' && access(path, F_OK) == 0) {
+        snprintf(kept, sizeof kept, "%s/kept/%d.%d", directory, getpid(), kept_files++);
+        if (link(path, kept) != 0) abort();
+    }
+    undo_path(names, sizeof names, known.st_ino, "names");
+    int length = snprintf(line, sizeof line, "%c\t%s\t%s\t%s\n", kind, path, from, kept);
+    int fd = REAL(open)(names, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
+    if (fd < 0 || REAL(write)(fd, line, length) != length) abort();
+    REAL(close)(fd);
+    pthread_mutex_unlock(&recording);
 }
 
 static ssize_t put(int fd, const void *bytes, size_t length, off_t offset,
@@ -182,24 +221,46 @@ static int changed(const char *path) {
     return -1;
 }
 
+/* Written down beforehand: of a name that was not changed after all, undoing it changes nothing. */
 int rename(const char *from, const char *to) {
-    return changed(from) ? -1 : REAL(rename)(from, to);
+    if (changed(from)) return -1;
+    record_name('R', to, from);
+    return REAL(rename)(from, to);
 }
 
 int unlink(const char *path) {
-    struct stat known;
     if (changed(path)) return -1;
-    if (is_watched(path) && stat(path, &known) == 0) {
-        char undo[4200];
-        undo_path(undo, sizeof undo, known.st_ino, "undo");
-        REAL(unlink)(undo);
-    }
+    if (access(path, F_OK) == 0) record_name('U', path, "");
     return REAL(unlink)(path);
+}
+
+int mkdir(const char *path, mode_t mode) {
+    if (changed(path)) return -1;
+    int result = REAL(mkdir)(path, mode);
+    int kept = errno;
+    if (result == 0) record_name('C', path, "");
+    errno = kept;
+    return result;
+}
+
+/* The names in a directory are durable. */
+static int synced_names(int fd, int (*real)(int)) {
+    struct stat known;
+    if (!slot(RECORD) || slot(SYNC_IS_NOTHING) || fstat(fd, &known) != 0 ||
+        !S_ISDIR(known.st_mode))
+        return real(fd);
+    int result = real(fd);
+    if (result == 0) {
+        char names[4200];
+        undo_path(names, sizeof names, known.st_ino, "names");
+        REAL(unlink)(names);
+    }
+    return result;
 }
 
 static int synced(int fd, int (*real)(int)) {
     ino_t inode = watched(fd);
-    if (!inode) return real(fd);
+    if (!inode) return synced_names(fd, real);
     int64_t delay = slot(SYNC_DELAY_MS);
     if (delay) {
         struct timespec pause = {delay / 1000, delay % 1000 * 1000000};

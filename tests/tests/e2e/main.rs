@@ -22,6 +22,7 @@ mod mutations;
 mod node;
 mod ocpp;
 mod payload;
+mod power_loss;
 mod python;
 mod quirks;
 mod readme;
