@@ -15,6 +15,7 @@ use crate::{
         self, Delivery, DeliveryError, Means,
         http::{HttpOptions, Sender, SenderError},
         ledger::{Ledger, LedgerThread},
+        retry_clock::RetryClock,
     },
     descriptors,
     id_tags::Policy,
@@ -132,7 +133,9 @@ impl App {
             readers,
             thread: committer,
         } = opened;
-        let (ledger, ledger_thread) = Ledger::open(Arc::clone(&store), ending.clone())?;
+        let retry_clock = RetryClock::starting_at(clock.now(), store.retry_time()?);
+        let (ledger, ledger_thread) =
+            Ledger::open(Arc::clone(&store), retry_clock, ending.clone())?;
         let keyring = Keyring::default();
         let keys = ApiKeys::open(Arc::clone(&store), keyring.clone(), clock)?;
         first_key(&keys, config).await?;
@@ -157,13 +160,9 @@ impl App {
             store: Arc::clone(&store),
             sender,
             clock,
+            retry_clock,
             runtime: delivering,
-            options: delivery::Options {
-                schedule: config.retry_schedule.clone(),
-                max_attempts: config.max_attempts,
-                concurrency: config.webhook_concurrency,
-                backlog_age: config.backlog_age,
-            },
+            options: delivery_options(config),
         };
         let delivery = Delivery::start(means, targets, stored, readers, failed.clone()).await?;
         let address = |listener: &TcpListener, what, asked| {
@@ -305,6 +304,15 @@ fn open_store(config: &Config) -> Result<Arc<SledStore>, StoreError> {
     let key_file = config.secrets_key_file.as_deref();
     let store = SledStore::open_with_key(&config.data_dir, key_file)?;
     Ok(Arc::new(store))
+}
+
+fn delivery_options(config: &Config) -> delivery::Options {
+    delivery::Options {
+        schedule: config.retry_schedule.clone(),
+        max_attempts: config.max_attempts,
+        concurrency: config.webhook_concurrency,
+        backlog_age: config.backlog_age,
+    }
 }
 
 fn ocpp_config(config: &Config) -> ocpp::Config {

@@ -204,7 +204,7 @@ impl Inner {
     }
 
     fn new_round(&self, failed: FailedDelivery) -> Retry {
-        let due_ms = self.means.clock.now().as_millisecond();
+        let due_ms = self.means.retry_clock.now().as_millisecond();
         let mut attempts = failed.attempts;
         attempts.drain(..attempts.len().saturating_sub(MAX_ATTEMPTS_KEPT));
         Retry {

@@ -22,7 +22,10 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::record::{Account, FailedDelivery, FailedId, Retry, RetryKey};
+use super::{
+    record::{Account, FailedDelivery, FailedId, Retry, RetryKey},
+    retry_clock::RetryClock,
+};
 use crate::{
     events::Seq,
     store::{Change, Outage, Store, StoreError},
@@ -117,6 +120,7 @@ impl Ledger {
     /// sat out any more.
     pub fn open(
         store: Arc<dyn Store>,
+        clock: RetryClock,
         ending: CancellationToken,
     ) -> Result<(Self, LedgerThread), StoreError> {
         let accounts = Arc::new(Accounts(Mutex::new(
@@ -130,6 +134,7 @@ impl Ledger {
             store,
             accounts: Arc::clone(&accounts),
             next_failed,
+            clock,
             runtime: Handle::current(),
             outage: Arc::clone(&outage),
             ending,
@@ -221,6 +226,7 @@ struct Writer {
     store: Arc<dyn Store>,
     accounts: Arc<Accounts>,
     next_failed: FailedId,
+    clock: RetryClock,
     runtime: Handle,
     outage: Arc<Outage>,
     ending: CancellationToken,
@@ -329,6 +335,7 @@ impl Writer {
         for webhook in touched {
             changes.push(Change::Account(webhook, accounts[&webhook]));
         }
+        changes.push(Change::RetryTime(self.clock.now().as_millisecond()));
         self.persist(&mut waiting, |store| store.commit(&changes))?;
         *self.accounts.lock() = accounts;
         for (waiting, there) in waiting.into_iter().zip(there) {

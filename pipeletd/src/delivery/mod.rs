@@ -14,6 +14,7 @@ pub mod ledger;
 mod pace;
 pub mod policy;
 pub mod record;
+pub mod retry_clock;
 mod test_event;
 pub mod webhooks;
 

@@ -10,6 +10,7 @@ use super::{
     http::{HttpOptions, Sender},
     ledger::Ledger,
     record::{Account, Attempt, Cursor, Epoch, Retry, RetryKey, Stage, StoredWebhook},
+    retry_clock::RetryClock,
     subscriptions,
 };
 use crate::{
@@ -103,6 +104,7 @@ fn far() -> i64 {
 
 async fn start(store: &Arc<dyn Store>) -> (Delivery, Ledger) {
     let stored = store.webhooks().unwrap();
+    let retry_clock = RetryClock::starting_at(Clock::system().now(), None);
     let opened = Journal::open(
         Arc::clone(store),
         subscriptions(&stored),
@@ -112,7 +114,8 @@ async fn start(store: &Arc<dyn Store>) -> (Delivery, Ledger) {
     let Opened {
         journal, readers, ..
     } = opened;
-    let (ledger, _) = Ledger::open(Arc::clone(store), CancellationToken::new()).unwrap();
+    let (ledger, _) =
+        Ledger::open(Arc::clone(store), retry_clock, CancellationToken::new()).unwrap();
     // Whichever test comes first installs it; they all want the same.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let sender = Sender::new(&HttpOptions {
@@ -127,6 +130,7 @@ async fn start(store: &Arc<dyn Store>) -> (Delivery, Ledger) {
         store: Arc::clone(store),
         sender: sender.unwrap(),
         clock: Clock::system(),
+        retry_clock,
         runtime: tokio::runtime::Handle::current(),
         options: Options {
             schedule: "1h".parse().unwrap(),

@@ -8,6 +8,7 @@ use std::{
     time::Duration,
 };
 
+use jiff::Timestamp;
 use tokio::sync::{Mutex, mpsc};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
@@ -338,6 +339,15 @@ impl Delivery {
     ) -> Result<TestResult, DeliveryError> {
         let webhook = self.0.running(id)?.stored().webhook.clone();
         Ok(test_event::send(&self.0.means, &webhook, kind).await)
+    }
+
+    /// The wall time of a retry, as far as the wall clock can be trusted now.
+    pub fn due_at(&self, retry: &Retry) -> Option<Timestamp> {
+        let due = Timestamp::from_millisecond(retry.key.due_ms).ok()?;
+        let Means {
+            clock, retry_clock, ..
+        } = &self.0.means;
+        Some(retry_clock.as_wall(due, clock.now()))
     }
 
     /// At most `limit` deliveries that wait for a retry, by due time.

@@ -261,7 +261,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
                     }
                     self.socket.next().await
                 } => message,
-                _ = pings.tick() => {
+                due = pings.tick() => {
+                    // Who was suspended has asked nobody and heard nobody.
+                    if due.elapsed() > self.ping_interval {
+                        last_frame = Instant::now();
+                    }
                     if last_frame.elapsed() > self.silence_limit {
                         return Ended::Silent;
                     }

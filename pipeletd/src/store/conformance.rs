@@ -284,6 +284,17 @@ fn what_was_moved_is_remembered_until_a_cursor_knows_it() {
 }
 
 #[test]
+fn the_last_retry_time_stays() {
+    check(|store| {
+        assert_eq!(store.retry_time().unwrap(), None);
+        for time in [1_776_000_000_000, 1_776_000_000_001, -5] {
+            store.commit(&[Change::RetryTime(time)]).unwrap();
+            assert_eq!(store.retry_time().unwrap(), Some(time));
+        }
+    });
+}
+
+#[test]
 fn ids_are_never_given_out_twice() {
     check(|store| {
         let first = NextIds {

@@ -59,6 +59,8 @@ pub(super) enum Meta {
     SecretsKey = 8,
     /// In `cold`, how many batches it has taken; in `hot`, how many of them it knows of.
     ColdCommits = 9,
+    /// What the clock of retries showed last.
+    RetryTime = 10,
 }
 
 pub(super) fn prefix(kind: Kind) -> [u8; 1] {

@@ -37,6 +37,7 @@ struct Contents {
     moved: BTreeSet<(WebhookId, Seq)>,
     api_keys: BTreeMap<u64, ApiKeyInfo>,
     id_tags: BTreeMap<IdTagKey, IdTagEntry>,
+    retry_time: Option<i64>,
     registrations: BTreeMap<StationId, Registration>,
     stations: BTreeMap<StationId, StationState>,
     transactions: BTreeMap<Seq, Transaction>,
@@ -62,6 +63,7 @@ impl Default for Contents {
             moved: BTreeSet::new(),
             api_keys: BTreeMap::new(),
             id_tags: BTreeMap::new(),
+            retry_time: None,
             registrations: BTreeMap::new(),
             stations: BTreeMap::new(),
             transactions: BTreeMap::new(),
@@ -134,6 +136,7 @@ impl Contents {
             Change::RegistrationGone(station) => {
                 self.registrations.remove(&station);
             }
+            Change::RetryTime(time) => self.retry_time = Some(time),
         }
     }
 }
@@ -231,6 +234,10 @@ impl Store for MemoryStore {
 
     fn next_ids(&self) -> Result<NextIds, StoreError> {
         Ok(self.contents().next)
+    }
+
+    fn retry_time(&self) -> Result<Option<i64>, StoreError> {
+        Ok(self.contents().retry_time)
     }
 
     fn webhooks(&self) -> Result<Vec<StoredWebhook>, StoreError> {

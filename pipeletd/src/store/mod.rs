@@ -136,6 +136,8 @@ pub enum Change {
     IdTagGone(IdTagKey),
     Registration(Registration),
     RegistrationGone(StationId),
+    /// What the clock of retries shows, in milliseconds; never less than before.
+    RetryTime(i64),
 }
 
 /// The next number for each kind of thing that is numbered.
@@ -206,6 +208,9 @@ pub trait Store: Send + Sync + fmt::Debug + 'static {
     fn commit(&self, changes: &[Change]) -> Result<(), StoreError>;
 
     fn next_ids(&self) -> Result<NextIds, StoreError>;
+
+    /// The last [`Change::RetryTime`].
+    fn retry_time(&self) -> Result<Option<i64>, StoreError>;
 
     /// Deleted ones included, by ascending id.
     fn webhooks(&self) -> Result<Vec<StoredWebhook>, StoreError>;

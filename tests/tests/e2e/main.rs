@@ -8,6 +8,7 @@ mod backup;
 mod bad_input;
 mod cli;
 mod clients;
+mod clocks;
 mod commands;
 mod crash;
 mod cut;

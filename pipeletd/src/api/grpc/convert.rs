@@ -116,8 +116,8 @@ fn attempts(attempts: Vec<Attempt>) -> Vec<v1::Attempt> {
     attempts.collect()
 }
 
-pub(super) fn retry(retry: Retry) -> v1::Delivery {
-    let due = Timestamp::from_millisecond(retry.key.due_ms).ok();
+/// One whose next attempt is due then.
+pub(super) fn retry(retry: Retry, due: Option<Timestamp>) -> v1::Delivery {
     v1::Delivery {
         event_id: retry.event.id.to_string(),
         event: retry.event.kind.name().to_owned(),

@@ -193,7 +193,11 @@ impl WebhookService for WebhookRpc {
             .map_err(ApiError::from)?;
         let (retries, next_page_token) =
             convert::page(retries, size, |retry| cursor::of_retry(retry.key));
-        let mut deliveries: Vec<_> = retries.into_iter().map(convert::retry).collect();
+        let retries = retries.into_iter().map(|retry| {
+            let due = self.delivery.due_at(&retry);
+            convert::retry(retry, due)
+        });
+        let mut deliveries: Vec<_> = retries.collect();
         if next_page_token.is_empty() {
             let settled = self.delivery.history(id).map_err(ApiError::from)?;
             deliveries.extend(settled.into_iter().map(convert::settled));

@@ -138,9 +138,9 @@ pub(super) struct DeliveryJson {
     attempts: Vec<AttemptJson>,
 }
 
-impl From<Retry> for DeliveryJson {
-    fn from(retry: Retry) -> Self {
-        let due = Timestamp::from_millisecond(retry.key.due_ms).ok();
+impl DeliveryJson {
+    /// One whose next attempt is due then.
+    pub(super) fn waiting(retry: Retry, due: Option<Timestamp>) -> Self {
         Self {
             event_id: retry.event.id.to_string(),
             event: retry.event.kind.name(),

@@ -137,7 +137,10 @@ async fn deliveries(
     let list = page.list(
         retries,
         |last| cursor::of_retry(last.key),
-        DeliveryJson::from,
+        |retry| {
+            let due = delivery.due_at(&retry);
+            DeliveryJson::waiting(retry, due)
+        },
     );
     Ok(Json(list.ending_with(|| {
         settled.into_iter().map(DeliveryJson::from).collect()

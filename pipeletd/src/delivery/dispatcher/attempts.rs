@@ -69,7 +69,6 @@ impl Dispatcher {
         self.pace.ended(delivered, Instant::now());
         self.lanes.done(&job.event.station);
         self.loaded_bytes -= job.event.size();
-        let now = self.means.clock.now();
         let made = match &job.origin {
             Origin::Live(_) => 1,
             Origin::Retry(retry) => retry.round + 1,
@@ -86,12 +85,13 @@ impl Dispatcher {
             max_attempts,
             ..
         } = &self.means.options;
+        let now = self.means.retry_clock.now();
         let verdict = decide(&attempted.outcome, made, *max_attempts, schedule, now);
         self.tell(&job, &attempt, verdict);
         match verdict {
             Verdict::Delivered => self.delivered(job, attempt).await,
             Verdict::RetryAt(due) => self.retry_at(due, made, job, attempt, attempted).await,
-            Verdict::Dead => self.dead(now, job, attempt, attempted).await,
+            Verdict::Dead => self.dead(job, attempt, attempted).await,
         }
     }
 
@@ -202,7 +202,6 @@ impl Dispatcher {
 
     pub(super) async fn dead(
         &mut self,
-        now: Timestamp,
         job: Job,
         attempt: Attempt,
         attempted: Attempted,
@@ -222,7 +221,7 @@ impl Dispatcher {
             event: job.event,
             attempts,
             reason: DeadReason::AttemptsExhausted,
-            failed_at: now,
+            failed_at: self.means.clock.now(),
             last_response: answer(&attempted),
         };
         match was {

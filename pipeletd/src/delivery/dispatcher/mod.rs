@@ -34,6 +34,7 @@ use super::{
     pace::Pace,
     policy::RetrySchedule,
     record::{Retry, RetryKey},
+    retry_clock::RetryClock,
 };
 use crate::{
     clock::Clock,
@@ -71,6 +72,7 @@ pub struct Means {
     pub store: Arc<dyn Store>,
     pub sender: Sender,
     pub clock: Clock,
+    pub retry_clock: RetryClock,
     pub options: Options,
     /// Where dispatchers and their attempts run: a runtime of their own, because in the stations'
     /// each step of an attempt would wait for every station that has something to say.
@@ -305,7 +307,7 @@ impl Dispatcher {
                 Some(durable) = self.durable.next() => self.on_durable(durable).await?,
                 () = self.reader.woken() => self.may_read = true,
                 () = time::sleep_until(self.next_checkpoint), if self.dirty && !self.checkpointing => {}
-                () = until(&self.means.clock, self.next_due), if self.may_load_retries() => {
+                () = until(self.means.retry_clock, self.next_due), if self.may_load_retries() => {
                     let loaded = self.load_due().await;
                     self.excuse_outage(loaded)?;
                 }
@@ -329,7 +331,7 @@ impl Dispatcher {
                         self.watches.insert(seq, watch);
                     }
                     Some(Control::Replayed) => {
-                        self.next_due = Some(self.means.clock.now());
+                        self.next_due = Some(self.means.retry_clock.now());
                     }
                     Some(Control::Abandon) => return self.abandon().await,
                     Some(Control::Stop { grace }) => return self.stop(grace).await,
@@ -435,8 +437,8 @@ async fn until_instant(time: Option<Instant>) {
     }
 }
 
-/// Sleeps until a wall time; for ever where there is none.
-async fn until(clock: &Clock, due: Option<Timestamp>) {
+/// Sleeps until a retry is due; for ever where there is none.
+async fn until(clock: RetryClock, due: Option<Timestamp>) {
     let Some(due) = due else {
         return std::future::pending().await;
     };

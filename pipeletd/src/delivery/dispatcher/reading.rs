@@ -102,9 +102,9 @@ impl Dispatcher {
         // Those that are loaded still have their records: they come first, and are passed over.
         let limit = self.loaded_retries.len() + RETRY_WINDOW;
         let retries = blocking(move || store.retries(id, None, limit)).await?;
-        let now_ms = self.means.clock.now().as_millisecond();
+        let now_ms = self.means.retry_clock.now().as_millisecond();
         let cut_off = retries.len() == limit;
-        self.next_due = cut_off.then(|| self.means.clock.now());
+        self.next_due = cut_off.then(|| self.means.retry_clock.now());
         for retry in retries {
             if self.loaded_retries.contains(&retry.key) {
                 continue;

@@ -245,6 +245,9 @@ impl SledStore {
             Change::RegistrationGone(station) => {
                 cold.remove(batch, &keys::registration(station))?;
             }
+            Change::RetryTime(time) => {
+                Database::put_new(batch, &keys::meta(Meta::RetryTime), &time.to_be_bytes());
+            }
         }
         Ok(())
     }
@@ -459,6 +462,11 @@ impl Store for SledStore {
             failed: FailedId(next(Meta::NextFailed)?),
             api_key: next(Meta::NextApiKey)?,
         })
+    }
+
+    fn retry_time(&self) -> Result<Option<i64>, StoreError> {
+        let time = self.meta_number(Meta::RetryTime)?;
+        Ok(time.map(u64::cast_signed))
     }
 
     fn webhooks(&self) -> Result<Vec<StoredWebhook>, StoreError> {
