@@ -10,7 +10,7 @@ use std::{
     net::{Ipv4Addr, SocketAddr},
     sync::{Arc, Mutex, PoisonError},
     thread::JoinHandle,
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use axum::{
@@ -42,6 +42,8 @@ pub enum Answer {
         headers: Vec<(&'static str, String)>,
         body: String,
     },
+    /// Takes so long to answer 200.
+    After(Duration),
     /// Waits for [`Receiver::release`], and then answers 200.
     Held,
     /// Never answers.
@@ -320,6 +322,10 @@ async fn take(State(shared): State<Arc<Shared>>, request: http::Request<Body>) -
             headers,
             body,
         } => response(status, &headers, Body::from(body)),
+        Answer::After(time) => {
+            tokio::time::sleep(time).await;
+            response(200, &[], Body::empty())
+        }
         Answer::Held => {
             let mut released = shared.released.subscribe();
             let _ = released.wait_for(|released| *released).await;
