@@ -115,6 +115,26 @@ impl Api {
         content_type: Option<&str>,
         body: String,
     ) -> Reply {
+        self.exchange(method, path, content_type, body)
+            .await
+            .expect("an HTTP answer")
+    }
+
+    /// The same, with or without a JSON body, to a daemon that may die at any moment: none where
+    /// no whole answer came, and then nobody knows whether it did what it was asked.
+    pub async fn ask(&self, method: Method, path: &str, body: Option<&Value>) -> Option<Reply> {
+        let content_type = body.map(|_| "application/json");
+        let body = body.map(ToString::to_string).unwrap_or_default();
+        self.exchange(method, path, content_type, body).await.ok()
+    }
+
+    async fn exchange(
+        &self,
+        method: Method,
+        path: &str,
+        content_type: Option<&str>,
+        body: String,
+    ) -> reqwest::Result<Reply> {
         let path = match path {
             "/healthz" | "/readyz" => path.to_owned(),
             _ => format!("/api/v1{path}"),
@@ -129,14 +149,14 @@ impl Api {
         if let Some(content_type) = content_type {
             request = request.header(CONTENT_TYPE, content_type);
         }
-        let answer = within(&path, request.send()).await.expect("an HTTP answer");
+        let answer = within(&path, request.send()).await?;
         let (status, headers) = (answer.status().as_u16(), answer.headers().clone());
-        let text = within(&path, answer.text()).await.expect("a whole answer");
-        Reply {
+        let text = within(&path, answer.text()).await?;
+        Ok(Reply {
             status,
             headers,
             text,
-        }
+        })
     }
 
     /// Subscribes a URL to events, and returns the webhook's id.

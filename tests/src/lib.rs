@@ -12,6 +12,7 @@
 //! - [`Faults`]: a daemon's disk, clock and resolver, which fail as they are told to.
 //! - [`SmallDisk`]: a disk that a test can fill.
 //! - [`Network`]: namespaces with a router between daemon and test, which drops what it is told to.
+//! - [`oracle`]: the judge of what was seen of a daemon that is killed again and again.
 //! - [`Api`] and [`Ctl`]: the two ways in, REST and `pipeletctl`.
 //! - [`deadline`]: how a test waits. Nothing here sleeps for a time that was guessed.
 //!
@@ -28,6 +29,7 @@ mod dial;
 mod faults;
 mod http2;
 pub mod network;
+pub mod oracle;
 pub mod raw;
 mod receiver;
 mod scripted;

@@ -138,10 +138,10 @@ impl Station {
         action: &str,
         payload: impl Display,
     ) -> Option<Called> {
-        let frame = Message::text(format!(r#"[2,"{id}","{action}",{payload}]"#));
-        within("a frame to leave", self.socket.send(frame))
-            .await
-            .ok()?;
+        let frame = format!(r#"[2,"{id}","{action}",{payload}]"#);
+        if !self.send_while_open(frame).await {
+            return None;
+        }
         match self.next().await {
             Frame::Json(frame) => Some(answer_to(id, &frame)),
             Frame::Closed(_) => None,
@@ -178,6 +178,13 @@ impl Station {
     /// Sends a text frame as it is.
     pub async fn send(&mut self, text: impl Into<String>) {
         self.send_message(Message::text(text.into())).await;
+    }
+
+    /// The same to a daemon that may die at any moment; whether the frame left.
+    pub async fn send_while_open(&mut self, text: impl Into<String>) -> bool {
+        let frame = Message::text(text.into());
+        let sent = within("a frame to leave", self.socket.send(frame)).await;
+        sent.is_ok()
     }
 
     pub async fn send_message(&mut self, message: Message) {

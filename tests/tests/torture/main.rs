@@ -1,0 +1,119 @@
+//! The torture: real load on the real daemon, which is killed at random moments, again and again.
+//!
+//! `cargo test -p pipelet-tests --test torture` runs what fits into every change's check: some
+//! dozens of kills, some power losses, and a soak. By hand: `-- --rounds 1000`, `-- --power-loss
+//! --rounds 200`, `-- --soak 1h`, with `--release` before the `--`. The seed of a run is printed;
+//! `--seed` makes the same choices again, though not at the same times.
+//!
+//! - `world` is what all share; `stations`, `callers` and `receivers` are the load;
+//! - `rounds` kills, starts and checks; `soak` watches what the daemon takes.
+//!
+//! The judge is `pipelet_tests::oracle`, which knows only what was seen from outside.
+
+mod callers;
+mod receivers;
+mod rounds;
+mod soak;
+mod stations;
+mod world;
+
+use std::{
+    io::{self, Write},
+    time::Duration,
+};
+
+use clap::Parser;
+
+use self::rounds::{Found, Mode};
+
+const KILL_ROUNDS: u32 = 30;
+const POWER_ROUNDS: u32 = 15;
+const VOID_ROUNDS: u32 = 15;
+const SOAK: Duration = Duration::from_secs(100);
+
+#[derive(Debug, Parser)]
+struct Options {
+    /// How many rounds of kills, or of power losses.
+    #[arg(long)]
+    rounds: Option<u32>,
+    /// Makes the choices of the run with this seed.
+    #[arg(long)]
+    seed: Option<u64>,
+    /// Only power losses.
+    #[arg(long)]
+    power_loss: bool,
+    /// Only a soak, for so long.
+    #[arg(long, value_parser = humantime::parse_duration)]
+    soak: Option<Duration>,
+    /// As the other tests have it: nothing is run unless it is part of "torture".
+    filter: Option<String>,
+    #[arg(long, hide = true)]
+    nocapture: bool,
+}
+
+fn main() {
+    let options = Options::parse();
+    if options
+        .filter
+        .is_some_and(|filter| !"torture".contains(&filter))
+    {
+        return;
+    }
+    let seed = options.seed.unwrap_or_else(|| fastrand::u64(..1_000_000));
+    say(&format!("seed {seed}"));
+    let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+    runtime.block_on(async {
+        match (options.soak, options.rounds, options.power_loss) {
+            (Some(time), _, _) => soak(time, seed).await,
+            (None, rounds, true) => {
+                torture(Mode::PowerLoss, rounds.unwrap_or(POWER_ROUNDS), seed).await;
+            }
+            (None, Some(rounds), false) => torture(Mode::Kills, rounds, seed).await,
+            (None, None, false) => {
+                torture(Mode::Kills, KILL_ROUNDS, seed).await;
+                torture(Mode::PowerLoss, POWER_ROUNDS, seed).await;
+                void_syncs_are_found(seed).await;
+                soak(SOAK, seed).await;
+            }
+        }
+    });
+}
+
+async fn torture(mode: Mode, rounds: u32, seed: u64) {
+    say(&format!("{mode:?}, {rounds} rounds"));
+    match rounds::run(mode, rounds, seed).await {
+        Ok(outcome) => say(&format!("nothing lost: {outcome}")),
+        Err(found) => fail(&found, seed),
+    }
+}
+
+async fn soak(time: Duration, seed: u64) {
+    soak::check_the_measure();
+    if let Err(found) = soak::run(time, seed).await {
+        fail(&found, seed);
+    }
+}
+
+/// The control: where syncs do nothing, a power loss must be seen to lose something.
+async fn void_syncs_are_found(seed: u64) {
+    let run = tokio::spawn(rounds::run(Mode::VoidSyncs, VOID_ROUNDS, seed));
+    match run.await {
+        Ok(Ok(outcome)) => panic!("seed {seed}: void syncs went unnoticed: {outcome}"),
+        Ok(Err(found)) => say(&format!("void syncs were noticed: {:?}", found.faults[0])),
+        Err(_) => say("void syncs were noticed: the store can't be opened"),
+    }
+}
+
+fn fail(found: &Found, seed: u64) -> ! {
+    let (round, count) = (found.round, found.faults.len());
+    for fault in found.faults.iter().take(20) {
+        say(&format!("FAULT: {fault:?}"));
+    }
+    panic!("seed {seed}: {count} faults in round {round}");
+}
+
+/// Says how it goes, on standard error.
+fn say(text: &str) {
+    // Nobody may be listening.
+    let _ = writeln!(io::stderr(), "torture: {text}");
+}

@@ -1,0 +1,415 @@
+//! Kill, start, check: again and again.
+//!
+//! After each start everything is checked that must hold at once; every few rounds, and at the
+//! end, the load pauses until nothing is pending, and every single event is accounted for.
+
+use std::{
+    collections::BTreeMap,
+    fmt,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use fastrand::Rng;
+use pipelet_tests::{
+    Builder, Daemon, Faults,
+    deadline::eventually,
+    oracle::{Books, Counts, Fault, Key, Number, Oracle, Rules, Shape},
+};
+use serde_json::Value;
+use tokio::{task::JoinSet, time::sleep};
+
+use crate::{
+    callers::{self, SWITCHED, request},
+    receivers::{Receivers, key_in, number_in},
+    say,
+    stations::{self, ALL, BOOT, METER, START, STATUS, STOP},
+    world::{Site, World},
+};
+
+const STATIONS: u32 = 16;
+const WAITS_MS: [u64; 3] = [60, 120, 240];
+const MAX_ATTEMPTS: u32 = 4;
+/// From the spawn until it listens.
+const LONGEST_START: Duration = Duration::from_secs(2);
+/// Rounds from one whole check to the next.
+const WHOLE_CHECK_EVERY: u32 = 5;
+/// In milliseconds; the longest that the daemon is left alone.
+const LONGEST_LIFE_MS: u64 = 700;
+/// What one kill may have told twice, over all webhooks: what was in flight, and what was settled
+/// since the last checkpoints. 50 to 80 were seen.
+const DUPLICATES_PER_KILL: u64 = 400;
+
+/// The webhooks that are there all the time.
+const CONSTANT: [(Key, &[&str]); 4] = [
+    (Key(1), ALL),
+    (Key(2), ALL),
+    (Key(3), &[START, STOP]),
+    (Key(4), &[START, STATUS]),
+];
+
+/// How the rounds end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Mode {
+    Kills,
+    PowerLoss,
+    /// The same on a disk whose syncs do nothing, which has to be noticed.
+    VoidSyncs,
+}
+
+pub(crate) fn daemon() -> Builder {
+    let schedule = WAITS_MS.map(|wait| format!("{wait}ms")).join(",");
+    Daemon::builder(env!("CARGO_BIN_EXE_e2e-pipeletd"))
+        .flag("--retry-schedule", &schedule)
+        .flag("--max-attempts", &MAX_ATTEMPTS.to_string())
+        .flag("--delivery-timeout", "500ms")
+        .flag("--log-level", "warn")
+}
+
+pub(crate) fn rules() -> Rules {
+    Rules {
+        waits: WAITS_MS.map(Duration::from_millis).to_vec(),
+        max_attempts: MAX_ATTEMPTS,
+    }
+}
+
+/// The load, which goes on whatever becomes of the daemon.
+pub(crate) struct Load {
+    /// They go on after the end of the others, for what is still to come.
+    _receivers: Receivers,
+    actors: JoinSet<()>,
+}
+
+impl Load {
+    /// Creates the webhooks and starts everybody.
+    pub(crate) async fn start(world: &Arc<World>, daemon: &Daemon) -> Self {
+        let receivers = Receivers::start(Arc::clone(world)).await;
+        let mut wanted = CONSTANT.to_vec();
+        wanted.push((SWITCHED, &[METER]));
+        for (key, kinds) in wanted {
+            let shape = Shape {
+                name: format!("webhook {}", key.0),
+                url: receivers.url(key),
+                events: kinds.iter().map(|&kind| kind.to_owned()).collect(),
+                enabled: true,
+            };
+            let created = daemon.api().post("/webhooks", &request(&shape)).await;
+            let id = created.expect(201)["id"].as_u64().expect("a numeric id");
+            let mut webhooks = world.webhooks();
+            webhooks.registrations.asks(key, Some(shape));
+            webhooks.registrations.answered(key);
+            webhooks.ids.insert(id, key);
+            drop(webhooks);
+            let constant = key != SWITCHED;
+            world.oracle().wants(key, kinds, constant, Instant::now());
+        }
+        let mut actors = JoinSet::new();
+        for number in 0..STATIONS {
+            actors.spawn(stations::live(Arc::clone(world), format!("S{number}")));
+        }
+        for role in callers::ROLES {
+            let base = receivers.base().to_owned();
+            actors.spawn(callers::live(Arc::clone(world), role, base, STATIONS));
+        }
+        Self {
+            _receivers: receivers,
+            actors,
+        }
+    }
+
+    /// Ends everybody; one that has failed meanwhile is a failure now.
+    pub(crate) async fn end(&mut self, world: &World) {
+        world.over();
+        while let Some(ended) = self.actors.join_next().await {
+            ended.expect("an actor");
+        }
+    }
+}
+
+/// What came of a run.
+#[derive(Debug)]
+pub(crate) struct Outcome {
+    counts: Counts,
+    kills: u32,
+    slowest_start: Duration,
+    /// In bytes: what the power losses have undone.
+    undone: u64,
+}
+
+impl fmt::Display for Outcome {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            counts,
+            kills,
+            slowest_start,
+            undone,
+        } = self;
+        write!(
+            f,
+            "{kills} kills, {undone} unsynced bytes undone, slowest start {slowest_start:?}, {counts}"
+        )
+    }
+}
+
+/// What was found, by whom the seed will find it again.
+#[derive(Debug)]
+pub(crate) struct Found {
+    pub(crate) round: u32,
+    pub(crate) faults: Vec<Fault>,
+}
+
+pub(crate) struct Torture {
+    world: Arc<World>,
+    daemon: Daemon,
+    faults: Option<Faults>,
+    random: Rng,
+    kills: u32,
+    slowest_start: Duration,
+    undone: u64,
+}
+
+/// A webhook as the API lists it.
+#[derive(Debug)]
+struct Listed {
+    id: u64,
+    key: Key,
+    shape: Shape,
+    books: Books,
+}
+
+impl Listed {
+    fn read(webhook: &Value) -> Self {
+        let text = |key: &str| webhook[key].as_str().expect("a text").to_owned();
+        let count = |key: &str| webhook["stats"][key].as_u64().expect("a count");
+        let events = webhook["events"].as_array().expect("events");
+        let events = events.iter().map(|name| name.as_str().expect("a name"));
+        let shape = Shape {
+            name: text("name"),
+            url: text("url"),
+            events: events.map(str::to_owned).collect(),
+            enabled: webhook["enabled"].as_bool().expect("yes or no"),
+        };
+        Self {
+            id: webhook["id"].as_u64().expect("a numeric id"),
+            key: key_in(&shape.url).expect("a URL of ours"),
+            shape,
+            books: Books {
+                received: count("received"),
+                delivered: count("delivered"),
+                pending: count("pending"),
+                dead: count("dead"),
+                cancelled: count("cancelled"),
+            },
+        }
+    }
+}
+
+/// Runs so many rounds.
+pub(crate) async fn run(mode: Mode, rounds: u32, seed: u64) -> Result<Outcome, Found> {
+    let builder = daemon()
+        .flag("--retention", "2s")
+        .flag("--retention-size", "4MiB");
+    let (faults, builder) = match mode {
+        Mode::Kills => (None, builder),
+        Mode::PowerLoss | Mode::VoidSyncs => {
+            let (faults, builder) = Faults::of(builder);
+            faults.record_for_power_loss();
+            (Some(faults), builder)
+        }
+    };
+    let (mut torture, mut load) = Torture::begin(builder, faults, seed, true).await;
+    if mode == Mode::VoidSyncs {
+        torture.faults.as_ref().expect("a disk").make_syncs_void();
+    }
+    let world = Arc::clone(&torture.world);
+    for round in 1..=rounds {
+        torture.end().await;
+        torture.start().await;
+        torture.check().await;
+        if round < rounds {
+            world.up(Site::of(&torture.daemon));
+        } else {
+            load.end(&world).await;
+        }
+        if round % WHOLE_CHECK_EVERY == 0 || round == rounds {
+            torture.check_whole().await;
+            say(&format!("round {round}: {}", world.oracle().counts()));
+        }
+        let faults = world.oracle().faults();
+        if !faults.is_empty() {
+            return Err(Found { round, faults });
+        }
+    }
+    let outcome = Outcome {
+        counts: world.oracle().counts(),
+        kills: torture.kills,
+        slowest_start: torture.slowest_start,
+        undone: torture.undone,
+    };
+    let bound = u64::from(torture.kills) * DUPLICATES_PER_KILL;
+    assert!(outcome.counts.duplicates <= bound, "{outcome}");
+    Ok(outcome)
+}
+
+impl Torture {
+    pub(crate) async fn begin(
+        builder: Builder,
+        faults: Option<Faults>,
+        seed: u64,
+        transactions: bool,
+    ) -> (Self, Load) {
+        let world = World::new(seed, transactions, Oracle::new(rules()));
+        let daemon = builder.start().await;
+        let load = Load::start(&world, &daemon).await;
+        world.up(Site::of(&daemon));
+        let torture = Self {
+            random: world.choices("the one who kills"),
+            world,
+            daemon,
+            faults,
+            kills: 0,
+            slowest_start: Duration::ZERO,
+            undone: 0,
+        };
+        (torture, load)
+    }
+
+    pub(crate) fn world(&self) -> &World {
+        &self.world
+    }
+
+    pub(crate) const fn daemon(&self) -> &Daemon {
+        &self.daemon
+    }
+
+    /// Ends the daemon at some moment: under load, or before it has begun; seldom in peace.
+    async fn end(&mut self) {
+        let life = match self.random.u32(..10) {
+            0..2 => self.random.u64(..20),
+            _ => self.random.u64(..LONGEST_LIFE_MS),
+        };
+        // The moment is the seed's choice, so there is no event to wait for.
+        sleep(Duration::from_millis(life)).await;
+        self.world.down();
+        self.world.oracle().kills(Instant::now());
+        if self.random.u32(..10) == 0 {
+            assert!(self.daemon.terminate().await.success(), "a clean end");
+        } else {
+            self.daemon.kill9().await;
+            self.lost();
+        }
+        while self.random.u32(..3) == 0 {
+            let after = Duration::from_millis(self.random.u64(..150));
+            self.world.oracle().kills(Instant::now());
+            self.daemon.start_and_kill(after).await;
+            self.lost();
+        }
+    }
+
+    fn lost(&mut self) {
+        self.kills += 1;
+        let seed = self.random.u64(..);
+        if let Some(faults) = &self.faults {
+            self.undone += faults.lose_power(seed);
+        }
+    }
+
+    async fn start(&mut self) {
+        let began = Instant::now();
+        self.daemon.start_again().await;
+        let took = began.elapsed();
+        self.slowest_start = self.slowest_start.max(took);
+        if took > LONGEST_START {
+            self.world.oracle().fault(format!("a start took {took:?}"));
+        }
+    }
+
+    /// What must hold at any time, and what the start has made of unanswered changes.
+    async fn check(&self) {
+        let found = self.webhooks().await;
+        let mut webhooks = self.world.webhooks();
+        let shapes = found.iter().map(|found| (found.key, found.shape.clone()));
+        let faults = webhooks.registrations.check(&shapes.collect());
+        webhooks.ids = found.iter().map(|found| (found.id, found.key)).collect();
+        drop(webhooks);
+        let mut oracle = self.world.oracle();
+        oracle.find(faults);
+        for found in found {
+            oracle.check_books(found.key, found.books);
+            let now = Instant::now();
+            if found.key == SWITCHED && !found.shape.enabled {
+                oracle.may_not_want(found.key);
+            } else if found.key == SWITCHED {
+                oracle.wants(found.key, &[METER], false, now);
+            } else if !CONSTANT.iter().any(|(key, _)| *key == found.key) {
+                oracle.wants(found.key, &[START, BOOT], false, now);
+            }
+        }
+    }
+
+    /// Lets everything come to rest, and accounts for every event.
+    pub(crate) async fn check_whole(&self) {
+        let quiet = self.world.quiet().await;
+        self.switch_on().await;
+        let settled = |found: &Vec<Listed>| found.iter().all(|found| found.books.pending == 0);
+        let found = eventually("nothing to be pending", || self.webhooks(), settled).await;
+        let mut dead = self.dead_letters().await;
+        let mut oracle = self.world.oracle();
+        oracle.dead_letters(dead.values().map(|dead| dead.len() as u64).sum());
+        for found in found {
+            let dead = dead.remove(&found.id).unwrap_or_default();
+            oracle.check_settled(found.key, found.books, &dead);
+        }
+        drop(oracle);
+        drop(quiet);
+    }
+
+    /// A webhook that is off keeps what it is owed.
+    async fn switch_on(&self) {
+        let (path, shape) = {
+            let mut webhooks = self.world.webhooks();
+            let id = webhooks.ids.iter().find(|(_, key)| **key == SWITCHED);
+            let path = format!("/webhooks/{}", id.expect("it is there").0);
+            let now = webhooks.registrations.now(SWITCHED);
+            let mut shape = now.expect("it is there").clone();
+            shape.enabled = true;
+            webhooks.registrations.asks(SWITCHED, Some(shape.clone()));
+            webhooks.registrations.answered(SWITCHED);
+            (path, shape)
+        };
+        let api = self.daemon.api();
+        api.put(&path, &request(&shape)).await.expect(200);
+        let now = Instant::now();
+        self.world.oracle().wants(SWITCHED, &[METER], false, now);
+    }
+
+    async fn webhooks(&self) -> Vec<Listed> {
+        let page = self.daemon.api().get("/webhooks").await.expect(200);
+        assert_eq!(page["next_cursor"], Value::Null, "one page holds them all");
+        let webhooks = page["data"].as_array().expect("data");
+        webhooks.iter().map(Listed::read).collect()
+    }
+
+    /// By the webhook's id: the events, each with the number of its last attempt.
+    async fn dead_letters(&self) -> BTreeMap<u64, BTreeMap<Number, u32>> {
+        let api = self.daemon.api();
+        let mut dead: BTreeMap<u64, BTreeMap<Number, u32>> = BTreeMap::new();
+        let mut cursor = String::new();
+        loop {
+            let path = format!("/failed-deliveries?limit=200{cursor}");
+            let page = api.get(&path).await.expect(200);
+            for failed in page["data"].as_array().expect("data") {
+                let webhook = failed["webhook_id"].as_u64().expect("a numeric id");
+                let number = number_in(&failed["payload"].to_string()).expect("its number");
+                let last = failed["attempts"].as_array().and_then(|all| all.last());
+                let last = last.and_then(|last| last["number"].as_u64()).unwrap_or(0);
+                let last = u32::try_from(last).expect("a small number");
+                dead.entry(webhook).or_default().insert(number, last);
+            }
+            match page["next_cursor"].as_str() {
+                Some(next) => cursor = format!("&cursor={next}"),
+                None => return dead,
+            }
+        }
+    }
+}

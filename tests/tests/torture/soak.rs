@@ -1,0 +1,117 @@
+//! A steady load with failing receivers and short retention: what the daemon takes levels off.
+//!
+//! Level is what grows ever less, by the medians of the run's thirds: from the middle one to the
+//! last by clearly less than from the first to the middle one. Caches fill; what leaks grows by as
+//! much in each.
+
+use std::{fs, path::Path, time::Duration};
+
+use tokio::time::{MissedTickBehavior, interval};
+
+use crate::{
+    rounds::{Found, Torture, daemon},
+    say,
+};
+
+/// What is looked at: its name, the growth that says nothing, and the unit that it is shown in.
+const SERIES: [(&str, u64, u64); 4] = [
+    ("memory, KiB", 4 << 20, 1 << 10),
+    ("descriptors", 10, 1),
+    ("threads", 3, 1),
+    ("store, KiB", 4 << 20, 1 << 10),
+];
+const SAMPLES: u32 = 120;
+
+pub(crate) async fn run(time: Duration, seed: u64) -> Result<(), Found> {
+    let builder = daemon()
+        .flag("--retention", "2s")
+        .flag("--retention-size", "1MiB");
+    let (torture, mut load) = Torture::begin(builder, None, seed, false).await;
+    let mut ticks = interval(time / SAMPLES);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut series: [Vec<u64>; 4] = Default::default();
+    for _ in 0..SAMPLES {
+        ticks.tick().await;
+        for (series, sample) in series.iter_mut().zip(sample(&torture)) {
+            series.push(sample);
+        }
+    }
+    load.end(torture.world()).await;
+    torture.check_whole().await;
+    let counts = torture.world().oracle().counts();
+    say(&format!("soaked for {time:?}: {counts}"));
+    for ((name, slack, unit), series) in SERIES.into_iter().zip(series) {
+        let shown: Vec<_> = series
+            .iter()
+            .map(|value| (value / unit).to_string())
+            .collect();
+        say(&format!("{name}: {}", shown.join(" ")));
+        if let Err(grown) = level(&series, slack) {
+            let fault = format!("{name} doesn't level off: {grown}");
+            torture.world().oracle().fault(fault);
+        }
+    }
+    let faults = torture.world().oracle().faults();
+    if faults.is_empty() {
+        Ok(())
+    } else {
+        Err(Found { round: 0, faults })
+    }
+}
+
+/// Whether a series levels off, and where it doesn't, the medians of its thirds.
+fn level(series: &[u64], slack: u64) -> Result<(), String> {
+    let third = series.len() / 3;
+    let thirds = [0, 1, 2].map(|number| {
+        let mut third = series[number * third..][..third].to_vec();
+        third.sort_unstable();
+        third[third.len() / 2]
+    });
+    let [first, middle, last] = thirds;
+    let (before, lately) = (middle.saturating_sub(first), last.saturating_sub(middle));
+    if lately > before / 2 + slack {
+        Err(format!("{thirds:?}"))
+    } else {
+        Ok(())
+    }
+}
+
+fn sample(torture: &Torture) -> [u64; 4] {
+    let daemon = torture.daemon();
+    let process = format!("/proc/{}", daemon.pid());
+    let status = fs::read_to_string(format!("{process}/status")).expect("/proc");
+    let number = |name: &str| -> u64 {
+        let line = status.lines().find_map(|line| line.strip_prefix(name));
+        let number = line.and_then(|line| line.split_whitespace().next()?.parse().ok());
+        number.unwrap_or_else(|| panic!("no {name} in {status}"))
+    };
+    let descriptors = fs::read_dir(format!("{process}/fd"))
+        .expect("/proc")
+        .count();
+    [
+        number("VmRSS:") * 1024,
+        descriptors as u64,
+        number("Threads:"),
+        size(daemon.data_dir()),
+    ]
+}
+
+fn size(directory: &Path) -> u64 {
+    let entries = fs::read_dir(directory).expect("a readable directory");
+    let sizes = entries.flatten().map(|entry| match entry.metadata() {
+        Ok(known) if known.is_dir() => size(&entry.path()),
+        // It may be gone by now.
+        known => known.map_or(0, |known| known.len()),
+    });
+    sizes.sum()
+}
+
+/// The measure must be able to find fault.
+pub(crate) fn check_the_measure() {
+    let flat: Vec<_> = (0..120).map(|n| 1_000_000 + n % 7).collect();
+    let filling: Vec<_> = (0..120).map(|n: u64| n.min(50) * 20_000).collect();
+    let leaking: Vec<_> = (0..120).map(|n| 1_000_000 + n * 5_000).collect();
+    assert!(level(&flat, 1000).is_ok());
+    assert!(level(&filling, 1000).is_ok());
+    assert!(level(&leaking, 1000).is_err());
+}

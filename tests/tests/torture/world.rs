@@ -1,0 +1,124 @@
+//! What all actors of a run share: where the daemon is, what was seen of it, and their choices.
+//!
+//! Invariant: while [`World::quiet`] is held, nobody has anything under way that is unanswered.
+
+use std::{
+    collections::BTreeMap,
+    net::SocketAddr,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use fastrand::Rng;
+use pipelet_tests::{
+    Api, Daemon,
+    deadline::within,
+    oracle::{Key, Oracle, Registrations},
+};
+use tokio::sync::{OwnedRwLockReadGuard, RwLock, RwLockWriteGuard, watch};
+
+/// A daemon that listens.
+#[derive(Debug, Clone)]
+pub(crate) struct Site {
+    pub(crate) ocpp: SocketAddr,
+    pub(crate) api: Api,
+}
+
+impl Site {
+    pub(crate) fn of(daemon: &Daemon) -> Self {
+        Self {
+            ocpp: daemon.ocpp(),
+            api: daemon.api(),
+        }
+    }
+}
+
+#[derive(Debug, Clone)]
+enum State {
+    Down,
+    Up(Site),
+    Over,
+}
+
+/// Held from the asking to the answer.
+pub(crate) type Turn = OwnedRwLockReadGuard<()>;
+
+#[derive(Debug)]
+pub(crate) struct World {
+    seed: u64,
+    /// The daemon keeps transactions for ever, so there are none where its growth is looked at.
+    pub(crate) transactions: bool,
+    oracle: Mutex<Oracle>,
+    webhooks: Mutex<Webhooks>,
+    state: watch::Sender<State>,
+    turns: Arc<RwLock<()>>,
+}
+
+/// The webhooks as they are asked for, and the ids that the daemon gave them.
+#[derive(Debug, Default)]
+pub(crate) struct Webhooks {
+    pub(crate) registrations: Registrations,
+    pub(crate) ids: BTreeMap<u64, Key>,
+}
+
+impl World {
+    pub(crate) fn new(seed: u64, transactions: bool, oracle: Oracle) -> Arc<Self> {
+        Arc::new(Self {
+            seed,
+            transactions,
+            oracle: Mutex::new(oracle),
+            webhooks: Mutex::default(),
+            state: watch::Sender::new(State::Down),
+            turns: Arc::default(),
+        })
+    }
+
+    /// The choices of one actor, which are the same for the same seed.
+    pub(crate) fn choices(&self, actor: &str) -> Rng {
+        let mix = |hash: u64, byte: u8| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
+        Rng::with_seed(actor.bytes().fold(self.seed ^ 0xcbf2_9ce4_8422_2325, mix))
+    }
+
+    pub(crate) fn oracle(&self) -> MutexGuard<'_, Oracle> {
+        self.oracle.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn webhooks(&self) -> MutexGuard<'_, Webhooks> {
+        self.webhooks.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn up(&self, site: Site) {
+        self.state.send_replace(State::Up(site));
+    }
+
+    /// To be said before the daemon is ended: what fails afterwards is no fault.
+    pub(crate) fn down(&self) {
+        self.state.send_replace(State::Down);
+    }
+
+    pub(crate) fn over(&self) {
+        self.state.send_replace(State::Over);
+    }
+
+    pub(crate) fn is_up(&self) -> bool {
+        matches!(*self.state.borrow(), State::Up(_))
+    }
+
+    /// Waits for a daemon that listens; none when the run is over.
+    pub(crate) async fn site(&self) -> Option<Site> {
+        let mut state = self.state.subscribe();
+        let known = state.wait_for(|state| !matches!(state, State::Down)).await;
+        match &*known.ok()? {
+            State::Up(site) => Some(site.clone()),
+            State::Down | State::Over => None,
+        }
+    }
+
+    pub(crate) async fn turn(&self) -> Turn {
+        Arc::clone(&self.turns).read_owned().await
+    }
+
+    /// Waits until everything has been answered, and lets nobody begin anew while it is held.
+    pub(crate) async fn quiet(&self) -> RwLockWriteGuard<'_, ()> {
+        within("every answer", self.turns.write()).await
+    }
+}
