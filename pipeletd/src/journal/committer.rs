@@ -326,6 +326,8 @@ impl Committer {
                 committed?;
             }
             Request::Floor { done } => {
+                // What was only noted may be forgotten in a crash, and then needs its events.
+                self.commit()?;
                 let floors = self.webhooks.values().map(|webhook| webhook.cursor.floor());
                 let floor = floors.min().unwrap_or(self.next).min(self.counted_to);
                 let _ = done.send(floor);
