@@ -53,7 +53,7 @@ pub enum CommandError {
         station: StationId,
         status: BootStatus,
     },
-    #[error("station {0} is busy with other commands; nothing was sent, try again")]
+    #[error("station {0} is busy with other things; nothing was sent, try again")]
     Busy(StationId),
     /// It was sent.
     #[error("the station did not answer in time; it may still do what it was asked")]
@@ -95,7 +95,13 @@ impl Stations {
         let turn = desk.turn(deadline).await.ok_or_else(busy)?;
         let payload = arranged(action, payload);
         let outcome = desk.send(action, payload, deadline, turn).await;
-        outcome.ok_or_else(|| CommandError::NotConnected(station.clone()))?
+        outcome.unwrap_or_else(|| {
+            Err(if Instant::now() < deadline {
+                CommandError::NotConnected(station.clone())
+            } else {
+                busy()
+            })
+        })
     }
 }
 

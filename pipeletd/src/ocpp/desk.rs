@@ -1,9 +1,9 @@
 //! Where others reach a connection: callers with commands, one after the other, and whoever ends
 //! it.
 //!
-//! The invariant: a command that was handed over is taken out by the connection, or dropped when
-//! the connection closes its desk; nobody waits for one that lies there for ever. It knows neither
-//! what a command asks nor how it is sent.
+//! The invariant: a command that was handed over is taken out by the connection before its deadline,
+//! or dropped, at its deadline or when the connection closes its desk; nobody waits for one that lies
+//! there for ever. It knows neither what a command asks nor how it is sent.
 
 use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -43,6 +43,8 @@ struct Shared {
 struct Top {
     end: Option<End>,
     command: Option<Command>,
+    /// How many commands were handed over so far, which tells a caller's own from a later one.
+    handed_over: u64,
     /// No more commands are taken.
     closed: bool,
     /// Of the connection's task.
@@ -108,7 +110,8 @@ impl Desk {
         (Instant::now() < deadline).then_some(turn)
     }
 
-    /// `None` where the connection ended before it sent the command.
+    /// `None` where the connection did not send the command: it ended before, or was busy with
+    /// other things until the deadline.
     pub(super) async fn send(
         &self,
         action: EventType,
@@ -116,7 +119,7 @@ impl Desk {
         deadline: Instant,
         turn: OwnedSemaphorePermit,
     ) -> Option<Result<Answer, CommandError>> {
-        let (outcome, told) = oneshot::channel();
+        let (outcome, mut told) = oneshot::channel();
         let caller = Caller {
             outcome,
             _turn: turn,
@@ -127,8 +130,15 @@ impl Desk {
             deadline,
             caller,
         };
-        self.hand_over(command)?;
-        told.await.ok()
+        let number = self.hand_over(command)?;
+        match timeout_at(deadline, &mut told).await {
+            Ok(outcome) => outcome.ok(),
+            Err(_) => {
+                // One that was sent is the connection's, which settles it.
+                self.take_back(number);
+                told.await.ok()
+            }
+        }
     }
 
     /// Asks the connection to end.
@@ -141,17 +151,24 @@ impl Desk {
     /// What there is for the connection, which sends no command while one is outstanding. Only its
     /// own task may ask.
     pub(super) fn poll_told(&self, outstanding: bool, context: &Context<'_>) -> Poll<Told> {
+        let mut late = None;
         let mut top = self.top();
         if let Some(end) = top.end {
             return Poll::Ready(Told::End(end));
         }
         if !outstanding && let Some(command) = top.command.take() {
-            return Poll::Ready(Told::Send(command));
+            if Instant::now() < command.deadline {
+                return Poll::Ready(Told::Send(command));
+            }
+            // Its caller, who learns of it now, may be about to take it back. The next one wakes us.
+            late = Some(command);
         }
         match &mut top.waker {
             Some(waker) => waker.clone_from(context.waker()),
             none => *none = Some(context.waker().clone()),
         }
+        drop(top);
+        drop(late);
         Poll::Pending
     }
 
@@ -164,15 +181,26 @@ impl Desk {
         drop(unsent);
     }
 
-    fn hand_over(&self, command: Command) -> Option<()> {
+    /// The number of the command among all of this desk.
+    fn hand_over(&self, command: Command) -> Option<u64> {
         let mut top = self.top();
         // Whose turn it is finds the place free, because the command before was taken out.
         if top.closed || top.command.is_some() {
             return None;
         }
         top.command = Some(command);
+        top.handed_over += 1;
+        let number = top.handed_over;
         wake(top);
-        Some(())
+        Some(number)
+    }
+
+    /// Drops a command that still lies here.
+    fn take_back(&self, number: u64) {
+        let mut top = self.top();
+        let late = (top.handed_over == number).then(|| top.command.take());
+        drop(top);
+        drop(late);
     }
 
     fn top(&self) -> MutexGuard<'_, Top> {
@@ -237,6 +265,48 @@ mod tests {
         let closing = async { desk.close() };
         let (outcome, ()) = tokio::join!(sending, closing);
         assert_eq!(outcome, None);
+    }
+
+    #[tokio::test]
+    async fn a_command_is_not_sent_after_its_deadline() {
+        let desk = Desk::new();
+        let at_once = Instant::now() + Duration::from_millis(1);
+
+        // The connection is busy: the caller does not wait for it any longer than it said.
+        let turn = desk.turn(soon()).await.unwrap();
+        let sending = desk.send(EventType::ClearCache, Payload::empty(), at_once, turn);
+        assert_eq!(sending.await, None);
+        assert!(desk.top().command.is_none());
+
+        // The connection is faster than a caller whose time has come.
+        let turn = desk.turn(soon()).await.unwrap();
+        let (outcome, mut late) = oneshot::channel();
+        let command = Command {
+            action: EventType::ClearCache,
+            payload: Payload::empty(),
+            deadline: Instant::now(),
+            caller: Caller {
+                outcome,
+                _turn: turn,
+            },
+        };
+        let number = desk.hand_over(command).unwrap();
+        let found = poll_fn(|context| Poll::Ready(desk.poll_told(false, context)));
+        assert!(found.await.is_pending());
+        assert_eq!(late.try_recv(), Err(oneshot::error::TryRecvError::Closed));
+
+        // Who takes back what is gone takes nothing from the next.
+        let turn = desk.turn(soon()).await.unwrap();
+        let sending = desk.send(EventType::ClearCache, Payload::empty(), soon(), turn);
+        let answering = async {
+            desk.take_back(number);
+            let Told::Send(command) = told(&desk, false).await else {
+                panic!("nobody ends it");
+            };
+            command.caller.tell(Err(CommandError::TimedOut));
+        };
+        let (outcome, ()) = tokio::join!(sending, answering);
+        assert_eq!(outcome, Some(Err(CommandError::TimedOut)));
     }
 
     #[tokio::test]
