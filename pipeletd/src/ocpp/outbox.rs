@@ -13,7 +13,7 @@ use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::{
     commands::{Answer, CommandError},
-    desk::{Caller, Command, Desk, End, Told},
+    desk::{Caller, Desk, Told},
     wire,
 };
 use crate::events::Event;
@@ -35,8 +35,7 @@ struct Outstanding {
 /// What there is to do.
 #[derive(Debug)]
 pub(super) enum Due {
-    End(End),
-    Send(Command),
+    Told(Told),
     /// The outstanding CALL has had its time.
     Overdue,
 }
@@ -57,23 +56,26 @@ impl Outbox {
         }
     }
 
-    /// Waits until there is something to do. Loses nothing when it is dropped before.
-    pub(super) async fn due(&mut self) -> Due {
-        poll_fn(|context| self.poll_due(context)).await
+    /// Waits until there is something to do, deadlines aside where they don't count now. Loses
+    /// nothing when it is dropped before.
+    pub(super) async fn due(&mut self, deadlines_count: bool) -> Due {
+        poll_fn(|context| self.poll_due(deadlines_count, context)).await
     }
 
-    fn poll_due(&mut self, context: &mut Context<'_>) -> Poll<Due> {
-        match self.desk.poll_told(self.outstanding.is_some(), context) {
-            Poll::Ready(Told::End(end)) => return Poll::Ready(Due::End(end)),
-            Poll::Ready(Told::Send(command)) => return Poll::Ready(Due::Send(command)),
-            Poll::Pending => {}
+    pub(super) const fn is_outstanding(&self) -> bool {
+        self.outstanding.is_some()
+    }
+
+    fn poll_due(&mut self, deadlines_count: bool, context: &mut Context<'_>) -> Poll<Due> {
+        if let Poll::Ready(told) = self.desk.poll_told(self.outstanding.is_some(), context) {
+            return Poll::Ready(Due::Told(told));
         }
         match &mut self.outstanding {
-            Some(outstanding) => {
+            Some(outstanding) if deadlines_count => {
                 let deadline = outstanding.deadline.as_mut();
                 deadline.poll(context).map(|()| Due::Overdue)
             }
-            None => Poll::Pending,
+            Some(_) | None => Poll::Pending,
         }
     }
 

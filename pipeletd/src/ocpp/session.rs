@@ -4,7 +4,11 @@
 //! on. It never leaves a message half handled. Whatever ends it has a name, which goes into the
 //! log and into the `StationDisconnected` event.
 
-use std::{future::pending, str, time::Duration};
+use std::{
+    future::{pending, ready},
+    str,
+    time::Duration,
+};
 
 use futures_util::{SinkExt, StreamExt};
 use tokio::{
@@ -25,7 +29,7 @@ use super::{
     Config, Services,
     commands::CommandError,
     conversation::{Conversation, Heard, Opening},
-    desk::{Command, End},
+    desk::{Command, End, Told},
     first_bits::Overlooking,
     outbox::{Due, Outbox},
     rate::{Bucket, Rate},
@@ -44,6 +48,9 @@ const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 const READ_BUFFER: usize = 1024;
 /// So much of what a station still sends after we closed is read and thrown away.
 const MAX_REST: u64 = 8 * 1024 * 1024;
+/// So many messages that have come by the deadline of a CALL of ours are still read before it is
+/// given up: its answer may be among them.
+const LAST_LOOK: u32 = 64;
 
 /// The socket after a handshake; `rest` is what came with the request.
 pub(super) async fn upgraded<S>(
@@ -236,6 +243,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
         let mut bucket = Bucket::full(self.rate, last_frame);
         // A station that floods is read slowly, so that it has to wait; nothing is thrown away.
         let mut read_from = None;
+        // While a CALL of ours is overdue: how many messages may still be read that are here already.
+        let mut last_look: Option<u32> = None;
         let revoked = self.revoked.take();
         let mut revoked = Box::pin(async move {
             match revoked {
@@ -248,9 +257,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
                 biased;
                 // Before the socket, so that a station that floods us is still heard to; with one
                 // CALL outstanding it can't keep the station's messages waiting in turn.
-                due = self.outbox.due() => {
-                    if let Err(ended) = Box::pin(self.pursue(due)).await {
-                        return ended;
+                due = self.outbox.due(last_look.is_none()) => {
+                    match due {
+                        Due::Told(told) => if let Err(ended) = Box::pin(self.pursue(told)).await {
+                            return ended;
+                        },
+                        // An answer that came while this task was busy came in time.
+                        Due::Overdue => last_look = Some(LAST_LOOK),
                     }
                     continue;
                 }
@@ -261,6 +274,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
                     }
                     self.socket.next().await
                 } => message,
+                () = ready(()), if last_look.is_some() => {
+                    last_look = None;
+                    Box::pin(self.give_up()).await;
+                    continue;
+                }
                 due = pings.tick() => {
                     // Who was suspended has asked nobody and heard nobody.
                     if due.elapsed() > self.ping_interval {
@@ -288,6 +306,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
             };
             if let Err(ended) = heard {
                 return ended;
+            }
+            last_look = match last_look {
+                Some(left) if self.outbox.is_outstanding() => Some(left - 1),
+                Some(_) | None => None,
+            };
+            if last_look == Some(0) {
+                last_look = None;
+                Box::pin(self.give_up()).await;
             }
         }
     }
@@ -320,11 +346,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
         }
     }
 
-    /// Goes on with what we ask of the station.
-    async fn pursue(&mut self, due: Due) -> Result<(), Ended> {
-        match due {
-            Due::End(end) => Err(end.into()),
-            Due::Send(command) => {
+    /// Does what others want of the connection.
+    async fn pursue(&mut self, told: Told) -> Result<(), Ended> {
+        match told {
+            Told::End(end) => Err(end.into()),
+            Told::Send(command) => {
                 let Command {
                     action,
                     payload,
@@ -343,12 +369,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
                 let text = self.outbox.send(event, deadline, caller);
                 self.send(Message::text(text)).await
             }
-            Due::Overdue => {
-                if let Some(overdue) = self.outbox.give_up(CommandError::TimedOut) {
-                    self.conversation.keep(overdue).await;
-                }
-                Ok(())
-            }
+        }
+    }
+
+    /// Waits no longer for the answer to a CALL of ours.
+    async fn give_up(&mut self) {
+        if let Some(overdue) = self.outbox.give_up(CommandError::TimedOut) {
+            self.conversation.keep(overdue).await;
         }
     }
 

@@ -14,7 +14,7 @@ use tokio_tungstenite::{
 
 use super::*;
 use crate::{
-    events::{EventType, Seq, StationId},
+    events::{EventType, Payload, Seq, StationId},
     registration::Admission,
     store::memory::MemoryStore,
 };
@@ -265,6 +265,70 @@ async fn the_newest_connection_wins() {
             StationDisconnected
         ]
     );
+    daemon.stop().await;
+}
+
+#[tokio::test]
+async fn an_answer_that_came_in_time_is_heard_however_busy_the_connection_was() {
+    let daemon = Daemon::fresh().await;
+    let id = StationId::new("CP1").unwrap();
+    // An older connection of the station, whose messages have their turn before the newer one's.
+    let old = daemon.stations.seat(&id, Clock::system().now(), None, 10);
+    let old = old.unwrap();
+    let mut station = daemon.connect().await;
+    station.call("1", "Heartbeat", &json!({})).await;
+
+    let wait = Duration::from_millis(200);
+    let deadline = Instant::now() + wait;
+    let (stations, asked) = (daemon.stations.clone(), id.clone());
+    let asking = tokio::spawn(async move {
+        let payload = Payload::empty();
+        let call = stations.call(&asked, EventType::ClearCache, payload, wait);
+        call.await
+    });
+    let call = station.receive().await;
+    assert_eq!(call[2], "ClearCache");
+
+    let turn = old.turn().await;
+    station.send(r#"[2,"2","Heartbeat",{}]"#).await;
+    let answer = json!([3, call[1], {"status": "Accepted"}]);
+    station.send(answer.to_string()).await;
+    // The connection can't read on before the deadline has passed.
+    tokio::time::sleep_until(deadline + wait).await;
+    drop(turn);
+
+    let accepted = Payload::parse(br#"{"status":"Accepted"}"#).unwrap();
+    assert_eq!(asking.await.unwrap(), Ok(Answer::Result(accepted)));
+    assert_eq!(station.receive().await[1], "2");
+    drop((station, old));
+    daemon.stop().await;
+}
+
+#[tokio::test]
+async fn a_station_that_floods_does_not_put_a_deadline_off() {
+    let daemon = Daemon::fresh().await;
+    let id = StationId::new("CP1").unwrap();
+    let mut station = daemon.connect().await;
+    let wait = Duration::from_millis(50);
+    let (stations, asked) = (daemon.stations.clone(), id.clone());
+    let mut asking = tokio::spawn(async move {
+        let payload = Payload::empty();
+        let call = stations.call(&asked, EventType::ClearCache, payload, wait);
+        call.await
+    });
+    let mut sent = 0;
+    let outcome = loop {
+        tokio::select! {
+            outcome = &mut asking => break outcome.unwrap(),
+            () = station.send(r#"[1,"ignored"]"#) => sent += 1,
+        }
+    };
+    assert_eq!(
+        outcome,
+        Err(CommandError::TimedOut),
+        "after {sent} messages"
+    );
+    drop(station);
     daemon.stop().await;
 }
 
