@@ -15,6 +15,11 @@ pub struct EventSelection {
 pub enum SelectionError {
     #[error("name at least one event type, or \"*\" for all")]
     Empty,
+    #[error(
+        "name at most {} event types; \"*\" stands for all",
+        EventSelection::MAX_NAMES
+    )]
+    TooMany,
     #[error(transparent)]
     Unknown(#[from] UnknownEventType),
     #[error(transparent)]
@@ -26,11 +31,16 @@ impl EventSelection {
     pub const ALL: &str = "*";
     /// Stands before a group's name, and means every type of the group, future ones included.
     pub const GROUP: &str = "group:";
+    /// More than there are, so that nobody who lists them all has to count.
+    pub const MAX_NAMES: usize = 100;
 
     /// Reads a list of names; on failure, all faults with their positions in the list.
     pub fn parse<S: AsRef<str>>(names: &[S]) -> Result<Self, Vec<(usize, SelectionError)>> {
         if names.is_empty() {
             return Err(vec![(0, SelectionError::Empty)]);
+        }
+        if names.len() > Self::MAX_NAMES {
+            return Err(vec![(Self::MAX_NAMES, SelectionError::TooMany)]);
         }
         let mut selection = Self {
             names: Vec::new(),
@@ -152,5 +162,11 @@ mod tests {
             EventSelection::parse::<&str>(&[]).unwrap_err(),
             [(0, SelectionError::Empty)]
         );
+        assert_eq!(
+            EventSelection::parse(&["Bogus"; EventSelection::MAX_NAMES + 1]).unwrap_err(),
+            [(EventSelection::MAX_NAMES, SelectionError::TooMany)]
+        );
+        let all: Vec<&str> = EventType::ALL.iter().map(|kind| kind.name()).collect();
+        assert!(EventSelection::parse(&all).is_ok());
     }
 }

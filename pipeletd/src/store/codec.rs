@@ -99,7 +99,8 @@ pub(super) fn decode_cursor(bytes: &[u8]) -> Result<Cursor, StoreError> {
     let mut owed = Vec::new();
     let mut last = 0_u64;
     for _ in 0..count {
-        last = last.wrapping_add(rest.varint()?);
+        let next = last.checked_add(rest.varint()?);
+        last = next.ok_or_else(|| record_error("cursor", "its positions don't ascend"))?;
         owed.push(Seq(last));
     }
     Ok(Cursor {
@@ -285,6 +286,19 @@ pub(super) mod tests {
             let _ = decode_cursor(&bytes);
             let _ = decode_received(&bytes);
         }
+    }
+
+    #[test]
+    fn a_cursor_goes_upwards_only() {
+        let mut bytes = vec![VERSION];
+        for number in [9, 0, 2, 5, u64::MAX] {
+            put_varint(&mut bytes, number);
+        }
+        let error = decode_cursor(&bytes).unwrap_err().to_string();
+        assert_eq!(
+            error,
+            "a stored cursor can't be read: its positions don't ascend"
+        );
     }
 
     #[test]

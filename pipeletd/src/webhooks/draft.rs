@@ -196,6 +196,7 @@ fn parse_events(names: &[String]) -> Result<EventSelection, Vec<Fault>> {
     EventSelection::parse(names).map_err(|faults| {
         let to_fault = |(index, error): (usize, SelectionError)| match error {
             SelectionError::Empty => fault("events", "required", error.to_string()),
+            SelectionError::TooMany => fault("events", "too_many", error.to_string()),
             SelectionError::Unknown(_) => fault(
                 &format!("events/{index}"),
                 "unknown_event",

@@ -133,6 +133,11 @@ fn what_is_wrong_with_a_new_one() {
     );
     one(|d| d.events = names(&[]), "/events", "required");
     one(
+        |d| d.events = names(&["Heartbeat"; 101]),
+        "/events",
+        "too_many",
+    );
+    one(
         |d| d.station_ids = names(&["A"; 1001]),
         "/station_ids",
         "too_many",

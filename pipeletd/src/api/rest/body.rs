@@ -19,6 +19,8 @@ use crate::{
 
 /// In bytes; what of a body that is too long is read before the connection is given up.
 const MAX_DISCARDED: usize = 16 << 20;
+/// More fields that are not known are not told: a megabyte of them needs no megabytes of complaint.
+const MAX_UNKNOWN: usize = 64;
 /// How long a caller may take to send a body.
 const BODY_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -122,7 +124,7 @@ async fn read(request: Request) -> Result<Vec<u8>, ApiError> {
 }
 
 impl Fields {
-    fn parse(body: &[u8]) -> Result<Self, ApiError> {
+    pub(super) fn parse(body: &[u8]) -> Result<Self, ApiError> {
         match serde_json::from_slice(body) {
             Ok(Value::Object(fields)) => Ok(Self {
                 fields,
@@ -197,7 +199,7 @@ impl Fields {
     /// What was wrong; a field that nobody took is wrong too.
     pub(super) fn finish(self) -> Vec<Fault> {
         let mut faults = self.faults;
-        faults.extend(self.fields.keys().map(|key| Fault {
+        faults.extend(self.fields.keys().take(MAX_UNKNOWN).map(|key| Fault {
             pointer: pointer(key),
             code: "unknown_field",
             message: "this field is not known here".to_owned(),
@@ -243,4 +245,20 @@ pub(super) fn merged(mut faults: Vec<Fault>, content: Vec<Fault>) -> Vec<Fault> 
         }
     }
     faults
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_megabyte_of_unknown_fields_is_told_in_short() {
+        let fields: Map<String, Value> = (0..50_000)
+            .map(|number| (number.to_string(), Value::Null))
+            .collect();
+        let body = Value::Object(fields).to_string();
+        let faults = Fields::parse(body.as_bytes()).unwrap().finish();
+        assert_eq!(faults.len(), MAX_UNKNOWN);
+        assert!(faults.iter().all(|fault| fault.code == "unknown_field"));
+    }
 }
