@@ -28,6 +28,8 @@ pub mod core_dumps;
 pub mod delivery;
 pub mod descriptors;
 pub mod events;
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod id_tags;
 pub mod journal;
 pub mod ocpp;

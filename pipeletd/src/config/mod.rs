@@ -4,6 +4,7 @@
 //! process environment is read here and nowhere else.
 
 mod byte_size;
+pub(crate) mod fuzzing;
 
 use std::{
     ffi::OsString,

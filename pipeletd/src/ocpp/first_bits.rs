@@ -40,7 +40,7 @@ impl<S> Overlooking<S> {
 
 /// Where in the frames (RFC 6455, section 5.2) the next byte stands.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-enum Frames {
+pub(super) enum Frames {
     #[default]
     FirstByte,
     Length,
@@ -64,7 +64,7 @@ impl Frames {
     }
 
     /// Follows the frames through `bytes`, and clears the bit where one begins.
-    fn pass(&mut self, bytes: &mut [u8]) {
+    pub(super) fn pass(&mut self, bytes: &mut [u8]) {
         let mut at = 0;
         while at < bytes.len() {
             if let Self::Content(left) = *self {

@@ -116,7 +116,7 @@ where
 }
 
 /// Reads what has come so far: the request and its length, once it is complete.
-fn parse(head: &[u8]) -> Result<Option<(Request, usize)>, Refusal> {
+pub(super) fn parse(head: &[u8]) -> Result<Option<(Request, usize)>, Refusal> {
     let mut headers = [httparse::EMPTY_HEADER; MAX_HEADERS];
     let mut parsed = httparse::Request::new(&mut headers);
     let length = match parsed.parse(head) {
@@ -247,7 +247,7 @@ where
 }
 
 impl Upgrade {
-    fn response(&self) -> String {
+    pub(super) fn response(&self) -> String {
         let subprotocol = match &self.subprotocol {
             Subprotocol::Agreed(name) => format!("Sec-WebSocket-Protocol: {name}\r\n"),
             Subprotocol::NotOffered | Subprotocol::NoneCommon => String::new(),

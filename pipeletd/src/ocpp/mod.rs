@@ -48,6 +48,7 @@ mod credentials;
 mod desk;
 mod entrance;
 mod first_bits;
+pub(crate) mod fuzzing;
 mod gateway;
 mod guesses;
 mod handler;

@@ -12,6 +12,7 @@
 pub mod backup;
 mod block;
 mod codec;
+pub(crate) mod fuzzing;
 mod id_tag_record;
 mod key_file;
 mod keys;

@@ -51,7 +51,7 @@ impl From<Arc<IdTagEntry>> for IdTagJson {
     }
 }
 
-fn draft(body: &mut Fields) -> IdTagDraft {
+pub(super) fn draft(body: &mut Fields) -> IdTagDraft {
     IdTagDraft {
         status: body.string("status"),
         expiry_date: body.string("expiry_date"),

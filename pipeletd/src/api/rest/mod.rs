@@ -4,6 +4,7 @@ mod body;
 mod commands;
 mod events;
 mod failed_deliveries;
+pub(crate) mod fuzzing;
 mod health;
 mod id_tags;
 mod page;

@@ -37,18 +37,19 @@ impl<S: Send + Sync> FromRequestParts<S> for Query {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
-        let query = parts.uri.query().unwrap_or_default();
-        let pairs = form_urlencoded::parse(query.as_bytes())
-            .into_owned()
-            .collect();
-        Ok(Self {
-            pairs,
-            faults: Vec::new(),
-        })
+        Ok(Self::parse(parts.uri.query().unwrap_or_default()))
     }
 }
 
 impl Query {
+    pub(super) fn parse(query: &str) -> Self {
+        let pairs = form_urlencoded::parse(query.as_bytes());
+        Self {
+            pairs: pairs.into_owned().collect(),
+            faults: Vec::new(),
+        }
+    }
+
     /// Takes a parameter and reads it; `expected` says what it should have been.
     pub(super) fn take<T>(
         &mut self,

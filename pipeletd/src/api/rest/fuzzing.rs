@@ -1,0 +1,155 @@
+//! What must hold of every body, query and cursor that a caller of the API sends.
+
+use jiff::Timestamp;
+use serde_json::json;
+
+use super::{
+    super::cursor,
+    body::{Fields, merged},
+    id_tags,
+    page::Query,
+};
+use crate::{
+    events::StationId,
+    webhooks::{Fault, Field, NewWebhook, TargetPolicy, WebhookDraft, WebhookId},
+};
+
+/// A request; the first byte says of which kind.
+pub(crate) fn api(input: &[u8]) {
+    let Some((kind, rest)) = input.split_first() else {
+        return;
+    };
+    match kind % 5 {
+        0 => webhook(rest),
+        1 => registration(rest),
+        2 => id_tag(rest),
+        3 => query(rest),
+        _ => cursors(rest),
+    }
+}
+
+fn now() -> Timestamp {
+    Timestamp::UNIX_EPOCH
+}
+
+fn webhook(body: &[u8]) {
+    let Ok(mut fields) = Fields::parse(body) else {
+        return;
+    };
+    let draft = fields.webhook();
+    let policy = TargetPolicy::default();
+    match (fields.finish(), draft.clone().create(&policy)) {
+        (shape, Err(content)) => {
+            let faults = merged(shape, content);
+            check_faults(&faults);
+            check_secret(body, &draft, &faults);
+        }
+        (shape, Ok(_)) if !shape.is_empty() => check_faults(&shape),
+        (_, Ok(new)) => {
+            let host = new.url.url().host().expect("it was checked");
+            assert!(policy.check_host(&host).is_ok());
+            assert_eq!(shown(&new), Some(new.clone()));
+            let current = new.into_webhook(WebhookId(1), now());
+            // Said again, it changes nothing.
+            let again = draft.update(&current, &policy, now());
+            assert_eq!(again, Ok(current));
+        }
+    }
+}
+
+/// The webhook that comes of a body with everything that is shown of this one, and its secret.
+fn shown(webhook: &NewWebhook) -> Option<NewWebhook> {
+    let secret = webhook.secret.as_ref();
+    let body = json!({
+        "name": webhook.name,
+        "url": webhook.url.as_str(),
+        "enabled": webhook.enabled,
+        "events": webhook.events.names(),
+        "station_ids": webhook.stations.patterns(),
+        "secret_header": secret.map(|secret| secret.text()),
+        "secret_value": secret.map(|secret| secret.secret().expose()),
+    });
+    let mut fields = Fields::parse(body.to_string().as_bytes()).ok()?;
+    fields.webhook().create(&TargetPolicy::default()).ok()
+}
+
+fn check_faults(faults: &[Fault]) {
+    assert!(!faults.is_empty());
+    for fault in faults {
+        assert!(fault.pointer.starts_with('/'), "{}", fault.pointer);
+        assert!(!fault.message.is_empty());
+    }
+}
+
+/// A secret that is refused is not told back.
+fn check_secret(body: &[u8], draft: &WebhookDraft, faults: &[Fault]) {
+    let (Field::Value(secret), Ok(body)) = (&draft.secret_value, str::from_utf8(body)) else {
+        return;
+    };
+    let secret = secret.expose();
+    // One that is long, and that the caller says nowhere else.
+    if secret.len() > 16 && body.matches(secret).count() == 1 {
+        assert!(!faults.iter().any(|fault| fault.message.contains(secret)));
+    }
+}
+
+fn registration(body: &[u8]) {
+    let Ok(mut fields) = Fields::parse(body) else {
+        return;
+    };
+    let draft = fields.registration();
+    let station = StationId::new("S").expect("it is short");
+    match draft.clone().apply(&station, None, [1; 16], now()) {
+        Ok(made) => {
+            let again = draft.apply(&station, Some(&made), [1; 16], now());
+            assert_eq!(again, Ok(made));
+        }
+        Err(faults) => check_faults(&faults),
+    }
+}
+
+fn id_tag(body: &[u8]) {
+    let Ok(mut fields) = Fields::parse(body) else {
+        return;
+    };
+    let tag = fields.string("id_tag");
+    let draft = id_tags::draft(&mut fields);
+    match draft.clone().create(tag, now()) {
+        Ok(made) => assert_eq!(draft.update(&made, now()), Ok(made)),
+        Err(faults) => check_faults(&faults),
+    }
+}
+
+fn query(text: &[u8]) {
+    let Ok(text) = str::from_utf8(text) else {
+        return;
+    };
+    let mut query = Query::parse(text);
+    let since = query.time("since");
+    let page = query.page(cursor::to_number);
+    let known = |name: &str| text.split('&').any(|pair| pair.starts_with(name));
+    assert!(since.is_none() || text.contains("since") || text.contains('%'));
+    assert!(page.after.is_none() || known("cursor") || text.contains('%'));
+    assert!((1..=super::super::MAX_PAGE).contains(&page.limit));
+    let _ = query.finish();
+}
+
+fn cursors(text: &[u8]) {
+    let Ok(text) = str::from_utf8(text) else {
+        return;
+    };
+    if let Ok(number) = cursor::to_number(text) {
+        assert_eq!(cursor::to_number(&cursor::of_number(number)), Ok(number));
+    }
+    let webhook = WebhookId(1);
+    if let Ok(key) = cursor::to_retry(webhook, text) {
+        assert_eq!(cursor::to_retry(webhook, &cursor::of_retry(key)), Ok(key));
+    }
+    if let Ok(station) = cursor::to_station(text) {
+        let again = cursor::to_station(&cursor::of_station(&station));
+        assert_eq!(again, Ok(station));
+    }
+    if let Ok(tag) = cursor::to_id_tag(text) {
+        assert_eq!(cursor::to_id_tag(&cursor::of_id_tag(&tag)), Ok(tag));
+    }
+}

@@ -1,0 +1,152 @@
+//! What must hold of every byte that stands in the store, whoever wrote it.
+//!
+//! A damaged record is an error or another record, and never a panic; a record that is read is
+//! written again as it is, and asks for no more memory than it has bytes for.
+
+use std::fmt::Debug;
+
+use bytes::Bytes;
+
+use super::{
+    block::{self, Block},
+    codec, id_tag_record, keys, records, registration_record,
+    sealing::{SecretKey, SecretKeys},
+    station_record, transaction_record,
+};
+use crate::{
+    delivery::record::{FailedId, RetryKey},
+    events::Seq,
+    webhooks::WebhookId,
+};
+
+/// A value of the journal: a single event, or a block of them.
+pub(crate) fn event(input: &[u8]) {
+    let bytes = Bytes::copy_from_slice(input);
+    leads_back(input, "an event", codec::decode_event, codec::encode_event);
+    let first = Seq(7);
+    let Ok(unpacked) = Block::unpack(first, &bytes) else {
+        return;
+    };
+    let Ok(events) = unpacked.read_from(Seq(0)).collect::<Result<Vec<_>, _>>() else {
+        return;
+    };
+    let end = block::end(first, &bytes).expect("what can be unpacked has an end");
+    assert_eq!(end, Seq(first.0 + events.len() as u64));
+    let plain: Vec<_> = events.iter().map(|(_, event)| event.clone()).collect();
+    let mut again = Vec::new();
+    for (first, value) in block::pack(first, &plain) {
+        let block = Block::unpack(first, &value.into()).expect("what was packed can be unpacked");
+        for event in block.read_from(Seq(0)) {
+            again.push(event.expect("what was written can be read"));
+        }
+    }
+    assert_eq!(again, events);
+}
+
+/// A record or a key of any other kind; the first byte says which.
+pub(crate) fn record(input: &[u8]) {
+    let Some((kind, bytes)) = input.split_first() else {
+        return;
+    };
+    let retry_key = RetryKey {
+        webhook: WebhookId(1),
+        due_ms: 2,
+        seq: Seq(3),
+    };
+    match kind % 12 {
+        0 => webhook(bytes),
+        1 => leads_back(
+            bytes,
+            "a retry",
+            |bytes| records::decode_retry(retry_key, bytes),
+            records::encode_retry,
+        ),
+        2 => leads_back(
+            bytes,
+            "a failed delivery",
+            |bytes| records::decode_failed(FailedId(1), bytes),
+            records::encode_failed,
+        ),
+        3 => leads_back(
+            bytes,
+            "an account",
+            |bytes| records::decode_account(bytes),
+            records::encode_account,
+        ),
+        4 => leads_back(
+            bytes,
+            "an API key",
+            |bytes| records::decode_api_key(1, bytes),
+            records::encode_api_key,
+        ),
+        5 => leads_back(
+            bytes,
+            "a station",
+            |bytes| station_record::decode(bytes),
+            station_record::encode,
+        ),
+        6 => leads_back(
+            bytes,
+            "a transaction",
+            |bytes| transaction_record::decode_transaction(bytes),
+            transaction_record::encode_transaction,
+        ),
+        7 => leads_back(
+            bytes,
+            "an id tag",
+            |bytes| id_tag_record::decode_id_tag(bytes),
+            id_tag_record::encode_id_tag,
+        ),
+        8 => leads_back(
+            bytes,
+            "a registration",
+            |bytes| registration_record::decode_registration(bytes),
+            registration_record::encode_registration,
+        ),
+        9 => leads_back(
+            bytes,
+            "a cursor",
+            |bytes| codec::decode_cursor(bytes),
+            codec::encode_cursor,
+        ),
+        10 => leads_back(
+            bytes,
+            "a count",
+            |bytes| codec::decode_received(bytes),
+            |received| codec::encode_received(*received),
+        ),
+        _ => {
+            if let Some(key) = keys::read_retry(bytes) {
+                assert_eq!(keys::read_retry(&keys::retry(key)), Some(key));
+            }
+            if let Some(seq) = keys::last_inverted(bytes) {
+                assert_eq!(keys::last_inverted(&keys::transaction(seq)), Some(seq));
+            }
+        }
+    }
+}
+
+fn webhook(bytes: &[u8]) {
+    let keys = SecretKeys::new([SecretKey::from_bytes([1; 32])]).expect("there is one");
+    leads_back(
+        bytes,
+        "a webhook",
+        |bytes| records::decode_webhook(bytes, &keys),
+        |stored| records::encode_webhook(stored, &keys).expect("a secret can be sealed"),
+    );
+}
+
+/// What can be read is written so that the same is read again.
+fn leads_back<T: PartialEq + Debug, E: Debug>(
+    input: &[u8],
+    what: &str,
+    decode: impl Fn(&Bytes) -> Result<T, E>,
+    encode: impl Fn(&T) -> Vec<u8>,
+) {
+    let Ok(read) = decode(&Bytes::copy_from_slice(input)) else {
+        return;
+    };
+    let again = decode(&encode(&read).into());
+    let again = again.unwrap_or_else(|error| panic!("{what} is lost: {error:?}"));
+    assert_eq!(again, read, "{what} changes");
+}
