@@ -14,7 +14,7 @@ use crate::{events::Payload, ocpp::wire::ErrorCode};
 pub fn repeated_keys(payload: &Payload) -> Vec<Violation> {
     let mut found = Vec::new();
     let scan = Scan {
-        at: String::new(),
+        at: &At::Payload,
         found: &mut found,
     };
     let mut json = serde_json::Deserializer::from_slice(payload.as_bytes());
@@ -24,9 +24,32 @@ pub fn repeated_keys(payload: &Payload) -> Vec<Violation> {
 }
 
 struct Scan<'a> {
-    /// The JSON pointer of what is scanned.
-    at: String,
+    at: &'a At<'a>,
     found: &'a mut Vec<Violation>,
+}
+
+/// Where in the payload something stands. Written out for a fault only: a long key has many elements
+/// below it, and each would bear it.
+enum At<'a> {
+    Payload,
+    Key(&'a At<'a>, &'a str),
+    Index(&'a At<'a>, usize),
+}
+
+impl At<'_> {
+    /// As a JSON pointer (RFC 6901).
+    fn pointer(&self) -> String {
+        match self {
+            Self::Payload => String::new(),
+            Self::Key(parent, key) => {
+                // A name without end is cut: it points well enough.
+                let key = &key[..key.floor_char_boundary(100)];
+                let key = key.replace('~', "~0").replace('/', "~1");
+                format!("{}/{key}", parent.pointer())
+            }
+            Self::Index(parent, index) => format!("{}/{index}", parent.pointer()),
+        }
+    }
 }
 
 impl<'de> DeserializeSeed<'de> for Scan<'_> {
@@ -72,7 +95,7 @@ impl<'de> Visitor<'de> for Scan<'_> {
         let mut index = 0;
         loop {
             let element = Scan {
-                at: format!("{}/{index}", self.at),
+                at: &At::Index(self.at, index),
                 found: &mut *self.found,
             };
             if elements.next_element_seed(element)?.is_none() {
@@ -85,18 +108,19 @@ impl<'de> Visitor<'de> for Scan<'_> {
     fn visit_map<A: MapAccess<'de>>(self, mut fields: A) -> Result<(), A::Error> {
         let mut seen = HashSet::new();
         while let Some(key) = fields.next_key::<String>()? {
-            let at = format!("{}/{}", self.at, key.replace('~', "~0").replace('/', "~1"));
-            if !seen.insert(key) && self.found.len() < MAX_VIOLATIONS {
+            let at = At::Key(self.at, &key);
+            if seen.contains(&key) && self.found.len() < MAX_VIOLATIONS {
                 self.found.push(Violation {
-                    pointer: at.clone(),
+                    pointer: at.pointer(),
                     code: ErrorCode::PropertyConstraintViolation,
                     message: "stands there twice".to_owned(),
                 });
             }
             fields.next_value_seed(Scan {
-                at,
+                at: &at,
                 found: &mut *self.found,
             })?;
+            seen.insert(key);
         }
         Ok(())
     }
@@ -119,5 +143,19 @@ mod tests {
             r#"{"a":[{},{"b/c":1,"b/c":2,"b/c":3}],"a":0}"#,
             &["/a/1/b~1c", "/a/1/b~1c", "/a"],
         );
+    }
+    #[test]
+    fn a_long_key_is_not_copied_for_each_thing_below_it() {
+        // 50 GB of copies otherwise.
+        let json = format!(
+            r#"{{"{}":[{}0],"b":1,"b":2}}"#,
+            "k".repeat(500_000),
+            "0,".repeat(100_000)
+        );
+        let found = repeated_keys(&Payload::parse(json.as_bytes()).unwrap());
+        assert_eq!(found.len(), 1);
+        let json = format!(r#"{{"{0}":1,"{0}":2}}"#, "k".repeat(500_000));
+        let found = repeated_keys(&Payload::parse(json.as_bytes()).unwrap());
+        assert_eq!(found[0].pointer.len(), 101);
     }
 }
