@@ -14,7 +14,7 @@ use super::{
     commands::{self, Answer, CommandError},
     handler::{self, Refusal},
     outbox::Settled,
-    stations::Seat,
+    stations::{Left, Seat},
     v16,
     wire::{self, Call, ErrorCode, Frame},
 };
@@ -178,7 +178,7 @@ impl Conversation {
             "securityProfile": opening.profile.number(),
         });
         let _turn = self.seat.turn().await;
-        if !self.seat.is_replaced() {
+        if self.seat.open() {
             self.note(EventType::StationConnected, &payload).await;
         }
     }
@@ -188,10 +188,20 @@ impl Conversation {
         // Whole milliseconds, told in seconds.
         let seconds = (after.as_secs_f64() * 1000.0).round() / 1000.0;
         let payload = serde_json::json!({ "reason": reason, "duration": seconds });
-        // The seat is left within the turn: what a new connection journals comes after this.
-        let _turn = self.seat.turn().await;
-        if self.seat.leave() {
-            self.note(EventType::StationDisconnected, &payload).await;
+        loop {
+            // The seat is left within the turn: what a new connection journals comes after this.
+            let turn = self.seat.turn().await;
+            match self.seat.leave() {
+                Left::Gone => {
+                    self.note(EventType::StationDisconnected, &payload).await;
+                    return;
+                }
+                Left::Quietly => return,
+                Left::Unsettled => {}
+            }
+            // Its handshake may fail yet. It opens within a turn of its own.
+            drop(turn);
+            self.seat.settled().await;
         }
     }
 

@@ -8,6 +8,7 @@
 use std::{
     collections::BTreeMap,
     ops::Bound,
+    pin::pin,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError, RwLock,
         atomic::{AtomicU64, AtomicUsize, Ordering},
@@ -15,7 +16,7 @@ use std::{
 };
 
 use jiff::Timestamp;
-use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::sync::{Notify, Semaphore, SemaphorePermit};
 
 use super::{
     commands::CommandError,
@@ -51,6 +52,8 @@ pub(super) struct Station {
     /// Whoever handles a message of this station holds its one permit, from the look at the state
     /// until the event is in it: a connection and its successor never interleave.
     turn: Semaphore,
+    /// Tells those who wait that a newcomer has opened its connection, or gone.
+    settled: Notify,
 }
 
 #[derive(Debug)]
@@ -60,6 +63,8 @@ struct Live {
     seat: Option<Occupied>,
     /// Of the last seat; it tells an old connection from the present one.
     generation: u64,
+    /// It was told that the station is here, and not yet that it is gone.
+    told: bool,
     last_frame_at: Option<Timestamp>,
 }
 
@@ -77,6 +82,19 @@ struct Occupied {
     since: Timestamp,
     protocol: Option<Box<str>>,
     desk: Desk,
+    /// Until then it may go without a word, as when its handshake fails in the end.
+    opened: bool,
+}
+
+/// What it means that a connection leaves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Left {
+    /// Nobody is here any more, and that is still to be told.
+    Gone,
+    /// There is nothing to tell: a newer connection is here, or was, or it had not been told.
+    Quietly,
+    /// A newer connection has yet to open, or to go.
+    Unsettled,
 }
 
 /// A station as the API shows it.
@@ -193,13 +211,15 @@ impl Stations {
             since: now,
             protocol: protocol.map(Into::into),
             desk: desk.clone(),
+            opened: false,
         });
+        if before.is_none() {
+            // Under the lock, or one that leaves at once would be counted out before it is in.
+            self.0.connected.fetch_add(1, Ordering::Relaxed);
+        }
         drop(live);
-        match before {
-            Some(before) => before.desk.end(End::Replaced),
-            None => {
-                self.0.connected.fetch_add(1, Ordering::Relaxed);
-            }
+        if let Some(before) = before {
+            before.desk.end(End::Replaced);
         }
         Ok(Seat {
             stations: self.clone(),
@@ -324,9 +344,11 @@ impl Station {
                 unsaved: Unsaved::Nothing,
                 seat: None,
                 generation: 0,
+                told: false,
                 last_frame_at: None,
             }),
             turn: Semaphore::new(1),
+            settled: Notify::new(),
         }
     }
 
@@ -398,21 +420,63 @@ impl Seat {
         self.station.live().last_frame_at = Some(now);
     }
 
-    /// Leaves the seat; tells whether it was still this connection's.
-    pub(super) fn leave(&self) -> bool {
+    /// Notes that the connection was told to be open; false where a newer one has the seat.
+    pub(super) fn open(&self) -> bool {
         let mut live = self.station.live();
-        let ours = live.generation == self.generation && live.seat.take().is_some();
+        let ours = live.generation == self.generation;
+        if ours && let Some(seat) = &mut live.seat {
+            seat.opened = true;
+            live.told = true;
+        }
         drop(live);
-        if ours {
+        self.station.settled.notify_waiters();
+        ours
+    }
+
+    /// Leaves the seat, and tells what that means. Where it is [`Left::Unsettled`], it can be left
+    /// again to learn more.
+    pub(super) fn leave(&self) -> Left {
+        self.vacate();
+        let mut live = self.station.live();
+        match live.seat.as_ref().map(|newer| newer.opened) {
+            Some(false) => Left::Unsettled,
+            None if std::mem::take(&mut live.told) => Left::Gone,
+            Some(true) | None => Left::Quietly,
+        }
+    }
+
+    /// Waits until no newer connection is about to open.
+    pub(super) async fn settled(&self) {
+        loop {
+            let mut settled = pin!(self.station.settled.notified());
+            // Before the look, so that nothing is missed between the two.
+            settled.as_mut().enable();
+            if !self.is_contested() {
+                return;
+            }
+            settled.await;
+        }
+    }
+
+    fn is_contested(&self) -> bool {
+        let live = self.station.live();
+        let newer = live.generation != self.generation;
+        newer && live.seat.as_ref().is_some_and(|seat| !seat.opened)
+    }
+
+    fn vacate(&self) {
+        let mut live = self.station.live();
+        if live.generation == self.generation && live.seat.take().is_some() {
             self.stations.0.connected.fetch_sub(1, Ordering::Relaxed);
         }
-        ours
+        drop(live);
+        self.station.settled.notify_waiters();
     }
 }
 
 impl Drop for Seat {
     fn drop(&mut self) {
-        self.leave();
+        self.vacate();
         // Nobody shall wait for a connection that is gone, however it went.
         self.desk.close();
     }
@@ -450,18 +514,23 @@ mod tests {
     fn the_newest_connection_has_the_seat() {
         let stations = Stations::default();
         let old = stations.seat(&id("A"), time(1), None, 10).unwrap();
+        assert!(old.open());
         assert!(!old.is_replaced());
         let new = stations.seat(&id("A"), time(2), None, 10).unwrap();
         assert!(old.is_replaced());
         assert!(!new.is_replaced());
 
-        assert!(!old.leave());
+        assert_eq!(old.leave(), Left::Unsettled);
+        assert!(!old.open());
+        assert!(new.open());
+        assert_eq!(old.leave(), Left::Quietly);
         drop(old);
         let view = stations.get(&id("A")).unwrap();
         assert_eq!(view.connected_since, Some(time(2)));
         assert_eq!(stations.counts().connected, 1);
 
-        assert!(new.leave());
+        assert_eq!(new.leave(), Left::Gone);
+        assert_eq!(new.leave(), Left::Quietly);
         drop(new);
         assert_eq!(stations.get(&id("A")).unwrap().connected_since, None);
         let counts = StationCounts {
@@ -470,6 +539,55 @@ mod tests {
             handshakes_refused: 0,
         };
         assert_eq!(stations.counts(), counts);
+    }
+
+    #[test]
+    fn the_last_one_to_leave_tells_once() {
+        let stations = Stations::default();
+        let seat = || stations.seat(&id("A"), time(1), None, 10).unwrap();
+
+        // A newcomer that never opened, gone before the old one or after it.
+        let old = seat();
+        assert!(old.open());
+        drop(seat());
+        assert_eq!(old.leave(), Left::Gone);
+        let old = seat();
+        assert!(old.open());
+        let new = seat();
+        assert_eq!(old.leave(), Left::Unsettled);
+        drop(new);
+        assert_eq!(old.leave(), Left::Gone);
+
+        // One that was replaced before it could open was never told of.
+        let old = seat();
+        let new = seat();
+        drop(new);
+        assert_eq!(old.leave(), Left::Quietly);
+
+        // One that opened and went has told of itself.
+        let old = seat();
+        assert!(old.open());
+        let new = seat();
+        assert!(new.open());
+        assert_eq!(new.leave(), Left::Gone);
+        assert_eq!(old.leave(), Left::Quietly);
+    }
+
+    #[test]
+    fn never_fewer_than_none_are_connected() {
+        let stations = Stations::default();
+        let come_and_go = || {
+            for _ in 0..300_000 {
+                drop(stations.seat(&id("A"), time(1), None, 10));
+                assert!(stations.counts().connected <= 1);
+            }
+        };
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(come_and_go);
+            }
+        });
+        assert_eq!(stations.counts().connected, 0);
     }
 
     #[test]

@@ -436,6 +436,21 @@ async fn subprotocols_are_handled_as_the_standard_says() {
 }
 
 #[tokio::test]
+async fn a_newcomer_whose_handshake_fails_takes_no_event_with_it() {
+    use EventType::{StationConnected, StationDisconnected};
+
+    let daemon = Daemon::fresh().await;
+    let mut old = daemon.connect().await;
+    // A handshake that has its seat, and whose answer can't be written.
+    let id = StationId::new("CP1").unwrap();
+    let newcomer = daemon.stations.seat(&id, Clock::system().now(), None, 10);
+    drop(newcomer.unwrap());
+    assert_eq!(old.close_code().await, CloseCode::Normal);
+    assert_eq!(daemon.kinds(), [StationConnected, StationDisconnected]);
+    daemon.stop().await;
+}
+
+#[tokio::test]
 async fn frames_that_come_with_the_handshake_are_read() {
     let daemon = Daemon::fresh().await;
     let mut stream = TcpStream::connect(daemon.address).await.unwrap();
