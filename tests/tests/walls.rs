@@ -217,6 +217,35 @@ fn pure_modules_do_no_io() {
     }
 }
 
+/// A package that inherits no lints would be free of all of them, this one included.
+#[test]
+fn unsafe_code_is_forbidden_in_every_package() {
+    let manifest = |directory: &Path| {
+        let path = directory.join("Cargo.toml");
+        fs::read_to_string(path).expect("a manifest")
+    };
+    let forbids = |manifest: &str, section: &str| {
+        let section = manifest.split(&format!("\n[{section}]\n")).nth(1);
+        let lines = section.unwrap_or_default().lines();
+        let mut lines = lines.take_while(|line| !line.starts_with('['));
+        lines.any(|line| line == r#"unsafe_code = "forbid""#)
+    };
+    let workspace = manifest(&root());
+    assert!(forbids(&workspace, "workspace.lints.rust"));
+    let members = workspace.lines().find_map(|line| {
+        let list = line.strip_prefix("members = [")?;
+        Some(list.trim_end_matches(']').split(", "))
+    });
+    for member in members.expect("members in one line") {
+        let manifest = manifest(&root().join(member.trim_matches('"')));
+        let inherits = manifest.contains("\n[lints]\nworkspace = true\n");
+        assert!(
+            inherits || forbids(&manifest, "lints.rust"),
+            "{member} may be unsafe"
+        );
+    }
+}
+
 #[test]
 fn every_module_says_what_it_is_for() {
     for path in files() {
