@@ -20,9 +20,10 @@ use crate::{
     descriptors,
     id_tags::Policy,
     journal::{CommitterThread, Journal, Opened, retention::Retention},
-    ocpp::{self, Certificates, Ocpp},
+    ocpp::{self, Ocpp},
     registration::{Admission, Registry},
     store::{Backup, Store, StoreError, sled::SledStore},
+    tls::Certificates,
     webhooks::TargetPolicy,
 };
 

@@ -13,6 +13,7 @@
 //! | [`id_tags`] | who may charge: the registered tags and the verdict on each |
 //! | [`registration`] | which stations are expected, and what is asked of each |
 //! | [`api`] | REST and gRPC over the handles of all these |
+//! | [`limits`], [`tls`] | how often something may happen; certificates and streams |
 //! | [`app`] | puts it together; [`config`], [`telemetry`], [`shutdown`], [`reload`], [`auth`], [`clock`], [`core_dumps`], [`descriptors`] |
 //!
 //! The way of an event: `ocpp` answers a station once `journal` has its event on disk; `journal`
@@ -32,6 +33,7 @@ pub mod events;
 pub mod fuzzing;
 pub mod id_tags;
 pub mod journal;
+pub mod limits;
 pub mod ocpp;
 pub mod projection;
 pub mod registration;
@@ -39,6 +41,7 @@ pub mod reload;
 pub mod shutdown;
 pub mod store;
 pub mod telemetry;
+pub mod tls;
 pub mod webhooks;
 
 use std::{

@@ -5,7 +5,7 @@ use std::io;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
-use crate::ocpp::Certificates;
+use crate::tls::Certificates;
 
 /// SIGHUP. Listens from its construction on, so that the signal never ends the daemon.
 #[derive(Debug)]

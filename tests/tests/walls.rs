@@ -31,11 +31,10 @@ const THIRD_PARTY: &[(&str, &[&str])] = &[
         &[
             "pipeletd/src/ocpp/entrance",
             "pipeletd/src/ocpp/gateway",
-            "pipeletd/src/ocpp/stream",
-            "pipeletd/src/ocpp/tls",
+            "pipeletd/src/tls",
         ],
     ),
-    ("x509_parser::", &["pipeletd/src/ocpp/tls"]),
+    ("x509_parser::", &["pipeletd/src/ocpp/client_names"]),
     (
         "pipelet_proto::",
         &[
@@ -137,6 +136,44 @@ const MUST_NOT_KNOW: &[(&str, &[&str])] = &[
     ),
     ("delivery", &["ocpp", "projection", "api", "app"]),
     ("ocpp", &["delivery", "webhooks", "api", "app"]),
+    (
+        "limits",
+        &[
+            "events",
+            "webhooks",
+            "delivery",
+            "store",
+            "journal",
+            "ocpp",
+            "projection",
+            "api",
+            "auth",
+            "config",
+            "clock",
+            "telemetry",
+            "shutdown",
+            "app",
+        ],
+    ),
+    (
+        "tls",
+        &[
+            "events",
+            "webhooks",
+            "delivery",
+            "store",
+            "journal",
+            "ocpp",
+            "projection",
+            "api",
+            "auth",
+            "config",
+            "clock",
+            "telemetry",
+            "shutdown",
+            "app",
+        ],
+    ),
     ("api", &["app"]),
 ];
 

@@ -21,7 +21,9 @@ pub use self::byte_size::{ByteSize, InvalidByteSize};
 use crate::{
     auth::{ApiKey, InvalidApiKey},
     delivery::policy::{InvalidSchedule, RetrySchedule},
-    ocpp::{Rate, TlsFiles, TlsOptions},
+    limits::Rate,
+    ocpp::TlsOptions,
+    tls::TlsFiles,
     webhooks::{AllowedTarget, InvalidAllowedTarget},
 };
 

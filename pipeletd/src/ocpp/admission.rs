@@ -6,7 +6,7 @@
 
 use subtle::{Choice, ConstantTimeEq as _};
 
-use super::{credentials::Credentials, handshake::Refusal, tls::ClientNames};
+use super::{client_names::ClientNames, credentials::Credentials, handshake::Refusal};
 use crate::{
     events::StationId,
     registration::{Admission, PasswordHash, Registration, SecurityProfile},

@@ -11,13 +11,14 @@ use tokio_util::sync::CancellationToken;
 use super::{
     Services,
     admission::{self, Shown},
+    client_names::ClientNames,
     handshake::{self, HandshakeError, Refusal, Subprotocol, Upgrade},
     stations::Seat,
-    stream::Stream,
 };
 use crate::{
     events::StationId,
     registration::{Admission, SecurityProfile},
+    tls::Stream,
 };
 
 /// A connection whose handshake has ended well.
@@ -121,7 +122,7 @@ fn admit(
     peer: SocketAddr,
     services: &Services,
 ) -> Result<Guest, Refusal> {
-    let names = stream.client_names();
+    let names = stream.client_certificate().map(ClientNames::of);
     let shown = Shown {
         station: &upgrade.station,
         tls: stream.is_tls(),

@@ -17,17 +17,18 @@ use tokio_tungstenite::WebSocketStream;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
-    OpenError, Services,
+    OpenError, Services, TlsOptions,
     conversation::{Conversation, Opening},
     desk::End,
     entrance::{self, Visitor},
     first_bits::Overlooking,
     handshake::HandshakeError,
     session::{self, Ended, Session},
-    stream::Stream,
-    tls::{Certificates, TlsOptions},
 };
-use crate::events::StationId;
+use crate::{
+    events::StationId,
+    tls::{Certificates, Stream},
+};
 
 /// After a failed accept, as when the process has run out of descriptors.
 const ACCEPT_BACK_OFF: Duration = Duration::from_millis(200);

@@ -32,9 +32,9 @@ use super::{
     desk::{Command, End, Told},
     first_bits::Overlooking,
     outbox::{Due, Outbox},
-    rate::{Bucket, Rate},
     wire,
 };
+use crate::limits::{Bucket, Rate};
 
 /// How long a station may take to read what we write.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(10);

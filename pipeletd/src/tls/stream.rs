@@ -1,6 +1,6 @@
 //! The bytes of a connection, with or without TLS.
 //!
-//! One type for both keeps the session's code in the binary once; what TLS needs lies behind a
+//! One type for both keeps the code above it in the binary once; what TLS needs lies behind a
 //! pointer, so that a plain connection does not pay for it.
 
 use std::{
@@ -9,36 +9,34 @@ use std::{
     task::{Context, Poll},
 };
 
+use rustls::pki_types::CertificateDer;
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::TcpStream,
 };
 use tokio_rustls::server::TlsStream;
 
-use super::tls::ClientNames;
-
 #[derive(Debug)]
-pub(super) enum Stream {
+pub enum Stream {
     Plain(TcpStream),
     Tls(Box<TlsStream<TcpStream>>),
 }
 
 impl Stream {
-    pub(super) const fn is_tls(&self) -> bool {
+    pub const fn is_tls(&self) -> bool {
         match self {
             Self::Plain(_) => false,
             Self::Tls(_) => true,
         }
     }
 
-    /// The names in the client certificate, where one was shown.
-    pub(super) fn client_names(&self) -> Option<ClientNames> {
+    /// The client's certificate, where it has shown one; it was verified.
+    pub fn client_certificate(&self) -> Option<&CertificateDer<'static>> {
         let Self::Tls(stream) = self else {
             return None;
         };
         let (_, connection) = stream.get_ref();
-        let certificate = connection.peer_certificates()?.first()?;
-        Some(ClientNames::of(certificate))
+        connection.peer_certificates()?.first()
     }
 }
 

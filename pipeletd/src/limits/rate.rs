@@ -54,13 +54,13 @@ impl fmt::Display for Rate {
 
 /// What is left of a rate.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Bucket {
+pub struct Bucket {
     tokens: f64,
     at: Instant,
 }
 
 impl Bucket {
-    pub(super) const fn full(rate: Rate, now: Instant) -> Self {
+    pub const fn full(rate: Rate, now: Instant) -> Self {
         Self {
             tokens: rate.burst,
             at: now,
@@ -68,7 +68,7 @@ impl Bucket {
     }
 
     /// Takes a token, or tells how long it is until there is one.
-    pub(super) fn take(&mut self, rate: Rate, now: Instant) -> Result<(), Duration> {
+    pub fn take(&mut self, rate: Rate, now: Instant) -> Result<(), Duration> {
         self.fill(rate, now);
         if self.tokens >= 1.0 {
             self.tokens -= 1.0;
@@ -80,17 +80,17 @@ impl Bucket {
     }
 
     /// Takes a token that may be there later only; tells from when on the next one may be taken.
-    pub(super) fn owe(&mut self, rate: Rate, now: Instant) -> Option<Instant> {
+    pub fn owe(&mut self, rate: Rate, now: Instant) -> Option<Instant> {
         self.fill(rate, now);
         self.tokens -= 1.0;
         (self.tokens < 0.0).then(|| now + Duration::from_secs_f64(-self.tokens / rate.per_second))
     }
 
-    pub(super) fn give_back(&mut self, rate: Rate) {
+    pub fn give_back(&mut self, rate: Rate) {
         self.tokens = (self.tokens + 1.0).min(rate.burst);
     }
 
-    pub(super) fn is_full(&mut self, rate: Rate, now: Instant) -> bool {
+    pub fn is_full(&mut self, rate: Rate, now: Instant) -> bool {
         self.fill(rate, now);
         self.tokens >= rate.burst
     }

@@ -1,4 +1,4 @@
-//! How many wrong passwords an address may send.
+//! How many wrong passwords or keys an address may send.
 //!
 //! Right ones cost nothing, so a site with many stations, or a proxy, is held back only while
 //! something behind it guesses. The memory is bounded: where too many addresses guess at once,
@@ -8,26 +8,29 @@ use std::{
     collections::HashMap,
     net::{IpAddr, Ipv6Addr},
     sync::{Mutex, PoisonError},
+    time::Duration,
 };
 
 use tokio::time::Instant;
 
 use super::rate::{Bucket, Rate};
 
-/// Wrong passwords of one address.
+/// Wrong ones of one address.
 const RATE: Rate = Rate::new(1.0, 20.0);
 const MAX_ADDRESSES: usize = 10_000;
 
 #[derive(Debug, Default)]
-pub(super) struct Guesses(Mutex<HashMap<IpAddr, Bucket>>);
+pub struct Guesses(Mutex<HashMap<IpAddr, Bucket>>);
 
-/// The address has sent too many wrong passwords.
+/// The address has sent too many wrong ones: when the next may come.
 #[derive(Debug)]
-pub(super) struct TooMany;
+pub struct TooMany {
+    pub retry_after: Duration,
+}
 
 impl Guesses {
-    /// Pays for a look at a password from this address.
-    pub(super) fn spend(&self, from: IpAddr, now: Instant) -> Result<(), TooMany> {
+    /// Pays for a look at what this address shows.
+    pub fn spend(&self, from: IpAddr, now: Instant) -> Result<(), TooMany> {
         let mut buckets = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let address = network(from);
         if buckets.len() >= MAX_ADDRESSES && !buckets.contains_key(&address) {
@@ -36,11 +39,13 @@ impl Guesses {
         let bucket = buckets
             .entry(address)
             .or_insert_with(|| Bucket::full(RATE, now));
-        bucket.take(RATE, now).map_err(|_| TooMany)
+        bucket
+            .take(RATE, now)
+            .map_err(|retry_after| TooMany { retry_after })
     }
 
     /// It was the right one.
-    pub(super) fn refund(&self, from: IpAddr) {
+    pub fn refund(&self, from: IpAddr) {
         let mut buckets = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(bucket) = buckets.get_mut(&network(from)) {
             bucket.give_back(RATE);
@@ -70,8 +75,6 @@ fn network(address: IpAddr) -> IpAddr {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
 
     #[test]

@@ -1,17 +1,11 @@
-//! TLS for stations: profiles 2 and 3 of the security whitepaper.
+//! What a listener shows to its clients: a certificate chain and its key.
 //!
-//! TLS 1.2 and 1.3, whatever rustls offers of them. The whitepaper's two suites with static RSA
-//! are not among it, because they keep nothing secret once the key is lost (rustls#209): a
-//! station that has no others needs a proxy that ends its TLS.
-//!
-//! The files are read at the start and again when asked to; files that are wrong change nothing.
-//! A client certificate is asked for where there is an authority to hold it against, and it is
-//! bound to a station by name: the common name of its subject, or a DNS name among its alternative
-//! names, is the station's id, letter by letter.
+//! TLS 1.2 and 1.3, whatever rustls offers of them. The files are read at the start and again when
+//! asked to; files that are wrong change nothing. A client certificate is asked for where there is
+//! an authority to hold it against; what it means is for others to say.
 
 use std::{
     io,
-    net::SocketAddr,
     path::{Path, PathBuf},
     sync::{Arc, PoisonError, RwLock},
 };
@@ -22,15 +16,6 @@ use rustls::{
     server::{VerifierBuilderError, WebPkiClientVerifier},
 };
 use tokio_rustls::TlsAcceptor;
-use x509_parser::prelude::{FromDer as _, GeneralName, X509Certificate};
-
-/// Where stations connect over TLS, and with what.
-#[derive(Debug, Clone)]
-pub struct TlsOptions {
-    /// Port 0 takes a free one.
-    pub listen: SocketAddr,
-    pub files: TlsFiles,
-}
 
 /// All of them PEM.
 #[derive(Debug, Clone)]
@@ -75,7 +60,7 @@ pub enum TlsError {
     Setup(#[source] rustls::Error),
 }
 
-/// What we show to stations at present. Cheap to clone.
+/// What we show at present. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Certificates(Arc<Inner>);
 
@@ -86,7 +71,7 @@ struct Inner {
 }
 
 impl Certificates {
-    pub(super) async fn load(files: TlsFiles) -> Result<Self, TlsError> {
+    pub async fn load(files: TlsFiles) -> Result<Self, TlsError> {
         let current = RwLock::new(Arc::new(read(&files).await?));
         Ok(Self(Arc::new(Inner { files, current })))
     }
@@ -102,7 +87,7 @@ impl Certificates {
         Ok(())
     }
 
-    pub(super) fn acceptor(&self) -> TlsAcceptor {
+    pub fn acceptor(&self) -> TlsAcceptor {
         let current = self.0.current.read();
         let current = current.unwrap_or_else(PoisonError::into_inner);
         TlsAcceptor::from(Arc::clone(&current))
@@ -128,7 +113,7 @@ async fn read(files: &TlsFiles) -> Result<ServerConfig, TlsError> {
             if added == 0 {
                 return Err(TlsError::NoCertificate(path.clone()));
             }
-            // Stations of profile 2 come here too, and have none.
+            // Those who show a password instead have none, and come here too.
             let verifier =
                 WebPkiClientVerifier::builder_with_provider(Arc::new(authorities), provider)
                     .allow_unauthenticated()
@@ -168,78 +153,4 @@ async fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsEr
         return Err(TlsError::NoCertificate(path.to_owned()));
     }
     Ok(found)
-}
-
-/// The names that a client certificate speaks for.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) struct ClientNames(Vec<String>);
-
-impl ClientNames {
-    /// Of a certificate that was verified; one that can't be read speaks for nobody.
-    pub(super) fn of(certificate: &CertificateDer<'_>) -> Self {
-        let Ok((_, certificate)) = X509Certificate::from_der(certificate) else {
-            return Self(Vec::new());
-        };
-        let common = certificate.subject().iter_common_name();
-        let common = common.filter_map(|name| name.as_str().ok());
-        let alternative = certificate.subject_alternative_name().ok().flatten();
-        let alternative = alternative
-            .iter()
-            .flat_map(|extension| &extension.value.general_names);
-        let dns = alternative.filter_map(|name| match name {
-            GeneralName::DNSName(name) => Some(*name),
-            _ => None,
-        });
-        common.chain(dns).collect()
-    }
-
-    pub(super) fn contain(&self, id: &str) -> bool {
-        self.0.iter().any(|name| name == id)
-    }
-}
-
-impl<'a> FromIterator<&'a str> for ClientNames {
-    fn from_iter<T: IntoIterator<Item = &'a str>>(names: T) -> Self {
-        Self(names.into_iter().map(str::to_owned).collect())
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use rcgen::{CertificateParams, DnType, KeyPair};
-
-    use super::*;
-
-    #[test]
-    fn a_certificate_speaks_for_its_names() {
-        let check = |common: &str, alternative: &[&str], expected: &[&str]| {
-            let names: Vec<_> = alternative.iter().map(|&name| name.to_owned()).collect();
-            let mut params = CertificateParams::new(names).unwrap();
-            params.distinguished_name = rcgen::DistinguishedName::new();
-            if !common.is_empty() {
-                params.distinguished_name.push(DnType::CommonName, common);
-            }
-            let certificate = params.self_signed(&KeyPair::generate().unwrap()).unwrap();
-            let names = ClientNames::of(certificate.der());
-            assert_eq!(names, expected.iter().copied().collect());
-        };
-        check("CP 1|x", &[], &["CP 1|x"]);
-        check("", &["cp1.example.com", "cp1"], &["cp1.example.com", "cp1"]);
-        // An address is no station, and a wildcard stands for itself alone.
-        check(
-            "CP1",
-            &["10.0.0.1", "*.example.com"],
-            &["CP1", "*.example.com"],
-        );
-        check("", &[], &[]);
-    }
-
-    #[test]
-    fn what_is_no_certificate_speaks_for_nobody() {
-        assert_eq!(
-            ClientNames::of(&CertificateDer::from(vec![1, 2, 3])),
-            ClientNames(Vec::new())
-        );
-        assert!(!ClientNames::from_iter(["CP1"]).contain("cp1"));
-    }
 }
