@@ -10,7 +10,7 @@
 
 use std::{path::PathBuf, time::Duration};
 
-use clap::{ArgGroup, Args, Parser, Subcommand, ValueHint};
+use clap::{ArgGroup, Args, Parser, Subcommand, ValueEnum, ValueHint};
 use clap_complete::Shell;
 use jiff::Timestamp;
 
@@ -35,7 +35,7 @@ pub(crate) struct Cli {
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Global options")]
 pub(crate) struct Global {
-    /// The daemon's gRPC address
+    /// The daemon's gRPC address, with https:// where it speaks TLS
     #[arg(
         long,
         global = true,
@@ -45,6 +45,16 @@ pub(crate) struct Global {
         value_name = "URL"
     )]
     pub(crate) server: ServerUrl,
+    /// The authorities (PEM) that vouch for an https:// daemon, instead of the system's
+    #[arg(
+        long,
+        global = true,
+        env = "PIPELET_CA_FILE",
+        hide_env_values = true,
+        value_name = "FILE",
+        value_hint = ValueHint::FilePath
+    )]
+    pub(crate) ca_file: Option<PathBuf>,
     /// A file with the API key [otherwise: PIPELET_API_KEY, then the local daemon's admin.key]
     #[arg(long, global = true, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub(crate) api_key_file: Option<PathBuf>,
@@ -521,11 +531,39 @@ pub(crate) enum Keys {
         /// What the key is for
         #[arg(long)]
         name: String,
+        /// What it allows: each role may do all that the ones behind it may
+        #[arg(long, value_enum, default_value_t = Role::Admin)]
+        role: Role,
+        /// How long it lets its bearer in, such as 90d [default: for ever]
+        #[arg(long, value_name = "TIME", value_parser = parse_timeout)]
+        expires_in: Option<Duration>,
     },
     /// Shows all keys, without their secret part
     List,
     /// Ends a key's life
     Revoke { id: u64 },
+}
+
+/// What a key allows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Role {
+    /// Everything, API keys included
+    Admin,
+    /// Webhooks, dead letters, stations, id tags and commands
+    Operator,
+    /// Nothing but to look
+    ReadOnly,
+}
+
+impl Role {
+    /// As the daemon calls it.
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Self::Admin => "admin",
+            Self::Operator => "operator",
+            Self::ReadOnly => "read-only",
+        }
+    }
 }
 
 #[derive(Debug, Clone, Copy, Args)]
@@ -578,6 +616,7 @@ mod tests {
             "stations add S --password-file - --security-profile 1 --boot-policy Pending",
             "stations set S --clear-password --clear-security-profile",
             "stations remove S",
+            "keys create --name ci --role read-only --expires-in 90d --ca-file ca.pem",
             "keys revoke 1 --server http://localhost:1 --timeout 5s --no-color",
             "status -o yaml",
             "completions zsh",
@@ -636,7 +675,7 @@ mod tests {
                 "stations call S Reset --param type=Soft --json {}",
                 ArgumentConflict,
             ),
-            ("status --server https://h", ValueValidation),
+            ("status --server ftp://h", ValueValidation),
             ("status --timeout 0s", ValueValidation),
             ("nonsense", InvalidSubcommand),
         ] {

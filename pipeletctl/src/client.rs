@@ -1,7 +1,7 @@
 //! The daemon's services, each call with the API key.
 //!
-//! Invariant: a channel connects at the first call, so building a client can't fail. It does not
-//! know what the calls mean.
+//! Invariant: a channel connects at the first call, so only authorities that can't be used keep a
+//! client from being built. It does not know what the calls mean.
 
 use std::time::Duration;
 
@@ -16,10 +16,13 @@ use pipelet_proto::v1::{
 use tonic::{
     Request, Status,
     service::{Interceptor, interceptor::InterceptedService},
-    transport::{Channel, Endpoint},
+    transport::{Certificate, Channel, ClientTlsConfig, Endpoint},
 };
 
-use crate::settings::{ApiKey, Settings};
+use crate::{
+    error::Error,
+    settings::{ApiKey, Settings},
+};
 
 /// A payload has up to 1 MiB, and a page may hold some of those.
 const MAX_ANSWER_BYTES: usize = 64 * 1024 * 1024;
@@ -42,20 +45,23 @@ pub(crate) struct Client {
 
 impl Client {
     /// Must be called within a runtime.
-    pub(crate) fn new(settings: &Settings) -> Self {
-        let endpoint = Endpoint::from(settings.server.uri().clone())
+    pub(crate) fn new(settings: &Settings) -> Result<Self, Error> {
+        let mut endpoint = Endpoint::from(settings.server.uri().clone())
             .connect_timeout(settings.timeout)
             // Until the answer begins: a stream may then take its time.
             .timeout(settings.timeout)
             // A stream may be silent for hours; a dead connection shall not be.
             .http2_keep_alive_interval(KEEP_ALIVE)
             .keep_alive_timeout(settings.timeout);
-        Self {
+        if settings.server.speaks_tls() {
+            endpoint = endpoint.tls_config(tls(settings)).map_err(Error::Tls)?;
+        }
+        Ok(Self {
             channel: endpoint.connect_lazy(),
             endpoint,
             with_key: WithKey(settings.key.value.clone()),
             timeout: settings.timeout,
-        }
+        })
     }
 
     pub(crate) fn webhooks(&self) -> WebhookServiceClient<Transport> {
@@ -104,6 +110,14 @@ impl Client {
 
     pub(crate) fn daemon(&self) -> DaemonServiceClient<Transport> {
         DaemonServiceClient::with_interceptor(self.channel.clone(), self.with_key.clone())
+    }
+}
+
+fn tls(settings: &Settings) -> ClientTlsConfig {
+    let config = ClientTlsConfig::new();
+    match &settings.authorities {
+        Some(pem) => config.ca_certificate(Certificate::from_pem(pem)),
+        None => config.with_native_roots(),
     }
 }
 

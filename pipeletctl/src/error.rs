@@ -60,6 +60,8 @@ pub(crate) enum Error {
     NobodyToAsk,
     #[error("cannot write the output")]
     Output(#[from] io::Error),
+    #[error("cannot speak TLS with these authorities (--ca-file, or the system's)")]
+    Tls(#[source] tonic::transport::Error),
     #[error("cannot start the runtime")]
     Runtime(#[source] io::Error),
 }
@@ -104,6 +106,7 @@ impl Report {
             | Error::NothingToChange
             | Error::NobodyToAsk
             | Error::Output(_)
+            | Error::Tls(_)
             | Error::Runtime(_) => Self::local(error),
         }
     }
@@ -111,7 +114,7 @@ impl Report {
     /// Of a failure that has nothing to do with the daemon.
     pub(crate) fn local(error: &Error) -> Self {
         let (status, hint) = match error {
-            Error::Secret { .. } | Error::Body { .. } => (ExitStatus::Usage, None),
+            Error::Secret { .. } | Error::Body { .. } | Error::Tls(_) => (ExitStatus::Usage, None),
             Error::FileExists(_) => (
                 ExitStatus::Conflict,
                 Some("choose another name, or add --force to replace it"),
@@ -252,6 +255,9 @@ fn hint(code: Code, settings: &Settings, listing: Option<&str>) -> Option<String
         }
         Code::DeadlineExceeded => Some("--timeout gives the station longer".to_owned()),
         Code::ResourceExhausted => Some("try again later".to_owned()),
+        Code::PermissionDenied => {
+            Some("an admin makes keys: `pipeletctl keys create --name NAME --role ROLE`".to_owned())
+        }
         Code::Internal | Code::DataLoss => {
             Some("the daemon's log says more under this request's id".to_owned())
         }
@@ -260,7 +266,6 @@ fn hint(code: Code, settings: &Settings, listing: Option<&str>) -> Option<String
         | Code::Unknown
         | Code::InvalidArgument
         | Code::AlreadyExists
-        | Code::PermissionDenied
         | Code::FailedPrecondition
         | Code::Aborted
         | Code::OutOfRange => None,
@@ -377,6 +382,7 @@ mod tests {
             ..Settings::for_tests()
         };
         let call = Client::new(&settings)
+            .unwrap()
             .daemon()
             .get_status(v1::GetStatusRequest {})
             .await;
@@ -403,6 +409,7 @@ mod tests {
             ..Settings::for_tests()
         };
         let call = Client::new(&settings)
+            .unwrap()
             .daemon()
             .get_status(v1::GetStatusRequest {})
             .await;

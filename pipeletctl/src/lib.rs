@@ -68,7 +68,7 @@ fn run(cli: Cli, printer: &Printer) -> Result<ExitStatus, Report> {
         .build()
         .map_err(|error| Report::local(&Error::Runtime(error)))?;
     let outcome = runtime.block_on(async {
-        let client = Client::new(&settings);
+        let client = Client::new(&settings)?;
         tokio::select! {
             outcome = dispatch(cli.command, &client, printer) => outcome,
             _ = tokio::signal::ctrl_c() => Ok(ExitStatus::Interrupted),

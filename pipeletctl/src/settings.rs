@@ -22,6 +22,8 @@ use crate::{cli::Global, secret::Secret};
 #[derive(Debug)]
 pub(crate) struct Settings {
     pub(crate) server: ServerUrl,
+    /// The authorities (PEM) that vouch for the server; none for the system's.
+    pub(crate) authorities: Option<Vec<u8>>,
     pub(crate) key: Key,
     /// For connecting, and again for each answer.
     pub(crate) timeout: Duration,
@@ -64,16 +66,16 @@ pub(crate) struct Environment {
 pub(crate) enum SettingsError {
     #[error("cannot read the API key from {}", path.display())]
     KeyFile { path: PathBuf, source: io::Error },
+    #[error("cannot read the authorities in {}", path.display())]
+    CaFile { path: PathBuf, source: io::Error },
     #[error("{0} holds no API key")]
     NoKey(String),
 }
 
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ServerUrlError {
-    #[error("write it as http://HOST:PORT")]
+    #[error("write it as http://HOST:PORT, or https://HOST:PORT")]
     Malformed,
-    #[error("pipeletctl speaks plain http: put TLS into a tunnel or a proxy")]
-    Https,
 }
 
 impl Settings {
@@ -84,6 +86,7 @@ impl Settings {
         Ok(Self {
             key: Key::find(global.api_key_file.as_deref(), environment, &global.server)?,
             server: global.server.clone(),
+            authorities: global.ca_file.as_deref().map(authorities).transpose()?,
             timeout: global.timeout,
         })
     }
@@ -92,6 +95,7 @@ impl Settings {
     pub(crate) fn for_tests() -> Self {
         Self {
             server: "http://127.0.0.1:50051".parse().unwrap(),
+            authorities: None,
             key: Key {
                 value: None,
                 source: KeySource::Environment,
@@ -99,6 +103,13 @@ impl Settings {
             timeout: Duration::from_secs(5),
         }
     }
+}
+
+fn authorities(path: &Path) -> Result<Vec<u8>, SettingsError> {
+    fs::read(path).map_err(|source| SettingsError::CaFile {
+        path: path.to_owned(),
+        source,
+    })
 }
 
 impl Environment {
@@ -199,6 +210,10 @@ impl ServerUrl {
         &self.uri
     }
 
+    pub(crate) fn speaks_tls(&self) -> bool {
+        self.uri.scheme_str() == Some("https")
+    }
+
     fn is_loopback(&self) -> bool {
         let host = self.uri.host().unwrap_or_default();
         let literal = host.trim_start_matches('[').trim_end_matches(']');
@@ -216,11 +231,12 @@ impl FromStr for ServerUrl {
         let uri: Uri = text.parse().map_err(|_| ServerUrlError::Malformed)?;
         let bare = uri.path_and_query().is_none_or(|path| path == "/");
         match uri.scheme_str() {
-            Some("http") if uri.host().is_some_and(|host| !host.is_empty()) && bare => Ok(Self {
-                uri,
-                text: text.trim_end_matches('/').to_owned(),
-            }),
-            Some("https") => Err(ServerUrlError::Https),
+            Some("http" | "https") if uri.host().is_some_and(|host| !host.is_empty()) && bare => {
+                Ok(Self {
+                    uri,
+                    text: text.trim_end_matches('/').to_owned(),
+                })
+            }
             Some(_) | None => Err(ServerUrlError::Malformed),
         }
     }
@@ -247,17 +263,13 @@ mod tests {
             ("http://localhost:1", true),
             ("http://[::1]:50051/", true),
             ("http://10.0.0.1:50051", false),
+            ("https://127.0.0.1:50051", true),
+            ("https://example.com:50051", false),
             ("http://localhost.example.com", false),
         ] {
             assert_eq!(url(text).is_loopback(), loopback, "{text}");
         }
-        for text in [
-            "",
-            "127.0.0.1:50051",
-            "https://h:1",
-            "ftp://h",
-            "http://h/api",
-        ] {
+        for text in ["", "127.0.0.1:50051", "ftp://h", "http://h/api"] {
             assert!(text.parse::<ServerUrl>().is_err(), "{text}");
         }
     }

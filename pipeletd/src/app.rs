@@ -1,13 +1,13 @@
 //! The composition root: a configuration becomes bound sockets and running parts, and they end
 //! in the order in which they depend on each other.
 
-use std::{future::IntoFuture as _, io, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
+use std::{io, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use tokio::{net::TcpListener, runtime::Handle, task::JoinSet, time};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    api::{Addresses, ApiKeys, Readiness, Roster, grpc, rest},
+    api::{Addresses, ApiKeys, Door, Gate, Readiness, Roster, grpc, rest},
     auth::{self, ApiKey, Keyring},
     clock::Clock,
     config::{Authorize, Config, StationsPolicy},
@@ -22,8 +22,9 @@ use crate::{
     journal::{CommitterThread, Journal, Opened, retention::Retention},
     ocpp::{self, Ocpp},
     registration::{Admission, Registry},
+    reload::Shown,
     store::{Backup, Store, StoreError, sled::SledStore},
-    tls::Certificates,
+    tls::{Certificates, TlsError},
     webhooks::TargetPolicy,
 };
 
@@ -34,8 +35,8 @@ const API_GRACE: Duration = Duration::from_secs(5);
 #[derive(Debug)]
 pub struct App {
     addresses: Addresses,
-    http: TcpListener,
-    grpc: TcpListener,
+    http: Door,
+    grpc: Door,
     ocpp: Ocpp,
     registry: Registry,
     delivery: Delivery,
@@ -44,7 +45,7 @@ pub struct App {
     ledger: Ledger,
     ledger_thread: LedgerThread,
     keys: ApiKeys,
-    keyring: Keyring,
+    gate: Gate,
     backup: Arc<dyn Backup>,
     retention: Retention,
     clock: Clock,
@@ -71,6 +72,8 @@ pub enum OpenError {
     Http(#[from] SenderError),
     #[error(transparent)]
     Delivery(#[from] DeliveryError),
+    #[error("can't speak TLS to API callers")]
+    ApiTls(#[source] TlsError),
     #[error("can't read the CA file {path}")]
     CaFile { path: PathBuf, source: io::Error },
     #[error("can't make the first API key")]
@@ -106,8 +109,8 @@ impl App {
         clock: Clock,
         delivering: Handle,
     ) -> Result<Self, OpenError> {
-        let http = bind("HTTP", config.http_listen).await?;
-        let grpc = bind("gRPC", config.grpc_listen).await?;
+        let http = door("HTTP", config.http_listen, &[b"http/1.1"], config).await?;
+        let grpc = door("gRPC", config.grpc_listen, &[b"h2"], config).await?;
         let targets = TargetPolicy {
             allow_private: config.allow_private_targets,
             allowed: config.allow_targets.clone(),
@@ -137,8 +140,9 @@ impl App {
         let retry_clock = RetryClock::starting_at(clock.now(), store.retry_time()?);
         let (ledger, ledger_thread) =
             Ledger::open(Arc::clone(&store), retry_clock, ending.clone())?;
-        let keyring = Keyring::default();
+        let keyring = Keyring::new(config.api_rate);
         let keys = ApiKeys::open(Arc::clone(&store), keyring.clone(), clock)?;
+        let gate = Gate::new(keyring, clock);
         first_key(&keys, config).await?;
 
         let admission = match config.stations {
@@ -166,12 +170,14 @@ impl App {
             options: delivery_options(config),
         };
         let delivery = Delivery::start(means, targets, stored, readers, failed.clone()).await?;
-        let address = |listener: &TcpListener, what, asked| {
-            listener.local_addr().map_err(|source| OpenError::Listen {
-                what,
-                address: asked,
-                source,
-            })
+        let address = |door: &Door, what, asked| {
+            door.listener
+                .local_addr()
+                .map_err(|source| OpenError::Listen {
+                    what,
+                    address: asked,
+                    source,
+                })
         };
         let addresses = Addresses {
             http: address(&http, "HTTP", config.http_listen)?,
@@ -191,7 +197,7 @@ impl App {
             ledger,
             ledger_thread,
             keys,
-            keyring,
+            gate,
             backup,
             retention: Retention {
                 keep: config.retention,
@@ -208,9 +214,17 @@ impl App {
         self.addresses
     }
 
-    /// What stations see over TLS, to be read again when it has changed.
-    pub fn certificates(&self) -> Option<Certificates> {
-        self.ocpp.certificates()
+    /// What is shown over TLS, to be read again when it has changed.
+    pub fn certificates(&self) -> Vec<Shown> {
+        let all = [
+            ("stations", self.ocpp.certificates()),
+            ("REST's callers", self.http.certificates.clone()),
+            ("gRPC's callers", self.grpc.certificates.clone()),
+        ];
+        let shown = |(to, certificates): (_, Option<_>)| {
+            certificates.map(|certificates| Shown { to, certificates })
+        };
+        all.into_iter().filter_map(shown).collect()
     }
 
     /// Runs until the shutdown, or until a part fails that the daemon can't go on without.
@@ -222,23 +236,22 @@ impl App {
         let stations = self.ocpp.stations();
         let roster = Roster::new(stations.clone(), self.registry);
         let mut api = JoinSet::new();
-        let routes = rest::router(rest::Handles {
+        // After the last call, so that it is written down too.
+        let finish_usage = CancellationToken::new();
+        let handles = rest::Handles {
             delivery: self.delivery.clone(),
             roster: roster.clone(),
             transactions: self.ocpp.transactions(),
             id_tags: self.ocpp.id_tags(),
-            keyring: self.keyring.clone(),
+            gate: self.gate.clone(),
             readiness: readiness.clone(),
-        });
-        let serving = axum::serve(self.http, routes)
-            .with_graceful_shutdown(shutdown.clone().cancelled_owned());
+        };
+        let serving = rest::serve(self.http, handles, shutdown.clone());
         api.spawn(async move {
-            let served = serving.into_future().await;
-            served.map_err(|error| RunError::Server {
-                what: "REST server",
-                source: error.into(),
-            })
+            serving.await;
+            Ok(())
         });
+        let usage = tokio::spawn(self.keys.clone().save_usage(finish_usage.clone()));
         let handles = grpc::Handles {
             delivery: self.delivery.clone(),
             stations: stations.clone(),
@@ -247,7 +260,7 @@ impl App {
             id_tags: self.ocpp.id_tags(),
             journal: self.journal.clone(),
             keys: self.keys,
-            keyring: self.keyring,
+            gate: self.gate,
             readiness,
             addresses: self.addresses,
             clock: self.clock,
@@ -293,6 +306,8 @@ impl App {
             tracing::warn!("some API calls did not finish in time");
             api.shutdown().await;
         }
+        finish_usage.cancel();
+        finished("saving of API keys' usage", usage.await);
         self.delivery.stop(self.shutdown_grace).await;
         finished("retention", retention.await);
         self.journal.stop().await;
@@ -333,6 +348,36 @@ fn ocpp_config(config: &Config) -> ocpp::Config {
     }
 }
 
+/// Where callers come in, by what they speak within TLS.
+async fn door(
+    what: &'static str,
+    address: SocketAddr,
+    protocols: &'static [&'static [u8]],
+    config: &Config,
+) -> Result<Door, OpenError> {
+    let listener = bind(what, address).await?;
+    let certificates = match &config.api_tls {
+        Some(files) => {
+            let loaded = Certificates::load(files.clone(), protocols).await;
+            Some(loaded.map_err(OpenError::ApiTls)?)
+        }
+        None => None,
+    };
+    if certificates.is_none() && !address.ip().is_loopback() {
+        tracing::warn!(
+            what,
+            %address,
+            "API keys travel unencrypted here: give --api-tls-cert and --api-tls-key, or listen on \
+             a loopback address behind a proxy that speaks TLS"
+        );
+    }
+    Ok(Door {
+        listener,
+        certificates,
+        max_connections: config.api_max_connections,
+    })
+}
+
 async fn bind(what: &'static str, address: SocketAddr) -> Result<TcpListener, OpenError> {
     let listener = TcpListener::bind(address).await;
     listener.map_err(|source| OpenError::Listen {
@@ -358,7 +403,7 @@ async fn first_key(keys: &ApiKeys, config: &Config) -> Result<(), OpenError> {
         return Ok(());
     }
     if let Some(key) = &config.bootstrap_key {
-        keys.add("admin", key).await?;
+        keys.add_admin("admin", key).await?;
         return Ok(());
     }
     let key = ApiKey::generate()?;
@@ -368,7 +413,7 @@ async fn first_key(keys: &ApiKeys, config: &Config) -> Result<(), OpenError> {
         path: path.clone(),
         source,
     })?;
-    keys.add("admin", &key).await?;
+    keys.add_admin("admin", &key).await?;
     tracing::info!(path = %path.display(), "wrote the first API key");
     Ok(())
 }

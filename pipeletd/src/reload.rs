@@ -7,6 +7,13 @@ use tokio_util::sync::CancellationToken;
 
 use crate::tls::Certificates;
 
+/// Certificates, and who sees them.
+#[derive(Debug, Clone)]
+pub struct Shown {
+    pub to: &'static str,
+    pub certificates: Certificates,
+}
+
 /// SIGHUP. Listens from its construction on, so that the signal never ends the daemon.
 #[derive(Debug)]
 pub struct Reload(Signal);
@@ -17,18 +24,19 @@ impl Reload {
     }
 
     /// Reads the files at each signal, until the shutdown. Files that are wrong change nothing.
-    pub async fn run(mut self, certificates: Option<Certificates>, shutdown: CancellationToken) {
+    pub async fn run(mut self, certificates: Vec<Shown>, shutdown: CancellationToken) {
         while let Some(Some(())) = shutdown.run_until_cancelled(self.0.recv()).await {
-            let Some(certificates) = &certificates else {
+            if certificates.is_empty() {
                 tracing::info!("SIGHUP: there is nothing to read again");
-                continue;
-            };
-            match certificates.reload().await {
-                Ok(()) => tracing::info!("SIGHUP: read the certificates for stations again"),
-                Err(error) => {
-                    let cause = anyhow::Error::from(error);
-                    let cause = format!("{cause:#}");
-                    tracing::error!(cause, "SIGHUP: the certificates stay as they were");
+            }
+            for Shown { to, certificates } in &certificates {
+                match certificates.reload().await {
+                    Ok(()) => tracing::info!("SIGHUP: read the certificates for {to} again"),
+                    Err(error) => {
+                        let cause = anyhow::Error::from(error);
+                        let cause = format!("{cause:#}");
+                        tracing::error!(cause, to, "SIGHUP: the certificates stay as they were");
+                    }
                 }
             }
         }

@@ -15,9 +15,15 @@ const THIRD_PARTY: &[(&str, &[&str])] = &[
     ("ring::", &["pipeletd/src/store/sealing"]),
     ("lz4_flex::", &["pipeletd/src/store/block"]),
     ("reqwest::", &["pipeletd/src/delivery/http"]),
-    ("hyper::", &["pipeletd/src/delivery/http"]),
+    (
+        "hyper::",
+        &["pipeletd/src/delivery/http", "pipeletd/src/api/server"],
+    ),
+    (
+        "hyper_util::",
+        &["pipeletd/src/delivery/http", "pipeletd/src/api/server"],
+    ),
     ("h2::", &["pipeletd/src/delivery/http"]),
-    ("hyper_util::", &["pipeletd/src/delivery/http"]),
     (
         "tokio_tungstenite::",
         &[

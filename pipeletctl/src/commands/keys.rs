@@ -1,5 +1,7 @@
 //! `keys`: who may call the daemon.
 
+use std::time::Duration;
+
 use pipelet_proto::v1;
 use serde::Serialize;
 
@@ -17,14 +19,36 @@ pub(crate) async fn run(
     printer: &Printer,
 ) -> Result<ExitStatus, Error> {
     match verb {
-        Keys::Create { name } => create(name, client, printer).await,
+        Keys::Create {
+            name,
+            role,
+            expires_in,
+        } => {
+            let request = v1::CreateApiKeyRequest {
+                name,
+                role: Some(role.name().to_owned()),
+                expires_in: expires_in.map(on_wire),
+            };
+            create(request, client, printer).await
+        }
         Keys::List => list(client, printer).await,
         Keys::Revoke { id } => revoke(id, client, printer).await,
     }
 }
 
-async fn create(name: String, client: &Client, printer: &Printer) -> Result<ExitStatus, Error> {
-    let request = v1::CreateApiKeyRequest { name };
+/// Beyond what a wire can say the daemon refuses it, as it does long before.
+fn on_wire(time: Duration) -> prost_types::Duration {
+    prost_types::Duration::try_from(time).unwrap_or(prost_types::Duration {
+        seconds: i64::MAX,
+        nanos: 0,
+    })
+}
+
+async fn create(
+    request: v1::CreateApiKeyRequest,
+    client: &Client,
+    printer: &Printer,
+) -> Result<ExitStatus, Error> {
     let answer = client
         .api_keys()
         .create_api_key(request)

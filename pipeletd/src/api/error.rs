@@ -2,7 +2,10 @@
 //!
 //! The cause goes to the log with the request's id, never to the caller.
 
+use std::time::Duration;
+
 use crate::{
+    auth::Role,
     delivery::DeliveryError,
     id_tags::IdTagError,
     journal::AppendError,
@@ -17,6 +20,13 @@ use crate::{
 pub enum ApiError {
     /// No API key, or none that is known.
     Unauthenticated,
+    /// An API key that was one until it expired.
+    KeyExpired,
+    /// The caller is known and may not do this.
+    Forbidden {
+        has: Role,
+        needed: Role,
+    },
     /// What is asked for isn't there.
     NotFound {
         code: &'static str,
@@ -40,6 +50,12 @@ pub enum ApiError {
     TooMany {
         code: &'static str,
         message: String,
+    },
+    /// The caller asks too often; nothing was done.
+    Throttled {
+        code: &'static str,
+        message: String,
+        retry_after: Duration,
     },
     /// A station was asked and did not answer; what it did is not known.
     NoAnswer {
@@ -72,9 +88,12 @@ impl ApiError {
     pub fn code(&self) -> &'static str {
         match self {
             Self::Unauthenticated => "unauthenticated",
+            Self::KeyExpired => "key_expired",
+            Self::Forbidden { .. } => "forbidden",
             Self::NotFound { code, .. }
             | Self::Conflict { code, .. }
             | Self::TooMany { code, .. }
+            | Self::Throttled { code, .. }
             | Self::NoAnswer { code, .. } => code,
             Self::Invalid(_) => "invalid_request",
             Self::Malformed(_) => "malformed_request",
@@ -92,9 +111,14 @@ impl ApiError {
             Self::Unauthenticated => {
                 "send a valid API key in the X-API-Key header (or x-api-key metadata)".to_owned()
             }
+            Self::KeyExpired => "this API key has expired; ask an admin for another".to_owned(),
+            Self::Forbidden { has, needed } => {
+                format!("this needs an API key with the role {needed}; this one's is {has}")
+            }
             Self::NotFound { message, .. }
             | Self::Conflict { message, .. }
             | Self::TooMany { message, .. }
+            | Self::Throttled { message, .. }
             | Self::NoAnswer { message, .. }
             | Self::Malformed(message) => message.clone(),
             Self::Invalid(faults) => match faults.as_slice() {
@@ -118,10 +142,14 @@ impl ApiError {
                 tracing::error!(request_id, cause = format!("{cause:#}"), "a request failed");
             }
             Self::Unavailable(why) => tracing::warn!(request_id, why, "a request was refused"),
-            Self::Unauthenticated => tracing::info!(request_id, "a request had no valid API key"),
-            Self::NotFound { .. }
+            // The gate has told the log where they come from, and of how many it is enough.
+            Self::Unauthenticated
+            | Self::KeyExpired
+            | Self::Forbidden { .. }
+            | Self::NotFound { .. }
             | Self::Conflict { .. }
             | Self::TooMany { .. }
+            | Self::Throttled { .. }
             | Self::NoAnswer { .. }
             | Self::Invalid(_)
             | Self::Malformed(_)

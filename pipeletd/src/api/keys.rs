@@ -1,18 +1,28 @@
 //! API keys: made, listed and revoked. Only their hashes are kept.
+//!
+//! When a key was last used is written down once a minute at most, and at the shutdown: what that
+//! is worth does not buy a write for each request.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
-use tokio::sync::Mutex;
+use jiff::Timestamp;
+use tokio::{sync::Mutex, time::interval};
+use tokio_util::sync::CancellationToken;
 
 use super::error::ApiError;
 use crate::{
-    auth::{ApiKey, ApiKeyInfo, Keyring},
+    auth::{ApiKey, ApiKeyInfo, InvalidRole, Keyring, Role},
     clock::Clock,
     store::{Change, Store, StoreError, blocking},
+    webhooks::Fault,
 };
 
 /// In characters.
 const MAX_NAME_LEN: usize = 200;
+/// Whoever wants a key to live longer wants one that doesn't expire.
+const MAX_LIFE: Duration = Duration::from_hours(24 * 365 * 10);
+/// How often it is written down when keys were last used.
+const SAVE_INTERVAL: Duration = Duration::from_mins(1);
 
 /// The handle. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -22,6 +32,16 @@ pub struct ApiKeys {
     clock: Clock,
     /// The next key's id; held during a change.
     next: Arc<Mutex<u64>>,
+}
+
+/// A key that is to be made, as its maker says it.
+#[derive(Debug, Clone, Default)]
+pub struct KeyDraft {
+    pub name: String,
+    /// An admin's where nothing is said.
+    pub role: Option<String>,
+    /// For ever where nothing is said.
+    pub expires_in: Option<Duration>,
 }
 
 impl ApiKeys {
@@ -44,35 +64,44 @@ impl ApiKeys {
     }
 
     /// Makes a key. This is the only time that it can be seen.
-    pub async fn create(&self, name: &str) -> Result<(ApiKeyInfo, ApiKey), ApiError> {
-        let name = name.trim();
-        if name.is_empty() || name.chars().count() > MAX_NAME_LEN || name.contains(char::is_control)
-        {
-            let message = format!("a key's name has 1 to {MAX_NAME_LEN} printable characters");
-            return Err(ApiError::fault("/name", "invalid_name", message));
-        }
+    pub async fn create(&self, draft: KeyDraft) -> Result<(ApiKeyInfo, ApiKey), ApiError> {
+        let (name, role, life) = checked(&draft).map_err(ApiError::Invalid)?;
+        let expires_at = life.map(|life| self.clock.now() + life);
         let key = ApiKey::generate().map_err(|error| ApiError::Internal(error.into()))?;
-        let info = self.add(name, &key).await?;
+        let info = self.add(name, &key, role, expires_at).await?;
         Ok((info, key))
     }
 
-    /// Lets a key in that was chosen elsewhere.
-    pub async fn add(&self, name: &str, key: &ApiKey) -> Result<ApiKeyInfo, StoreError> {
+    /// Lets a key in that was chosen elsewhere, for all and for ever.
+    pub async fn add_admin(&self, name: &str, key: &ApiKey) -> Result<ApiKeyInfo, StoreError> {
+        self.add(name, key, Role::Admin, None).await
+    }
+
+    async fn add(
+        &self,
+        name: &str,
+        key: &ApiKey,
+        role: Role,
+        expires_at: Option<Timestamp>,
+    ) -> Result<ApiKeyInfo, StoreError> {
         let mut next = self.next.lock().await;
-        let created_at = self.clock.now();
         let info = ApiKeyInfo {
             id: *next,
             name: name.to_owned(),
-            created_at,
+            created_at: self.clock.now(),
             hash: key.hash(),
+            role,
+            expires_at,
+            last_used_at: None,
         };
-        self.commit(Change::ApiKey(info.clone())).await?;
+        self.commit(vec![Change::ApiKey(info.clone())]).await?;
         *next += 1;
         self.keyring.add(info.clone());
         Ok(info)
     }
 
-    /// The last key can't be revoked: nobody could make another.
+    /// The last admin's key that doesn't expire can't be revoked: a day would come when nobody
+    /// could make another.
     pub async fn revoke(&self, id: u64) -> Result<(), ApiError> {
         let _changing = self.next.lock().await;
         let keys = self.keyring.list();
@@ -83,20 +112,102 @@ impl ApiKeys {
                 message,
             });
         }
-        if keys.len() == 1 {
-            let message = "this is the last API key; create another one first".to_owned();
+        let mut others = keys.iter().filter(|key| key.id != id);
+        if !others.any(ApiKeyInfo::is_lasting_admin) {
+            let message =
+                "this is the last admin key that does not expire; create another one first";
             return Err(ApiError::Conflict {
                 code: "last_api_key",
-                message,
+                message: message.to_owned(),
             });
         }
-        self.commit(Change::ApiKeyGone(id)).await?;
+        self.commit(vec![Change::ApiKeyGone(id)]).await?;
         self.keyring.remove(id);
         Ok(())
     }
 
-    async fn commit(&self, change: Change) -> Result<(), StoreError> {
+    /// Writes down when keys were last used, now and then, until the shutdown and once more then.
+    pub async fn save_usage(self, shutdown: CancellationToken) {
+        let mut ticks = interval(SAVE_INTERVAL);
+        while shutdown.run_until_cancelled(ticks.tick()).await.is_some() {
+            self.save().await;
+        }
+        self.save().await;
+    }
+
+    async fn save(&self) {
+        // A key that is revoked meanwhile must not come back.
+        let _changing = self.next.lock().await;
+        let used = self.keyring.take_unsaved();
+        if used.is_empty() {
+            return;
+        }
+        let changes = used.into_iter().map(Change::ApiKey).collect();
+        if let Err(error) = self.commit(changes).await {
+            tracing::warn!(%error, "when API keys were last used could not be written down");
+        }
+    }
+
+    async fn commit(&self, changes: Vec<Change>) -> Result<(), StoreError> {
         let store = Arc::clone(&self.store);
-        blocking(move || store.commit(&[change])).await
+        blocking(move || store.commit(&changes)).await
+    }
+}
+
+/// The name, the role and the life of a key, or everything that is wrong with them.
+fn checked(draft: &KeyDraft) -> Result<(&str, Role, Option<Duration>), Vec<Fault>> {
+    let mut faults = Vec::new();
+    let mut wrong = |pointer: &str, code, message| {
+        faults.push(Fault {
+            pointer: pointer.to_owned(),
+            code,
+            message,
+        });
+    };
+    let name = draft.name.trim();
+    if name.is_empty() || name.chars().count() > MAX_NAME_LEN || name.contains(char::is_control) {
+        let message = format!("a key's name has 1 to {MAX_NAME_LEN} printable characters");
+        wrong("/name", "invalid_name", message);
+    }
+    let role = draft.role.as_deref().map_or(Ok(Role::Admin), str::parse);
+    if let Err(error) = &role {
+        wrong("/role", "invalid_role", InvalidRole::to_string(error));
+    }
+    let life = draft.expires_in;
+    if life.is_some_and(|life| life.is_zero() || life > MAX_LIFE) {
+        let message = "a key lives for up to ten years, or for ever".to_owned();
+        wrong("/expires_in", "invalid_duration", message);
+    }
+    match role {
+        Ok(role) if faults.is_empty() => Ok((name, role, life)),
+        Ok(_) | Err(_) => Err(faults),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn everything_that_is_wrong_with_a_key_is_told() {
+        let check = |name: &str, role: Option<&str>, seconds: Option<u64>, expected: &[&str]| {
+            let draft = KeyDraft {
+                name: name.to_owned(),
+                role: role.map(str::to_owned),
+                expires_in: seconds.map(Duration::from_secs),
+            };
+            let faults = checked(&draft).err().unwrap_or_default();
+            let pointers: Vec<_> = faults.iter().map(|fault| fault.pointer.as_str()).collect();
+            assert_eq!(pointers, expected, "{draft:?}");
+        };
+        check("ci", None, None, &[]);
+        check(" ci ", Some("read-only"), Some(1), &[]);
+        check(
+            "",
+            Some("root"),
+            Some(0),
+            &["/name", "/role", "/expires_in"],
+        );
+        check("a\nb", None, Some(u64::MAX), &["/name", "/expires_in"]);
     }
 }

@@ -3,19 +3,29 @@
 //! The domain knows neither HTTP nor gRPC; each service here gets the handles that it uses, and
 //! [`error`] is the one place where a domain error becomes something that a caller sees.
 
+use std::time::Duration;
+
 mod cursor;
 pub mod error;
+mod gate;
 pub mod grpc;
 pub mod keys;
 pub mod rest;
 mod roster;
+mod server;
 mod status;
 
 pub use self::{
+    gate::Gate,
     keys::ApiKeys,
     roster::Roster,
+    server::Door,
     status::{Addresses, Readiness},
 };
+
+/// How long a request may take in all, its answer's way out aside: a station that is asked has ten
+/// minutes of it, and nothing else comes near.
+const REQUEST_TIMEOUT: Duration = Duration::from_mins(11);
 
 /// Items on a page where the caller doesn't say, and at most.
 const DEFAULT_PAGE: usize = 50;

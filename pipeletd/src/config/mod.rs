@@ -35,6 +35,9 @@ pub struct Config {
     pub secrets_key_file: Option<PathBuf>,
     pub http_listen: SocketAddr,
     pub grpc_listen: SocketAddr,
+    pub api_tls: Option<TlsFiles>,
+    pub api_rate: Rate,
+    pub api_max_connections: usize,
     pub ocpp_listen: SocketAddr,
     pub ocpp_tls: Option<TlsOptions>,
     pub ocpp_rate: Rate,
@@ -176,6 +179,22 @@ pub struct Arguments {
     /// gRPC, with health and reflection [default: 127.0.0.1:50051]
     #[arg(long, env = "PIPELETD_GRPC_LISTEN", value_name = "ADDRESS")]
     grpc_listen: Option<SocketAddr>,
+
+    /// The certificate chain (PEM) that callers of REST and gRPC see; read again at SIGHUP
+    #[arg(long, env = "PIPELETD_API_TLS_CERT", value_name = "FILE")]
+    api_tls_cert: Option<PathBuf>,
+
+    /// The certificate's key (PEM); read again at SIGHUP
+    #[arg(long, env = "PIPELETD_API_TLS_KEY", value_name = "FILE")]
+    api_tls_key: Option<PathBuf>,
+
+    /// How often one API key may call; faster ones are told to wait [default: 200/s]
+    #[arg(long, env = "PIPELETD_API_RATE", value_name = "RATE")]
+    api_rate: Option<String>,
+
+    /// Connections at once to REST, and as many to gRPC [default: 256]
+    #[arg(long, env = "PIPELETD_API_MAX_CONNECTIONS", value_name = "N")]
+    api_max_connections: Option<usize>,
 
     /// Chargers, at `ws://ADDRESS/ocpp/{station_id}` [default: 127.0.0.1:9000]
     #[arg(long, env = "PIPELETD_OCPP_LISTEN", value_name = "ADDRESS")]
@@ -387,6 +406,20 @@ fn resolve(
             .grpc_listen
             .or(file.grpc_listen)
             .unwrap_or(local(50051)),
+        api_tls: api_tls(
+            said.api_tls_cert.or(file.api_tls_cert),
+            said.api_tls_key.or(file.api_tls_key),
+        )?,
+        api_rate: rate(
+            "api-rate",
+            said.api_rate.or(file.api_rate).as_deref(),
+            "200/s",
+        )?,
+        api_max_connections: at_least_one(
+            "api-max-connections",
+            said.api_max_connections.or(file.api_max_connections),
+            256,
+        )?,
         ocpp_listen: said.ocpp_listen.or(file.ocpp_listen).unwrap_or(local(9000)),
         ocpp_tls: ocpp_tls(
             said.ocpp_tls_listen.or(file.ocpp_tls_listen),
@@ -394,7 +427,11 @@ fn resolve(
             said.ocpp_tls_key.or(file.ocpp_tls_key),
             said.ocpp_client_ca.or(file.ocpp_client_ca),
         )?,
-        ocpp_rate: rate(said.ocpp_rate.or(file.ocpp_rate).as_deref())?,
+        ocpp_rate: rate(
+            "ocpp-rate",
+            said.ocpp_rate.or(file.ocpp_rate).as_deref(),
+            "1000/s",
+        )?,
         stations: said
             .stations
             .or(file.stations)
@@ -542,10 +579,29 @@ fn allow_targets(said: Vec<String>, file: Vec<String>) -> Result<Vec<AllowedTarg
     given.iter().map(parse).collect()
 }
 
-fn rate(given: Option<&str>) -> Result<Rate, ConfigError> {
-    let text = given.unwrap_or("1000/s");
+/// A certificate and its key, or neither.
+fn api_tls(
+    certificate: Option<PathBuf>,
+    key: Option<PathBuf>,
+) -> Result<Option<TlsFiles>, ConfigError> {
+    match (certificate, key) {
+        (Some(certificate), Some(key)) => Ok(Some(TlsFiles {
+            certificate,
+            key,
+            client_ca: None,
+        })),
+        (None, None) => Ok(None),
+        (Some(_), None) | (None, Some(_)) => Err(ConfigError::Value {
+            name: "api-tls-cert",
+            why: "it goes together with api-tls-key".to_owned(),
+        }),
+    }
+}
+
+fn rate(name: &'static str, given: Option<&str>, default: &str) -> Result<Rate, ConfigError> {
+    let text = given.unwrap_or(default);
     text.parse().map_err(|error| ConfigError::Value {
-        name: "ocpp-rate",
+        name,
         why: format!("{text:?}: {error}"),
     })
 }

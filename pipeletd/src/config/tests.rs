@@ -35,6 +35,9 @@ fn the_defaults_are_the_contracts() {
     assert!(config.ocpp_tls.is_none());
     assert_eq!(config.stations, StationsPolicy::Open);
     assert_eq!(config.ocpp_rate, Rate::new(1000.0, 4000.0));
+    assert!(config.api_tls.is_none());
+    assert_eq!(config.api_rate, Rate::new(200.0, 800.0));
+    assert_eq!(config.api_max_connections, 256);
     assert_eq!(config.log_format, LogFormat::Json);
 }
 
@@ -162,6 +165,14 @@ fn nonsense_is_refused_with_its_name() {
     );
     check(&["--http-listen", "nowhere"], "nowhere");
     check(&["--ocpp-rate", "0/s"], "ocpp-rate: \"0/s\": a rate is");
+    check(&["--api-rate", "fast"], "api-rate: \"fast\": a rate is");
+    check(
+        &["--api-max-connections", "0"],
+        "api-max-connections: it is",
+    );
+    for lonely in ["--api-tls-cert", "--api-tls-key"] {
+        check(&[lonely, "c.pem"], "api-tls-cert: it goes together");
+    }
     check(&["--stations", "some"], "some");
     check(
         &["--allow-target", "10.0.0.0/8,intranet"],

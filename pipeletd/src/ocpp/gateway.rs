@@ -72,7 +72,7 @@ impl Gateway {
         let plain = Listener::bind(listen).await?;
         let tls = match tls {
             Some(TlsOptions { listen, files }) => {
-                let certificates = Certificates::load(files).await?;
+                let certificates = Certificates::load(files, &[]).await?;
                 Some((Listener::bind(listen).await?, certificates))
             }
             None => None,

@@ -16,7 +16,7 @@ use super::{
     sealing::{Place, SealError, SecretKeys},
 };
 use crate::{
-    auth::{ApiKeyInfo, KeyHash},
+    auth::{ApiKeyInfo, KeyHash, Role},
     delivery::record::{
         Account, Attempt, Books, DeadReason, Epoch, FailedDelivery, FailedId, Retry, RetryKey,
         Stage, StoredWebhook,
@@ -416,25 +416,67 @@ struct ApiKeyRecord {
     created_at: Timestamp,
     /// SHA-256 of the key.
     hash: [u8; 32],
+    #[serde(default)]
+    role: RoleRecord,
+    #[serde(default)]
+    expires_at: Option<Timestamp>,
+    #[serde(default)]
+    last_used_at: Option<Timestamp>,
 }
+
+/// Keys that were stored before there were roles may do everything.
+#[derive(Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+enum RoleRecord {
+    #[default]
+    Admin,
+    Operator,
+    ReadOnly,
+}
+
+/// Of a key that is not an admin's for ever: a daemon that knows no roles must not take it for one.
+const VERSION_LIMITED: u8 = 2;
 
 pub(super) fn encode_api_key(key: &ApiKeyInfo) -> Vec<u8> {
     let hash = key.hash.to_bytes();
-    encode(&ApiKeyRecord {
+    let mut bytes = encode(&ApiKeyRecord {
         name: key.name.clone(),
         created_at: key.created_at,
         hash,
-    })
+        role: match key.role {
+            Role::Admin => RoleRecord::Admin,
+            Role::Operator => RoleRecord::Operator,
+            Role::ReadOnly => RoleRecord::ReadOnly,
+        },
+        expires_at: key.expires_at,
+        last_used_at: key.last_used_at,
+    });
+    if !key.is_lasting_admin() {
+        bytes[0] = VERSION_LIMITED;
+    }
+    bytes
 }
 
 pub(super) fn decode_api_key(id: u64, bytes: &[u8]) -> Result<ApiKeyInfo, StoreError> {
-    let record: ApiKeyRecord = decode("API key", bytes)?;
+    let record: ApiKeyRecord = match bytes.split_first() {
+        Some((&VERSION_LIMITED, json)) => {
+            serde_json::from_slice(json).map_err(|error| record_error("API key", error))?
+        }
+        Some(_) | None => decode("API key", bytes)?,
+    };
     let hash = KeyHash::from_bytes(record.hash);
     Ok(ApiKeyInfo {
         id,
         name: record.name,
         created_at: record.created_at,
         hash,
+        role: match record.role {
+            RoleRecord::Admin => Role::Admin,
+            RoleRecord::Operator => Role::Operator,
+            RoleRecord::ReadOnly => Role::ReadOnly,
+        },
+        expires_at: record.expires_at,
+        last_used_at: record.last_used_at,
     })
 }
 
@@ -442,6 +484,44 @@ pub(super) fn decode_api_key(id: u64, bytes: &[u8]) -> Result<ApiKeyInfo, StoreE
 mod tests {
     use super::*;
     use crate::store::sealing::SecretKey;
+
+    #[test]
+    fn a_key_that_was_stored_before_there_were_roles_is_an_admins() {
+        let hash = vec!["7"; 32].join(",");
+        let json =
+            format!(r#"{{"name":"admin","created_at":"2026-04-14T12:00:00Z","hash":[{hash}]}}"#);
+        let old = decode_api_key(1, &[&[VERSION], json.as_bytes()].concat()).unwrap();
+        assert_eq!(
+            (old.name.as_str(), old.hash),
+            ("admin", KeyHash::from_bytes([7; 32]))
+        );
+        assert!(old.is_lasting_admin());
+        assert_eq!(old.last_used_at, None);
+    }
+
+    #[test]
+    fn what_a_key_allows_is_kept_and_hidden_from_who_does_not_know_it() {
+        let now = Timestamp::UNIX_EPOCH;
+        for (role, expires_at, version) in [
+            (Role::Admin, None, VERSION),
+            (Role::Admin, Some(now), VERSION_LIMITED),
+            (Role::Operator, None, VERSION_LIMITED),
+            (Role::ReadOnly, Some(now), VERSION_LIMITED),
+        ] {
+            let key = ApiKeyInfo {
+                id: 7,
+                name: "N".to_owned(),
+                created_at: now,
+                hash: KeyHash::from_bytes([1; 32]),
+                role,
+                expires_at,
+                last_used_at: Some(now),
+            };
+            let bytes = encode_api_key(&key);
+            assert_eq!(bytes[0], version);
+            assert_eq!(decode_api_key(7, &bytes).unwrap(), key);
+        }
+    }
 
     #[test]
     fn a_webhook_that_was_stored_before_stations_could_be_named_wants_all() {

@@ -67,18 +67,27 @@ pub struct Certificates(Arc<Inner>);
 #[derive(Debug)]
 struct Inner {
     files: TlsFiles,
+    protocols: &'static [&'static [u8]],
     current: RwLock<Arc<ServerConfig>>,
 }
 
 impl Certificates {
-    pub async fn load(files: TlsFiles) -> Result<Self, TlsError> {
-        let current = RwLock::new(Arc::new(read(&files).await?));
-        Ok(Self(Arc::new(Inner { files, current })))
+    /// `protocols` is what is spoken within, by ALPN's names; where there is none, nothing is said.
+    pub async fn load(
+        files: TlsFiles,
+        protocols: &'static [&'static [u8]],
+    ) -> Result<Self, TlsError> {
+        let current = RwLock::new(Arc::new(read(&files, protocols).await?));
+        Ok(Self(Arc::new(Inner {
+            files,
+            protocols,
+            current,
+        })))
     }
 
     /// Reads the files again: handshakes from now on use them, connections stay.
     pub async fn reload(&self) -> Result<(), TlsError> {
-        let new = Arc::new(read(&self.0.files).await?);
+        let new = Arc::new(read(&self.0.files, self.0.protocols).await?);
         *self
             .0
             .current
@@ -94,7 +103,7 @@ impl Certificates {
     }
 }
 
-async fn read(files: &TlsFiles) -> Result<ServerConfig, TlsError> {
+async fn read(files: &TlsFiles, protocols: &[&[u8]]) -> Result<ServerConfig, TlsError> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let chain = certificates(&files.certificate).await?;
     let key = PrivateKeyDer::from_pem_slice(&bytes(&files.key).await?);
@@ -125,13 +134,15 @@ async fn read(files: &TlsFiles) -> Result<ServerConfig, TlsError> {
             config.with_client_cert_verifier(verifier)
         }
     };
-    config
+    let mut config = config
         .with_single_cert(chain, key)
         .map_err(|source| TlsError::Unusable {
             certificate: files.certificate.clone(),
             key: files.key.clone(),
             source,
-        })
+        })?;
+    config.alpn_protocols = protocols.iter().map(|name| name.to_vec()).collect();
+    Ok(config)
 }
 
 async fn bytes(path: &Path) -> Result<Vec<u8>, TlsError> {

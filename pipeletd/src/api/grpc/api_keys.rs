@@ -1,22 +1,47 @@
 //! `ApiKeyService`.
 
+use std::time::Duration;
+
+use jiff::Timestamp;
 use pipelet_proto::v1::{self, api_key_service_server::ApiKeyService};
 use tonic::{Request, Response, Status};
 
-use super::{super::keys::ApiKeys, convert};
-use crate::auth::ApiKeyInfo;
+use super::{
+    super::{
+        error::ApiError,
+        keys::{ApiKeys, KeyDraft},
+    },
+    access::Needs,
+    convert,
+};
+use crate::{
+    auth::{ApiKeyInfo, Role},
+    clock::Clock,
+};
 
 pub(super) struct ApiKeyRpc {
     pub(super) keys: ApiKeys,
+    pub(super) clock: Clock,
 }
 
-fn api_key(key: ApiKeyInfo) -> v1::ApiKey {
+fn api_key(key: ApiKeyInfo, now: Timestamp) -> v1::ApiKey {
     v1::ApiKey {
+        role: key.role.name().to_owned(),
+        expires_at: key.expires_at.map(convert::time),
+        expired: key.is_expired(now),
+        last_used_at: key.last_used_at.map(convert::time),
         id: key.id,
         name: key.name,
         created_at: Some(convert::time(key.created_at)),
     }
 }
+
+/// What the caller of each method needs.
+pub(super) const NEEDS: Needs = &[
+    ("CreateApiKey", Role::Admin),
+    ("ListApiKeys", Role::Admin),
+    ("RevokeApiKey", Role::Admin),
+];
 
 #[tonic::async_trait]
 impl ApiKeyService for ApiKeyRpc {
@@ -24,10 +49,25 @@ impl ApiKeyService for ApiKeyRpc {
         &self,
         request: Request<v1::CreateApiKeyRequest>,
     ) -> Result<Response<v1::CreateApiKeyResponse>, Status> {
-        let (info, key) = self.keys.create(&request.into_inner().name).await?;
+        let v1::CreateApiKeyRequest {
+            name,
+            role,
+            expires_in,
+        } = request.into_inner();
+        let expires_in = expires_in.map(Duration::try_from).transpose();
+        let expires_in = expires_in.map_err(|_| {
+            let message = "it is a time from now on, and not before";
+            ApiError::fault("/expires_in", "invalid_duration", message)
+        })?;
+        let draft = KeyDraft {
+            name,
+            role,
+            expires_in,
+        };
+        let (info, key) = self.keys.create(draft).await?;
         let key = key.expose().to_owned();
         Ok(Response::new(v1::CreateApiKeyResponse {
-            api_key: Some(api_key(info)),
+            api_key: Some(api_key(info, self.clock.now())),
             key,
         }))
     }
@@ -36,7 +76,9 @@ impl ApiKeyService for ApiKeyRpc {
         &self,
         _: Request<v1::ListApiKeysRequest>,
     ) -> Result<Response<v1::ListApiKeysResponse>, Status> {
-        let api_keys = self.keys.list().into_iter().map(api_key).collect();
+        let now = self.clock.now();
+        let keys = self.keys.list().into_iter();
+        let api_keys = keys.map(|key| api_key(key, now)).collect();
         Ok(Response::new(v1::ListApiKeysResponse { api_keys }))
     }
 

@@ -17,9 +17,11 @@ use super::{
         error::ApiError,
         status::{Addresses, Readiness},
     },
+    access::Needs,
     convert,
 };
 use crate::{
+    auth::Role,
     delivery::Delivery,
     journal::Journal,
     ocpp::Stations,
@@ -42,6 +44,9 @@ pub(super) struct DaemonRpc {
     pub(super) started_at: Timestamp,
     pub(super) backup: Arc<dyn Backup>,
 }
+
+/// What the caller of each method needs. A backup holds all that there is, keys' hashes included.
+pub(super) const NEEDS: Needs = &[("GetStatus", Role::ReadOnly), ("BackUp", Role::Admin)];
 
 #[tonic::async_trait]
 impl DaemonService for DaemonRpc {

@@ -8,8 +8,9 @@ use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, codegen::BoxStream};
 
-use super::convert;
+use super::{access::Needs, convert};
 use crate::{
+    auth::Role,
     events::{Event, EventType},
     journal::Journal,
 };
@@ -35,6 +36,12 @@ impl Wanted {
                 || self.stations.iter().any(|id| id == event.station.as_str()))
     }
 }
+
+/// What the caller of each method needs.
+pub(super) const NEEDS: Needs = &[
+    ("ListEventTypes", Role::ReadOnly),
+    ("TailEvents", Role::ReadOnly),
+];
 
 #[tonic::async_trait]
 impl EventService for EventRpc {

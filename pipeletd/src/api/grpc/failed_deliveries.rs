@@ -9,8 +9,10 @@ use tonic::{Request, Response, Status, codegen::BoxStream};
 
 use super::{
     super::{cursor, error::ApiError},
+    access::Needs,
     convert,
 };
+use crate::auth::Role;
 use crate::delivery::{
     Delivery, ReplayProgress, Selection,
     record::{FailedDelivery, FailedId},
@@ -60,6 +62,14 @@ fn progress(progress: ReplayProgress, done: bool) -> v1::ReplayResponse {
         done,
     }
 }
+
+/// What the caller of each method needs.
+pub(super) const NEEDS: Needs = &[
+    ("ListFailedDeliveries", Role::ReadOnly),
+    ("GetFailedDelivery", Role::ReadOnly),
+    ("Replay", Role::Operator),
+    ("Purge", Role::Operator),
+];
 
 #[tonic::async_trait]
 impl FailedDeliveryService for FailedDeliveryRpc {

@@ -7,9 +7,11 @@ use tonic::{Request, Response, Status};
 
 use super::{
     super::{cursor, error::ApiError},
+    access::Needs,
     convert::{self, from_time, time},
 };
 use crate::{
+    auth::Role,
     id_tags::{IdTagDraft, IdTagEntry, IdTags},
     webhooks::Field,
 };
@@ -65,6 +67,15 @@ fn masked(spec: v1::IdTagSpec, paths: &[String]) -> Result<IdTagDraft, ApiError>
     }
     Ok(draft)
 }
+
+/// What the caller of each method needs.
+pub(super) const NEEDS: Needs = &[
+    ("CreateIdTag", Role::Operator),
+    ("GetIdTag", Role::ReadOnly),
+    ("ListIdTags", Role::ReadOnly),
+    ("UpdateIdTag", Role::Operator),
+    ("DeleteIdTag", Role::Operator),
+];
 
 #[tonic::async_trait]
 impl IdTagService for IdTagRpc {

@@ -1,5 +1,6 @@
 //! gRPC `pipelet.v1`: one service for each noun, with health and reflection.
 
+mod access;
 mod api_keys;
 mod commands;
 mod convert;
@@ -12,8 +13,9 @@ mod status;
 mod transactions;
 mod webhooks;
 
-use std::sync::Arc;
+use std::{io, sync::Arc, time::Duration};
 
+use axum::middleware;
 use pipelet_proto::v1::{
     api_key_service_server::ApiKeyServiceServer, daemon_service_server::DaemonServiceServer,
     event_service_server::EventServiceServer,
@@ -22,25 +24,28 @@ use pipelet_proto::v1::{
     transaction_service_server::TransactionServiceServer,
     webhook_service_server::WebhookServiceServer,
 };
-use tokio::net::TcpListener;
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tonic::{
-    Request, Status,
-    transport::{Server, server::TcpIncoming},
+    service::Routes,
+    transport::{Server, server::Connected},
 };
 
 use self::{
-    api_keys::ApiKeyRpc, daemon::DaemonRpc, events::EventRpc, failed_deliveries::FailedDeliveryRpc,
-    id_tags::IdTagRpc, stations::StationRpc, transactions::TransactionRpc, webhooks::WebhookRpc,
+    access::Guard, api_keys::ApiKeyRpc, daemon::DaemonRpc, events::EventRpc,
+    failed_deliveries::FailedDeliveryRpc, id_tags::IdTagRpc, stations::StationRpc,
+    transactions::TransactionRpc, webhooks::WebhookRpc,
 };
 use super::{
-    error::ApiError,
+    REQUEST_TIMEOUT,
+    gate::{Gate, Peer},
     keys::ApiKeys,
     roster::Roster,
+    server::{Connection, Door},
     status::{Addresses, Readiness},
 };
 use crate::{
-    auth::Keyring,
     clock::Clock,
     delivery::Delivery,
     id_tags::IdTags,
@@ -48,6 +53,20 @@ use crate::{
     ocpp::{Stations, Transactions},
     store::Backup,
 };
+
+/// In bytes; a command's payload has a MiB at most.
+const MAX_MESSAGE: usize = 4 << 20;
+/// In bytes, of one call's metadata.
+const MAX_HEAD: u32 = 32 * 1024;
+/// Calls and streams at once on one connection.
+const MAX_STREAMS: u32 = 100;
+/// How often a client is asked whether it is there still, and how long it may take to answer. This,
+/// and no time-out, ends a stream that is meant to live long.
+const KEEP_ALIVE: Duration = Duration::from_secs(30);
+const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(10);
+/// What every client of HTTP/2 sends first (RFC 9113, section 3.4), in bytes.
+const PREFACE_LEN: usize = 24;
+const PREFACE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// What the services work with.
 #[derive(Debug, Clone)]
@@ -59,7 +78,7 @@ pub struct Handles {
     pub roster: Roster,
     pub journal: Journal,
     pub keys: ApiKeys,
-    pub keyring: Keyring,
+    pub gate: Gate,
     pub readiness: Readiness,
     pub addresses: Addresses,
     pub clock: Clock,
@@ -68,7 +87,7 @@ pub struct Handles {
 
 /// Serves until the shutdown, then lets calls finish; streams end with it.
 pub async fn serve(
-    listener: TcpListener,
+    door: Door,
     handles: Handles,
     shutdown: CancellationToken,
 ) -> Result<(), anyhow::Error> {
@@ -80,7 +99,7 @@ pub async fn serve(
         roster,
         journal,
         keys,
-        keyring,
+        gate,
         readiness,
         addresses,
         clock,
@@ -117,60 +136,64 @@ pub async fn serve(
         backup,
         started_at: clock.now(),
     };
-    let auth = |keyring: &Keyring| {
-        let keyring = keyring.clone();
-        move |request: Request<()>| authenticate(&keyring, request)
-    };
-    Server::builder()
-        .add_service(health_service)
+    // One after the other, because a limit of its own is set on each.
+    let services = Routes::new(health_service)
         .add_service(reflection)
         .add_service(reflection_v1alpha)
-        .add_service(WebhookServiceServer::with_interceptor(
-            webhooks,
-            auth(&keyring),
-        ))
-        .add_service(FailedDeliveryServiceServer::with_interceptor(
-            failed,
-            auth(&keyring),
-        ))
-        .add_service(EventServiceServer::with_interceptor(events, auth(&keyring)))
-        .add_service(StationServiceServer::with_interceptor(
-            StationRpc { roster },
-            auth(&keyring),
-        ))
-        .add_service(TransactionServiceServer::with_interceptor(
-            TransactionRpc { transactions },
-            auth(&keyring),
-        ))
-        .add_service(IdTagServiceServer::with_interceptor(
-            IdTagRpc { id_tags },
-            auth(&keyring),
-        ))
-        .add_service(ApiKeyServiceServer::with_interceptor(
-            ApiKeyRpc { keys },
-            auth(&keyring),
-        ))
-        .add_service(DaemonServiceServer::with_interceptor(
-            daemon,
-            auth(&keyring),
-        ))
-        .serve_with_incoming_shutdown(
-            TcpIncoming::from(listener).with_nodelay(Some(true)),
-            shutdown.cancelled_owned(),
+        .add_service(WebhookServiceServer::new(webhooks).max_decoding_message_size(MAX_MESSAGE))
+        .add_service(
+            FailedDeliveryServiceServer::new(failed).max_decoding_message_size(MAX_MESSAGE),
         )
-        .await?;
-    Ok(())
+        .add_service(EventServiceServer::new(events).max_decoding_message_size(MAX_MESSAGE))
+        .add_service(
+            StationServiceServer::new(StationRpc { roster }).max_decoding_message_size(MAX_MESSAGE),
+        )
+        .add_service(
+            TransactionServiceServer::new(TransactionRpc { transactions })
+                .max_decoding_message_size(MAX_MESSAGE),
+        )
+        .add_service(
+            IdTagServiceServer::new(IdTagRpc { id_tags }).max_decoding_message_size(MAX_MESSAGE),
+        )
+        .add_service(
+            ApiKeyServiceServer::new(ApiKeyRpc { keys, clock })
+                .max_decoding_message_size(MAX_MESSAGE),
+        )
+        .add_service(DaemonServiceServer::new(daemon).max_decoding_message_size(MAX_MESSAGE));
+    let guard = Arc::new(Guard::new(gate));
+    let guarded = services
+        .into_axum_router()
+        .layer(middleware::from_fn_with_state(guard, access::guard));
+
+    let (sender, connections) = mpsc::channel(1);
+    let accepting = door.run(shutdown.clone(), move |connection| {
+        hand_over(connection, sender.clone())
+    });
+    let serving = Server::builder()
+        .timeout(REQUEST_TIMEOUT)
+        .max_concurrent_streams(MAX_STREAMS)
+        .http2_max_header_list_size(MAX_HEAD)
+        .http2_keepalive_interval(Some(KEEP_ALIVE))
+        .http2_keepalive_timeout(Some(KEEP_ALIVE_TIMEOUT))
+        .add_routes(Routes::from(guarded))
+        .serve_with_incoming_shutdown(ReceiverStream::new(connections), shutdown.cancelled_owned());
+    let ((), served) = tokio::join!(accepting, serving);
+    Ok(served?)
 }
 
-/// Lets a call through that has a valid key in its metadata.
-fn authenticate(keyring: &Keyring, mut request: Request<()>) -> Result<Request<()>, Status> {
-    let key = request
-        .metadata()
-        .get("x-api-key")
-        .and_then(|key| key.to_str().ok());
-    let Some(caller) = key.and_then(|key| keyring.check(key)) else {
-        return Err(ApiError::Unauthenticated.into());
-    };
-    request.extensions_mut().insert(caller);
-    Ok(request)
+/// Gives a connection to the server once its client has said that it speaks HTTP/2: the server
+/// itself would wait for that for ever.
+async fn hand_over(connection: Connection, server: mpsc::Sender<io::Result<Connection>>) {
+    if let Ok(connection) = connection.begun(PREFACE_LEN, PREFACE_TIMEOUT).await {
+        // Where it is gone, the daemon ends.
+        let _ = server.send(Ok(connection)).await;
+    }
+}
+
+impl Connected for Connection {
+    type ConnectInfo = Peer;
+
+    fn connect_info(&self) -> Peer {
+        self.peer()
+    }
 }

@@ -9,9 +9,11 @@ use super::{
         error::ApiError,
         roster::{Listed, Roster},
     },
+    access::Needs,
     commands, convert,
 };
 use crate::{
+    auth::Role,
     registration::RegistrationDraft,
     webhooks::{Field, Secret},
 };
@@ -63,6 +65,17 @@ fn masked(spec: v1::RegistrationSpec, paths: &[String]) -> Result<RegistrationDr
 fn given<T>(value: Option<T>, otherwise: Field<T>) -> Field<T> {
     value.map_or(otherwise, Field::Value)
 }
+
+/// What the caller of each method needs.
+pub(super) const NEEDS: Needs = &[
+    ("ListStations", Role::ReadOnly),
+    ("GetStation", Role::ReadOnly),
+    ("Call", Role::Operator),
+    ("Disconnect", Role::Operator),
+    ("RegisterStation", Role::Operator),
+    ("UpdateStation", Role::Operator),
+    ("RemoveStation", Role::Operator),
+];
 
 #[tonic::async_trait]
 impl StationService for StationRpc {

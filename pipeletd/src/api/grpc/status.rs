@@ -12,7 +12,8 @@ const DOMAIN: &str = "pipelet";
 
 const fn code(error: &ApiError) -> Code {
     match error {
-        ApiError::Unauthenticated => Code::Unauthenticated,
+        ApiError::Unauthenticated | ApiError::KeyExpired => Code::Unauthenticated,
+        ApiError::Forbidden { .. } => Code::PermissionDenied,
         ApiError::NotFound { .. } => Code::NotFound,
         ApiError::Conflict { .. } => Code::FailedPrecondition,
         ApiError::Invalid(_)
@@ -20,7 +21,7 @@ const fn code(error: &ApiError) -> Code {
         | ApiError::TooLarge { .. }
         | ApiError::UnsupportedMediaType => Code::InvalidArgument,
         ApiError::MethodNotAllowed => Code::Unimplemented,
-        ApiError::TooMany { .. } => Code::ResourceExhausted,
+        ApiError::TooMany { .. } | ApiError::Throttled { .. } => Code::ResourceExhausted,
         ApiError::NoAnswer { .. } => Code::DeadlineExceeded,
         ApiError::Unavailable(_) => Code::Unavailable,
         ApiError::Internal(_) => Code::Internal,
@@ -36,7 +37,14 @@ impl From<ApiError> for Status {
         error.log(&request_id);
 
         let mut details = ErrorDetails::new();
-        details.set_error_info(error.code(), DOMAIN, HashMap::<String, String>::new());
+        let mut metadata = HashMap::new();
+        if let ApiError::Forbidden { needed, .. } = &error {
+            metadata.insert("needed_role".to_owned(), needed.to_string());
+        }
+        details.set_error_info(error.code(), DOMAIN, metadata);
+        if let ApiError::Throttled { retry_after, .. } = &error {
+            details.set_retry_info(Some(*retry_after));
+        }
         details.set_request_info(request_id, "");
         if let ApiError::Invalid(faults) = &error {
             for fault in faults {

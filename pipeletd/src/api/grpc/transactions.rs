@@ -7,9 +7,11 @@ use tonic::{Request, Response, Status};
 
 use super::{
     super::{cursor, error::ApiError},
+    access::Needs,
     convert::{self, from_time, time},
 };
 use crate::{
+    auth::Role,
     events::{IdTagKey, Seq, StationId},
     ocpp::Transactions,
     projection::{Transaction, TransactionFilter},
@@ -65,6 +67,12 @@ fn filter(filter: v1::TransactionFilter) -> Result<TransactionFilter, ApiError> 
         until: time(filter.until, "/filter/until")?,
     })
 }
+
+/// What the caller of each method needs.
+pub(super) const NEEDS: Needs = &[
+    ("ListTransactions", Role::ReadOnly),
+    ("GetTransaction", Role::ReadOnly),
+];
 
 #[tonic::async_trait]
 impl TransactionService for TransactionRpc {

@@ -5,9 +5,11 @@ use tonic::{Request, Response, Status};
 
 use super::{
     super::{cursor, error::ApiError},
+    access::Needs,
     convert,
 };
 use crate::{
+    auth::Role,
     delivery::{Delivery, WebhookView},
     webhooks::{Field, Secret, WebhookDraft, WebhookId},
 };
@@ -75,6 +77,17 @@ fn masked(spec: &v1::WebhookSpec, paths: &[String]) -> Result<WebhookDraft, ApiE
     }
     Ok(draft)
 }
+
+/// What the caller of each method needs.
+pub(super) const NEEDS: Needs = &[
+    ("CreateWebhook", Role::Operator),
+    ("GetWebhook", Role::ReadOnly),
+    ("ListWebhooks", Role::ReadOnly),
+    ("UpdateWebhook", Role::Operator),
+    ("DeleteWebhook", Role::Operator),
+    ("TestWebhook", Role::Operator),
+    ("ListDeliveries", Role::ReadOnly),
+];
 
 #[tonic::async_trait]
 impl WebhookService for WebhookRpc {

@@ -11,7 +11,7 @@
 use std::time::Duration;
 
 use axum::{
-    Json, Router,
+    Json,
     extract::{Path, State},
     http::StatusCode,
     routing::post,
@@ -19,16 +19,22 @@ use axum::{
 use serde::Serialize;
 use serde_json::value::RawValue;
 
-use super::{super::error::ApiError, body::RawBody, page::Query, problem::Problem};
+use super::{
+    super::error::ApiError,
+    access::{Routes, operates},
+    body::RawBody,
+    page::Query,
+    problem::Problem,
+};
 use crate::{
     events::{EventType, Payload, StationId},
     ocpp::{Answer, DEFAULT_TIMEOUT, MAX_TIMEOUT, Stations},
 };
 
-pub(super) fn routes(stations: Stations) -> Router {
-    Router::new()
-        .route("/stations/{id}/commands/{action}", post(call))
-        .route("/stations/{id}/disconnect", post(disconnect))
+pub(super) fn routes(stations: Stations) -> Routes {
+    Routes::new()
+        .route("/stations/{id}/commands/{action}", [operates(post(call))])
+        .route("/stations/{id}/disconnect", [operates(post(disconnect))])
         .with_state(stations)
 }
 

@@ -1,12 +1,16 @@
 //! `/event-types`: the catalogue.
 
-use axum::{Json, Router, routing::get};
+use axum::{Json, routing::get};
 
-use super::{page::List, view::EventTypeJson};
+use super::{
+    access::{Routes, reads},
+    page::List,
+    view::EventTypeJson,
+};
 use crate::events::EventType;
 
-pub(super) fn routes() -> Router {
-    Router::new().route("/event-types", get(event_types))
+pub(super) fn routes() -> Routes {
+    Routes::new().route("/event-types", [reads(get(event_types))])
 }
 
 async fn event_types() -> Json<List<EventTypeJson>> {

@@ -1,16 +1,17 @@
 //! `/failed-deliveries`: the dead letters.
 
 use axum::{
-    Json, Router,
+    Json,
     extract::{Path, State},
     http::StatusCode,
-    routing::{get, post},
+    routing::{delete, get, post},
 };
 use jiff::Timestamp;
 use serde::Serialize;
 
 use super::{
     super::{cursor, error::ApiError},
+    access::{Routes, operates, reads},
     body::Fields,
     page::{List, Query},
     problem::Problem,
@@ -25,12 +26,18 @@ use crate::{
     webhooks::{Fault, Field, WebhookId},
 };
 
-pub(super) fn routes(delivery: Delivery) -> Router {
-    Router::new()
-        .route("/failed-deliveries", get(list))
-        .route("/failed-deliveries/replay", post(replay))
-        .route("/failed-deliveries/{id}", get(show).delete(purge))
-        .route("/failed-deliveries/{id}/replay", post(replay_one))
+pub(super) fn routes(delivery: Delivery) -> Routes {
+    Routes::new()
+        .route("/failed-deliveries", [reads(get(list))])
+        .route("/failed-deliveries/replay", [operates(post(replay))])
+        .route(
+            "/failed-deliveries/{id}",
+            [reads(get(show)), operates(delete(purge))],
+        )
+        .route(
+            "/failed-deliveries/{id}/replay",
+            [operates(post(replay_one))],
+        )
         .with_state(delivery)
 }
 

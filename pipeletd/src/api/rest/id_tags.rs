@@ -3,17 +3,18 @@
 use std::sync::Arc;
 
 use axum::{
-    Json, Router,
+    Json,
     extract::{Path, State},
     http::{HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
-    routing::get,
+    routing::{get, post, put},
 };
 use serde::Serialize;
 use url::form_urlencoded;
 
 use super::{
     super::{cursor, error::ApiError},
+    access::{Routes, operates, reads},
     body::{Fields, merged},
     page::{List, Query},
     problem::Problem,
@@ -21,10 +22,13 @@ use super::{
 };
 use crate::id_tags::{IdTagDraft, IdTagEntry, IdTags};
 
-pub(super) fn routes(id_tags: IdTags) -> Router {
-    Router::new()
-        .route("/id-tags", get(list).post(create))
-        .route("/id-tags/{tag}", get(show).put(update).delete(remove))
+pub(super) fn routes(id_tags: IdTags) -> Routes {
+    Routes::new()
+        .route("/id-tags", [reads(get(list)), operates(post(create))])
+        .route(
+            "/id-tags/{tag}",
+            [reads(get(show)), operates(put(update).delete(remove))],
+        )
         .with_state(id_tags)
 }
 

@@ -1,5 +1,6 @@
 //! REST under `/api/v1`, and the health checks beside it.
 
+mod access;
 mod body;
 mod commands;
 mod events;
@@ -22,16 +23,24 @@ use axum::{
     middleware::{self, Next},
     response::{IntoResponse, Response},
 };
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
 use tower_http::catch_panic::CatchPanicLayer;
 
 use self::problem::{Problem, RequestId};
-use super::{error::ApiError, roster::Roster, status::Readiness};
-use crate::{auth::Keyring, delivery::Delivery, id_tags::IdTags, ocpp::Transactions};
+use super::{
+    REQUEST_TIMEOUT,
+    error::ApiError,
+    gate::{Gate, Peer},
+    roster::Roster,
+    server::{self, Door},
+    status::Readiness,
+};
+use crate::{delivery::Delivery, id_tags::IdTags, ocpp::Transactions};
 
 /// In bytes; a webhook takes a few hundred.
 pub const MAX_BODY: usize = 1 << 20;
 
-const API_KEY: HeaderName = HeaderName::from_static("x-api-key");
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// What the routes work with.
@@ -41,13 +50,17 @@ pub struct Handles {
     pub roster: Roster,
     pub transactions: Transactions,
     pub id_tags: IdTags,
-    pub keyring: Keyring,
+    pub gate: Gate,
     pub readiness: Readiness,
 }
 
-pub fn router(handles: Handles) -> Router {
-    let api = Router::new()
-        .merge(webhooks::routes(handles.delivery.clone()))
+/// Serves until the shutdown, then lets requests finish.
+pub async fn serve(door: Door, handles: Handles, shutdown: CancellationToken) {
+    server::serve(door, router(handles), shutdown).await;
+}
+
+fn router(handles: Handles) -> Router {
+    let api = webhooks::routes(handles.delivery.clone())
         .merge(failed_deliveries::routes(handles.delivery))
         .merge(events::routes())
         .merge(commands::routes(handles.roster.stations().clone()))
@@ -55,12 +68,10 @@ pub fn router(handles: Handles) -> Router {
         .merge(stations::routes(handles.roster))
         .merge(transactions::routes(handles.transactions))
         .merge(id_tags::routes(handles.id_tags))
+        .into_router()
         .method_not_allowed_fallback(method_not_allowed)
         .fallback(no_route)
-        .layer(middleware::from_fn_with_state(
-            handles.keyring,
-            authenticate,
-        ));
+        .layer(middleware::from_fn_with_state(handles.gate, authenticate));
     Router::new()
         .nest("/api/v1", api)
         .merge(health::routes(handles.readiness))
@@ -82,7 +93,16 @@ async fn method_not_allowed(Extension(id): Extension<RequestId>) -> Problem {
 async fn give_id(mut request: Request, next: Next) -> Response {
     let id = RequestId::random();
     request.extensions_mut().insert(id.clone());
-    let mut response = problem::with_id(id.clone(), next.run(request)).await;
+    let answer = async {
+        let late = |_| {
+            let why = "it took longer than anything may".to_owned();
+            Problem::from(ApiError::Unavailable(why)).into_response()
+        };
+        timeout(REQUEST_TIMEOUT, next.run(request))
+            .await
+            .unwrap_or_else(late)
+    };
+    let mut response = problem::with_id(id.clone(), answer).await;
     if let Ok(value) = HeaderValue::from_str(id.as_str()) {
         response.headers_mut().insert(REQUEST_ID, value);
     }
@@ -90,20 +110,17 @@ async fn give_id(mut request: Request, next: Next) -> Response {
 }
 
 async fn authenticate(
-    State(keyring): State<Keyring>,
+    State(gate): State<Gate>,
     Extension(id): Extension<RequestId>,
+    Extension(peer): Extension<Peer>,
     mut request: Request,
     next: Next,
 ) -> Response {
-    let key = request
-        .headers()
-        .get(API_KEY)
-        .and_then(|key| key.to_str().ok());
-    match key.and_then(|key| keyring.check(key)) {
-        Some(caller) => {
+    match gate.admit(request.headers(), peer) {
+        Ok(caller) => {
             request.extensions_mut().insert(caller);
             next.run(request).await
         }
-        None => Problem::new(ApiError::Unauthenticated, id).into_response(),
+        Err(error) => Problem::new(error, id).into_response(),
     }
 }

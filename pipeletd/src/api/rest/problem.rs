@@ -77,7 +77,8 @@ pub(super) fn of_panic(_: Box<dyn Any + Send>) -> Response<Body> {
 
 fn status(error: &ApiError) -> StatusCode {
     match error {
-        ApiError::Unauthenticated => StatusCode::UNAUTHORIZED,
+        ApiError::Unauthenticated | ApiError::KeyExpired => StatusCode::UNAUTHORIZED,
+        ApiError::Forbidden { .. } => StatusCode::FORBIDDEN,
         ApiError::NotFound { .. } => StatusCode::NOT_FOUND,
         ApiError::Conflict { .. } => StatusCode::CONFLICT,
         ApiError::Invalid(_) => StatusCode::UNPROCESSABLE_ENTITY,
@@ -85,7 +86,7 @@ fn status(error: &ApiError) -> StatusCode {
         ApiError::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
         ApiError::TooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
         ApiError::UnsupportedMediaType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
-        ApiError::TooMany { .. } => StatusCode::TOO_MANY_REQUESTS,
+        ApiError::TooMany { .. } | ApiError::Throttled { .. } => StatusCode::TOO_MANY_REQUESTS,
         ApiError::NoAnswer { .. } => StatusCode::GATEWAY_TIMEOUT,
         ApiError::Unavailable(_) => StatusCode::SERVICE_UNAVAILABLE,
         ApiError::Internal(_) => StatusCode::INTERNAL_SERVER_ERROR,
@@ -111,6 +112,9 @@ impl IntoResponse for Problem {
             });
             problem.insert("errors".to_owned(), faults.collect());
         }
+        if let ApiError::Forbidden { needed, .. } = &error {
+            problem.insert("needed_role".to_owned(), json!(needed.name()));
+        }
         let mut response = (status, Json(Value::Object(problem))).into_response();
         let headers = response.headers_mut();
         let problem_json = HeaderValue::from_static("application/problem+json");
@@ -119,6 +123,11 @@ impl IntoResponse for Problem {
             // RFC 9110, section 11.6.1, asks for a challenge; ours is a scheme of our own.
             let challenge = HeaderValue::from_static("ApiKey realm=\"pipelet\"");
             headers.insert(header::WWW_AUTHENTICATE, challenge);
+        }
+        if let ApiError::Throttled { retry_after, .. } = &error {
+            // Whole seconds (RFC 9110, section 10.2.3), of which none would be too early.
+            let seconds = retry_after.as_secs() + 1;
+            headers.insert(header::RETRY_AFTER, seconds.into());
         }
         response
     }

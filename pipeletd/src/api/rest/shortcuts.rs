@@ -15,7 +15,7 @@
 //! Nothing is decided here: a body is put into OCPP's words, and what is wrong with it back.
 
 use axum::{
-    Json, Router,
+    Json,
     extract::{Path, State},
     routing::{MethodRouter, get, post},
 };
@@ -23,6 +23,7 @@ use serde_json::{Map, Value};
 
 use super::{
     super::error::ApiError,
+    access::{Routes, operates},
     body::RawBody,
     commands::{AnswerJson, ask, timeout},
     page::Query,
@@ -67,7 +68,8 @@ const POSTS: &[(&str, EventType, Names)] = &[
 
 const SETTING: Names = &[("key", "key"), ("value", "value")];
 
-pub(super) fn routes(stations: Stations) -> Router {
+pub(super) fn routes(stations: Stations) -> Routes {
+    // The GET asks the station too, which is more than to look at what is known of it.
     let configuration = get(read_configuration).put(
         |stations: State<Stations>, id: Path<String>, query: Query, body: RawBody| {
             command(
@@ -82,13 +84,13 @@ pub(super) fn routes(stations: Stations) -> Router {
     );
     POSTS
         .iter()
-        .fold(Router::new(), |router, (path, action, names)| {
+        .fold(Routes::new(), |router, (path, action, names)| {
             router.route(
                 &format!("/stations/{{id}}/{path}"),
-                shortcut(*action, names),
+                [operates(shortcut(*action, names))],
             )
         })
-        .route("/stations/{id}/configuration", configuration)
+        .route("/stations/{id}/configuration", [operates(configuration)])
         .with_state(stations)
 }
 

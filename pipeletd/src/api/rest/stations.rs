@@ -3,11 +3,11 @@
 use std::fmt::Write as _;
 
 use axum::{
-    Json, Router,
+    Json,
     extract::{Path, State},
     http::{HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
-    routing::get,
+    routing::{get, put},
 };
 
 use super::{
@@ -16,16 +16,20 @@ use super::{
         error::ApiError,
         roster::{Listed, Roster},
     },
+    access::{Routes, operates, reads},
     body::{Fields, merged},
     page::{List, Query},
     problem::Problem,
     view::StationJson,
 };
 
-pub(super) fn routes(roster: Roster) -> Router {
-    Router::new()
-        .route("/stations", get(list))
-        .route("/stations/{id}", get(show).put(put).delete(unregister))
+pub(super) fn routes(roster: Roster) -> Routes {
+    Routes::new()
+        .route("/stations", [reads(get(list))])
+        .route(
+            "/stations/{id}",
+            [reads(get(show)), operates(put(register).delete(unregister))],
+        )
         .with_state(roster)
 }
 
@@ -49,7 +53,7 @@ async fn show(
 }
 
 /// Registers the station, or changes what the body mentions.
-async fn put(
+async fn register(
     State(roster): State<Roster>,
     Path(id): Path<String>,
     mut body: Fields,

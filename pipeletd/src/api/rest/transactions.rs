@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use axum::{
-    Json, Router,
+    Json,
     extract::{Path, State},
     routing::get,
 };
@@ -12,6 +12,7 @@ use serde_json::value::RawValue;
 
 use super::{
     super::{cursor, error::ApiError},
+    access::{Routes, reads},
     page::{List, Query},
     problem::Problem,
     view::time,
@@ -22,10 +23,10 @@ use crate::{
     projection::{MeterReading, Transaction, TransactionFilter},
 };
 
-pub(super) fn routes(transactions: Transactions) -> Router {
-    Router::new()
-        .route("/transactions", get(list))
-        .route("/transactions/{id}", get(show))
+pub(super) fn routes(transactions: Transactions) -> Routes {
+    Routes::new()
+        .route("/transactions", [reads(get(list))])
+        .route("/transactions/{id}", [reads(get(show))])
         .with_state(transactions)
 }
 

@@ -1,15 +1,16 @@
 //! `/webhooks`: the lifecycle of the contract.
 
 use axum::{
-    Json, Router,
+    Json,
     extract::{Path, State},
     http::{HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
-    routing::{get, post},
+    routing::{get, post, put},
 };
 
 use super::{
     super::{cursor, error::ApiError},
+    access::{Routes, operates, reads},
     body::{Fields, OptionalFields, merged},
     page::{List, Query},
     problem::Problem,
@@ -21,12 +22,15 @@ use crate::{
     webhooks::{Field, WebhookId},
 };
 
-pub(super) fn routes(delivery: Delivery) -> Router {
-    Router::new()
-        .route("/webhooks", get(list).post(create))
-        .route("/webhooks/{id}", get(show).put(update).delete(delete))
-        .route("/webhooks/{id}/test", post(test))
-        .route("/webhooks/{id}/deliveries", get(deliveries))
+pub(super) fn routes(delivery: Delivery) -> Routes {
+    Routes::new()
+        .route("/webhooks", [reads(get(list)), operates(post(create))])
+        .route(
+            "/webhooks/{id}",
+            [reads(get(show)), operates(put(update).delete(delete))],
+        )
+        .route("/webhooks/{id}/test", [operates(post(test))])
+        .route("/webhooks/{id}/deliveries", [reads(get(deliveries))])
         .with_state(delivery)
 }
 

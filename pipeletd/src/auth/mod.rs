@@ -1,4 +1,4 @@
-//! API keys: `hcpms_live_` and 192 random bits.
+//! API keys: `hcpms_live_` and 192 random bits, with what they allow and for how long.
 //!
 //! Only hashes are kept. Keys are random, so one SHA-256 is enough: there is nothing to guess
 //! that a slower hash would protect. Every known hash is compared, each in constant time.
@@ -8,12 +8,19 @@ use std::{
     io::{self, Write as _},
     os::unix::fs::OpenOptionsExt as _,
     path::Path,
-    sync::{Arc, PoisonError, RwLock},
 };
 
 use jiff::Timestamp;
 use sha2::{Digest as _, Sha256};
 use subtle::ConstantTimeEq as _;
+
+pub use self::{
+    keyring::{Caller, Keyring, Refused},
+    role::{InvalidRole, Role},
+};
+
+mod keyring;
+mod role;
 
 /// A key in the clear: shown once, when it is made.
 #[derive(Clone, PartialEq, Eq)]
@@ -83,6 +90,11 @@ impl KeyHash {
         Self(Sha256::digest(key.as_bytes()).into())
     }
 
+    /// Takes the same time whatever differs.
+    fn is(&self, other: &Self) -> bool {
+        self.0.ct_eq(&other.0).into()
+    }
+
     pub const fn to_bytes(self) -> [u8; 32] {
         self.0
     }
@@ -99,55 +111,21 @@ pub struct ApiKeyInfo {
     pub name: String,
     pub created_at: Timestamp,
     pub hash: KeyHash,
+    pub role: Role,
+    /// From then on it lets nobody in.
+    pub expires_at: Option<Timestamp>,
+    /// About: what is stored of it may be a minute old.
+    pub last_used_at: Option<Timestamp>,
 }
 
-/// Who calls: the key that was shown.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Caller {
-    pub key_id: u64,
-    pub name: String,
-}
-
-/// The keys that let a caller in. Cheap to clone.
-#[derive(Debug, Clone, Default)]
-pub struct Keyring(Arc<RwLock<Vec<ApiKeyInfo>>>);
-
-impl Keyring {
-    /// Who the key belongs to. Takes the same time for every key that is wrong.
-    pub fn check(&self, key: &str) -> Option<Caller> {
-        let hash = KeyHash::of(key);
-        let keys = self.0.read().unwrap_or_else(PoisonError::into_inner);
-        let mut found = None;
-        for known in keys.iter() {
-            if bool::from(known.hash.0.ct_eq(&hash.0)) {
-                found = Some(known);
-            }
-        }
-        found.map(|key| Caller {
-            key_id: key.id,
-            name: key.name.clone(),
-        })
+impl ApiKeyInfo {
+    pub fn is_expired(&self, now: Timestamp) -> bool {
+        self.expires_at.is_some_and(|end| end <= now)
     }
 
-    pub fn add(&self, key: ApiKeyInfo) {
-        self.0
-            .write()
-            .unwrap_or_else(PoisonError::into_inner)
-            .push(key);
-    }
-
-    pub fn remove(&self, id: u64) {
-        self.0
-            .write()
-            .unwrap_or_else(PoisonError::into_inner)
-            .retain(|key| key.id != id);
-    }
-
-    pub fn list(&self) -> Vec<ApiKeyInfo> {
-        self.0
-            .read()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
+    /// Whether it can make other keys for ever.
+    pub fn is_lasting_admin(&self) -> bool {
+        self.role == Role::Admin && self.expires_at.is_none()
     }
 }
 
@@ -177,16 +155,6 @@ mod tests {
 
     use super::*;
 
-    fn info(id: u64, key: &ApiKey) -> ApiKeyInfo {
-        let created_at = Timestamp::UNIX_EPOCH;
-        ApiKeyInfo {
-            id,
-            name: format!("key {id}"),
-            created_at,
-            hash: key.hash(),
-        }
-    }
-
     #[test]
     fn a_key_is_192_bits_behind_the_prefix() {
         let key = ApiKey::generate().unwrap();
@@ -199,22 +167,6 @@ mod tests {
             base64url(b"any carnal pleasure.....").as_str(),
             "YW55IGNhcm5hbCBwbGVhc3VyZS4uLi4u"
         );
-    }
-
-    #[test]
-    fn a_keyring_lets_in_who_is_in_it() {
-        let (one, two) = (ApiKey::generate().unwrap(), ApiKey::generate().unwrap());
-        let keyring = Keyring::default();
-        keyring.add(info(1, &one));
-        keyring.add(info(2, &two));
-        assert_eq!(
-            keyring.check(two.expose()).map(|caller| caller.key_id),
-            Some(2)
-        );
-        assert_eq!(keyring.check("hcpms_live_wrong"), None);
-        assert_eq!(keyring.check(""), None);
-        keyring.remove(2);
-        assert_eq!(keyring.check(two.expose()), None);
     }
 
     #[test]

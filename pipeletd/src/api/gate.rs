@@ -1,0 +1,153 @@
+//! Who comes in: the key that a caller shows, and what the caller may then do.
+//!
+//! A key that is right is never held back for what others guess, so nobody behind the same proxy
+//! can lock it out; guessing is hopeless anyway, and is slowed down for the log's sake. This knows
+//! neither REST's routes nor gRPC's methods: each names the role that it needs.
+
+use std::{
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+};
+
+use http::{HeaderMap, HeaderName};
+use tokio::time::Instant;
+
+use super::error::ApiError;
+use crate::{
+    auth::{Caller, Keyring, Refused, Role},
+    clock::Clock,
+    limits::Guesses,
+};
+
+const API_KEY: HeaderName = HeaderName::from_static("x-api-key");
+
+/// Cheap to clone; REST and gRPC have the same one, so that guesses count for both.
+#[derive(Debug, Clone)]
+pub struct Gate {
+    keyring: Keyring,
+    guesses: Arc<Guesses>,
+    clock: Clock,
+}
+
+/// Where a connection comes from.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Peer(pub(super) SocketAddr);
+
+impl Gate {
+    pub fn new(keyring: Keyring, clock: Clock) -> Self {
+        Self {
+            keyring,
+            guesses: Arc::default(),
+            clock,
+        }
+    }
+
+    /// Who calls.
+    pub(super) fn admit(&self, headers: &HeaderMap, peer: Peer) -> Result<Caller, ApiError> {
+        let instant = Instant::now();
+        let checked = match shown(headers) {
+            Some(key) => self.keyring.check(key, self.clock.now(), instant),
+            None => Err(Refused::Unknown),
+        };
+        match checked {
+            Ok(caller) => Ok(caller),
+            Err(Refused::TooFast { retry_after }) => Err(ApiError::Throttled {
+                code: "too_many_requests",
+                message: "this API key is used too often".to_owned(),
+                retry_after,
+            }),
+            Err(Refused::Unknown) => Err(self.refused(ApiError::Unauthenticated, peer, instant)),
+            // Only who has the key learns that it was one.
+            Err(Refused::Expired) => Err(self.refused(ApiError::KeyExpired, peer, instant)),
+        }
+    }
+
+    fn refused(&self, error: ApiError, Peer(peer): Peer, now: Instant) -> ApiError {
+        match self.guesses.spend(peer.ip(), now) {
+            Ok(()) => {
+                log_refusal(peer.ip(), &error);
+                error
+            }
+            Err(too_many) => ApiError::Throttled {
+                code: "too_many_guesses",
+                message: "this address has sent too many wrong API keys".to_owned(),
+                retry_after: too_many.retry_after,
+            },
+        }
+    }
+}
+
+/// Whether the caller may do what needs this role.
+pub(super) fn permit(caller: &Caller, needed: Role) -> Result<(), ApiError> {
+    if caller.role.allows(needed) {
+        return Ok(());
+    }
+    Err(ApiError::Forbidden {
+        has: caller.role,
+        needed,
+    })
+}
+
+/// The key, where exactly one is shown: of two, somebody on the way might have checked the other.
+fn shown(headers: &HeaderMap) -> Option<&str> {
+    let mut keys = headers.get_all(API_KEY).iter();
+    let key = keys.next()?;
+    keys.next().is_none().then_some(key)?.to_str().ok()
+}
+
+fn log_refusal(from: IpAddr, error: &ApiError) {
+    tracing::info!(%from, reason = error.code(), "an API caller was refused");
+}
+
+#[cfg(test)]
+mod tests {
+    use http::HeaderValue;
+
+    use super::*;
+    use crate::{
+        auth::{ApiKey, ApiKeyInfo},
+        limits::Rate,
+    };
+
+    fn headers(keys: &[&str]) -> HeaderMap {
+        let keys = keys.iter().map(|key| HeaderValue::from_str(key).unwrap());
+        keys.map(|key| (API_KEY, key)).collect()
+    }
+
+    #[test]
+    fn one_key_is_shown_or_none() {
+        let check = |keys: &[&str], expected| assert_eq!(shown(&headers(keys)), expected);
+        check(&["a"], Some("a"));
+        check(&[], None);
+        check(&["a", "a"], None);
+        check(&["ä"], None);
+    }
+
+    #[tokio::test]
+    async fn guesses_hold_back_guesses_and_nobody_else() {
+        let (keyring, clock) = (Keyring::new(Rate::new(1000.0, 1000.0)), Clock::system());
+        let key = ApiKey::generate().unwrap();
+        keyring.add(ApiKeyInfo {
+            id: 1,
+            name: "N".to_owned(),
+            created_at: clock.now(),
+            hash: key.hash(),
+            role: Role::ReadOnly,
+            expires_at: None,
+            last_used_at: None,
+        });
+        let gate = Gate::new(keyring, clock);
+        let code = |key: &str, from: &str| {
+            let peer = Peer(SocketAddr::new(from.parse().unwrap(), 1));
+            gate.admit(&headers(&[key]), peer)
+                .map_err(|error| error.code())
+        };
+        let codes: Vec<_> = (0..40)
+            .map(|_| code("wrong", "10.0.0.1").unwrap_err())
+            .collect();
+        assert_eq!(codes.first(), Some(&"unauthenticated"));
+        assert_eq!(codes.last(), Some(&"too_many_guesses"));
+        assert!(code(key.expose(), "10.0.0.1").is_ok());
+        assert_eq!(code("wrong", "10.0.0.2"), Err("unauthenticated"));
+    }
+}

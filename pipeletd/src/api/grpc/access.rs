@@ -1,0 +1,136 @@
+//! What each method needs, as its service says, and who is let through to it.
+//!
+//! A method that no service says anything about is not there for anybody; a test holds that all of
+//! `pipelet.v1` are declared.
+
+use std::collections::HashMap;
+
+use axum::{
+    Extension,
+    extract::{Request, State},
+    middleware::Next,
+    response::Response,
+};
+use pipelet_proto::v1::{
+    api_key_service_server, daemon_service_server, event_service_server,
+    failed_delivery_service_server, id_tag_service_server, station_service_server,
+    transaction_service_server, webhook_service_server,
+};
+use tonic::Status;
+
+use super::{
+    super::gate::{Gate, Peer, permit},
+    api_keys, daemon, events, failed_deliveries, id_tags, stations, transactions, webhooks,
+};
+use crate::auth::Role;
+
+/// The names of a service's methods, and the role that each needs.
+pub(super) type Needs = &'static [(&'static str, Role)];
+
+const SERVICES: &[(&str, Needs)] = &[
+    (webhook_service_server::SERVICE_NAME, webhooks::NEEDS),
+    (
+        failed_delivery_service_server::SERVICE_NAME,
+        failed_deliveries::NEEDS,
+    ),
+    (event_service_server::SERVICE_NAME, events::NEEDS),
+    (station_service_server::SERVICE_NAME, stations::NEEDS),
+    (
+        transaction_service_server::SERVICE_NAME,
+        transactions::NEEDS,
+    ),
+    (id_tag_service_server::SERVICE_NAME, id_tags::NEEDS),
+    (api_key_service_server::SERVICE_NAME, api_keys::NEEDS),
+    (daemon_service_server::SERVICE_NAME, daemon::NEEDS),
+];
+
+/// Services that are for everybody: they tell of the daemon only that it is one.
+const OPEN: &[&str] = &[
+    "/grpc.health.v1.Health/",
+    "/grpc.reflection.v1.ServerReflection/",
+    "/grpc.reflection.v1alpha.ServerReflection/",
+];
+
+/// Who may call what.
+#[derive(Debug, Clone)]
+pub(super) struct Guard {
+    gate: Gate,
+    /// By the whole path of the method.
+    needed: HashMap<String, Role>,
+}
+
+impl Guard {
+    pub(super) fn new(gate: Gate) -> Self {
+        let needed = SERVICES.iter().flat_map(|(service, needs)| {
+            needs
+                .iter()
+                .map(move |(method, role)| (format!("/{service}/{method}"), *role))
+        });
+        Self {
+            gate,
+            needed: needed.collect(),
+        }
+    }
+
+    fn admit(&self, request: &mut Request, peer: Peer) -> Result<(), Status> {
+        let path = request.uri().path();
+        if OPEN.iter().any(|service| path.starts_with(service)) {
+            return Ok(());
+        }
+        let caller = self.gate.admit(request.headers(), peer)?;
+        let needed = self.needed.get(path).copied();
+        permit(
+            &caller,
+            needed.ok_or_else(|| Status::unimplemented("there is no such method"))?,
+        )?;
+        request.extensions_mut().insert(caller);
+        Ok(())
+    }
+}
+
+/// Lets a call through whose caller may make it.
+pub(super) async fn guard(
+    State(guard): State<std::sync::Arc<Guard>>,
+    Extension(peer): Extension<Peer>,
+    mut request: Request,
+    next: Next,
+) -> Response {
+    match guard.admit(&mut request, peer) {
+        Ok(()) => next.run(request).await,
+        Err(status) => status.into_http(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use prost::Message as _;
+
+    use super::*;
+
+    #[test]
+    fn every_method_says_what_it_needs() {
+        let files = prost_types::FileDescriptorSet::decode(pipelet_proto::FILE_DESCRIPTOR_SET);
+        let files = files.unwrap().file;
+        let of_ours = files.iter().filter(|file| file.package() == "pipelet.v1");
+        let there: BTreeSet<String> = of_ours
+            .flat_map(|file| &file.service)
+            .flat_map(|service| {
+                let name = service.name();
+                let methods = service.method.iter();
+                methods.map(move |method| format!("/pipelet.v1.{name}/{}", method.name()))
+            })
+            .collect();
+        let declared: BTreeSet<String> = SERVICES
+            .iter()
+            .flat_map(|(service, needs)| {
+                needs
+                    .iter()
+                    .map(move |(method, _)| format!("/{service}/{method}"))
+            })
+            .collect();
+        assert!(there.len() > 20, "the methods were not found");
+        assert_eq!(declared, there);
+    }
+}

@@ -1,0 +1,100 @@
+//! Where callers come in: a listener with room for so many connections, with or without TLS.
+//!
+//! A connection is accepted only when there is room for it; the rest wait in the kernel's queue.
+//! Whoever takes too long, in the handshake, with a request's head or in reading an answer, is
+//! dropped, so that a slow caller holds a place for a short time and costs nobody else anything.
+//! What is asked for is none of this module's business.
+
+mod connection;
+mod http1;
+
+use std::{io, net::SocketAddr, sync::Arc, time::Duration};
+
+use tokio::{
+    net::{TcpListener, TcpStream},
+    sync::Semaphore,
+    time::{sleep, timeout},
+};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+pub(super) use self::{connection::Connection, http1::serve};
+use super::gate::Peer;
+use crate::tls::{Certificates, Stream};
+
+/// After a failed accept, as when the process has run out of descriptors.
+const ACCEPT_BACK_OFF: Duration = Duration::from_millis(200);
+/// From the accepted connection to the end of the TLS handshake.
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// A bound listener.
+#[derive(Debug)]
+pub struct Door {
+    pub listener: TcpListener,
+    pub certificates: Option<Certificates>,
+    /// At once; more wait to be accepted.
+    pub max_connections: usize,
+}
+
+impl Door {
+    /// Accepts connections until the shutdown, and returns when all have been served.
+    pub(super) async fn run<F>(
+        self,
+        shutdown: CancellationToken,
+        serve: impl Fn(Connection) -> F + Clone + Send + 'static,
+    ) where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        let served = TaskTracker::new();
+        let accepting = self.accept_all(&served, &serve);
+        shutdown.run_until_cancelled(accepting).await;
+        drop((self, serve));
+        served.close();
+        served.wait().await;
+    }
+
+    async fn accept_all<F>(
+        &self,
+        served: &TaskTracker,
+        serve: &(impl Fn(Connection) -> F + Clone + Send + 'static),
+    ) where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        let room = Arc::new(Semaphore::new(self.max_connections));
+        // The semaphore is never closed, so this goes on until it is dropped.
+        while let Ok(place) = Arc::clone(&room).acquire_owned().await {
+            let (stream, peer) = self.accept().await;
+            let (certificates, serve) = (self.certificates.clone(), serve.clone());
+            served.spawn(async move {
+                let shaking = shake_hands(stream, certificates);
+                match timeout(HANDSHAKE_TIMEOUT, shaking).await {
+                    Ok(Ok(stream)) => serve(Connection::new(stream, Peer(peer), place)).await,
+                    Ok(Err(error)) => {
+                        tracing::debug!(%peer, %error, "an API caller's handshake failed");
+                    }
+                    Err(_) => tracing::debug!(%peer, "an API caller's handshake took too long"),
+                }
+            });
+        }
+    }
+
+    async fn accept(&self) -> (TcpStream, SocketAddr) {
+        loop {
+            match self.listener.accept().await {
+                Ok(accepted) => return accepted,
+                Err(error) => {
+                    tracing::warn!(%error, "an API caller's connection could not be accepted");
+                    sleep(ACCEPT_BACK_OFF).await;
+                }
+            }
+        }
+    }
+}
+
+async fn shake_hands(stream: TcpStream, tls: Option<Certificates>) -> io::Result<Stream> {
+    // Answers are small and waited for; Nagle's algorithm would only delay them.
+    stream.set_nodelay(true)?;
+    Ok(match tls {
+        Some(certificates) => Stream::Tls(Box::new(certificates.acceptor().accept(stream).await?)),
+        None => Stream::Plain(stream),
+    })
+}
