@@ -10,12 +10,7 @@
 
 use std::time::Duration;
 
-use axum::{
-    Json,
-    extract::{Path, State},
-    http::StatusCode,
-    routing::post,
-};
+use axum::{Json, extract::State, http::StatusCode, routing::post};
 use serde::Serialize;
 use serde_json::value::RawValue;
 
@@ -24,6 +19,7 @@ use super::{
     access::{Routes, operates},
     body::RawBody,
     page::Query,
+    path::Path,
     problem::Problem,
 };
 use crate::{

@@ -2,7 +2,7 @@
 
 use axum::{
     Json,
-    extract::{Path, State},
+    extract::State,
     http::StatusCode,
     routing::{delete, get, post},
 };
@@ -14,6 +14,7 @@ use super::{
     access::{Routes, operates, reads},
     body::Fields,
     page::{List, Query},
+    path::Path,
     problem::Problem,
     view::FailedJson,
 };

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use axum::{
     Json,
-    extract::{Path, State},
+    extract::State,
     http::{HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
     routing::{get, post, put},
@@ -17,6 +17,7 @@ use super::{
     access::{Routes, operates, reads},
     body::{Fields, merged},
     page::{List, Query},
+    path::Path,
     problem::Problem,
     view::time,
 };

@@ -9,6 +9,7 @@ pub(crate) mod fuzzing;
 mod health;
 mod id_tags;
 mod page;
+mod path;
 mod problem;
 mod shortcuts;
 mod stations;

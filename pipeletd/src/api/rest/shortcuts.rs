@@ -16,7 +16,7 @@
 
 use axum::{
     Json,
-    extract::{Path, State},
+    extract::State,
     routing::{MethodRouter, get, post},
 };
 use serde_json::{Map, Value};
@@ -27,6 +27,7 @@ use super::{
     body::RawBody,
     commands::{AnswerJson, ask, timeout},
     page::Query,
+    path::Path,
     problem::Problem,
 };
 use crate::{

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use axum::{
     Json,
-    extract::{Path, State},
+    extract::State,
     http::{HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
     routing::{get, put},
@@ -19,6 +19,7 @@ use super::{
     access::{Routes, operates, reads},
     body::{Fields, merged},
     page::{List, Query},
+    path::Path,
     problem::Problem,
     view::StationJson,
 };

@@ -2,11 +2,7 @@
 
 use std::sync::Arc;
 
-use axum::{
-    Json,
-    extract::{Path, State},
-    routing::get,
-};
+use axum::{Json, extract::State, routing::get};
 use serde::Serialize;
 use serde_json::value::RawValue;
 
@@ -14,6 +10,7 @@ use super::{
     super::{cursor, error::ApiError},
     access::{Routes, reads},
     page::{List, Query},
+    path::Path,
     problem::Problem,
     view::time,
 };

@@ -2,7 +2,7 @@
 
 use axum::{
     Json,
-    extract::{Path, State},
+    extract::State,
     http::{HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
     routing::{get, post, put},
@@ -13,6 +13,7 @@ use super::{
     access::{Routes, operates, reads},
     body::{Fields, OptionalFields, merged},
     page::{List, Query},
+    path::Path,
     problem::Problem,
     view::{DeliveryJson, TestJson, WebhookJson},
 };
