@@ -8,7 +8,10 @@ use std::net::SocketAddr;
 use http::{HeaderMap, Method, header::CONTENT_TYPE};
 use serde_json::{Value, json};
 
-use crate::deadline::{eventually, within};
+use crate::{
+    Authority,
+    deadline::{eventually, within},
+};
 
 /// A REST client with one API key, or none.
 #[derive(Debug, Clone)]
@@ -50,19 +53,32 @@ impl Reply {
 
 impl Api {
     pub fn new(http: SocketAddr, key: Option<String>) -> Self {
+        Self::with_base(format!("http://{http}"), key, Vec::new())
+    }
+
+    /// Over TLS, for a daemon that this authority vouches for.
+    pub fn over_tls(http: SocketAddr, key: Option<String>, authority: &Authority) -> Self {
+        let certificate = reqwest::Certificate::from_pem(authority.pem().as_bytes());
+        let certificate = certificate.expect("an authority's certificate");
+        Self::with_base(format!("https://{http}"), key, vec![certificate])
+    }
+
+    fn with_base(base: String, key: Option<String>, trusted: Vec<reqwest::Certificate>) -> Self {
         // One provider for the whole process; another test may have installed it already.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let client = reqwest::Client::builder()
             .no_proxy()
-            .tls_certs_only([])
+            .tls_certs_only(trusted)
             .redirect(reqwest::redirect::Policy::none())
             .build()
             .expect("an HTTP client");
-        Self {
-            client,
-            base: format!("http://{http}"),
-            key,
-        }
+        Self { client, base, key }
+    }
+
+    /// Whether anything answers a GET at all, as it doesn't where TLS is not agreed on.
+    pub async fn answers(&self, path: &str) -> bool {
+        let request = self.client.get(format!("{}/api/v1{path}", self.base));
+        within(path, request.send()).await.is_ok()
     }
 
     /// The same API for somebody else.

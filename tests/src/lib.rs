@@ -13,7 +13,7 @@
 //! - [`SmallDisk`]: a disk that a test can fill.
 //! - [`Network`]: namespaces with a router between daemon and test, which drops what it is told to.
 //! - [`oracle`]: the judge of what was seen of a daemon that is killed again and again.
-//! - [`Api`] and [`Ctl`]: the two ways in, REST and `pipeletctl`.
+//! - [`Api`] and [`Ctl`]: the two ways in, REST and `pipeletctl`; [`Rpc`] is gRPC below the latter.
 //! - [`deadline`]: how a test waits. Nothing here sleeps for a time that was guessed.
 //!
 //! The harness panics where it can't go on: a test has no better use for an error. It knows
@@ -32,6 +32,7 @@ pub mod network;
 pub mod oracle;
 pub mod raw;
 mod receiver;
+mod rpc;
 mod scripted;
 mod small_disk;
 mod station;
@@ -48,6 +49,7 @@ pub use http2::{Http2, Stream};
 pub use network::Network;
 pub use raw::{RawFrame, RawSocket};
 pub use receiver::{Answer, Receiver, Request};
+pub use rpc::Rpc;
 pub use scripted::{RawRequest, Scripted, Step, Tls};
 pub use small_disk::SmallDisk;
 pub use station::{Asked, Called, Frame, Handshake, Station};

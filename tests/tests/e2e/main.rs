@@ -3,6 +3,9 @@
 //! One binary with a module for each theme, because linking is what such suites wait for.
 //! Each test has its own daemon, data directory and receivers, so all of them run at once.
 
+mod api_access;
+mod api_hostile;
+mod api_tls;
 mod backlog;
 mod backup;
 mod bad_input;

@@ -1,0 +1,56 @@
+//! gRPC one level below a client: any method by its name, with an empty request.
+//!
+//! For who is let in and how a call is refused; what calls mean is held through `pipeletctl`.
+
+use std::net::SocketAddr;
+
+use http::header::CONTENT_TYPE;
+
+use crate::deadline::within;
+
+/// An empty message: no compression, and a length of zero.
+const EMPTY: [u8; 5] = [0; 5];
+
+#[derive(Debug, Clone)]
+pub struct Rpc {
+    client: reqwest::Client,
+    base: String,
+}
+
+impl Rpc {
+    pub fn new(grpc: SocketAddr) -> Self {
+        // One provider for the whole process; another test may have installed it already.
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let client = reqwest::Client::builder()
+            .no_proxy()
+            .tls_certs_only([])
+            .http2_prior_knowledge()
+            .build()
+            .expect("an HTTP client");
+        Self {
+            client,
+            base: format!("http://{grpc}/pipelet.v1."),
+        }
+    }
+
+    /// The status that `Service/Method` was refused with; none where an answer began.
+    pub async fn call(&self, method: &str, key: Option<&str>) -> Option<u16> {
+        self.send(method, key, EMPTY.to_vec()).await
+    }
+
+    /// The same with any bytes instead of a message.
+    pub async fn send(&self, method: &str, key: Option<&str>, body: Vec<u8>) -> Option<u16> {
+        let mut request = self
+            .client
+            .post(format!("{}{method}", self.base))
+            .header(CONTENT_TYPE, "application/grpc")
+            .header("te", "trailers")
+            .body(body);
+        if let Some(key) = key {
+            request = request.header("x-api-key", key);
+        }
+        let answer = within(method, request.send()).await.expect("an answer");
+        let status = answer.headers().get("grpc-status")?;
+        status.to_str().ok()?.parse().ok().filter(|code| *code != 0)
+    }
+}
