@@ -363,7 +363,7 @@ async fn door(
         }
         None => None,
     };
-    if certificates.is_none() && !address.ip().is_loopback() {
+    if certificates.is_none() && is_exposed(address) {
         tracing::warn!(
             what,
             %address,
@@ -376,6 +376,11 @@ async fn door(
         certificates,
         max_connections: config.api_max_connections,
     })
+}
+
+/// Whether others than this machine can get there.
+fn is_exposed(address: SocketAddr) -> bool {
+    !address.ip().to_canonical().is_loopback()
 }
 
 async fn bind(what: &'static str, address: SocketAddr) -> Result<TcpListener, OpenError> {
@@ -458,5 +463,25 @@ impl Outcome for () {
 impl Outcome for Result<(), StoreError> {
     fn failure(self) -> Option<String> {
         self.err().map(|error| error.to_string())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_this_machine_gets_to_the_loopback_interface() {
+        for (address, exposed) in [
+            ("127.0.0.1:1", false),
+            ("127.1.2.3:1", false),
+            ("[::1]:1", false),
+            ("[::ffff:127.0.0.1]:1", false),
+            ("0.0.0.0:1", true),
+            ("[::]:1", true),
+            ("10.0.0.1:1", true),
+        ] {
+            assert_eq!(is_exposed(address.parse().unwrap()), exposed, "{address}");
+        }
     }
 }

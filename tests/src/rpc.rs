@@ -40,6 +40,20 @@ impl Rpc {
 
     /// The same with any bytes instead of a message.
     pub async fn send(&self, method: &str, key: Option<&str>, body: Vec<u8>) -> Option<u16> {
+        self.begin(method, key, body).await.err()
+    }
+
+    /// An answer that has begun, and goes on until it is dropped; or the status of the refusal.
+    pub async fn open(&self, method: &str, key: Option<&str>) -> Result<reqwest::Response, u16> {
+        self.begin(method, key, EMPTY.to_vec()).await
+    }
+
+    async fn begin(
+        &self,
+        method: &str,
+        key: Option<&str>,
+        body: Vec<u8>,
+    ) -> Result<reqwest::Response, u16> {
         let mut request = self
             .client
             .post(format!("{}{method}", self.base))
@@ -50,7 +64,8 @@ impl Rpc {
             request = request.header("x-api-key", key);
         }
         let answer = within(method, request.send()).await.expect("an answer");
-        let status = answer.headers().get("grpc-status")?;
-        status.to_str().ok()?.parse().ok().filter(|code| *code != 0)
+        let status = answer.headers().get("grpc-status");
+        let code = status.and_then(|status| status.to_str().ok()?.parse().ok());
+        code.filter(|code| *code != 0).map_or(Ok(answer), Err)
     }
 }

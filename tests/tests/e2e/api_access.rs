@@ -273,3 +273,21 @@ async fn keys_that_are_shown_are_never_in_the_log_and_guesses_are_held_back() {
         assert!(!log.contains(secret), "{key} is in the log");
     }
 }
+
+#[tokio::test]
+async fn readers_of_the_tail_are_counted_and_make_room_when_they_go() {
+    let daemon = daemon().start().await;
+    let (rpc, key) = (Rpc::new(daemon.grpc()), daemon.key());
+    let tail = "EventService/TailEvents";
+    let mut readers = Vec::new();
+    let refused = loop {
+        match rpc.open(tail, Some(&key)).await {
+            Ok(reader) => readers.push(reader),
+            Err(status) => break status,
+        }
+    };
+    assert_eq!((readers.len(), refused), (64, RESOURCE_EXHAUSTED));
+    drop(readers);
+    let again = || rpc.call(tail, Some(&key));
+    eventually("room for another", again, Option::is_none).await;
+}

@@ -3,12 +3,12 @@
 use std::sync::Arc;
 
 use pipelet_proto::v1::{self, event_service_server::EventService};
-use tokio::sync::{broadcast::error::RecvError, mpsc};
+use tokio::sync::{Semaphore, broadcast::error::RecvError, mpsc};
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, codegen::BoxStream};
 
-use super::{access::Needs, convert};
+use super::{super::error::ApiError, access::Needs, convert};
 use crate::{
     auth::Role,
     events::{Event, EventType},
@@ -17,10 +17,23 @@ use crate::{
 
 /// Events that wait for a reader of `TailEvents`.
 const TAIL_QUEUE: usize = 256;
+/// Readers of `TailEvents` at once: each may let a whole queue wait.
+const MAX_TAILS: usize = 64;
 
 pub(super) struct EventRpc {
-    pub(super) journal: Journal,
-    pub(super) shutdown: CancellationToken,
+    journal: Journal,
+    shutdown: CancellationToken,
+    room: Arc<Semaphore>,
+}
+
+impl EventRpc {
+    pub(super) fn new(journal: Journal, shutdown: CancellationToken) -> Self {
+        Self {
+            journal,
+            shutdown,
+            room: Arc::new(Semaphore::new(MAX_TAILS)),
+        }
+    }
 }
 
 /// What a reader wants to see; empty lists mean all.
@@ -75,14 +88,18 @@ impl EventService for EventRpc {
             kinds: kinds.collect::<Result<_, _>>()?,
             stations: station_ids,
         };
+        let place = Arc::clone(&self.room).try_acquire_owned();
+        let place = place.map_err(|_| ApiError::TooMany {
+            code: "too_many_tails",
+            message: format!("{MAX_TAILS} readers tail the events already"),
+        })?;
         let (sender, receiver) = mpsc::channel(TAIL_QUEUE);
         // Ends with its reader or with the daemon.
-        tokio::spawn(forward(
-            self.journal.clone(),
-            wanted,
-            sender,
-            self.shutdown.clone(),
-        ));
+        let forwarding = forward(self.journal.clone(), wanted, sender, self.shutdown.clone());
+        tokio::spawn(async move {
+            forwarding.await;
+            drop(place);
+        });
         Ok(Response::new(Box::pin(ReceiverStream::new(receiver))))
     }
 }

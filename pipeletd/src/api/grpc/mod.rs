@@ -123,10 +123,7 @@ pub async fn serve(
     let failed = FailedDeliveryRpc {
         delivery: delivery.clone(),
     };
-    let events = EventRpc {
-        journal: journal.clone(),
-        shutdown: shutdown.clone(),
-    };
+    let events = EventRpc::new(journal.clone(), shutdown.clone());
     let daemon = DaemonRpc {
         delivery,
         stations,
@@ -136,7 +133,6 @@ pub async fn serve(
         backup,
         started_at: clock.now(),
     };
-    // One after the other, because a limit of its own is set on each.
     let services = Routes::new(health_service)
         .add_service(reflection)
         .add_service(reflection_v1alpha)
