@@ -50,6 +50,7 @@ fn parts(answer: &[u8]) -> (u16, String) {
 }
 
 #[tokio::test]
+#[expect(clippy::too_many_lines, reason = "one entry for each case")]
 async fn what_is_asked_in_bad_faith_is_refused_as_a_problem() {
     let daemon = daemon().start().await;
     let key = format!("X-API-Key: {}", daemon.key());
