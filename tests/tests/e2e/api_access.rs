@@ -84,6 +84,7 @@ const METHODS: &[(&str, usize)] = &[
     ("ApiKeyService/ListApiKeys", ADMIN),
     ("ApiKeyService/RevokeApiKey", ADMIN),
     ("DaemonService/GetStatus", READ_ONLY),
+    ("DaemonService/BackUp", ADMIN),
 ];
 
 const PERMISSION_DENIED: u16 = 7;
