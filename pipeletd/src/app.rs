@@ -170,18 +170,9 @@ impl App {
             options: delivery_options(config),
         };
         let delivery = Delivery::start(means, targets, stored, readers, failed.clone()).await?;
-        let address = |door: &Door, what, asked| {
-            door.listener
-                .local_addr()
-                .map_err(|source| OpenError::Listen {
-                    what,
-                    address: asked,
-                    source,
-                })
-        };
         let addresses = Addresses {
-            http: address(&http, "HTTP", config.http_listen)?,
-            grpc: address(&grpc, "gRPC", config.grpc_listen)?,
+            http: local_addr(&http, "HTTP", config.http_listen)?,
+            grpc: local_addr(&grpc, "gRPC", config.grpc_listen)?,
             ocpp: ocpp.local_addr(),
             ocpps: ocpp.tls_addr(),
         };
@@ -381,6 +372,16 @@ async fn door(
 /// Whether others than this machine can get there.
 fn is_exposed(address: SocketAddr) -> bool {
     !address.ip().to_canonical().is_loopback()
+}
+
+/// Where it is bound, with the real port.
+fn local_addr(door: &Door, what: &'static str, asked: SocketAddr) -> Result<SocketAddr, OpenError> {
+    let bound = door.listener.local_addr();
+    bound.map_err(|source| OpenError::Listen {
+        what,
+        address: asked,
+        source,
+    })
 }
 
 async fn bind(what: &'static str, address: SocketAddr) -> Result<TcpListener, OpenError> {
