@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use super::{Arguments, ByteSize, Surroundings, resolve, time};
 use crate::{
     delivery::policy::{self, MAX_RETRY_AFTER, Outcome, RetrySchedule, Verdict},
-    ocpp::Rate,
+    limits::Rate,
     webhooks::{AllowedTarget, TargetPolicy},
 };
 

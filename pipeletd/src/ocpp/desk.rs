@@ -131,14 +131,12 @@ impl Desk {
             caller,
         };
         let number = self.hand_over(command)?;
-        match timeout_at(deadline, &mut told).await {
-            Ok(outcome) => outcome.ok(),
-            Err(_) => {
-                // One that was sent is the connection's, which settles it.
-                self.take_back(number);
-                told.await.ok()
-            }
+        if let Ok(outcome) = timeout_at(deadline, &mut told).await {
+            return outcome.ok();
         }
+        // One that was sent is the connection's, which settles it.
+        self.take_back(number);
+        told.await.ok()
     }
 
     /// Asks the connection to end.

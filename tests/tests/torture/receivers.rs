@@ -2,6 +2,11 @@
 //!
 //! What one does with a request follows from the seed, the event and the attempt alone.
 
+#![expect(
+    clippy::disallowed_types,
+    reason = "the daemon's callers are not those of this receiver"
+)]
+
 use std::{convert::Infallible, io, net::Ipv4Addr, sync::Arc, time::Duration, time::Instant};
 
 use axum::{

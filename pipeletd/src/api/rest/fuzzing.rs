@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     events::StationId,
-    webhooks::{Fault, Field, NewWebhook, TargetPolicy, WebhookDraft, WebhookId},
+    webhooks::{Fault, Field, NewWebhook, SecretHeader, TargetPolicy, WebhookDraft, WebhookId},
 };
 
 /// A request; the first byte says of which kind.
@@ -66,7 +66,7 @@ fn shown(webhook: &NewWebhook) -> Option<NewWebhook> {
         "enabled": webhook.enabled,
         "events": webhook.events.names(),
         "station_ids": webhook.stations.patterns(),
-        "secret_header": secret.map(|secret| secret.text()),
+        "secret_header": secret.map(SecretHeader::text),
         "secret_value": secret.map(|secret| secret.secret().expose()),
     });
     let mut fields = Fields::parse(body.to_string().as_bytes()).ok()?;
