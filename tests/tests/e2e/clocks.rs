@@ -135,7 +135,7 @@ async fn a_suspended_daemon_goes_on_where_it_was() {
     let builder = daemon()
         .flag("--retry-schedule", "2s")
         .flag("--delivery-timeout", "1s")
-        .flag("--ping-interval", "200ms")
+        .flag("--ping-interval", "1s")
         .flag("--heartbeat-interval", "1s");
     let scene = Scene::with(builder, &["StartTransaction", "Heartbeat"]).await;
     let gone = Receiver::start().await;

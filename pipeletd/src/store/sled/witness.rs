@@ -42,7 +42,8 @@ impl Found {
                 detail,
             })
         };
-        if self.hot && (!self.cold || cold.is_empty()?) {
+        // A first start that was cut short leaves two that are empty.
+        if self.hot && (!self.cold || cold.is_empty()?) && !hot.is_empty()? {
             return damaged(
                 "cold",
                 "it is gone, and the journal beside it is not".to_owned(),
