@@ -9,7 +9,7 @@ use std::{
 };
 
 use jiff::Timestamp;
-use tokio::sync::{Mutex, mpsc};
+use tokio::sync::{Mutex, mpsc, oneshot};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 pub use super::test_event::TestResult;
@@ -524,11 +524,17 @@ impl Running {
         *self.stored.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(stored);
     }
 
-    /// Tells the dispatcher of the webhook as it is now.
+    /// Tells the dispatcher of the webhook as it is now, and returns once its next attempt goes
+    /// by that.
     async fn configure(&self) {
         let webhook = Arc::new(self.stored().webhook.clone());
+        let (taken, told) = oneshot::channel();
         // A dispatcher that has ended has no more attempts to make.
-        let _ = self.control.send(Control::Configured(webhook)).await;
+        let _ = self
+            .control
+            .send(Control::Configured { webhook, taken })
+            .await;
+        let _ = told.await;
     }
 }
 

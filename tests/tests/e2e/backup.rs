@@ -86,7 +86,7 @@ async fn a_restored_store_goes_on_where_the_backup_was_taken() {
     )
     .expect("a file of ours");
     fs::write(data_dir.join("admin.key"), key).expect("a writable file");
-    let restored: Daemon = builder().in_data_dir(data_dir.clone()).start().await;
+    let mut restored: Daemon = builder().in_data_dir(data_dir.clone()).start().await;
     let api = restored.api();
     assert_eq!(api.await_failed("", 1).await, dead);
     let settled = json!({"pending": 0, "dead": 1});
@@ -99,7 +99,7 @@ async fn a_restored_store_goes_on_where_the_backup_was_taken() {
     let test = scene.receiver.requests().pop().expect("the test's POST");
     assert_eq!(test.header("x-webhook-secret"), Some("kept"));
 
-    drop(restored);
+    restored.kill9().await;
     let again = restore(&file, &data_dir).await;
     assert_eq!(again.code, Some(1));
     assert!(again.stderr.contains("there is a store in"), "{again:?}");

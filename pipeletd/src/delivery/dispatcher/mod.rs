@@ -94,7 +94,11 @@ pub struct Options {
 #[derive(Debug)]
 pub enum Control {
     /// The webhook was changed; its next attempt goes by this.
-    Configured(Arc<Webhook>),
+    Configured {
+        webhook: Arc<Webhook>,
+        /// Told once that holds.
+        taken: oneshot::Sender<()>,
+    },
     /// Tell `watch` whether the next attempt at this event delivers it.
     Watch {
         seq: Seq,
@@ -322,10 +326,12 @@ impl Dispatcher {
                     self.excuse_outage(tended)?;
                 }
                 told = self.control.recv() => match told {
-                    Some(Control::Configured(webhook)) => {
+                    Some(Control::Configured { webhook, taken }) => {
                         self.destination = Arc::new(destination(&webhook));
                         self.webhook = webhook;
                         self.may_read = true;
+                        // Who asked may have gone away.
+                        let _ = taken.send(());
                     }
                     Some(Control::Watch { seq, watch }) => {
                         self.watches.insert(seq, watch);
