@@ -1,7 +1,7 @@
 //! Everything that is kept, in one file: written by a daemon that runs, read into an empty
 //! directory.
 //!
-//! The file begins with [`MAGIC`], holds records and ends with their number and the SHA-256 of
+//! The file begins with a line that says what it is, holds records and ends with their number and the SHA-256 of
 //! all before it, so that one that was cut short or changed is noticed. It knows nothing of what
 //! the records mean; secrets in them are sealed as they are in the store.
 
