@@ -75,8 +75,12 @@ fn target(input: &[u8]) {
     };
     assert_eq!(url.as_str(), text);
     let parsed = url.url();
-    let again = WebhookUrl::parse(parsed.as_str()).expect("a URL that was read renders to one");
-    assert_eq!(again.url(), parsed);
+    // The limit is that of what a user writes; percent-encoded, it may be longer.
+    if parsed.as_str().len() <= WebhookUrl::MAX_LEN {
+        let again = WebhookUrl::parse(parsed.as_str());
+        let again = again.expect("a URL that was read renders to one");
+        assert_eq!(again.url(), parsed);
+    }
     let uri: Uri = parsed.as_str().parse().expect("what HTTP carries");
     // What is checked is what is connected to: the two readers agree on the host and port.
     assert_eq!(uri.host(), parsed.host_str());
@@ -160,6 +164,10 @@ fn filter(input: &[u8]) {
 }
 
 fn events_selected(names: &[&str]) {
+    if names.len() > EventSelection::MAX_NAMES {
+        assert!(EventSelection::parse(names).is_err());
+        return;
+    }
     let single = |name: &&str| EventSelection::parse(&[name]).ok();
     let singles: Option<Vec<EventSelection>> = names.iter().map(single).collect();
     let Ok(selection) = EventSelection::parse(names) else {

@@ -103,12 +103,15 @@ impl FromStr for AllowedTarget {
     type Err = InvalidAllowedTarget;
 
     fn from_str(text: &str) -> Result<Self, InvalidAllowedTarget> {
-        let network = text
-            .parse()
-            .or_else(|_| text.parse().map(|address: IpAddr| address.into()));
+        let network = match text.split_once('/') {
+            // The library takes 010.0.0.0 for 10.0.0.0, and others take it for 8.0.0.0.
+            Some((address, _)) if address.parse::<IpAddr>().is_ok() => text.parse().ok(),
+            Some(_) => None,
+            None => text.parse().ok().map(|address: IpAddr| address.into()),
+        };
         network
             .map(|network| Self(without_mapping(network)))
-            .map_err(|_| InvalidAllowedTarget(text.to_owned()))
+            .ok_or_else(|| InvalidAllowedTarget(text.to_owned()))
     }
 }
 
@@ -447,6 +450,9 @@ mod tests {
             "",
             "10.0.0.0/33",
             "10.0.0/8",
+            "010.0.0.0/8",
+            "10.0.0.00/8",
+            "010.0.0.0",
             "localhost",
             "10.0.0.0/8 ",
             "::/129",

@@ -11,7 +11,9 @@ use super::{
 };
 use crate::{
     events::StationId,
-    webhooks::{Fault, Field, NewWebhook, SecretHeader, TargetPolicy, WebhookDraft, WebhookId},
+    webhooks::{
+        Fault, Field, NewWebhook, Secret, SecretHeader, TargetPolicy, WebhookDraft, WebhookId,
+    },
 };
 
 /// A request; the first byte says of which kind.
@@ -37,13 +39,10 @@ fn webhook(body: &[u8]) {
         return;
     };
     let draft = fields.webhook();
+    check_secret(body, &draft);
     let policy = TargetPolicy::default();
     match (fields.finish(), draft.clone().create(&policy)) {
-        (shape, Err(content)) => {
-            let faults = merged(shape, content);
-            check_faults(&faults);
-            check_secret(body, &draft, &faults);
-        }
+        (shape, Err(content)) => check_faults(&merged(shape, content)),
         (shape, Ok(_)) if !shape.is_empty() => check_faults(&shape),
         (_, Ok(new)) => {
             let host = new.url.url().host().expect("it was checked");
@@ -81,15 +80,22 @@ fn check_faults(faults: &[Fault]) {
     }
 }
 
-/// A secret that is refused is not told back.
-fn check_secret(body: &[u8], draft: &WebhookDraft, faults: &[Fault]) {
-    let (Field::Value(secret), Ok(body)) = (&draft.secret_value, str::from_utf8(body)) else {
+/// A secret is not told back, least of all one that is refused.
+fn check_secret(body: &[u8], draft: &WebhookDraft) {
+    const MARK: &str = "4b1d-mark-of-the-secret-";
+    let Field::Value(secret) = &draft.secret_value else {
         return;
     };
-    let secret = secret.expose();
-    // One that is long, and that the caller says nowhere else.
-    if secret.len() > 16 && body.matches(secret).count() == 1 {
-        assert!(!faults.iter().any(|fault| fault.message.contains(secret)));
+    // The fuzzer sees what is searched for, and puts it where it may be told back.
+    if String::from_utf8_lossy(body).contains("mark") {
+        return;
+    }
+    let marked = WebhookDraft {
+        secret_value: Field::Value(Secret::new(format!("{MARK}{}", secret.expose()))),
+        ..draft.clone()
+    };
+    if let Err(faults) = marked.create(&TargetPolicy::default()) {
+        assert!(!faults.iter().any(|fault| fault.message.contains(MARK)));
     }
 }
 
