@@ -198,7 +198,7 @@ impl Inner {
         line: &mut Line,
         heard: &mut Heard,
     ) -> Result<(), AttemptError> {
-        if let Some(kept) = line.take(&plain.origin) {
+        if let Some(kept) = line.take(&plain.origin).await {
             match over(kept, request(), plain, line, heard).await {
                 // It was closed meanwhile.
                 Err(AttemptError::BrokenOff) if heard.is_nothing() => {}

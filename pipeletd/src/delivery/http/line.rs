@@ -18,6 +18,10 @@ use http::{Request, Uri};
 use http_body_util::Full;
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
+use rustix::{
+    io::Errno,
+    net::{RecvFlags, recv},
+};
 use tokio::{net::TcpStream, time::Instant};
 
 use super::{AttemptError, heard::Heard};
@@ -25,6 +29,9 @@ use super::{AttemptError, heard::Heard};
 /// Shorter than the five seconds after which common servers close an idle connection, so that
 /// a request seldom crosses such a close.
 pub(super) const IDLE_TIMEOUT: Duration = Duration::from_secs(4);
+/// One that has rested for longer is looked at before it is used. In a burst of attempts that look
+/// would cost more than it could find.
+const RESTED: Duration = Duration::from_millis(1);
 /// Of an answer's head and what is read ahead of its body, in bytes.
 const READ_BUFFER: usize = 64 * 1024;
 
@@ -53,13 +60,22 @@ impl Line {
         self.0.as_ref().is_some_and(fresh)
     }
 
-    pub(super) fn take(&mut self, origin: &Uri) -> Option<Connection> {
-        match self.take_fresh()? {
+    /// The connection to this origin, unless something came over it, or it was closed, while it
+    /// rested.
+    pub(super) async fn take(&mut self, origin: &Uri) -> Option<Connection> {
+        let kept = self.take_fresh()?;
+        let rested = kept.since.elapsed() > RESTED;
+        match kept.what {
             What::Own {
                 connection,
                 origin: kept,
-            } => (kept == *origin).then_some(connection),
-            What::Pooled => None,
+            } if kept == *origin => {
+                if rested {
+                    return connection.if_silent().await;
+                }
+                Some(connection)
+            }
+            What::Own { .. } | What::Pooled => None,
         }
     }
 
@@ -69,16 +85,17 @@ impl Line {
 
     /// Whether the pool may have a connection that has been used before.
     pub(super) fn take_pooled(&mut self) -> bool {
-        matches!(self.take_fresh(), Some(What::Pooled))
+        let kept = self.take_fresh();
+        kept.is_some_and(|kept| matches!(kept.what, What::Pooled))
     }
 
     pub(super) fn keep_pooled(&mut self) {
         self.put(What::Pooled);
     }
 
-    fn take_fresh(&mut self) -> Option<What> {
+    fn take_fresh(&mut self) -> Option<Kept> {
         let fresh = self.is_fresh();
-        self.0.take().filter(|_| fresh).map(|kept| kept.what)
+        self.0.take().filter(|_| fresh)
     }
 
     fn put(&mut self, what: What) {
@@ -105,6 +122,19 @@ impl Connection {
         let (sender, connection) = builder.handshake(stream).await?;
         let driver = Box::new(Driver(Some(connection)));
         Ok(Self { sender, driver })
+    }
+
+    /// The same connection, where nothing is there to be read. The socket itself is asked, because
+    /// what the runtime knows of it may be older, and what is read behind the next request would
+    /// pass for its answer.
+    async fn if_silent(self) -> Option<Self> {
+        let parts = self.driver.0?.into_parts();
+        let peek = RecvFlags::PEEK | RecvFlags::DONTWAIT;
+        let there = recv(parts.io.inner(), &mut [0], peek);
+        if !parts.read_buf.is_empty() || there.err() != Some(Errno::WOULDBLOCK) {
+            return None;
+        }
+        Self::begin(parts.io).await.ok()
     }
 
     /// Sends the request and hears the answer; tells whether the connection can be used again.
