@@ -14,7 +14,7 @@
 //! | [`registration`] | which stations are expected, and what is asked of each |
 //! | [`api`] | REST and gRPC over the handles of all these |
 //! | [`limits`], [`tls`] | how often something may happen; certificates and streams |
-//! | [`app`] | puts it together; [`config`], [`telemetry`], [`shutdown`], [`reload`], [`auth`], [`clock`], [`core_dumps`], [`descriptors`] |
+//! | [`app`] | puts it together; [`config`], [`telemetry`], [`shutdown`], [`reload`], [`auth`], [`clock`], [`core_dumps`], [`descriptors`], [`private_file`] |
 //!
 //! The way of an event: `ocpp` answers a station once `journal` has its event on disk; `journal`
 //! hands its position to the feeds of the webhooks that want it; each webhook's dispatcher in
@@ -35,6 +35,7 @@ pub mod id_tags;
 pub mod journal;
 pub mod limits;
 pub mod ocpp;
+pub mod private_file;
 pub mod projection;
 pub mod registration;
 pub mod reload;

@@ -3,12 +3,7 @@
 //! Only hashes are kept. Keys are random, so one SHA-256 is enough: there is nothing to guess
 //! that a slower hash would protect. Every known hash is compared, each in constant time.
 
-use std::{
-    fmt, fs,
-    io::{self, Write as _},
-    os::unix::fs::OpenOptionsExt as _,
-    path::Path,
-};
+use std::{fmt, io, path::Path};
 
 use jiff::Timestamp;
 use sha2::{Digest as _, Sha256};
@@ -18,6 +13,7 @@ pub use self::{
     keyring::{Caller, Keyring, Refused},
     role::{InvalidRole, Role},
 };
+use crate::private_file;
 
 mod keyring;
 mod role;
@@ -132,26 +128,12 @@ impl ApiKeyInfo {
 /// Writes the first key where its owner, and nobody else, can read it. It is on disk when this
 /// returns: once the store knows the key, it is never written again.
 pub fn write_admin_key(path: &Path, key: &ApiKey) -> io::Result<()> {
-    let unfinished = path.with_extension("key.new");
-    match fs::remove_file(&unfinished) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-        Ok(()) | Err(_) => {}
-    }
-    let mut file = fs::OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(0o600)
-        .open(&unfinished)?;
-    writeln!(file, "{}", key.expose())?;
-    file.sync_all()?;
-    fs::rename(&unfinished, path)?;
-    path.parent()
-        .map_or(Ok(()), |directory| fs::File::open(directory)?.sync_all())
+    private_file::replace(path, format!("{}\n", key.expose()).as_bytes())
 }
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::PermissionsExt as _;
+    use std::{fs, os::unix::fs::PermissionsExt as _};
 
     use super::*;
 

@@ -6,14 +6,15 @@
 
 use std::{
     fs,
-    io::{self, Read as _, Write as _},
-    os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _},
+    io::{self, Read as _},
+    os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
 };
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 
 use super::sealing::{KeyId, SecretKey, SecretKeys};
+use crate::private_file;
 
 /// Its name in the data directory.
 const NAME: &str = "secrets.key";
@@ -153,7 +154,7 @@ impl KeyFile {
             text.push_str(&STANDARD.encode(key.expose()));
             text.push('\n');
         }
-        replace(&self.path, text.as_bytes()).map_err(|source| self.io(source))
+        private_file::replace(&self.path, text.as_bytes()).map_err(|source| self.io(source))
     }
 
     fn io(&self, source: io::Error) -> KeyFileError {
@@ -174,25 +175,6 @@ fn parse(text: &str) -> Result<Vec<SecretKey>, usize> {
         Ok(SecretKey::from_bytes(bytes))
     };
     keys.map(key).collect()
-}
-
-fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let mut unfinished = path.as_os_str().to_owned();
-    unfinished.push(".new");
-    match fs::remove_file(&unfinished) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-        Ok(()) | Err(_) => {}
-    }
-    let mut file = fs::OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(0o600)
-        .open(&unfinished)?;
-    file.write_all(bytes)?;
-    file.sync_all()?;
-    fs::rename(&unfinished, path)?;
-    let parent = path.parent().filter(|parent| *parent != Path::new(""));
-    fs::File::open(parent.unwrap_or(Path::new(".")))?.sync_all()
 }
 
 #[cfg(test)]

@@ -80,15 +80,15 @@ impl Trial {
         api.get("/healthz").await.expect(200);
     }
 
+    async fn is_ready(&self) {
+        let ready = || self.scene.api.get("/readyz");
+        eventually("/readyz", ready, |reply| reply.status == 200).await;
+    }
+
     /// It works again, by itself and from the same process; then also after a kill.
     async fn goes_on(mut self) {
+        self.is_ready().await;
         let api = self.scene.api.clone();
-        eventually(
-            "/readyz",
-            || api.get("/readyz"),
-            |reply| reply.status == 200,
-        )
-        .await;
         self.started().await;
         let webhook = json!({"name": "W", "url": self.scene.receiver.url(), "events": EVENTS});
         api.post("/webhooks", &webhook).await.expect(201);
@@ -125,13 +125,7 @@ async fn a_full_disk_is_sat_out() {
         disk.fill();
         trial.is_refused("full").await;
         disk.make_room();
-        let api = trial.scene.api.clone();
-        eventually(
-            "/readyz",
-            || api.get("/readyz"),
-            |reply| reply.status == 200,
-        )
-        .await;
+        trial.is_ready().await;
     }
     trial.goes_on().await;
 }
@@ -175,7 +169,20 @@ async fn a_daemon_on_a_full_disk_ends_when_it_is_told_to() {
     trial.goes_on().await;
 }
 
-/// Errors in the middle of a write, which nothing could foresee.
+/// The disk fails twice, in a way that nothing could foresee.
+async fn fails_twice(fail: impl Fn(&Faults, bool), why: &str) {
+    let (faults, builder) = Faults::of(daemon());
+    let mut trial = Trial::begin(builder).await;
+    for _ in 0..2 {
+        fail(&faults, true);
+        trial.is_refused(why).await;
+        fail(&faults, false);
+        trial.is_ready().await;
+        trial.started().await;
+    }
+    trial.goes_on().await;
+}
+
 #[tokio::test]
 async fn a_disk_whose_writes_fail_is_sat_out() {
     for (error, why) in [
@@ -183,43 +190,14 @@ async fn a_disk_whose_writes_fail_is_sat_out() {
         (DiskError::ReadOnly, "Read-only file system"),
         (DiskError::Broken, "Input/output error"),
     ] {
-        let (faults, builder) = Faults::of(daemon());
-        let mut trial = Trial::begin(builder).await;
-        for _ in 0..2 {
-            faults.fail_writes(Some(error));
-            trial.is_refused(why).await;
-            faults.fail_writes(None);
-            let api = trial.scene.api.clone();
-            eventually(
-                "/readyz",
-                || api.get("/readyz"),
-                |reply| reply.status == 200,
-            )
-            .await;
-            trial.started().await;
-        }
-        trial.goes_on().await;
+        fails_twice(|faults, on| faults.fail_writes(on.then_some(error)), why).await;
     }
 }
 
 #[tokio::test]
 async fn a_disk_whose_syncs_fail_is_sat_out() {
-    let (faults, builder) = Faults::of(daemon());
-    let mut trial = Trial::begin(builder).await;
-    for _ in 0..2 {
-        faults.fail_syncs(Some(DiskError::Broken));
-        trial.is_refused("Input/output error").await;
-        faults.fail_syncs(None);
-        let api = trial.scene.api.clone();
-        eventually(
-            "/readyz",
-            || api.get("/readyz"),
-            |reply| reply.status == 200,
-        )
-        .await;
-        trial.started().await;
-    }
-    trial.goes_on().await;
+    let fail = |faults: &Faults, on: bool| faults.fail_syncs(on.then_some(DiskError::Broken));
+    fails_twice(fail, "Input/output error").await;
 }
 
 #[tokio::test]
