@@ -1,0 +1,93 @@
+//! `dlq`, as clap reads it.
+
+use clap::{ArgGroup, Args, Subcommand};
+
+use super::Limit;
+use crate::when::When;
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Dlq {
+    /// Shows failed deliveries
+    List {
+        #[command(flatten)]
+        filter: Filter,
+        #[command(flatten)]
+        limit: Limit,
+    },
+    /// Shows one failed delivery with its attempts
+    Show { id: u64 },
+    /// Gives failed deliveries a new round of attempts
+    ///
+    /// The daemon goes on with it when this command is interrupted. Fails where no first attempt
+    /// succeeds, and ends with 6 where only some do; what failed again is retried as usual.
+    #[command(group(which()), override_usage = REPLAY_USAGE)]
+    Replay {
+        #[command(flatten)]
+        selection: Selection,
+    },
+    /// Deletes failed deliveries for good
+    #[command(group(which()), override_usage = PURGE_USAGE)]
+    Purge {
+        #[command(flatten)]
+        selection: Selection,
+        /// Don't ask
+        #[arg(long, short)]
+        yes: bool,
+    },
+}
+
+/// Which failed deliveries are meant; all that is given must hold.
+#[derive(Debug, Default, Args)]
+pub(crate) struct Filter {
+    /// Of this webhook
+    #[arg(long, value_name = "ID")]
+    pub(crate) webhook: Option<u64>,
+    /// Of this event type
+    #[arg(long)]
+    pub(crate) event: Option<String>,
+    /// Of this station
+    #[arg(long)]
+    pub(crate) station: Option<String>,
+    /// Events from then on: 2026-04-14T12:00:00Z, or how long ago, like 2h
+    #[arg(long, value_name = "TIME")]
+    pub(crate) since: Option<When>,
+    /// Events before then
+    #[arg(long, value_name = "TIME")]
+    pub(crate) until: Option<When>,
+}
+
+/// Ids, or a filter, or all.
+#[derive(Debug, Args)]
+pub(crate) struct Selection {
+    /// These failed deliveries
+    #[arg(
+        value_name = "ID",
+        conflicts_with_all = ["all", "webhook", "event", "station", "since", "until"]
+    )]
+    pub(crate) ids: Vec<u64>,
+    /// All of them, or all that the other flags leave
+    #[arg(long)]
+    pub(crate) all: bool,
+    #[command(flatten)]
+    pub(crate) filter: Filter,
+}
+
+const REPLAY_USAGE: &str = "pipeletctl dlq replay [OPTIONS] <ID>...
+       pipeletctl dlq replay [OPTIONS] --all
+       pipeletctl dlq replay [OPTIONS] [--webhook <ID>] [--event <EVENT>] [--station <STATION>] \
+[--since <TIME>] [--until <TIME>]";
+
+const PURGE_USAGE: &str = "pipeletctl dlq purge [OPTIONS] <ID>...
+       pipeletctl dlq purge [OPTIONS] --all
+       pipeletctl dlq purge [OPTIONS] [--webhook <ID>] [--event <EVENT>] [--station <STATION>] \
+[--since <TIME>] [--until <TIME>]";
+
+/// To say nothing is not to say all.
+fn which() -> ArgGroup {
+    ArgGroup::new("which")
+        .args([
+            "ids", "all", "webhook", "event", "station", "since", "until",
+        ])
+        .required(true)
+        .multiple(true)
+}

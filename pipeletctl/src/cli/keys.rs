@@ -1,0 +1,49 @@
+//! `keys`, as clap reads it.
+
+use std::time::Duration;
+
+use clap::{Subcommand, ValueEnum};
+
+use crate::when::parse_timeout;
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Keys {
+    /// Makes a key and shows it this once
+    Create {
+        /// What the key is for
+        #[arg(long)]
+        name: String,
+        /// What it allows: each role may do all that the ones behind it may
+        #[arg(long, value_enum, default_value_t = Role::Admin)]
+        role: Role,
+        /// How long it lets its bearer in, such as 90d [default: for ever]
+        #[arg(long, value_name = "TIME", value_parser = parse_timeout)]
+        expires_in: Option<Duration>,
+    },
+    /// Shows all keys, without their secret part
+    List,
+    /// Ends a key's life
+    Revoke { id: u64 },
+}
+
+/// What a key allows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Role {
+    /// Everything, API keys included
+    Admin,
+    /// Webhooks, dead letters, stations, id tags and commands
+    Operator,
+    /// Nothing but to look
+    ReadOnly,
+}
+
+impl Role {
+    /// As the daemon calls it.
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Self::Admin => "admin",
+            Self::Operator => "operator",
+            Self::ReadOnly => "read-only",
+        }
+    }
+}

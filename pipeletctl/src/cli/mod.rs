@@ -1,0 +1,161 @@
+//! The command line, as clap reads it: what holds for every command here, each noun in its file.
+//!
+//! Invariant: what parses is complete in itself; only the daemon knows whether it is right (no
+//! list of event types here, so a newer daemon's types work with an older tool).
+
+#![expect(
+    clippy::doc_markdown,
+    reason = "the comments are the help text, where backticks would show"
+)]
+
+mod dlq;
+mod events;
+mod id_tags;
+mod keys;
+mod stations;
+#[cfg(test)]
+mod tests;
+mod transactions;
+mod webhooks;
+
+use std::{path::PathBuf, time::Duration};
+
+use clap::{Args, Parser, Subcommand, ValueHint};
+use clap_complete::Shell;
+
+pub(crate) use self::{
+    dlq::{Dlq, Filter, Selection},
+    events::Events,
+    id_tags::{AddIdTag, IdTags, SetIdTag},
+    keys::Keys,
+    stations::{CallStation, Registration, Stations},
+    transactions::{TransactionFilter, Transactions},
+    webhooks::{CreateWebhook, UpdateWebhook, Webhooks},
+};
+use crate::{output::Format, settings::ServerUrl, when::parse_timeout};
+
+/// Drives pipeletd: webhooks, dead letters, stations, keys.
+#[derive(Debug, Parser)]
+#[command(name = "pipeletctl", bin_name = "pipeletctl", version)]
+pub(crate) struct Cli {
+    #[command(flatten)]
+    pub(crate) global: Global,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Global options")]
+pub(crate) struct Global {
+    /// The daemon's gRPC address, with https:// where it speaks TLS
+    #[arg(
+        long,
+        global = true,
+        env = "PIPELET_SERVER",
+        hide_env_values = true,
+        default_value = "http://127.0.0.1:50051",
+        value_name = "URL"
+    )]
+    pub(crate) server: ServerUrl,
+    /// The authorities (PEM) that vouch for an https:// daemon, instead of the system's
+    #[arg(
+        long,
+        global = true,
+        env = "PIPELET_CA_FILE",
+        hide_env_values = true,
+        value_name = "FILE",
+        value_hint = ValueHint::FilePath
+    )]
+    pub(crate) ca_file: Option<PathBuf>,
+    /// A file with the API key [otherwise: PIPELET_API_KEY, then the local daemon's admin.key]
+    #[arg(long, global = true, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub(crate) api_key_file: Option<PathBuf>,
+    /// How data is printed
+    #[arg(
+        short,
+        long,
+        global = true,
+        value_enum,
+        default_value = "table",
+        value_name = "FORMAT"
+    )]
+    pub(crate) output: Format,
+    /// How long to wait for an answer
+    #[arg(
+        long,
+        global = true,
+        default_value = "30s",
+        value_parser = parse_timeout,
+        value_name = "DURATION"
+    )]
+    pub(crate) timeout: Duration,
+    /// No colours (NO_COLOR does the same)
+    #[arg(long, global = true)]
+    pub(crate) no_color: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Who is told about which events, and where
+    #[command(subcommand, visible_alias = "webhook")]
+    Webhooks(Webhooks),
+    /// Dead letters: deliveries whose attempts ran out
+    #[command(subcommand)]
+    Dlq(Dlq),
+    /// What happens on the stations
+    #[command(subcommand, visible_alias = "event")]
+    Events(Events),
+    /// The chargers
+    #[command(subcommand, visible_alias = "station")]
+    Stations(Stations),
+    /// What was charged, the latest first
+    #[command(subcommand, visible_alias = "transaction")]
+    Transactions(Transactions),
+    /// Who may charge, where the daemon runs with --authorize registered
+    #[command(subcommand, visible_alias = "id-tag")]
+    IdTags(IdTags),
+    /// API keys
+    #[command(subcommand, visible_alias = "key")]
+    Keys(Keys),
+    /// How the daemon is doing; fails where it is not ready
+    Status,
+    /// Writes everything that the daemon keeps to a file, for `pipeletd restore`
+    ///
+    /// The daemon works on meanwhile. The webhooks' secrets are sealed in the file: keep the
+    /// daemon's secrets.key, too, and elsewhere.
+    Backup(Backup),
+    /// Prints a completion script for a shell
+    Completions { shell: Shell },
+}
+
+impl Command {
+    /// The command that shows what this one could have meant.
+    pub(crate) fn listing(&self) -> Option<&'static str> {
+        match self {
+            Self::Webhooks(_) => Some("pipeletctl webhooks list"),
+            Self::Dlq(_) => Some("pipeletctl dlq list"),
+            Self::Stations(_) => Some("pipeletctl stations list"),
+            Self::Transactions(_) => Some("pipeletctl transactions list"),
+            Self::IdTags(_) => Some("pipeletctl id-tags list"),
+            Self::Keys(_) => Some("pipeletctl keys list"),
+            Self::Events(_) | Self::Status | Self::Backup(_) | Self::Completions { .. } => None,
+        }
+    }
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Backup {
+    /// The file, which must not exist yet
+    #[arg(value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub(crate) file: PathBuf,
+    /// Replaces a file that exists, once the new one is whole
+    #[arg(long)]
+    pub(crate) force: bool,
+}
+
+#[derive(Debug, Clone, Copy, Args)]
+pub(crate) struct Limit {
+    /// At most this many
+    #[arg(id = "limit", long = "limit", value_name = "N")]
+    pub(crate) count: Option<u64>,
+}

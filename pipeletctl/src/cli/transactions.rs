@@ -1,0 +1,42 @@
+//! `transactions`, as clap reads it.
+
+use clap::{Args, Subcommand};
+
+use super::Limit;
+use crate::when::When;
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Transactions {
+    /// Shows transactions, the latest first
+    List {
+        #[command(flatten)]
+        filter: TransactionFilter,
+        #[command(flatten)]
+        limit: Limit,
+    },
+    /// Shows one transaction with its last meter values
+    Show { id: i64 },
+}
+
+/// Which transactions are meant; all that is given must hold.
+#[derive(Debug, Args)]
+pub(crate) struct TransactionFilter {
+    /// Of this station
+    #[arg(long)]
+    pub(crate) station: Option<String>,
+    /// Of this id tag
+    #[arg(long, value_name = "TAG")]
+    pub(crate) id_tag: Option<String>,
+    /// Only those that have not ended
+    #[arg(long, conflicts_with = "stopped")]
+    pub(crate) open: bool,
+    /// Only those that have ended
+    #[arg(long)]
+    pub(crate) stopped: bool,
+    /// Started from then on: 2026-04-14T12:00:00Z, or how long ago, like 2h
+    #[arg(long, value_name = "TIME")]
+    pub(crate) since: Option<When>,
+    /// Started before then
+    #[arg(long, value_name = "TIME")]
+    pub(crate) until: Option<When>,
+}

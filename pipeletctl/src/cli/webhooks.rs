@@ -1,0 +1,126 @@
+//! `webhooks`, as clap reads it.
+
+use std::path::PathBuf;
+
+use clap::{ArgGroup, Args, Subcommand, ValueHint};
+
+use super::Limit;
+use crate::secret::Secret;
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Webhooks {
+    /// Subscribes a URL to events
+    Create(CreateWebhook),
+    /// Shows all webhooks
+    List {
+        #[command(flatten)]
+        limit: Limit,
+    },
+    /// Shows one webhook
+    Get { id: u64 },
+    /// Changes what is given and leaves the rest
+    Update(Box<UpdateWebhook>),
+    /// Deletes a webhook and cancels what it was owed
+    Delete { id: u64 },
+    /// POSTs one synthetic event to the webhook's URL; fails where the receiver does
+    Test {
+        id: u64,
+        /// The event type to send [default: the webhook's first]
+        #[arg(long)]
+        event: Option<String>,
+    },
+    /// Lets new events in
+    Enable { id: u64 },
+    /// Keeps new events out; retries wait
+    Disable { id: u64 },
+    /// Shows the deliveries that wait for a retry, then the latest ones that were settled
+    Deliveries {
+        id: u64,
+        #[command(flatten)]
+        limit: Limit,
+    },
+}
+
+#[derive(Debug, Args)]
+#[command(group(ArgGroup::new("secret").args(["secret_value", "secret_value_file"])))]
+pub(crate) struct CreateWebhook {
+    /// A name for people
+    #[arg(long)]
+    pub(crate) name: String,
+    /// Where events are POSTed
+    #[arg(long, value_hint = ValueHint::Url)]
+    pub(crate) url: String,
+    /// An event type, a group like "group:security", or "*" for all (repeat it, or separate by
+    /// commas)
+    #[arg(
+        long = "event",
+        required = true,
+        value_name = "EVENT",
+        value_delimiter = ','
+    )]
+    pub(crate) events: Vec<String>,
+    /// Only events of this station, or of all that a pattern like "WALLBOX_*" means (repeat it)
+    #[arg(long = "station", value_name = "STATION")]
+    pub(crate) stations: Vec<String>,
+    /// The header that carries the secret
+    #[arg(long, value_name = "HEADER", requires = "secret")]
+    pub(crate) secret_header: Option<String>,
+    /// The secret; a file keeps it out of the process list
+    #[arg(
+        long,
+        value_name = "VALUE",
+        requires = "secret_header",
+        allow_hyphen_values = true
+    )]
+    pub(crate) secret_value: Option<Secret>,
+    /// A file with the secret, or "-" for standard input
+    #[arg(
+        long,
+        value_name = "FILE",
+        requires = "secret_header",
+        value_hint = ValueHint::FilePath
+    )]
+    pub(crate) secret_value_file: Option<PathBuf>,
+    /// Don't send events yet
+    #[arg(long)]
+    pub(crate) disabled: bool,
+}
+
+#[derive(Debug, Args)]
+#[command(group(ArgGroup::new("secret").args(["secret_value", "secret_value_file"])))]
+pub(crate) struct UpdateWebhook {
+    pub(crate) id: u64,
+    /// A name for people
+    #[arg(long)]
+    pub(crate) name: Option<String>,
+    /// Where events are POSTed
+    #[arg(long, value_hint = ValueHint::Url)]
+    pub(crate) url: Option<String>,
+    /// The event types that replace the old ones (repeat it, or separate by commas)
+    #[arg(long = "event", value_name = "EVENT", value_delimiter = ',')]
+    pub(crate) events: Vec<String>,
+    /// The stations that replace the old ones (repeat it)
+    #[arg(long = "station", value_name = "STATION")]
+    pub(crate) stations: Vec<String>,
+    /// Send the events of all stations again
+    #[arg(long, conflicts_with = "stations")]
+    pub(crate) all_stations: bool,
+    /// The header that carries the secret
+    #[arg(long, value_name = "HEADER")]
+    pub(crate) secret_header: Option<String>,
+    /// The secret; a file keeps it out of the process list
+    #[arg(long, value_name = "VALUE", allow_hyphen_values = true)]
+    pub(crate) secret_value: Option<Secret>,
+    /// A file with the secret, or "-" for standard input
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub(crate) secret_value_file: Option<PathBuf>,
+    /// Send no secret any more
+    #[arg(long, conflicts_with_all = ["secret_header", "secret"])]
+    pub(crate) clear_secret: bool,
+    /// Let new events in
+    #[arg(long, conflicts_with = "disabled")]
+    pub(crate) enabled: bool,
+    /// Keep new events out
+    #[arg(long)]
+    pub(crate) disabled: bool,
+}
