@@ -14,6 +14,8 @@ mod commands;
 mod error;
 mod output;
 mod paging;
+#[expect(dead_code, reason = "the commands that draw come next")]
+mod screen;
 mod secret;
 mod settings;
 mod table;

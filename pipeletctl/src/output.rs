@@ -55,6 +55,7 @@ impl Printer {
     pub(crate) fn new(format: Format, no_color: bool) -> Self {
         if no_color {
             ColorChoice::Never.write_global();
+            crossterm::style::force_color_output(false);
         }
         Self { format }
     }
