@@ -13,7 +13,7 @@
 //! | [`id_tags`] | who may charge: the registered tags and the verdict on each |
 //! | [`registration`] | which stations are expected, and what is asked of each |
 //! | [`api`] | REST and gRPC over the handles of all these |
-//! | [`limits`], [`tls`] | how often something may happen; certificates and streams |
+//! | [`limits`], [`tls`], [`latencies`] | how often something may happen; certificates and streams; how long something takes |
 //! | [`app`] | puts it together; [`config`], [`telemetry`], [`shutdown`], [`reload`], [`auth`], [`clock`], [`core_dumps`], [`descriptors`], [`private_file`] |
 //!
 //! The way of an event: `ocpp` answers a station once `journal` has its event on disk; `journal`
@@ -33,6 +33,7 @@ pub mod events;
 pub mod fuzzing;
 pub mod id_tags;
 pub mod journal;
+pub mod latencies;
 pub mod limits;
 pub mod ocpp;
 pub mod private_file;

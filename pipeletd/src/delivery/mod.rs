@@ -15,6 +15,7 @@ mod pace;
 pub mod policy;
 pub mod record;
 pub mod retry_clock;
+pub mod stats;
 mod test_event;
 pub mod webhooks;
 

@@ -18,6 +18,7 @@ use super::{
     history::{History, Settled},
     ledger::{Entry, LedgerError},
     record::{Books, Epoch, Retry, RetryKey, Stage, StoredWebhook},
+    stats::StatsSnapshot,
     test_event,
 };
 use crate::{
@@ -360,6 +361,11 @@ impl Delivery {
         self.0.running(id)?;
         let store = Arc::clone(&self.0.means.store);
         Ok(blocking(move || store.retries(id, after, limit)).await?)
+    }
+
+    /// What the webhook's attempts came to since the daemon started.
+    pub fn stats(&self, id: WebhookId) -> Result<StatsSnapshot, DeliveryError> {
+        Ok(self.0.running(id)?.progress.stats.snapshot())
     }
 
     /// The latest deliveries that were settled, the latest first.

@@ -36,6 +36,7 @@ impl Dispatcher {
             let attempt = attempt(sender, to, self.means.clock, job, line);
             self.attempts.push(Box::pin(attempt));
         }
+        self.progress.stats.now_in_flight(self.attempts.len());
     }
 
     /// When attempts may start again that only wait for that.
@@ -87,6 +88,8 @@ impl Dispatcher {
         } = &self.means.options;
         let now = self.means.retry_clock.now();
         let verdict = decide(&attempted.outcome, made, *max_attempts, schedule, now);
+        let stats = &self.progress.stats;
+        stats.attempted(&attempted, attempt.number, verdict);
         self.tell(&job, &attempt, verdict);
         match verdict {
             Verdict::Delivered => self.delivered(job, attempt).await,

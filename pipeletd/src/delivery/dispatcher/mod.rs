@@ -35,6 +35,7 @@ use super::{
     policy::RetrySchedule,
     record::{Retry, RetryKey},
     retry_clock::RetryClock,
+    stats::Stats,
 };
 use crate::{
     clock::Clock,
@@ -117,12 +118,14 @@ pub enum Control {
 pub struct Progress {
     /// Delivered at the first attempt.
     pub delivered: AtomicU64,
+    pub stats: Stats,
 }
 
 impl Progress {
-    pub const fn starting_at(delivered: u64) -> Self {
+    pub fn starting_at(delivered: u64) -> Self {
         Self {
             delivered: AtomicU64::new(delivered),
+            stats: Stats::default(),
         }
     }
 }

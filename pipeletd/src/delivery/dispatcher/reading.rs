@@ -69,6 +69,7 @@ impl Dispatcher {
         event: Arc<Event>,
     ) -> Result<(), DispatchError> {
         self.owed.insert(seq);
+        self.progress.stats.gave_up();
         let failed = FailedDelivery {
             // The ledger gives it its number.
             id: FailedId(0),
