@@ -7,7 +7,7 @@ use tokio::{net::TcpListener, runtime::Handle, task::JoinSet, time};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    api::{Addresses, ApiKeys, Door, Gate, Readiness, Roster, grpc, rest},
+    api::{Addresses, ApiKeys, Door, Gate, Readiness, Roster, Tails, grpc, rest},
     auth::{self, ApiKey, Keyring},
     clock::Clock,
     config::{Authorize, Config, StationsPolicy},
@@ -226,6 +226,7 @@ impl App {
         };
         let stations = self.ocpp.stations();
         let roster = Roster::new(stations.clone(), self.registry);
+        let tails = Tails::new(self.journal.clone(), shutdown.clone());
         let mut api = JoinSet::new();
         // After the last call, so that it is written down too.
         let finish_usage = CancellationToken::new();
@@ -234,6 +235,8 @@ impl App {
             roster: roster.clone(),
             transactions: self.ocpp.transactions(),
             id_tags: self.ocpp.id_tags(),
+            journal: self.journal.clone(),
+            tails: tails.clone(),
             gate: self.gate.clone(),
             readiness: readiness.clone(),
         };
@@ -256,6 +259,7 @@ impl App {
             addresses: self.addresses,
             clock: self.clock,
             backup: self.backup,
+            tails,
         };
         let serving = grpc::serve(self.grpc, handles, shutdown.clone());
         api.spawn(async move {

@@ -9,7 +9,7 @@ use http::{HeaderMap, Method, header::CONTENT_TYPE};
 use serde_json::{Value, json};
 
 use crate::{
-    Authority,
+    Authority, EventStream,
     deadline::{eventually, within},
 };
 
@@ -169,6 +169,28 @@ impl Api {
         let (status, headers) = (answer.status().as_u16(), answer.headers().clone());
         let text = within(&path, answer.text()).await?;
         Ok(Reply {
+            status,
+            headers,
+            text,
+        })
+    }
+
+    /// Opens a stream of server-sent events, behind the event with this id where one is given.
+    pub async fn stream(&self, path: &str, last_id: Option<&str>) -> Result<EventStream, Reply> {
+        let mut request = self.client.get(format!("{}/api/v1{path}", self.base));
+        if let Some(key) = &self.key {
+            request = request.header("X-API-Key", key);
+        }
+        if let Some(id) = last_id {
+            request = request.header("Last-Event-ID", id);
+        }
+        let answer = within(path, request.send()).await.expect("an HTTP answer");
+        let (status, headers) = (answer.status().as_u16(), answer.headers().clone());
+        if status == 200 {
+            return Ok(EventStream::new(answer));
+        }
+        let text = within(path, answer.text()).await.expect("a whole answer");
+        Err(Reply {
             status,
             headers,
             text,

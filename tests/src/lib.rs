@@ -14,6 +14,7 @@
 //! - [`Network`]: namespaces with a router between daemon and test, which drops what it is told to.
 //! - [`oracle`]: the judge of what was seen of a daemon that is killed again and again.
 //! - [`Api`] and [`Ctl`]: the two ways in, REST and `pipeletctl`; [`Rpc`] is gRPC below the latter.
+//! - [`EventStream`]: what a browser's `EventSource` would see.
 //! - [`deadline`]: how a test waits. Nothing here sleeps for a time that was guessed.
 //!
 //! The harness panics where it can't go on: a test has no better use for an error. It knows
@@ -26,6 +27,7 @@ mod ctl;
 mod daemon;
 pub mod deadline;
 mod dial;
+mod event_stream;
 mod faults;
 mod http2;
 pub mod network;
@@ -44,6 +46,7 @@ pub use blackhole::Blackhole;
 pub use ctl::{Ctl, Output};
 pub use daemon::{Builder, Daemon, Ended};
 pub use dial::Dial;
+pub use event_stream::{EventStream, Sent};
 pub use faults::{DiskError, Faults};
 pub use http2::{Http2, Stream};
 pub use network::Network;

@@ -26,6 +26,7 @@ pub(crate) async fn run(
             let request = v1::TailEventsRequest {
                 events,
                 station_ids: stations,
+                ..v1::TailEventsRequest::default()
             };
             tail(request, limit, client, printer).await
         }

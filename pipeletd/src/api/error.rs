@@ -76,6 +76,13 @@ impl ApiError {
         }
     }
 
+    pub fn no_such_event(id: &str) -> Self {
+        Self::NotFound {
+            code: "no_such_event",
+            message: format!("there is no event {id:?}, or it is no longer kept"),
+        }
+    }
+
     pub fn fault(pointer: &str, code: &'static str, message: impl Into<String>) -> Self {
         Self::Invalid(vec![Fault {
             pointer: pointer.to_owned(),

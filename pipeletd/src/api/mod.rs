@@ -7,6 +7,7 @@ use std::time::Duration;
 
 mod cursor;
 pub mod error;
+mod event_filter;
 mod gate;
 pub mod grpc;
 pub mod keys;
@@ -14,6 +15,7 @@ pub mod rest;
 mod roster;
 mod server;
 mod status;
+mod tails;
 
 pub use self::{
     gate::Gate,
@@ -21,6 +23,7 @@ pub use self::{
     roster::Roster,
     server::Door,
     status::{Addresses, Readiness},
+    tails::Tails,
 };
 
 /// How long a request may take in all, its answer's way out aside: a station that is asked has ten

@@ -21,6 +21,18 @@ impl EventId {
         Self(uuid::Builder::from_unix_timestamp_millis(millis, &random).into_uuid())
     }
 
+    /// The event's time, to the millisecond.
+    pub fn time(self) -> Timestamp {
+        let millis = self.0.get_timestamp().map_or(0, |stamp| {
+            let (seconds, nanos) = stamp.to_unix();
+            seconds
+                .saturating_mul(1000)
+                .saturating_add(u64::from(nanos) / 1_000_000)
+        });
+        let millis = i64::try_from(millis).unwrap_or(i64::MAX);
+        Timestamp::from_millisecond(millis).unwrap_or(Timestamp::MAX)
+    }
+
     pub fn to_bytes(self) -> [u8; 16] {
         self.0.into_bytes()
     }
@@ -95,6 +107,12 @@ mod tests {
         let id = at(1_776_170_096_789);
         assert_eq!(id.to_string().parse(), Ok(id));
         assert_eq!(EventId::from_bytes(id.to_bytes()), id);
+        assert_eq!(id.time().as_millisecond(), 1_776_170_096_789);
+        // Not one of ours, and still no reason to panic.
+        assert_eq!(
+            EventId::from_bytes([0xff; 16]).time(),
+            Timestamp::UNIX_EPOCH
+        );
         assert!(at(1_000) < at(2_000));
         assert_eq!("evt_".parse::<EventId>(), Err(InvalidEventId));
         assert_eq!(id.to_string()[4..].parse::<EventId>(), Err(InvalidEventId));

@@ -5,6 +5,7 @@
 
 mod catalogue;
 mod event;
+mod filter;
 mod id;
 mod id_tag;
 mod sample;
@@ -13,6 +14,7 @@ mod stations;
 
 pub use catalogue::{Direction, EventType, Group, Profile, UnknownEventType, UnknownGroup};
 pub use event::{Event, Payload, PayloadError, Seq};
+pub use filter::EventFilter;
 pub use id::{EventId, InvalidEventId, InvalidStationId, StationId};
 pub use id_tag::{AuthorizationStatus, IdTagKey};
 pub use sample::sample_payload;

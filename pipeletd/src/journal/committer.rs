@@ -450,11 +450,7 @@ impl Committer {
         }
         shared.fed.store(self.next.0, Ordering::Release);
 
-        if shared.tail.receiver_count() > 0 {
-            for (seq, event) in (first.0..).map(Seq).zip(events) {
-                let _ = shared.tail.send((seq, Arc::clone(event)));
-            }
-        }
+        shared.grown.send_replace(self.next);
     }
 
     /// Writes a webhook's count down: the change that follows may drop the epochs that counting

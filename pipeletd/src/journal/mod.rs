@@ -4,12 +4,17 @@
 //! flush runs into the next batch, writes it with the progress that webhooks made meanwhile, and
 //! then tells everyone in the batch. While the store can't write, events are refused at once and
 //! everything else waits. A webhook reads through a [`Reader`]: live from a bounded
-//! ring of recent events, from the store once it has fallen behind.
+//! ring of recent events, from the store once it has fallen behind. Whoever only looks [follows]
+//! the journal, or [looks things up](Journal::latest) in it.
+//!
+//! [follows]: Journal::follow
 //!
 //! Knows what a webhook wants, but nothing of its URL, of HTTP, of OCPP or of the API.
 
 mod committer;
 mod feed;
+mod follower;
+mod look;
 mod reader;
 mod recent;
 pub mod retention;
@@ -23,12 +28,14 @@ use std::{
     },
 };
 
-use tokio::sync::{broadcast, mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
 use self::{committer::Committer, feed::Feed, recent::Recent};
 pub use self::{
     committer::CommitterThread,
+    follower::{Followed, Follower},
+    look::Latest,
     reader::{Read, Reader, ReceivedCount},
 };
 use crate::{
@@ -40,8 +47,6 @@ use crate::{
 
 /// Requests that may wait for the committer; further ones wait for room.
 const QUEUE: usize = 16 * 1024;
-/// Events that a slow `tail` may lag behind before it misses some.
-const TAIL: usize = 4096;
 
 /// Appends events and opens readers. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -92,7 +97,8 @@ struct Shared {
     /// Events below were handed to every feed that wants them; never above `head`.
     fed: AtomicU64,
     recent: Recent,
-    tail: broadcast::Sender<(Seq, Arc<Event>)>,
+    /// Tells followers what `head` has become.
+    grown: watch::Sender<Seq>,
     /// Why no events are taken now, or why the committer has ended.
     outage: Outage,
 }
@@ -161,7 +167,7 @@ impl Journal {
             head: AtomicU64::new(head.0),
             fed: AtomicU64::new(head.0),
             recent: Recent::starting_at(head),
-            tail: broadcast::Sender::new(TAIL),
+            grown: watch::Sender::new(head),
             outage: Outage::default(),
         });
         let committer = Committer::recover(Arc::clone(&shared), webhooks)?;
@@ -262,11 +268,6 @@ impl Journal {
         })
         .await?;
         Ok(durable)
-    }
-
-    /// Every event from now on, as it is committed. A slow receiver misses the oldest.
-    pub fn tail(&self) -> broadcast::Receiver<(Seq, Arc<Event>)> {
-        self.shared.tail.subscribe()
     }
 
     /// From the oldest event that is kept to the position of the next one.

@@ -3,7 +3,7 @@ use std::{collections::BTreeSet, ops::Range, sync::Arc};
 use jiff::Timestamp;
 use tokio_util::sync::CancellationToken;
 
-use super::{CommitterThread, Journal, Opened, Reader};
+use super::{CommitterThread, Followed, Journal, Opened, Reader};
 use crate::{
     delivery::record::{Cursor, Epoch},
     events::{
@@ -274,13 +274,35 @@ async fn what_was_counted_again_is_kept_for_a_second_crash() {
 }
 
 #[tokio::test]
-async fn a_tail_sees_what_comes() {
+async fn a_follower_sees_what_was_and_what_comes() {
     let store: Arc<dyn Store> = Arc::new(MemoryStore::default());
     let (journal, _, _thread) = open(&store, Vec::new());
-    let mut tail = journal.tail();
     append(&journal, &BOTH).await;
-    let (seq, event) = tail.recv().await.unwrap();
-    assert_eq!((seq, event.kind), (Seq(0), EventType::Heartbeat));
+    let mut from_start = journal.follow(Seq(0));
+    let mut from_now = journal.follow(Seq(1_000));
+    let seqs = |followed: Followed| -> Vec<Seq> {
+        assert_eq!(followed.missed, 0);
+        followed.events.into_iter().map(|(seq, _)| seq).collect()
+    };
+    assert_eq!(seqs(from_start.next(1).await.unwrap()), [Seq(0)]);
+    assert_eq!(seqs(from_start.next(10).await.unwrap()), [Seq(1)]);
+    let (next, _) = tokio::join!(from_now.next(10), append(&journal, &BOTH[..1]));
+    assert_eq!(seqs(next.unwrap()), [Seq(2)]);
+    assert_eq!(seqs(from_start.next(10).await.unwrap()), [Seq(2)]);
+}
+
+#[tokio::test]
+async fn a_follower_is_told_what_retention_took() {
+    let store: Arc<dyn Store> = Arc::new(MemoryStore::default());
+    let events: Vec<_> = (0..10)
+        .map(|_| Arc::new(event(EventType::Heartbeat)))
+        .collect();
+    store.append(Seq(0), &events, &[]).unwrap();
+    let (journal, _, _thread) = open(&store, Vec::new());
+    let mut follower = journal.follow(Seq(2));
+    store.drop_below(Seq(6), 100).unwrap();
+    let Followed { missed, events } = follower.next(100).await.unwrap();
+    assert_eq!((missed, events.len()), (4, 4));
 }
 
 #[tokio::test]

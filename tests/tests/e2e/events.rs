@@ -1,5 +1,6 @@
-//! `pipeletctl events tail`: what happens on the stations, as it happens.
+//! What happened on the stations, and what happens: lists, one event, tails and streams.
 
+use pipelet_tests::EventStream;
 use serde_json::{Value, json};
 
 use crate::scene::Scene;
@@ -47,4 +48,158 @@ async fn events_can_be_watched() {
             "{event}"
         );
     }
+}
+
+/// Sends so many meter values, numbered by their connector.
+async fn meter(scene: &Scene, station: &str, numbers: std::ops::Range<i64>) {
+    let mut station = scene.station(station).await;
+    for number in numbers {
+        let values = json!({"connectorId": number, "meterValue": []});
+        station.ok("MeterValues", &values).await;
+    }
+}
+
+fn number(event: &Value) -> i64 {
+    event["payload"]["connectorId"].as_i64().expect("a number")
+}
+
+#[tokio::test]
+async fn the_journal_can_be_looked_through() {
+    let scene = Scene::new(&["StartTransaction"]).await;
+    meter(&scene, "S1", 0..5).await;
+    meter(&scene, "T1", 5..8).await;
+    let list = async |query: &str| scene.api.get(&format!("/events{query}")).await.expect(200);
+
+    // The latest first, page by page.
+    let mut cursor = String::new();
+    let mut numbers = Vec::new();
+    loop {
+        let page = list(&format!("?event=MeterValues&limit=3{cursor}")).await;
+        let events = page["data"].as_array().expect("data");
+        assert!(events.len() <= 3, "{page}");
+        numbers.extend(events.iter().map(number));
+        let Some(next) = page["next_cursor"].as_str() else {
+            break;
+        };
+        cursor = format!("&cursor={next}");
+    }
+    assert_eq!(numbers, [7, 6, 5, 4, 3, 2, 1, 0]);
+
+    let of = |page: Value| -> Vec<i64> {
+        let events = page["data"].as_array().expect("data");
+        events.iter().map(number).collect()
+    };
+    let theirs = of(list("?event=MeterValues,Reset&station_id=T*").await);
+    assert_eq!(theirs, [7, 6, 5]);
+    let first = list("?station_id=S1&event=StationConnected").await["data"][0].clone();
+    let since = first["timestamp"].as_str().expect("a time");
+    let later = list(&format!("?event=MeterValues&since={since}")).await;
+    assert_eq!(of(later).len(), 8);
+    let before = list(&format!("?until={since}")).await;
+    assert_eq!(before, json!({"data": [], "next_cursor": null}));
+
+    // One event, the same as in the list.
+    let id = first["id"].as_str().expect("an id");
+    let one = scene.api.get(&format!("/events/{id}")).await.expect(200);
+    assert_eq!(one, first);
+    for nobody in ["evt_00000000000000000000000000000000", "x", "42"] {
+        let answer = scene.api.get(&format!("/events/{nobody}")).await;
+        assert_eq!(answer.expect(404)["code"], "no_such_event");
+    }
+
+    // All that is wrong at once.
+    let query = "?event=Nonsense&station_id=A*B&since=yesterday&colour=red&limit=0&cursor=x";
+    let problem = scene.api.get(&format!("/events{query}")).await.expect(422);
+    assert_eq!(problem["errors"].as_array().expect("faults").len(), 6);
+}
+
+/// Reads the numbers of so many events; returns them with the last one's id.
+async fn numbers(stream: &mut EventStream, count: usize) -> (Vec<i64>, String) {
+    let (mut numbers, mut last) = (Vec::new(), String::new());
+    for _ in 0..count {
+        let sent = stream.next().await.expect("an event");
+        assert_eq!(sent.event, "MeterValues");
+        numbers.push(number(&sent.json()));
+        last = sent.id;
+    }
+    (numbers, last)
+}
+
+#[tokio::test]
+async fn a_stream_goes_on_where_it_was() {
+    let mut scene = Scene::new(&["StartTransaction"]).await;
+    let path = "/events/stream?event=MeterValues&station_id=S*";
+    let mut stream = scene.api.stream(path, None).await.expect("a stream");
+    meter(&scene, "S1", 0..3).await;
+    meter(&scene, "T1", 90..92).await;
+    meter(&scene, "S2", 3..5).await;
+    let (seen, last) = numbers(&mut stream, 5).await;
+    assert_eq!(seen, [0, 1, 2, 3, 4]);
+
+    // Also over what happened meanwhile and a crash, with nothing left out or told twice.
+    drop(stream);
+    meter(&scene, "S1", 5..7).await;
+    scene.crash().await;
+    meter(&scene, "S1", 7..8).await;
+    let mut stream = scene.api.stream(path, Some(&last)).await.expect("a stream");
+    assert_eq!(numbers(&mut stream, 3).await.0, [5, 6, 7]);
+
+    // From a time on.
+    let first = scene.api.get("/events?limit=500").await.expect(200);
+    let first = first["data"].as_array().and_then(|events| events.last());
+    let since = first.expect("an event")["timestamp"].as_str();
+    let path = format!("{path}&since={}", since.expect("a time"));
+    let mut past = scene.api.stream(&path, None).await.expect("a stream");
+    assert_eq!(numbers(&mut past, 8).await.0, [0, 1, 2, 3, 4, 5, 6, 7]);
+
+    // It ends with the daemon.
+    scene.daemon.kill9().await;
+    assert_eq!(stream.next().await, None);
+}
+
+#[tokio::test]
+async fn a_stream_is_not_for_everybody() {
+    let scene = Scene::new(&["StartTransaction"]).await;
+    let stranger = scene.api.with_key(None);
+    let refused = async |api: &pipelet_tests::Api, path, last| {
+        let refused = api.stream(path, last).await;
+        refused.expect_err("no stream").status
+    };
+    assert_eq!(refused(&stranger, "/events/stream", None).await, 401);
+    let wrong = "/events/stream?event=Nonsense";
+    assert_eq!(refused(&scene.api, wrong, None).await, 422);
+    assert_eq!(refused(&scene.api, "/events/stream", Some("x")).await, 422);
+
+    // There is room for so many; who leaves makes room.
+    let mut open = Vec::new();
+    let full = loop {
+        match scene.api.stream("/events/stream", None).await {
+            Ok(stream) => open.push(stream),
+            Err(refused) => break refused,
+        }
+        assert!(open.len() < 1_000, "there is no end of streams");
+    };
+    assert_eq!(full.expect(429)["code"], "too_many_tails");
+    drop(open);
+    pipelet_tests::deadline::eventually(
+        "room for a stream",
+        async || scene.api.stream("/events/stream", None).await.is_ok(),
+        |opened| *opened,
+    )
+    .await;
+}
+
+#[tokio::test]
+async fn a_payload_of_many_lines_is_streamed_whole() {
+    let scene = Scene::new(&["StartTransaction"]).await;
+    let mut stream = scene
+        .api
+        .stream("/events/stream?event=MeterValues", None)
+        .await;
+    let stream = stream.as_mut().expect("a stream");
+    let mut station = scene.station("S1").await;
+    let lines = "{\n  \"connectorId\": 7,\r\n  \"meterValue\": []\n}";
+    station.ok("MeterValues", lines).await;
+    let sent = stream.next().await.expect("an event");
+    assert_eq!(number(&sent.json()), 7);
 }

@@ -5,14 +5,14 @@ use std::time::Duration;
 use jiff::Timestamp;
 use pipelet_proto::v1;
 
-use super::super::{DEFAULT_PAGE, MAX_PAGE, error::ApiError, roster::Listed};
+use super::super::{DEFAULT_PAGE, MAX_PAGE, error::ApiError, event_filter::Said, roster::Listed};
 use crate::{
     delivery::{
         WebhookView,
         history::Settled,
         record::{Attempt, Books, FailedDelivery, FailedFilter, Retry},
     },
-    events::{Event, EventType},
+    events::{Event, EventFilter, EventType},
     ocpp::StationView,
     registration::{Registration, SecurityProfile},
     webhooks::WebhookId,
@@ -191,6 +191,27 @@ pub(super) fn event_type(name: &str, pointer: &str) -> Result<EventType, ApiErro
         .map_err(|unknown: crate::events::UnknownEventType| {
             ApiError::fault(pointer, "unknown_event", unknown.to_string())
         })
+}
+
+pub(super) fn event_filter(
+    filter: v1::EventFilter,
+    pointer: &str,
+) -> Result<EventFilter, ApiError> {
+    let time = |time: Option<prost_types::Timestamp>, field| {
+        let pointer = format!("{pointer}/{field}");
+        time.map(|time| from_time(time, &pointer)).transpose()
+    };
+    let said = Said {
+        since: time(filter.since, "since")?,
+        until: time(filter.until, "until")?,
+        events: filter.events,
+        stations: filter.station_ids,
+    };
+    let (events, stations) = (
+        format!("{pointer}/events"),
+        format!("{pointer}/station_ids"),
+    );
+    said.parse(&events, &stations).map_err(ApiError::Invalid)
 }
 
 pub(super) fn event(event: &Event) -> v1::Event {

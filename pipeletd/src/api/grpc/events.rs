@@ -1,58 +1,34 @@
 //! `EventService`.
 
-use std::sync::Arc;
-
+use futures_util::stream;
 use pipelet_proto::v1::{self, event_service_server::EventService};
-use tokio::sync::{Semaphore, broadcast::error::RecvError, mpsc};
-use tokio_stream::wrappers::ReceiverStream;
-use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, codegen::BoxStream};
 
-use super::{super::error::ApiError, access::Needs, convert};
+use super::{
+    super::{
+        cursor,
+        error::ApiError,
+        tails::{Begin, Tail, Tailed, Tails},
+    },
+    access::Needs,
+    convert,
+};
 use crate::{
     auth::Role,
-    events::{Event, EventType},
+    events::{EventType, Seq},
     journal::Journal,
 };
 
-/// Events that wait for a reader of `TailEvents`.
-const TAIL_QUEUE: usize = 256;
-/// Readers of `TailEvents` at once: each may let a whole queue wait.
-const MAX_TAILS: usize = 64;
-
 pub(super) struct EventRpc {
-    journal: Journal,
-    shutdown: CancellationToken,
-    room: Arc<Semaphore>,
-}
-
-impl EventRpc {
-    pub(super) fn new(journal: Journal, shutdown: CancellationToken) -> Self {
-        Self {
-            journal,
-            shutdown,
-            room: Arc::new(Semaphore::new(MAX_TAILS)),
-        }
-    }
-}
-
-/// What a reader wants to see; empty lists mean all.
-struct Wanted {
-    kinds: Vec<EventType>,
-    stations: Vec<String>,
-}
-
-impl Wanted {
-    fn contains(&self, event: &Event) -> bool {
-        (self.kinds.is_empty() || self.kinds.contains(&event.kind))
-            && (self.stations.is_empty()
-                || self.stations.iter().any(|id| id == event.station.as_str()))
-    }
+    pub(super) journal: Journal,
+    pub(super) tails: Tails,
 }
 
 /// What the caller of each method needs.
 pub(super) const NEEDS: Needs = &[
     ("ListEventTypes", Role::ReadOnly),
+    ("ListEvents", Role::ReadOnly),
+    ("GetEvent", Role::ReadOnly),
     ("TailEvents", Role::ReadOnly),
 ];
 
@@ -74,6 +50,38 @@ impl EventService for EventRpc {
         Ok(Response::new(v1::ListEventTypesResponse { event_types }))
     }
 
+    async fn list_events(
+        &self,
+        request: Request<v1::ListEventsRequest>,
+    ) -> Result<Response<v1::ListEventsResponse>, Status> {
+        let request = request.into_inner();
+        let filter = convert::event_filter(request.filter.unwrap_or_default(), "/filter")?;
+        let before = convert::page_token(&request.page_token, position)?;
+        let limit = convert::page_size(request.page_size);
+        let latest = self.journal.latest(filter, before, limit).await;
+        let latest = latest.map_err(ApiError::from)?;
+        let events = latest.events.iter();
+        let next = latest.before.map(|seq| cursor::of_number(seq.0));
+        Ok(Response::new(v1::ListEventsResponse {
+            events: events.map(|(_, event)| convert::event(event)).collect(),
+            next_page_token: next.unwrap_or_default(),
+        }))
+    }
+
+    async fn get_event(
+        &self,
+        request: Request<v1::GetEventRequest>,
+    ) -> Result<Response<v1::GetEventResponse>, Status> {
+        let id = request.into_inner().id;
+        let found = match id.parse() {
+            Ok(id) => self.journal.find(id).await.map_err(ApiError::from)?,
+            Err(_) => None,
+        };
+        let (_, event) = found.ok_or_else(|| ApiError::no_such_event(&id))?;
+        let event = Some(convert::event(&event));
+        Ok(Response::new(v1::GetEventResponse { event }))
+    }
+
     async fn tail_events(
         &self,
         request: Request<v1::TailEventsRequest>,
@@ -81,61 +89,37 @@ impl EventService for EventRpc {
         let v1::TailEventsRequest {
             events,
             station_ids,
+            after,
+            since,
         } = request.into_inner();
-        let kinds = events.iter().enumerate();
-        let kinds = kinds.map(|(i, name)| convert::event_type(name, &format!("/events/{i}")));
-        let wanted = Wanted {
-            kinds: kinds.collect::<Result<_, _>>()?,
-            stations: station_ids,
+        let filter = v1::EventFilter {
+            events,
+            station_ids,
+            ..v1::EventFilter::default()
         };
-        let place = Arc::clone(&self.room).try_acquire_owned();
-        let place = place.map_err(|_| ApiError::TooMany {
-            code: "too_many_tails",
-            message: format!("{MAX_TAILS} readers tail the events already"),
-        })?;
-        let (sender, receiver) = mpsc::channel(TAIL_QUEUE);
-        // Ends with its reader or with the daemon.
-        let forwarding = forward(self.journal.clone(), wanted, sender, self.shutdown.clone());
-        tokio::spawn(async move {
-            forwarding.await;
-            drop(place);
+        let filter = convert::event_filter(filter, "")?;
+        let begin = match (convert::page_token(&after, position)?, since) {
+            (Some(seq), _) => Begin::After(seq),
+            (None, Some(time)) => Begin::At(convert::from_time(time, "/since")?),
+            (None, None) => Begin::Now,
+        };
+        let tail = self.tails.open(filter, begin).await?;
+        let told = stream::unfold(tail, |mut tail: Tail| async move {
+            let next = tail.next().await?;
+            Some((next.map(tailed).map_err(Status::from), tail))
         });
-        Ok(Response::new(Box::pin(ReceiverStream::new(receiver))))
+        Ok(Response::new(Box::pin(told)))
     }
 }
 
-/// Sends what is journaled to one reader, and tells it what it missed by being slow.
-async fn forward(
-    journal: Journal,
-    wanted: Wanted,
-    reader: mpsc::Sender<Result<v1::TailEventsResponse, Status>>,
-    shutdown: CancellationToken,
-) {
-    let mut tail = journal.tail();
-    let mut missed = 0;
-    loop {
-        let received = tokio::select! {
-            received = tail.recv() => received,
-            () = reader.closed() => return,
-            () = shutdown.cancelled() => return,
-        };
-        let event: Arc<Event> = match received {
-            Ok((_, event)) => event,
-            Err(RecvError::Lagged(count)) => {
-                missed += count;
-                continue;
-            }
-            Err(RecvError::Closed) => return,
-        };
-        if wanted.contains(&event) {
-            let event = Some(convert::event(&event));
-            let response = v1::TailEventsResponse {
-                event,
-                missed: std::mem::take(&mut missed),
-            };
-            if reader.send(Ok(response)).await.is_err() {
-                return;
-            }
-        }
+fn position(token: &str) -> Result<Seq, ApiError> {
+    Ok(Seq(cursor::to_number(token)?))
+}
+
+fn tailed(Tailed { seq, event, missed }: Tailed) -> v1::TailEventsResponse {
+    v1::TailEventsResponse {
+        event: Some(convert::event(&event)),
+        missed,
+        cursor: cursor::of_number(seq.0),
     }
 }

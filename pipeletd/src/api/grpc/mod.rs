@@ -44,6 +44,7 @@ use super::{
     roster::Roster,
     server::{Connection, Door},
     status::{Addresses, Readiness},
+    tails::Tails,
 };
 use crate::{
     clock::Clock,
@@ -83,6 +84,7 @@ pub struct Handles {
     pub addresses: Addresses,
     pub clock: Clock,
     pub backup: Arc<dyn Backup>,
+    pub tails: Tails,
 }
 
 /// Serves until the shutdown, then lets calls finish; streams end with it.
@@ -104,6 +106,7 @@ pub async fn serve(
         addresses,
         clock,
         backup,
+        tails,
     } = handles;
     let (health, health_service) = tonic_health::server::health_reporter();
     health
@@ -123,7 +126,10 @@ pub async fn serve(
     let failed = FailedDeliveryRpc {
         delivery: delivery.clone(),
     };
-    let events = EventRpc::new(journal.clone(), shutdown.clone());
+    let events = EventRpc {
+        journal: journal.clone(),
+        tails,
+    };
     let daemon = DaemonRpc {
         delivery,
         stations,

@@ -1,16 +1,52 @@
-//! `/event-types`: the catalogue.
+//! `/events`: what happened, and what happens now; `/event-types`: the catalogue.
 
-use axum::{Json, routing::get};
+use std::{convert::Infallible, time::Duration};
+
+use axum::{
+    Json,
+    extract::State,
+    http::HeaderMap,
+    response::sse::{self, KeepAlive, Sse},
+    routing::get,
+};
+use futures_util::{Stream, StreamExt as _, stream};
 
 use super::{
+    super::{
+        cursor,
+        error::ApiError,
+        event_filter::Said,
+        tails::{Begin, Tail, Tailed, Tails},
+    },
     access::{Routes, reads},
-    page::List,
-    view::EventTypeJson,
+    page::{List, Query},
+    path::Path,
+    problem::Problem,
+    view::{EventJson, EventTypeJson},
 };
-use crate::events::EventType;
+use crate::{
+    events::{EventFilter, EventType, Seq},
+    journal::Journal,
+};
 
-pub(super) fn routes() -> Routes {
-    Routes::new().route("/event-types", [reads(get(event_types))])
+/// How often a stream without events says that it is there, for what stands in between.
+const KEEP_ALIVE: Duration = Duration::from_secs(15);
+/// Where a stream goes on (WHATWG HTML, section 9.2.4).
+const LAST_EVENT_ID: &str = "last-event-id";
+
+#[derive(Debug, Clone)]
+struct Handles {
+    journal: Journal,
+    tails: Tails,
+}
+
+pub(super) fn routes(journal: Journal, tails: Tails) -> Routes {
+    Routes::new()
+        .route("/event-types", [reads(get(event_types))])
+        .route("/events", [reads(get(list))])
+        .route("/events/stream", [reads(get(follow))])
+        .route("/events/{id}", [reads(get(show))])
+        .with_state(Handles { journal, tails })
 }
 
 async fn event_types() -> Json<List<EventTypeJson>> {
@@ -21,4 +57,100 @@ async fn event_types() -> Json<List<EventTypeJson>> {
             .map(EventTypeJson::from)
             .collect(),
     ))
+}
+
+/// The latest first. A page may be shorter than asked for where little matches.
+async fn list(
+    State(Handles { journal, .. }): State<Handles>,
+    mut query: Query,
+) -> Result<Json<List<EventJson>>, Problem> {
+    let page = query.page(|text| cursor::to_number(text).map(Seq));
+    let until = query.time("until");
+    let filter = filter(query, until)?;
+    let latest = journal.latest(filter, page.after, page.limit).await?;
+    let events = latest.events.iter();
+    let data = events.map(|(_, event)| EventJson::of(event)).collect();
+    let next = latest.before.map(|seq| cursor::of_number(seq.0));
+    Ok(Json(List::part(data, next)))
+}
+
+async fn show(
+    State(Handles { journal, .. }): State<Handles>,
+    Path(id): Path<String>,
+) -> Result<Json<EventJson>, Problem> {
+    let found = match id.parse() {
+        Ok(id) => journal.find(id).await?,
+        Err(_) => None,
+    };
+    let (_, event) = found.ok_or_else(|| ApiError::no_such_event(&id))?;
+    Ok(Json(EventJson::of(&event)))
+}
+
+/// Server-sent events: from now on, from `since`, or from where `Last-Event-ID` says.
+async fn follow(
+    State(Handles { tails, .. }): State<Handles>,
+    headers: HeaderMap,
+    query: Query,
+) -> Result<Sse<impl Stream<Item = Result<sse::Event, Infallible>>>, Problem> {
+    let mut filter = filter(query, None)?;
+    let begin = match (last_event_id(&headers)?, filter.since.take()) {
+        (Some(seq), _) => Begin::After(seq),
+        (None, Some(time)) => Begin::At(time),
+        (None, None) => Begin::Now,
+    };
+    let tail = tails.open(filter, begin).await?;
+    // A reader that comes back says where it was, so a failed read just ends the stream.
+    let told = stream::unfold(tail, |mut tail: Tail| async move {
+        let next = tail.next().await?.ok()?;
+        Some((stream::iter(sent(next)), tail))
+    });
+    let alive = KeepAlive::new().interval(KEEP_ALIVE);
+    Ok(Sse::new(told.flatten().map(Ok)).keep_alive(alive))
+}
+
+fn sent(Tailed { seq, event, missed }: Tailed) -> impl Iterator<Item = sse::Event> {
+    let gap = (missed > 0).then(|| {
+        let data = format!(r#"{{"missed":{missed}}}"#);
+        sse::Event::default().event("gap").data(data)
+    });
+    let json = serde_json::to_string(&EventJson::of(&event));
+    let event = sse::Event::default()
+        .id(cursor::of_number(seq.0))
+        .event(event.kind.name())
+        .data(json.expect("a payload is JSON, and all else is text"));
+    gap.into_iter().chain([event])
+}
+
+fn last_event_id(headers: &HeaderMap) -> Result<Option<Seq>, ApiError> {
+    let Some(id) = headers.get(LAST_EVENT_ID) else {
+        return Ok(None);
+    };
+    let id = id.to_str().ok();
+    let seq = id.and_then(|id| cursor::to_number(id).ok());
+    seq.map(|seq| Some(Seq(seq))).ok_or_else(|| {
+        let message = "this is no id that the stream gave";
+        ApiError::fault("Last-Event-ID", "invalid_parameter", message)
+    })
+}
+
+/// Reads the rest of the query as a filter.
+fn filter(mut query: Query, until: Option<jiff::Timestamp>) -> Result<EventFilter, ApiError> {
+    let names = query.all("event");
+    let said = Said {
+        events: names
+            .iter()
+            .flat_map(|names| names.split(','))
+            .map(str::to_owned)
+            .collect(),
+        stations: query.all("station_id"),
+        since: query.time("since"),
+        until,
+    };
+    let parsed = said.parse("?event", "?station_id");
+    let filter = parsed.unwrap_or_else(|faults| {
+        query.blame(faults);
+        EventFilter::default()
+    });
+    query.finish()?;
+    Ok(filter)
 }

@@ -36,8 +36,9 @@ use super::{
     roster::Roster,
     server::{self, Door},
     status::Readiness,
+    tails::Tails,
 };
-use crate::{delivery::Delivery, id_tags::IdTags, ocpp::Transactions};
+use crate::{delivery::Delivery, id_tags::IdTags, journal::Journal, ocpp::Transactions};
 
 /// In bytes; a webhook takes a few hundred.
 pub const MAX_BODY: usize = 1 << 20;
@@ -51,6 +52,8 @@ pub struct Handles {
     pub roster: Roster,
     pub transactions: Transactions,
     pub id_tags: IdTags,
+    pub journal: Journal,
+    pub tails: Tails,
     pub gate: Gate,
     pub readiness: Readiness,
 }
@@ -63,7 +66,7 @@ pub async fn serve(door: Door, handles: Handles, shutdown: CancellationToken) {
 fn router(handles: Handles) -> Router {
     let api = webhooks::routes(handles.delivery.clone())
         .merge(failed_deliveries::routes(handles.delivery))
-        .merge(events::routes())
+        .merge(events::routes(handles.journal, handles.tails))
         .merge(commands::routes(handles.roster.stations().clone()))
         .merge(shortcuts::routes(handles.roster.stations().clone()))
         .merge(stations::routes(handles.roster))

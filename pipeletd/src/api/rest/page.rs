@@ -70,6 +70,17 @@ impl Query {
         read
     }
 
+    /// Takes all parameters of this name.
+    pub(super) fn all(&mut self, key: &str) -> Vec<String> {
+        let taken = self.pairs.extract_if(.., |(name, _)| name == key);
+        taken.map(|(_, value)| value).collect()
+    }
+
+    /// Adds faults that were found in what was taken.
+    pub(super) fn blame(&mut self, faults: Vec<Fault>) {
+        self.faults.extend(faults);
+    }
+
     pub(super) fn time(&mut self, key: &str) -> Option<Timestamp> {
         self.take(
             key,
@@ -140,6 +151,10 @@ impl<T> List<T> {
             data,
             next_cursor: None,
         }
+    }
+
+    pub(super) fn part(data: Vec<T>, next_cursor: Option<String>) -> Self {
+        Self { data, next_cursor }
     }
 
     /// Adds what belongs to the list's end, if this is its last part.

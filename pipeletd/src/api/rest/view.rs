@@ -210,6 +210,28 @@ impl From<FailedDelivery> for FailedJson {
 }
 
 #[derive(Debug, Serialize)]
+pub(super) struct EventJson {
+    id: String,
+    event: &'static str,
+    station_id: String,
+    timestamp: String,
+    /// As in [`FailedJson`].
+    payload: Option<Box<RawValue>>,
+}
+
+impl EventJson {
+    pub(super) fn of(event: &Event) -> Self {
+        Self {
+            id: event.id.to_string(),
+            event: event.kind.name(),
+            station_id: event.station.to_string(),
+            timestamp: time(event.time),
+            payload: payload(event),
+        }
+    }
+}
+
+#[derive(Debug, Serialize)]
 pub(super) struct EventTypeJson {
     name: &'static str,
     direction: &'static str,

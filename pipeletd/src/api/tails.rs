@@ -1,0 +1,119 @@
+//! Tails: callers who watch what is journaled, for as long as they like.
+//!
+//! Each is as fast as its reader and holds a bounded number of events. There is room for so many,
+//! over REST and gRPC together.
+
+use std::{collections::VecDeque, sync::Arc};
+
+use jiff::Timestamp;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio_util::sync::CancellationToken;
+
+use super::error::ApiError;
+use crate::{
+    events::{Event, EventFilter, Seq},
+    journal::{Follower, Journal},
+};
+
+/// At once.
+const MAX_TAILS: usize = 64;
+/// Events that one tail reads at once.
+const STRIDE: usize = 256;
+
+/// Opens tails. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Tails {
+    journal: Journal,
+    room: Arc<Semaphore>,
+    shutdown: CancellationToken,
+}
+
+/// Where a tail begins.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Begin {
+    Now,
+    /// Behind this event.
+    After(Seq),
+    /// With the first event of that time or later.
+    At(Timestamp),
+}
+
+/// One caller's way along the journal.
+#[derive(Debug)]
+pub(super) struct Tail {
+    follower: Follower,
+    filter: EventFilter,
+    read: VecDeque<(Seq, Arc<Event>)>,
+    missed: u64,
+    shutdown: CancellationToken,
+    _place: OwnedSemaphorePermit,
+}
+
+#[derive(Debug)]
+pub(super) struct Tailed {
+    pub(super) seq: Seq,
+    pub(super) event: Arc<Event>,
+    /// How many events just before it are no longer kept.
+    pub(super) missed: u64,
+}
+
+impl Tails {
+    /// Every tail ends with the shutdown.
+    pub fn new(journal: Journal, shutdown: CancellationToken) -> Self {
+        Self {
+            journal,
+            room: Arc::new(Semaphore::new(MAX_TAILS)),
+            shutdown,
+        }
+    }
+
+    pub(super) async fn open(
+        &self,
+        mut filter: EventFilter,
+        begin: Begin,
+    ) -> Result<Tail, ApiError> {
+        let place = Arc::clone(&self.room).try_acquire_owned();
+        let place = place.map_err(|_| ApiError::TooMany {
+            code: "too_many_tails",
+            message: format!("{MAX_TAILS} readers tail the events already"),
+        })?;
+        let from = match begin {
+            Begin::Now => self.journal.head(),
+            Begin::After(seq) => seq.next(),
+            Begin::At(time) => {
+                filter.since = Some(time);
+                self.journal.position_at(time).await?
+            }
+        };
+        Ok(Tail {
+            follower: self.journal.follow(from),
+            filter,
+            read: VecDeque::new(),
+            missed: 0,
+            shutdown: self.shutdown.clone(),
+            _place: place,
+        })
+    }
+}
+
+impl Tail {
+    /// The next event that is wanted; `None` once the daemon ends.
+    pub(super) async fn next(&mut self) -> Option<Result<Tailed, ApiError>> {
+        loop {
+            while let Some((seq, event)) = self.read.pop_front() {
+                if self.filter.contains(&event) {
+                    let missed = std::mem::take(&mut self.missed);
+                    return Some(Ok(Tailed { seq, event, missed }));
+                }
+            }
+            let reading = self.follower.next(STRIDE);
+            match self.shutdown.run_until_cancelled(reading).await? {
+                Ok(followed) => {
+                    self.missed += followed.missed;
+                    self.read.extend(followed.events);
+                }
+                Err(error) => return Some(Err(error.into())),
+            }
+        }
+    }
+}

@@ -1,0 +1,286 @@
+//! Looking things up in what the journal keeps: the latest events, one by its id.
+//!
+//! The journal has no index, because each would cost every event a write. What helps is that
+//! positions ascend with time, but for what waited a moment longer than its neighbours, or came
+//! while the clock was set back.
+
+use std::{ops::Range, sync::Arc, time::Duration};
+
+use jiff::Timestamp;
+
+use super::Journal;
+use crate::{
+    events::{Event, EventFilter, EventId, Seq},
+    store::{Store, StoreError, blocking},
+};
+
+/// Events that are read at once.
+const STRIDE: u64 = 512;
+/// Events that one call looks at, so that a filter which nothing passes costs a bounded time.
+const MAX_LOOKED_AT: u64 = 128 * 1024;
+/// How far apart an event's time and its place in the journal are taken to be at most.
+const SLACK: Duration = Duration::from_secs(30);
+
+/// Some events, the latest first.
+#[derive(Debug, Default)]
+pub struct Latest {
+    pub events: Vec<(Seq, Arc<Event>)>,
+    /// Where the next look goes on, if there may be more.
+    pub before: Option<Seq>,
+}
+
+impl Journal {
+    /// At most `limit` events that match and stand before `before`, the latest first. May find
+    /// fewer than there are, even none, and says then where to go on.
+    pub async fn latest(
+        &self,
+        filter: EventFilter,
+        before: Option<Seq>,
+        limit: usize,
+    ) -> Result<Latest, StoreError> {
+        let (store, head) = (Arc::clone(&self.shared.store), self.head());
+        blocking(move || latest(store.as_ref(), head, &filter, before, limit)).await
+    }
+
+    /// The event with this id, if it is still kept.
+    pub async fn find(&self, id: EventId) -> Result<Option<(Seq, Arc<Event>)>, StoreError> {
+        let (store, head) = (Arc::clone(&self.shared.store), self.head());
+        blocking(move || find(store.as_ref(), head, id)).await
+    }
+
+    /// A position before which no event has this time or a later one.
+    pub async fn position_at(&self, time: Timestamp) -> Result<Seq, StoreError> {
+        let (store, head) = (Arc::clone(&self.shared.store), self.head());
+        blocking(move || {
+            let kept = kept(store.as_ref(), head)?;
+            first_at(store.as_ref(), kept, time - SLACK)
+        })
+        .await
+    }
+}
+
+fn latest(
+    store: &dyn Store,
+    head: Seq,
+    filter: &EventFilter,
+    before: Option<Seq>,
+    limit: usize,
+) -> Result<Latest, StoreError> {
+    let Range { start, end } = kept(store, head)?;
+    let range = |from: Seq, to: Seq| from..to.max(from);
+    let end = match filter.until {
+        Some(until) => first_at(store, range(start, end), until + SLACK)?,
+        None => end,
+    };
+    let end = before.map_or(end, |before| before.min(end));
+    let start = match filter.since {
+        Some(since) => first_at(store, range(start, end), since - SLACK)?,
+        None => start,
+    };
+    let mut found = Latest::default();
+    let mut to = end;
+    while start < to {
+        if found.events.len() == limit || end.0 - to.0 >= MAX_LOOKED_AT {
+            found.before = Some(to);
+            break;
+        }
+        let from = Seq(to.0.saturating_sub(STRIDE)).max(start);
+        let mut events = read(store, &(from..to))?;
+        while let Some((seq, event)) = events.pop() {
+            to = seq;
+            if filter.contains(&event) {
+                found.events.push((seq, event));
+                if found.events.len() == limit {
+                    break;
+                }
+            }
+        }
+        if found.events.len() < limit {
+            to = from;
+        }
+    }
+    Ok(found)
+}
+
+/// Looks where the id's time leads, and ever further from there.
+fn find(
+    store: &dyn Store,
+    head: Seq,
+    id: EventId,
+) -> Result<Option<(Seq, Arc<Event>)>, StoreError> {
+    let kept = kept(store, head)?;
+    let middle = first_at(store, kept.clone(), id.time())?;
+    let (mut below, mut above) = (middle, middle);
+    let has_id = |(_, event): &(Seq, Arc<Event>)| event.id == id;
+    while above.0 - below.0 < MAX_LOOKED_AT && (kept.start < below || above < kept.end) {
+        let ahead = above..Seq(above.0 + STRIDE).min(kept.end);
+        let behind = Seq(below.0.saturating_sub(STRIDE)).max(kept.start)..below;
+        for range in [&ahead, &behind] {
+            if let Some(found) = read(store, range)?.into_iter().find(has_id) {
+                return Ok(Some(found));
+            }
+        }
+        (below, above) = (behind.start, ahead.end);
+    }
+    Ok(None)
+}
+
+/// What is kept and durable.
+fn kept(store: &dyn Store, head: Seq) -> Result<Range<Seq>, StoreError> {
+    let start = store.bounds()?.start;
+    Ok(start..head.max(start))
+}
+
+fn read(store: &dyn Store, range: &Range<Seq>) -> Result<Vec<(Seq, Arc<Event>)>, StoreError> {
+    let count = usize::try_from(range.end.0 - range.start.0).unwrap_or(usize::MAX);
+    if count == 0 {
+        return Ok(Vec::new());
+    }
+    let mut events = store.read_from(range.start, count)?;
+    events.retain(|(seq, _)| *seq < range.end);
+    Ok(events)
+}
+
+/// The first position in the range whose event has this time or a later one, if times ascend.
+fn first_at(
+    store: &dyn Store,
+    Range { mut start, mut end }: Range<Seq>,
+    time: Timestamp,
+) -> Result<Seq, StoreError> {
+    while start < end {
+        let middle = Seq(start.0.midpoint(end.0));
+        match store.read_from(middle, 1)?.first() {
+            Some((seq, event)) if event.time < time => start = seq.next(),
+            // Where retention has just taken it, it was too old anyway: nothing but a later one
+            // can come back.
+            Some(_) | None => end = middle,
+        }
+    }
+    Ok(start)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        events::{EventSelection, EventType, Payload, StationId},
+        store::memory::MemoryStore,
+    };
+
+    fn at(second: i64) -> Timestamp {
+        Timestamp::from_second(1_776_000_000 + second).unwrap()
+    }
+
+    fn id(second: i64) -> EventId {
+        let mut random = [0; 10];
+        random[2..].copy_from_slice(&second.to_be_bytes());
+        EventId::new(at(second), random)
+    }
+
+    /// Events of these seconds; every tenth is a Heartbeat.
+    fn store(seconds: impl Iterator<Item = i64>) -> (MemoryStore, Seq) {
+        let store = MemoryStore::default();
+        let event = |(number, second): (usize, i64)| {
+            let kind = match number % 10 {
+                0 => EventType::Heartbeat,
+                _ => EventType::MeterValues,
+            };
+            let station = StationId::new("S").unwrap();
+            Arc::new(Event::new(
+                id(second),
+                kind,
+                station,
+                at(second),
+                None,
+                Payload::empty(),
+            ))
+        };
+        let events: Vec<_> = seconds.enumerate().map(event).collect();
+        store.append(Seq(0), &events, &[]).unwrap();
+        (store, Seq(events.len() as u64))
+    }
+
+    fn heartbeats() -> EventFilter {
+        EventFilter {
+            kinds: Some(EventSelection::parse(&["Heartbeat"]).unwrap()),
+            ..EventFilter::default()
+        }
+    }
+
+    #[test]
+    fn the_latest_come_first_and_pages_leave_nothing_out() {
+        let (store, head) = store(0..3_000);
+        let mut before = None;
+        let mut seen = Vec::new();
+        loop {
+            let page = latest(&store, head, &heartbeats(), before, 7).unwrap();
+            assert!(page.events.len() <= 7);
+            seen.extend(page.events.iter().map(|(seq, _)| seq.0));
+            before = page.before;
+            if before.is_none() {
+                break;
+            }
+        }
+        let expected: Vec<_> = (0..3_000).rev().filter(|seq| seq % 10 == 0).collect();
+        assert_eq!(seen, expected);
+    }
+
+    #[test]
+    fn what_is_not_yet_durable_is_not_seen() {
+        let (store, _) = store(0..100);
+        let page = latest(&store, Seq(50), &EventFilter::default(), None, 1).unwrap();
+        assert_eq!(page.events[0].0, Seq(49));
+        assert!(find(&store, Seq(50), id(60)).unwrap().is_none());
+    }
+
+    #[test]
+    fn times_bound_what_is_found() {
+        let (store, head) = store(0..3_000);
+        let check = |since: Option<i64>, until: Option<i64>, first: u64, last: u64| {
+            let filter = EventFilter {
+                since: since.map(at),
+                until: until.map(at),
+                ..EventFilter::default()
+            };
+            let page = latest(&store, head, &filter, None, 10_000).unwrap();
+            let seqs = page.events.iter().map(|(seq, _)| seq.0);
+            assert!(seqs.eq((first..=last).rev()), "{since:?} {until:?}");
+            assert_eq!(page.before, None);
+        };
+        check(None, None, 0, 2_999);
+        check(Some(2_000), None, 2_000, 2_999);
+        check(None, Some(100), 0, 99);
+        check(Some(1_000), Some(1_010), 1_000, 1_009);
+    }
+
+    #[test]
+    fn a_look_ends_even_where_nothing_matches() {
+        let (store, head) = store(0..i64::try_from(MAX_LOOKED_AT).unwrap() + 2_000);
+        let nothing = EventFilter {
+            kinds: Some(EventSelection::parse(&["Reset"]).unwrap()),
+            ..EventFilter::default()
+        };
+        let first = latest(&store, head, &nothing, None, 10).unwrap();
+        assert!(first.events.is_empty());
+        let second = latest(&store, head, &nothing, first.before, 10).unwrap();
+        assert_eq!((second.events.len(), second.before), (0, None));
+    }
+
+    #[test]
+    fn ids_are_found_also_where_times_are_out_of_order() {
+        let (ordered, head) = store(0..5_000);
+        for second in [0, 1, 511, 2_500, 4_999] {
+            let found = find(&ordered, head, id(second)).unwrap().unwrap();
+            assert_eq!(found.0.0, u64::try_from(second).unwrap());
+        }
+        assert!(find(&ordered, head, id(5_000)).unwrap().is_none());
+        // The clock was set back by an hour in between.
+        let (store, head) = store((3_600..8_000).chain(0..3_000));
+        for second in [0, 1_000, 2_999, 3_600, 7_999] {
+            assert!(
+                find(&store, head, id(second)).unwrap().is_some(),
+                "{second}"
+            );
+        }
+    }
+}
