@@ -420,12 +420,13 @@ impl Committer {
     /// The order matters: readers rely on the head standing before the feeds are filled.
     fn publish(&mut self, events: &[Arc<Event>], thens: Vec<Then>) {
         let shared = &self.shared;
-        shared.recent.push(events);
-        for ((seq, event), then) in (self.next.0..).zip(events).zip(thens) {
-            then(Seq(seq), event);
-        }
         let first = self.next;
         self.next = Seq(first.0 + events.len() as u64);
+        shared.recent.push(events);
+        shared.durable.store(self.next.0, Ordering::Release);
+        for ((seq, event), then) in (first.0..).zip(events).zip(thens) {
+            then(Seq(seq), event);
+        }
         shared.head.store(self.next.0, Ordering::Release);
 
         for (seq, event) in (first.0..).map(Seq).zip(events) {

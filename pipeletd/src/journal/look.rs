@@ -4,7 +4,11 @@
 //! positions ascend with time, but for what waited a moment longer than its neighbours, or came
 //! while the clock was set back.
 
-use std::{ops::Range, sync::Arc, time::Duration};
+use std::{
+    ops::Range,
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
 
 use jiff::Timestamp;
 
@@ -38,35 +42,40 @@ impl Journal {
         before: Option<Seq>,
         limit: usize,
     ) -> Result<Latest, StoreError> {
-        let (store, head) = (Arc::clone(&self.shared.store), self.head());
-        blocking(move || latest(store.as_ref(), head, &filter, before, limit)).await
+        let (store, end) = self.to_look();
+        blocking(move || latest(store.as_ref(), end, &filter, before, limit)).await
     }
 
     /// The event with this id, if it is still kept.
     pub async fn find(&self, id: EventId) -> Result<Option<(Seq, Arc<Event>)>, StoreError> {
-        let (store, head) = (Arc::clone(&self.shared.store), self.head());
-        blocking(move || find(store.as_ref(), head, id)).await
+        let (store, end) = self.to_look();
+        blocking(move || find(store.as_ref(), end, id)).await
     }
 
     /// A position before which no event has this time or a later one.
     pub async fn position_at(&self, time: Timestamp) -> Result<Seq, StoreError> {
-        let (store, head) = (Arc::clone(&self.shared.store), self.head());
+        let (store, end) = self.to_look();
         blocking(move || {
-            let kept = kept(store.as_ref(), head)?;
+            let kept = kept(store.as_ref(), end)?;
             first_at(store.as_ref(), kept, time - SLACK)
         })
         .await
+    }
+
+    fn to_look(&self) -> (Arc<dyn Store>, Seq) {
+        let durable = self.shared.durable.load(Ordering::Acquire);
+        (Arc::clone(&self.shared.store), Seq(durable))
     }
 }
 
 fn latest(
     store: &dyn Store,
-    head: Seq,
+    durable: Seq,
     filter: &EventFilter,
     before: Option<Seq>,
     limit: usize,
 ) -> Result<Latest, StoreError> {
-    let Range { start, end } = kept(store, head)?;
+    let Range { start, end } = kept(store, durable)?;
     let range = |from: Seq, to: Seq| from..to.max(from);
     let end = match filter.until {
         Some(until) => first_at(store, range(start, end), until + SLACK)?,
@@ -105,10 +114,10 @@ fn latest(
 /// Looks where the id's time leads, and ever further from there.
 fn find(
     store: &dyn Store,
-    head: Seq,
+    durable: Seq,
     id: EventId,
 ) -> Result<Option<(Seq, Arc<Event>)>, StoreError> {
-    let kept = kept(store, head)?;
+    let kept = kept(store, durable)?;
     let middle = first_at(store, kept.clone(), id.time())?;
     let (mut below, mut above) = (middle, middle);
     let has_id = |(_, event): &(Seq, Arc<Event>)| event.id == id;
@@ -126,9 +135,9 @@ fn find(
 }
 
 /// What is kept and durable.
-fn kept(store: &dyn Store, head: Seq) -> Result<Range<Seq>, StoreError> {
+fn kept(store: &dyn Store, durable: Seq) -> Result<Range<Seq>, StoreError> {
     let start = store.bounds()?.start;
-    Ok(start..head.max(start))
+    Ok(start..durable.max(start))
 }
 
 fn read(store: &dyn Store, range: &Range<Seq>) -> Result<Vec<(Seq, Arc<Event>)>, StoreError> {

@@ -92,7 +92,10 @@ pub struct Opened {
 #[derive(Debug)]
 struct Shared {
     store: Arc<dyn Store>,
-    /// Events below are on disk.
+    /// Events below are on disk. Who looks things up sees all of them, so that whoever was told of
+    /// an event finds it.
+    durable: AtomicU64,
+    /// Events below are on disk, and those who waited for that were told.
     head: AtomicU64,
     /// Events below were handed to every feed that wants them; never above `head`.
     fed: AtomicU64,
@@ -164,6 +167,7 @@ impl Journal {
         let head = store.bounds()?.end;
         let shared = Arc::new(Shared {
             store,
+            durable: AtomicU64::new(head.0),
             head: AtomicU64::new(head.0),
             fed: AtomicU64::new(head.0),
             recent: Recent::starting_at(head),
