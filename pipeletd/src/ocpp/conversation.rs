@@ -211,13 +211,16 @@ impl Conversation {
             return;
         };
         let now = self.services.clock.now();
-        let kept = match self.event(kind, now, None, payload) {
-            Ok(event) => self.append(event).await,
-            Err(refusal) => Err(refusal),
-        };
-        if let Err(refusal) = kept {
-            let reason = refusal.description;
-            tracing::warn!(%station, %kind, reason, "the event is lost");
+        match self.event(kind, now, None, payload) {
+            Ok(event) => {
+                if self.append(event.clone()).await.is_err() {
+                    self.services.unkept.add(self.seat.place(), event);
+                }
+            }
+            Err(refusal) => {
+                let reason = refusal.description;
+                tracing::warn!(%station, %kind, reason, "the event is lost");
+            }
         }
     }
 
@@ -372,13 +375,21 @@ impl Conversation {
         Ok(Event::new(id, kind, station, now, message_id, payload))
     }
 
-    /// Returns once the event is durable and in the station's state.
+    /// Returns once the event is durable and in the station's state. What waits of the station
+    /// goes first.
     ///
     /// The wait is on the heap: it holds the event several times over, and an idle connection's
     /// task would have the room for that all its life.
     fn append(&self, event: Event) -> impl Future<Output = Result<(), Refusal>> {
         let (station, kind) = (self.seat.station(), event.kind);
-        let appending = Box::pin(self.services.journal.append(event, self.seat.apply()));
+        let Services {
+            journal, unkept, ..
+        } = self.services.as_ref();
+        let place = self.seat.place();
+        let appending = Box::pin(async move {
+            unkept.catch_up(place, journal).await?;
+            journal.append(event, place.apply()).await
+        });
         async move {
             appending.await.map_err(|error| {
                 // The journal itself tells the log, once and not for each of thousands.

@@ -25,7 +25,9 @@ pub use self::{
     history::Transactions,
     stations::{StationCounts, StationView, Stations},
 };
-use self::{gateway::Gateway, projector::Projector, transaction_ids::TransactionIds};
+use self::{
+    gateway::Gateway, projector::Projector, transaction_ids::TransactionIds, unkept::Unkept,
+};
 use crate::{
     clock::Clock,
     id_tags::{IdTags, Policy},
@@ -56,6 +58,7 @@ mod session;
 mod stations;
 mod transaction_ids;
 mod transactions;
+mod unkept;
 pub mod v16;
 pub mod wire;
 
@@ -137,6 +140,7 @@ struct Services {
     guesses: Guesses,
     transaction_ids: TransactionIds,
     id_tags: IdTags,
+    unkept: Unkept,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -197,6 +201,7 @@ impl Ocpp {
             guesses: Guesses::default(),
             transaction_ids,
             id_tags,
+            unkept: Unkept::default(),
         });
         Ok(Self {
             gateway,
@@ -238,8 +243,14 @@ impl Ocpp {
     pub async fn run(self, shutdown: CancellationToken) {
         let finish = CancellationToken::new();
         let saving = self.projector.run(finish.clone());
+        let services = self.services;
         let serving = async {
-            self.gateway.run(self.services, shutdown).await;
+            let catching_up = services.unkept.run(&services.journal);
+            tokio::select! {
+                () = self.gateway.run(Arc::clone(&services), shutdown) => {}
+                () = catching_up => {}
+            }
+            services.unkept.finish(&services.journal).await;
             finish.cancel();
         };
         tokio::join!(serving, saving);

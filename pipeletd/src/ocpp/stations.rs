@@ -5,10 +5,11 @@
 //! [`Stations::apply`], in the journal's order. Locks are held for moments, never across an await,
 //! and where two are needed the map's comes before a station's.
 
+mod seat;
+
 use std::{
     collections::BTreeMap,
     ops::Bound,
-    pin::pin,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError, RwLock,
         atomic::{AtomicU64, AtomicUsize, Ordering},
@@ -16,8 +17,9 @@ use std::{
 };
 
 use jiff::Timestamp;
-use tokio::sync::{Notify, Semaphore, SemaphorePermit};
+use tokio::sync::{Notify, Semaphore};
 
+pub(super) use self::seat::{Place, Seat};
 use super::{
     commands::CommandError,
     desk::{Desk, End},
@@ -221,13 +223,12 @@ impl Stations {
         if let Some(before) = before {
             before.desk.end(End::Replaced);
         }
-        Ok(Seat {
+        let place = Place {
             stations: self.clone(),
             station,
             id: id.clone(),
-            generation,
-            desk,
-        })
+        };
+        Ok(Seat::new(place, generation, desk))
     }
 
     /// Asks a station's connection to end; tells whether there was one, and `None` for a station
@@ -373,258 +374,5 @@ impl Live {
     }
 }
 
-/// A connection's claim to speak for a station; it ends with the value.
-#[derive(Debug)]
-pub(super) struct Seat {
-    stations: Stations,
-    station: Arc<Station>,
-    id: StationId,
-    generation: u64,
-    desk: Desk,
-}
-
-impl Seat {
-    pub(super) const fn station(&self) -> &StationId {
-        &self.id
-    }
-
-    /// Where others reach this connection.
-    pub(super) const fn desk(&self) -> &Desk {
-        &self.desk
-    }
-
-    /// Whether a newer connection has taken the seat.
-    pub(super) fn is_replaced(&self) -> bool {
-        self.station.live().generation != self.generation
-    }
-
-    /// Waits until no other connection of this station is amid a message.
-    pub(super) async fn turn(&self) -> Option<SemaphorePermit<'_>> {
-        // The semaphore is never closed.
-        self.station.turn.acquire().await.ok()
-    }
-
-    pub(super) fn look<T>(&self, at: impl FnOnce(&StationState) -> T) -> T {
-        at(&self.station.live().state)
-    }
-
-    /// Takes an event of this station into its state, without looking the station up again: the
-    /// one thread that does this does it for everybody.
-    pub(super) fn apply(&self) -> impl FnOnce(Seq, &Event) + Send + use<> {
-        let (stations, station) = (self.stations.clone(), Arc::clone(&self.station));
-        move |seq, event| stations.apply_to(&station, seq, event)
-    }
-
-    /// Any frame shows that the station is alive.
-    pub(super) fn seen(&self, now: Timestamp) {
-        self.station.live().last_frame_at = Some(now);
-    }
-
-    /// Notes that the connection was told to be open; false where a newer one has the seat.
-    pub(super) fn open(&self) -> bool {
-        let mut live = self.station.live();
-        let ours = live.generation == self.generation;
-        if ours && let Some(seat) = &mut live.seat {
-            seat.opened = true;
-            live.told = true;
-        }
-        drop(live);
-        self.station.settled.notify_waiters();
-        ours
-    }
-
-    /// Leaves the seat, and tells what that means. Where it is [`Left::Unsettled`], it can be left
-    /// again to learn more.
-    pub(super) fn leave(&self) -> Left {
-        self.vacate();
-        let mut live = self.station.live();
-        match live.seat.as_ref().map(|newer| newer.opened) {
-            Some(false) => Left::Unsettled,
-            None if std::mem::take(&mut live.told) => Left::Gone,
-            Some(true) | None => Left::Quietly,
-        }
-    }
-
-    /// Waits until no newer connection is about to open.
-    pub(super) async fn settled(&self) {
-        loop {
-            let mut settled = pin!(self.station.settled.notified());
-            // Before the look, so that nothing is missed between the two.
-            settled.as_mut().enable();
-            if !self.is_contested() {
-                return;
-            }
-            settled.await;
-        }
-    }
-
-    fn is_contested(&self) -> bool {
-        let live = self.station.live();
-        let newer = live.generation != self.generation;
-        newer && live.seat.as_ref().is_some_and(|seat| !seat.opened)
-    }
-
-    fn vacate(&self) {
-        let mut live = self.station.live();
-        if live.generation == self.generation && live.seat.take().is_some() {
-            self.stations.0.connected.fetch_sub(1, Ordering::Relaxed);
-        }
-        drop(live);
-        self.station.settled.notify_waiters();
-    }
-}
-
-impl Drop for Seat {
-    fn drop(&mut self) {
-        self.vacate();
-        // Nobody shall wait for a connection that is gone, however it went.
-        self.desk.close();
-    }
-}
-
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::events::{EventId, EventType, Payload};
-
-    fn id(id: &str) -> StationId {
-        StationId::new(id).unwrap()
-    }
-
-    fn time(seconds: i64) -> Timestamp {
-        Timestamp::from_second(seconds).unwrap()
-    }
-
-    fn event(station: &str, kind: EventType, seconds: i64) -> Event {
-        Event::new(
-            EventId::new(time(seconds), [0; 10]),
-            kind,
-            id(station),
-            time(seconds),
-            None,
-            Payload::empty(),
-        )
-    }
-
-    fn ids(views: &[StationView]) -> Vec<&str> {
-        views.iter().map(|view| view.state.id.as_str()).collect()
-    }
-
-    #[test]
-    fn the_newest_connection_has_the_seat() {
-        let stations = Stations::default();
-        let old = stations.seat(&id("A"), time(1), None, 10).unwrap();
-        assert!(old.open());
-        assert!(!old.is_replaced());
-        let new = stations.seat(&id("A"), time(2), None, 10).unwrap();
-        assert!(old.is_replaced());
-        assert!(!new.is_replaced());
-
-        assert_eq!(old.leave(), Left::Unsettled);
-        assert!(!old.open());
-        assert!(new.open());
-        assert_eq!(old.leave(), Left::Quietly);
-        drop(old);
-        let view = stations.get(&id("A")).unwrap();
-        assert_eq!(view.connected_since, Some(time(2)));
-        assert_eq!(stations.counts().connected, 1);
-
-        assert_eq!(new.leave(), Left::Gone);
-        assert_eq!(new.leave(), Left::Quietly);
-        drop(new);
-        assert_eq!(stations.get(&id("A")).unwrap().connected_since, None);
-        let counts = StationCounts {
-            connected: 0,
-            known: 1,
-            handshakes_refused: 0,
-        };
-        assert_eq!(stations.counts(), counts);
-    }
-
-    #[test]
-    fn the_last_one_to_leave_tells_once() {
-        let stations = Stations::default();
-        let seat = || stations.seat(&id("A"), time(1), None, 10).unwrap();
-
-        // A newcomer that never opened, gone before the old one or after it.
-        let old = seat();
-        assert!(old.open());
-        drop(seat());
-        assert_eq!(old.leave(), Left::Gone);
-        let old = seat();
-        assert!(old.open());
-        let new = seat();
-        assert_eq!(old.leave(), Left::Unsettled);
-        drop(new);
-        assert_eq!(old.leave(), Left::Gone);
-
-        // One that was replaced before it could open was never told of.
-        let old = seat();
-        let new = seat();
-        drop(new);
-        assert_eq!(old.leave(), Left::Quietly);
-
-        // One that opened and went has told of itself.
-        let old = seat();
-        assert!(old.open());
-        let new = seat();
-        assert!(new.open());
-        assert_eq!(new.leave(), Left::Gone);
-        assert_eq!(old.leave(), Left::Quietly);
-    }
-
-    #[test]
-    fn never_fewer_than_none_are_connected() {
-        let stations = Stations::default();
-        let come_and_go = || {
-            for _ in 0..300_000 {
-                drop(stations.seat(&id("A"), time(1), None, 10));
-                assert!(stations.counts().connected <= 1);
-            }
-        };
-        std::thread::scope(|scope| {
-            for _ in 0..4 {
-                scope.spawn(come_and_go);
-            }
-        });
-        assert_eq!(stations.counts().connected, 0);
-    }
-
-    #[test]
-    fn lists_are_in_order_and_filtered() {
-        let stations = Stations::new(["C", "A", "D", "B"].map(|name| StationState::new(id(name))));
-        let _seat = stations.seat(&id("C"), time(1), None, 10).unwrap();
-        assert_eq!(ids(&stations.list(None, None, 10)), ["A", "B", "C", "D"]);
-        assert_eq!(ids(&stations.list(Some(&id("A")), None, 2)), ["B", "C"]);
-        assert_eq!(ids(&stations.list(None, Some(true), 10)), ["C"]);
-        assert_eq!(ids(&stations.list(None, Some(false), 2)), ["A", "B"]);
-    }
-
-    #[test]
-    fn known_stations_are_bounded() {
-        let stations = Stations::new([StationState::new(id("A"))]);
-        assert!(stations.seat(&id("A"), time(1), None, 1).is_ok());
-        assert!(stations.seat(&id("B"), time(1), None, 1).is_err());
-    }
-
-    #[test]
-    fn changes_are_saved_once() {
-        let stations = Stations::default();
-        stations.apply(Seq(0), &event("A", EventType::BootNotification, 0));
-        stations.apply(Seq(1), &event("A", EventType::MeterValues, 1));
-        let unsaved = stations.take_unsaved();
-        assert_eq!(unsaved.len(), 1);
-        assert_eq!(unsaved[0].snapshot().applied_through, Some(Seq(1)));
-        assert!(stations.take_unsaved().is_empty());
-
-        // Being seen again is kept for the end ...
-        stations.apply(Seq(2), &event("A", EventType::Heartbeat, 2));
-        assert!(stations.take_unsaved().is_empty());
-        assert_eq!(stations.take_all_unsaved().len(), 1);
-
-        // ... and what could not be saved comes again, once.
-        stations.put_back_unsaved(unsaved.clone());
-        stations.put_back_unsaved(unsaved);
-        assert_eq!(stations.take_unsaved().len(), 1);
-    }
-}
+mod tests;

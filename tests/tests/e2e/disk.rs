@@ -3,7 +3,10 @@
 
 use std::{collections::BTreeSet, time::Duration};
 
-use pipelet_tests::{Answer, Called, DiskError, Faults, SmallDisk, Station, deadline::eventually};
+use pipelet_tests::{
+    Answer, Called, DiskError, Faults, SmallDisk, Station,
+    deadline::{eventually, within},
+};
 use serde_json::{Value, json};
 
 use crate::scene::{Scene, daemon};
@@ -216,4 +219,51 @@ async fn a_slow_disk_slows_and_breaks_nothing() {
     trial.scene.api.get("/readyz").await.expect(200);
     faults.delay_syncs(Duration::ZERO);
     trial.goes_on().await;
+}
+
+#[tokio::test]
+async fn who_came_and_went_while_the_disk_was_full_is_told_afterwards() {
+    let disk = SmallDisk::new(24).await;
+    let builder = daemon().in_data_dir(disk.path().join("data"));
+    let scene = Scene::with(builder, &["group:connection", "Heartbeat"]).await;
+    let is_connected = async |id: &str, connected: bool| {
+        let path = format!("/stations/{id}");
+        let shown = || async { scene.api.get(&path).await.json()["connected"] == connected };
+        eventually(&format!("{id} connected: {connected}"), shown, |is| *is).await;
+    };
+    let leaves = scene.station("LEAVES").await;
+    scene.receiver.await_requests(1).await;
+
+    disk.fill();
+    drop(leaves);
+    is_connected("LEAVES", false).await;
+    for _ in 0..2 {
+        let mut comes = scene.station("COMES").await;
+        let refused = comes.call("Heartbeat", "{}").await;
+        assert_eq!(refused.error_code(), "InternalError");
+        drop(comes);
+        is_connected("COMES", false).await;
+    }
+    let mut comes = scene.station("COMES").await;
+    disk.make_room();
+    // Whoever says something is told of before it; whoever says nothing is told of, too.
+    let until_taken = async {
+        while let Called::Error { code, .. } = comes.call("Heartbeat", "{}").await {
+            assert_eq!(code, "InternalError");
+        }
+    };
+    within("a heartbeat that is taken", until_taken).await;
+    let books = json!({"received": 8, "delivered": 8});
+    scene.api.await_stats(scene.webhook, books).await;
+    let told = |station: &str| -> Vec<String> {
+        let requests = scene.receiver.requests();
+        let bodies = requests.iter().map(pipelet_tests::Request::json);
+        let theirs = bodies.filter(|body| body["station_id"] == station);
+        theirs
+            .map(|body| body["event"].as_str().expect("a type").to_owned())
+            .collect()
+    };
+    assert_eq!(told("LEAVES"), ["StationConnected", "StationDisconnected"]);
+    let (on, off) = ("StationConnected", "StationDisconnected");
+    assert_eq!(told("COMES"), [on, off, on, off, on, "Heartbeat"]);
 }

@@ -1,0 +1,191 @@
+//! What happened to connections while the journal could take no events.
+//!
+//! A station keeps its own messages and sends them again; that it came or went, only we know. So
+//! these events wait here until the journal works, bounded in number, each station's in order and
+//! before anything that the station says later. What waits is lost if the daemon ends before.
+
+use std::{
+    collections::{HashMap, VecDeque},
+    sync::{
+        Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use tokio::{sync::Notify, time::sleep};
+
+use super::stations::Place;
+use crate::{
+    events::{Event, StationId},
+    journal::{AppendError, Journal},
+};
+
+/// Events of all stations together; about 20 MiB.
+const MAX: usize = 50_000;
+/// Of one station: one that comes and goes leaves the others their share.
+const MAX_OF_STATION: usize = 32;
+/// How often it is tried, as long as something waits.
+const TRY_EVERY: Duration = Duration::from_millis(250);
+
+#[derive(Debug, Default)]
+pub(super) struct Unkept {
+    waiting: Mutex<HashMap<StationId, Waiting>>,
+    /// How many wait; looked at with every message.
+    count: AtomicUsize,
+    lost: AtomicU64,
+    added: Notify,
+}
+
+#[derive(Debug)]
+struct Waiting {
+    place: Place,
+    events: VecDeque<Event>,
+}
+
+impl Unkept {
+    /// Keeps an event that the journal did not take. Must be called within the station's turn.
+    pub(super) fn add(&self, place: &Place, event: Event) {
+        let mut waiting = self.waiting();
+        let full = self.count.load(Ordering::Relaxed) >= MAX;
+        let of_station = waiting.entry(event.station.clone());
+        let of_station = of_station.or_insert_with(|| Waiting {
+            place: place.clone(),
+            events: VecDeque::new(),
+        });
+        if full || of_station.events.len() >= MAX_OF_STATION {
+            let (station, kind) = (&event.station, event.kind);
+            tracing::warn!(%station, %kind, "too many events wait for the journal: one is lost");
+            self.lost.fetch_add(1, Ordering::Relaxed);
+            // The oldest: how things are now is worth more than how they were.
+            if of_station.events.pop_front().is_none() {
+                return;
+            }
+        } else {
+            self.count.fetch_add(1, Ordering::Relaxed);
+        }
+        of_station.events.push_back(event);
+        drop(waiting);
+        self.added.notify_one();
+    }
+
+    /// Journals what waits of a station. Must be called within its turn, before anything else of
+    /// the station is journaled.
+    pub(super) async fn catch_up(
+        &self,
+        place: &Place,
+        journal: &Journal,
+    ) -> Result<(), AppendError> {
+        while let Some(event) = self.first(place.station()) {
+            journal.append(event, place.apply()).await?;
+            self.remove_first(place.station());
+        }
+        Ok(())
+    }
+
+    /// Journals what waits as soon as that works, also of stations that say nothing more.
+    pub(super) async fn run(&self, journal: &Journal) {
+        loop {
+            self.added.notified().await;
+            while self.count.load(Ordering::Relaxed) > 0 {
+                sleep(TRY_EVERY).await;
+                if journal.outage().is_none() {
+                    self.catch_all_up(journal).await;
+                }
+            }
+        }
+    }
+
+    /// Tries a last time, and tells the log what is lost.
+    pub(super) async fn finish(&self, journal: &Journal) {
+        self.catch_all_up(journal).await;
+        let left = self.count.load(Ordering::Relaxed) as u64;
+        let lost = self.lost.load(Ordering::Relaxed) + left;
+        if lost > 0 {
+            tracing::warn!(
+                lost,
+                "stations came and went while the journal took no events"
+            );
+        }
+    }
+
+    async fn catch_all_up(&self, journal: &Journal) {
+        for place in self.places() {
+            let _turn = place.turn().await;
+            if self.catch_up(&place, journal).await.is_err() {
+                // The journal tells the log why.
+                return;
+            }
+        }
+    }
+
+    fn places(&self) -> Vec<Place> {
+        let waiting = self.waiting();
+        waiting
+            .values()
+            .map(|waiting| waiting.place.clone())
+            .collect()
+    }
+
+    fn first(&self, station: &StationId) -> Option<Event> {
+        if self.count.load(Ordering::Relaxed) == 0 {
+            return None;
+        }
+        let waiting = self.waiting();
+        waiting.get(station)?.events.front().cloned()
+    }
+
+    fn remove_first(&self, station: &StationId) {
+        let mut waiting = self.waiting();
+        let Some(of_station) = waiting.get_mut(station) else {
+            return;
+        };
+        if of_station.events.pop_front().is_some() {
+            self.count.fetch_sub(1, Ordering::Relaxed);
+        }
+        if of_station.events.is_empty() {
+            waiting.remove(station);
+        }
+    }
+
+    fn waiting(&self) -> MutexGuard<'_, HashMap<StationId, Waiting>> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use jiff::Timestamp;
+
+    use super::*;
+    use crate::{
+        events::{EventId, EventType, Payload},
+        ocpp::stations::Stations,
+    };
+
+    #[test]
+    fn what_waits_is_bounded_and_in_order() {
+        let stations = Stations::default();
+        let id = StationId::new("S").unwrap();
+        let seat = stations.seat(&id, Timestamp::UNIX_EPOCH, None, 10).unwrap();
+        let unkept = Unkept::default();
+        let event = |second| {
+            let time = Timestamp::from_second(second).unwrap();
+            let event_id = EventId::new(time, [0; 10]);
+            let kind = EventType::StationConnected;
+            Event::new(event_id, kind, id.clone(), time, None, Payload::empty())
+        };
+        for second in 0..100 {
+            unkept.add(seat.place(), event(second));
+        }
+        assert_eq!(unkept.count.load(Ordering::Relaxed), MAX_OF_STATION);
+        let mut seconds = Vec::new();
+        while let Some(event) = unkept.first(&id) {
+            seconds.push(event.time.as_second());
+            unkept.remove_first(&id);
+        }
+        let expected = 100 - i64::try_from(MAX_OF_STATION).unwrap()..100;
+        assert!(seconds.into_iter().eq(expected));
+        assert!(unkept.places().is_empty());
+    }
+}
