@@ -32,12 +32,14 @@ pub struct Target {
 /// All of them, by name.
 pub const TARGETS: &[Target] = &[
     Target::new("api", api::rest::fuzzing::api, 256),
+    Target::new("backup", store::fuzzing::backup, 1024),
     Target::new("event", store::fuzzing::event, 2048),
     Target::new("filter", filter, 256),
     Target::new("frame", ocpp::fuzzing::frame, 64),
     Target::new("handshake", ocpp::fuzzing::handshake, 64),
     Target::new("payload", ocpp::fuzzing::payload, 256),
     Target::new("record", store::fuzzing::record, 256),
+    Target::new("sealed", store::fuzzing::sealed, 64),
     Target::new("setting", config::fuzzing::setting, 256),
     Target::new("target", target, 64),
 ];

@@ -160,10 +160,8 @@ impl<'a> Reader<'a> {
         if length > MAX_VALUE {
             return Err(RestoreError::Damaged);
         }
-        let mut key = vec![0; u16::from_be_bytes(key).into()];
-        self.read(&mut key)?;
-        let mut value = vec![0; length as usize];
-        self.read(&mut value)?;
+        let key = self.take(u16::from_be_bytes(key).into())?;
+        let value = self.take(length.into())?;
         self.count += 1;
         Ok(Some(Record { part, key, value }))
     }
@@ -176,6 +174,17 @@ impl<'a> Reader<'a> {
         self.read(&mut expected)?;
         let whole = u64::from_be_bytes(count) == self.count && hash[..] == expected;
         whole.then_some(()).ok_or(RestoreError::Damaged)
+    }
+
+    /// Makes room for what comes, not for what was announced.
+    fn take(&mut self, length: u64) -> Result<Vec<u8>, RestoreError> {
+        let mut bytes = Vec::new();
+        let read = (&mut *self.input).take(length).read_to_end(&mut bytes);
+        if (read.map_err(RestoreError::Read)? as u64) < length {
+            return Err(RestoreError::Damaged);
+        }
+        self.hash.update(&bytes);
+        Ok(bytes)
     }
 
     fn read(&mut self, bytes: &mut [u8]) -> Result<(), RestoreError> {

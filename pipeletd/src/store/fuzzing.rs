@@ -8,15 +8,17 @@ use std::fmt::Debug;
 use bytes::Bytes;
 
 use super::{
+    RestoreError,
+    backup::{self, Part},
     block::{self, Block},
     codec, id_tag_record, keys, records, registration_record,
-    sealing::{SecretKey, SecretKeys},
+    sealing::{Place, SealError, SecretKey, SecretKeys},
     station_record, transaction_record,
 };
 use crate::{
     delivery::record::{FailedId, RetryKey},
     events::Seq,
-    webhooks::WebhookId,
+    webhooks::{Secret, WebhookId},
 };
 
 /// A value of the journal: a single event, or a block of them.
@@ -41,6 +43,71 @@ pub(crate) fn event(input: &[u8]) {
         }
     }
     assert_eq!(again, events);
+}
+
+/// A backup's file. Nobody guesses its checksum, so the input is also what a backup is made of.
+pub(crate) fn backup(input: &[u8]) {
+    let read = |mut bytes: &[u8]| -> Result<Vec<backup::Record>, RestoreError> {
+        let mut reader = backup::Reader::begin(&mut bytes)?;
+        let mut records = Vec::new();
+        while let Some(record) = reader.next()? {
+            records.push(record);
+        }
+        Ok(records)
+    };
+    let _ = read(input);
+    let Some((&[at, bit], rest)) = input.split_first_chunk() else {
+        return;
+    };
+    let records: Vec<_> = rest
+        .chunks(usize::from(bit).max(1))
+        .map(|chunk| {
+            let (key, value) = chunk.split_at(chunk.len() / 3);
+            backup::Record {
+                part: if bit % 2 == 0 { Part::Hot } else { Part::Cold },
+                key: key.to_vec(),
+                value: value.to_vec(),
+            }
+        })
+        .collect();
+    let mut file = Vec::new();
+    let mut writer = backup::Writer::begin(&mut file).expect("memory takes all");
+    for backup::Record { part, key, value } in &records {
+        writer.record(*part, key, value).expect("memory takes all");
+    }
+    writer.end().expect("memory takes all");
+    assert_eq!(read(&file).expect("a whole backup"), records);
+    let at = usize::from(at) * file.len() / 256;
+    assert!(read(&file[..at]).is_err(), "it was cut at {at}");
+    file[at] ^= 1 << (bit % 8);
+    assert!(read(&file).is_err(), "it was changed at {at}");
+}
+
+/// A sealed secret, or one to be sealed; the first byte says what becomes of it on the disk.
+pub(crate) fn sealed(input: &[u8]) {
+    let Some((&at, rest)) = input.split_first() else {
+        return;
+    };
+    let Ok(text) = str::from_utf8(rest) else {
+        return;
+    };
+    let key = |byte| SecretKey::from_bytes([byte; SecretKey::LEN]);
+    let keys = SecretKeys::new([key(1), key(2)]).expect("there are two");
+    let place = Place::WebhookSecret(WebhookId(at.into()));
+    // The keys are known, and nobody has forged anything with them.
+    let _ = keys.open(place, text);
+    let sealed = keys.seal(place, &Secret::new(text)).expect("it is short");
+    assert_eq!(keys.open(place, &sealed), Ok(Secret::new(text)));
+    let elsewhere = Place::WebhookSecret(WebhookId(u64::from(at) + 1));
+    assert_eq!(keys.open(elsewhere, &sealed), Err(SealError::Damaged));
+    let others = SecretKeys::new([key(3)]).expect("there is one");
+    assert_eq!(others.open(place, &sealed), Err(SealError::UnknownKey));
+    let index = usize::from(at) % sealed.len();
+    let mut changed = sealed.clone().into_bytes();
+    changed[index] = if changed[index] == b'A' { b'B' } else { b'A' };
+    let changed = String::from_utf8(changed).expect("it is base64");
+    assert!(keys.open(place, &changed).is_err(), "{changed} opens");
+    assert!(keys.open(place, &sealed[..index]).is_err());
 }
 
 /// A record or a key of any other kind; the first byte says which.
