@@ -119,3 +119,23 @@ async fn half_of_what_tls_needs_is_refused_at_the_start() {
     assert_eq!(ended.code, Some(1), "{ended:?}");
     assert!(ended.stderr.contains("no certificate in"), "{ended:?}");
 }
+
+#[tokio::test]
+async fn whoever_exposes_keys_is_warned() {
+    const WARNING: &str = "API keys travel unencrypted here";
+    let files = Files::new();
+    for (flag, address, over_tls, warnings) in [
+        ("--http-listen", "127.0.0.1:0", false, 0),
+        ("--http-listen", "127.9.9.9:0", false, 0),
+        ("--http-listen", "0.0.0.0:0", false, 1),
+        ("--http-listen", "0.0.0.0:0", true, 0),
+        ("--grpc-listen", "0.0.0.0:0", false, 1),
+        ("--grpc-listen", "[::]:0", false, 1),
+        ("--grpc-listen", "[::1]:0", false, 0),
+    ] {
+        let builder = if over_tls { files.daemon() } else { daemon() };
+        let log = builder.flag(flag, address).start().await.log();
+        let warned = log.matches(WARNING).count();
+        assert_eq!(warned, warnings, "{flag} {address}: {log}");
+    }
+}
