@@ -9,6 +9,7 @@ use tonic::{Code, ConnectError, Status, TimeoutExpired};
 use tonic_types::StatusExt as _;
 
 use crate::{
+    contexts::ContextsError,
     settings::{KeySource, Settings, SettingsError},
     table::printable,
 };
@@ -64,6 +65,12 @@ pub(crate) enum Error {
     Tls(#[source] tonic::transport::Error),
     #[error("cannot start the runtime")]
     Runtime(#[source] io::Error),
+    #[error(transparent)]
+    Contexts(#[from] ContextsError),
+    #[error(transparent)]
+    Settings(#[from] SettingsError),
+    #[error("a context needs --server URL")]
+    NoServer,
 }
 
 impl From<Status> for Error {
@@ -107,14 +114,21 @@ impl Report {
             | Error::NobodyToAsk
             | Error::Output(_)
             | Error::Tls(_)
-            | Error::Runtime(_) => Self::local(error),
+            | Error::Runtime(_)
+            | Error::Contexts(_)
+            | Error::NoServer => Self::local(error),
+            Error::Settings(error) => Self::settings(error),
         }
     }
 
     /// Of a failure that has nothing to do with the daemon.
     pub(crate) fn local(error: &Error) -> Self {
         let (status, hint) = match error {
-            Error::Secret { .. } | Error::Body { .. } | Error::Tls(_) => (ExitStatus::Usage, None),
+            Error::Secret { .. }
+            | Error::Body { .. }
+            | Error::Tls(_)
+            | Error::Settings(_)
+            | Error::NoServer => (ExitStatus::Usage, None),
             Error::FileExists(_) => (
                 ExitStatus::Conflict,
                 Some("choose another name, or add --force to replace it"),
@@ -135,9 +149,16 @@ impl Report {
                 ExitStatus::Failed,
                 Some("the daemon may be shutting down: see `pipeletctl status`"),
             ),
-            Error::Call(_) | Error::File { .. } | Error::Output(_) | Error::Runtime(_) => {
-                (ExitStatus::Failed, None)
-            }
+            Error::Contexts(ContextsError::NoSuchContext { .. }) => (ExitStatus::NotFound, None),
+            Error::Contexts(ContextsError::Exists(_)) => (
+                ExitStatus::Conflict,
+                Some("choose another name, or `pipeletctl context remove` it first"),
+            ),
+            Error::Call(_)
+            | Error::File { .. }
+            | Error::Output(_)
+            | Error::Runtime(_)
+            | Error::Contexts(_) => (ExitStatus::Failed, None),
         };
         Self {
             status,
@@ -158,7 +179,7 @@ impl Report {
 
     /// The call did not come through.
     fn transport(cause: &(dyn StdError + 'static), settings: &Settings) -> Self {
-        let server = &settings.server;
+        let server = settings;
         let (message, hint) = if find::<TimeoutExpired>(cause).is_some() {
             (
                 format!("pipeletd at {server} did not answer in time"),

@@ -1,7 +1,7 @@
 //! `pipeletctl` drives `pipeletd` over gRPC.
 //!
 //! The way of a command: `cli` reads the arguments, `settings` resolves them with the
-//! environment, `client` talks to the daemon, a file of `commands` does the one thing that was
+//! environment and the `contexts`, `client` talks to the daemon, a file of `commands` does the one thing that was
 //! asked, `view` turns what came over the wire into what people and programs read, and `output`
 //! prints it. Whatever goes wrong becomes a `Report` in `error`, and ends in an `ExitStatus`.
 //!
@@ -11,6 +11,8 @@
 mod cli;
 mod client;
 mod commands;
+mod completing;
+mod contexts;
 mod error;
 mod output;
 mod paging;
@@ -36,6 +38,9 @@ use crate::{
 
 /// Runs the command line of this process.
 pub fn main() -> ExitCode {
+    if let Some(done) = completing::answer() {
+        return done;
+    }
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(refusal) => {
@@ -59,26 +64,46 @@ pub fn main() -> ExitCode {
 }
 
 fn run(cli: Cli, printer: &Printer) -> Result<ExitStatus, Report> {
-    if let Command::Completions { shell } = cli.command {
-        return finish(commands::completions::run(shell, printer), Report::local);
-    }
-    let settings = Settings::resolve(&cli.global, &Environment::read())
-        .map_err(|error| Report::settings(&error))?;
+    let environment = Environment::read();
     let listing = cli.command.listing();
+    match cli.command {
+        Command::Completions { shell } => {
+            finish(commands::completions::run(shell, printer), Report::local)
+        }
+        Command::Manual { directory } => finish(commands::manual::run(&directory), Report::local),
+        Command::Context(verb) => finish(
+            commands::contexts::run(verb, &cli.global, &environment, printer),
+            Report::local,
+        ),
+        command => {
+            let settings = Settings::resolve(&cli.global, &environment)
+                .map_err(|error| Report::settings(&error))?;
+            speak(command, &settings, listing, printer)
+        }
+    }
+}
+
+/// Runs a command that speaks to the daemon.
+fn speak(
+    command: Command,
+    settings: &Settings,
+    listing: Option<&str>,
+    printer: &Printer,
+) -> Result<ExitStatus, Report> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .map_err(|error| Report::local(&Error::Runtime(error)))?;
     let outcome = runtime.block_on(async {
-        let client = Client::new(&settings)?;
+        let client = Client::new(settings)?;
         tokio::select! {
-            outcome = dispatch(cli.command, &client, printer) => outcome,
+            outcome = dispatch(command, &client, printer) => outcome,
             _ = tokio::signal::ctrl_c() => Ok(ExitStatus::Interrupted),
         }
     });
     // A prompt that was interrupted still waits for its line; nobody waits for the prompt.
     runtime.shutdown_background();
-    finish(outcome, |error| Report::of(error, &settings, listing))
+    finish(outcome, |error| Report::of(error, settings, listing))
 }
 
 async fn dispatch(
@@ -96,7 +121,10 @@ async fn dispatch(
         Command::Keys(verb) => commands::keys::run(verb, client, printer).await,
         Command::Status => commands::status::run(client, printer).await,
         Command::Backup(verb) => commands::backup::run(verb, client, printer).await,
-        Command::Completions { shell } => commands::completions::run(shell, printer),
+        // They speak to nobody, and were run before.
+        Command::Completions { .. } | Command::Context(_) | Command::Manual { .. } => {
+            Ok(ExitStatus::Success)
+        }
     }
 }
 

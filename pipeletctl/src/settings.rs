@@ -1,8 +1,8 @@
-//! What the arguments and the environment come to: which daemon, with which key.
+//! What the arguments, the environment and the contexts come to: which daemon, with which key.
 //!
-//! Invariants: the environment is read here alone; an argument wins over a variable, and that
-//! over a file that happens to be there; the local daemon's admin key is sent to this machine
-//! only.
+//! Invariants: the environment is read here alone; an argument wins over a variable, that over the
+//! context, and that over a file that happens to be there; a key is sent to its own daemon only: a
+//! context's where nobody names another server, the local admin key on this machine.
 
 use std::{
     env, fmt, fs, io,
@@ -17,11 +17,19 @@ use tonic::{
     transport::Uri,
 };
 
-use crate::{cli::Global, secret::Secret};
+use crate::{
+    cli::Global,
+    contexts::{Context, Contexts, ContextsError},
+    secret::Secret,
+};
+
+/// Where a daemon listens that nobody configured.
+const LOCAL: &str = "http://127.0.0.1:50051";
 
 #[derive(Debug)]
 pub(crate) struct Settings {
     pub(crate) server: ServerUrl,
+    pub(crate) chosen_by: ChosenBy,
     /// The authorities (PEM) that vouch for the server; none for the system's.
     pub(crate) authorities: Option<Vec<u8>>,
     pub(crate) key: Key,
@@ -34,6 +42,15 @@ pub(crate) struct Settings {
 pub(crate) struct ServerUrl {
     uri: Uri,
     text: String,
+}
+
+/// Why it is this server.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum ChosenBy {
+    Argument,
+    Environment,
+    Context(String),
+    Default,
 }
 
 /// The API key, if there is one, and where it came from.
@@ -58,8 +75,13 @@ pub(crate) enum KeySource {
 #[derive(Debug, Default)]
 pub(crate) struct Environment {
     pub(crate) api_key: Option<Secret>,
+    pub(crate) server: Option<String>,
+    pub(crate) context: Option<String>,
+    pub(crate) ca_file: Option<PathBuf>,
     /// Where the local daemon keeps its data.
     pub(crate) data_dir: Option<PathBuf>,
+    /// Where contexts are kept.
+    pub(crate) contexts_file: Option<PathBuf>,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -70,6 +92,15 @@ pub(crate) enum SettingsError {
     CaFile { path: PathBuf, source: io::Error },
     #[error("{0} holds no API key")]
     NoKey(String),
+    #[error("PIPELET_SERVER: {0}")]
+    ServerVariable(ServerUrlError),
+    #[error("the context {name:?} has no usable server: {source}")]
+    ContextServer {
+        name: String,
+        source: ServerUrlError,
+    },
+    #[error(transparent)]
+    Contexts(#[from] ContextsError),
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -83,10 +114,23 @@ impl Settings {
         global: &Global,
         environment: &Environment,
     ) -> Result<Self, SettingsError> {
+        let (server, chosen_by, context) = choose(global, environment)?;
+        let context = context.as_ref();
+        let key_file = context.and_then(|context| context.api_key_file.as_deref());
+        let key = Key::find(
+            global.api_key_file.as_deref(),
+            environment,
+            key_file,
+            &server,
+        )?;
+        let of_context = context.and_then(|context| context.ca_file.as_deref());
+        let ca_file = global.ca_file.as_deref();
+        let ca_file = ca_file.or(environment.ca_file.as_deref()).or(of_context);
         Ok(Self {
-            key: Key::find(global.api_key_file.as_deref(), environment, &global.server)?,
-            server: global.server.clone(),
-            authorities: global.ca_file.as_deref().map(authorities).transpose()?,
+            key,
+            server,
+            chosen_by,
+            authorities: ca_file.map(authorities).transpose()?,
             timeout: global.timeout,
         })
     }
@@ -94,7 +138,8 @@ impl Settings {
     #[cfg(test)]
     pub(crate) fn for_tests() -> Self {
         Self {
-            server: "http://127.0.0.1:50051".parse().unwrap(),
+            server: LOCAL.parse().unwrap(),
+            chosen_by: ChosenBy::Default,
             authorities: None,
             key: Key {
                 value: None,
@@ -103,6 +148,36 @@ impl Settings {
             timeout: Duration::from_secs(5),
         }
     }
+}
+
+/// Which server it is, why, and the context where that has decided.
+fn choose(
+    global: &Global,
+    environment: &Environment,
+) -> Result<(ServerUrl, ChosenBy, Option<Context>), SettingsError> {
+    if let Some(server) = &global.server {
+        return Ok((server.clone(), ChosenBy::Argument, None));
+    }
+    // An argument goes before both variables.
+    if global.context.is_none()
+        && let Some(server) = &environment.server
+    {
+        let server = server.parse().map_err(SettingsError::ServerVariable)?;
+        return Ok((server, ChosenBy::Environment, None));
+    }
+    let contexts = Contexts::read(environment.contexts_file.as_deref())?;
+    let named = global.context.as_ref().or(environment.context.as_ref());
+    let Some(name) = named.or(contexts.current.as_ref()) else {
+        let local = LOCAL.parse().expect("the constant is a server's URL");
+        return Ok((local, ChosenBy::Default, None));
+    };
+    let context = contexts.get(name)?.clone();
+    let server = context.server.parse();
+    let server = server.map_err(|source| SettingsError::ContextServer {
+        name: name.clone(),
+        source,
+    })?;
+    Ok((server, ChosenBy::Context(name.clone()), Some(context)))
 }
 
 fn authorities(path: &Path) -> Result<Vec<u8>, SettingsError> {
@@ -115,16 +190,25 @@ fn authorities(path: &Path) -> Result<Vec<u8>, SettingsError> {
 impl Environment {
     pub(crate) fn read() -> Self {
         let var = |name| env::var_os(name).filter(|value| !value.is_empty());
+        let text = |name| var(name).map(|value| value.to_string_lossy().into_owned());
         // The XDG specification has relative paths ignored.
-        let xdg = var("XDG_DATA_HOME")
-            .map(PathBuf::from)
-            .filter(|path| path.is_absolute())
-            .or_else(|| var("HOME").map(|home| Path::new(&home).join(".local/share")))
-            .map(|data| data.join("pipelet"));
+        let xdg = |name, in_home| {
+            var(name)
+                .map(PathBuf::from)
+                .filter(|path| path.is_absolute())
+                .or_else(|| var("HOME").map(|home| Path::new(&home).join(in_home)))
+                .map(|base: PathBuf| base.join("pipelet"))
+        };
         Self {
+            server: text("PIPELET_SERVER"),
+            context: text("PIPELET_CONTEXT"),
+            ca_file: var("PIPELET_CA_FILE").map(PathBuf::from),
+            contexts_file: xdg("XDG_CONFIG_HOME", ".config").map(|dir| dir.join("config.toml")),
             api_key: var("PIPELET_API_KEY")
                 .and_then(|key| key.to_string_lossy().parse::<Secret>().ok()),
-            data_dir: var("PIPELETD_DATA_DIR").map(PathBuf::from).or(xdg),
+            data_dir: var("PIPELETD_DATA_DIR")
+                .map(PathBuf::from)
+                .or_else(|| xdg("XDG_DATA_HOME", ".local/share")),
         }
     }
 }
@@ -133,19 +217,11 @@ impl Key {
     fn find(
         file: Option<&Path>,
         environment: &Environment,
+        of_context: Option<&Path>,
         server: &ServerUrl,
     ) -> Result<Self, SettingsError> {
         if let Some(path) = file {
-            let text = Secret::read(path).map_err(|source| SettingsError::KeyFile {
-                path: path.to_owned(),
-                source,
-            })?;
-            let value = ApiKey::parse(&text)
-                .ok_or_else(|| SettingsError::NoKey(path.display().to_string()))?;
-            return Ok(Self {
-                value: Some(value),
-                source: KeySource::File(path.to_owned()),
-            });
+            return Self::of_file(path);
         }
         if let Some(text) = &environment.api_key {
             let value = ApiKey::parse(text)
@@ -155,10 +231,26 @@ impl Key {
                 source: KeySource::Environment,
             });
         }
+        if let Some(path) = of_context {
+            return Self::of_file(path);
+        }
         Ok(Self::of_local_daemon(
             environment.data_dir.as_deref(),
             server,
         ))
+    }
+
+    fn of_file(path: &Path) -> Result<Self, SettingsError> {
+        let text = Secret::read(path).map_err(|source| SettingsError::KeyFile {
+            path: path.to_owned(),
+            source,
+        })?;
+        let value =
+            ApiKey::parse(&text).ok_or_else(|| SettingsError::NoKey(path.display().to_string()))?;
+        Ok(Self {
+            value: Some(value),
+            source: KeySource::File(path.to_owned()),
+        })
     }
 
     /// Without a key the call still goes out: whether the daemon is there matters more.
@@ -242,6 +334,16 @@ impl FromStr for ServerUrl {
     }
 }
 
+impl fmt::Display for Settings {
+    /// Whom we speak to, for messages.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.chosen_by {
+            ChosenBy::Context(name) => write!(f, "{} (context {name})", self.server),
+            ChosenBy::Argument | ChosenBy::Environment | ChosenBy::Default => self.server.fmt(f),
+        }
+    }
+}
+
 impl fmt::Display for ServerUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.text)
@@ -280,15 +382,18 @@ mod tests {
         let file = dir.path().join("admin.key");
         fs::write(&file, "hcpms_live_local\n").unwrap();
         let local = Environment {
-            api_key: None,
             data_dir: Some(dir.path().to_owned()),
+            ..Environment::default()
         };
         let variable = Environment {
             api_key: "hcpms_live_variable".parse().ok(),
             ..Environment::default()
         };
         let here = url("http://127.0.0.1:50051");
-        let source = |file, environment| Key::find(file, environment, &here).unwrap().source;
+        let source = |file, environment| {
+            let key = Key::find(file, environment, None, &here);
+            key.unwrap().source
+        };
         assert_eq!(
             source(Some(&file), &variable),
             KeySource::File(file.clone())
@@ -296,7 +401,7 @@ mod tests {
         assert_eq!(source(None, &variable), KeySource::Environment);
         assert_eq!(source(None, &local), KeySource::File(file.clone()));
 
-        let away = Key::find(None, &local, &url("http://10.0.0.1:50051")).unwrap();
+        let away = Key::find(None, &local, None, &url("http://10.0.0.1:50051")).unwrap();
         assert!(away.value.is_none(), "the local key stays on this machine");
     }
 
@@ -306,7 +411,74 @@ mod tests {
             api_key: "hcpms\nlive".parse().ok(),
             ..Environment::default()
         };
-        let refused = Key::find(None, &environment, &url("http://h:1")).unwrap_err();
+        let refused = Key::find(None, &environment, None, &url("http://h:1")).unwrap_err();
         assert_eq!(refused.to_string(), "PIPELET_API_KEY holds no API key");
+    }
+
+    #[test]
+    fn the_nearest_word_decides_whom_we_speak_to() {
+        use clap::Parser as _;
+
+        let home = tempfile::tempdir().unwrap();
+        let file = home.path().join("config.toml");
+        let key = home.path().join("prod.key");
+        fs::write(&key, "hcpms_live_prod").unwrap();
+        let mut contexts = Contexts::default();
+        for (name, server) in [("prod", "http://10.0.0.1:1"), ("test", "http://10.0.0.2:2")] {
+            let context = Context {
+                server: server.to_owned(),
+                api_key_file: (name == "prod").then(|| key.clone()),
+                ca_file: None,
+            };
+            contexts.add(name, context).unwrap();
+        }
+        contexts.write(Some(&file)).unwrap();
+        let check =
+            |arguments: &str, server: Option<&str>, context: Option<&str>, expected, has_key| {
+                let words = format!("pipeletctl {arguments} status");
+                let cli = crate::cli::Cli::try_parse_from(words.split_whitespace()).unwrap();
+                let environment = Environment {
+                    server: server.map(str::to_owned),
+                    context: context.map(str::to_owned),
+                    contexts_file: Some(file.clone()),
+                    ..Environment::default()
+                };
+                let settings = Settings::resolve(&cli.global, &environment);
+                let told = settings
+                    .as_ref()
+                    .map_or_else(ToString::to_string, ToString::to_string);
+                assert_eq!(told, expected, "{arguments} {server:?} {context:?}");
+                if let Ok(settings) = settings {
+                    assert_eq!(settings.key.value.is_some(), has_key, "{expected}");
+                }
+            };
+        let away = "http://10.9.9.9:9";
+        check("", None, None, "http://10.0.0.1:1 (context prod)", true);
+        check(
+            "",
+            None,
+            Some("test"),
+            "http://10.0.0.2:2 (context test)",
+            false,
+        );
+        check("", Some(away), Some("test"), away, false);
+        check(
+            "--context prod",
+            Some(away),
+            None,
+            "http://10.0.0.1:1 (context prod)",
+            true,
+        );
+        check(
+            "--server http://h:1",
+            Some(away),
+            Some("prod"),
+            "http://h:1",
+            false,
+        );
+        let missing = "there is no context \"dev\"; there are prod, test";
+        check("--context dev", None, None, missing, false);
+        let wrong = "PIPELET_SERVER: write it as http://HOST:PORT, or https://HOST:PORT";
+        check("", Some("localhost"), None, wrong, false);
     }
 }

@@ -64,6 +64,16 @@ impl Ctl {
         self
     }
 
+    pub fn binary(&self) -> &Path {
+        &self.binary
+    }
+
+    /// All that the environment has.
+    pub fn variables(&self) -> impl Iterator<Item = (&str, &str)> {
+        let variables = self.variables.iter();
+        variables.map(|(name, value)| (name.as_str(), value.as_str()))
+    }
+
     pub async fn run<S: AsRef<str>>(&self, args: &[S]) -> Output {
         self.run_with_input(args, "").await
     }

@@ -3,7 +3,7 @@
 use clap::{ArgGroup, Args, Subcommand};
 
 use super::Limit;
-use crate::when::When;
+use crate::{completing, when::When};
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Dlq {
@@ -15,7 +15,10 @@ pub(crate) enum Dlq {
         limit: Limit,
     },
     /// Shows one failed delivery with its attempts
-    Show { id: u64 },
+    Show {
+        #[arg(add = completing::failed_deliveries())]
+        id: u64,
+    },
     /// Gives failed deliveries a new round of attempts
     ///
     /// The daemon goes on with it when this command is interrupted. Fails where no first attempt
@@ -40,13 +43,13 @@ pub(crate) enum Dlq {
 #[derive(Debug, Default, Args)]
 pub(crate) struct Filter {
     /// Of this webhook
-    #[arg(long, value_name = "ID")]
+    #[arg(long, value_name = "ID", add = completing::webhooks())]
     pub(crate) webhook: Option<u64>,
     /// Of this event type
-    #[arg(long)]
+    #[arg(long, add = completing::event_types())]
     pub(crate) event: Option<String>,
     /// Of this station
-    #[arg(long)]
+    #[arg(long, add = completing::stations())]
     pub(crate) station: Option<String>,
     /// Events from then on: 2026-04-14T12:00:00Z, or how long ago, like 2h
     #[arg(long, value_name = "TIME")]
@@ -62,6 +65,7 @@ pub(crate) struct Selection {
     /// These failed deliveries
     #[arg(
         value_name = "ID",
+        add = completing::failed_deliveries(),
         conflicts_with_all = ["all", "webhook", "event", "station", "since", "until"]
     )]
     pub(crate) ids: Vec<u64>,

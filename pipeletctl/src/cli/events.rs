@@ -3,6 +3,7 @@
 use clap::Subcommand;
 
 use super::Limit;
+use crate::completing;
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Events {
@@ -11,10 +12,10 @@ pub(crate) enum Events {
     /// Shows events as they happen, until Ctrl-C (with -o json one object per line)
     Tail {
         /// Only this type (repeat it, or separate by commas)
-        #[arg(long = "event", value_name = "EVENT", value_delimiter = ',')]
+        #[arg(long = "event", value_name = "EVENT", value_delimiter = ',', add = completing::event_types())]
         events: Vec<String>,
         /// Only this station (repeat it)
-        #[arg(long = "station", value_name = "STATION")]
+        #[arg(long = "station", value_name = "STATION", add = completing::stations())]
         stations: Vec<String>,
         #[command(flatten)]
         limit: Limit,

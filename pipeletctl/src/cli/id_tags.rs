@@ -4,6 +4,7 @@ use clap::{Args, Subcommand};
 use jiff::Timestamp;
 
 use super::Limit;
+use crate::completing;
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum IdTags {
@@ -15,11 +16,17 @@ pub(crate) enum IdTags {
         limit: Limit,
     },
     /// Shows one tag
-    Show { tag: String },
+    Show {
+        #[arg(add = completing::id_tags())]
+        tag: String,
+    },
     /// Changes what is given and leaves the rest
     Set(SetIdTag),
     /// Ends a tag's registration
-    Remove { tag: String },
+    Remove {
+        #[arg(add = completing::id_tags())]
+        tag: String,
+    },
 }
 
 #[derive(Debug, Args)]
@@ -39,6 +46,7 @@ pub(crate) struct AddIdTag {
 
 #[derive(Debug, Args)]
 pub(crate) struct SetIdTag {
+    #[arg(add = completing::id_tags())]
     pub(crate) tag: String,
     /// Accepted, Blocked or Invalid
     #[arg(long)]

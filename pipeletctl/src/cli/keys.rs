@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use clap::{Subcommand, ValueEnum};
 
-use crate::when::parse_timeout;
+use crate::{completing, when::parse_timeout};
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Keys {
@@ -23,7 +23,10 @@ pub(crate) enum Keys {
     /// Shows all keys, without their secret part
     List,
     /// Ends a key's life
-    Revoke { id: u64 },
+    Revoke {
+        #[arg(add = completing::api_keys())]
+        id: u64,
+    },
 }
 
 /// What a key allows.

@@ -8,6 +8,7 @@
     reason = "the comments are the help text, where backticks would show"
 )]
 
+mod contexts;
 mod dlq;
 mod events;
 mod id_tags;
@@ -21,9 +22,9 @@ mod webhooks;
 use std::{path::PathBuf, time::Duration};
 
 use clap::{Args, Parser, Subcommand, ValueHint};
-use clap_complete::Shell;
 
 pub(crate) use self::{
+    contexts::Contexts,
     dlq::{Dlq, Filter, Selection},
     events::Events,
     id_tags::{AddIdTag, IdTags, SetIdTag},
@@ -32,7 +33,10 @@ pub(crate) use self::{
     transactions::{TransactionFilter, Transactions},
     webhooks::{CreateWebhook, UpdateWebhook, Webhooks},
 };
-use crate::{output::Format, settings::ServerUrl, when::parse_timeout};
+use crate::{
+    commands::completions::Shell, completing, output::Format, settings::ServerUrl,
+    when::parse_timeout,
+};
 
 /// Drives pipeletd: webhooks, dead letters, stations, keys.
 #[derive(Debug, Parser)]
@@ -47,27 +51,20 @@ pub(crate) struct Cli {
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Global options")]
 pub(crate) struct Global {
-    /// The daemon's gRPC address, with https:// where it speaks TLS
-    #[arg(
-        long,
-        global = true,
-        env = "PIPELET_SERVER",
-        hide_env_values = true,
-        default_value = "http://127.0.0.1:50051",
-        value_name = "URL"
-    )]
-    pub(crate) server: ServerUrl,
-    /// The authorities (PEM) that vouch for an https:// daemon, instead of the system's
-    #[arg(
-        long,
-        global = true,
-        env = "PIPELET_CA_FILE",
-        hide_env_values = true,
-        value_name = "FILE",
-        value_hint = ValueHint::FilePath
-    )]
+    /// The daemon's gRPC address, with https:// where it speaks TLS [otherwise: PIPELET_SERVER,
+    /// then the context's, then http://127.0.0.1:50051]
+    #[arg(long, global = true, value_name = "URL", conflicts_with = "context")]
+    pub(crate) server: Option<ServerUrl>,
+    /// A daemon by its name: see `pipeletctl context` [otherwise: PIPELET_CONTEXT, then the one in
+    /// use]
+    #[arg(long, global = true, value_name = "NAME", add = completing::contexts())]
+    pub(crate) context: Option<String>,
+    /// The authorities (PEM) that vouch for an https:// daemon [otherwise: PIPELET_CA_FILE, then
+    /// the context's, then the system's]
+    #[arg(long, global = true, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub(crate) ca_file: Option<PathBuf>,
-    /// A file with the API key [otherwise: PIPELET_API_KEY, then the local daemon's admin.key]
+    /// A file with the API key [otherwise: PIPELET_API_KEY, then the context's, then the local
+    /// daemon's admin.key]
     #[arg(long, global = true, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub(crate) api_key_file: Option<PathBuf>,
     /// How data is printed
@@ -124,8 +121,19 @@ pub(crate) enum Command {
     /// The daemon works on meanwhile. The webhooks' secrets are sealed in the file: keep the
     /// daemon's secrets.key, too, and elsewhere.
     Backup(Backup),
+    /// Daemons by name
+    #[command(subcommand, visible_alias = "contexts")]
+    Context(Contexts),
     /// Prints a completion script for a shell
+    ///
+    /// It completes live ids, too. For bash: source <(pipeletctl completions bash)
     Completions { shell: Shell },
+    /// Writes the manual's pages, one for each command
+    #[command(hide = true)]
+    Manual {
+        #[arg(value_hint = ValueHint::DirPath)]
+        directory: PathBuf,
+    },
 }
 
 impl Command {
@@ -138,7 +146,12 @@ impl Command {
             Self::Transactions(_) => Some("pipeletctl transactions list"),
             Self::IdTags(_) => Some("pipeletctl id-tags list"),
             Self::Keys(_) => Some("pipeletctl keys list"),
-            Self::Events(_) | Self::Status | Self::Backup(_) | Self::Completions { .. } => None,
+            Self::Context(_) => Some("pipeletctl context list"),
+            Self::Events(_)
+            | Self::Status
+            | Self::Backup(_)
+            | Self::Completions { .. }
+            | Self::Manual { .. } => None,
         }
     }
 }

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::{ArgGroup, Args, Subcommand, ValueHint};
 
 use super::Limit;
-use crate::{commands::call::Parameter, secret::Secret};
+use crate::{commands::call::Parameter, completing, secret::Secret};
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Stations {
@@ -18,22 +18,30 @@ pub(crate) enum Stations {
         limit: Limit,
     },
     /// Shows one station with its connectors and open transactions
-    Show { id: String },
+    Show {
+        #[arg(add = completing::stations())]
+        id: String,
+    },
     /// Sends an OCPP command to a station and shows its answer
     ///
     /// --timeout is how long the station has. Ends with 5 where the station is not connected, and
     /// with 1 where it answers with an error or not in time.
     Call(CallStation),
     /// Ends a station's connection; it may dial again at once
-    Disconnect { id: String },
+    Disconnect {
+        #[arg(add = completing::stations())]
+        id: String,
+    },
     /// Registers a station
     Add {
+        #[arg(add = completing::stations())]
         id: String,
         #[command(flatten)]
         registration: Registration,
     },
     /// Changes what is given of a registration and leaves the rest
     Set {
+        #[arg(add = completing::stations())]
         id: String,
         #[command(flatten)]
         registration: Registration,
@@ -45,11 +53,15 @@ pub(crate) enum Stations {
         clear_security_profile: bool,
     },
     /// Ends a registration; where stations have to be registered, the connection too
-    Remove { id: String },
+    Remove {
+        #[arg(add = completing::stations())]
+        id: String,
+    },
 }
 
 #[derive(Debug, Args)]
 pub(crate) struct CallStation {
+    #[arg(add = completing::stations())]
     pub(crate) id: String,
     /// An OCPP 1.6 action, like RemoteStartTransaction
     pub(crate) action: String,

@@ -3,7 +3,7 @@
 use clap::{Args, Subcommand};
 
 use super::Limit;
-use crate::when::When;
+use crate::{completing, when::When};
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Transactions {
@@ -22,10 +22,10 @@ pub(crate) enum Transactions {
 #[derive(Debug, Args)]
 pub(crate) struct TransactionFilter {
     /// Of this station
-    #[arg(long)]
+    #[arg(long, add = completing::stations())]
     pub(crate) station: Option<String>,
     /// Of this id tag
-    #[arg(long, value_name = "TAG")]
+    #[arg(long, value_name = "TAG", add = completing::id_tags())]
     pub(crate) id_tag: Option<String>,
     /// Only those that have not ended
     #[arg(long, conflicts_with = "stopped")]

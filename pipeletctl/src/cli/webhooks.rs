@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::{ArgGroup, Args, Subcommand, ValueHint};
 
 use super::Limit;
-use crate::secret::Secret;
+use crate::{completing, secret::Secret};
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Webhooks {
@@ -17,24 +17,38 @@ pub(crate) enum Webhooks {
         limit: Limit,
     },
     /// Shows one webhook
-    Get { id: u64 },
+    Get {
+        #[arg(add = completing::webhooks())]
+        id: u64,
+    },
     /// Changes what is given and leaves the rest
     Update(Box<UpdateWebhook>),
     /// Deletes a webhook and cancels what it was owed
-    Delete { id: u64 },
+    Delete {
+        #[arg(add = completing::webhooks())]
+        id: u64,
+    },
     /// POSTs one synthetic event to the webhook's URL; fails where the receiver does
     Test {
+        #[arg(add = completing::webhooks())]
         id: u64,
         /// The event type to send [default: the webhook's first]
-        #[arg(long)]
+        #[arg(long, add = completing::event_types())]
         event: Option<String>,
     },
     /// Lets new events in
-    Enable { id: u64 },
+    Enable {
+        #[arg(add = completing::webhooks())]
+        id: u64,
+    },
     /// Keeps new events out; retries wait
-    Disable { id: u64 },
+    Disable {
+        #[arg(add = completing::webhooks())]
+        id: u64,
+    },
     /// Shows the deliveries that wait for a retry, then the latest ones that were settled
     Deliveries {
+        #[arg(add = completing::webhooks())]
         id: u64,
         #[command(flatten)]
         limit: Limit,
@@ -56,11 +70,12 @@ pub(crate) struct CreateWebhook {
         long = "event",
         required = true,
         value_name = "EVENT",
-        value_delimiter = ','
+        value_delimiter = ',',
+        add = completing::event_types()
     )]
     pub(crate) events: Vec<String>,
     /// Only events of this station, or of all that a pattern like "WALLBOX_*" means (repeat it)
-    #[arg(long = "station", value_name = "STATION")]
+    #[arg(long = "station", value_name = "STATION", add = completing::stations())]
     pub(crate) stations: Vec<String>,
     /// The header that carries the secret
     #[arg(long, value_name = "HEADER", requires = "secret")]
@@ -89,6 +104,7 @@ pub(crate) struct CreateWebhook {
 #[derive(Debug, Args)]
 #[command(group(ArgGroup::new("secret").args(["secret_value", "secret_value_file"])))]
 pub(crate) struct UpdateWebhook {
+    #[arg(add = completing::webhooks())]
     pub(crate) id: u64,
     /// A name for people
     #[arg(long)]
@@ -97,10 +113,10 @@ pub(crate) struct UpdateWebhook {
     #[arg(long, value_hint = ValueHint::Url)]
     pub(crate) url: Option<String>,
     /// The event types that replace the old ones (repeat it, or separate by commas)
-    #[arg(long = "event", value_name = "EVENT", value_delimiter = ',')]
+    #[arg(long = "event", value_name = "EVENT", value_delimiter = ',', add = completing::event_types())]
     pub(crate) events: Vec<String>,
     /// The stations that replace the old ones (repeat it)
-    #[arg(long = "station", value_name = "STATION")]
+    #[arg(long = "station", value_name = "STATION", add = completing::stations())]
     pub(crate) stations: Vec<String>,
     /// Send the events of all stations again
     #[arg(long, conflicts_with = "stations")]

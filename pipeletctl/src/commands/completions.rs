@@ -1,19 +1,41 @@
-//! `completions`: scripts for shells. Knows no daemon.
+//! `completions`: scripts for shells, which ask this program as one types. Knows no daemon.
 
-use clap::CommandFactory as _;
-use clap_complete::Shell;
+use clap::ValueEnum;
+use clap_complete::env::{Bash, Elvish, EnvCompleter, Fish, Powershell, Zsh};
 
 use crate::{
-    cli::Cli,
+    completing::VARIABLE,
     error::{Error, ExitStatus},
     output::Printer,
 };
 
+const NAME: &str = "pipeletctl";
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Shell {
+    Bash,
+    Elvish,
+    Fish,
+    Powershell,
+    Zsh,
+}
+
 pub(crate) fn run(shell: Shell, printer: &Printer) -> Result<ExitStatus, Error> {
-    let mut script = Vec::new();
-    clap_complete::generate(shell, &mut Cli::command(), "pipeletctl", &mut script);
-    printer.text(&String::from_utf8_lossy(&script))?;
+    printer.text(&script(shell)?)?;
     Ok(ExitStatus::Success)
+}
+
+fn script(shell: Shell) -> Result<String, Error> {
+    let shell: &dyn EnvCompleter = match shell {
+        Shell::Bash => &Bash,
+        Shell::Elvish => &Elvish,
+        Shell::Fish => &Fish,
+        Shell::Powershell => &Powershell,
+        Shell::Zsh => &Zsh,
+    };
+    let mut script = Vec::new();
+    shell.write_registration(VARIABLE, NAME, NAME, NAME, &mut script)?;
+    Ok(String::from_utf8_lossy(&script).into_owned())
 }
 
 #[cfg(test)]
@@ -22,10 +44,9 @@ mod tests {
 
     #[test]
     fn every_shell_has_a_script() {
-        for shell in [Shell::Bash, Shell::Zsh, Shell::Fish, Shell::PowerShell] {
-            let mut script = Vec::new();
-            clap_complete::generate(shell, &mut Cli::command(), "pipeletctl", &mut script);
-            assert!(String::from_utf8(script).unwrap().contains("webhooks"));
+        for shell in Shell::value_variants() {
+            let script = script(*shell).unwrap();
+            assert!(script.contains(VARIABLE), "{shell:?}: {script}");
         }
     }
 }

@@ -6,10 +6,12 @@
 pub(crate) mod backup;
 pub(crate) mod call;
 pub(crate) mod completions;
+pub(crate) mod contexts;
 pub(crate) mod dlq;
 pub(crate) mod events;
 pub(crate) mod id_tags;
 pub(crate) mod keys;
+pub(crate) mod manual;
 pub(crate) mod stations;
 pub(crate) mod status;
 pub(crate) mod transactions;

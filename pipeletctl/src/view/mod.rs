@@ -6,6 +6,7 @@
 
 mod api_key;
 mod command;
+mod context;
 mod daemon;
 mod event;
 mod failed_delivery;
@@ -19,6 +20,7 @@ mod webhook;
 pub(crate) use self::{
     api_key::{ApiKey, NewApiKey},
     command::CommandAnswer,
+    context::{Context, RemovedContext, Target},
     daemon::DaemonStatus,
     event::{Event, EventType},
     failed_delivery::FailedDelivery,

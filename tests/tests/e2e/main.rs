@@ -13,6 +13,8 @@ mod cli;
 mod clients;
 mod clocks;
 mod commands;
+mod completions;
+mod contexts;
 mod crash;
 mod cut;
 mod day;

@@ -1,0 +1,31 @@
+//! `context`, as clap reads it.
+
+use clap::Subcommand;
+
+use crate::completing;
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Contexts {
+    /// Gives a daemon a name; the first one is used from then on
+    ///
+    /// What the file keeps is where the API key is, and never the key itself.
+    #[command(
+        override_usage = "pipeletctl context add <NAME> --server <URL> [--api-key-file <FILE>] \
+                          [--ca-file <FILE>]"
+    )]
+    Add { name: String },
+    /// Uses this daemon from now on
+    Use {
+        #[arg(add = completing::contexts())]
+        name: String,
+    },
+    /// Shows all contexts
+    List,
+    /// Shows whom a command would speak to, and why
+    Show,
+    /// Forgets a context
+    Remove {
+        #[arg(add = completing::contexts())]
+        name: String,
+    },
+}

@@ -1,0 +1,171 @@
+//! Completes words as they are typed: commands and flags, and what the daemon knows by id.
+//!
+//! The shell's script (`commands::completions`) runs this program with the words of the line, and
+//! `PIPELETCTL_COMPLETE` set. Invariant: whatever goes wrong, and a daemon that does not answer at
+//! once, is no completion and no message: it would stand amid what somebody types.
+
+use std::{env, ffi::OsStr, future::Future, process::ExitCode, time::Duration};
+
+use clap::{CommandFactory as _, FromArgMatches as _};
+use clap_complete::{
+    CompleteEnv,
+    engine::{ArgValueCompleter, CompletionCandidate},
+};
+use pipelet_proto::v1;
+use tonic::Status;
+
+use crate::{
+    cli::{Cli, Global},
+    client::Client,
+    contexts::Contexts,
+    settings::{Environment, Settings},
+};
+
+pub(crate) const VARIABLE: &str = "PIPELETCTL_COMPLETE";
+/// Longer would be felt.
+const PATIENCE: Duration = Duration::from_millis(300);
+/// So many of a kind are offered at most.
+const MOST: u32 = 500;
+
+/// Values with what they mean.
+type Known = Result<Vec<(String, String)>, Status>;
+
+/// Answers a shell's script, where it is one that asks.
+pub(crate) fn answer() -> Option<ExitCode> {
+    let completed = CompleteEnv::with_factory(Cli::command)
+        .var(VARIABLE)
+        .try_complete(env::args_os(), env::current_dir().ok().as_deref());
+    match completed {
+        Ok(false) => None,
+        Ok(true) => Some(ExitCode::SUCCESS),
+        Err(_) => Some(ExitCode::FAILURE),
+    }
+}
+
+pub(crate) fn webhooks() -> ArgValueCompleter {
+    from_daemon(async |client| {
+        let request = v1::ListWebhooksRequest {
+            page_size: MOST,
+            ..v1::ListWebhooksRequest::default()
+        };
+        let answer = client.webhooks().list_webhooks(request).await?.into_inner();
+        let webhooks = answer.webhooks.into_iter();
+        Ok(webhooks.map(|it| (it.id.to_string(), it.name)).collect())
+    })
+}
+
+pub(crate) fn stations() -> ArgValueCompleter {
+    from_daemon(async |client| {
+        let request = v1::ListStationsRequest {
+            page_size: MOST,
+            ..v1::ListStationsRequest::default()
+        };
+        let answer = client.stations().list_stations(request).await?.into_inner();
+        let words = |it: v1::Station| [it.vendor, it.model].into_iter().flatten();
+        let stations = answer.stations.into_iter().map(|it| {
+            let id = it.id.clone();
+            (id, words(it).collect::<Vec<_>>().join(" "))
+        });
+        Ok(stations.collect())
+    })
+}
+
+pub(crate) fn failed_deliveries() -> ArgValueCompleter {
+    from_daemon(async |client| {
+        let request = v1::ListFailedDeliveriesRequest {
+            page_size: MOST,
+            ..v1::ListFailedDeliveriesRequest::default()
+        };
+        let answer = client.failed_deliveries();
+        let answer = { answer }.list_failed_deliveries(request).await?;
+        let failed = answer.into_inner().failed_deliveries.into_iter();
+        let words = |it: v1::FailedDelivery| {
+            let what = format!("{} of {}", it.event, it.station_id);
+            (it.id.to_string(), what)
+        };
+        Ok(failed.map(words).collect())
+    })
+}
+
+pub(crate) fn event_types() -> ArgValueCompleter {
+    from_daemon(async |client| {
+        let request = v1::ListEventTypesRequest {};
+        let answer = client.events().list_event_types(request).await?;
+        let types = answer.into_inner().event_types.into_iter();
+        Ok(types.map(|it| (it.name, it.profile)).collect())
+    })
+}
+
+pub(crate) fn id_tags() -> ArgValueCompleter {
+    from_daemon(async |client| {
+        let request = v1::ListIdTagsRequest {
+            page_size: MOST,
+            ..v1::ListIdTagsRequest::default()
+        };
+        let answer = client.id_tags().list_id_tags(request).await?.into_inner();
+        let tags = answer.id_tags.into_iter();
+        Ok(tags.map(|it| (it.id_tag, it.status)).collect())
+    })
+}
+
+pub(crate) fn api_keys() -> ArgValueCompleter {
+    from_daemon(async |client| {
+        let request = v1::ListApiKeysRequest {};
+        let answer = client.api_keys().list_api_keys(request).await?.into_inner();
+        let keys = answer.api_keys.into_iter();
+        Ok(keys.map(|it| (it.id.to_string(), it.name)).collect())
+    })
+}
+
+pub(crate) fn contexts() -> ArgValueCompleter {
+    ArgValueCompleter::new(|typed: &OsStr| {
+        let file = Environment::read().contexts_file;
+        let contexts = Contexts::read(file.as_deref()).unwrap_or_default();
+        let known = contexts.contexts.into_iter();
+        offered(typed, known.map(|(name, context)| (name, context.server)))
+    })
+}
+
+/// Asks the daemon that the line up to now is meant for.
+fn from_daemon<F, A>(ask: A) -> ArgValueCompleter
+where
+    A: Fn(Client) -> F + Send + Sync + 'static,
+    F: Future<Output = Known>,
+{
+    ArgValueCompleter::new(move |typed: &OsStr| {
+        offered(typed, asked(&ask).unwrap_or_default().into_iter())
+    })
+}
+
+fn asked<F: Future<Output = Known>>(ask: impl Fn(Client) -> F) -> Option<Vec<(String, String)>> {
+    let settings = Settings::resolve(&global()?, &Environment::read()).ok()?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build();
+    let known = runtime.ok()?.block_on(async {
+        let client = Client::new(&settings).ok()?;
+        tokio::time::timeout(PATIENCE, ask(client)).await.ok()
+    });
+    known?.ok()
+}
+
+/// The global options in the words that were typed, as far as they make sense yet.
+fn global() -> Option<Global> {
+    let words = env::args_os().skip_while(|word| word != "--").skip(1);
+    let command = Cli::command().ignore_errors(true);
+    let matches = command.try_get_matches_from(words).ok()?;
+    Global::from_arg_matches(&matches).ok()
+}
+
+fn offered(
+    typed: &OsStr,
+    known: impl Iterator<Item = (String, String)>,
+) -> Vec<CompletionCandidate> {
+    let typed = typed.to_string_lossy();
+    known
+        .filter(|(value, _)| value.starts_with(&*typed))
+        .map(|(value, meaning)| {
+            CompletionCandidate::new(value).help((!meaning.is_empty()).then(|| meaning.into()))
+        })
+        .collect()
+}
