@@ -3,11 +3,16 @@
 
 use std::{io, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
+use jiff::Timestamp;
 use tokio::{net::TcpListener, runtime::Handle, task::JoinSet, time};
-use tokio_util::sync::CancellationToken;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
-    api::{Addresses, ApiKeys, Door, Gate, Readiness, Roster, Tails, grpc, rest},
+    api::{
+        Addresses, ApiKeys, Door, Gate, Readiness, Roster, Tails, grpc,
+        metrics::{self, Metrics},
+        rest,
+    },
     auth::{self, ApiKey, Keyring},
     clock::Clock,
     config::{Authorize, Config, StationsPolicy},
@@ -49,6 +54,8 @@ pub struct App {
     backup: Arc<dyn Backup>,
     retention: Retention,
     clock: Clock,
+    started: Timestamp,
+    data_dir: PathBuf,
     shutdown_grace: Duration,
     /// Cancelled when the daemon ends: whoever sits an outage of the store out gives up.
     ending: CancellationToken,
@@ -109,6 +116,7 @@ impl App {
         clock: Clock,
         delivering: Handle,
     ) -> Result<Self, OpenError> {
+        let started = clock.now();
         let http = door("HTTP", config.http_listen, &[b"http/1.1"], config).await?;
         let grpc = door("gRPC", config.grpc_listen, &[b"h2"], config).await?;
         let targets = TargetPolicy {
@@ -195,6 +203,8 @@ impl App {
                 size: config.retention_size.bytes(),
             },
             clock,
+            started,
+            data_dir: config.data_dir.clone(),
             shutdown_grace: config.shutdown_grace,
             ending,
             failed,
@@ -218,12 +228,29 @@ impl App {
         all.into_iter().filter_map(shown).collect()
     }
 
+    fn metrics(&self, readiness: Readiness) -> Metrics {
+        Metrics::new(metrics::Sources {
+            delivery: self.delivery.clone(),
+            stations: self.ocpp.stations(),
+            readiness,
+            data_dir: self.data_dir.clone(),
+            callers: [
+                ("rest", self.http.connections.clone()),
+                ("grpc", self.grpc.connections.clone()),
+            ],
+            certificates: self.certificates(),
+            clock: self.clock,
+            started: self.started,
+        })
+    }
+
     /// Runs until the shutdown, or until a part fails that the daemon can't go on without.
     pub async fn run(self, shutdown: CancellationToken) -> Result<(), RunError> {
         let readiness = Readiness {
             journal: self.journal.clone(),
             shutdown: shutdown.clone(),
         };
+        let metrics = self.metrics(readiness.clone());
         let stations = self.ocpp.stations();
         let roster = Roster::new(stations.clone(), self.registry);
         let tails = Tails::new(self.journal.clone(), shutdown.clone());
@@ -239,6 +266,7 @@ impl App {
             tails: tails.clone(),
             gate: self.gate.clone(),
             readiness: readiness.clone(),
+            metrics,
         };
         let serving = rest::serve(self.http, handles, shutdown.clone());
         api.spawn(async move {
@@ -370,6 +398,7 @@ async fn door(
         listener,
         certificates,
         max_connections: config.api_max_connections,
+        connections: TaskTracker::new(),
     })
 }
 

@@ -152,7 +152,7 @@ impl Api {
         body: String,
     ) -> reqwest::Result<Reply> {
         let path = match path {
-            "/healthz" | "/readyz" => path.to_owned(),
+            "/healthz" | "/readyz" | "/metrics" => path.to_owned(),
             _ => format!("/api/v1{path}"),
         };
         let mut request = self

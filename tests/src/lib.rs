@@ -12,6 +12,7 @@
 //! - [`Faults`]: a daemon's disk, clock and resolver, which fail as they are told to.
 //! - [`SmallDisk`]: a disk that a test can fill.
 //! - [`Network`]: namespaces with a router between daemon and test, which drops what it is told to.
+//! - [`Scrape`]: what `/metrics` said.
 //! - [`oracle`]: the judge of what was seen of a daemon that is killed again and again.
 //! - [`Api`] and [`Ctl`]: the two ways in, REST and `pipeletctl`; [`Rpc`] is gRPC below the latter.
 //! - [`EventStream`]: what a browser's `EventSource` would see.
@@ -35,6 +36,7 @@ pub mod oracle;
 pub mod raw;
 mod receiver;
 mod rpc;
+mod scrape;
 mod scripted;
 mod small_disk;
 mod station;
@@ -53,6 +55,7 @@ pub use network::Network;
 pub use raw::{RawFrame, RawSocket};
 pub use receiver::{Answer, Receiver, Request};
 pub use rpc::Rpc;
+pub use scrape::Scrape;
 pub use scripted::{RawRequest, Scripted, Step, Tls};
 pub use small_disk::SmallDisk;
 pub use station::{Asked, Called, Frame, Handshake, Station};

@@ -40,7 +40,11 @@ const THIRD_PARTY: &[(&str, &[&str])] = &[
             "pipeletd/src/tls",
         ],
     ),
-    ("x509_parser::", &["pipeletd/src/ocpp/client_names"]),
+    (
+        "x509_parser::",
+        &["pipeletd/src/ocpp/client_names", "pipeletd/src/tls"],
+    ),
+    ("prometheus::", &["pipeletd/src/api/metrics"]),
     (
         "pipelet_proto::",
         &[

@@ -11,6 +11,7 @@ mod event_filter;
 mod gate;
 pub mod grpc;
 pub mod keys;
+pub mod metrics;
 pub mod rest;
 mod roster;
 mod server;

@@ -28,6 +28,7 @@ use super::{
 };
 use crate::{
     events::Seq,
+    latencies::{Latencies, LatencySnapshot},
     store::{Change, Outage, Store, StoreError},
     webhooks::WebhookId,
 };
@@ -77,6 +78,7 @@ pub struct Ledger {
     requests: mpsc::Sender<Request>,
     accounts: Arc<Accounts>,
     outage: Arc<Outage>,
+    commits: Arc<Latencies>,
 }
 
 #[derive(Debug)]
@@ -127,6 +129,7 @@ impl Ledger {
             store.accounts()?.into_iter().collect(),
         )));
         let outage = Arc::new(Outage::default());
+        let commits = Arc::new(Latencies::default());
         let next_failed = store.next_ids()?.failed;
         let (requests, queue) = mpsc::channel(QUEUE);
         let (done, ended) = oneshot::channel();
@@ -137,6 +140,7 @@ impl Ledger {
             clock,
             runtime: Handle::current(),
             outage: Arc::clone(&outage),
+            commits: Arc::clone(&commits),
             ending,
         };
         let thread = thread::Builder::new()
@@ -152,6 +156,7 @@ impl Ledger {
                 requests,
                 accounts,
                 outage,
+                commits,
             },
             LedgerThread(ended),
         ))
@@ -198,6 +203,16 @@ impl Ledger {
             .unwrap_or_default()
     }
 
+    /// How long it took to have a batch on disk.
+    pub fn commit_latencies(&self) -> LatencySnapshot {
+        self.commits.snapshot()
+    }
+
+    /// Why nothing can be written, while nothing can.
+    pub fn outage(&self) -> Option<Arc<str>> {
+        self.outage.check().err()
+    }
+
     /// How many failed deliveries there are, over all webhooks.
     pub fn dead(&self) -> u64 {
         self.accounts
@@ -229,6 +244,7 @@ struct Writer {
     clock: RetryClock,
     runtime: Handle,
     outage: Arc<Outage>,
+    commits: Arc<Latencies>,
     ending: CancellationToken,
 }
 
@@ -336,7 +352,12 @@ impl Writer {
             changes.push(Change::Account(webhook, accounts[&webhook]));
         }
         changes.push(Change::RetryTime(self.clock.now().as_millisecond()));
-        self.persist(&mut waiting, |store| store.commit(&changes))?;
+        self.persist(&mut waiting, |store| {
+            let began = Instant::now();
+            store.commit(&changes)?;
+            self.commits.record(began.elapsed());
+            Ok(())
+        })?;
         *self.accounts.lock() = accounts;
         for (waiting, there) in waiting.into_iter().zip(there) {
             // Most don't wait for it, or have been told that it may not come to this.

@@ -11,6 +11,7 @@ pub mod dispatcher;
 pub mod history;
 pub mod http;
 pub mod ledger;
+mod observation;
 mod pace;
 pub mod policy;
 pub mod record;
@@ -22,6 +23,7 @@ pub mod webhooks;
 pub use self::{
     dead_letters::{ReplayProgress, Selection},
     dispatcher::{Means, Options},
+    observation::{Observation, Observations},
     webhooks::{Delivery, DeliveryError, TestResult, WebhookView, subscriptions},
 };
 

@@ -4,7 +4,10 @@
 
 use std::{
     collections::BTreeMap,
-    sync::{Arc, PoisonError, RwLock, atomic::Ordering},
+    sync::{
+        Arc, PoisonError, RwLock,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 
@@ -42,7 +45,9 @@ pub(super) struct Inner {
     pub(super) means: Means,
     targets: TargetPolicy,
     /// The ones that are not deleted.
-    webhooks: RwLock<BTreeMap<WebhookId, Arc<Running>>>,
+    pub(super) webhooks: RwLock<BTreeMap<WebhookId, Arc<Running>>>,
+    /// Deliveries that were cancelled with their webhooks, since the daemon started.
+    pub(super) cancelled: AtomicU64,
     /// Held during a change, so that changes are stored and take effect in one order.
     changing: Mutex<WebhookId>,
     tracker: TaskTracker,
@@ -55,8 +60,10 @@ pub(super) struct Inner {
 pub(super) struct Running {
     stored: RwLock<Arc<StoredWebhook>>,
     pub(super) control: mpsc::Sender<Control>,
-    received: ReceivedCount,
-    progress: Arc<Progress>,
+    pub(super) received: ReceivedCount,
+    /// What had been received when the daemon started.
+    pub(super) received_before: u64,
+    pub(super) progress: Arc<Progress>,
     history: Arc<History>,
     /// Cancelled once the dispatcher has ended.
     ended: CancellationToken,
@@ -130,6 +137,7 @@ impl Delivery {
             means,
             targets,
             webhooks: RwLock::default(),
+            cancelled: AtomicU64::new(0),
             changing: Mutex::new(next),
             tracker: TaskTracker::new(),
             failed,
@@ -267,6 +275,9 @@ impl Delivery {
             let delivered = running.progress.delivered.load(Ordering::Relaxed);
             let received = running.received.count();
             let books = inner.cancel_the_rest(stored, received, delivered).await?;
+            inner
+                .cancelled
+                .fetch_add(books.cancelled, Ordering::Relaxed);
             Ok(books.cancelled)
         })
         .await
@@ -430,6 +441,7 @@ impl Inner {
         let (control, told) = mpsc::channel(CONTROL_QUEUE);
         let running = Arc::new(Running {
             control,
+            received_before: reader.received().count(),
             received: reader.received(),
             progress: Arc::new(Progress::starting_at(reader.start().delivered)),
             history: Arc::default(),
@@ -472,7 +484,7 @@ impl Inner {
         }
     }
 
-    fn books(&self, running: &Running, id: WebhookId) -> Books {
+    pub(super) fn books(&self, running: &Running, id: WebhookId) -> Books {
         // In this order, so that nothing is settled that was not yet received.
         let account = self.means.ledger.account(id);
         let delivered = running.progress.delivered.load(Ordering::Relaxed);

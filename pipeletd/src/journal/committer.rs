@@ -18,7 +18,7 @@ use std::{
 use tokio::{
     runtime::Handle,
     sync::{mpsc, oneshot},
-    time::sleep,
+    time::{Instant, sleep},
 };
 use tokio_util::sync::CancellationToken;
 
@@ -403,11 +403,13 @@ impl Committer {
         let thens = mem::take(&mut self.batch.thens);
         self.batch.bytes = 0;
         let store = &self.shared.store;
+        let began = Instant::now();
         if let Err(error) = store.append(self.next, &events, &self.batch.progress) {
             // Before `thens` are dropped: who learns of it by that asks for the reason.
             self.shared.outage.begin(&error.chain());
             return Err(error);
         }
+        self.shared.counts.commits.record(began.elapsed());
         self.batch.progress.clear();
         self.publish(&events, thens);
         for done in self.batch.checkpointed.drain(..) {
@@ -425,6 +427,7 @@ impl Committer {
         shared.recent.push(events);
         shared.durable.store(self.next.0, Ordering::Release);
         for ((seq, event), then) in (first.0..).zip(events).zip(thens) {
+            shared.counts.count(event.kind);
             then(Seq(seq), event);
         }
         shared.head.store(self.next.0, Ordering::Release);

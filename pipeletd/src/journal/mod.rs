@@ -12,6 +12,7 @@
 //! Knows what a webhook wants, but nothing of its URL, of HTTP, of OCPP or of the API.
 
 mod committer;
+mod counts;
 mod feed;
 mod follower;
 mod look;
@@ -31,7 +32,7 @@ use std::{
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
-use self::{committer::Committer, feed::Feed, recent::Recent};
+use self::{committer::Committer, counts::Counts, feed::Feed, recent::Recent};
 pub use self::{
     committer::CommitterThread,
     follower::{Followed, Follower},
@@ -40,7 +41,8 @@ pub use self::{
 };
 use crate::{
     delivery::record::{Cursor, Epoch},
-    events::{Event, Seq},
+    events::{Event, EventType, Seq},
+    latencies::LatencySnapshot,
     store::{Outage, Store, StoreError, blocking},
     webhooks::WebhookId,
 };
@@ -104,6 +106,7 @@ struct Shared {
     grown: watch::Sender<Seq>,
     /// Why no events are taken now, or why the committer has ended.
     outage: Outage,
+    counts: Counts,
 }
 
 /// Runs on the committer's thread once the event is durable.
@@ -173,6 +176,7 @@ impl Journal {
             recent: Recent::starting_at(head),
             grown: watch::Sender::new(head),
             outage: Outage::default(),
+            counts: Counts::default(),
         });
         let committer = Committer::recover(Arc::clone(&shared), webhooks)?;
         let journal = Self { requests, shared };
@@ -294,6 +298,17 @@ impl Journal {
             // An error means that it ended by itself, which is the same here.
             let _ = stopped.await;
         }
+    }
+
+    /// How many events of each type were committed since the daemon started.
+    pub fn committed(&self) -> impl Iterator<Item = (EventType, u64)> {
+        let counts = &self.shared.counts;
+        EventType::ALL.iter().map(|kind| (*kind, counts.of(*kind)))
+    }
+
+    /// How long it took to have a batch on disk: written, flushed and synced.
+    pub fn commit_latencies(&self) -> LatencySnapshot {
+        self.shared.counts.commits.snapshot()
     }
 
     /// Why the journal takes no events, if it doesn't.

@@ -88,6 +88,20 @@ impl Stations {
         payload: Payload,
         wait: Duration,
     ) -> Result<Answer, CommandError> {
+        let began = Instant::now();
+        let outcome = self.ask(station, action, payload, wait).await;
+        self.command_stats()
+            .ended(action, &outcome, began.elapsed());
+        outcome
+    }
+
+    async fn ask(
+        &self,
+        station: &StationId,
+        action: EventType,
+        payload: Payload,
+        wait: Duration,
+    ) -> Result<Answer, CommandError> {
         check(action, &payload)?;
         let desk = self.desk(station)?;
         let deadline = Instant::now() + wait;

@@ -6,6 +6,7 @@
 //! | `admission`, `credentials`, `client_names` | who may speak for a station, and how it is shown |
 //! | `conversation` | what is said on one connection: repeats, events, answers |
 //! | `commands`, `desk`, `outbox` | what is asked of stations: checked, queued, sent one by one |
+//! | `command_stats` | how that ended, in figures |
 //! | `session`, `gateway`, `entrance` | sockets: one task for each station, and how they come in |
 //! | `authorize` | which tag a message is about, and the verdict on it |
 //! | `stations`, `projector` | what is known of stations, in memory and in the store |
@@ -21,6 +22,7 @@ use tokio::{task::JoinError, time::Instant};
 use tokio_util::sync::CancellationToken;
 
 pub use self::{
+    command_stats::{CommandCounts, CommandOutcome},
     commands::{Answer, CommandError, DEFAULT_TIMEOUT, MAX_TIMEOUT},
     history::Transactions,
     stations::{StationCounts, StationView, Stations},
@@ -41,6 +43,7 @@ use crate::{
 mod admission;
 mod authorize;
 mod client_names;
+mod command_stats;
 mod commands;
 mod conversation;
 mod credentials;

@@ -21,6 +21,7 @@ use tokio::sync::{Notify, Semaphore};
 
 pub(super) use self::seat::{Place, Seat};
 use super::{
+    command_stats::{CommandCounts, CommandStats},
     commands::CommandError,
     desk::{Desk, End},
     transactions::LiveTransactions,
@@ -44,6 +45,7 @@ struct Inner {
     connected: AtomicUsize,
     /// Handshakes that were answered with a refusal since the start.
     refused: AtomicU64,
+    commands: CommandStats,
     /// Events below are in the saved states.
     saved_to: AtomicU64,
 }
@@ -134,6 +136,7 @@ impl Stations {
             unsaved: Mutex::default(),
             connected: AtomicUsize::new(0),
             refused: AtomicU64::new(0),
+            commands: CommandStats::default(),
             saved_to: AtomicU64::new(0),
         }))
     }
@@ -190,6 +193,15 @@ impl Stations {
             known: known.len(),
             handshakes_refused: self.0.refused.load(Ordering::Relaxed),
         }
+    }
+
+    /// How commands ended, by action.
+    pub fn commands(&self) -> Vec<CommandCounts> {
+        self.0.commands.snapshot()
+    }
+
+    pub(super) fn command_stats(&self) -> &CommandStats {
+        &self.0.commands
     }
 
     pub(super) fn count_refusal(&self) {

@@ -10,12 +10,14 @@ use std::{
     sync::{Arc, PoisonError, RwLock},
 };
 
+use jiff::Timestamp;
 use rustls::{
     RootCertStore, ServerConfig,
     pki_types::{CertificateDer, PrivateKeyDer, pem, pem::PemObject as _},
     server::{VerifierBuilderError, WebPkiClientVerifier},
 };
 use tokio_rustls::TlsAcceptor;
+use x509_parser::prelude::{FromDer as _, X509Certificate};
 
 /// All of them PEM.
 #[derive(Debug, Clone)]
@@ -68,7 +70,14 @@ pub struct Certificates(Arc<Inner>);
 struct Inner {
     files: TlsFiles,
     protocols: &'static [&'static [u8]],
-    current: RwLock<Arc<ServerConfig>>,
+    current: RwLock<Current>,
+}
+
+#[derive(Debug, Clone)]
+struct Current {
+    config: Arc<ServerConfig>,
+    /// `None` where the certificate does not say it in a way that we understand.
+    expires: Option<Timestamp>,
 }
 
 impl Certificates {
@@ -77,7 +86,7 @@ impl Certificates {
         files: TlsFiles,
         protocols: &'static [&'static [u8]],
     ) -> Result<Self, TlsError> {
-        let current = RwLock::new(Arc::new(read(&files, protocols).await?));
+        let current = RwLock::new(read(&files, protocols).await?);
         Ok(Self(Arc::new(Inner {
             files,
             protocols,
@@ -87,7 +96,7 @@ impl Certificates {
 
     /// Reads the files again: handshakes from now on use them, connections stay.
     pub async fn reload(&self) -> Result<(), TlsError> {
-        let new = Arc::new(read(&self.0.files, self.0.protocols).await?);
+        let new = read(&self.0.files, self.0.protocols).await?;
         *self
             .0
             .current
@@ -97,15 +106,24 @@ impl Certificates {
     }
 
     pub fn acceptor(&self) -> TlsAcceptor {
+        TlsAcceptor::from(self.current().config)
+    }
+
+    /// Until when our own certificate is valid.
+    pub fn expires(&self) -> Option<Timestamp> {
+        self.current().expires
+    }
+
+    fn current(&self) -> Current {
         let current = self.0.current.read();
-        let current = current.unwrap_or_else(PoisonError::into_inner);
-        TlsAcceptor::from(Arc::clone(&current))
+        current.unwrap_or_else(PoisonError::into_inner).clone()
     }
 }
 
-async fn read(files: &TlsFiles, protocols: &[&[u8]]) -> Result<ServerConfig, TlsError> {
+async fn read(files: &TlsFiles, protocols: &[&[u8]]) -> Result<Current, TlsError> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let chain = certificates(&files.certificate).await?;
+    let expires = chain.first().and_then(expiry);
     let key = PrivateKeyDer::from_pem_slice(&bytes(&files.key).await?);
     let key = key.map_err(|source| TlsError::Pem {
         path: files.key.clone(),
@@ -142,7 +160,14 @@ async fn read(files: &TlsFiles, protocols: &[&[u8]]) -> Result<ServerConfig, Tls
             source,
         })?;
     config.alpn_protocols = protocols.iter().map(|name| name.to_vec()).collect();
-    Ok(config)
+    let config = Arc::new(config);
+    Ok(Current { config, expires })
+}
+
+fn expiry(certificate: &CertificateDer<'static>) -> Option<Timestamp> {
+    let (_, certificate) = X509Certificate::from_der(certificate).ok()?;
+    let not_after = certificate.validity().not_after.timestamp();
+    Timestamp::from_second(not_after).ok()
 }
 
 async fn bytes(path: &Path) -> Result<Vec<u8>, TlsError> {

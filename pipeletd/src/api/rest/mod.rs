@@ -1,4 +1,4 @@
-//! REST under `/api/v1`, and the health checks beside it.
+//! REST under `/api/v1`, and the health checks and metrics beside it.
 
 mod access;
 mod body;
@@ -8,6 +8,7 @@ mod failed_deliveries;
 pub(crate) mod fuzzing;
 mod health;
 mod id_tags;
+mod metrics;
 mod page;
 mod path;
 mod problem;
@@ -33,6 +34,7 @@ use super::{
     REQUEST_TIMEOUT,
     error::ApiError,
     gate::{Gate, Peer},
+    metrics::Metrics,
     roster::Roster,
     server::{self, Door},
     status::Readiness,
@@ -56,6 +58,7 @@ pub struct Handles {
     pub tails: Tails,
     pub gate: Gate,
     pub readiness: Readiness,
+    pub metrics: Metrics,
 }
 
 /// Serves until the shutdown, then lets requests finish.
@@ -79,6 +82,7 @@ fn router(handles: Handles) -> Router {
     Router::new()
         .nest("/api/v1", api)
         .merge(health::routes(handles.readiness))
+        .merge(metrics::routes(handles.metrics))
         .fallback(no_route)
         .method_not_allowed_fallback(method_not_allowed)
         .layer(CatchPanicLayer::custom(problem::of_panic))

@@ -33,6 +33,8 @@ pub struct Door {
     pub certificates: Option<Certificates>,
     /// At once; more wait to be accepted.
     pub max_connections: usize,
+    /// Those there are: a clone tells how many.
+    pub connections: TaskTracker,
 }
 
 impl Door {
@@ -44,19 +46,16 @@ impl Door {
     ) where
         F: Future<Output = ()> + Send + 'static,
     {
-        let served = TaskTracker::new();
-        let accepting = self.accept_all(&served, &serve);
+        let connections = self.connections.clone();
+        let accepting = self.accept_all(&serve);
         shutdown.run_until_cancelled(accepting).await;
         drop((self, serve));
-        served.close();
-        served.wait().await;
+        connections.close();
+        connections.wait().await;
     }
 
-    async fn accept_all<F>(
-        &self,
-        served: &TaskTracker,
-        serve: &(impl Fn(Connection) -> F + Clone + Send + 'static),
-    ) where
+    async fn accept_all<F>(&self, serve: &(impl Fn(Connection) -> F + Clone + Send + 'static))
+    where
         F: Future<Output = ()> + Send + 'static,
     {
         let room = Arc::new(Semaphore::new(self.max_connections));
@@ -64,7 +63,7 @@ impl Door {
         while let Ok(place) = Arc::clone(&room).acquire_owned().await {
             let (stream, peer) = self.accept().await;
             let (certificates, serve) = (self.certificates.clone(), serve.clone());
-            served.spawn(async move {
+            self.connections.spawn(async move {
                 let shaking = shake_hands(stream, certificates);
                 match timeout(HANDSHAKE_TIMEOUT, shaking).await {
                     Ok(Ok(stream)) => serve(Connection::new(stream, Peer(peer), place)).await,

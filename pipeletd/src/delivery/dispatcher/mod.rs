@@ -13,7 +13,10 @@ mod writing;
 
 use std::{
     collections::{BTreeSet, HashMap, HashSet},
-    sync::{Arc, atomic::AtomicU64},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 
@@ -119,6 +122,9 @@ pub struct Progress {
     /// Delivered at the first attempt.
     pub delivered: AtomicU64,
     pub stats: Stats,
+    /// The oldest event's position whose first attempt is still to be made or to be noted down;
+    /// where none is loaded, it is where reading goes on.
+    oldest: AtomicU64,
 }
 
 impl Progress {
@@ -126,7 +132,14 @@ impl Progress {
         Self {
             delivered: AtomicU64::new(delivered),
             stats: Stats::default(),
+            oldest: AtomicU64::new(0),
         }
+    }
+
+    /// Where the backlog begins, if there is one. While the webhook lags and has nothing loaded,
+    /// this may be an event that it does not want, before the first one that it does.
+    pub fn oldest(&self) -> Seq {
+        Seq(self.oldest.load(Ordering::Relaxed))
     }
 }
 
@@ -305,6 +318,9 @@ impl Dispatcher {
             let read = self.read_forward().await;
             self.excuse_outage(read)?;
             self.launch();
+            let oldest = self.owed.first().copied();
+            let oldest = oldest.unwrap_or_else(|| self.reader.position());
+            self.progress.oldest.store(oldest.0, Ordering::Relaxed);
             self.checkpoint_if_due().await?;
             let resting = self.resting();
             tokio::select! {

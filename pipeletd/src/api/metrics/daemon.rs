@@ -1,0 +1,137 @@
+//! What is told of the daemon as a whole: its journal, its stations, its callers, its commands.
+
+use std::ops::Range;
+
+use prometheus::proto::MetricFamily;
+
+use super::{Sources, family::Family};
+use crate::{events::Seq, ocpp::CommandOutcome, reload::Shown};
+
+pub(super) fn families(sources: &Sources) -> Vec<MetricFamily> {
+    let mut families = state(sources);
+    families.extend(journal(sources));
+    families.extend(connections(sources));
+    families.extend(commands(sources));
+    families
+}
+
+/// Whether it can do its work, and what it is.
+fn state(sources: &Sources) -> Vec<MetricFamily> {
+    let mut build = Family::gauge("pipelet_build_info", "1, with the version that runs.");
+    build.add(&[("version", env!("CARGO_PKG_VERSION"))], true);
+    let mut expiry = Family::gauge(
+        "pipelet_certificate_expiry_timestamp_seconds",
+        "Until when the certificate is valid that is shown over TLS, by who sees it.",
+    );
+    for Shown { to, certificates } in &sources.certificates {
+        if let Some(expires) = certificates.expires() {
+            expiry.add(&[("shown_to", to)], seconds(expires));
+        }
+    }
+    let mut outage = Family::gauge(
+        "pipelet_store_outage",
+        "Whether nothing can be written: no events, or no retries and dead letters.",
+    );
+    let journal = sources.readiness.journal.outage().is_some();
+    let ledger = sources.delivery.outage().is_some();
+    outage.add(&[("part", "journal")], journal);
+    outage.add(&[("part", "ledger")], ledger);
+    vec![
+        build.done(),
+        Family::gauge(
+            "pipelet_ready",
+            "Whether events can be taken, as in /readyz.",
+        )
+        .of(sources.readiness.reasons().is_empty()),
+        outage.done(),
+        expiry.done(),
+    ]
+}
+
+fn journal(sources: &Sources) -> Vec<MetricFamily> {
+    let journal = &sources.readiness.journal;
+    let mut events = Family::counter(
+        "pipelet_events_total",
+        "Events that were journaled, by type, since the start.",
+    );
+    for (kind, count) in journal.committed() {
+        events.add(&[("type", kind.name())], count);
+    }
+    vec![
+        events.done(),
+        Family::histogram(
+            "pipelet_journal_commit_duration_seconds",
+            "Until a batch of events was on disk: written, flushed and synced.",
+        )
+        .of_latencies(&journal.commit_latencies()),
+        Family::gauge(
+            "pipelet_journal_head_position",
+            "Where the next event will stand.",
+        )
+        .of(journal.head().0),
+    ]
+}
+
+pub(super) fn journal_bounds(bounds: &Range<Seq>) -> Vec<MetricFamily> {
+    vec![
+        Family::gauge(
+            "pipelet_journal_oldest_position",
+            "Where the oldest event stands that is kept.",
+        )
+        .of(bounds.start.0),
+    ]
+}
+
+fn connections(sources: &Sources) -> Vec<MetricFamily> {
+    let counts = sources.stations.counts();
+    let mut callers = Family::gauge(
+        "pipelet_api_connections",
+        "Connections of API callers, handshakes included.",
+    );
+    for (api, connections) in &sources.callers {
+        callers.add(&[("api", api)], connections.len());
+    }
+    vec![
+        Family::gauge("pipelet_stations_connected", "Stations that are connected.")
+            .of(counts.connected),
+        Family::gauge(
+            "pipelet_stations_known",
+            "Stations that are known, connected or not.",
+        )
+        .of(counts.known),
+        Family::counter(
+            "pipelet_handshakes_refused_total",
+            "Handshakes of stations that were refused, since the start.",
+        )
+        .of(counts.handshakes_refused),
+        callers.done(),
+    ]
+}
+
+fn commands(sources: &Sources) -> Vec<MetricFamily> {
+    let mut outcomes = Family::counter(
+        "pipelet_commands_total",
+        "Commands to stations by how they ended, since the start.",
+    );
+    let mut took = Family::histogram(
+        "pipelet_command_duration_seconds",
+        "From a command's call to the station's answer, its wait for others included.",
+    );
+    for counts in sources.stations.commands() {
+        let action = counts.action.name();
+        for outcome in CommandOutcome::ALL {
+            let labels = &[("action", action), ("outcome", outcome.name())];
+            outcomes.add(labels, counts.of(outcome));
+        }
+        // Twenty histograms of nothing help nobody.
+        if counts.latencies.count() > 0 {
+            took.add_latencies(&[("action", action)], &counts.latencies);
+        }
+    }
+    vec![outcomes.done(), took.done()]
+}
+
+/// As Prometheus tells times.
+pub(super) fn seconds(time: jiff::Timestamp) -> f64 {
+    time.as_duration().as_secs_f64()
+}

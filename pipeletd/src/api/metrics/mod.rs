@@ -1,0 +1,103 @@
+//! `/metrics`: the daemon's figures in Prometheus's text format.
+//!
+//! Everything is read at the scrape from where it is counted anyway, and nothing is registered or
+//! kept here; so a deleted webhook's series are gone with it. No label is unbounded: a webhook is
+//! named by its id, and stations are never named. Knows no HTTP.
+
+mod daemon;
+mod family;
+mod process;
+mod webhooks;
+
+use std::{path::PathBuf, sync::Arc};
+
+use jiff::Timestamp;
+use prometheus::{TEXT_FORMAT, TextEncoder, proto::MetricFamily};
+use tokio::sync::Semaphore;
+use tokio_util::task::TaskTracker;
+
+use super::status::Readiness;
+use crate::{
+    clock::Clock,
+    delivery::Delivery,
+    ocpp::Stations,
+    reload::Shown,
+    store::{StoreError, blocking},
+};
+
+/// What the text is, as a media type.
+pub const CONTENT_TYPE: &str = TEXT_FORMAT;
+
+/// Where the figures come from.
+#[derive(Debug)]
+pub struct Sources {
+    pub delivery: Delivery,
+    pub stations: Stations,
+    pub readiness: Readiness,
+    pub data_dir: PathBuf,
+    /// The connections of API callers, by the API.
+    pub callers: [(&'static str, TaskTracker); 2],
+    /// What is shown over TLS.
+    pub certificates: Vec<Shown>,
+    pub clock: Clock,
+    pub started: Timestamp,
+}
+
+/// The handle. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Metrics {
+    sources: Arc<Sources>,
+    /// Scrapes take turns: nobody shows a key for one, so it must not be a way to make work.
+    turn: Arc<Semaphore>,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum MetricsError {
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error("the figures can't be written down")]
+    Text(#[from] prometheus::Error),
+}
+
+impl Metrics {
+    pub fn new(sources: Sources) -> Self {
+        Self {
+            sources: Arc::new(sources),
+            turn: Arc::new(Semaphore::new(1)),
+        }
+    }
+
+    /// All figures, as of now.
+    pub async fn text(&self) -> Result<String, MetricsError> {
+        // The semaphore is never closed.
+        let _turn = self.turn.acquire().await;
+        let families = self.families().await?;
+        Ok(TextEncoder::new().encode_to_string(&families)?)
+    }
+
+    async fn families(&self) -> Result<Vec<MetricFamily>, MetricsError> {
+        let sources = &*self.sources;
+        let now = sources.clock.now();
+        let mut families = daemon::families(sources);
+        match sources.delivery.observe().await {
+            Ok(observations) => families.extend(webhooks::families(&observations, now)),
+            // The rest is what tells of the outage.
+            Err(error) if error.is_outage() => {}
+            Err(error) => return Err(error.into()),
+        }
+        match sources.readiness.journal.bounds().await {
+            Ok(bounds) => families.extend(daemon::journal_bounds(&bounds)),
+            Err(error) if error.is_outage() => {}
+            Err(error) => return Err(error.into()),
+        }
+        let (data_dir, started) = (sources.data_dir.clone(), sources.started);
+        let read = blocking(move || {
+            let mut read = process::disk(&data_dir);
+            read.extend(process::process(started));
+            read
+        });
+        families.extend(read.await);
+        families.retain(|family| !family.get_metric().is_empty());
+        Ok(families)
+    }
+}
