@@ -19,6 +19,7 @@ pub struct Api {
     client: reqwest::Client,
     base: String,
     key: Option<String>,
+    headers: Vec<(&'static str, String)>,
 }
 
 /// An answer.
@@ -72,7 +73,13 @@ impl Api {
             .redirect(reqwest::redirect::Policy::none())
             .build()
             .expect("an HTTP client");
-        Self { client, base, key }
+        let headers = Vec::new();
+        Self {
+            client,
+            base,
+            key,
+            headers,
+        }
     }
 
     /// Whether anything answers a GET at all, as it doesn't where TLS is not agreed on.
@@ -88,6 +95,14 @@ impl Api {
             key: key.map(str::to_owned),
             ..self.clone()
         }
+    }
+
+    /// The same API with a further header on each request.
+    #[must_use]
+    pub fn with_header(&self, name: &'static str, value: &str) -> Self {
+        let mut api = self.clone();
+        api.headers.push((name, value.to_owned()));
+        api
     }
 
     pub async fn get(&self, path: &str) -> Reply {
@@ -164,6 +179,9 @@ impl Api {
         }
         if let Some(content_type) = content_type {
             request = request.header(CONTENT_TYPE, content_type);
+        }
+        for (name, value) in &self.headers {
+            request = request.header(*name, value);
         }
         let answer = within(&path, request.send()).await?;
         let (status, headers) = (answer.status().as_u16(), answer.headers().clone());

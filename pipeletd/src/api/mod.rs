@@ -5,6 +5,7 @@
 
 use std::time::Duration;
 
+mod access_log;
 mod cursor;
 pub mod error;
 mod event_filter;
@@ -12,6 +13,7 @@ mod gate;
 pub mod grpc;
 pub mod keys;
 pub mod metrics;
+mod request_id;
 pub mod rest;
 mod roster;
 mod server;

@@ -189,6 +189,7 @@ impl Inner {
         } else {
             None
         };
+        let (webhook, event_id) = (failed.webhook.0, failed.event.id);
         let retry = self.new_round(failed);
         if !self
             .means
@@ -198,6 +199,7 @@ impl Inner {
         {
             return Ok(None);
         }
+        tracing::debug!(webhook, %event_id, failed_delivery = id.0, "replayed");
         // One that has ended finds the retry at its next start.
         let _ = running.control.send(Control::Replayed).await;
         Ok(Some(outcome))

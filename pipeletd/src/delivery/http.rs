@@ -19,6 +19,7 @@ mod heard;
 mod line;
 mod lookups;
 mod resolver;
+mod trace_context;
 
 use std::{sync::Arc, time::Duration};
 
@@ -38,6 +39,7 @@ use self::{
     line::{Connection, IDLE_TIMEOUT, PlainRequest},
     lookups::Lookups,
     resolver::PolicyResolver,
+    trace_context::{TRACEPARENT, traceparent},
 };
 use super::policy::{self, Outcome};
 use crate::{
@@ -280,6 +282,7 @@ fn headers(post: &Post<'_>) -> HeaderMap {
     headers.insert(WEBHOOK_TIMESTAMP, post.now.as_second().into());
     headers.insert(PIPELET_EVENT, HeaderValue::from_static(post.event.name()));
     headers.insert(PIPELET_ATTEMPT, post.attempt.into());
+    headers.insert(TRACEPARENT, traceparent(post.event_id));
     headers
 }
 

@@ -14,6 +14,7 @@ use std::{
 use jiff::Timestamp;
 use tokio::sync::{Mutex, mpsc, oneshot};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tracing::Instrument as _;
 
 pub use super::test_event::TestResult;
 use super::{
@@ -409,7 +410,9 @@ impl Delivery {
         R: FnOnce(Arc<Inner>) -> F + Send + 'static,
     {
         let inner = Arc::clone(&self.0);
-        let task = self.0.tracker.spawn(async move { run(inner).await });
+        let running = async move { run(inner).await };
+        // Under the id of the request that asks for it.
+        let task = self.0.tracker.spawn(running.in_current_span());
         match task.await {
             Ok(result) => result,
             Err(error) => match error.try_into_panic() {

@@ -143,14 +143,18 @@ impl Conversation {
             outcome,
             caller,
         } = settled;
-        let (station, action) = (self.seat.station(), event.kind);
-        match &outcome {
-            Ok(Answer::Result(_)) => tracing::info!(%station, %action, "command answered"),
-            Ok(Answer::Error { code, .. }) => {
-                tracing::info!(%station, %action, %code, "command refused by the station");
+        let (station, action, event_id) = (self.seat.station(), event.kind, event.id);
+        caller.span().in_scope(|| match &outcome {
+            Ok(Answer::Result(_)) => {
+                tracing::info!(%station, %action, %event_id, "command answered");
             }
-            Err(error) => tracing::warn!(%station, %action, %error, "command not answered"),
-        }
+            Ok(Answer::Error { code, .. }) => {
+                tracing::info!(%station, %action, %event_id, %code, "command refused by the station");
+            }
+            Err(error) => {
+                tracing::warn!(%station, %action, %event_id, %error, "command not answered");
+            }
+        });
         let kept = self.append(event).await;
         caller.tell(match kept {
             Ok(()) => outcome,
@@ -219,7 +223,7 @@ impl Conversation {
             }
             Err(refusal) => {
                 let reason = refusal.description;
-                tracing::warn!(%station, %kind, reason, "the event is lost");
+                tracing::warn!(%station, event = %kind, error = reason, "the event is lost");
             }
         }
     }
@@ -277,7 +281,7 @@ impl Conversation {
         let station = self.seat.station();
         for violation in &violations {
             let (pointer, code, reason) = (&violation.pointer, violation.code, &violation.message);
-            tracing::debug!(%station, %kind, pointer, %code, reason, "violates the standard");
+            tracing::debug!(%station, event = %kind, pointer, %code, reason, "violates the standard");
         }
         if !strict {
             return Ok(());
@@ -338,7 +342,7 @@ impl Conversation {
             self.append(event).await?;
         } else {
             let station = self.seat.station();
-            tracing::debug!(%station, %kind, message_id, "answered again");
+            tracing::debug!(%station, event = %kind, message_id, "answered again");
         }
         Ok(answer.into())
     }
@@ -381,7 +385,9 @@ impl Conversation {
     /// The wait is on the heap: it holds the event several times over, and an idle connection's
     /// task would have the room for that all its life.
     fn append(&self, event: Event) -> impl Future<Output = Result<(), Refusal>> {
-        let (station, kind) = (self.seat.station(), event.kind);
+        let (station, kind, event_id) = (self.seat.station(), event.kind, event.id);
+        let told = tracing::enabled!(tracing::Level::DEBUG);
+        let message_id = told.then(|| event.message_id.clone()).flatten();
         let Services {
             journal, unkept, ..
         } = self.services.as_ref();
@@ -393,9 +399,11 @@ impl Conversation {
         async move {
             appending.await.map_err(|error| {
                 // The journal itself tells the log, once and not for each of thousands.
-                tracing::debug!(%station, %kind, %error, "not journaled");
+                tracing::debug!(%station, event = %kind, %error, "not journaled");
                 internal_error("the event can't be kept now, try again")
-            })
+            })?;
+            tracing::debug!(%station, event = %kind, %event_id, message_id, "journaled");
+            Ok(())
         }
     }
 }

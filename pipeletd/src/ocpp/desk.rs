@@ -81,10 +81,16 @@ pub(super) struct Command {
 #[derive(Debug)]
 pub(super) struct Caller {
     outcome: oneshot::Sender<Result<Answer, CommandError>>,
+    /// Bears the id of its request, for the log.
+    span: tracing::Span,
     _turn: OwnedSemaphorePermit,
 }
 
 impl Caller {
+    pub(super) const fn span(&self) -> &tracing::Span {
+        &self.span
+    }
+
     pub(super) fn tell(self, outcome: Result<Answer, CommandError>) {
         // A caller that went away changes nothing.
         let _ = self.outcome.send(outcome);
@@ -122,6 +128,7 @@ impl Desk {
         let (outcome, mut told) = oneshot::channel();
         let caller = Caller {
             outcome,
+            span: tracing::Span::current(),
             _turn: turn,
         };
         let command = Command {
@@ -285,6 +292,7 @@ mod tests {
             deadline: Instant::now(),
             caller: Caller {
                 outcome,
+                span: tracing::Span::none(),
                 _turn: turn,
             },
         };

@@ -24,6 +24,7 @@ mod formats;
 mod https;
 mod id_tags;
 mod lifecycle;
+mod logs;
 mod metrics;
 mod mutations;
 mod node;

@@ -19,10 +19,14 @@ use pipelet_proto::v1::{
 use tonic::Status;
 
 use super::{
-    super::gate::{Gate, Peer, permit},
+    super::{
+        access_log::Call,
+        gate::{Gate, Peer, permit},
+        request_id::RequestId,
+    },
     api_keys, daemon, events, failed_deliveries, id_tags, stations, transactions, webhooks,
 };
-use crate::auth::Role;
+use crate::auth::{Caller, Role};
 
 /// The names of a service's methods, and the role that each needs.
 pub(super) type Needs = &'static [(&'static str, Role)];
@@ -72,10 +76,11 @@ impl Guard {
         }
     }
 
-    fn admit(&self, request: &mut Request, peer: Peer) -> Result<(), Status> {
+    /// Who calls, where that matters.
+    fn admit(&self, request: &mut Request, peer: Peer) -> Result<Option<Caller>, Status> {
         let path = request.uri().path();
         if OPEN.iter().any(|service| path.starts_with(service)) {
-            return Ok(());
+            return Ok(None);
         }
         let caller = self.gate.admit(request.headers(), peer)?;
         let needed = self.needed.get(path).copied();
@@ -83,22 +88,48 @@ impl Guard {
             &caller,
             needed.ok_or_else(|| Status::unimplemented("there is no such method"))?,
         )?;
-        request.extensions_mut().insert(caller);
-        Ok(())
+        request.extensions_mut().insert(caller.clone());
+        Ok(Some(caller))
+    }
+
+    /// The method by its whole path, where it is one, and whether it changes anything.
+    fn method(&self, path: &str) -> (Option<&str>, bool) {
+        let found = self.needed.get_key_value(path);
+        let changes = found.is_some_and(|(_, role)| *role != Role::ReadOnly);
+        (found.map(|(path, _)| path.as_str()), changes)
     }
 }
 
-/// Lets a call through whose caller may make it.
+/// Lets a call through whose caller may make it, under an id that its answer and the log name.
 pub(super) async fn guard(
     State(guard): State<std::sync::Arc<Guard>>,
     Extension(peer): Extension<Peer>,
     mut request: Request,
     next: Next,
 ) -> Response {
-    match guard.admit(&mut request, peer) {
-        Ok(()) => next.run(request).await,
-        Err(status) => status.into_http(),
-    }
+    let id = RequestId::of(request.headers());
+    let (route, changes) = guard.method(request.uri().path());
+    let call = Call::begin("grpc", request.method().as_str(), &id);
+    let answer = async {
+        match guard.admit(&mut request, peer) {
+            Ok(caller) => {
+                let mut response = next.run(request).await;
+                // For the log.
+                if let Some(caller) = caller {
+                    response.extensions_mut().insert(caller);
+                }
+                response
+            }
+            Err(status) => status.into_http(),
+        }
+    };
+    let response = id.answer(answer).await;
+    let caller = response.extensions().get::<Caller>();
+    // What answers with a message tells its status at the end; it is 0 unless a stream breaks off.
+    let status = response.headers().get("grpc-status");
+    let status = status.and_then(|status| status.to_str().ok()?.parse().ok());
+    call.end(route, status.unwrap_or(0), caller, changes);
+    response
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt};
 
-use super::super::{cursor::InvalidCursor, error::ApiError};
+use super::super::{cursor::InvalidCursor, error::ApiError, request_id::RequestId};
 
 /// Who defines the reasons (`ErrorInfo.domain`).
 const DOMAIN: &str = "pipelet";
@@ -30,11 +30,8 @@ const fn code(error: &ApiError) -> Code {
 
 impl From<ApiError> for Status {
     fn from(error: ApiError) -> Self {
-        let mut random = [0; 8];
-        // Without randomness an id says less, but a call is still answered.
-        let _ = getrandom::fill(&mut random);
-        let request_id = format!("req_{:016x}", u64::from_be_bytes(random));
-        error.log(&request_id);
+        let request_id = RequestId::current();
+        error.log(request_id.as_str());
 
         let mut details = ErrorDetails::new();
         let mut metadata = HashMap::new();
@@ -45,7 +42,7 @@ impl From<ApiError> for Status {
         if let ApiError::Throttled { retry_after, .. } = &error {
             details.set_retry_info(Some(*retry_after));
         }
-        details.set_request_info(request_id, "");
+        details.set_request_info(request_id.as_str(), "");
         if let ApiError::Invalid(faults) = &error {
             for fault in faults {
                 details.add_bad_request_violation(field(&fault.pointer), &fault.message);

@@ -12,8 +12,8 @@ use axum::{
 };
 
 use super::{
-    super::gate::permit,
-    problem::{Problem, RequestId},
+    super::{gate::permit, request_id::RequestId},
+    problem::Problem,
 };
 use crate::auth::{Caller, Role};
 

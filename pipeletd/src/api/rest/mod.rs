@@ -20,8 +20,8 @@ mod webhooks;
 
 use axum::{
     Extension, Router,
-    extract::{Request, State},
-    http::{HeaderValue, header::HeaderName},
+    extract::{MatchedPath, Request, State},
+    http::Method,
     middleware::{self, Next},
     response::{IntoResponse, Response},
 };
@@ -29,23 +29,25 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tower_http::catch_panic::CatchPanicLayer;
 
-use self::problem::{Problem, RequestId};
+use self::problem::Problem;
 use super::{
     REQUEST_TIMEOUT,
+    access_log::Call,
     error::ApiError,
     gate::{Gate, Peer},
     metrics::Metrics,
+    request_id::RequestId,
     roster::Roster,
     server::{self, Door},
     status::Readiness,
     tails::Tails,
 };
-use crate::{delivery::Delivery, id_tags::IdTags, journal::Journal, ocpp::Transactions};
+use crate::{
+    auth::Caller, delivery::Delivery, id_tags::IdTags, journal::Journal, ocpp::Transactions,
+};
 
 /// In bytes; a webhook takes a few hundred.
 pub const MAX_BODY: usize = 1 << 20;
-
-const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// What the routes work with.
 #[derive(Debug, Clone)]
@@ -99,8 +101,11 @@ async fn method_not_allowed(Extension(id): Extension<RequestId>) -> Problem {
 
 /// Every request has an id, which its answer and the log name.
 async fn give_id(mut request: Request, next: Next) -> Response {
-    let id = RequestId::random();
+    let id = RequestId::of(request.headers());
     request.extensions_mut().insert(id.clone());
+    let changes = !matches!(*request.method(), Method::GET | Method::HEAD);
+    let route = request.extensions().get::<MatchedPath>().cloned();
+    let call = Call::begin("rest", request.method().as_str(), &id);
     let answer = async {
         let late = |_| {
             let why = "it took longer than anything may".to_owned();
@@ -110,10 +115,10 @@ async fn give_id(mut request: Request, next: Next) -> Response {
             .await
             .unwrap_or_else(late)
     };
-    let mut response = problem::with_id(id.clone(), answer).await;
-    if let Ok(value) = HeaderValue::from_str(id.as_str()) {
-        response.headers_mut().insert(REQUEST_ID, value);
-    }
+    let response = id.answer(answer).await;
+    let caller = response.extensions().get::<Caller>();
+    let route = route.as_ref().map(MatchedPath::as_str);
+    call.end(route, response.status().as_u16(), caller, changes);
     response
 }
 
@@ -126,8 +131,11 @@ async fn authenticate(
 ) -> Response {
     match gate.admit(request.headers(), peer) {
         Ok(caller) => {
-            request.extensions_mut().insert(caller);
-            next.run(request).await
+            request.extensions_mut().insert(caller.clone());
+            let mut response = next.run(request).await;
+            // For the log.
+            response.extensions_mut().insert(caller);
+            response
         }
         Err(error) => Problem::new(error, id).into_response(),
     }

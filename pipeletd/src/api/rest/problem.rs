@@ -1,6 +1,6 @@
 //! Errors as `application/problem+json` (RFC 9457).
 
-use std::{any::Any, fmt};
+use std::any::Any;
 
 use axum::{
     Json,
@@ -10,40 +10,7 @@ use axum::{
 };
 use serde_json::{Map, Value, json};
 
-use super::super::error::ApiError;
-
-tokio::task_local! {
-    /// The id of the request that this task answers.
-    static CURRENT: RequestId;
-}
-
-/// Names a request in its answer and in the log.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct RequestId(String);
-
-impl RequestId {
-    pub(super) fn random() -> Self {
-        let mut random = [0; 8];
-        // Without randomness an id says less, but a request is still answered.
-        let _ = getrandom::fill(&mut random);
-        Self(format!("req_{:016x}", u64::from_be_bytes(random)))
-    }
-
-    pub(super) fn as_str(&self) -> &str {
-        &self.0
-    }
-}
-
-impl fmt::Display for RequestId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
-/// Answers a request under its id.
-pub(super) async fn with_id(id: RequestId, answer: impl Future<Output = Response>) -> Response {
-    CURRENT.scope(id, answer).await
-}
+use super::super::{error::ApiError, request_id::RequestId};
 
 /// An error as an answer.
 #[derive(Debug)]
@@ -60,12 +27,9 @@ impl Problem {
 
 impl<E: Into<ApiError>> From<E> for Problem {
     fn from(error: E) -> Self {
-        let id = CURRENT
-            .try_with(RequestId::clone)
-            .unwrap_or_else(|_| RequestId::random());
         Self {
             error: error.into(),
-            id,
+            id: RequestId::current(),
         }
     }
 }

@@ -90,7 +90,7 @@ impl Dispatcher {
         let verdict = decide(&attempted.outcome, made, *max_attempts, schedule, now);
         let stats = &self.progress.stats;
         stats.attempted(&attempted, attempt.number, verdict);
-        self.tell(&job, &attempt, verdict);
+        self.tell(&job, &attempt, &attempted, verdict);
         match verdict {
             Verdict::Delivered => self.delivered(job, attempt).await,
             Verdict::RetryAt(due) => self.retry_at(due, made, job, attempt, attempted).await,
@@ -98,21 +98,34 @@ impl Dispatcher {
         }
     }
 
-    pub(super) fn tell(&mut self, job: &Job, attempt: &Attempt, verdict: Verdict) {
-        let delivered = verdict == Verdict::Delivered;
+    pub(super) fn tell(
+        &mut self,
+        job: &Job,
+        attempt: &Attempt,
+        attempted: &Attempted,
+        verdict: Verdict,
+    ) {
         if let Some(watch) = self.watches.remove(&job.seq()) {
             // Nobody may be waiting any more.
-            let _ = watch.send(delivered);
+            let _ = watch.send(verdict == Verdict::Delivered);
         }
-        if delivered {
-            tracing::debug!(
-                webhook = self.id().0, event = %job.event.id, attempt = attempt.number, "delivered"
-            );
-        } else {
-            tracing::info!(
-                webhook = self.id().0, event = %job.event.id, attempt = attempt.number,
-                status = attempt.status, error = attempt.error, ?verdict, "attempt failed"
-            );
+        let (webhook, event) = (self.id().0, &job.event);
+        let (event_id, station, status) = (event.id, &event.station, attempt.status);
+        let attempt_number = attempt.number;
+        let duration_ms = u64::try_from(attempt.duration.as_millis()).unwrap_or(u64::MAX);
+        match verdict {
+            Verdict::Delivered => tracing::debug!(
+                webhook, %event_id, event = %event.kind, %station, attempt = attempt_number, status,
+                duration_ms, "delivered"
+            ),
+            Verdict::RetryAt(due) => tracing::info!(
+                webhook, %event_id, event = %event.kind, %station, attempt = attempt_number, status,
+                duration_ms, error = attempted.outcome.failure(), retry_at = %due, "attempt failed"
+            ),
+            Verdict::Dead => tracing::warn!(
+                webhook, %event_id, event = %event.kind, %station, attempt = attempt_number, status,
+                duration_ms, error = attempted.outcome.failure(), "dead-lettered"
+            ),
         }
     }
 

@@ -81,7 +81,11 @@ impl Dispatcher {
             failed_at: self.means.clock.now(),
             last_response: None,
         };
-        tracing::warn!(webhook = self.id().0, event = %failed.event.id, "gave an event up: too old");
+        let (webhook, event) = (self.id().0, &failed.event);
+        tracing::warn!(
+            webhook, event_id = %event.id, event = %event.kind, station = %event.station,
+            error = "it could not be attempted for too long", "dead-lettered"
+        );
         self.record(
             Entry::MovedDead { failed },
             Durable::Moved { seq, due: None },

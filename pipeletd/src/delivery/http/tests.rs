@@ -129,6 +129,7 @@ async fn a_delivery_has_the_headers_that_receivers_are_promised() {
         "webhook-timestamp: 1776170096",
         "pipelet-event: StartTransaction",
         "pipelet-attempt: 3",
+        "traceparent: 00-019d8bfcd58077078707070707070707-",
     ] {
         assert!(head.contains(&format!("\r\n{header}")), "{header}: {head}");
     }
