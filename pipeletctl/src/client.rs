@@ -64,6 +64,11 @@ impl Client {
         })
     }
 
+    /// The daemon's host, as the user said.
+    pub(crate) fn host(&self) -> &str {
+        self.endpoint.uri().host().unwrap_or_default()
+    }
+
     pub(crate) fn webhooks(&self) -> WebhookServiceClient<Transport> {
         WebhookServiceClient::with_interceptor(self.channel.clone(), self.with_key.clone())
             .max_decoding_message_size(MAX_ANSWER_BYTES)

@@ -9,7 +9,9 @@ use tonic::{Code, ConnectError, Status, TimeoutExpired};
 use tonic_types::StatusExt as _;
 
 use crate::{
+    commands::simulate::SimulateError,
     contexts::ContextsError,
+    demo::DemoError,
     settings::{KeySource, Settings, SettingsError},
     table::printable,
 };
@@ -63,6 +65,10 @@ pub(crate) enum Error {
     Output(#[from] io::Error),
     #[error("cannot speak TLS with these authorities (--ca-file, or the system's)")]
     Tls(#[source] tonic::transport::Error),
+    #[error(transparent)]
+    Simulate(#[from] SimulateError),
+    #[error(transparent)]
+    Demo(#[from] DemoError),
     #[error("cannot start the runtime")]
     Runtime(#[source] io::Error),
     #[error(transparent)]
@@ -114,6 +120,8 @@ impl Report {
             | Error::NobodyToAsk
             | Error::Output(_)
             | Error::Tls(_)
+            | Error::Simulate(_)
+            | Error::Demo(_)
             | Error::Runtime(_)
             | Error::Contexts(_)
             | Error::NoServer => Self::local(error),
@@ -129,6 +137,8 @@ impl Report {
             | Error::Tls(_)
             | Error::Settings(_)
             | Error::NoServer => (ExitStatus::Usage, None),
+            Error::Simulate(error) => (error.status(), Some(error.hint())),
+            Error::Demo(error) => (ExitStatus::Failed, error.hint()),
             Error::FileExists(_) => (
                 ExitStatus::Conflict,
                 Some("choose another name, or add --force to replace it"),

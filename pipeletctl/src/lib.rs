@@ -13,13 +13,15 @@ mod client;
 mod commands;
 mod completing;
 mod contexts;
+mod demo;
 mod error;
+mod interrupts;
 mod output;
 mod paging;
-#[expect(dead_code, reason = "the commands that draw come next")]
 mod screen;
 mod secret;
 mod settings;
+mod simulator;
 mod table;
 mod view;
 mod when;
@@ -27,6 +29,7 @@ mod when;
 use std::process::ExitCode;
 
 use clap::Parser as _;
+use tokio::runtime::{self, Runtime};
 
 use crate::{
     cli::{Cli, Command},
@@ -75,12 +78,24 @@ fn run(cli: Cli, printer: &Printer) -> Result<ExitStatus, Report> {
             commands::contexts::run(verb, &cli.global, &environment, printer),
             Report::local,
         ),
+        // It has a daemon of its own, whatever is configured.
+        Command::Demo(args) => {
+            let runtime = runtime()?;
+            let outcome = runtime.block_on(demo::run(args, &environment, printer));
+            runtime.shutdown_background();
+            finish(outcome, Report::local)
+        }
         command => {
             let settings = Settings::resolve(&cli.global, &environment)
                 .map_err(|error| Report::settings(&error))?;
             speak(command, &settings, listing, printer)
         }
     }
+}
+
+fn runtime() -> Result<Runtime, Report> {
+    let built = runtime::Builder::new_current_thread().enable_all().build();
+    built.map_err(|error| Report::local(&Error::Runtime(error)))
 }
 
 /// Runs a command that speaks to the daemon.
@@ -90,15 +105,13 @@ fn speak(
     listing: Option<&str>,
     printer: &Printer,
 ) -> Result<ExitStatus, Report> {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .map_err(|error| Report::local(&Error::Runtime(error)))?;
+    let ends_itself = command.ends_itself();
+    let runtime = runtime()?;
     let outcome = runtime.block_on(async {
         let client = Client::new(settings)?;
         tokio::select! {
-            outcome = dispatch(command, &client, printer) => outcome,
-            _ = tokio::signal::ctrl_c() => Ok(ExitStatus::Interrupted),
+            outcome = dispatch(command, settings, &client, printer) => outcome,
+            _ = tokio::signal::ctrl_c(), if !ends_itself => Ok(ExitStatus::Interrupted),
         }
     });
     // A prompt that was interrupted still waits for its line; nobody waits for the prompt.
@@ -108,6 +121,7 @@ fn speak(
 
 async fn dispatch(
     command: Command,
+    settings: &Settings,
     client: &Client,
     printer: &Printer,
 ) -> Result<ExitStatus, Error> {
@@ -121,10 +135,12 @@ async fn dispatch(
         Command::Keys(verb) => commands::keys::run(verb, client, printer).await,
         Command::Status => commands::status::run(client, printer).await,
         Command::Backup(verb) => commands::backup::run(verb, client, printer).await,
+        Command::Simulate(args) => commands::simulate::run(args, settings, client, printer).await,
         // They speak to nobody, and were run before.
-        Command::Completions { .. } | Command::Context(_) | Command::Manual { .. } => {
-            Ok(ExitStatus::Success)
-        }
+        Command::Completions { .. }
+        | Command::Context(_)
+        | Command::Demo(_)
+        | Command::Manual { .. } => Ok(ExitStatus::Success),
     }
 }
 

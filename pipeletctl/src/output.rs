@@ -60,6 +60,10 @@ impl Printer {
         Self { format }
     }
 
+    pub(crate) const fn format(&self) -> Format {
+        self.format
+    }
+
     /// Prints one thing.
     pub(crate) fn one<T: Serialize + Describe>(&self, item: &T) -> io::Result<()> {
         match self.format {

@@ -80,6 +80,8 @@ pub(crate) struct Environment {
     pub(crate) ca_file: Option<PathBuf>,
     /// Where the local daemon keeps its data.
     pub(crate) data_dir: Option<PathBuf>,
+    /// Where programs are looked for.
+    pub(crate) search_path: Vec<PathBuf>,
     /// Where contexts are kept.
     pub(crate) contexts_file: Option<PathBuf>,
 }
@@ -132,6 +134,24 @@ impl Settings {
             chosen_by,
             authorities: ca_file.map(authorities).transpose()?,
             timeout: global.timeout,
+        })
+    }
+
+    /// Of a daemon that this very process started: its address, and the key that it made.
+    pub(crate) fn of_own_daemon(
+        address: &str,
+        key_file: &Path,
+        timeout: Duration,
+    ) -> Result<Self, SettingsError> {
+        let server = format!("http://{address}").parse();
+        let server = server.map_err(SettingsError::ServerVariable)?;
+        let key = Key::find(Some(key_file), &Environment::default(), None, &server)?;
+        Ok(Self {
+            server,
+            chosen_by: ChosenBy::Argument,
+            authorities: None,
+            key,
+            timeout,
         })
     }
 
@@ -203,6 +223,8 @@ impl Environment {
             server: text("PIPELET_SERVER"),
             context: text("PIPELET_CONTEXT"),
             ca_file: var("PIPELET_CA_FILE").map(PathBuf::from),
+            search_path: var("PATH")
+                .map_or_else(Vec::new, |path| env::split_paths(&path).collect()),
             contexts_file: xdg("XDG_CONFIG_HOME", ".config").map(|dir| dir.join("config.toml")),
             api_key: var("PIPELET_API_KEY")
                 .and_then(|key| key.to_string_lossy().parse::<Secret>().ok()),

@@ -30,6 +30,7 @@ const THIRD_PARTY: &[(&str, &[&str])] = &[
             "pipeletd/src/ocpp/gateway",
             "pipeletd/src/ocpp/session",
             "pipeletd/src/ocpp/handshake",
+            "pipeletctl/src/simulator/line",
         ],
     ),
     (
@@ -38,6 +39,7 @@ const THIRD_PARTY: &[(&str, &[&str])] = &[
             "pipeletd/src/ocpp/entrance",
             "pipeletd/src/ocpp/gateway",
             "pipeletd/src/tls",
+            "pipeletctl/src/simulator/line",
         ],
     ),
     (

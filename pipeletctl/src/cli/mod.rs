@@ -9,10 +9,12 @@
 )]
 
 mod contexts;
+mod demo;
 mod dlq;
 mod events;
 mod id_tags;
 mod keys;
+mod simulate;
 mod stations;
 #[cfg(test)]
 mod tests;
@@ -25,10 +27,12 @@ use clap::{Args, Parser, Subcommand, ValueHint};
 
 pub(crate) use self::{
     contexts::Contexts,
+    demo::Demo,
     dlq::{Dlq, Filter, Selection},
     events::Events,
     id_tags::{AddIdTag, IdTags, SetIdTag},
     keys::Keys,
+    simulate::{Scenario, Simulate},
     stations::{CallStation, Registration, Stations},
     transactions::{TransactionFilter, Transactions},
     webhooks::{CreateWebhook, UpdateWebhook, Webhooks},
@@ -124,6 +128,14 @@ pub(crate) enum Command {
     /// Daemons by name
     #[command(subcommand, visible_alias = "contexts")]
     Context(Contexts),
+    /// Shows it all in less than a minute: a daemon, chargers, failures, a replay, on free ports
+    ///
+    /// Needs no configuration and no network, and leaves nothing behind.
+    Demo(Demo),
+    /// Lets simulated stations charge at a daemon: real OCPP over real sockets
+    ///
+    /// Ends with a summary: what was sent, how it was answered, and how long that took.
+    Simulate(Simulate),
     /// Prints a completion script for a shell
     ///
     /// It completes live ids, too. For bash: source <(pipeletctl completions bash)
@@ -137,6 +149,11 @@ pub(crate) enum Command {
 }
 
 impl Command {
+    /// Whether it hears of an interruption itself, as it has something to put away then.
+    pub(crate) const fn ends_itself(&self) -> bool {
+        matches!(self, Self::Simulate(_))
+    }
+
     /// The command that shows what this one could have meant.
     pub(crate) fn listing(&self) -> Option<&'static str> {
         match self {
@@ -150,6 +167,8 @@ impl Command {
             Self::Events(_)
             | Self::Status
             | Self::Backup(_)
+            | Self::Demo(_)
+            | Self::Simulate(_)
             | Self::Completions { .. }
             | Self::Manual { .. } => None,
         }

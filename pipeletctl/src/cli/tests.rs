@@ -43,6 +43,8 @@ fn what_is_accepted() {
         "stations remove S",
         "keys create --name ci --role read-only --expires-in 90d --ca-file ca.pem",
         "keys revoke 1 --server http://localhost:1 --timeout 5s --no-color",
+        "simulate --stations 50 --scenario storm --speed 60x --duration 5m --password-file -",
+        "simulate --ocpp-url wss://csms.example.com/ocpp --prefix X --connectors 1 --yes",
         "status -o yaml",
         "completions zsh",
     ] {
@@ -102,6 +104,9 @@ fn what_is_refused() {
         ),
         ("status --server ftp://h", ValueValidation),
         ("status --timeout 0s", ValueValidation),
+        ("simulate --stations 0", ValueValidation),
+        ("simulate --speed 0x", ValueValidation),
+        ("simulate --ocpp-url http://h/ocpp", ValueValidation),
         ("nonsense", InvalidSubcommand),
     ] {
         assert_eq!(parse(line).err(), Some(kind), "{line}");

@@ -12,6 +12,7 @@ pub(crate) mod events;
 pub(crate) mod id_tags;
 pub(crate) mod keys;
 pub(crate) mod manual;
+pub(crate) mod simulate;
 pub(crate) mod stations;
 pub(crate) mod status;
 pub(crate) mod transactions;

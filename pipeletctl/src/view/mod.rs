@@ -12,6 +12,7 @@ mod event;
 mod failed_delivery;
 mod id_tag;
 mod payload;
+mod simulation;
 mod station;
 mod time;
 mod transaction;
@@ -25,6 +26,7 @@ pub(crate) use self::{
     event::{Event, EventType},
     failed_delivery::FailedDelivery,
     id_tag::IdTag,
+    simulation::Simulation,
     station::Station,
     transaction::Transaction,
     webhook::{Delivery, TestOutcome, Webhook},

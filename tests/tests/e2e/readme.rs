@@ -185,6 +185,14 @@ async fn the_settings_are_those_of_the_daemon() {
 }
 
 #[test]
+fn the_first_command_is_the_demo() {
+    let first = README.split("```console\n$ ").nth(1).expect("a command");
+    let command = first.lines().next().expect("a line");
+    let demo = "cargo build --release && target/release/pipeletctl demo";
+    assert_eq!(command, demo);
+}
+
+#[test]
 fn the_two_commands_are_the_ones_that_ci_runs() {
     let commands = section("Two commands");
     assert!(

@@ -1,0 +1,197 @@
+//! `simulate`: stations on real sockets against any daemon, and how it took them.
+//!
+//! Invariant: another machine is never loaded without a yes.
+
+use std::{fmt::Write as _, time::Duration};
+
+use pipelet_proto::v1;
+
+use crate::{
+    cli::{Scenario, Simulate},
+    client::Client,
+    error::{Error, ExitStatus},
+    interrupts::Interrupts,
+    output::Printer,
+    secret::Secret,
+    settings::Settings,
+    simulator::{
+        Endpoint, EndpointError, Fleet, Habits, OcppUrl, Options, Outages, Pace, Speed, Tally,
+    },
+    view::Simulation,
+    when,
+};
+
+/// How often the connections are cut in a storm, by the wall clock.
+const STORM: Duration = Duration::from_secs(10);
+
+/// How long stations are reachable, and how long they are not, by their own time.
+const UP: Duration = Duration::from_mins(20);
+const DOWN: Duration = Duration::from_mins(30);
+
+const DAY: Duration = Duration::from_hours(24);
+
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum SimulateError {
+    #[error("{0} is not on this machine")]
+    Elsewhere(OcppUrl),
+    #[error("the daemon does not say where stations connect")]
+    NoAddress,
+    #[error(transparent)]
+    Endpoint(#[from] EndpointError),
+    #[error("no station could connect to {url}: {why}")]
+    NobodyConnected { url: OcppUrl, why: String },
+}
+
+impl SimulateError {
+    pub(crate) const fn status(&self) -> ExitStatus {
+        match self {
+            Self::Elsewhere(_) | Self::NoAddress | Self::Endpoint(_) => ExitStatus::Usage,
+            Self::NobodyConnected { .. } => ExitStatus::Unreachable,
+        }
+    }
+
+    pub(crate) const fn hint(&self) -> &'static str {
+        match self {
+            Self::Elsewhere(_) => "add --yes where you may load it",
+            Self::NoAddress => "name it with --ocpp-url",
+            Self::Endpoint(_) => "--ca-file names the authorities (PEM)",
+            Self::NobodyConnected { .. } => {
+                "see --ocpp-url, and --password-file where stations have passwords"
+            }
+        }
+    }
+}
+
+pub(crate) async fn run(
+    args: Simulate,
+    settings: &Settings,
+    client: &Client,
+    printer: &Printer,
+) -> Result<ExitStatus, Error> {
+    let url = match &args.ocpp_url {
+        Some(url) => url.clone(),
+        None => of_daemon(client).await?,
+    };
+    if !url.is_loopback() && !args.yes {
+        return Err(SimulateError::Elsewhere(url).into());
+    }
+    let password = Secret::given(None, args.password_file.clone())?;
+    let endpoint = Endpoint::new(url.clone(), password, settings.authorities.as_deref())
+        .map_err(SimulateError::from)?;
+    let duration = duration(&args);
+    let mut interrupts = Interrupts::listen()?;
+    let (seconds, speed) = (duration.as_secs_f64(), args.speed);
+    printer.note(&format!(
+        "{} stations at {url} for {seconds} s, at {speed}; Ctrl-C ends",
+        args.stations
+    ));
+    let mut fleet = Fleet::start(options(&args, endpoint, duration));
+    let began = tokio::time::Instant::now();
+    let interrupted = watch(&mut fleet, duration, &mut interrupts, printer).await;
+    let took = began.elapsed();
+    fleet.finish();
+    tokio::select! {
+        () = fleet.ended() => {}
+        // Whoever asks twice does not want to wait.
+        () = interrupts.next() => {}
+    }
+    if let (0, Some(why)) = (fleet.tally().connects, &fleet.tally().last_failure) {
+        let why = why.clone();
+        return Err(SimulateError::NobodyConnected { url, why }.into());
+    }
+    printer.one(&Simulation::new(&args, took, fleet.tally()))?;
+    Ok(status(interrupted, args.stations, fleet.tally()))
+}
+
+/// Counts until the time is over; true where somebody did not want to wait for that.
+async fn watch(
+    fleet: &mut Fleet,
+    duration: Duration,
+    interrupts: &mut Interrupts,
+    printer: &Printer,
+) -> bool {
+    let bar = printer.progress("connecting");
+    bar.set_length(duration.as_secs());
+    let over = tokio::time::sleep(duration);
+    tokio::pin!(over);
+    let mut second = tokio::time::interval(Duration::from_millis(250));
+    let began = tokio::time::Instant::now();
+    loop {
+        tokio::select! {
+            () = &mut over => return false,
+            () = interrupts.next() => return true,
+            _ = second.tick() => {
+                bar.set_message(progress(fleet));
+                bar.set_position(began.elapsed().as_secs());
+            }
+            going_on = fleet.go_on() => if !going_on {
+                return false;
+            },
+        }
+    }
+}
+
+fn progress(fleet: &Fleet) -> String {
+    let tally = fleet.tally();
+    let mut text = format!(
+        "{} connected  {} calls  {} answered  {} errors",
+        fleet.online(),
+        tally.sent,
+        tally.answered,
+        tally.errors(),
+    );
+    if let Some(latency) = tally.latency() {
+        let _ = write!(text, "  p99 {} ms", latency.p99.as_millis());
+    }
+    text
+}
+
+async fn of_daemon(client: &Client) -> Result<OcppUrl, Error> {
+    let answer = client.daemon().get_status(v1::GetStatusRequest {}).await?;
+    let address = answer.into_inner().ocpp_address;
+    Ok(OcppUrl::of(&address, client.host()).ok_or(SimulateError::NoAddress)?)
+}
+
+fn duration(args: &Simulate) -> Duration {
+    args.duration.unwrap_or_else(|| match args.scenario {
+        Scenario::Day => args.speed.real(DAY),
+        Scenario::Storm => Duration::from_mins(1),
+        Scenario::Offline => Duration::from_mins(3),
+    })
+}
+
+fn options(args: &Simulate, endpoint: Endpoint, duration: Duration) -> Options {
+    let width = args.stations.to_string().len().max(2);
+    let id = |number: u32| format!("{}-{number:0width$}", args.prefix);
+    let (habits, outages) = match args.scenario {
+        Scenario::Day => (Habits::Day, Outages::Never),
+        Scenario::Storm => (Habits::Busy, storm(args.speed)),
+        Scenario::Offline => (Habits::Busy, Outages::Apart { up: UP, down: DOWN }),
+    };
+    Options {
+        endpoint,
+        ids: (1..=args.stations).map(id).collect(),
+        connectors: args.connectors,
+        habits,
+        outages,
+        pace: Pace::ending_at_wall_time(when::now(), duration, args.speed),
+        seed: args.seed,
+    }
+}
+
+fn storm(speed: Speed) -> Outages {
+    Outages::Together {
+        every: speed.of_chargers(STORM),
+    }
+}
+
+fn status(interrupted: bool, stations: u32, tally: &Tally) -> ExitStatus {
+    let all_came = tally.stations() == usize::try_from(stations).unwrap_or(usize::MAX);
+    if interrupted {
+        ExitStatus::Interrupted
+    } else if all_came && tally.errors() == 0 && tally.lost == 0 {
+        ExitStatus::Success
+    } else {
+        ExitStatus::PartlyFailed
+    }
+}

@@ -1,0 +1,423 @@
+//! `demo`: the whole of Pipelet in less than a minute, with nothing but this machine.
+//!
+//! ```text
+//! chargers ──ocpp──> the demo's daemon ──POST──> receiver ── posts ─┐
+//!    │ views                └── books ── watch ──> snapshot ────────┤
+//!    └──────────────────────────────────────────────────────────> story ──> picture, or lines
+//! ```
+//!
+//! Invariant: whatever ends it, the terminal is as it was, the daemon has ended, and its directory
+//! is gone; only a daemon that failed leaves its log.
+
+mod books;
+mod daemon;
+mod picture;
+mod receiver;
+mod steps;
+mod story;
+
+use std::{
+    io,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use crossterm::event::{KeyCode, KeyEvent};
+use pipelet_proto::v1;
+use tokio::{
+    sync::{mpsc, watch},
+    task::JoinSet,
+    time::{Instant, MissedTickBehavior},
+};
+
+use self::{
+    books::Snapshot,
+    daemon::Daemon,
+    picture::Scene,
+    receiver::{Mood, Post},
+    steps::Steps,
+    story::{Chapter, Seen, Story},
+};
+use crate::{
+    cli::Demo,
+    client::Client,
+    error::{Error, ExitStatus},
+    interrupts::Interrupts,
+    output::{Format, Printer},
+    screen::{self, Input, Screen},
+    settings::{Environment, SettingsError},
+    simulator::{
+        Endpoint, EndpointError, Fleet, Habits, OcppUrl, Options, Outages, Pace, Speed, Status,
+    },
+    when,
+};
+
+const CHARGERS: [&str; 3] = ["DEMO-01", "DEMO-02", "DEMO-03"];
+
+/// A minute of the demo is two hours for its chargers.
+const SPEED: Speed = Speed::fixed(120);
+
+/// About how long the story is: the chargers' time has caught up with the wall clock then.
+const SPAN: Duration = Duration::from_secs(45);
+
+/// POSTs that are remembered for the screen.
+const POSTS: usize = 200;
+
+/// How often the story looks whether it can go on, and is drawn.
+const TICK: Duration = Duration::from_millis(100);
+
+/// How long the last deliveries may take where somebody quits.
+const FAREWELL: Duration = Duration::from_secs(5);
+
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum DemoError {
+    #[error("there is no pipeletd at {}, and none on the search path", looked.display())]
+    NoDaemon { looked: PathBuf },
+    #[error("cannot run {}", program.display())]
+    Spawn { program: PathBuf, source: io::Error },
+    #[error("cannot make a temporary directory")]
+    Directory(#[source] io::Error),
+    #[error("pipeletd ended instead of listening; its log is {}", log.display())]
+    NotListening { log: PathBuf },
+    #[error("pipeletd ended in the middle of the demo; its log is {}", log.display())]
+    Died { log: PathBuf },
+    #[error("pipeletd does not say where it listens")]
+    NoAddress,
+    #[error("the demo's receiver failed")]
+    Receiver(#[source] io::Error),
+    #[error("cannot use the key that pipeletd has made")]
+    Settings(#[from] SettingsError),
+    #[error(transparent)]
+    Endpoint(#[from] EndpointError),
+}
+
+impl DemoError {
+    pub(crate) const fn hint(&self) -> Option<&'static str> {
+        match self {
+            Self::NoDaemon { .. } => {
+                Some("`cargo build --release` builds both; --pipeletd names another")
+            }
+            _ => None,
+        }
+    }
+}
+
+/// How it is told.
+enum Stage {
+    Screen(Screen),
+    /// To a program, or where there is no terminal.
+    Steps,
+}
+
+/// How it ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum End {
+    Told,
+    Quit,
+    Interrupted,
+}
+
+struct Show {
+    story: Story,
+    began: Instant,
+    fleet: Fleet,
+    fleet_ended: bool,
+    client: Client,
+    webhook: u64,
+    mood: watch::Sender<Mood>,
+    snapshot: watch::Receiver<Snapshot>,
+    posts: mpsc::Receiver<Post>,
+    latest: Vec<(Duration, Post)>,
+    /// Replays under way, with how many deliveries each sent again.
+    replays: JoinSet<Result<u64, Error>>,
+    steps: Steps,
+}
+
+pub(crate) async fn run(
+    args: Demo,
+    environment: &Environment,
+    printer: &Printer,
+) -> Result<ExitStatus, Error> {
+    let mut interrupts = Interrupts::listen()?;
+    let program = daemon::find(args.pipeletd, environment)?;
+    let mut daemon = Daemon::start(&program).await?;
+    let outcome = perform(&mut daemon, args.headless, &mut interrupts, printer).await;
+    daemon.stop().await;
+    let (end, steps) = outcome?;
+    steps.close(printer)?;
+    if printer.format() == Format::Table && end != End::Interrupted {
+        printer.text(&further(&program))?;
+    }
+    Ok(match end {
+        End::Told if steps.books_balance() => ExitStatus::Success,
+        End::Told => ExitStatus::Failed,
+        End::Quit => ExitStatus::Success,
+        End::Interrupted => ExitStatus::Interrupted,
+    })
+}
+
+/// Everything between the daemon's start and its end.
+async fn perform(
+    daemon: &mut Daemon,
+    headless: bool,
+    interrupts: &mut Interrupts,
+    printer: &Printer,
+) -> Result<(End, Steps), Error> {
+    let client = Client::new(&daemon.settings().map_err(DemoError::from)?)?;
+    let (listener, url) = receiver::listen().await.map_err(DemoError::Receiver)?;
+    let secret = format!("demo-{:016x}", fastrand::u64(..));
+    let webhook = subscribe(&client, url, &secret).await?;
+    let (mood, feels) = watch::channel(Mood::Well);
+    let (sender, posts) = mpsc::channel(POSTS);
+    let (seen, snapshot) = watch::channel(Snapshot::default());
+    let serving = receiver::serve(listener, secret, feels, sender);
+    let watching = books::watch(client.clone(), webhook, seen);
+    let screen = !headless && printer.format() == Format::Table && Screen::is_possible();
+    let mut stage = if screen {
+        Stage::Screen(Screen::open()?)
+    } else {
+        Stage::Steps
+    };
+    let mut show = Show {
+        story: Story::new(!screen),
+        began: Instant::now(),
+        fleet: fleet(daemon.ocpp())?,
+        fleet_ended: false,
+        client,
+        webhook,
+        mood,
+        snapshot,
+        posts,
+        latest: Vec::new(),
+        replays: JoinSet::new(),
+        steps: Steps::new(screen),
+    };
+    let end = tokio::select! {
+        end = show.run(&mut stage, interrupts, printer) => end?,
+        served = serving => {
+            let why = served.err().unwrap_or_else(|| io::ErrorKind::UnexpectedEof.into());
+            return Err(DemoError::Receiver(why).into());
+        }
+        error = watching => return Err(error),
+        died = daemon.died() => return Err(died.into()),
+    };
+    Ok((end, show.steps))
+}
+
+async fn subscribe(client: &Client, url: String, secret: &str) -> Result<u64, Error> {
+    let request = v1::CreateWebhookRequest {
+        webhook: Some(v1::WebhookSpec {
+            name: "Demo".to_owned(),
+            url,
+            events: vec!["group:standard".to_owned()],
+            secret_header: Some(receiver::SECRET_HEADER.to_owned()),
+            secret_value: Some(secret.to_owned()),
+            ..v1::WebhookSpec::default()
+        }),
+    };
+    let answer = client.webhooks().create_webhook(request).await?;
+    let webhook = answer.into_inner().webhook;
+    Ok(webhook.ok_or(Error::Incomplete("webhook"))?.id)
+}
+
+fn fleet(ocpp: &str) -> Result<Fleet, DemoError> {
+    let url = OcppUrl::of(ocpp, "127.0.0.1").ok_or(DemoError::NoAddress)?;
+    Ok(Fleet::start(Options {
+        endpoint: Endpoint::new(url, None, None)?,
+        ids: CHARGERS.map(str::to_owned).to_vec(),
+        connectors: 1,
+        habits: Habits::Brisk,
+        outages: Outages::Never,
+        pace: Pace::ending_at_wall_time(when::now(), SPAN, SPEED),
+        seed: fastrand::u64(..),
+    }))
+}
+
+impl Show {
+    async fn run(
+        &mut self,
+        stage: &mut Stage,
+        interrupts: &mut Interrupts,
+        printer: &Printer,
+    ) -> Result<End, Error> {
+        self.steps
+            .tell(Chapter::Starting, Duration::ZERO, 0, printer)?;
+        let mut ticks = tokio::time::interval(TICK);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                _ = ticks.tick() => {
+                    self.turn(printer)?;
+                    self.draw(stage)?;
+                    if self.story.chapter() == Chapter::Over {
+                        return Ok(End::Told);
+                    }
+                }
+                Some(post) = self.posts.recv() => self.take(post, printer)?,
+                going_on = self.fleet.go_on(), if !self.fleet_ended => {
+                    self.fleet_ended = !going_on;
+                }
+                Some(replayed) = self.replays.join_next() => {
+                    let replayed = replayed.map_err(io::Error::other)??;
+                    self.steps.replayed(replayed);
+                }
+                input = input(stage) => match input? {
+                    Input::Key(key) if screen::ends(key) => return self.quit(key, printer).await,
+                    Input::Key(KeyEvent { code: KeyCode::Char('r' | 'R'), .. }) => {
+                        self.story.replay();
+                    }
+                    Input::Key(_) => {}
+                    Input::Resized => self.draw(stage)?,
+                },
+                () = interrupts.next() => return Ok(End::Interrupted),
+            }
+        }
+    }
+
+    fn turn(&mut self, printer: &Printer) -> Result<(), Error> {
+        let seen = self.seen();
+        self.steps.see(seen.books);
+        let now = self.began.elapsed();
+        let turned = self.story.turn(&seen, now);
+        self.mood.send_replace(self.mood_now());
+        let Some(chapter) = turned else {
+            return Ok(());
+        };
+        self.steps.tell(chapter, now, seen.books.dead, printer)?;
+        match chapter {
+            Chapter::Replaying => {
+                let client = self.client.clone();
+                self.replays.spawn(replay(client, self.webhook));
+            }
+            Chapter::Closing => self.fleet.finish(),
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn seen(&self) -> Seen {
+        let charges = |(_, view): &(&str, crate::simulator::StationView)| {
+            let mut connectors = view.connectors.iter();
+            connectors.any(|connector| connector.status == Status::Charging)
+        };
+        Seen {
+            posts: self.steps.posts(),
+            charging: self.fleet.views().filter(charges).count(),
+            silences: self.steps.silences(),
+            books: self.snapshot.borrow().books,
+            fleet_ended: self.fleet_ended,
+        }
+    }
+
+    const fn mood_now(&self) -> Mood {
+        self.story.chapter().mood(self.steps.silences())
+    }
+
+    fn take(&mut self, post: Post, printer: &Printer) -> io::Result<()> {
+        let now = self.began.elapsed();
+        self.steps.take(&post, now, printer)?;
+        self.mood.send_replace(self.mood_now());
+        if self.latest.len() == POSTS {
+            self.latest.remove(0);
+        }
+        self.latest.push((now, post));
+        Ok(())
+    }
+
+    fn draw(&self, stage: &mut Stage) -> io::Result<()> {
+        let Stage::Screen(screen) = stage else {
+            return Ok(());
+        };
+        let snapshot = self.snapshot.borrow().clone();
+        let scene = Scene {
+            elapsed: self.began.elapsed(),
+            now: when::now(),
+            chapter: self.story.chapter(),
+            mood: self.mood_now(),
+            chargers: self.fleet.views().collect(),
+            posts: &self.latest,
+            snapshot: &snapshot,
+        };
+        screen.draw(|frame| picture::draw(frame, &scene))
+    }
+
+    /// Somebody has seen enough: what is under way may still arrive, so that the books say so.
+    async fn quit(&mut self, key: KeyEvent, printer: &Printer) -> Result<End, Error> {
+        if key.code == KeyCode::Char('c') {
+            return Ok(End::Interrupted);
+        }
+        self.mood.send_replace(Mood::Well);
+        self.fleet.finish();
+        let settled = async {
+            self.fleet.ended().await;
+            let mut ticks = tokio::time::interval(TICK);
+            loop {
+                ticks.tick().await;
+                while let Ok(post) = self.posts.try_recv() {
+                    self.take(post, printer)?;
+                }
+                let books = books::books(&self.client, self.webhook).await?;
+                if books.pending == 0 {
+                    return Ok::<(), Error>(());
+                }
+            }
+        };
+        let _ = tokio::time::timeout(FAREWELL, settled).await;
+        self.steps
+            .see(books::books(&self.client, self.webhook).await?);
+        Ok(End::Quit)
+    }
+}
+
+/// What is done at the terminal, where there is one.
+async fn input(stage: &mut Stage) -> io::Result<Input> {
+    match stage {
+        Stage::Screen(screen) => screen.input().await,
+        Stage::Steps => std::future::pending().await,
+    }
+}
+
+/// Sends all dead letters again, and returns how many.
+async fn replay(client: Client, webhook: u64) -> Result<u64, Error> {
+    let filter = v1::FailedDeliveryFilter {
+        webhook_id: Some(webhook),
+        ..v1::FailedDeliveryFilter::default()
+    };
+    let request = v1::ReplayRequest {
+        which: Some(v1::replay_request::Which::Filter(filter)),
+    };
+    let mut stream = client
+        .failed_deliveries()
+        .replay(request)
+        .await?
+        .into_inner();
+    let mut replayed = 0;
+    while let Some(progress) = stream.message().await? {
+        replayed = progress.replayed;
+        if progress.done {
+            break;
+        }
+    }
+    Ok(replayed)
+}
+
+/// What to do next, with the programs as this one was found.
+fn further(daemon: &Path) -> String {
+    let here = std::env::current_dir().unwrap_or_default();
+    let shown = |path: &Path| match path.strip_prefix(&here) {
+        // A bare name would be looked for on the search path.
+        Ok(near) if near.components().count() == 1 => format!("./{}", near.display()),
+        Ok(near) => near.display().to_string(),
+        Err(_) => path.display().to_string(),
+    };
+    let own = std::env::args_os()
+        .next()
+        .map(PathBuf::from)
+        .unwrap_or_default();
+    let (daemon, own) = (shown(daemon), shown(&own));
+    format!(
+        "\nGo on with:\n  {daemon} --dev\n  {own} webhooks create --name Mine --url \
+         http://127.0.0.1:3000/webhooks/ocpp --event '*'\n  {own} simulate --stations 50 --scenario \
+         day"
+    )
+}

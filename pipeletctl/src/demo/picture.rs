@@ -1,0 +1,376 @@
+//! What the demo looks like on a terminal.
+//!
+//! Pure: a scene in, a picture out. Invariant: colour only repeats what words say, and the picture
+//! holds in 80×24.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+use ratatui::{
+    Frame,
+    layout::{Constraint, Layout, Rect},
+    style::{Color, Modifier, Style},
+    text::{Line, Span},
+    widgets::{Block, Paragraph, Wrap},
+};
+
+use super::{
+    books::Snapshot,
+    receiver::{Mood, Post},
+    story::Chapter,
+};
+use crate::{
+    simulator::{ConnectorView, StationView, Status},
+    table::shortened,
+};
+
+/// All that is to be seen at a moment.
+#[derive(Debug)]
+pub(super) struct Scene<'a> {
+    pub(super) elapsed: Duration,
+    pub(super) now: Timestamp,
+    pub(super) chapter: Chapter,
+    /// How the receiver feels.
+    pub(super) mood: Mood,
+    pub(super) chargers: Vec<(&'a str, StationView)>,
+    /// The latest last, each with its moment in the story.
+    pub(super) posts: &'a [(Duration, Post)],
+    pub(super) snapshot: &'a Snapshot,
+}
+
+const GOOD: Style = Style::new().fg(Color::Green);
+const BAD: Style = Style::new().fg(Color::Red);
+const WAITS: Style = Style::new().fg(Color::Yellow);
+const DIM: Style = Style::new().add_modifier(Modifier::DIM);
+const STRONG: Style = Style::new().add_modifier(Modifier::BOLD);
+
+/// The left side's least width; the right one has what a row of a POST needs.
+const LEFT: u16 = 35;
+
+pub(super) fn draw(frame: &mut Frame, scene: &Scene) {
+    let [title, story, body, books, hint] = Layout::vertical([
+        Constraint::Length(1),
+        Constraint::Length(4),
+        Constraint::Min(3),
+        Constraint::Length(1),
+        Constraint::Length(1),
+    ])
+    .areas(frame.area());
+    let left = LEFT.max(body.width * 2 / 5).min(60);
+    let [left, right] =
+        Layout::horizontal([Constraint::Length(left), Constraint::Min(20)]).areas(body);
+    let [chargers, retries] =
+        Layout::vertical([Constraint::Length(11), Constraint::Min(0)]).areas(left);
+    frame.render_widget(Paragraph::new(progress(scene)), title);
+    frame.render_widget(headline(scene), story);
+    frame.render_widget(charger_list(scene, chargers), chargers);
+    frame.render_widget(retry_list(scene, retries), retries);
+    frame.render_widget(post_list(scene, right), right);
+    let line = Line::from(vec![
+        Span::styled(" Books  ", STRONG),
+        Span::raw(scene.snapshot.books.to_string()),
+    ]);
+    frame.render_widget(Paragraph::new(line), books);
+    frame.render_widget(Paragraph::new(keys(scene)), hint);
+}
+
+/// How far the story is: done, now, and to come.
+fn progress<'a>(scene: &Scene) -> Line<'a> {
+    let mut spans = vec![Span::styled(" Pipelet demo  ", STRONG)];
+    let parts = Chapter::STATIONS;
+    for (index, (chapter, name)) in parts.iter().enumerate() {
+        let next = parts.get(index + 1).map(|(next, _)| *next);
+        let done = next.is_some_and(|next| scene.chapter >= next);
+        let (mark, style) = match (scene.chapter >= *chapter, done) {
+            (_, true) => ("+", DIM),
+            (true, false) => (">", STRONG),
+            (false, false) => (" ", DIM),
+        };
+        spans.push(Span::styled(format!("{mark}{name} "), style));
+    }
+    spans.push(Span::styled(
+        format!("{:>4} s", scene.elapsed.as_secs()),
+        DIM,
+    ));
+    Line::from(spans)
+}
+
+fn headline<'a>(scene: &Scene) -> Paragraph<'a> {
+    let style = match scene.chapter {
+        Chapter::Failing | Chapter::Silent => BAD,
+        Chapter::Kept => WAITS,
+        Chapter::Starting
+        | Chapter::Booting
+        | Chapter::Charging
+        | Chapter::Replaying
+        | Chapter::Recovered
+        | Chapter::Closing
+        | Chapter::Over => GOOD,
+    };
+    let dead = scene.snapshot.books.dead;
+    let lines = vec![
+        Line::raw(""),
+        Line::styled(scene.chapter.headline(dead), style.patch(STRONG)),
+        Line::raw(scene.chapter.explanation()),
+    ];
+    let margin = ratatui::widgets::Padding::horizontal(1);
+    Paragraph::new(lines)
+        .block(Block::new().padding(margin))
+        .wrap(Wrap { trim: true })
+}
+
+fn charger_list<'a>(scene: &Scene, area: Rect) -> Paragraph<'a> {
+    let width = usize::from(area.width.saturating_sub(2));
+    let lines = scene.chargers.iter().flat_map(|(id, view)| {
+        let connector = view.connectors.first();
+        charger(id, view.online, connector, width)
+    });
+    Paragraph::new(lines.collect::<Vec<_>>()).block(Block::bordered().title(" Chargers "))
+}
+
+fn charger<'a>(
+    id: &str,
+    online: bool,
+    connector: Option<&ConnectorView>,
+    width: usize,
+) -> [Line<'a>; 3] {
+    let Some(connector) = connector.filter(|_| online) else {
+        let name = Line::from(vec![
+            Span::styled(format!(" {id}  "), STRONG),
+            Span::styled("not connected", DIM),
+        ]);
+        return [name, Line::raw(""), Line::raw("")];
+    };
+    let style = match connector.status {
+        Status::Charging => GOOD,
+        Status::Preparing | Status::Finishing => WAITS,
+        Status::Available | Status::Unavailable => Style::new(),
+    };
+    let name = Line::from(vec![
+        Span::styled(format!(" {id}  "), STRONG),
+        Span::styled(connector.status.as_str(), style),
+        Span::styled(
+            connector
+                .id_tag
+                .as_ref()
+                .map_or_else(String::new, |tag| format!("  {tag}")),
+            DIM,
+        ),
+    ]);
+    if connector.wanted_wh == 0 {
+        return [name, Line::raw(""), Line::raw("")];
+    }
+    let flows = format!(
+        " {:>4} kW   {} of {} kWh",
+        tenths(connector.power_w),
+        tenths(connector.charged_wh),
+        tenths(connector.wanted_wh),
+    );
+    [
+        name,
+        Line::raw(flows),
+        Line::styled(bar(connector, width), style),
+    ]
+}
+
+fn bar(connector: &ConnectorView, width: usize) -> String {
+    let room = width.saturating_sub(2);
+    let share = connector.charged_wh.min(connector.wanted_wh) * room as u64;
+    let full = usize::try_from(share / connector.wanted_wh.max(1)).unwrap_or(0);
+    format!(" {}{}", "█".repeat(full), "░".repeat(room - full))
+}
+
+fn retry_list<'a>(scene: &Scene, area: Rect) -> Paragraph<'a> {
+    let room = usize::from(area.height.saturating_sub(2));
+    let books = &scene.snapshot.books;
+    let title = match (books.retrying, books.dead) {
+        (0, 0) => " No retries, no dead letters ".to_owned(),
+        (retrying, dead) => format!(" {retrying} to retry, {dead} dead "),
+    };
+    let mut waiting: Vec<_> = scene.snapshot.waiting.iter().collect();
+    waiting.retain(|delivery| delivery.attempts > 0);
+    waiting.sort_by_key(|delivery| delivery.next);
+    let lines = waiting.into_iter().take(room).map(|delivery| {
+        let wait = delivery.next.map_or(Duration::ZERO, |next| {
+            Duration::try_from(next.duration_since(scene.now)).unwrap_or_default()
+        });
+        let wait = if wait.is_zero() {
+            "now".to_owned()
+        } else {
+            format!("{:.1}s", wait.as_secs_f32())
+        };
+        Line::from(vec![
+            Span::styled(format!(" {wait:>4} "), WAITS),
+            Span::raw(format!("try {} ", delivery.attempts + 1)),
+            Span::raw(format!("{:<12}", shortened(&delivery.event, 12))),
+            Span::styled(format!(" {}", delivery.station), DIM),
+        ])
+    });
+    Paragraph::new(lines.collect::<Vec<_>>()).block(Block::bordered().title(title))
+}
+
+fn post_list<'a>(scene: &Scene, area: Rect) -> Paragraph<'a> {
+    let feels = match scene.mood {
+        Mood::Well => "is well",
+        Mood::Failing => "answers 500",
+        Mood::Silent => "does not answer",
+    };
+    let room = usize::from(area.height.saturating_sub(2));
+    let latest = &scene.posts[scene.posts.len().saturating_sub(room)..];
+    let lines = latest.iter().map(|(at, post)| {
+        let style = if post.answer.is_good() { GOOD } else { BAD };
+        let again = if post.attempt > 1 {
+            Span::styled(format!(" try {}", post.attempt), WAITS)
+        } else {
+            Span::raw("      ")
+        };
+        Line::from(vec![
+            Span::styled(format!("{:>4.0}s ", at.as_secs_f32()), DIM),
+            Span::raw(format!("{:<18}", shortened(&post.event, 18))),
+            Span::styled(format!(" {}", shortened(&post.station, 7)), DIM),
+            again,
+            Span::styled(format!(" {}", short(post)), style),
+        ])
+    });
+    let title = format!(" POSTs: your receiver {feels} ");
+    Paragraph::new(lines.collect::<Vec<_>>()).block(Block::bordered().title(title))
+}
+
+/// What a narrow row has room for.
+fn short(post: &Post) -> &'static str {
+    let answer = post.answer.as_str();
+    answer
+        .split(' ')
+        .next()
+        .filter(|word| word.parse::<u16>().is_ok())
+        .unwrap_or("none")
+}
+
+fn keys<'a>(scene: &Scene) -> Line<'a> {
+    if scene.chapter == Chapter::Kept {
+        return Line::from(vec![
+            Span::styled(" press r to replay the dead letters", WAITS.patch(STRONG)),
+            Span::styled("    q quits", DIM),
+        ]);
+    }
+    Line::styled(" q quits", DIM)
+}
+
+/// Thousandths of a unit, as units with one digit.
+fn tenths(thousandths: u64) -> String {
+    format!("{}.{}", thousandths / 1_000, thousandths % 1_000 / 100)
+}
+
+#[cfg(test)]
+mod tests {
+    use ratatui::{Terminal, backend::TestBackend};
+
+    use super::{
+        super::{
+            books::{Books, Waiting},
+            receiver::Answer,
+        },
+        *,
+    };
+
+    fn drawn(width: u16, height: u16, chapter: Chapter) -> String {
+        let now: Timestamp = "2026-04-14T12:00:00Z".parse().unwrap();
+        let connector = ConnectorView {
+            status: Status::Charging,
+            power_w: 21_340,
+            charged_wh: 3_410,
+            wanted_wh: 6_820,
+            id_tag: Some("RFID_12345678".to_owned()),
+        };
+        let view = StationView {
+            online: true,
+            connectors: vec![connector],
+        };
+        let post = Post {
+            event: "StatusNotification".to_owned(),
+            station: "DEMO-01".to_owned(),
+            attempt: 3,
+            answer: Answer::Failed,
+        };
+        let waiting = Waiting {
+            event: "MeterValues".to_owned(),
+            station: "DEMO-02".to_owned(),
+            attempts: 1,
+            next: Some(now + Duration::from_millis(800)),
+        };
+        let snapshot = Snapshot {
+            books: Books {
+                received: 9,
+                delivered: 6,
+                pending: 1,
+                dead: 2,
+                retrying: 1,
+                ..Books::default()
+            },
+            waiting: vec![waiting],
+        };
+        let scene = Scene {
+            elapsed: Duration::from_secs(17),
+            now,
+            chapter,
+            mood: chapter.mood(0),
+            chargers: vec![("DEMO-01", view), ("DEMO-02", StationView::default())],
+            posts: &vec![(Duration::from_secs(16), post); 60],
+            snapshot: &snapshot,
+        };
+        let mut terminal = Terminal::new(TestBackend::new(width, height)).unwrap();
+        terminal.draw(|frame| draw(frame, &scene)).unwrap();
+        terminal.backend().to_string()
+    }
+
+    #[test]
+    fn everything_that_matters_is_to_be_seen_without_colours() {
+        for (width, height) in [(80, 24), (200, 50)] {
+            let picture = drawn(width, height, Chapter::Kept);
+            for text in [
+                "+failures >dead letters",
+                "The receiver is back, but 2 deliveries ran out of attempts.",
+                "DEMO-01  Charging  RFID_12345678",
+                "21.3 kW   3.4 of 6.8 kWh",
+                "DEMO-02  not connected",
+                "1 to retry, 2 dead",
+                "0.8s try 2 MeterValues  DEMO-02",
+                "16s StatusNotification DEMO-01 try 3 500",
+                "9 received = 6 delivered + 1 pending + 2 dead",
+                "press r to replay",
+            ] {
+                assert!(
+                    picture.contains(text),
+                    "{text} at {width}×{height}:\n{picture}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn no_explanation_is_cut_off() {
+        for chapter in [
+            Chapter::Starting,
+            Chapter::Booting,
+            Chapter::Charging,
+            Chapter::Failing,
+            Chapter::Silent,
+            Chapter::Kept,
+            Chapter::Replaying,
+            Chapter::Recovered,
+            Chapter::Closing,
+            Chapter::Over,
+        ] {
+            let picture = drawn(80, 24, chapter);
+            let last = chapter.explanation().rsplit(' ').next().unwrap();
+            assert!(picture.contains(last), "{last}:\n{picture}");
+        }
+    }
+
+    #[test]
+    fn a_tiny_terminal_is_no_reason_to_fail() {
+        for (width, height) in [(1, 1), (20, 5), (40, 10)] {
+            drawn(width, height, Chapter::Failing);
+        }
+    }
+}

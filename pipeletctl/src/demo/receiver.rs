@@ -1,0 +1,136 @@
+//! The integrator's side of the demo: an HTTP server that can be broken on purpose.
+//!
+//! Invariant: what does not bear the secret is refused with 401. It knows no story: how it feels,
+//! it is told.
+
+use std::{io, time::Duration};
+
+use axum::{
+    Router,
+    body::{Body, to_bytes},
+    extract::State,
+    http::{Request, StatusCode},
+};
+use serde::Deserialize;
+use tokio::{
+    net::TcpListener,
+    sync::{mpsc, watch},
+};
+
+pub(super) const SECRET_HEADER: &str = "X-Webhook-Secret";
+
+/// More than any body of the demo's chargers has.
+const MOST_BYTES: usize = 1024 * 1024;
+
+/// Longer than the daemon waits.
+const SILENCE: Duration = Duration::from_mins(1);
+
+/// How the receiver takes what comes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Mood {
+    Well,
+    /// Answers 500.
+    Failing,
+    /// Takes the request, and never answers.
+    Silent,
+}
+
+/// A POST that came.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Post {
+    pub(super) event: String,
+    pub(super) station: String,
+    pub(super) attempt: u32,
+    pub(super) answer: Answer,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Answer {
+    Taken,
+    Failed,
+    WrongSecret,
+    None,
+}
+
+/// The two of four keys that the demo shows.
+#[derive(Deserialize)]
+struct Told {
+    event: String,
+    station_id: String,
+}
+
+#[derive(Clone)]
+struct Desk {
+    secret: String,
+    mood: watch::Receiver<Mood>,
+    posts: mpsc::Sender<Post>,
+}
+
+/// Listens on a free port, and returns the URL to be told at.
+pub(super) async fn listen() -> io::Result<(TcpListener, String)> {
+    let listener = TcpListener::bind("127.0.0.1:0").await?;
+    let url = format!("http://{}/webhooks/ocpp", listener.local_addr()?);
+    Ok((listener, url))
+}
+
+/// Serves until it is dropped.
+pub(super) async fn serve(
+    listener: TcpListener,
+    secret: String,
+    mood: watch::Receiver<Mood>,
+    posts: mpsc::Sender<Post>,
+) -> io::Result<()> {
+    let desk = Desk {
+        secret,
+        mood,
+        posts,
+    };
+    axum::serve(listener, Router::new().fallback(take).with_state(desk)).await
+}
+
+async fn take(State(desk): State<Desk>, request: Request<Body>) -> StatusCode {
+    let (head, body) = request.into_parts();
+    let header = |name: &str| head.headers.get(name).and_then(|value| value.to_str().ok());
+    let secret_is_right = header(SECRET_HEADER) == Some(desk.secret.as_str());
+    let attempt = header("pipelet-attempt").and_then(|text| text.parse().ok());
+    let Ok(body) = to_bytes(body, MOST_BYTES).await else {
+        return StatusCode::BAD_REQUEST;
+    };
+    let Ok(told) = serde_json::from_slice::<Told>(&body) else {
+        return StatusCode::BAD_REQUEST;
+    };
+    let mood = *desk.mood.borrow();
+    let (answer, status) = match mood {
+        _ if !secret_is_right => (Answer::WrongSecret, StatusCode::UNAUTHORIZED),
+        Mood::Well => (Answer::Taken, StatusCode::NO_CONTENT),
+        Mood::Failing => (Answer::Failed, StatusCode::INTERNAL_SERVER_ERROR),
+        Mood::Silent => (Answer::None, StatusCode::NO_CONTENT),
+    };
+    let post = Post {
+        event: told.event,
+        station: told.station_id,
+        attempt: attempt.unwrap_or(1),
+        answer,
+    };
+    // At the demo's end nobody looks any more.
+    let _ = desk.posts.send(post).await;
+    if answer == Answer::None {
+        tokio::time::sleep(SILENCE).await;
+    }
+    status
+}
+
+impl Answer {
+    pub(super) const fn as_str(self) -> &'static str {
+        match self {
+            Self::Taken => "204 ok",
+            Self::Failed => "500 failed",
+            Self::WrongSecret => "401 secret",
+            Self::None => "no answer",
+        }
+    }
+
+    pub(super) const fn is_good(self) -> bool {
+        matches!(self, Self::Taken)
+    }
+}
