@@ -107,7 +107,7 @@ fn target(input: &[u8]) {
             }
         }
     }
-    let _ = Destination::new(url, None);
+    let _ = Destination::new(url, None, None);
 }
 
 fn check_address(address: Ipv6Addr) {

@@ -12,7 +12,13 @@ use std::{
 /// a directory stands for all in it.
 const THIRD_PARTY: &[(&str, &[&str])] = &[
     ("sled::", &["pipeletd/src/store/sled"]),
-    ("ring::", &["pipeletd/src/store/sealing"]),
+    (
+        "ring::",
+        &[
+            "pipeletd/src/store/sealing",
+            "pipeletd/src/webhooks/signing",
+        ],
+    ),
     ("lz4_flex::", &["pipeletd/src/store/block"]),
     ("reqwest::", &["pipeletd/src/delivery/http"]),
     (

@@ -35,7 +35,7 @@ pub(crate) use self::{
     simulate::{Scenario, Simulate},
     stations::{CallStation, Registration, Stations},
     transactions::{TransactionFilter, Transactions},
-    webhooks::{CreateWebhook, UpdateWebhook, Webhooks},
+    webhooks::{CreateWebhook, Signatures, UpdateWebhook, Webhooks},
 };
 use crate::{
     commands::completions::Shell, completing, output::Format, settings::ServerUrl,

@@ -46,6 +46,14 @@ pub(crate) enum Webhooks {
         #[arg(add = completing::webhooks())]
         id: u64,
     },
+    /// Signs with a new secret, which is shown this once; the one before signs for 24 h, too
+    RotateSecret {
+        #[arg(add = completing::webhooks())]
+        id: u64,
+        /// A secret of your own instead: a file with it, or "-" for standard input
+        #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+        signing_secret_file: Option<PathBuf>,
+    },
     /// Shows the deliveries that wait for a retry, then the latest ones that were settled
     Deliveries {
         #[arg(add = completing::webhooks())]
@@ -96,6 +104,8 @@ pub(crate) struct CreateWebhook {
         value_hint = ValueHint::FilePath
     )]
     pub(crate) secret_value_file: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) signing: Signatures,
     /// Don't send events yet
     #[arg(long)]
     pub(crate) disabled: bool,
@@ -133,10 +143,29 @@ pub(crate) struct UpdateWebhook {
     /// Send no secret any more
     #[arg(long, conflicts_with_all = ["secret_header", "secret"])]
     pub(crate) clear_secret: bool,
+    #[command(flatten)]
+    pub(crate) signing: Signatures,
+    /// Sign no more
+    #[arg(long, conflicts_with_all = ["sign", "signing_secret", "signing_secret_file"])]
+    pub(crate) clear_signing_secret: bool,
     /// Let new events in
     #[arg(long, conflicts_with = "disabled")]
     pub(crate) enabled: bool,
     /// Keep new events out
     #[arg(long)]
     pub(crate) disabled: bool,
+}
+
+/// How deliveries are signed (Standard Webhooks).
+#[derive(Debug, Args)]
+pub(crate) struct Signatures {
+    /// Sign deliveries, with a secret that is made and shown this once
+    #[arg(long, conflicts_with_all = ["signing_secret", "signing_secret_file"])]
+    pub(crate) sign: bool,
+    /// Sign deliveries with this secret: whsec_ and 24 to 64 bytes in base64
+    #[arg(long, value_name = "SECRET", conflicts_with = "signing_secret_file")]
+    pub(crate) signing_secret: Option<Secret>,
+    /// A file with it, or "-" for standard input
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub(crate) signing_secret_file: Option<PathBuf>,
 }

@@ -1,17 +1,19 @@
 //! `webhooks`: the life of a subscription.
 
+use std::path::PathBuf;
+
 use pipelet_proto::v1;
 use serde::Serialize;
 
 use crate::{
-    cli::{CreateWebhook, Limit, UpdateWebhook, Webhooks},
+    cli::{CreateWebhook, Limit, Signatures, UpdateWebhook, Webhooks},
     client::Client,
     commands::counted,
     error::{Error, ExitStatus},
     output::Printer,
     paging::Pages,
     secret::Secret,
-    view::{Delivery, TestOutcome, Webhook},
+    view::{Delivery, TestOutcome, Webhook, WebhookAndSecret},
 };
 
 pub(crate) async fn run(
@@ -28,6 +30,10 @@ pub(crate) async fn run(
         Webhooks::Test { id, event } => test(id, event, client, printer).await,
         Webhooks::Enable { id } => update(switch(id, true), client, printer).await,
         Webhooks::Disable { id } => update(switch(id, false), client, printer).await,
+        Webhooks::RotateSecret {
+            id,
+            signing_secret_file,
+        } => rotate_secret(id, signing_secret_file, client, printer).await,
         Webhooks::Deliveries { id, limit } => deliveries(id, limit, client, printer).await,
     }
 }
@@ -37,6 +43,7 @@ async fn create(
     client: &Client,
     printer: &Printer,
 ) -> Result<ExitStatus, Error> {
+    let generate_signing_secret = args.signing.sign;
     let spec = v1::WebhookSpec {
         name: args.name,
         url: args.url,
@@ -46,12 +53,18 @@ async fn create(
         secret_header: args.secret_header,
         secret_value: Secret::given(args.secret_value, args.secret_value_file)?
             .map(Secret::into_text),
+        signing_secret: signing_secret(args.signing)?,
+        generate_signing_secret,
     };
     let request = v1::CreateWebhookRequest {
         webhook: Some(spec),
     };
-    let answer = client.webhooks().create_webhook(request).await?;
-    show(answer.into_inner().webhook, printer)
+    let answer = client
+        .webhooks()
+        .create_webhook(request)
+        .await?
+        .into_inner();
+    show_with_secret(answer.webhook, answer.signing_secret, printer)
 }
 
 async fn list(limit: Limit, client: &Client, printer: &Printer) -> Result<ExitStatus, Error> {
@@ -81,8 +94,27 @@ async fn update(
     client: &Client,
     printer: &Printer,
 ) -> Result<ExitStatus, Error> {
-    let answer = client.webhooks().update_webhook(request).await?;
-    show(answer.into_inner().webhook, printer)
+    let answer = client
+        .webhooks()
+        .update_webhook(request)
+        .await?
+        .into_inner();
+    show_with_secret(answer.webhook, answer.signing_secret, printer)
+}
+
+async fn rotate_secret(
+    id: u64,
+    file: Option<PathBuf>,
+    client: &Client,
+    printer: &Printer,
+) -> Result<ExitStatus, Error> {
+    let request = v1::RotateSigningSecretRequest {
+        id,
+        signing_secret: Secret::given(None, file)?.map(Secret::into_text),
+    };
+    let answer = client.webhooks().rotate_signing_secret(request).await?;
+    let answer = answer.into_inner();
+    show_with_secret(answer.webhook, answer.signing_secret, printer)
 }
 
 async fn delete(id: u64, client: &Client, printer: &Printer) -> Result<ExitStatus, Error> {
@@ -151,6 +183,26 @@ fn show(webhook: Option<v1::Webhook>, printer: &Printer) -> Result<ExitStatus, E
     Ok(ExitStatus::Success)
 }
 
+/// The same with a secret that was made just now.
+fn show_with_secret(
+    webhook: Option<v1::Webhook>,
+    secret: Option<String>,
+    printer: &Printer,
+) -> Result<ExitStatus, Error> {
+    let Some(secret) = secret else {
+        return show(webhook, printer);
+    };
+    let webhook = webhook.ok_or(Error::Incomplete("webhook"))?;
+    printer.one(&WebhookAndSecret::new(webhook, secret))?;
+    printer.hint("keep the signing secret: it is not shown again");
+    Ok(ExitStatus::Success)
+}
+
+fn signing_secret(signing: Signatures) -> Result<Option<String>, Error> {
+    let given = Secret::given(signing.signing_secret, signing.signing_secret_file)?;
+    Ok(given.map(Secret::into_text))
+}
+
 /// The request that turns a webhook on or off and leaves the rest.
 fn switch(id: u64, enabled: bool) -> v1::UpdateWebhookRequest {
     v1::UpdateWebhookRequest {
@@ -166,6 +218,8 @@ fn switch(id: u64, enabled: bool) -> v1::UpdateWebhookRequest {
 /// The request that changes what was given; the mask names it.
 fn change(args: UpdateWebhook) -> Result<v1::UpdateWebhookRequest, Error> {
     let secret = Secret::given(args.secret_value, args.secret_value_file)?;
+    let generate_signing_secret = args.signing.sign;
+    let signing_secret = signing_secret(args.signing)?;
     let enabled = match (args.enabled, args.disabled) {
         (true, _) => Some(true),
         (false, true) => Some(false),
@@ -185,6 +239,10 @@ fn change(args: UpdateWebhook) -> Result<v1::UpdateWebhookRequest, Error> {
             args.secret_header.is_some() || args.clear_secret,
         ),
         ("secret_value", secret.is_some() || args.clear_secret),
+        (
+            "signing_secret",
+            signing_secret.is_some() || generate_signing_secret || args.clear_signing_secret,
+        ),
     ]
     .into_iter()
     .filter_map(|(path, given)| given.then_some(path));
@@ -202,6 +260,8 @@ fn change(args: UpdateWebhook) -> Result<v1::UpdateWebhookRequest, Error> {
             station_ids: args.stations,
             secret_header: args.secret_header,
             secret_value: secret.map(Secret::into_text),
+            signing_secret,
+            generate_signing_secret,
         }),
         update_mask: Some(mask),
     })

@@ -29,7 +29,7 @@ pub(crate) use self::{
     simulation::Simulation,
     station::Station,
     transaction::Transaction,
-    webhook::{Delivery, TestOutcome, Webhook},
+    webhook::{Delivery, TestOutcome, Webhook, WebhookAndSecret},
 };
 
 /// Stands in a table for what isn't there.

@@ -19,6 +19,8 @@ pub(crate) struct Webhook {
     station_ids: Vec<String>,
     secret_header: Option<String>,
     has_secret: bool,
+    has_signing_secret: bool,
+    retiring_signing_secrets: Vec<Time>,
     created_at: Option<Time>,
     updated_at: Option<Time>,
     stats: Stats,
@@ -45,6 +47,12 @@ impl From<v1::Webhook> for Webhook {
             station_ids: wire.station_ids,
             secret_header: wire.secret_header,
             has_secret: wire.has_secret,
+            has_signing_secret: wire.has_signing_secret,
+            retiring_signing_secrets: wire
+                .retiring_signing_secrets
+                .into_iter()
+                .filter_map(|until| Time::from_wire(Some(until)))
+                .collect(),
             created_at: Time::from_wire(wire.created_at),
             updated_at: Time::from_wire(wire.updated_at),
             stats: wire.stats.map(Stats::from).unwrap_or_default(),
@@ -97,6 +105,39 @@ impl Row for Webhook {
     }
 }
 
+/// A webhook with a signing secret that was made just now. Without `Debug`, so no log can have it.
+#[derive(Serialize)]
+pub(crate) struct WebhookAndSecret {
+    #[serde(flatten)]
+    webhook: Webhook,
+    signing_secret: String,
+}
+
+impl WebhookAndSecret {
+    pub(crate) fn new(webhook: v1::Webhook, signing_secret: String) -> Self {
+        Self {
+            webhook: webhook.into(),
+            signing_secret,
+        }
+    }
+}
+
+impl Describe for WebhookAndSecret {
+    fn describe(&self) -> Details {
+        let details = self.webhook.describe();
+        details.line("signing secret", &self.signing_secret)
+    }
+}
+
+impl Webhook {
+    fn signed(&self) -> String {
+        match self.retiring_signing_secrets.first() {
+            Some(until) => format!("yes, with the secret before until {until}, too"),
+            None => yes_no(self.has_signing_secret).to_owned(),
+        }
+    }
+}
+
 impl Describe for Webhook {
     fn describe(&self) -> Details {
         let secret = match (&self.secret_header, self.has_secret) {
@@ -117,6 +158,7 @@ impl Describe for Webhook {
             .line("events", self.events.join(", "))
             .line("stations", stations)
             .line("secret", secret)
+            .line("signed", self.signed())
             .line("created", or_dash(self.created_at))
             .line("updated", or_dash(self.updated_at))
             .line("received", stats.received.to_string())
@@ -289,6 +331,8 @@ mod tests {
 
     fn webhook() -> Webhook {
         v1::Webhook {
+            has_signing_secret: false,
+            retiring_signing_secrets: Vec::new(),
             id: 7,
             name: "Billing".into(),
             url: "https://example.com/hook".into(),
@@ -327,6 +371,8 @@ mod tests {
                 "station_ids": ["WALLBOX_*"],
                 "secret_header": "X-Secret",
                 "has_secret": true,
+                "has_signing_secret": false,
+                "retiring_signing_secrets": [],
                 "created_at": "2026-04-14T12:34:56.000Z",
                 "updated_at": null,
                 "stats": {

@@ -17,6 +17,7 @@ mod request_id;
 pub mod rest;
 mod roster;
 mod server;
+mod signing_secret;
 mod status;
 mod tails;
 

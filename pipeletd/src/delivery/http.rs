@@ -272,12 +272,17 @@ async fn over(
 
 const WEBHOOK_ID: HeaderName = HeaderName::from_static("webhook-id");
 const WEBHOOK_TIMESTAMP: HeaderName = HeaderName::from_static("webhook-timestamp");
+const WEBHOOK_SIGNATURE: HeaderName = HeaderName::from_static("webhook-signature");
 const PIPELET_EVENT: HeaderName = HeaderName::from_static("pipelet-event");
 const PIPELET_ATTEMPT: HeaderName = HeaderName::from_static("pipelet-attempt");
 
 fn headers(post: &Post<'_>) -> HeaderMap {
-    let id = HeaderValue::try_from(post.event_id.to_string());
+    let id = post.event_id.to_string();
     let mut headers = post.to.headers.clone();
+    if let Some(signatures) = post.to.signatures(&id, post.now, &post.body) {
+        headers.insert(WEBHOOK_SIGNATURE, signatures);
+    }
+    let id = HeaderValue::try_from(id);
     headers.insert(WEBHOOK_ID, id.expect("an event id is ASCII"));
     headers.insert(WEBHOOK_TIMESTAMP, post.now.as_second().into());
     headers.insert(PIPELET_EVENT, HeaderValue::from_static(post.event.name()));

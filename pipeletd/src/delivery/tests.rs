@@ -40,6 +40,7 @@ fn webhook(enabled: bool) -> Webhook {
         events: EventSelection::parse(&["*"]).unwrap(),
         stations: StationSelection::default(),
         secret: None,
+        signing: None,
         created_at: Timestamp::UNIX_EPOCH,
         updated_at: Timestamp::UNIX_EPOCH,
     }

@@ -29,7 +29,7 @@ use crate::{
     events::{EventType, Seq},
     journal::{AppendError, Reader, ReceivedCount, SubscribeError},
     store::{Change, Store, StoreError, blocking},
-    webhooks::{Fault, TargetPolicy, Webhook, WebhookDraft, WebhookId},
+    webhooks::{Fault, SigningSecret, TargetPolicy, Webhook, WebhookDraft, WebhookId},
 };
 
 /// Messages that may wait for a dispatcher.
@@ -202,12 +202,34 @@ impl Delivery {
         id: WebhookId,
         draft: WebhookDraft,
     ) -> Result<WebhookView, DeliveryError> {
+        self.change(id, |was, targets, now| draft.update(was, targets, now))
+            .await
+    }
+
+    /// Signs with a new secret from now on, and with the present one beside it for
+    /// [`Signing::GRACE`](crate::webhooks::Signing::GRACE).
+    pub async fn rotate_signing_secret(
+        &self,
+        id: WebhookId,
+        new: SigningSecret,
+    ) -> Result<WebhookView, DeliveryError> {
+        self.change(id, |was, _, now| Ok(was.rotated(new, now)))
+            .await
+    }
+
+    async fn change(
+        &self,
+        id: WebhookId,
+        change: impl FnOnce(&Webhook, &TargetPolicy, Timestamp) -> Result<Webhook, Vec<Fault>>
+        + Send
+        + 'static,
+    ) -> Result<WebhookView, DeliveryError> {
         self.detached(move |inner| async move {
             let changing = inner.changing.lock().await;
             let running = inner.running(id)?;
             let was = running.stored();
             let now = inner.means.clock.now();
-            let changed = draft.update(&was.webhook, &inner.targets, now);
+            let changed = change(&was.webhook, &inner.targets, now);
             let webhook = changed.map_err(DeliveryError::Invalid)?;
             let store = Arc::clone(&inner.means.store);
             let (stored, _) = inner
@@ -254,6 +276,7 @@ impl Delivery {
                     let webhook = Webhook {
                         enabled: false,
                         secret: None,
+                        signing: None,
                         ..was.webhook.clone()
                     };
                     let mut epochs = was.epochs.clone();

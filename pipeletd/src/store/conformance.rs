@@ -18,7 +18,7 @@ use crate::{
     },
     projection::BootStatus,
     registration::{PasswordHash, Registration, SecurityProfile},
-    webhooks::{Field, Secret, TargetPolicy, WebhookDraft, WebhookId},
+    webhooks::{Field, Secret, SigningSecret, TargetPolicy, WebhookDraft, WebhookId},
 };
 
 /// Runs a check against a fresh store of each kind.
@@ -114,12 +114,16 @@ fn webhook(id: u64) -> StoredWebhook {
         station_ids: Field::Value(vec!["WALLBOX_*".to_owned(), "S1".to_owned()]),
         secret_header: Field::Value("X-Webhook-Secret".to_owned()),
         secret_value: Field::Value(Secret::new("my-secret-value-here")),
+        signing_secret: Field::Value(Secret::new("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw")),
         ..WebhookDraft::default()
     };
     let new = draft.create(&TargetPolicy::default()).unwrap();
     let events = EventSelection::parse(&["MeterValues"]).unwrap();
+    let newer = Secret::new("whsec_AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA");
     StoredWebhook {
-        webhook: new.into_webhook(WebhookId(id), at(5)),
+        webhook: new
+            .into_webhook(WebhookId(id), at(5))
+            .rotated(SigningSecret::parse(&newer).unwrap(), at(6)),
         epochs: vec![Epoch {
             from: Seq(3),
             enabled: true,

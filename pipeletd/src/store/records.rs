@@ -22,7 +22,9 @@ use crate::{
         Stage, StoredWebhook,
     },
     events::{Event, EventSelection, Seq, StationSelection},
-    webhooks::{Secret, SecretHeader, Webhook, WebhookId, WebhookUrl},
+    webhooks::{
+        Retired, Secret, SecretHeader, Signing, SigningSecret, Webhook, WebhookId, WebhookUrl,
+    },
 };
 
 const VERSION: u8 = 1;
@@ -90,10 +92,59 @@ struct WebhookRecord {
     secret_value: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     sealed_secret: Option<String>,
+    /// Since format 4: a daemon before it would not sign.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    signing: Option<SigningRecord>,
     created_at: Timestamp,
     updated_at: Timestamp,
     epochs: Vec<EpochRecord>,
     stage: StageRecord,
+}
+
+#[derive(Serialize, Deserialize)]
+struct SigningRecord {
+    sealed: String,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    retired: Vec<RetiredRecord>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct RetiredRecord {
+    sealed: String,
+    until: Timestamp,
+}
+
+impl SigningRecord {
+    fn of(id: WebhookId, signing: &Signing, secrets: &SecretKeys) -> Result<Self, SealError> {
+        let place = Place::SigningSecret(id);
+        let seal = |secret: &SigningSecret| secrets.seal(place, &secret.expose());
+        let retired = signing.retired().iter().map(|old| {
+            Ok(RetiredRecord {
+                sealed: seal(&old.secret)?,
+                until: old.until,
+            })
+        });
+        Ok(Self {
+            sealed: seal(signing.current())?,
+            retired: retired.collect::<Result<_, _>>()?,
+        })
+    }
+
+    fn into_signing(self, id: WebhookId, secrets: &SecretKeys) -> Result<Signing, StoreError> {
+        let place = Place::SigningSecret(id);
+        let open = |sealed: &str| {
+            let text = secrets.open(place, sealed).map_err(not_sealed)?;
+            SigningSecret::parse(&text).map_err(|error| record_error("webhook", error))
+        };
+        let retired = self.retired.iter().map(|old| {
+            Ok(Retired {
+                secret: open(&old.sealed)?,
+                until: old.until,
+            })
+        });
+        let retired = retired.collect::<Result<_, StoreError>>()?;
+        Ok(Signing::from_parts(open(&self.sealed)?, retired))
+    }
 }
 
 #[derive(Serialize, Deserialize)]
@@ -140,6 +191,8 @@ pub(super) fn encode_webhook(
     let place = Place::WebhookSecret(webhook.id);
     let sealed = secret.map(|secret| secrets.seal(place, secret.secret()));
     let sealed = sealed.transpose().map_err(not_sealed)?;
+    let signing = webhook.signing.as_ref();
+    let signing = signing.map(|signing| SigningRecord::of(webhook.id, signing, secrets));
     Ok(encode(&WebhookRecord {
         id: webhook.id.0,
         name: webhook.name.clone(),
@@ -150,6 +203,7 @@ pub(super) fn encode_webhook(
         secret_header: secret.map(|secret| secret.text().to_owned()),
         secret_value: None,
         sealed_secret: sealed,
+        signing: signing.transpose().map_err(not_sealed)?,
         created_at: webhook.created_at,
         updated_at: webhook.updated_at,
         epochs: epochs.collect(),
@@ -212,14 +266,18 @@ pub(super) fn decode_webhook(
         }
         _ => None,
     };
+    let id = WebhookId(record.id);
+    let signing = record.signing;
+    let signing = signing.map(|signing| signing.into_signing(id, secrets));
     let webhook = Webhook {
-        id: WebhookId(record.id),
+        id,
         name: record.name,
         url: WebhookUrl::parse(&record.url).map_err(|error| record_error("webhook", error))?,
         enabled: record.enabled,
         events: events(&record.events)?,
         stations: stations(&record.station_ids)?,
         secret,
+        signing: signing.transpose()?,
         created_at: record.created_at,
         updated_at: record.updated_at,
     };

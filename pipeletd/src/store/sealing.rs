@@ -33,6 +33,7 @@ pub(super) struct SecretKeys {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Place {
     WebhookSecret(WebhookId),
+    SigningSecret(WebhookId),
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -169,9 +170,11 @@ fn split<const N: usize>(bytes: &[u8]) -> Result<([u8; N], &[u8]), SealError> {
 
 impl Place {
     fn bytes(self) -> Vec<u8> {
-        match self {
-            Self::WebhookSecret(id) => [b"webhook/secret_value/", &id.0.to_be_bytes()[..]].concat(),
-        }
+        let (kind, id): (&[u8], _) = match self {
+            Self::WebhookSecret(id) => (b"webhook/secret_value/", id),
+            Self::SigningSecret(id) => (b"webhook/signing_secret/", id),
+        };
+        [kind, &id.0.to_be_bytes()].concat()
     }
 }
 

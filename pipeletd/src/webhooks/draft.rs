@@ -6,8 +6,8 @@
 use jiff::Timestamp;
 
 use super::{
-    InvalidSecretHeader, InvalidWebhookUrl, NewWebhook, Secret, SecretHeader, TargetPolicy,
-    Webhook, WebhookUrl, secret,
+    InvalidSecretHeader, InvalidWebhookUrl, NewWebhook, Secret, SecretHeader, Signing,
+    SigningSecret, TargetPolicy, Webhook, WebhookUrl, secret,
 };
 use crate::events::{EventSelection, SelectionError, StationPatternError, StationSelection};
 
@@ -35,6 +35,8 @@ pub struct WebhookDraft {
     /// Comes with a value, or finds one in the webhook that is updated. `Null` clears both.
     pub secret_header: Field<String>,
     pub secret_value: Field<Secret>,
+    /// Takes the place of all that there were, at once. `Null` clears them.
+    pub signing_secret: Field<Secret>,
 }
 
 /// One thing that is wrong with a request.
@@ -61,6 +63,7 @@ impl WebhookDraft {
         });
         let stations = parse_stations(self.station_ids, &mut faults).unwrap_or_default();
         let secret = parse_secret(self.secret_header, self.secret_value, None, &mut faults);
+        let signing = parse_signing(self.signing_secret, None, &mut faults);
         let enabled = match self.enabled {
             Field::Absent | Field::Null => true,
             Field::Value(enabled) => enabled,
@@ -73,6 +76,7 @@ impl WebhookDraft {
                 events,
                 stations,
                 secret,
+                signing,
             }),
             _ => Err(faults),
         }
@@ -99,6 +103,7 @@ impl WebhookDraft {
             current.secret.as_ref(),
             &mut faults,
         );
+        let signing = parse_signing(self.signing_secret, current.signing.as_ref(), &mut faults);
         if !faults.is_empty() {
             return Err(faults);
         }
@@ -110,6 +115,7 @@ impl WebhookDraft {
             events: events.unwrap_or_else(|| current.events.clone()),
             stations: stations.unwrap_or_else(|| current.stations.clone()),
             secret,
+            signing,
             created_at: current.created_at,
             updated_at: now,
         })
@@ -266,6 +272,28 @@ fn parse_secret(
             faults.push(fault("secret_header", "required", message.to_owned()));
             note(secret::parse_value(&secret), faults);
             None
+        }
+    }
+}
+
+fn parse_signing(
+    field: Field<Secret>,
+    current: Option<&Signing>,
+    faults: &mut Vec<Fault>,
+) -> Option<Signing> {
+    match field {
+        Field::Absent => current.cloned(),
+        Field::Null => None,
+        Field::Value(secret) => {
+            let parsed = SigningSecret::parse(&secret).map_err(|error| {
+                let message = error.to_string();
+                vec![fault("signing_secret", "invalid_signing_secret", message)]
+            });
+            keep(parsed, faults).map(|secret| match current {
+                // What is said again changes nothing.
+                Some(current) if *current.current() == secret => current.clone(),
+                Some(_) | None => Signing::new(secret),
+            })
         }
     }
 }

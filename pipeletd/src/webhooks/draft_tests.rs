@@ -35,6 +35,7 @@ fn example() -> WebhookDraft {
         station_ids: Absent,
         secret_header: text("X-Webhook-Secret"),
         secret_value: secret("my-secret-value-here"),
+        signing_secret: secret("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"),
     }
 }
 
@@ -102,6 +103,7 @@ fn what_is_wrong_with_a_new_one() {
             station_ids: names(&["A*", "*A", ""]),
             secret_header: text("Host"),
             secret_value: secret("a\nb"),
+            signing_secret: secret("whsec_short"),
         },
         &[
             ("/name", "required"),
@@ -112,6 +114,7 @@ fn what_is_wrong_with_a_new_one() {
             ("/station_ids/2", "required"),
             ("/secret_header", "forbidden_header"),
             ("/secret_value", "invalid_secret"),
+            ("/signing_secret", "invalid_signing_secret"),
         ],
     );
     let one = |change: fn(&mut WebhookDraft), pointer: &str, code: &str| {
@@ -269,4 +272,24 @@ fn a_null_in_an_update_is_no_value() {
 #[test]
 fn a_draft_hides_its_secret() {
     assert!(!format!("{:?}", example()).contains("my-secret-value-here"));
+}
+
+#[test]
+fn a_signing_secret_takes_the_place_of_all_before_at_once() {
+    let other = "whsec_AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA";
+    let signing = |field: Field<Secret>, current: &Webhook| {
+        let draft = WebhookDraft {
+            signing_secret: field,
+            ..WebhookDraft::default()
+        };
+        draft.update(current, &STRICT, time(9)).unwrap().signing
+    };
+    let parsed = |text| SigningSecret::parse(&Secret::new(text)).unwrap();
+    let rotated = stored().rotated(parsed(other), time(2));
+    assert_eq!(signing(Absent, &rotated), rotated.signing);
+    // The present one said again is no change.
+    assert_eq!(signing(secret(other), &rotated), rotated.signing);
+    let replaced = signing(secret("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"), &rotated);
+    assert_eq!(replaced.unwrap().retired(), []);
+    assert_eq!(signing(Null, &rotated), None);
 }

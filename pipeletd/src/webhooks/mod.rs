@@ -7,6 +7,7 @@
 
 mod draft;
 mod secret;
+mod signing;
 mod target;
 mod url;
 
@@ -16,6 +17,7 @@ use jiff::Timestamp;
 
 pub use draft::{Fault, Field, WebhookDraft};
 pub use secret::{InvalidSecretHeader, Secret, SecretHeader};
+pub use signing::{InvalidSigningSecret, Retired, Signer, Signing, SigningSecret};
 pub use target::{AllowedTarget, InvalidAllowedTarget, RefusedTarget, TargetPolicy};
 pub use url::{InvalidWebhookUrl, WebhookUrl};
 
@@ -52,6 +54,8 @@ pub struct Webhook {
     pub stations: StationSelection,
     /// The header by which the receiver knows that a delivery is ours.
     pub secret: Option<SecretHeader>,
+    /// What deliveries are signed with.
+    pub signing: Option<Signing>,
     pub created_at: Timestamp,
     pub updated_at: Timestamp,
 }
@@ -65,6 +69,7 @@ pub struct NewWebhook {
     pub events: EventSelection,
     pub stations: StationSelection,
     pub secret: Option<SecretHeader>,
+    pub signing: Option<Signing>,
 }
 
 impl NewWebhook {
@@ -77,8 +82,25 @@ impl NewWebhook {
             events: self.events,
             stations: self.stations,
             secret: self.secret,
+            signing: self.signing,
             created_at: now,
             updated_at: now,
+        }
+    }
+}
+
+impl Webhook {
+    /// The same with a new signing secret, the present one signing beside it for a while.
+    #[must_use]
+    pub fn rotated(&self, new: SigningSecret, now: Timestamp) -> Self {
+        let signing = match &self.signing {
+            Some(signing) => signing.rotated(new, now),
+            None => Signing::new(new),
+        };
+        Self {
+            signing: Some(signing),
+            updated_at: now,
+            ..self.clone()
         }
     }
 }

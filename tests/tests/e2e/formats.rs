@@ -203,6 +203,11 @@ async fn a_store_of_format_1_opens() {
 }
 
 #[tokio::test]
+async fn a_store_of_format_3_opens() {
+    check(unpacked("format-3.tar.gz").await).await;
+}
+
+#[tokio::test]
 async fn a_store_of_format_2_opens() {
     check(unpacked("format-2.tar.gz").await).await;
 }

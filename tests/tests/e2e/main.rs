@@ -43,6 +43,7 @@ mod scene;
 mod secrets;
 mod security;
 mod simulate;
+mod signatures;
 mod stations;
 mod storms;
 mod subscriptions;

@@ -15,7 +15,7 @@ use crate::{
     events::{Event, EventFilter, EventType},
     ocpp::StationView,
     registration::{Registration, SecurityProfile},
-    webhooks::WebhookId,
+    webhooks::{Signing, WebhookId},
 };
 
 pub(super) fn time(time: Timestamp) -> prost_types::Timestamp {
@@ -92,6 +92,8 @@ pub(super) fn webhook(WebhookView { webhook, books }: WebhookView) -> v1::Webhoo
             .as_ref()
             .map(|secret| secret.text().to_owned()),
         has_secret: webhook.secret.is_some(),
+        has_signing_secret: webhook.signing.is_some(),
+        retiring_signing_secrets: retiring(webhook.signing.as_ref()),
         created_at: Some(time(webhook.created_at)),
         updated_at: Some(time(webhook.updated_at)),
         stats: Some(v1::WebhookStats {
@@ -103,6 +105,11 @@ pub(super) fn webhook(WebhookView { webhook, books }: WebhookView) -> v1::Webhoo
             cancelled,
         }),
     }
+}
+
+fn retiring(signing: Option<&Signing>) -> Vec<prost_types::Timestamp> {
+    let retired = signing.map(Signing::retired).unwrap_or_default();
+    retired.iter().map(|old| time(old.until)).collect()
 }
 
 fn attempts(attempts: Vec<Attempt>) -> Vec<v1::Attempt> {

@@ -4,7 +4,7 @@ use pipelet_proto::v1::{self, webhook_service_server::WebhookService};
 use tonic::{Request, Response, Status};
 
 use super::{
-    super::{cursor, error::ApiError},
+    super::{cursor, error::ApiError, signing_secret},
     access::Needs,
     convert,
 };
@@ -33,7 +33,26 @@ fn draft(spec: v1::WebhookSpec) -> WebhookDraft {
             .secret_value
             .map(Secret::new)
             .map_or(Field::Absent, Field::Value),
+        signing_secret: spec
+            .signing_secret
+            .map(Secret::new)
+            .map_or(Field::Absent, Field::Value),
     }
+}
+
+/// Makes a signing secret where one is asked for.
+fn with_signing(
+    mut draft: WebhookDraft,
+    generate: bool,
+) -> Result<(WebhookDraft, Option<String>), ApiError> {
+    let given = std::mem::take(&mut draft.signing_secret);
+    let (secret, made) = signing_secret::Said { given, generate }.settle()?;
+    draft.signing_secret = secret;
+    Ok((draft, made.as_ref().map(exposed)))
+}
+
+fn exposed(secret: &Secret) -> String {
+    secret.expose().to_owned()
 }
 
 /// proto3 can't tell an empty string from none.
@@ -69,6 +88,12 @@ fn masked(spec: &v1::WebhookSpec, paths: &[String]) -> Result<WebhookDraft, ApiE
                 let secret = spec.secret_value.clone().map(Secret::new);
                 draft.secret_value = secret.map_or(Field::Null, Field::Value);
             }
+            // Settled with the draft.
+            "signing_secret" if spec.generate_signing_secret => {}
+            "signing_secret" => {
+                let secret = spec.signing_secret.clone().map(Secret::new);
+                draft.signing_secret = secret.map_or(Field::Null, Field::Value);
+            }
             other => {
                 let message = format!("{other:?} is no field that can be changed");
                 return Err(ApiError::fault("/update_mask", "unknown_field", message));
@@ -86,6 +111,7 @@ pub(super) const NEEDS: Needs = &[
     ("UpdateWebhook", Role::Operator),
     ("DeleteWebhook", Role::Operator),
     ("TestWebhook", Role::Operator),
+    ("RotateSigningSecret", Role::Operator),
     ("ListDeliveries", Role::ReadOnly),
 ];
 
@@ -96,13 +122,14 @@ impl WebhookService for WebhookRpc {
         request: Request<v1::CreateWebhookRequest>,
     ) -> Answer<v1::CreateWebhookResponse> {
         let spec = request.into_inner().webhook.unwrap_or_default();
-        let created = self
-            .delivery
-            .create(draft(spec))
-            .await
-            .map_err(ApiError::from)?;
+        let generate = spec.generate_signing_secret;
+        let (draft, signing_secret) = with_signing(draft(spec), generate)?;
+        let created = self.delivery.create(draft).await.map_err(ApiError::from)?;
         let webhook = Some(convert::webhook(created));
-        Ok(Response::new(v1::CreateWebhookResponse { webhook }))
+        Ok(Response::new(v1::CreateWebhookResponse {
+            webhook,
+            signing_secret,
+        }))
     }
 
     async fn get_webhook(
@@ -146,14 +173,35 @@ impl WebhookService for WebhookRpc {
             update_mask,
         } = request.into_inner();
         let paths = update_mask.unwrap_or_default().paths;
-        let draft = masked(&webhook.unwrap_or_default(), &paths)?;
+        let spec = webhook.unwrap_or_default();
+        let named = paths.iter().any(|path| path == "signing_secret");
+        let generate = named && spec.generate_signing_secret;
+        let (draft, signing_secret) = with_signing(masked(&spec, &paths)?, generate)?;
         let updated = self
             .delivery
             .update(WebhookId(id), draft)
             .await
             .map_err(ApiError::from)?;
         let webhook = Some(convert::webhook(updated));
-        Ok(Response::new(v1::UpdateWebhookResponse { webhook }))
+        Ok(Response::new(v1::UpdateWebhookResponse {
+            webhook,
+            signing_secret,
+        }))
+    }
+
+    async fn rotate_signing_secret(
+        &self,
+        request: Request<v1::RotateSigningSecretRequest>,
+    ) -> Answer<v1::RotateSigningSecretResponse> {
+        let v1::RotateSigningSecretRequest { id, signing_secret } = request.into_inner();
+        let given = signing_secret.map(Secret::new);
+        let (new, made) = signing_secret::given_or_made(given)?;
+        let rotated = self.delivery.rotate_signing_secret(WebhookId(id), new);
+        let webhook = convert::webhook(rotated.await.map_err(ApiError::from)?);
+        Ok(Response::new(v1::RotateSigningSecretResponse {
+            webhook: Some(webhook),
+            signing_secret: made.as_ref().map(exposed),
+        }))
     }
 
     async fn delete_webhook(

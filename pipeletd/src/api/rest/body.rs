@@ -176,6 +176,7 @@ impl Fields {
             station_ids: self.strings("station_ids"),
             secret_header: self.string("secret_header"),
             secret_value,
+            signing_secret: self.secret("signing_secret"),
         }
     }
 
@@ -188,7 +189,7 @@ impl Fields {
         }
     }
 
-    fn secret(&mut self, key: &str) -> Field<Secret> {
+    pub(super) fn secret(&mut self, key: &str) -> Field<Secret> {
         match self.string(key) {
             Field::Absent => Field::Absent,
             Field::Null => Field::Null,

@@ -59,6 +59,8 @@ fn webhook(body: &[u8]) {
 /// The webhook that comes of a body with everything that is shown of this one, and its secret.
 fn shown(webhook: &NewWebhook) -> Option<NewWebhook> {
     let secret = webhook.secret.as_ref();
+    let signing = webhook.signing.as_ref();
+    let signing = signing.map(|signing| signing.current().expose());
     let body = json!({
         "name": webhook.name,
         "url": webhook.url.as_str(),
@@ -67,6 +69,7 @@ fn shown(webhook: &NewWebhook) -> Option<NewWebhook> {
         "station_ids": webhook.stations.patterns(),
         "secret_header": secret.map(SecretHeader::text),
         "secret_value": secret.map(|secret| secret.secret().expose()),
+        "signing_secret": signing.as_ref().map(Secret::expose),
     });
     let mut fields = Fields::parse(body.to_string().as_bytes()).ok()?;
     fields.webhook().create(&TargetPolicy::default()).ok()

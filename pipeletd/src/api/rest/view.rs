@@ -15,6 +15,7 @@ use crate::{
     ocpp::StationView,
     projection::BootStatus,
     registration::{Registration, SecurityProfile},
+    webhooks::{Secret, Signing},
 };
 
 pub(super) fn time(time: Timestamp) -> String {
@@ -35,9 +36,36 @@ pub(super) struct WebhookJson {
     station_ids: Vec<String>,
     secret_header: Option<String>,
     has_secret: bool,
+    has_signing_secret: bool,
+    /// Until when secrets that were replaced sign, too.
+    retiring_signing_secrets: Vec<String>,
     created_at: String,
     updated_at: String,
     stats: StatsJson,
+}
+
+/// A webhook with a signing secret that was made just now, shown this once. Without `Debug`, so no
+/// log can have it.
+#[derive(Serialize)]
+pub(super) struct WebhookAndSecretJson {
+    #[serde(flatten)]
+    webhook: WebhookJson,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    signing_secret: Option<String>,
+}
+
+impl WebhookAndSecretJson {
+    pub(super) fn of(webhook: WebhookView, made: Option<&Secret>) -> Self {
+        Self {
+            webhook: webhook.into(),
+            signing_secret: made.map(|secret| secret.expose().to_owned()),
+        }
+    }
+}
+
+fn retiring(signing: Option<&Signing>) -> Vec<String> {
+    let retired = signing.map(Signing::retired).unwrap_or_default();
+    retired.iter().map(|old| time(old.until)).collect()
 }
 
 #[derive(Debug, Serialize)]
@@ -72,6 +100,8 @@ impl From<WebhookView> for WebhookJson {
                 .as_ref()
                 .map(|secret| secret.text().to_owned()),
             has_secret: webhook.secret.is_some(),
+            has_signing_secret: webhook.signing.is_some(),
+            retiring_signing_secrets: retiring(webhook.signing.as_ref()),
             created_at: time(webhook.created_at),
             updated_at: time(webhook.updated_at),
             stats: StatsJson {

@@ -9,18 +9,18 @@ use axum::{
 };
 
 use super::{
-    super::{cursor, error::ApiError},
+    super::{cursor, error::ApiError, signing_secret},
     access::{Routes, operates, reads},
     body::{Fields, OptionalFields, merged},
     page::{List, Query},
     path::Path,
     problem::Problem,
-    view::{DeliveryJson, TestJson, WebhookJson},
+    view::{DeliveryJson, TestJson, WebhookAndSecretJson, WebhookJson},
 };
 use crate::{
     delivery::Delivery,
     events::EventType,
-    webhooks::{Field, WebhookId},
+    webhooks::{Field, Secret, WebhookDraft, WebhookId},
 };
 
 pub(super) fn routes(delivery: Delivery) -> Routes {
@@ -31,6 +31,7 @@ pub(super) fn routes(delivery: Delivery) -> Routes {
             [reads(get(show)), operates(put(update).delete(delete))],
         )
         .route("/webhooks/{id}/test", [operates(post(test))])
+        .route("/webhooks/{id}/rotate-secret", [operates(post(rotate))])
         .route("/webhooks/{id}/deliveries", [reads(get(deliveries))])
         .with_state(delivery)
 }
@@ -44,7 +45,7 @@ fn id(path: &str) -> Result<WebhookId, ApiError> {
 }
 
 async fn create(State(delivery): State<Delivery>, mut body: Fields) -> Result<Response, Problem> {
-    let draft = body.webhook();
+    let (draft, made) = draft(&mut body)?;
     let faults = body.finish();
     if !faults.is_empty() {
         let faults = merged(faults, delivery.faults(draft, None)?);
@@ -52,7 +53,8 @@ async fn create(State(delivery): State<Delivery>, mut body: Fields) -> Result<Re
     }
     let webhook = delivery.create(draft).await?;
     let location = format!("/api/v1/webhooks/{}", webhook.webhook.id);
-    let mut response = (StatusCode::CREATED, Json(WebhookJson::from(webhook))).into_response();
+    let json = WebhookAndSecretJson::of(webhook, made.as_ref());
+    let mut response = (StatusCode::CREATED, Json(json)).into_response();
     if let Ok(location) = HeaderValue::from_str(&location) {
         response.headers_mut().insert(header::LOCATION, location);
     }
@@ -81,15 +83,47 @@ async fn update(
     State(delivery): State<Delivery>,
     Path(path): Path<String>,
     mut body: Fields,
-) -> Result<Json<WebhookJson>, Problem> {
+) -> Result<Json<WebhookAndSecretJson>, Problem> {
     let id = id(&path)?;
-    let draft = body.webhook();
+    let (draft, made) = draft(&mut body)?;
     let faults = body.finish();
     if !faults.is_empty() {
         let faults = merged(faults, delivery.faults(draft, Some(id))?);
         return Err(ApiError::Invalid(faults).into());
     }
-    Ok(Json(delivery.update(id, draft).await?.into()))
+    let webhook = delivery.update(id, draft).await?;
+    Ok(Json(WebhookAndSecretJson::of(webhook, made.as_ref())))
+}
+
+/// What the body says, and a signing secret where it asks for one.
+fn draft(body: &mut Fields) -> Result<(WebhookDraft, Option<Secret>), ApiError> {
+    let mut draft = body.webhook();
+    let generate = matches!(body.bool("generate_signing_secret"), Field::Value(true));
+    let given = std::mem::take(&mut draft.signing_secret);
+    let (secret, made) = signing_secret::Said { given, generate }.settle()?;
+    draft.signing_secret = secret;
+    Ok((draft, made))
+}
+
+/// Signs with a new secret, made or given, and for a while with the one before, too.
+async fn rotate(
+    State(delivery): State<Delivery>,
+    Path(path): Path<String>,
+    OptionalFields(mut body): OptionalFields,
+) -> Result<Json<WebhookAndSecretJson>, Problem> {
+    let id = id(&path)?;
+    let given = body.secret("signing_secret");
+    let faults = body.finish();
+    if !faults.is_empty() {
+        return Err(ApiError::Invalid(faults).into());
+    }
+    let given = match given {
+        Field::Value(given) => Some(given),
+        Field::Absent | Field::Null => None,
+    };
+    let (new, made) = signing_secret::given_or_made(given)?;
+    let webhook = delivery.rotate_signing_secret(id, new).await?;
+    Ok(Json(WebhookAndSecretJson::of(webhook, made.as_ref())))
 }
 
 async fn delete(

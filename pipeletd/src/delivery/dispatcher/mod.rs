@@ -447,7 +447,13 @@ impl Dispatcher {
 }
 
 pub(super) fn destination(webhook: &Webhook) -> Destination {
-    Destination::new(webhook.url.clone(), webhook.secret.as_ref())
+    let Webhook {
+        url,
+        secret,
+        signing,
+        ..
+    } = webhook;
+    Destination::new(url.clone(), secret.as_ref(), signing.as_ref())
 }
 
 fn due_time(key: RetryKey) -> Option<Timestamp> {

@@ -4,7 +4,9 @@
 
 use http::{HeaderMap, HeaderValue, Uri, header, uri::PathAndQuery};
 
-use crate::webhooks::{SecretHeader, WebhookUrl};
+use jiff::Timestamp;
+
+use crate::webhooks::{SecretHeader, Signer, Signing, WebhookUrl};
 
 const USER_AGENT: HeaderValue =
     HeaderValue::from_static(concat!("Pipelet/", env!("CARGO_PKG_VERSION")));
@@ -17,6 +19,14 @@ pub struct Destination {
     /// None where the URL asks for TLS.
     pub(super) plain: Option<Plain>,
     pub(super) headers: HeaderMap,
+    signing: Option<Signers>,
+}
+
+#[derive(Debug)]
+struct Signers {
+    current: Signer,
+    /// Those that sign up to a time.
+    retired: Vec<(Signer, Timestamp)>,
 }
 
 /// What an HTTP/1.1 connection of our own needs to know.
@@ -29,7 +39,7 @@ pub(super) struct Plain {
 }
 
 impl Destination {
-    pub fn new(url: WebhookUrl, secret: Option<&SecretHeader>) -> Self {
+    pub fn new(url: WebhookUrl, secret: Option<&SecretHeader>, signing: Option<&Signing>) -> Self {
         let mut headers = HeaderMap::with_capacity(16);
         let plain = Plain::of(&url);
         // Over TLS, HTTP/2 may be spoken, where the host is no header.
@@ -49,6 +59,33 @@ impl Destination {
             url,
             plain,
             headers,
+            signing: signing.map(Signers::of),
+        }
+    }
+
+    /// The signatures of a message, the newest secret's first; none where it isn't signed.
+    pub(super) fn signatures(&self, id: &str, now: Timestamp, body: &[u8]) -> Option<HeaderValue> {
+        let Signers { current, retired } = self.signing.as_ref()?;
+        let sign = |signer: &Signer| signer.sign(id, now.as_second(), body);
+        let mut signatures = sign(current);
+        for (signer, until) in retired {
+            if *until > now {
+                signatures.push(' ');
+                signatures.push_str(&sign(signer));
+            }
+        }
+        Some(HeaderValue::try_from(signatures).expect("base64 is ASCII"))
+    }
+}
+
+impl Signers {
+    fn of(signing: &Signing) -> Self {
+        let retired = signing.retired().iter();
+        Self {
+            current: signing.current().signer(),
+            retired: retired
+                .map(|old| (old.secret.signer(), old.until))
+                .collect(),
         }
     }
 }
@@ -74,7 +111,7 @@ mod tests {
     #[test]
     fn what_a_request_line_and_its_host_are_made_of() {
         let check = |url: &str, host: &str, target: &str| {
-            let to = Destination::new(WebhookUrl::parse(url).unwrap(), None);
+            let to = Destination::new(WebhookUrl::parse(url).unwrap(), None, None);
             assert_eq!(to.headers[header::HOST], host, "{url}");
             assert_eq!(to.plain.unwrap().target, target, "{url}");
         };
@@ -86,7 +123,11 @@ mod tests {
 
     #[test]
     fn over_tls_the_client_names_the_host() {
-        let to = Destination::new(WebhookUrl::parse("https://example.com/x").unwrap(), None);
+        let to = Destination::new(
+            WebhookUrl::parse("https://example.com/x").unwrap(),
+            None,
+            None,
+        );
         assert!(to.plain.is_none());
         assert!(!to.headers.contains_key(header::HOST));
     }
