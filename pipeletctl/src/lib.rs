@@ -134,6 +134,7 @@ async fn dispatch(
         Command::IdTags(verb) => commands::id_tags::run(verb, client, printer).await,
         Command::Keys(verb) => commands::keys::run(verb, client, printer).await,
         Command::Status => commands::status::run(client, printer).await,
+        Command::Audit(args) => commands::audit::run(args, client, printer).await,
         Command::Backup(verb) => commands::backup::run(verb, client, printer).await,
         Command::Simulate(args) => commands::simulate::run(args, settings, client, printer).await,
         // They speak to nobody, and were run before.

@@ -120,6 +120,11 @@ pub(crate) enum Command {
     Keys(Keys),
     /// How the daemon is doing; fails where it is not ready
     Status,
+    /// Whether every delivery is accounted for; fails where one is not
+    ///
+    /// For each webhook, deleted ones included: received = delivered + pending + dead + cancelled,
+    /// since it was created.
+    Audit(Audit),
     /// Writes everything that the daemon keeps to a file, for `pipeletd restore`
     ///
     /// The daemon works on meanwhile. The webhooks' secrets are sealed in the file: keep the
@@ -157,7 +162,7 @@ impl Command {
     /// The command that shows what this one could have meant.
     pub(crate) fn listing(&self) -> Option<&'static str> {
         match self {
-            Self::Webhooks(_) => Some("pipeletctl webhooks list"),
+            Self::Webhooks(_) | Self::Audit(_) => Some("pipeletctl webhooks list"),
             Self::Dlq(_) => Some("pipeletctl dlq list"),
             Self::Stations(_) => Some("pipeletctl stations list"),
             Self::Transactions(_) => Some("pipeletctl transactions list"),
@@ -173,6 +178,13 @@ impl Command {
             | Self::Manual { .. } => None,
         }
     }
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Audit {
+    /// Only this webhook
+    #[arg(long, value_name = "ID", add = completing::webhooks())]
+    pub(crate) webhook: Option<u64>,
 }
 
 #[derive(Debug, Args)]

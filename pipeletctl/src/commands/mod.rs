@@ -3,6 +3,7 @@
 //! Invariant: a command makes its calls, prints through the printer, and returns how the process
 //! ends; it never reads the environment and never exits by itself.
 
+pub(crate) mod audit;
 pub(crate) mod backup;
 pub(crate) mod call;
 pub(crate) mod completions;

@@ -5,6 +5,7 @@
 //! the one exception is a new API key, which has no `Debug`.
 
 mod api_key;
+mod audit;
 mod command;
 mod context;
 mod daemon;
@@ -20,6 +21,7 @@ mod webhook;
 
 pub(crate) use self::{
     api_key::{ApiKey, NewApiKey},
+    audit::Audit,
     command::CommandAnswer,
     context::{Context, RemovedContext, Target},
     daemon::DaemonStatus,

@@ -6,6 +6,7 @@
 //!
 //! Knows the journal and the store, and nothing of OCPP or of the API.
 
+mod audit;
 pub mod dead_letters;
 pub mod dispatcher;
 pub mod history;
@@ -21,6 +22,7 @@ mod test_event;
 pub mod webhooks;
 
 pub use self::{
+    audit::{AuditState, Audited},
     dead_letters::{ReplayProgress, Selection},
     dispatcher::{Means, Options},
     observation::{Observation, Observations},

@@ -64,6 +64,7 @@ const METHODS: &[(&str, usize)] = &[
     ("WebhookService/TestWebhook", OPERATOR),
     ("WebhookService/RotateSigningSecret", OPERATOR),
     ("WebhookService/ListDeliveries", READ_ONLY),
+    ("WebhookService/AuditWebhooks", READ_ONLY),
     ("FailedDeliveryService/ListFailedDeliveries", READ_ONLY),
     ("FailedDeliveryService/GetFailedDelivery", READ_ONLY),
     ("FailedDeliveryService/Replay", OPERATOR),

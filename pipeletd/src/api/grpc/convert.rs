@@ -8,7 +8,7 @@ use pipelet_proto::v1;
 use super::super::{DEFAULT_PAGE, MAX_PAGE, error::ApiError, event_filter::Said, roster::Listed};
 use crate::{
     delivery::{
-        WebhookView,
+        AuditState, Audited, WebhookView,
         history::Settled,
         record::{Attempt, Books, FailedDelivery, FailedFilter, Retry},
     },
@@ -72,14 +72,6 @@ pub(super) fn page<I>(
 }
 
 pub(super) fn webhook(WebhookView { webhook, books }: WebhookView) -> v1::Webhook {
-    let Books {
-        received,
-        delivered,
-        pending,
-        retrying,
-        dead,
-        cancelled,
-    } = books;
     v1::Webhook {
         id: webhook.id.0,
         name: webhook.name,
@@ -96,14 +88,40 @@ pub(super) fn webhook(WebhookView { webhook, books }: WebhookView) -> v1::Webhoo
         retiring_signing_secrets: retiring(webhook.signing.as_ref()),
         created_at: Some(time(webhook.created_at)),
         updated_at: Some(time(webhook.updated_at)),
-        stats: Some(v1::WebhookStats {
-            received,
-            delivered,
-            pending,
-            retrying,
-            dead,
-            cancelled,
-        }),
+        stats: Some(books_on_wire(books)),
+    }
+}
+
+fn books_on_wire(books: Books) -> v1::WebhookStats {
+    let Books {
+        received,
+        delivered,
+        pending,
+        retrying,
+        dead,
+        cancelled,
+    } = books;
+    v1::WebhookStats {
+        received,
+        delivered,
+        pending,
+        retrying,
+        dead,
+        cancelled,
+    }
+}
+
+pub(super) fn audited(Audited { id, name, state }: Audited) -> v1::WebhookAudit {
+    let (state, books) = match state {
+        AuditState::Active(books) => ("active", Some(books)),
+        AuditState::Deleting => ("deleting", None),
+        AuditState::Deleted(books) => ("deleted", Some(books)),
+    };
+    v1::WebhookAudit {
+        id: id.0,
+        name,
+        state: state.to_owned(),
+        stats: books.map(books_on_wire),
     }
 }
 

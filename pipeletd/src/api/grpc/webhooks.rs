@@ -113,6 +113,7 @@ pub(super) const NEEDS: Needs = &[
     ("TestWebhook", Role::Operator),
     ("RotateSigningSecret", Role::Operator),
     ("ListDeliveries", Role::ReadOnly),
+    ("AuditWebhooks", Role::ReadOnly),
 ];
 
 #[tonic::async_trait]
@@ -267,5 +268,15 @@ impl WebhookService for WebhookRpc {
             deliveries,
             next_page_token,
         }))
+    }
+
+    async fn audit_webhooks(
+        &self,
+        request: Request<v1::AuditWebhooksRequest>,
+    ) -> Answer<v1::AuditWebhooksResponse> {
+        let only = request.into_inner().webhook_id.map(WebhookId);
+        let audited = self.delivery.audit(only).await.map_err(ApiError::from)?;
+        let webhooks = audited.into_iter().map(convert::audited).collect();
+        Ok(Response::new(v1::AuditWebhooksResponse { webhooks }))
     }
 }

@@ -1,0 +1,37 @@
+//! `audit`: whether every delivery that was owed is accounted for. Fails where one is not.
+
+use pipelet_proto::v1;
+
+use crate::{
+    cli::Audit,
+    client::Client,
+    error::{Error, ExitStatus},
+    output::Printer,
+    view,
+};
+
+pub(crate) async fn run(
+    args: Audit,
+    client: &Client,
+    printer: &Printer,
+) -> Result<ExitStatus, Error> {
+    let request = v1::AuditWebhooksRequest {
+        webhook_id: args.webhook,
+    };
+    let answer = client.webhooks().audit_webhooks(request).await?;
+    let audit = view::Audit::from(answer.into_inner());
+    printer.either(&audit, &audit.text())?;
+    for id in audit.unaudited() {
+        printer.note(&format!(
+            "webhook {id} is being deleted and was not audited; audit again when it is gone"
+        ));
+    }
+    for gap in audit.gaps() {
+        printer.note(&format!("gap: {gap}"));
+    }
+    Ok(if audit.balanced {
+        ExitStatus::Success
+    } else {
+        ExitStatus::Failed
+    })
+}

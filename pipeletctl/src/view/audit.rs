@@ -1,0 +1,239 @@
+//! The books of the webhooks, and whether they balance.
+//!
+//! Invariant: the verdict comes from the numbers alone, and a webhook without books is never
+//! counted as balanced: it is named as not audited.
+
+use std::fmt::Write as _;
+
+use pipelet_proto::v1;
+use serde::Serialize;
+
+use crate::table;
+
+#[derive(Debug, Serialize)]
+pub(crate) struct Audit {
+    pub(crate) balanced: bool,
+    webhooks: Vec<Audited>,
+    total: Books,
+}
+
+#[derive(Debug, Serialize)]
+struct Audited {
+    id: u64,
+    name: String,
+    state: String,
+    /// None while the webhook is being deleted.
+    books: Option<Books>,
+}
+
+#[derive(Debug, Clone, Copy, Default, Serialize)]
+struct Books {
+    received: u64,
+    delivered: u64,
+    pending: u64,
+    dead: u64,
+    cancelled: u64,
+    /// What was received and is in none of the others; below zero: what is in one too many.
+    gap: i128,
+}
+
+impl Books {
+    fn of(wire: v1::WebhookStats) -> Self {
+        Self {
+            received: wire.received,
+            delivered: wire.delivered,
+            pending: wire.pending,
+            dead: wire.dead,
+            cancelled: wire.cancelled,
+            gap: 0,
+        }
+        .judged()
+    }
+
+    fn judged(self) -> Self {
+        let ends = [self.delivered, self.pending, self.dead, self.cancelled];
+        let ends: i128 = ends.into_iter().map(i128::from).sum();
+        Self {
+            gap: i128::from(self.received) - ends,
+            ..self
+        }
+    }
+
+    fn plus(self, other: Self) -> Self {
+        Self {
+            received: self.received.saturating_add(other.received),
+            delivered: self.delivered.saturating_add(other.delivered),
+            pending: self.pending.saturating_add(other.pending),
+            dead: self.dead.saturating_add(other.dead),
+            cancelled: self.cancelled.saturating_add(other.cancelled),
+            gap: self.gap + other.gap,
+        }
+    }
+
+    fn cells(self) -> [String; 5] {
+        [
+            self.received,
+            self.delivered,
+            self.pending,
+            self.dead,
+            self.cancelled,
+        ]
+        .map(|count| count.to_string())
+    }
+
+    /// One webhook's gap must not hide behind another's surplus, so this is only ever asked of
+    /// one webhook.
+    fn gap_in_words(self) -> Option<String> {
+        match self.gap {
+            0 => None,
+            1.. => Some(format!("{} received and not accounted for", self.gap)),
+            _ => Some(format!("{} more accounted for than received", -self.gap)),
+        }
+    }
+}
+
+impl From<v1::AuditWebhooksResponse> for Audit {
+    fn from(wire: v1::AuditWebhooksResponse) -> Self {
+        let webhooks = wire.webhooks.into_iter().map(|webhook| Audited {
+            id: webhook.id,
+            name: webhook.name,
+            state: webhook.state,
+            books: webhook.stats.map(Books::of),
+        });
+        let webhooks: Vec<_> = webhooks.collect();
+        let books = || webhooks.iter().filter_map(|webhook| webhook.books);
+        Self {
+            balanced: books().all(|books| books.gap == 0),
+            total: books().fold(Books::default(), Books::plus),
+            webhooks,
+        }
+    }
+}
+
+impl Audit {
+    const HEADERS: &[&str] = &[
+        "ID",
+        "NAME",
+        "STATE",
+        "RECEIVED",
+        "DELIVERED",
+        "PENDING",
+        "DEAD",
+        "CANCELLED",
+        "BALANCE",
+    ];
+
+    /// The table, and the sum as a sentence.
+    pub(crate) fn text(&self) -> String {
+        let Books {
+            received,
+            delivered,
+            pending,
+            dead,
+            cancelled,
+            ..
+        } = self.total;
+        let sign = if self.balanced { "=" } else { "≠" };
+        let mut text = String::new();
+        if !self.webhooks.is_empty() {
+            let rows: Vec<_> = self.webhooks.iter().map(Audited::cells).collect();
+            let _ = write!(text, "{}\n\n", table::columns(Self::HEADERS, &rows));
+        }
+        let _ = write!(
+            text,
+            "{received} received {sign} {delivered} delivered + {pending} pending + {dead} dead + \
+             {cancelled} cancelled"
+        );
+        text
+    }
+
+    /// What is wrong with whose books.
+    pub(crate) fn gaps(&self) -> impl Iterator<Item = String> {
+        self.webhooks.iter().filter_map(|webhook| {
+            let gap = webhook.books?.gap_in_words()?;
+            let name = table::printable(&webhook.name);
+            Some(format!("webhook {} ({name}): {gap}", webhook.id))
+        })
+    }
+
+    /// The webhooks whose books could not be seen.
+    pub(crate) fn unaudited(&self) -> impl Iterator<Item = u64> {
+        let unaudited = self.webhooks.iter().filter(|of| of.books.is_none());
+        unaudited.map(|webhook| webhook.id)
+    }
+}
+
+impl Audited {
+    fn cells(&self) -> Vec<String> {
+        let (books, verdict) = match self.books {
+            Some(books) if books.gap == 0 => (books.cells(), "ok".to_owned()),
+            Some(books) => (books.cells(), format!("gap {}", books.gap)),
+            None => (std::array::from_fn(|_| "-".to_owned()), "-".to_owned()),
+        };
+        let mut cells = vec![self.id.to_string(), self.name.clone(), self.state.clone()];
+        cells.extend(books);
+        cells.push(verdict);
+        cells
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// `received`, `delivered`, `pending`, `dead` and `cancelled`.
+    type Numbers = Option<[u64; 5]>;
+
+    fn audit(books: &[Numbers]) -> Audit {
+        let webhooks = (1..).zip(books).map(|(id, books)| v1::WebhookAudit {
+            id,
+            name: format!("W{id}"),
+            state: "active".to_owned(),
+            stats: books.map(
+                |[received, delivered, pending, dead, cancelled]| v1::WebhookStats {
+                    received,
+                    delivered,
+                    pending,
+                    dead,
+                    cancelled,
+                    ..v1::WebhookStats::default()
+                },
+            ),
+        });
+        Audit::from(v1::AuditWebhooksResponse {
+            webhooks: webhooks.collect(),
+        })
+    }
+
+    #[test]
+    fn a_gap_is_named() {
+        let fine = Some([10, 5, 2, 2, 1]);
+        let missing = "webhook 2 (W2): 1 received and not accounted for";
+        let surplus = "webhook 3 (W3): 1 more accounted for than received";
+        let cases: &[(&[Numbers], &[&str])] = &[
+            (&[], &[]),
+            (&[fine, fine], &[]),
+            (&[fine, Some([10, 5, 1, 2, 1])], &[missing]),
+            // They make up for each other in the sum, and are named all the same.
+            (
+                &[fine, Some([1, 0, 0, 0, 0]), Some([0, 0, 0, 1, 0])],
+                &[missing, surplus],
+            ),
+        ];
+        for (books, gaps) in cases {
+            let audit = audit(books);
+            assert_eq!(audit.gaps().collect::<Vec<_>>(), *gaps);
+            assert_eq!(audit.balanced, gaps.is_empty(), "{books:?}");
+            assert_eq!(audit.text().contains('≠'), !gaps.is_empty(), "{books:?}");
+        }
+    }
+
+    #[test]
+    fn one_without_books_is_named_and_not_counted() {
+        let audit = audit(&[Some([3, 3, 0, 0, 0]), None]);
+        assert_eq!(audit.unaudited().collect::<Vec<_>>(), [2]);
+        let text = audit.text();
+        let sum = "3 received = 3 delivered + 0 pending + 0 dead + 0 cancelled";
+        assert!(text.ends_with(sum), "{text}");
+    }
+}

@@ -1,0 +1,72 @@
+//! Every webhook's books at one moment, those of deleted webhooks included.
+//!
+//! Invariant: no webhook is told of twice, and one whose deletion is under way is told of without
+//! books rather than left out. It adds nothing up: who reads the books judges them.
+
+use std::sync::{Arc, PoisonError};
+
+use super::{
+    record::{Books, Stage},
+    webhooks::{Delivery, DeliveryError},
+};
+use crate::{store::blocking, webhooks::WebhookId};
+
+/// One webhook's part of an audit.
+#[derive(Debug)]
+pub struct Audited {
+    pub id: WebhookId,
+    pub name: String,
+    pub state: AuditState,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AuditState {
+    /// It has a dispatcher.
+    Active(Books),
+    /// What it was owed is being cancelled; its books are closed after that.
+    Deleting,
+    Deleted(Books),
+}
+
+impl Delivery {
+    /// By ascending id: all webhooks that there ever were, or the one.
+    pub async fn audit(&self, only: Option<WebhookId>) -> Result<Vec<Audited>, DeliveryError> {
+        let wanted = |id: WebhookId| only.is_none_or(|only| only == id);
+        let mut audited = self.active(wanted);
+        let store = Arc::clone(&self.0.means.store);
+        // The store is read last: a webhook that is deleted meanwhile is not missed, and one that
+        // is created meanwhile comes after this audit.
+        for stored in blocking(move || store.webhooks()).await? {
+            let id = stored.webhook.id;
+            let state = match stored.stage {
+                Stage::Active => continue,
+                Stage::Deleting => AuditState::Deleting,
+                Stage::Deleted(books) => AuditState::Deleted(books),
+            };
+            if wanted(id) && !audited.iter().any(|audited| audited.id == id) {
+                audited.push(Audited {
+                    id,
+                    name: stored.webhook.name,
+                    state,
+                });
+            }
+        }
+        audited.sort_by_key(|audited| audited.id);
+        match only {
+            Some(id) if audited.is_empty() => Err(DeliveryError::NoSuchWebhook(id)),
+            Some(_) | None => Ok(audited),
+        }
+    }
+
+    fn active(&self, wanted: impl Fn(WebhookId) -> bool) -> Vec<Audited> {
+        let webhooks = self.0.webhooks.read();
+        let webhooks = webhooks.unwrap_or_else(PoisonError::into_inner);
+        let webhooks = webhooks.iter().filter(|(id, _)| wanted(**id));
+        let audited = webhooks.map(|(id, running)| Audited {
+            id: *id,
+            name: running.stored().webhook.name.clone(),
+            state: AuditState::Active(self.0.books(running, *id)),
+        });
+        audited.collect()
+    }
+}
