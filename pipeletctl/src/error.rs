@@ -304,7 +304,7 @@ fn hint(code: Code, settings: &Settings, listing: Option<&str>) -> Option<String
 }
 
 /// The error with its causes, in one line.
-fn chain(error: &dyn StdError) -> String {
+pub(crate) fn chain(error: &dyn StdError) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {

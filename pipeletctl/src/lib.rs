@@ -23,6 +23,7 @@ mod secret;
 mod settings;
 mod simulator;
 mod table;
+mod tail;
 mod view;
 mod when;
 
@@ -128,6 +129,7 @@ async fn dispatch(
     match command {
         Command::Webhooks(verb) => commands::webhooks::run(verb, client, printer).await,
         Command::Dlq(verb) => commands::dlq::run(verb, client, printer).await,
+        Command::Deliveries(verb) => commands::deliveries::run(verb, client, printer).await,
         Command::Events(verb) => commands::events::run(verb, client, printer).await,
         Command::Stations(verb) => commands::stations::run(verb, client, printer).await,
         Command::Transactions(verb) => commands::transactions::run(verb, client, printer).await,

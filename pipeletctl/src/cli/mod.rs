@@ -9,6 +9,7 @@
 )]
 
 mod contexts;
+mod deliveries;
 mod demo;
 mod dlq;
 mod events;
@@ -27,9 +28,10 @@ use clap::{Args, Parser, Subcommand, ValueHint};
 
 pub(crate) use self::{
     contexts::Contexts,
+    deliveries::{Deliveries, DeliveryStatus},
     demo::Demo,
     dlq::{Dlq, Filter, Selection},
-    events::Events,
+    events::{EventFilter, Events},
     id_tags::{AddIdTag, IdTags, SetIdTag},
     keys::Keys,
     simulate::{Scenario, Simulate},
@@ -100,6 +102,9 @@ pub(crate) enum Command {
     /// Who is told about which events, and where
     #[command(subcommand, visible_alias = "webhook")]
     Webhooks(Webhooks),
+    /// What is owed, what failed and what was delivered, over all webhooks
+    #[command(subcommand, visible_alias = "delivery")]
+    Deliveries(Deliveries),
     /// Dead letters: deliveries whose attempts ran out
     #[command(subcommand)]
     Dlq(Dlq),
@@ -162,15 +167,17 @@ impl Command {
     /// The command that shows what this one could have meant.
     pub(crate) fn listing(&self) -> Option<&'static str> {
         match self {
-            Self::Webhooks(_) | Self::Audit(_) => Some("pipeletctl webhooks list"),
+            Self::Webhooks(_) | Self::Audit(_) | Self::Deliveries(_) => {
+                Some("pipeletctl webhooks list")
+            }
             Self::Dlq(_) => Some("pipeletctl dlq list"),
             Self::Stations(_) => Some("pipeletctl stations list"),
             Self::Transactions(_) => Some("pipeletctl transactions list"),
             Self::IdTags(_) => Some("pipeletctl id-tags list"),
             Self::Keys(_) => Some("pipeletctl keys list"),
             Self::Context(_) => Some("pipeletctl context list"),
-            Self::Events(_)
-            | Self::Status
+            Self::Events(_) => Some("pipeletctl events list"),
+            Self::Status
             | Self::Backup(_)
             | Self::Demo(_)
             | Self::Simulate(_)

@@ -29,7 +29,10 @@ fn what_is_accepted() {
         "dlq replay 1 2 3",
         "dlq replay --all --webhook 7 --since 2h",
         "dlq purge --station S --yes",
-        "events tail --event A --station S -o jsonl",
+        "deliveries list --status pending --webhook 7 --since 2h --limit 3",
+        "events list --event A,B --station S --since 2h --until 1h --limit 3",
+        "events show evt_1",
+        "events tail --event A --station S --since 10m -o jsonl",
         "stations list --connected",
         "stations call S Reset --param type=Soft --timeout 5s",
         "stations call S Reset --json -",
@@ -55,7 +58,7 @@ fn what_is_accepted() {
 #[test]
 fn what_is_refused() {
     use ErrorKind::{
-        ArgumentConflict, InvalidSubcommand, MissingRequiredArgument, ValueValidation,
+        ArgumentConflict, InvalidSubcommand, InvalidValue, MissingRequiredArgument, ValueValidation,
     };
     for (line, kind) in [
         (
@@ -95,6 +98,8 @@ fn what_is_refused() {
         ("dlq purge --yes", MissingRequiredArgument),
         ("dlq replay 1 --all", ArgumentConflict),
         ("dlq replay 1 --webhook 7", ArgumentConflict),
+        ("deliveries list", MissingRequiredArgument),
+        ("deliveries list --status lost", InvalidValue),
         ("dlq list --since soon", ValueValidation),
         ("stations call S", MissingRequiredArgument),
         ("stations call S Reset --param type", ValueValidation),

@@ -194,7 +194,7 @@ impl Which {
     }
 }
 
-fn filter_on_wire(filter: Filter, now: Timestamp) -> v1::FailedDeliveryFilter {
+pub(super) fn filter_on_wire(filter: Filter, now: Timestamp) -> v1::FailedDeliveryFilter {
     let wire = |when: When| when::on_wire(when.resolve(now));
     v1::FailedDeliveryFilter {
         webhook_id: filter.webhook,

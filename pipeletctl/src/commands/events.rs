@@ -1,15 +1,21 @@
-//! `events`: what can happen, and what happens now.
+//! `events`: what can happen, what happened, and what happens now.
 
 use pipelet_proto::v1;
 
 use crate::{
-    cli::{Events, Limit},
+    cli::{EventFilter, Events, Limit},
     client::Client,
     commands::counted,
     error::{Error, ExitStatus},
     output::Printer,
+    paging::Pages,
+    tail::Tail,
     view::{Event, EventType},
+    when::{self, When},
 };
+
+/// Payloads may be large, so a page holds few.
+const PAGE: u32 = 50;
 
 pub(crate) async fn run(
     verb: Events,
@@ -18,14 +24,23 @@ pub(crate) async fn run(
 ) -> Result<ExitStatus, Error> {
     match verb {
         Events::Types => types(client, printer).await,
-        Events::Tail {
-            events,
-            stations,
+        Events::List {
+            filter,
+            until,
             limit,
-        } => {
+        } => list(on_wire(filter, until), limit, client, printer).await,
+        Events::Show { id } => show(id, client, printer).await,
+        Events::Tail { filter, limit } => {
+            let v1::EventFilter {
+                events,
+                station_ids,
+                since,
+                until: _,
+            } = on_wire(filter, None);
             let request = v1::TailEventsRequest {
                 events,
-                station_ids: stations,
+                station_ids,
+                since,
                 ..v1::TailEventsRequest::default()
             };
             tail(request, limit, client, printer).await
@@ -45,22 +60,53 @@ async fn types(client: &Client, printer: &Printer) -> Result<ExitStatus, Error> 
     Ok(ExitStatus::Success)
 }
 
-/// Ends at the limit, at Ctrl-C, or when the daemon does.
+/// A page may be empty and yet not the last.
+async fn list(
+    filter: v1::EventFilter,
+    limit: u64,
+    client: &Client,
+    printer: &Printer,
+) -> Result<ExitStatus, Error> {
+    let mut list = printer.list::<Event>("no such events in what the journal keeps");
+    let mut pages = Pages::new(Some(limit)).of(PAGE);
+    while let Some(page) = pages.next() {
+        let request = v1::ListEventsRequest {
+            filter: Some(filter.clone()),
+            page_size: page.size,
+            page_token: page.token,
+        };
+        let answer = client.events().list_events(request).await?.into_inner();
+        let events = pages.accept(answer.events, answer.next_page_token);
+        list.extend(events.into_iter().map(Event::from))?;
+    }
+    list.finish(printer)?;
+    Ok(ExitStatus::Success)
+}
+
+async fn show(id: String, client: &Client, printer: &Printer) -> Result<ExitStatus, Error> {
+    let request = v1::GetEventRequest { id };
+    let answer = client.events().get_event(request).await?.into_inner();
+    let event = answer.event.ok_or(Error::Incomplete("event"))?;
+    printer.one(&Event::from(event))?;
+    Ok(ExitStatus::Success)
+}
+
+/// Ends at the limit, or at Ctrl-C.
 async fn tail(
     request: v1::TailEventsRequest,
     limit: Limit,
     client: &Client,
     printer: &Printer,
 ) -> Result<ExitStatus, Error> {
-    let mut stream = client.events().tail_events(request).await?.into_inner();
+    let mut tail = Tail::open(request, client).await?;
     // Who waits for this line can be sure that what happens from now on is shown.
     printer.note("waiting for events; Ctrl-C ends");
     let mut shown = 0;
     while limit.count.is_none_or(|limit| shown < limit) {
-        let message = stream.message().await?.ok_or(Error::StreamEnded)?;
+        let message = tail.next(printer).await?;
         if message.missed > 0 {
-            let missed = counted(message.missed, "event was", "events were");
-            printer.note(&format!("{missed} left out: this reader was too slow"));
+            let missed = counted(message.missed, "event", "events");
+            printer.note(&format!("{missed} left out: no longer kept"));
         }
         if let Some(event) = message.event.map(Event::from) {
             printer.follow(&event, &event.line())?;
@@ -68,4 +114,15 @@ async fn tail(
         }
     }
     Ok(ExitStatus::Success)
+}
+
+fn on_wire(filter: EventFilter, until: Option<When>) -> v1::EventFilter {
+    let now = when::now();
+    let wire = |when: When| when::on_wire(when.resolve(now));
+    v1::EventFilter {
+        events: filter.events,
+        station_ids: filter.stations,
+        since: filter.since.map(wire),
+        until: until.map(wire),
+    }
 }

@@ -8,6 +8,7 @@ pub(crate) mod backup;
 pub(crate) mod call;
 pub(crate) mod completions;
 pub(crate) mod contexts;
+pub(crate) mod deliveries;
 pub(crate) mod dlq;
 pub(crate) mod events;
 pub(crate) mod id_tags;

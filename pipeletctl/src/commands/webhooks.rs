@@ -167,6 +167,7 @@ async fn deliveries(
             webhook_id: id,
             page_size: page.size,
             page_token: page.token,
+            status: String::new(),
         };
         let answer = client.webhooks().list_deliveries(request).await?;
         let answer = answer.into_inner();

@@ -88,6 +88,7 @@ async fn look(client: &Client, webhook: u64) -> Result<Snapshot, Error> {
         webhook_id: webhook,
         page_size: WAITING,
         page_token: String::new(),
+        status: String::new(),
     };
     let deliveries = client.webhooks().list_deliveries(request).await?;
     let deliveries = deliveries.into_inner().deliveries.into_iter();

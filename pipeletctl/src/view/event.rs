@@ -5,8 +5,8 @@ use serde::Serialize;
 
 use super::{or_dash, payload::Payload, time::Time};
 use crate::{
-    output::Row,
-    table::{printable, shortened},
+    output::{Describe, Row},
+    table::{Details, printable, shortened},
 };
 
 /// How much of a payload a line shows.
@@ -44,6 +44,31 @@ impl Event {
             printable(&self.event),
             shortened(self.payload.as_text(), SHOWN_PAYLOAD),
         )
+    }
+}
+
+impl Row for Event {
+    const HEADERS: &'static [&'static str] = &["ID", "TIME", "STATION", "EVENT", "PAYLOAD"];
+
+    fn cells(&self) -> Vec<String> {
+        vec![
+            self.id.clone(),
+            or_dash(self.timestamp),
+            self.station_id.clone(),
+            self.event.clone(),
+            self.payload.as_text().to_owned(),
+        ]
+    }
+}
+
+impl Describe for Event {
+    fn describe(&self) -> Details {
+        Details::default()
+            .line("id", &self.id)
+            .line("event", &self.event)
+            .line("station", &self.station_id)
+            .line("time", or_dash(self.timestamp))
+            .section("payload", self.payload.indented())
     }
 }
 

@@ -9,6 +9,7 @@ mod audit;
 mod command;
 mod context;
 mod daemon;
+mod delivery;
 mod event;
 mod failed_delivery;
 mod id_tag;
@@ -25,6 +26,7 @@ pub(crate) use self::{
     command::CommandAnswer,
     context::{Context, RemovedContext, Target},
     daemon::DaemonStatus,
+    delivery::ListedDelivery,
     event::{Event, EventType},
     failed_delivery::FailedDelivery,
     id_tag::IdTag,

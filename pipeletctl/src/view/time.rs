@@ -15,6 +15,10 @@ impl Time {
         let wire = wire?;
         Timestamp::new(wire.seconds, wire.nanos).ok().map(Self)
     }
+
+    pub(super) const fn moment(self) -> Timestamp {
+        self.0
+    }
 }
 
 impl fmt::Display for Time {

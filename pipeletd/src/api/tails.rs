@@ -97,6 +97,11 @@ impl Tails {
 }
 
 impl Tail {
+    /// Where it stands: behind this event, if there is one before it.
+    pub(super) fn behind(&self) -> Option<Seq> {
+        self.follower.position().0.checked_sub(1).map(Seq)
+    }
+
     /// The next event that is wanted; `None` once the daemon ends.
     pub(super) async fn next(&mut self) -> Option<Result<Tailed, ApiError>> {
         loop {

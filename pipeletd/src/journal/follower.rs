@@ -56,6 +56,11 @@ impl Journal {
 }
 
 impl Follower {
+    /// What comes next is not before this.
+    pub const fn position(&self) -> Seq {
+        self.position
+    }
+
     /// Waits until there is something to read, and returns at most `limit` events. Nothing is
     /// lost where this is dropped meanwhile.
     pub async fn next(&mut self, limit: usize) -> Result<Followed, StoreError> {

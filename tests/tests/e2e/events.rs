@@ -1,7 +1,13 @@
 //! What happened on the stations, and what happens: lists, one event, tails and streams.
 
-use pipelet_tests::EventStream;
+use std::process::Stdio;
+
+use pipelet_tests::{EventStream, deadline::within};
 use serde_json::{Value, json};
+use tokio::{
+    io::{AsyncBufReadExt as _, BufReader},
+    process::Command,
+};
 
 use crate::scene::Scene;
 
@@ -111,6 +117,91 @@ async fn the_journal_can_be_looked_through() {
     let query = "?event=Nonsense&station_id=A*B&since=yesterday&colour=red&limit=0&cursor=x";
     let problem = scene.api.get(&format!("/events{query}")).await.expect(422);
     assert_eq!(problem["errors"].as_array().expect("faults").len(), 6);
+}
+
+#[tokio::test]
+async fn the_command_line_lists_and_shows() {
+    let scene = Scene::new(&["StartTransaction"]).await;
+    meter(&scene, "S1", 0..60).await;
+    meter(&scene, "T1", 60..63).await;
+    let ctl = scene.ctl();
+    let list = async |flags: &str| -> Vec<i64> {
+        let events = ctl
+            .json(&format!("events list --event MeterValues{flags}"))
+            .await;
+        events
+            .as_array()
+            .expect("a list")
+            .iter()
+            .map(number)
+            .collect()
+    };
+    let down = |from: i64, to: i64| (to..=from).rev().collect::<Vec<_>>();
+    assert_eq!(list(" --limit 100").await, down(62, 0), "over pages");
+    assert_eq!(list("").await, down(62, 13), "no more than a screen or two");
+    assert_eq!(list(" --station T* --since 1h --limit 2").await, [62, 61]);
+    assert_eq!(list(" --until 1h").await, [0_i64; 0]);
+
+    let one = &ctl.json("events list --event MeterValues --limit 1").await[0];
+    let id = one["id"].as_str().expect("an id");
+    assert_eq!(ctl.json(&format!("events show {id}")).await, *one);
+    let screen = ctl.line(&format!("events show {id}")).await.ok();
+    assert!(screen.contains("\n    \"connectorId\": 62"), "{screen}");
+    let nobody = ctl.line("events show evt_x").await;
+    assert_eq!(nobody.code, 3, "{nobody:?}");
+    assert!(
+        nobody.stderr.contains("pipeletctl events list"),
+        "{nobody:?}"
+    );
+}
+
+#[tokio::test]
+async fn a_tail_goes_on_when_the_daemon_is_back() {
+    let mut scene = Scene::new(&["StartTransaction"]).await;
+    let grpc = scene.daemon.grpc().to_string();
+    scene.daemon.set_flag("--grpc-listen", &grpc);
+    meter(&scene, "S1", 0..1).await;
+    let ctl = scene.ctl();
+    let line = "-o jsonl events tail --event MeterValues --limit 5";
+    let mut tail = Command::new(ctl.binary())
+        .args(line.split(' '))
+        .env_clear()
+        .envs(ctl.variables())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .kill_on_drop(true)
+        .spawn()
+        .expect("pipeletctl");
+    let mut notes = BufReader::new(tail.stderr.take().expect("stderr is piped")).lines();
+    let mut note = async || within("a note", notes.next_line()).await.expect("text");
+    let mut events = BufReader::new(tail.stdout.take().expect("stdout is piped")).lines();
+    let mut next = async || {
+        let line = within("an event", events.next_line()).await.expect("text");
+        number(&serde_json::from_str(&line.expect("a line")).expect("JSON"))
+    };
+    let begun = note().await.expect("a note");
+    assert!(begun.starts_with("waiting"), "{begun}");
+
+    // Before there was an event, and then behind one.
+    for (before, after) in [(1, 2), (3, 4)] {
+        scene.daemon.kill9().await;
+        let lost = note().await.expect("a note");
+        assert!(lost.starts_with("lost the daemon"), "{lost}");
+        scene.start_again().await;
+        meter(&scene, "S1", before..after + 1).await;
+        let back = note().await.expect("a note");
+        assert!(back.starts_with("the daemon is back"), "{back}");
+        assert_eq!(next().await, before);
+        assert_eq!(next().await, after);
+    }
+    meter(&scene, "S1", 5..6).await;
+    assert_eq!(next().await, 5);
+    assert!(
+        within("its end", tail.wait())
+            .await
+            .expect("a status")
+            .success()
+    );
 }
 
 /// Reads the numbers of so many events; returns them with the last one's id.

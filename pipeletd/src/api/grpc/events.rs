@@ -1,6 +1,6 @@
 //! `EventService`.
 
-use futures_util::stream;
+use futures_util::{StreamExt as _, stream};
 use pipelet_proto::v1::{self, event_service_server::EventService};
 use tonic::{Request, Response, Status, codegen::BoxStream};
 
@@ -91,6 +91,7 @@ impl EventService for EventRpc {
             station_ids,
             after,
             since,
+            announce,
         } = request.into_inner();
         let filter = v1::EventFilter {
             events,
@@ -104,11 +105,19 @@ impl EventService for EventRpc {
             (None, None) => Begin::Now,
         };
         let tail = self.tails.open(filter, begin).await?;
+        let announced = announce.then(|| {
+            Ok(v1::TailEventsResponse {
+                cursor: tail
+                    .behind()
+                    .map_or_else(String::new, |seq| cursor::of_number(seq.0)),
+                ..v1::TailEventsResponse::default()
+            })
+        });
         let told = stream::unfold(tail, |mut tail: Tail| async move {
             let next = tail.next().await?;
             Some((next.map(tailed).map_err(Status::from), tail))
         });
-        Ok(Response::new(Box::pin(told)))
+        Ok(Response::new(Box::pin(stream::iter(announced).chain(told))))
     }
 }
 

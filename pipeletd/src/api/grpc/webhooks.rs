@@ -243,16 +243,16 @@ impl WebhookService for WebhookRpc {
             webhook_id,
             page_size,
             page_token,
+            status,
         } = request.into_inner();
         let id = WebhookId(webhook_id);
+        let wanted = Wanted::parse(&status)?;
         let size = convert::page_size(page_size);
         let after = convert::page_token(&page_token, |text| cursor::to_retry(id, text))
             .map_err(ApiError::from)?;
-        let retries = self
-            .delivery
-            .retries(id, after, size + 1)
-            .await
-            .map_err(ApiError::from)?;
+        let limit = if wanted.pending { size + 1 } else { 0 };
+        let retries = self.delivery.retries(id, after, limit).await;
+        let retries = retries.map_err(ApiError::from)?;
         let (retries, next_page_token) =
             convert::page(retries, size, |retry| cursor::of_retry(retry.key));
         let retries = retries.into_iter().map(|retry| {
@@ -262,7 +262,10 @@ impl WebhookService for WebhookRpc {
         let mut deliveries: Vec<_> = retries.collect();
         if next_page_token.is_empty() {
             let settled = self.delivery.history(id).map_err(ApiError::from)?;
-            deliveries.extend(settled.into_iter().map(convert::settled));
+            let settled = settled
+                .into_iter()
+                .filter(|it| wanted.settled(it.delivered));
+            deliveries.extend(settled.map(convert::settled));
         }
         Ok(Response::new(v1::ListDeliveriesResponse {
             deliveries,
@@ -278,5 +281,37 @@ impl WebhookService for WebhookRpc {
         let audited = self.delivery.audit(only).await.map_err(ApiError::from)?;
         let webhooks = audited.into_iter().map(convert::audited).collect();
         Ok(Response::new(v1::AuditWebhooksResponse { webhooks }))
+    }
+}
+
+/// Which deliveries a caller asks for.
+#[derive(Debug, Clone, Copy)]
+struct Wanted {
+    pending: bool,
+    delivered: bool,
+    dead: bool,
+}
+
+impl Wanted {
+    fn parse(status: &str) -> Result<Self, ApiError> {
+        let (pending, delivered, dead) = match status {
+            "" => (true, true, true),
+            "pending" => (true, false, false),
+            "delivered" => (false, true, false),
+            "dead" => (false, false, true),
+            _ => {
+                let message = "must be \"pending\", \"delivered\" or \"dead\"";
+                return Err(ApiError::fault("/status", "unknown_status", message));
+            }
+        };
+        Ok(Self {
+            pending,
+            delivered,
+            dead,
+        })
+    }
+
+    const fn settled(self, delivered: bool) -> bool {
+        if delivered { self.delivered } else { self.dead }
     }
 }

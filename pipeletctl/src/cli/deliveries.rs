@@ -1,0 +1,32 @@
+//! `deliveries`, as clap reads it.
+
+use clap::{Subcommand, ValueEnum};
+
+use super::{Filter, Limit};
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Deliveries {
+    /// Shows deliveries of all webhooks, or of one
+    ///
+    /// Pending ones wait for a retry; what was not attempted yet is told as a number. Failed ones
+    /// are the dead letters. Of delivered ones the latest of each webhook are known.
+    List {
+        /// What became of them so far
+        #[arg(long, value_enum, value_name = "STATUS")]
+        status: DeliveryStatus,
+        #[command(flatten)]
+        filter: Filter,
+        #[command(flatten)]
+        limit: Limit,
+    },
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum DeliveryStatus {
+    /// Waiting for a retry
+    Pending,
+    /// Dead letters
+    Failed,
+    /// The latest that were delivered
+    Delivered,
+}

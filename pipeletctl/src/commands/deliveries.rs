@@ -1,0 +1,143 @@
+//! `deliveries`: what is owed, what failed and what was delivered, over all webhooks.
+
+use jiff::Timestamp;
+use pipelet_proto::v1;
+
+use crate::{
+    cli::{Deliveries, DeliveryStatus, Filter, Limit},
+    client::Client,
+    commands::{counted, dlq},
+    error::{Error, ExitStatus},
+    output::{List, Printer},
+    paging::Pages,
+    view::ListedDelivery,
+    when,
+};
+
+/// Payloads of dead letters may be large, so a page holds few.
+const PAGE: u32 = 50;
+
+pub(crate) async fn run(
+    verb: Deliveries,
+    client: &Client,
+    printer: &Printer,
+) -> Result<ExitStatus, Error> {
+    let Deliveries::List {
+        status,
+        filter,
+        limit,
+    } = verb;
+    let mut list = printer.list::<ListedDelivery>("no such deliveries");
+    match status {
+        DeliveryStatus::Failed => failed(filter, limit, &mut list, client).await?,
+        DeliveryStatus::Pending => {
+            for owed in of_webhooks("pending", &filter, limit, &mut list, client).await? {
+                printer.note(&owed);
+            }
+        }
+        DeliveryStatus::Delivered => {
+            of_webhooks("delivered", &filter, limit, &mut list, client).await?;
+        }
+    }
+    list.finish(printer)?;
+    Ok(ExitStatus::Success)
+}
+
+async fn failed(
+    filter: Filter,
+    limit: Limit,
+    list: &mut List<ListedDelivery, std::io::Stdout>,
+    client: &Client,
+) -> Result<(), Error> {
+    let filter = dlq::filter_on_wire(filter, when::now());
+    let mut pages = Pages::new(limit.count).of(PAGE);
+    while let Some(page) = pages.next() {
+        let request = v1::ListFailedDeliveriesRequest {
+            filter: Some(filter.clone()),
+            page_size: page.size,
+            page_token: page.token,
+        };
+        let mut service = client.failed_deliveries();
+        let answer = service.list_failed_deliveries(request).await?.into_inner();
+        let failed = pages.accept(answer.failed_deliveries, answer.next_page_token);
+        list.extend(failed.into_iter().map(ListedDelivery::from))?;
+    }
+    Ok(())
+}
+
+/// One webhook after the other. Returns what they owe beyond the list, in words.
+async fn of_webhooks(
+    status: &str,
+    filter: &Filter,
+    limit: Limit,
+    list: &mut List<ListedDelivery, std::io::Stdout>,
+    client: &Client,
+) -> Result<Vec<String>, Error> {
+    let now = when::now();
+    let since = filter.since.map(|when| when.resolve(now));
+    let until = filter.until.map(|when| when.resolve(now));
+    let mut left = limit.count.unwrap_or(u64::MAX);
+    let mut owed = Vec::new();
+    for webhook in webhooks(filter.webhook, client).await? {
+        let books = webhook.stats.unwrap_or_default();
+        let unattempted = books.pending.saturating_sub(books.retrying);
+        if unattempted > 0 {
+            let deliveries = counted(unattempted, "delivery", "deliveries");
+            owed.push(format!(
+                "webhook {}: {deliveries} not attempted yet, or under way",
+                webhook.id
+            ));
+        }
+        let mut pages = Pages::new(None);
+        while left > 0
+            && let Some(page) = pages.next()
+        {
+            let request = v1::ListDeliveriesRequest {
+                webhook_id: webhook.id,
+                page_size: page.size,
+                page_token: page.token,
+                status: status.to_owned(),
+            };
+            let mut service = client.webhooks();
+            let answer = service.list_deliveries(request).await?.into_inner();
+            for wire in pages.accept(answer.deliveries, answer.next_page_token) {
+                let delivery = ListedDelivery::of_webhook(webhook.id, wire);
+                if left > 0 && wanted(&delivery, filter, since, until) {
+                    list.push(&delivery)?;
+                    left -= 1;
+                }
+            }
+        }
+    }
+    Ok(owed)
+}
+
+fn wanted(
+    delivery: &ListedDelivery,
+    filter: &Filter,
+    since: Option<Timestamp>,
+    until: Option<Timestamp>,
+) -> bool {
+    delivery.is_of(filter.event.as_deref(), filter.station.as_deref())
+        && delivery.is_within(since, until)
+}
+
+/// The one that is named, or all.
+async fn webhooks(only: Option<u64>, client: &Client) -> Result<Vec<v1::Webhook>, Error> {
+    if let Some(id) = only {
+        let request = v1::GetWebhookRequest { id };
+        let answer = client.webhooks().get_webhook(request).await?.into_inner();
+        return Ok(vec![answer.webhook.ok_or(Error::Incomplete("webhook"))?]);
+    }
+    let mut webhooks = Vec::new();
+    let mut pages = Pages::new(None);
+    while let Some(page) = pages.next() {
+        let request = v1::ListWebhooksRequest {
+            page_size: page.size,
+            page_token: page.token,
+        };
+        let answer = client.webhooks().list_webhooks(request).await?.into_inner();
+        webhooks.extend(pages.accept(answer.webhooks, answer.next_page_token));
+    }
+    Ok(webhooks)
+}

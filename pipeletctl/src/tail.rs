@@ -1,0 +1,145 @@
+//! Events as they happen, over as many connections as that takes.
+//!
+//! Invariant: nothing is skipped and nothing comes twice when a connection breaks, because each
+//! new one begins behind the last event, or where the first one began. What an event is, and what
+//! becomes of it, is the caller's.
+
+use std::{error::Error as _, time::Duration};
+
+use pipelet_proto::v1;
+use tonic::{Code, Streaming};
+
+use crate::{
+    client::Client,
+    error::{Error, chain},
+    output::Printer,
+};
+
+/// The waits before a daemon that is away is tried again; the last repeats.
+const WAITS: [Duration; 5] = [
+    Duration::from_millis(100),
+    Duration::from_millis(250),
+    Duration::from_millis(500),
+    Duration::from_secs(1),
+    Duration::from_secs(2),
+];
+
+#[derive(Debug)]
+pub(crate) struct Tail<'a> {
+    client: &'a Client,
+    /// Says where the next connection begins.
+    request: v1::TailEventsRequest,
+    stream: Streaming<v1::TailEventsResponse>,
+}
+
+impl<'a> Tail<'a> {
+    /// Fails where the daemon can't be reached now: to wait for one that was never there would
+    /// hide a wrong address.
+    pub(crate) async fn open(
+        request: v1::TailEventsRequest,
+        client: &'a Client,
+    ) -> Result<Self, Error> {
+        let mut request = v1::TailEventsRequest {
+            announce: true,
+            ..request
+        };
+        let mut stream = begin(&request, client).await?;
+        let announced = stream.message().await?.ok_or(Error::StreamEnded)?;
+        if announced.event.is_some() {
+            // A daemon that is older, and knows of no announcement.
+            return Err(Error::Incomplete("beginning of the tail"));
+        }
+        if request.since.is_none() && announced.cursor.is_empty() {
+            // The journal was empty: all that comes is new.
+            request.since = Some(prost_types::Timestamp::default());
+        }
+        let mut tail = Self {
+            client,
+            request,
+            stream,
+        };
+        tail.passed(announced.cursor);
+        tail.request.announce = false;
+        Ok(tail)
+    }
+
+    pub(crate) async fn next(
+        &mut self,
+        printer: &Printer,
+    ) -> Result<v1::TailEventsResponse, Error> {
+        loop {
+            let lost = match self.stream.message().await {
+                Ok(Some(message)) => {
+                    self.passed(message.cursor.clone());
+                    return Ok(message);
+                }
+                Ok(None) => Error::StreamEnded,
+                Err(status) => status.into(),
+            };
+            if !passes(&lost) {
+                return Err(lost);
+            }
+            printer.note(&format!("lost the daemon ({}); trying again", chain(&lost)));
+            self.stream = self.come_back().await?;
+            printer.note("the daemon is back; going on behind the last event");
+        }
+    }
+
+    async fn come_back(&self) -> Result<Streaming<v1::TailEventsResponse>, Error> {
+        let last = WAITS[WAITS.len() - 1];
+        for wait in WAITS.into_iter().chain(std::iter::repeat(last)) {
+            tokio::time::sleep(wait).await;
+            match begin(&self.request, self.client).await {
+                Ok(stream) => return Ok(stream),
+                Err(error) if passes(&error) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Err(Error::StreamEnded)
+    }
+
+    fn passed(&mut self, cursor: String) {
+        if !cursor.is_empty() {
+            self.request.after = cursor;
+        }
+    }
+}
+
+async fn begin(
+    request: &v1::TailEventsRequest,
+    client: &Client,
+) -> Result<Streaming<v1::TailEventsResponse>, Error> {
+    let answer = client.events().tail_events(request.clone()).await?;
+    Ok(answer.into_inner())
+}
+
+/// Whether it may be over in a while: the connection, or the daemon's being away.
+fn passes(error: &Error) -> bool {
+    match error {
+        Error::Call(status) => {
+            // Only what failed on this side of the wire has a source.
+            status.source().is_some()
+                || matches!(
+                    status.code(),
+                    // A daemon may still hold the place of the connection that broke.
+                    Code::Unavailable | Code::Cancelled | Code::ResourceExhausted
+                )
+        }
+        Error::StreamEnded => true,
+        Error::Incomplete(_)
+        | Error::Secret { .. }
+        | Error::Body { .. }
+        | Error::FileExists(_)
+        | Error::File { .. }
+        | Error::NothingToChange
+        | Error::NobodyToAsk
+        | Error::Output(_)
+        | Error::Tls(_)
+        | Error::Runtime(_)
+        | Error::Contexts(_)
+        | Error::Settings(_)
+        | Error::Simulate(_)
+        | Error::Demo(_)
+        | Error::NoServer => false,
+    }
+}
