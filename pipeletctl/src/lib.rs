@@ -18,6 +18,7 @@ mod error;
 mod interrupts;
 mod output;
 mod paging;
+mod rate;
 mod screen;
 mod secret;
 mod settings;

@@ -3,7 +3,7 @@
 use clap::{ArgGroup, Args, Subcommand};
 
 use super::Limit;
-use crate::{completing, when::When};
+use crate::{completing, rate::Rate, when::When};
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Dlq {
@@ -22,11 +22,15 @@ pub(crate) enum Dlq {
     /// Gives failed deliveries a new round of attempts
     ///
     /// The daemon goes on with it when this command is interrupted. Fails where no first attempt
-    /// succeeds, and ends with 6 where only some do; what failed again is retried as usual.
+    /// succeeds, and ends with 6 where only some do; what failed again is retried as usual. With
+    /// --rate or --canary it goes from webhook to webhook, stops where 3 of the last 10 fail, and
+    /// ends when it is interrupted; the same command goes on with what is left.
     #[command(group(which()), override_usage = REPLAY_USAGE)]
     Replay {
         #[command(flatten)]
         selection: Selection,
+        #[command(flatten)]
+        pace: Pace,
     },
     /// Deletes failed deliveries for good
     #[command(group(which()), override_usage = PURGE_USAGE)]
@@ -74,6 +78,17 @@ pub(crate) struct Selection {
     pub(crate) all: bool,
     #[command(flatten)]
     pub(crate) filter: Filter,
+}
+
+/// How fast a replay goes; nothing said: as fast as the daemon can.
+#[derive(Debug, Clone, Copy, Default, Args)]
+pub(crate) struct Pace {
+    /// At most so many, like 50/s or 600/m
+    #[arg(long, value_name = "RATE")]
+    pub(crate) rate: Option<Rate>,
+    /// To each webhook one first; once that is delivered 2, 4, 8 and so on, up to the rate
+    #[arg(long)]
+    pub(crate) canary: bool,
 }
 
 const REPLAY_USAGE: &str = "pipeletctl dlq replay [OPTIONS] <ID>...

@@ -30,7 +30,7 @@ pub(crate) use self::{
     contexts::Contexts,
     deliveries::{Deliveries, DeliveryStatus},
     demo::Demo,
-    dlq::{Dlq, Filter, Selection},
+    dlq::{Dlq, Filter, Pace, Selection},
     events::{EventFilter, Events},
     id_tags::{AddIdTag, IdTags, SetIdTag},
     keys::Keys,

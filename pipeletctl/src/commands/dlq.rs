@@ -3,6 +3,8 @@
 //! Invariants: nothing is purged in bulk without a yes, given on the terminal or by flag; the
 //! exit status tells all, some and none apart.
 
+mod paced;
+
 use std::fmt::Write as _;
 
 use jiff::Timestamp;
@@ -34,7 +36,14 @@ pub(crate) async fn run(
             list(&filter_on_wire(filter, now), limit, client, printer).await
         }
         Dlq::Show { id } => show(id, client, printer).await,
-        Dlq::Replay { selection } => replay(Which::from(selection, now), client, printer).await,
+        Dlq::Replay { selection, pace } => {
+            let which = Which::from(selection, now);
+            if pace.rate.is_some() || pace.canary {
+                paced::replay(which, pace, client, printer).await
+            } else {
+                replay(which, client, printer).await
+            }
+        }
         Dlq::Purge { selection, yes } => {
             purge(Which::from(selection, now), yes, client, printer).await
         }

@@ -40,6 +40,7 @@ mod quirks;
 mod readme;
 mod receivers;
 mod registration;
+mod replay_pace;
 mod retries;
 mod scene;
 mod secrets;
