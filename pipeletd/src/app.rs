@@ -4,9 +4,10 @@
 use std::{io, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use jiff::Timestamp;
-use tokio::{net::TcpListener, runtime::Handle, task::JoinSet, time};
+use tokio::{net::TcpListener, runtime::Handle, sync::watch, task::JoinSet, time};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
+use self::dials::Dials;
 use crate::{
     api::{
         Addresses, ApiKeys, Door, Gate, Readiness, Roster, Tails, grpc,
@@ -18,7 +19,7 @@ use crate::{
     config::{Authorize, Config, StationsPolicy},
     delivery::{
         self, Delivery, DeliveryError, Means,
-        http::{HttpOptions, Sender, SenderError},
+        http::SenderError,
         ledger::{Ledger, LedgerThread},
         retry_clock::RetryClock,
     },
@@ -30,8 +31,9 @@ use crate::{
     reload::Shown,
     store::{Backup, Store, StoreError, sled::SledStore},
     tls::{Certificates, TlsError},
-    webhooks::TargetPolicy,
 };
+
+pub mod dials;
 
 /// How long API calls may take to finish at shutdown.
 const API_GRACE: Duration = Duration::from_secs(5);
@@ -51,12 +53,13 @@ pub struct App {
     ledger_thread: LedgerThread,
     keys: ApiKeys,
     gate: Gate,
+    keyring: Keyring,
     backup: Arc<dyn Backup>,
-    retention: Retention,
+    retention: watch::Sender<Retention>,
     clock: Clock,
     started: Timestamp,
     data_dir: PathBuf,
-    shutdown_grace: Duration,
+    shutdown_grace: watch::Sender<Duration>,
     /// Cancelled when the daemon ends: whoever sits an outage of the store out gives up.
     ending: CancellationToken,
     /// Cancelled when a part fails that the daemon can't go on without.
@@ -119,16 +122,7 @@ impl App {
         let started = clock.now();
         let http = door("HTTP", config.http_listen, &[b"http/1.1"], config).await?;
         let grpc = door("gRPC", config.grpc_listen, &[b"h2"], config).await?;
-        let targets = TargetPolicy {
-            allow_private: config.allow_private_targets,
-            allowed: config.allow_targets.clone(),
-        };
-        let sender = Sender::new(&HttpOptions {
-            timeout: config.delivery_timeout,
-            targets: targets.clone(),
-            extra_roots: extra_roots(config)?,
-            max_idle_per_host: config.webhook_concurrency,
-        })?;
+        let terms = dials::terms(config)?;
 
         let sled = open_store(config)?;
         let backup: Arc<dyn Backup> = sled.clone();
@@ -150,7 +144,7 @@ impl App {
             Ledger::open(Arc::clone(&store), retry_clock, ending.clone())?;
         let keyring = Keyring::new(config.api_rate);
         let keys = ApiKeys::open(Arc::clone(&store), keyring.clone(), clock)?;
-        let gate = Gate::new(keyring, clock);
+        let gate = Gate::new(keyring.clone(), clock);
         first_key(&keys, config).await?;
 
         let admission = match config.stations {
@@ -171,13 +165,11 @@ impl App {
             journal: journal.clone(),
             ledger: ledger.clone(),
             store: Arc::clone(&store),
-            sender,
             clock,
             retry_clock,
             runtime: delivering,
-            options: delivery_options(config),
         };
-        let delivery = Delivery::start(means, targets, stored, readers, failed.clone()).await?;
+        let delivery = Delivery::start(means, terms, stored, readers, failed.clone()).await?;
         let addresses = Addresses {
             http: local_addr(&http, "HTTP", config.http_listen)?,
             grpc: local_addr(&grpc, "gRPC", config.grpc_listen)?,
@@ -197,15 +189,13 @@ impl App {
             ledger_thread,
             keys,
             gate,
+            keyring,
             backup,
-            retention: Retention {
-                keep: config.retention,
-                size: config.retention_size.bytes(),
-            },
+            retention: watch::Sender::new(dials::retention(config)),
             clock,
             started,
             data_dir: config.data_dir.clone(),
-            shutdown_grace: config.shutdown_grace,
+            shutdown_grace: watch::Sender::new(config.shutdown_grace),
             ending,
             failed,
         })
@@ -242,6 +232,17 @@ impl App {
             clock: self.clock,
             started: self.started,
         })
+    }
+
+    /// What can be changed while it runs.
+    pub fn dials(&self) -> Dials {
+        Dials {
+            delivery: self.delivery.clone(),
+            tempo: self.ocpp.tempo(),
+            keyring: self.keyring.clone(),
+            retention: self.retention.clone(),
+            shutdown_grace: self.shutdown_grace.clone(),
+        }
     }
 
     /// Runs until the shutdown, or until a part fails that the daemon can't go on without.
@@ -299,9 +300,13 @@ impl App {
         });
         let ocpp = tokio::spawn(self.ocpp.run(shutdown.clone()));
         let needed = move || stations.saved_to();
-        let retention =
-            self.retention
-                .run(self.journal.clone(), needed, self.clock, shutdown.clone());
+        let retention = Retention::run(
+            self.retention.subscribe(),
+            self.journal.clone(),
+            needed,
+            self.clock,
+            shutdown.clone(),
+        );
         let retention = tokio::spawn(retention);
 
         let mut committer = std::pin::pin!(self.committer.ended());
@@ -331,7 +336,8 @@ impl App {
         }
         finish_usage.cancel();
         finished("saving of API keys' usage", usage.await);
-        self.delivery.stop(self.shutdown_grace).await;
+        let grace = *self.shutdown_grace.borrow();
+        self.delivery.stop(grace).await;
         finished("retention", retention.await);
         self.journal.stop().await;
         self.ledger.stop().await;
@@ -345,28 +351,17 @@ fn open_store(config: &Config) -> Result<Arc<SledStore>, StoreError> {
     Ok(Arc::new(store))
 }
 
-fn delivery_options(config: &Config) -> delivery::Options {
-    delivery::Options {
-        schedule: config.retry_schedule.clone(),
-        max_attempts: config.max_attempts,
-        concurrency: config.webhook_concurrency,
-        backlog_age: config.backlog_age,
-    }
-}
-
 fn ocpp_config(config: &Config) -> ocpp::Config {
     ocpp::Config {
         listen: config.ocpp_listen,
         tls: config.ocpp_tls.clone(),
-        station_rate: config.ocpp_rate,
-        heartbeat_interval: config.heartbeat_interval,
+        tempo: dials::tempo(config),
         strict: config.ocpp_strict,
         authorize: match config.authorize {
             Authorize::AcceptAll => Policy::AcceptAll,
             Authorize::Registered => Policy::Registered,
         },
         max_connections: descriptors::connections(config.max_connections, descriptors::raise()),
-        ping_interval: config.ping_interval,
         ..ocpp::Config::default()
     }
 }
@@ -424,16 +419,6 @@ async fn bind(what: &'static str, address: SocketAddr) -> Result<TcpListener, Op
         address,
         source,
     })
-}
-
-fn extra_roots(config: &Config) -> Result<Option<Vec<u8>>, OpenError> {
-    let read = |path: &PathBuf| {
-        std::fs::read(path).map_err(|source| OpenError::CaFile {
-            path: path.clone(),
-            source,
-        })
-    };
-    config.ca_file.as_ref().map(read).transpose()
 }
 
 /// A fresh store gets a key: the given one, or one that is made and written down.

@@ -14,7 +14,7 @@
 //! | [`registration`] | which stations are expected, and what is asked of each |
 //! | [`api`] | REST and gRPC over the handles of all these |
 //! | [`limits`], [`tls`], [`latencies`] | how often something may happen; certificates and streams; how long something takes |
-//! | [`app`] | puts it together; [`config`], [`telemetry`], [`shutdown`], [`reload`], [`auth`], [`clock`], [`core_dumps`], [`descriptors`], [`private_file`] |
+//! | [`app`] | puts it together; [`config`], [`check`], [`telemetry`], [`shutdown`], [`reload`], [`auth`], [`clock`], [`core_dumps`], [`descriptors`], [`private_file`] |
 //!
 //! The way of an event: `ocpp` answers a station once `journal` has its event on disk; `journal`
 //! hands its position to the feeds of the webhooks that want it; each webhook's dispatcher in
@@ -23,6 +23,7 @@
 pub mod api;
 pub mod app;
 pub mod auth;
+pub mod check;
 pub mod clock;
 pub mod config;
 pub mod core_dumps;
@@ -61,8 +62,8 @@ use tokio_util::sync::CancellationToken;
 use self::{
     app::App,
     clock::Clock,
-    config::{Config, ConfigError, Task},
-    reload::Reload,
+    config::{Config, ConfigError, Fault, Loaded, ShowConfig, ShownAs, Sources, Task},
+    reload::{Reload, Reloadable},
     shutdown::Signals,
     store::sled::SledStore,
 };
@@ -75,14 +76,23 @@ const THREADS_GRACE: Duration = Duration::from_millis(500);
 
 /// Configuration, telemetry, runtime; then the daemon until it is told to end.
 pub fn main() -> ExitCode {
-    let config = match Config::load() {
-        Ok(config) => config,
+    let sources = match Sources::of_process() {
+        Ok(sources) => sources,
         Err(error) => return refuse(&error),
     };
-    let done = match &config.task {
-        Task::Run => run(&config),
-        Task::RotateSecretsKey => rotate_secrets_key(&config),
-        Task::Restore { file, set_aside } => restore(&config, file, *set_aside),
+    let loaded = match (sources.load(), sources.task()) {
+        (loaded, Task::Check) => return check(loaded),
+        (Ok(loaded), _) => loaded,
+        (Err(error), _) => return refuse(&error),
+    };
+    let config = &loaded.config;
+    let done = match sources.task() {
+        Task::Run => run(sources, loaded),
+        // It has ended by now.
+        Task::Check => Ok(()),
+        Task::Config(ShowConfig::Show { origin, output }) => show(&loaded, *output, *origin),
+        Task::RotateSecretsKey => rotate_secrets_key(config),
+        Task::Restore { file, set_aside } => restore(config, file, *set_aside),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
@@ -93,20 +103,25 @@ pub fn main() -> ExitCode {
     }
 }
 
-fn run(config: &Config) -> anyhow::Result<()> {
-    telemetry::start(&config.log_level, config.log_format).context("--log-level")?;
+fn run(sources: Sources, Loaded { config, settings }: Loaded) -> anyhow::Result<()> {
+    let log_level = telemetry::start(&config.log_level, config.log_format)?;
     core_dumps::leave_memory_out();
-    rustls::crypto::ring::default_provider()
-        .install_default()
-        .map_err(|_| anyhow::anyhow!("another TLS provider is installed already"))?;
+    tls::install_provider()?;
     let (main, delivering) = (runtime("pipeletd")?, runtime("delivery")?);
     let ended = main.block_on(async {
         let shutdown = CancellationToken::new();
         let signals = Signals::listen()?;
         tokio::spawn(signals.run(shutdown.clone()));
         let reload = Reload::listen()?;
-        let app = App::open(config, Clock::system(), delivering.handle().clone()).await?;
-        tokio::spawn(reload.run(app.certificates(), shutdown.clone()));
+        let app = App::open(&config, Clock::system(), delivering.handle().clone()).await?;
+        let reloadable = Reloadable {
+            certificates: app.certificates(),
+            dials: app.dials(),
+            log_level,
+            sources,
+            settings,
+        };
+        tokio::spawn(reload.run(reloadable, shutdown.clone()));
         announce(&app)?;
         app.run(shutdown).await?;
         tracing::info!("ended");
@@ -117,8 +132,39 @@ fn run(config: &Config) -> anyhow::Result<()> {
     ended
 }
 
+/// Says everything that is wrong, whichever of it is the file's.
+fn check(loaded: Result<Loaded, ConfigError>) -> ExitCode {
+    let faults = match loaded {
+        Ok(loaded) => check::faults(&loaded),
+        Err(ConfigError::Faults(faults)) => faults,
+        Err(error) => return refuse(&error),
+    };
+    for fault in &faults {
+        tell(format_args!("error: {fault}"));
+    }
+    if !faults.is_empty() {
+        return ExitCode::from(EXIT_CONFIG);
+    }
+    // Whoever closed the pipe has the exit status.
+    let _ = writeln!(io::stdout(), "ok");
+    ExitCode::SUCCESS
+}
+
+fn show(loaded: &Loaded, output: ShownAs, origin: bool) -> anyhow::Result<()> {
+    let mut text = match output {
+        ShownAs::Toml => config::show::as_toml(&loaded.settings, origin),
+        ShownAs::Json => config::show::as_json(&loaded.settings, origin),
+    };
+    if output == ShownAs::Toml && loaded.config.bootstrap_key.is_some() {
+        text.push_str("# PIPELETD_BOOTSTRAP_KEY is set, and not shown\n");
+    }
+    io::stdout()
+        .write_all(text.as_bytes())
+        .context("can't write to stdout")
+}
+
 fn rotate_secrets_key(config: &Config) -> anyhow::Result<()> {
-    telemetry::start(&config.log_level, config.log_format).context("--log-level")?;
+    telemetry::start(&config.log_level, config.log_format)?;
     core_dumps::leave_memory_out();
     SledStore::rotate_key(&config.data_dir, config.secrets_key_file.as_deref())?;
     tracing::info!("the secrets are sealed with a new key; keep a copy of it");
@@ -126,7 +172,7 @@ fn rotate_secrets_key(config: &Config) -> anyhow::Result<()> {
 }
 
 fn restore(config: &Config, file: &Path, set_aside: bool) -> anyhow::Result<()> {
-    telemetry::start(&config.log_level, config.log_format).context("--log-level")?;
+    telemetry::start(&config.log_level, config.log_format)?;
     let backup = File::open(file).with_context(|| format!("can't read {}", file.display()))?;
     SledStore::restore(&config.data_dir, &mut BufReader::new(backup), set_aside)?;
     let data_dir = config.data_dir.display();
@@ -163,13 +209,12 @@ fn refuse(error: &ConfigError) -> ExitCode {
             let _ = error.print();
             ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(EXIT_USAGE))
         }
-        error => {
-            tell(format_args!("error: {error}"));
-            ExitCode::from(if error.is_of_file() {
-                EXIT_CONFIG
-            } else {
-                EXIT_USAGE
-            })
+        ConfigError::Faults(faults) => {
+            for fault in faults {
+                tell(format_args!("error: {fault}"));
+            }
+            let of_file = faults.iter().any(Fault::is_of_file);
+            ExitCode::from(if of_file { EXIT_CONFIG } else { EXIT_USAGE })
         }
     }
 }

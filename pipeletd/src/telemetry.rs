@@ -2,28 +2,62 @@
 
 use std::io;
 
-use tracing_subscriber::{EnvFilter, filter::ParseError, fmt};
+use tracing_subscriber::{
+    EnvFilter, Layer as _, Registry,
+    filter::{LevelFilter, ParseError},
+    fmt,
+    layer::SubscriberExt as _,
+    reload,
+    util::SubscriberInitExt as _,
+};
 
 use crate::config::LogFormat;
 
-/// Starts logging for the whole process. `level` is a level, or directives as `tracing` knows.
-pub fn start(level: &str, format: LogFormat) -> Result<(), ParseError> {
+/// Changes what is logged while the daemon runs. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct LogLevel(reload::Handle<EnvFilter, Registry>);
+
+#[derive(Debug, thiserror::Error)]
+pub enum InvalidLevel {
+    #[error("it is none of error, warn, info, debug and trace")]
+    NoLevel,
+    #[error(transparent)]
+    NoDirectives(#[from] ParseError),
+}
+
+/// What a level, or directives as `tracing` knows them, let through.
+pub fn filter(level: &str) -> Result<EnvFilter, InvalidLevel> {
+    // A word alone would be taken for a module's name, and silence all others.
+    if !level.contains(['=', ',', ':', '[']) && level.parse::<LevelFilter>().is_err() {
+        return Err(InvalidLevel::NoLevel);
+    }
     // sled says little that an operator can use below a warning.
-    let filter = EnvFilter::try_new(format!("sled=warn,h2=warn,hyper=warn,{level}"))?;
-    let log = fmt()
-        .with_env_filter(filter)
-        .with_writer(io::stderr)
-        .with_target(false);
-    // A second start, as in a test, keeps the first one's log.
-    let _ = match format {
+    let directives = format!("sled=warn,h2=warn,hyper=warn,{level}");
+    Ok(EnvFilter::try_new(directives)?)
+}
+
+/// Starts logging for the whole process.
+pub fn start(level: &str, format: LogFormat) -> Result<LogLevel, InvalidLevel> {
+    let (filter, handle) = reload::Layer::new(filter(level)?);
+    let log = fmt::layer().with_writer(io::stderr).with_target(false);
+    let log = match format {
         LogFormat::Text => log
             .with_ansi(io::IsTerminal::is_terminal(&io::stderr()))
-            .try_init(),
-        LogFormat::Json => log
-            .json()
-            .flatten_event(true)
-            .with_span_list(false)
-            .try_init(),
+            .boxed(),
+        LogFormat::Json => log.json().flatten_event(true).with_span_list(false).boxed(),
     };
-    Ok(())
+    // A second start, as in a test, keeps the first one's log.
+    let _ = tracing_subscriber::registry()
+        .with(filter)
+        .with(log)
+        .try_init();
+    Ok(LogLevel(handle))
+}
+
+impl LogLevel {
+    pub fn set(&self, filter: EnvFilter) {
+        if let Err(error) = self.0.reload(filter) {
+            tracing::error!(%error, "the log's level stays");
+        }
+    }
 }

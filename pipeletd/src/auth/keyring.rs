@@ -19,7 +19,8 @@ pub struct Keyring(Arc<Inner>);
 
 #[derive(Debug)]
 struct Inner {
-    rate: Rate,
+    /// How often each key may call.
+    rate: RwLock<Rate>,
     keys: RwLock<Vec<Known>>,
 }
 
@@ -60,7 +61,7 @@ impl Keyring {
     /// An empty one, whose keys may each call this often.
     pub fn new(rate: Rate) -> Self {
         Self(Arc::new(Inner {
-            rate,
+            rate: RwLock::new(rate),
             keys: RwLock::default(),
         }))
     }
@@ -82,7 +83,7 @@ impl Keyring {
         let mut usage = known.usage();
         usage.last_used_at = usage.last_used_at.max(Some(now));
         usage.unsaved = true;
-        let paid = usage.calls.take(self.0.rate, instant);
+        let paid = usage.calls.take(self.rate(), instant);
         paid.map_err(|retry_after| Refused::TooFast { retry_after })?;
         Ok(Caller {
             key_id: known.info.id,
@@ -95,10 +96,19 @@ impl Keyring {
         let usage = Mutex::new(Usage {
             last_used_at: info.last_used_at,
             unsaved: false,
-            calls: Bucket::full(self.0.rate, Instant::now()),
+            calls: Bucket::full(self.rate(), Instant::now()),
         });
         let mut keys = self.0.keys.write().unwrap_or_else(PoisonError::into_inner);
         keys.push(Known { info, usage });
+    }
+
+    /// Holds every key to another rate from its next call on.
+    pub fn set_rate(&self, rate: Rate) {
+        *self.0.rate.write().unwrap_or_else(PoisonError::into_inner) = rate;
+    }
+
+    fn rate(&self) -> Rate {
+        *self.0.rate.read().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub fn remove(&self, id: u64) {

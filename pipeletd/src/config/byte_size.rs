@@ -2,11 +2,8 @@
 
 use std::{fmt, str::FromStr};
 
-use serde::Deserialize;
-
 /// A number of bytes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(try_from = "String")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ByteSize(u64);
 
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -49,14 +46,6 @@ impl FromStr for ByteSize {
         bytes
             .map(Self)
             .ok_or_else(|| InvalidByteSize(text.to_owned()))
-    }
-}
-
-impl TryFrom<String> for ByteSize {
-    type Error = InvalidByteSize;
-
-    fn try_from(text: String) -> Result<Self, InvalidByteSize> {
-        text.parse()
     }
 }
 

@@ -1,10 +1,10 @@
 //! What must hold of every setting that can be read, and of what a receiver asks for.
 
-use std::time::Duration;
+use std::{path::Path, time::Duration};
 
 use jiff::Timestamp;
 
-use super::{Arguments, ByteSize, Surroundings, resolve, time};
+use super::{ByteSize, Loaded, Sources, Surroundings, arguments::short_time, file, show};
 use crate::{
     delivery::policy::{self, MAX_RETRY_AFTER, Outcome, RetrySchedule, Verdict},
     limits::Rate,
@@ -36,20 +36,25 @@ pub(crate) fn setting(input: &[u8]) {
     }
     let _ = text.parse::<Rate>();
     let some = Duration::from_millis(1)..=Duration::from_hours(1);
-    if let Ok(time) = time("time", Some(text), "1s", &some) {
+    if let Ok(time) = short_time(text) {
         assert!(some.contains(&time));
     }
     retry_after(text);
-    if let Ok(file) = toml::from_str::<Arguments>(text) {
-        let surroundings = Surroundings {
-            home: Some("/home".into()),
-            ..Surroundings::default()
-        };
-        let config = resolve(Arguments::default(), file, &surroundings);
-        if let Ok(config) = config {
-            assert!(config.max_attempts > 0 && config.max_connections > 0);
-            assert!(!config.delivery_timeout.is_zero() && !config.ping_interval.is_zero());
-        }
+    let surroundings = Surroundings {
+        home: Some("/home".into()),
+        ..Surroundings::default()
+    };
+    let sources = Sources::new(["pipeletd"], surroundings).expect("nothing is said");
+    let (entries, faults) = file::parse(text, Path::new("pipeletd.toml"));
+    if let Ok(Loaded { config, settings }) = sources.combine(entries, faults) {
+        assert!(config.max_attempts > 0 && config.max_connections > 0);
+        assert!(!config.delivery_timeout.is_zero() && !config.ping_interval.is_zero());
+        // What is shown is a file that says the same.
+        let (entries, faults) = file::parse(&show::as_toml(&settings, true), Path::new("again"));
+        let again = sources
+            .combine(entries, faults)
+            .expect("it was right before");
+        assert_eq!(format!("{:?}", again.config), format!("{config:?}"));
     }
 }
 

@@ -1,4 +1,4 @@
-use std::io::Write as _;
+use std::{io::Write as _, path::Path};
 
 use super::*;
 
@@ -9,9 +9,19 @@ fn surroundings() -> Surroundings {
     }
 }
 
+fn sources(arguments: &[&str]) -> Result<Sources, ConfigError> {
+    Sources::new(["pipeletd"].iter().chain(arguments), surroundings())
+}
+
 fn load(arguments: &[&str]) -> Result<Config, ConfigError> {
-    let all = ["pipeletd"].iter().chain(arguments);
-    Config::from(all, &surroundings())
+    Ok(sources(arguments)?.load()?.config)
+}
+
+fn is_of_file(error: &ConfigError) -> bool {
+    match error {
+        ConfigError::Arguments(_) => false,
+        ConfigError::Faults(faults) => faults.iter().any(Fault::is_of_file),
+    }
 }
 
 #[test]
@@ -77,7 +87,7 @@ fn targets_are_allowed_one_by_one_or_as_a_list() {
 
 #[test]
 fn a_key_is_rotated_by_a_command_with_the_daemons_settings() {
-    assert_eq!(load(&[]).unwrap().task, Task::Run);
+    assert_eq!(*sources(&[]).unwrap().task(), Task::Run);
     for arguments in [
         [
             "--data-dir=/d",
@@ -90,8 +100,9 @@ fn a_key_is_rotated_by_a_command_with_the_daemons_settings() {
             "--secrets-key-file=/k",
         ],
     ] {
+        let task = sources(&arguments).unwrap().task().clone();
+        assert_eq!(task, Task::RotateSecretsKey);
         let config = load(&arguments).unwrap();
-        assert_eq!(config.task, Task::RotateSecretsKey);
         assert_eq!(config.data_dir, Path::new("/d"));
         assert_eq!(config.secrets_key_file.as_deref(), Some(Path::new("/k")));
     }
@@ -132,14 +143,11 @@ fn a_file_that_is_wrong_says_where() {
     let mut file = tempfile::NamedTempFile::new().unwrap();
     writeln!(file, "max-attempts = 3\nretry-shedule = \"1s\"").unwrap();
     let error = load(&["--config", file.path().to_str().unwrap()]).unwrap_err();
-    assert!(error.is_of_file());
-    assert!(error.to_string().contains("line 2"), "{error}");
-    assert!(error.to_string().contains("retry-shedule"), "{error}");
-    assert!(
-        load(&["--config", "/there/is/none.toml"])
-            .unwrap_err()
-            .is_of_file()
-    );
+    assert!(is_of_file(&error));
+    let expected = ":2:1: there is no setting \"retry-shedule\"; did you mean \"retry-schedule\"?";
+    assert!(error.to_string().ends_with(expected), "{error}");
+    let missing = load(&["--config", "/there/is/none.toml"]).unwrap_err();
+    assert!(is_of_file(&missing), "{missing}");
 }
 
 #[test]
@@ -147,40 +155,54 @@ fn nonsense_is_refused_with_its_name() {
     let check = |arguments: &[&str], expected: &str| {
         let error = load(arguments).unwrap_err();
         assert!(error.to_string().contains(expected), "{error}");
-        assert!(!error.is_of_file());
+        assert!(!is_of_file(&error));
     };
     check(
         &["--retry-schedule", "30s,soon"],
         "\"soon\" in the retry schedule",
     );
     check(&["--retry-schedule", ""], "at least one wait");
-    check(&["--max-attempts", "0"], "max-attempts: it is at least 1");
+    check(
+        &["--max-attempts", "0"],
+        "'--max-attempts <N>': it is at least 1",
+    );
     check(
         &["--delivery-timeout", "fast"],
-        "delivery-timeout: \"fast\" is no time",
+        "'--delivery-timeout <TIME>': it is no time such as",
     );
     check(
         &["--ping-interval", "0s"],
-        "ping-interval: \"0s\" is not between",
+        "'--ping-interval <TIME>': it is not between 1ms and 1h",
     );
     check(&["--http-listen", "nowhere"], "nowhere");
-    check(&["--ocpp-rate", "0/s"], "ocpp-rate: \"0/s\": a rate is");
-    check(&["--api-rate", "fast"], "api-rate: \"fast\": a rate is");
+    check(&["--ocpp-rate", "0/s"], "'--ocpp-rate <RATE>': a rate is");
+    check(&["--api-rate", "fast"], "'--api-rate <RATE>': a rate is");
     check(
         &["--api-max-connections", "0"],
-        "api-max-connections: it is",
+        "'--api-max-connections <N>': it is",
     );
-    for lonely in ["--api-tls-cert", "--api-tls-key"] {
-        check(&[lonely, "c.pem"], "api-tls-cert: it goes together");
-    }
+    check(
+        &["--api-tls-cert", "c.pem"],
+        "--api-tls-cert: api-tls-cert goes together with api-tls-key",
+    );
+    check(
+        &["--api-tls-key", "c.pem"],
+        "--api-tls-key: api-tls-key goes together with api-tls-cert",
+    );
+    check(&["--log-level", "loud"], "it is none of error, warn");
     check(&["--stations", "some"], "some");
     check(
         &["--allow-target", "10.0.0.0/8,intranet"],
-        "allow-target: \"intranet\" is no network",
+        "\"intranet\" is no network",
     );
-    for lonely in ["--ocpp-tls-cert", "--ocpp-client-ca"] {
-        check(&[lonely, "c.pem"], "ocpp-tls-listen: it goes together");
-    }
+    check(
+        &["--ocpp-tls-cert", "c.pem"],
+        "ocpp-tls-cert goes together with ocpp-tls-listen and ocpp-tls-key",
+    );
+    check(
+        &["--ocpp-client-ca", "c.pem"],
+        "ocpp-client-ca goes together with ocpp-tls-listen and ocpp-tls-cert and ocpp-tls-key",
+    );
     check(&["--bootstrap-key", "x"], "unexpected argument");
 }
 
@@ -191,8 +213,104 @@ fn the_bootstrap_key_is_checked_and_never_shown() {
         ..surroundings()
     };
     let key = "hcpms_live_0123456789abcdef";
-    let config = Config::from(["pipeletd"], &with(key)).unwrap();
+    let load = |key: &str| Sources::new(["pipeletd"], with(key)).unwrap().load();
+    let Loaded { config, settings } = load(key).unwrap();
     assert_eq!(config.bootstrap_key, Some(ApiKey::parse(key).unwrap()));
-    assert!(!format!("{config:?}").contains(key));
-    assert!(Config::from(["pipeletd"], &with("secret")).is_err());
+    assert!(!format!("{config:?}{settings:?}").contains(key));
+    assert!(!show::as_toml(&settings, true).contains(key));
+    assert!(load("secret").is_err());
+}
+
+/// What is said of a file's text, without the file's name.
+fn faults_of(text: &str, arguments: &[&str]) -> Vec<String> {
+    let (entries, faults) = file::parse(text, Path::new("f"));
+    match sources(arguments).unwrap().combine(entries, faults) {
+        Ok(_) => Vec::new(),
+        Err(ConfigError::Faults(faults)) => faults.iter().map(ToString::to_string).collect(),
+        Err(error) => vec![error.to_string()],
+    }
+}
+
+#[test]
+fn everything_that_is_wrong_with_a_file_is_said_at_once() {
+    let check = |text: &str, expected: &[&str]| assert_eq!(faults_of(text, &[]), expected);
+    check("", &[]);
+    check("max-attempts = 3\nallow-target = []\ndev = true", &[]);
+    check(
+        "max-attempts = 0\n  retention = \"soon\"\n\nstations = \"some\"\ncheck = true\n\
+         data-dir = 1.5\nping-interval = [\"1s\"]\nallow-target = [\"1.0.0.0/8\", \"home\"]\n\
+         max-attemps = 1\n[more]\nx = 1",
+        &[
+            "f:1:16: max-attempts: \"0\": it is at least 1",
+            "f:2:15: retention: \"soon\": it is no time such as \"10s\": expected number at 0",
+            "f:4:12: stations: \"some\": it is one of open, registered",
+            "f:5:1: there is no setting \"check\"",
+            "f:6:12: data-dir: a float can't be its value",
+            "f:7:17: ping-interval: it has one value, and no list",
+            "f:8:16: allow-target: \"home\": \"home\" is no network such as 10.1.0.0/16 or \
+             fd00::/8, and no address",
+            "f:9:1: there is no setting \"max-attemps\"; did you mean \"max-attempts\"?",
+            "f:10:1: more: a table can't be its value",
+        ],
+    );
+    check(
+        "api-tls-key = \"k.pem\"",
+        &["f:1:15: api-tls-key goes together with api-tls-cert"],
+    );
+    check(
+        "max-attempts = x\nretention",
+        &[
+            "f:1:16: string values must be quoted, expected literal string",
+            "f:2:10: key with no value, expected `=`",
+        ],
+    );
+}
+
+#[test]
+fn what_is_shown_is_a_file_that_says_the_same() {
+    let text = "max-attempts = 3\nallow-target = [\"10.0.0.0/8\", \"::1\"]\nocpp-strict = true\n\
+                log-level = \"info,sled=warn\"\nretention-size = 1048576\n";
+    let (entries, faults) = file::parse(text, Path::new("a.toml"));
+    let sources = sources(&["--dev", "--retention=1h", "--max-attempts=4"]).unwrap();
+    let loaded = sources.combine(entries, faults).unwrap();
+    let shown = show::as_toml(&loaded.settings, true);
+    let origin_of = |name: &str| {
+        let line = shown.lines().find(|line| line.starts_with(name)).unwrap();
+        line.split("  # ").nth(1).map(str::trim)
+    };
+    for (name, origin) in [
+        ("data-dir = ", Some("default")),
+        ("# ca-file is not set", None),
+        ("max-attempts = 4", Some("flag --max-attempts")),
+        ("retention = \"1h\"", Some("flag --retention")),
+        ("retention-size = 1048576", Some("a.toml:5")),
+        ("allow-target = [\"10.0.0.0/8\", \"::1\"]", Some("a.toml:2")),
+        ("ocpp-strict = true", Some("a.toml:3")),
+        ("allow-private-targets = true", Some("default with dev")),
+        ("log-format = \"text\"", Some("default with dev")),
+    ] {
+        assert_eq!(origin_of(name), origin, "{shown}");
+    }
+    let (entries, faults) = file::parse(&shown, Path::new("b.toml"));
+    let again = self::sources(&[])
+        .unwrap()
+        .combine(entries, faults)
+        .unwrap();
+    assert_eq!(
+        format!("{:?}", again.config),
+        format!("{:?}", loaded.config)
+    );
+    assert_eq!(
+        show::as_toml(&again.settings, false),
+        show::as_toml(&loaded.settings, false)
+    );
+}
+
+#[test]
+fn a_path_that_is_no_text_stays_as_it_is() {
+    use std::os::unix::ffi::OsStringExt as _;
+    let flag = std::ffi::OsString::from_vec(b"--data-dir=/d\xff".to_vec());
+    let sources = Sources::new(["pipeletd".into(), flag], surroundings()).unwrap();
+    let data_dir = sources.load().unwrap().config.data_dir;
+    assert_eq!(data_dir.into_os_string().into_vec(), b"/d\xff");
 }

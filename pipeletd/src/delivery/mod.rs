@@ -24,7 +24,7 @@ pub mod webhooks;
 pub use self::{
     audit::{AuditState, Audited},
     dead_letters::{ReplayProgress, Selection},
-    dispatcher::{Means, Options},
+    dispatcher::{Means, Terms},
     observation::{Observation, Observations},
     webhooks::{Delivery, DeliveryError, TestResult, WebhookView, subscriptions},
 };

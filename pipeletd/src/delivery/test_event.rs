@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::{
     dispatcher::{Means, destination, post},
-    http::Line,
+    http::{Line, Sender},
 };
 use crate::{
     events::{Event, EventId, EventType, Payload, StationId, sample_payload},
@@ -25,7 +25,12 @@ pub struct TestResult {
     pub error: Option<String>,
 }
 
-pub(super) async fn send(means: &Means, webhook: &Webhook, kind: Option<EventType>) -> TestResult {
+pub(super) async fn send(
+    means: &Means,
+    sender: &Sender,
+    webhook: &Webhook,
+    kind: Option<EventType>,
+) -> TestResult {
     let now = means.clock.now();
     let kind = kind.unwrap_or_else(|| webhook.events.first());
     let mut random = [0; 10];
@@ -42,7 +47,7 @@ pub(super) async fn send(means: &Means, webhook: &Webhook, kind: Option<EventTyp
     let to = destination(webhook);
     let post = post(&to, &event, 1, now);
     // A connection of its own: the test says what a stranger would meet.
-    let attempted = means.sender.post(post, &mut Line::default()).await;
+    let attempted = sender.post(post, &mut Line::default()).await;
     TestResult {
         ok: attempted.outcome.is_delivered(),
         status: attempted.outcome.status(),

@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    Delivery, Means, Options,
+    Delivery, Means, Terms,
     http::{HttpOptions, Sender},
     ledger::Ledger,
     record::{Account, Attempt, Cursor, Epoch, Retry, RetryKey, Stage, StoredWebhook},
@@ -129,20 +129,21 @@ async fn start(store: &Arc<dyn Store>) -> (Delivery, Ledger) {
         journal,
         ledger: ledger.clone(),
         store: Arc::clone(store),
-        sender: sender.unwrap(),
         clock: Clock::system(),
         retry_clock,
         runtime: tokio::runtime::Handle::current(),
-        options: Options {
-            schedule: "1h".parse().unwrap(),
-            max_attempts: 7,
-            concurrency: 4,
-            backlog_age: Duration::from_hours(1),
-        },
+    };
+    let terms = Terms {
+        sender: sender.unwrap(),
+        targets: ANYWHERE,
+        schedule: "1h".parse().unwrap(),
+        max_attempts: 7,
+        concurrency: 4,
+        backlog_age: Duration::from_hours(1),
     };
     let failed = CancellationToken::new();
     (
-        Delivery::start(means, ANYWHERE, stored, readers, failed)
+        Delivery::start(means, terms, stored, readers, failed)
             .await
             .unwrap(),
         ledger,

@@ -18,7 +18,7 @@ use tracing::Instrument as _;
 
 pub use super::test_event::TestResult;
 use super::{
-    dispatcher::{Control, Dispatcher, Means, Progress},
+    dispatcher::{Control, Dispatcher, Means, Progress, Terms},
     history::{History, Settled},
     ledger::{Entry, LedgerError},
     record::{Books, Epoch, Retry, RetryKey, Stage, StoredWebhook},
@@ -44,7 +44,7 @@ pub struct Delivery(pub(super) Arc<Inner>);
 #[derive(Debug)]
 pub(super) struct Inner {
     pub(super) means: Means,
-    targets: TargetPolicy,
+    terms: RwLock<Arc<Terms>>,
     /// The ones that are not deleted.
     pub(super) webhooks: RwLock<BTreeMap<WebhookId, Arc<Running>>>,
     /// Deliveries that were cancelled with their webhooks, since the daemon started.
@@ -128,7 +128,7 @@ impl Delivery {
     /// Starts a dispatcher for each stored webhook, and finishes deletions that a crash broke off.
     pub async fn start(
         means: Means,
-        targets: TargetPolicy,
+        terms: Terms,
         stored: Vec<StoredWebhook>,
         readers: Vec<(WebhookId, Reader)>,
         failed: CancellationToken,
@@ -136,7 +136,7 @@ impl Delivery {
         let next = means.store.next_ids()?.webhook;
         let delivery = Self(Arc::new(Inner {
             means,
-            targets,
+            terms: RwLock::new(Arc::new(terms)),
             webhooks: RwLock::default(),
             cancelled: AtomicU64::new(0),
             changing: Mutex::new(next),
@@ -166,7 +166,7 @@ impl Delivery {
 
     pub async fn create(&self, draft: WebhookDraft) -> Result<WebhookView, DeliveryError> {
         let new = draft
-            .create(&self.0.targets)
+            .create(&self.0.terms().targets)
             .map_err(DeliveryError::Invalid)?;
         self.detached(|inner| async move {
             let mut next = inner.changing.lock().await;
@@ -229,7 +229,7 @@ impl Delivery {
             let running = inner.running(id)?;
             let was = running.stored();
             let now = inner.means.clock.now();
-            let changed = change(&was.webhook, &inner.targets, now);
+            let changed = change(&was.webhook, &inner.terms().targets, now);
             let webhook = changed.map_err(DeliveryError::Invalid)?;
             let store = Arc::clone(&inner.means.store);
             let (stored, _) = inner
@@ -314,12 +314,12 @@ impl Delivery {
         changed: Option<WebhookId>,
     ) -> Result<Vec<Fault>, DeliveryError> {
         let checked = match changed {
-            None => draft.create(&self.0.targets).map(|_| ()),
+            None => draft.create(&self.0.terms().targets).map(|_| ()),
             Some(id) => {
                 let current = self.0.running(id)?.stored();
                 let now = self.0.means.clock.now();
                 draft
-                    .update(&current.webhook, &self.0.targets, now)
+                    .update(&current.webhook, &self.0.terms().targets, now)
                     .map(|_| ())
             }
         };
@@ -374,7 +374,8 @@ impl Delivery {
         kind: Option<EventType>,
     ) -> Result<TestResult, DeliveryError> {
         let webhook = self.0.running(id)?.stored().webhook.clone();
-        Ok(test_event::send(&self.0.means, &webhook, kind).await)
+        let terms = self.0.terms();
+        Ok(test_event::send(&self.0.means, &terms.sender, &webhook, kind).await)
     }
 
     /// The wall time of a retry, as far as the wall clock can be trusted now.
@@ -406,6 +407,17 @@ impl Delivery {
     /// The latest deliveries that were settled, the latest first.
     pub fn history(&self, id: WebhookId) -> Result<Vec<Settled>, DeliveryError> {
         Ok(self.0.running(id)?.history.latest())
+    }
+
+    /// From the next attempt of each webhook on, these terms hold.
+    pub async fn change_terms(&self, terms: Terms) {
+        let terms = Arc::new(terms);
+        // Whoever is not yet among the webhooks after this begins with the new ones.
+        *self.0.terms.write().unwrap_or_else(PoisonError::into_inner) = Arc::clone(&terms);
+        for control in self.0.controls() {
+            // One that has ended needs none.
+            let _ = control.send(Control::Terms(Arc::clone(&terms))).await;
+        }
     }
 
     /// Lets what is in flight finish within `grace`, and writes every cursor down.
@@ -455,6 +467,17 @@ impl Inner {
             .ok_or(DeliveryError::NoSuchWebhook(id))
     }
 
+    fn terms(&self) -> Arc<Terms> {
+        let terms = self.terms.read().unwrap_or_else(PoisonError::into_inner);
+        Arc::clone(&terms)
+    }
+
+    fn controls(&self) -> Vec<mpsc::Sender<Control>> {
+        let webhooks = self.webhooks.read().unwrap_or_else(PoisonError::into_inner);
+        let controls = webhooks.values().map(|running| running.control.clone());
+        controls.collect()
+    }
+
     fn forget(&self, id: WebhookId) {
         self.webhooks
             .write()
@@ -474,8 +497,14 @@ impl Inner {
             ended: CancellationToken::new(),
             stored: RwLock::new(Arc::new(stored)),
         });
+        // Held from here on, so that nobody changes the terms unseen.
+        let mut webhooks = self
+            .webhooks
+            .write()
+            .unwrap_or_else(PoisonError::into_inner);
         let dispatcher = Dispatcher::new(
             self.means.clone(),
+            self.terms(),
             Arc::new(running.stored().webhook.clone()),
             reader,
             told,
@@ -496,10 +525,7 @@ impl Inner {
             }
         };
         self.tracker.spawn_on(dispatching, running_on);
-        self.webhooks
-            .write()
-            .unwrap_or_else(PoisonError::into_inner)
-            .insert(id, running);
+        webhooks.insert(id, running);
     }
 
     fn view(&self, running: &Running) -> WebhookView {

@@ -6,6 +6,7 @@
 use std::{sync::Arc, time::Duration};
 
 use jiff::Timestamp;
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::{AppendError, Journal};
@@ -29,10 +30,10 @@ pub struct Retention {
 }
 
 impl Retention {
-    /// Runs until the journal ends or the daemon shuts down. `needed` is a further position
+    /// Runs until the journal ends or the daemon shuts down, by what is current. `needed` is a further position
     /// below which nothing is needed, asked for each time.
     pub async fn run(
-        self,
+        mut current: watch::Receiver<Self>,
         journal: Journal,
         needed: impl Fn() -> Seq + Send,
         clock: Clock,
@@ -43,6 +44,7 @@ impl Retention {
             tokio::select! {
                 () = shutdown.cancelled() => return Ok(()),
                 _ = ticks.tick() => {}
+                Ok(()) = current.changed() => {}
             }
             let floor = match journal.floor().await {
                 Ok(floor) => floor,
@@ -51,8 +53,9 @@ impl Retention {
             };
             let floor = floor.min(needed());
             let store = Arc::clone(&journal.shared.store);
-            let oldest = clock.now() - self.keep;
-            match blocking(move || self.forget(store.as_ref(), floor, oldest)).await {
+            let retention = *current.borrow_and_update();
+            let oldest = clock.now() - retention.keep;
+            match blocking(move || retention.forget(store.as_ref(), floor, oldest)).await {
                 // There is a next time.
                 Err(error) if error.is_outage() => {}
                 forgotten => forgotten?,
@@ -94,6 +97,8 @@ fn estimated_size(store: &dyn Store, count: u64, start: Seq) -> Result<u64, Stor
 
 #[cfg(test)]
 mod tests {
+    use tokio::sync::mpsc;
+
     use super::*;
     use crate::{
         events::{Event, EventId, EventType, Payload, StationId},
@@ -143,6 +148,37 @@ mod tests {
         check(600, size * 30, 100, 99, 70..100);
         check(600, size * 30, 50, 99, 50..100);
         check(0, 0, 100, 1_000, 99..100);
+    }
+
+    #[tokio::test]
+    async fn another_retention_holds_at_once() {
+        let store: Arc<dyn Store> = Arc::new(MemoryStore::default());
+        let events: Vec<_> = (0..10).map(event).collect();
+        store.append(Seq(0), &events, &[]).unwrap();
+        let ending = CancellationToken::new();
+        let journal = Journal::open(Arc::clone(&store), Vec::new(), ending).unwrap();
+        let kept = watch::Sender::new(Retention {
+            keep: Duration::from_hours(1_000_000),
+            size: u64::MAX,
+        });
+        let (needed, mut asked) = mpsc::channel(8);
+        // Each look at the journal begins with this.
+        let needed = move || {
+            needed.try_send(()).unwrap();
+            Seq(10)
+        };
+        let shutdown = CancellationToken::new();
+        let journal = journal.journal;
+        let (clock, receiver) = (Clock::system(), kept.subscribe());
+        let running = Retention::run(receiver, journal, needed, clock, shutdown.clone());
+        let running = tokio::spawn(running);
+        asked.recv().await.unwrap();
+        let (keep, size) = (Duration::ZERO, 0);
+        kept.send_replace(Retention { keep, size });
+        asked.recv().await.unwrap();
+        shutdown.cancel();
+        running.await.unwrap().unwrap();
+        assert_eq!(store.bounds().unwrap(), Seq(9)..Seq(10));
     }
 
     #[test]

@@ -326,7 +326,7 @@ impl Conversation {
         let tag = authorization
             .as_ref()
             .map(|authorization| &authorization.info);
-        let interval = services.config.heartbeat_interval;
+        let interval = services.tempo.borrow().heartbeat_interval;
         let answer = if kind == EventType::BootNotification {
             handler::boot_answer(boot_policy, now, interval)
         } else {

@@ -18,7 +18,7 @@
 
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
-use tokio::{task::JoinError, time::Instant};
+use tokio::{sync::watch, task::JoinError, time::Instant};
 use tokio_util::sync::CancellationToken;
 
 pub use self::{
@@ -81,8 +81,7 @@ pub struct Config {
     /// Port 0 takes a free one.
     pub listen: SocketAddr,
     pub tls: Option<TlsOptions>,
-    /// What a `BootNotification` is answered with.
-    pub heartbeat_interval: Duration,
+    pub tempo: Tempo,
     /// Violations of the standard get its CALLERRORs instead of an answer.
     pub strict: bool,
     /// Whose id tags may charge.
@@ -97,6 +96,14 @@ pub struct Config {
     pub max_stations: usize,
     /// To the first byte of a connection, and from there to the finished handshake.
     pub handshake_timeout: Duration,
+}
+
+/// How fast things go. It can be changed while stations are connected: they take it with their next
+/// ping, and a `BootNotification` is answered by it at once.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Tempo {
+    /// What a `BootNotification` is answered with.
+    pub heartbeat_interval: Duration,
     /// How often we ping; not zero.
     pub ping_interval: Duration,
     /// How fast one station is read.
@@ -108,7 +115,7 @@ impl Default for Config {
         Self {
             listen: SocketAddr::from(([127, 0, 0, 1], 9000)),
             tls: None,
-            heartbeat_interval: Duration::from_mins(5),
+            tempo: Tempo::default(),
             strict: false,
             authorize: Policy::AcceptAll,
             max_frame: 1024 * 1024,
@@ -116,13 +123,21 @@ impl Default for Config {
             max_handshakes: 512,
             max_stations: 200_000,
             handshake_timeout: Duration::from_secs(10),
+        }
+    }
+}
+
+impl Default for Tempo {
+    fn default() -> Self {
+        Self {
+            heartbeat_interval: Duration::from_mins(5),
             ping_interval: Duration::from_mins(1),
             station_rate: Rate::new(1000.0, 4000.0),
         }
     }
 }
 
-impl Config {
+impl Tempo {
     /// A station that sends nothing at all for so long is gone. It is generous, because some
     /// never answer a ping: then three heartbeats have to stay away. Of one that has answered
     /// pings, unanswered ones say it sooner. Looked at with every ping.
@@ -135,6 +150,7 @@ impl Config {
 #[derive(Debug)]
 struct Services {
     config: Config,
+    tempo: watch::Sender<Tempo>,
     began: Instant,
     journal: Journal,
     clock: Clock,
@@ -195,6 +211,7 @@ impl Ocpp {
             .map_err(OpenError::Restore)?;
         let projector = Projector::new(stations.clone(), store, journal.clone(), projected_to);
         let services = Arc::new(Services {
+            tempo: watch::Sender::new(config.tempo),
             config,
             began: Instant::now(),
             journal,
@@ -216,6 +233,11 @@ impl Ocpp {
     /// Where stations connect, with the real port.
     pub const fn local_addr(&self) -> SocketAddr {
         self.gateway.local_addr()
+    }
+
+    /// Changes how fast things go.
+    pub fn tempo(&self) -> watch::Sender<Tempo> {
+        self.services.tempo.clone()
     }
 
     pub fn transactions(&self) -> Transactions {

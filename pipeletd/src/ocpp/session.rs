@@ -13,7 +13,8 @@ use std::{
 use futures_util::{SinkExt, StreamExt};
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite},
-    time::{Instant, MissedTickBehavior, interval_at, sleep_until, timeout},
+    sync::watch,
+    time::{Instant, Interval, MissedTickBehavior, interval_at, sleep_until, timeout},
 };
 use tokio_tungstenite::{
     WebSocketStream,
@@ -26,7 +27,7 @@ use tokio_tungstenite::{
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    Config, Services,
+    Config, Services, Tempo,
     commands::CommandError,
     conversation::{Conversation, Heard, Opening},
     desk::{Command, End, Told},
@@ -34,7 +35,7 @@ use super::{
     outbox::{Due, Outbox},
     wire,
 };
-use crate::limits::{Bucket, Rate};
+use crate::limits::Bucket;
 
 /// How long a station may take to read what we write.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -174,9 +175,10 @@ pub(super) struct Session<S> {
     outbox: Outbox,
     opening: Opening,
     since: Instant,
-    ping_interval: Duration,
-    silence_limit: Duration,
-    rate: Rate,
+    tempo: Tempo,
+    next_tempo: watch::Receiver<Tempo>,
+    /// Then unanswered ones tell that it is gone.
+    answers_pings: bool,
     /// Cancelled when the station may no longer be here; `None` where that can't be.
     revoked: Option<CancellationToken>,
     clock: crate::clock::Clock,
@@ -190,16 +192,17 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
         revoked: Option<CancellationToken>,
         services: &Services,
     ) -> Self {
-        let config = &services.config;
+        let mut next_tempo = services.tempo.subscribe();
+        let tempo = *next_tempo.borrow_and_update();
         Self {
             socket,
             outbox: Outbox::new(conversation.seat().desk().clone()),
             conversation,
             opening,
             since: Instant::now(),
-            ping_interval: config.ping_interval,
-            silence_limit: config.silence_limit(),
-            rate: config.station_rate,
+            tempo,
+            next_tempo,
+            answers_pings: false,
             revoked,
             clock: services.clock,
         }
@@ -237,10 +240,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
     }
 
     async fn converse(&mut self) -> Ended {
-        let mut pings = interval_at(Instant::now() + self.ping_interval, self.ping_interval);
-        pings.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut pings = pings(&self.tempo);
         let mut last_frame = Instant::now();
-        let mut bucket = Bucket::full(self.rate, last_frame);
+        let mut bucket = Bucket::full(self.tempo.station_rate, last_frame);
         // A station that floods is read slowly, so that it has to wait; nothing is thrown away.
         let mut read_from = None;
         // While a CALL of ours is overdue: how many messages may still be read that are here already.
@@ -281,23 +283,30 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
                 }
                 due = pings.tick() => {
                     // Who was suspended has asked nobody and heard nobody.
-                    if due.elapsed() > self.ping_interval {
+                    if due.elapsed() > self.tempo.ping_interval {
                         last_frame = Instant::now();
                     }
-                    if last_frame.elapsed() > self.silence_limit {
+                    if last_frame.elapsed() > self.silence_limit() {
                         return Ended::Silent;
                     }
                     if let Err(ended) = self.send(Message::Ping(Bytes::new())).await {
                         return ended;
                     }
+                    if self.next_tempo.has_changed().unwrap_or(false) {
+                        self.tempo = *self.next_tempo.borrow_and_update();
+                        pings = self::pings(&self.tempo);
+                        read_from = None;
+                        // Who was slower has not been silent.
+                        last_frame = Instant::now();
+                    }
                     continue;
                 }
             };
             last_frame = Instant::now();
-            read_from = bucket.owe(self.rate, last_frame);
+            read_from = bucket.owe(self.tempo.station_rate, last_frame);
             self.conversation.seat().seen(self.clock.now());
             if let Some(Ok(Message::Pong(_))) = message {
-                self.silence_limit = self.ping_interval * MISSED_PINGS;
+                self.answers_pings = true;
             }
             let heard = match message {
                 Some(Ok(message)) => self.hear(message).await,
@@ -315,6 +324,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
                 last_look = None;
                 Box::pin(self.give_up()).await;
             }
+        }
+    }
+
+    fn silence_limit(&self) -> Duration {
+        if self.answers_pings {
+            self.tempo.ping_interval * MISSED_PINGS
+        } else {
+            self.tempo.silence_limit()
         }
     }
 
@@ -385,6 +402,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
             Err(_) => Err(Ended::Stalled),
         }
     }
+}
+
+fn pings(tempo: &Tempo) -> Interval {
+    let mut pings = interval_at(Instant::now() + tempo.ping_interval, tempo.ping_interval);
+    pings.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    pings
 }
 
 /// Tells the station why, and ends the socket without a reset that would overtake the news.

@@ -65,6 +65,16 @@ pub enum KeyFileError {
     Random(#[from] getrandom::Error),
 }
 
+/// Whether a store's key file could be used, without using it. One that a start would make is none
+/// that is wrong.
+pub fn check(data_dir: &Path, given: Option<&Path>) -> Result<(), KeyFileError> {
+    let file = KeyFile::new(data_dir, given);
+    match file.read()? {
+        None if file.is_given => Err(KeyFileError::NotMade(file.path)),
+        None | Some(_) => Ok(()),
+    }
+}
+
 #[derive(Debug, Clone)]
 pub(super) struct KeyFile {
     path: PathBuf,

@@ -32,7 +32,7 @@ use std::{fmt, ops::Range, path::PathBuf, sync::Arc};
 
 pub use self::{
     backup::{Backup, BackupError, RestoreError},
-    key_file::KeyFileError,
+    key_file::{KeyFileError, check as check_key_file},
     outage::Outage,
 };
 use crate::{

@@ -9,3 +9,13 @@ pub use self::{
     certificates::{Certificates, TlsError, TlsFiles},
     stream::Stream,
 };
+
+#[derive(Debug, thiserror::Error)]
+#[error("another TLS provider is installed already")]
+pub struct ProviderTaken;
+
+/// Chooses what does the cryptography, once for the whole process.
+pub fn install_provider() -> Result<(), ProviderTaken> {
+    let ring = rustls::crypto::ring::default_provider();
+    ring.install_default().map_err(|_| ProviderTaken)
+}

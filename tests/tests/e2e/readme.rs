@@ -34,7 +34,7 @@ exec "$binary" "$@"
 "#;
 
 /// The text under a heading, up to the next one.
-fn section(heading: &str) -> &'static str {
+pub(crate) fn section(heading: &str) -> &'static str {
     let (_, rest) = README
         .split_once(&format!("\n## {heading}\n"))
         .expect(heading);

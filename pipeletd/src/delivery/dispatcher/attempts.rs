@@ -6,11 +6,11 @@ use futures_util::{FutureExt, StreamExt};
 use jiff::Timestamp;
 use tokio::time::Instant;
 
-use super::{DispatchError, Dispatcher, Durable, Finished, Job, Options, Origin};
+use super::{DispatchError, Dispatcher, Durable, Finished, Job, Origin, Terms};
 use crate::{
     clock::Clock,
     delivery::{
-        http::{Attempted, Destination, Line, Post, Sender},
+        http::{Attempted, Destination, Line, Post},
         ledger::Entry,
         policy::{Verdict, decide},
         record::{Attempt, DeadReason, FailedDelivery, FailedId, Retry, RetryKey},
@@ -25,15 +25,15 @@ impl Dispatcher {
     pub(super) fn launch(&mut self) {
         let now = Instant::now();
         while self.webhook.enabled
-            && self.attempts.len() < self.means.options.concurrency
+            && self.attempts.len() < self.terms.concurrency
             && self.pace.rest(now).is_none()
         {
             let Some(job) = self.lanes.take() else { break };
             self.pace.started(now);
             let line = self.lines.pop().unwrap_or_default();
             let to = Arc::clone(&self.destination);
-            let sender = self.means.sender.clone();
-            let attempt = attempt(sender, to, self.means.clock, job, line);
+            let terms = Arc::clone(&self.terms);
+            let attempt = attempt(terms, to, self.means.clock, job, line);
             self.attempts.push(Box::pin(attempt));
         }
         self.progress.stats.now_in_flight(self.attempts.len());
@@ -62,8 +62,9 @@ impl Dispatcher {
             at,
             attempted,
             line,
+            terms,
         } = finished;
-        if line.is_fresh() {
+        if line.is_fresh() && Arc::ptr_eq(&terms, &self.terms) {
             self.lines.push(line);
         }
         let delivered = attempted.outcome.is_delivered();
@@ -81,11 +82,11 @@ impl Dispatcher {
             error: attempted.outcome.error().map(ToString::to_string),
             duration: attempted.duration,
         };
-        let Options {
+        let Terms {
             schedule,
             max_attempts,
             ..
-        } = &self.means.options;
+        } = &*self.terms;
         let now = self.means.retry_clock.now();
         let verdict = decide(&attempted.outcome, made, *max_attempts, schedule, now);
         let stats = &self.progress.stats;
@@ -260,7 +261,7 @@ impl Dispatcher {
 }
 
 async fn attempt(
-    sender: Sender,
+    terms: Arc<Terms>,
     to: Arc<Destination>,
     clock: Clock,
     job: Job,
@@ -268,12 +269,13 @@ async fn attempt(
 ) -> Finished {
     let at = clock.now();
     let post = post(&to, &job.event, job.next_attempt(), at);
-    let attempted = sender.post(post, &mut line).await;
+    let attempted = terms.sender.post(post, &mut line).await;
     Finished {
         job,
         at,
         attempted,
         line,
+        terms,
     }
 }
 

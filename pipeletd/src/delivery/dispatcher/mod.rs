@@ -45,7 +45,7 @@ use crate::{
     events::{Event, Seq},
     journal::{AppendError, Journal, Reader},
     store::{Store, StoreError, blocking},
-    webhooks::{Webhook, WebhookId},
+    webhooks::{TargetPolicy, Webhook, WebhookId},
 };
 
 /// Loaded jobs: waiting, ready or in flight. Bounds the memory of a webhook.
@@ -74,17 +74,21 @@ pub struct Means {
     pub journal: Journal,
     pub ledger: Ledger,
     pub store: Arc<dyn Store>,
-    pub sender: Sender,
     pub clock: Clock,
     pub retry_clock: RetryClock,
-    pub options: Options,
     /// Where dispatchers and their attempts run: a runtime of their own, because in the stations'
     /// each step of an attempt would wait for every station that has something to say.
     pub runtime: Handle,
 }
 
+/// On what terms attempts are made. They can be changed while the daemon runs.
 #[derive(Debug, Clone)]
-pub struct Options {
+pub struct Terms {
+    pub sender: Sender,
+    /// Where webhooks may lead; the sender goes by the same.
+    pub targets: TargetPolicy,
+    /// What a delivery that waits for a retry has waited for stays as it is; the next failure goes
+    /// by this.
     pub schedule: RetrySchedule,
     /// POSTs in all, the first included; then it is dead-lettered.
     pub max_attempts: u32,
@@ -108,6 +112,8 @@ pub enum Control {
         seq: Seq,
         watch: oneshot::Sender<bool>,
     },
+    /// From the next attempt on, these hold.
+    Terms(Arc<Terms>),
     /// Retries became due without the dispatcher's doing.
     Replayed,
     /// Let what is in flight finish within `grace`, write the cursor down, end.
@@ -193,6 +199,8 @@ struct Finished {
     at: Timestamp,
     attempted: Attempted,
     line: Line,
+    /// Those that it was made on.
+    terms: Arc<Terms>,
 }
 
 /// What has become durable.
@@ -215,6 +223,7 @@ enum Durable {
 
 pub struct Dispatcher {
     means: Means,
+    terms: Arc<Terms>,
     webhook: Arc<Webhook>,
     destination: Arc<Destination>,
     reader: Reader,
@@ -264,6 +273,7 @@ impl std::fmt::Debug for Dispatcher {
 impl Dispatcher {
     pub fn new(
         means: Means,
+        terms: Arc<Terms>,
         webhook: Arc<Webhook>,
         reader: Reader,
         control: mpsc::Receiver<Control>,
@@ -273,6 +283,7 @@ impl Dispatcher {
         let written_to = reader.start().read_to;
         Self {
             means,
+            terms,
             destination: Arc::new(destination(&webhook)),
             webhook,
             reader,
@@ -354,6 +365,11 @@ impl Dispatcher {
                     }
                     Some(Control::Watch { seq, watch }) => {
                         self.watches.insert(seq, watch);
+                    }
+                    Some(Control::Terms(terms)) => {
+                        self.terms = terms;
+                        // They lead to where one might not get any more.
+                        self.lines.clear();
                     }
                     Some(Control::Replayed) => {
                         self.next_due = Some(self.means.retry_clock.now());

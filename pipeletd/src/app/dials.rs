@@ -1,0 +1,109 @@
+//! What can be changed while the daemon runs, and how the parts are told.
+//!
+//! Everything is made of the new configuration before anything is changed, so that one that can't
+//! be used changes nothing.
+
+use std::{path::PathBuf, time::Duration};
+
+use tokio::sync::watch;
+
+use super::OpenError;
+use crate::{
+    auth::Keyring,
+    config::Config,
+    delivery::{
+        Delivery, Terms,
+        http::{HttpOptions, Sender},
+    },
+    journal::retention::Retention,
+    ocpp::Tempo,
+    webhooks::TargetPolicy,
+};
+
+/// Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Dials {
+    pub(super) delivery: Delivery,
+    pub(super) tempo: watch::Sender<Tempo>,
+    pub(super) keyring: Keyring,
+    pub(super) retention: watch::Sender<Retention>,
+    pub(super) shutdown_grace: watch::Sender<Duration>,
+}
+
+impl Dials {
+    /// The settings that [`Self::turn`] takes over.
+    pub const SETTINGS: [&str; 15] = [
+        "api-rate",
+        "ocpp-rate",
+        "retry-schedule",
+        "max-attempts",
+        "delivery-timeout",
+        "webhook-concurrency",
+        "backlog-age",
+        "ca-file",
+        "allow-private-targets",
+        "allow-target",
+        "retention",
+        "retention-size",
+        "heartbeat-interval",
+        "ping-interval",
+        "shutdown-grace",
+    ];
+
+    /// Takes those settings over, or says why it can't and leaves all as they are.
+    pub async fn turn(&self, config: &Config) -> Result<(), OpenError> {
+        let terms = terms(config)?;
+        self.delivery.change_terms(terms).await;
+        self.tempo.send_replace(tempo(config));
+        self.keyring.set_rate(config.api_rate);
+        self.retention.send_replace(retention(config));
+        self.shutdown_grace.send_replace(config.shutdown_grace);
+        Ok(())
+    }
+}
+
+pub(crate) fn terms(config: &Config) -> Result<Terms, OpenError> {
+    let targets = TargetPolicy {
+        allow_private: config.allow_private_targets,
+        allowed: config.allow_targets.clone(),
+    };
+    let sender = Sender::new(&HttpOptions {
+        timeout: config.delivery_timeout,
+        targets: targets.clone(),
+        extra_roots: extra_roots(config)?,
+        max_idle_per_host: config.webhook_concurrency,
+    })?;
+    Ok(Terms {
+        sender,
+        targets,
+        schedule: config.retry_schedule.clone(),
+        max_attempts: config.max_attempts,
+        concurrency: config.webhook_concurrency,
+        backlog_age: config.backlog_age,
+    })
+}
+
+pub(super) const fn tempo(config: &Config) -> Tempo {
+    Tempo {
+        heartbeat_interval: config.heartbeat_interval,
+        ping_interval: config.ping_interval,
+        station_rate: config.ocpp_rate,
+    }
+}
+
+pub(super) const fn retention(config: &Config) -> Retention {
+    Retention {
+        keep: config.retention,
+        size: config.retention_size.bytes(),
+    }
+}
+
+fn extra_roots(config: &Config) -> Result<Option<Vec<u8>>, OpenError> {
+    let read = |path: &PathBuf| {
+        std::fs::read(path).map_err(|source| OpenError::CaFile {
+            path: path.clone(),
+            source,
+        })
+    };
+    config.ca_file.as_ref().map(read).transpose()
+}

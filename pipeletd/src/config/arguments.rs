@@ -1,0 +1,270 @@
+//! What may be said: every setting once, with its flag, its variable, its default and what of it
+//! can be read. The configuration file has them under the flags' names, by the same rules.
+
+use std::{net::SocketAddr, path::PathBuf, str::FromStr, time::Duration};
+
+use clap::{ArgAction, Parser};
+
+use super::{Authorize, ByteSize, LogFormat, StationsPolicy, Task};
+use crate::{
+    delivery::policy::RetrySchedule,
+    limits::Rate,
+    telemetry::{self, InvalidLevel},
+    webhooks::{AllowedTarget, InvalidAllowedTarget},
+};
+
+/// Tells applications, reliably and at once, what happens on EV chargers.
+///
+/// Chargers connect over OCPP 1.6J WebSockets; each event is on disk before it is acknowledged,
+/// and reaches every webhook that wants it at least once. A flag goes before its PIPELETD_*
+/// variable, which goes before the configuration file.
+#[derive(Debug, Parser)]
+#[command(name = "pipeletd", version, max_term_width = 100)]
+pub(super) struct Arguments {
+    #[command(subcommand)]
+    pub(super) task: Option<Task>,
+
+    /// A TOML file with any of these settings, under the flags' names
+    #[arg(long, env = "PIPELETD_CONFIG", value_name = "FILE", global = true)]
+    pub(super) config: Option<PathBuf>,
+
+    /// Reads everything that a start reads, says all that is wrong with it, and ends
+    #[arg(long)]
+    pub(super) check: bool,
+
+    /// Where everything is kept [default: the XDG data directory + pipelet]
+    #[arg(long, env = "PIPELETD_DATA_DIR", value_name = "DIR", global = true)]
+    pub(super) data_dir: Option<PathBuf>,
+
+    /// The key that the webhooks' secrets are sealed with [default: secrets.key in the data
+    /// directory, made at the first start]
+    #[arg(
+        long,
+        env = "PIPELETD_SECRETS_KEY_FILE",
+        value_name = "FILE",
+        global = true
+    )]
+    pub(super) secrets_key_file: Option<PathBuf>,
+
+    /// REST and health checks; port 0 takes a free one
+    #[arg(
+        long,
+        env = "PIPELETD_HTTP_LISTEN",
+        value_name = "ADDRESS",
+        default_value = "127.0.0.1:8080"
+    )]
+    pub(super) http_listen: SocketAddr,
+
+    /// gRPC, with health and reflection
+    #[arg(
+        long,
+        env = "PIPELETD_GRPC_LISTEN",
+        value_name = "ADDRESS",
+        default_value = "127.0.0.1:50051"
+    )]
+    pub(super) grpc_listen: SocketAddr,
+
+    /// The certificate chain (PEM) that callers of REST and gRPC see; read again at SIGHUP
+    #[arg(long, env = "PIPELETD_API_TLS_CERT", value_name = "FILE")]
+    pub(super) api_tls_cert: Option<PathBuf>,
+
+    /// The certificate's key (PEM); read again at SIGHUP
+    #[arg(long, env = "PIPELETD_API_TLS_KEY", value_name = "FILE")]
+    pub(super) api_tls_key: Option<PathBuf>,
+
+    /// How often one API key may call; faster ones are told to wait
+    #[arg(
+        long,
+        env = "PIPELETD_API_RATE",
+        value_name = "RATE",
+        default_value = "200/s"
+    )]
+    pub(super) api_rate: Rate,
+
+    /// Connections at once to REST, and as many to gRPC
+    #[arg(long, env = "PIPELETD_API_MAX_CONNECTIONS", value_name = "N", value_parser = at_least_one::<usize>, default_value = "256")]
+    pub(super) api_max_connections: usize,
+
+    /// Chargers, at `ws://ADDRESS/ocpp/{station_id}`
+    #[arg(
+        long,
+        env = "PIPELETD_OCPP_LISTEN",
+        value_name = "ADDRESS",
+        default_value = "127.0.0.1:9000"
+    )]
+    pub(super) ocpp_listen: SocketAddr,
+
+    /// Chargers over TLS, at `wss://ADDRESS/ocpp/{station_id}` [default: none]
+    #[arg(long, env = "PIPELETD_OCPP_TLS_LISTEN", value_name = "ADDRESS")]
+    pub(super) ocpp_tls_listen: Option<SocketAddr>,
+
+    /// The certificate chain (PEM) that chargers see; read again at SIGHUP
+    #[arg(long, env = "PIPELETD_OCPP_TLS_CERT", value_name = "FILE")]
+    pub(super) ocpp_tls_cert: Option<PathBuf>,
+
+    /// The certificate's key (PEM); read again at SIGHUP
+    #[arg(long, env = "PIPELETD_OCPP_TLS_KEY", value_name = "FILE")]
+    pub(super) ocpp_tls_key: Option<PathBuf>,
+
+    /// The authorities (PEM) whose client certificates chargers may show; read again at SIGHUP
+    #[arg(long, env = "PIPELETD_OCPP_CLIENT_CA", value_name = "FILE")]
+    pub(super) ocpp_client_ca: Option<PathBuf>,
+
+    /// How fast one charger is read; faster ones have to wait
+    #[arg(
+        long,
+        env = "PIPELETD_OCPP_RATE",
+        value_name = "RATE",
+        default_value = "1000/s"
+    )]
+    pub(super) ocpp_rate: Rate,
+
+    /// Who may connect: every charger, or those that were registered
+    #[arg(long, env = "PIPELETD_STATIONS", value_enum, default_value = "open")]
+    pub(super) stations: StationsPolicy,
+
+    /// The wait after the n-th failed attempt; the last repeats
+    #[arg(long, env = "PIPELETD_RETRY_SCHEDULE", value_name = "WAITS", default_value = RetrySchedule::DEFAULT)]
+    pub(super) retry_schedule: RetrySchedule,
+
+    /// POSTs of a delivery in all; then it is dead-lettered
+    #[arg(long, env = "PIPELETD_MAX_ATTEMPTS", value_name = "N", value_parser = at_least_one::<u32>, default_value = "7")]
+    pub(super) max_attempts: u32,
+
+    /// The most that one POST may take, from connecting to the end of the answer
+    #[arg(long, env = "PIPELETD_DELIVERY_TIMEOUT", value_name = "TIME", value_parser = short_time, default_value = "10s")]
+    pub(super) delivery_timeout: Duration,
+
+    /// POSTs in flight at once, for each webhook
+    #[arg(long, env = "PIPELETD_WEBHOOK_CONCURRENCY", value_name = "N", value_parser = at_least_one::<usize>, default_value = "64")]
+    pub(super) webhook_concurrency: usize,
+
+    /// An event that could not be attempted for so long is dead-lettered
+    #[arg(long, env = "PIPELETD_BACKLOG_AGE", value_name = "TIME", value_parser = any_time, default_value = "7d")]
+    pub(super) backlog_age: Duration,
+
+    /// Certificates (PEM) to trust for https receivers, beside the system's
+    #[arg(long, env = "PIPELETD_CA_FILE", value_name = "FILE")]
+    pub(super) ca_file: Option<PathBuf>,
+
+    /// Allows webhooks to loopback, private and link-local addresses
+    #[arg(long, env = "PIPELETD_ALLOW_PRIVATE_TARGETS", num_args = 0..=1, require_equals = true,
+          default_missing_value = "true", action = ArgAction::Set)]
+    pub(super) allow_private_targets: Option<bool>,
+
+    /// Allows webhooks to this network (CIDR) or address, whatever it is; may be repeated
+    #[arg(
+        long,
+        env = "PIPELETD_ALLOW_TARGET",
+        value_name = "CIDR",
+        value_delimiter = ',', value_parser = allowed_target)]
+    pub(super) allow_target: Vec<AllowedTarget>,
+
+    /// How long settled events are kept
+    #[arg(long, env = "PIPELETD_RETENTION", value_name = "TIME", value_parser = any_time, default_value = "24h")]
+    pub(super) retention: Duration,
+
+    /// How much of settled events is kept
+    #[arg(
+        long,
+        env = "PIPELETD_RETENTION_SIZE",
+        value_name = "SIZE",
+        default_value = "4GiB"
+    )]
+    pub(super) retention_size: ByteSize,
+
+    /// For a first try on your own machine: allows private targets, logs for people
+    #[arg(long, env = "PIPELETD_DEV", num_args = 0..=1, require_equals = true,
+          default_missing_value = "true", action = ArgAction::Set, default_value = "false")]
+    pub(super) dev: bool,
+
+    /// The heartbeat interval that a `BootNotification` is answered with
+    #[arg(long, env = "PIPELETD_HEARTBEAT_INTERVAL", value_name = "TIME", value_parser = long_time, default_value = "300s")]
+    pub(super) heartbeat_interval: Duration,
+
+    /// How often a quiet charger is pinged
+    #[arg(long, env = "PIPELETD_PING_INTERVAL", value_name = "TIME", value_parser = short_time, default_value = "60s")]
+    pub(super) ping_interval: Duration,
+
+    /// Answers messages that violate OCPP's schemas with CALLERRORs instead of tolerating them
+    #[arg(long, env = "PIPELETD_OCPP_STRICT", num_args = 0..=1, require_equals = true,
+          default_missing_value = "true", action = ArgAction::Set, default_value = "false")]
+    pub(super) ocpp_strict: bool,
+
+    /// Whose id tags may charge
+    #[arg(
+        long,
+        env = "PIPELETD_AUTHORIZE",
+        value_enum,
+        default_value = "accept-all"
+    )]
+    pub(super) authorize: Authorize,
+
+    /// Chargers that may be connected at once
+    #[arg(long, env = "PIPELETD_MAX_CONNECTIONS", value_name = "N", value_parser = at_least_one::<usize>, default_value = "50000")]
+    pub(super) max_connections: usize,
+
+    /// How long attempts in flight may take to finish at shutdown
+    #[arg(long, env = "PIPELETD_SHUTDOWN_GRACE", value_name = "TIME", value_parser = any_time, default_value = "10s")]
+    pub(super) shutdown_grace: Duration,
+
+    /// error, warn, info, debug or trace
+    #[arg(long, env = "PIPELETD_LOG_LEVEL", value_name = "LEVEL", value_parser = log_level, default_value = "info")]
+    pub(super) log_level: String,
+
+    /// [default: text on a terminal and with --dev, else json]
+    #[arg(long, env = "PIPELETD_LOG_FORMAT", value_enum)]
+    pub(super) log_format: Option<LogFormat>,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub(super) enum InvalidTime {
+    #[error("it is no time such as \"10s\": {0}")]
+    NoTime(#[from] humantime::DurationError),
+    #[error("it is not between {} and {}", humantime::format_duration(*.least), humantime::format_duration(*.most))]
+    OutOfRange { least: Duration, most: Duration },
+}
+
+#[derive(Debug, thiserror::Error)]
+pub(super) enum InvalidCount<E> {
+    #[error(transparent)]
+    NoNumber(E),
+    #[error("it is at least 1")]
+    Zero,
+}
+
+fn at_least_one<T: FromStr + From<u8> + PartialOrd>(text: &str) -> Result<T, InvalidCount<T::Err>> {
+    match text.parse() {
+        Ok(number) if number < T::from(1) => Err(InvalidCount::Zero),
+        parsed => parsed.map_err(InvalidCount::NoNumber),
+    }
+}
+
+fn any_time(text: &str) -> Result<Duration, InvalidTime> {
+    time(text, Duration::ZERO, Duration::MAX)
+}
+
+pub(super) fn short_time(text: &str) -> Result<Duration, InvalidTime> {
+    time(text, Duration::from_millis(1), Duration::from_hours(1))
+}
+
+fn long_time(text: &str) -> Result<Duration, InvalidTime> {
+    time(text, Duration::from_secs(1), Duration::from_hours(24))
+}
+
+fn time(text: &str, least: Duration, most: Duration) -> Result<Duration, InvalidTime> {
+    let time = humantime::parse_duration(text)?;
+    if (least..=most).contains(&time) {
+        Ok(time)
+    } else {
+        Err(InvalidTime::OutOfRange { least, most })
+    }
+}
+
+fn allowed_target(text: &str) -> Result<AllowedTarget, InvalidAllowedTarget> {
+    text.trim().parse()
+}
+
+fn log_level(text: &str) -> Result<String, InvalidLevel> {
+    telemetry::filter(text).map(|_| text.to_owned())
+}
