@@ -234,6 +234,10 @@ impl App {
         })
     }
 
+    pub fn journal(&self) -> Journal {
+        self.journal.clone()
+    }
+
     /// What can be changed while it runs.
     pub fn dials(&self) -> Dials {
         Dials {

@@ -14,7 +14,7 @@
 //! | [`registration`] | which stations are expected, and what is asked of each |
 //! | [`api`] | REST and gRPC over the handles of all these |
 //! | [`limits`], [`tls`], [`latencies`] | how often something may happen; certificates and streams; how long something takes |
-//! | [`app`] | puts it together; [`config`], [`check`], [`telemetry`], [`shutdown`], [`reload`], [`auth`], [`clock`], [`core_dumps`], [`descriptors`], [`private_file`] |
+//! | [`app`] | puts it together; [`config`], [`check`], [`telemetry`], [`shutdown`], [`reload`], [`service_manager`], [`auth`], [`clock`], [`core_dumps`], [`descriptors`], [`private_file`] |
 //!
 //! The way of an event: `ocpp` answers a station once `journal` has its event on disk; `journal`
 //! hands its position to the feeds of the webhooks that want it; each webhook's dispatcher in
@@ -41,6 +41,7 @@ pub mod private_file;
 pub mod projection;
 pub mod registration;
 pub mod reload;
+pub mod service_manager;
 pub mod shutdown;
 pub mod store;
 pub mod telemetry;
@@ -122,8 +123,17 @@ fn run(sources: Sources, Loaded { config, settings }: Loaded) -> anyhow::Result<
             settings,
         };
         tokio::spawn(reload.run(reloadable, shutdown.clone()));
-        announce(&app)?;
-        app.run(shutdown).await?;
+        let journal = app.journal();
+        let attending =
+            service_manager::attend(journal, delivering.handle().clone(), shutdown.clone());
+        let attending = tokio::spawn(attending);
+        let listening = listening(&app);
+        announce(&listening)?;
+        service_manager::ready(&listening);
+        let ran = app.run(shutdown).await;
+        // It ends with the daemon, once it has said so.
+        let _ = attending.await;
+        ran?;
         tracing::info!("ended");
         Ok(())
     });
@@ -188,17 +198,20 @@ fn runtime(name: &str) -> io::Result<Runtime> {
         .build()
 }
 
-/// The one line on stdout: whoever started the daemon learns the real ports from it.
-fn announce(app: &App) -> io::Result<()> {
+/// Where it can be reached, in a line.
+fn listening(app: &App) -> String {
     let addresses = app.addresses();
     let (http, grpc, ocpp) = (addresses.http, addresses.grpc, addresses.ocpp);
     tracing::info!(version = env!("CARGO_PKG_VERSION"), %http, %grpc, %ocpp, "listening");
+    let ocpps = addresses.ocpps.map(|ocpps| format!(" ocpps={ocpps}"));
+    let ocpps = ocpps.unwrap_or_default();
+    format!("listening http={http} grpc={grpc} ocpp={ocpp}{ocpps}")
+}
+
+/// The one line on stdout: whoever started the daemon learns the real ports from it.
+fn announce(listening: &str) -> io::Result<()> {
     let mut stdout = io::stdout().lock();
-    write!(stdout, "listening http={http} grpc={grpc} ocpp={ocpp}")?;
-    if let Some(ocpps) = addresses.ocpps {
-        write!(stdout, " ocpps={ocpps}")?;
-    }
-    writeln!(stdout)?;
+    writeln!(stdout, "{listening}")?;
     stdout.flush()
 }
 

@@ -11,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     app::dials::Dials,
     config::{ConfigError, Loaded, Setting, Sources},
+    service_manager,
     telemetry::{self, LogLevel},
     tls::Certificates,
 };
@@ -48,8 +49,10 @@ impl Reload {
     /// Reads the files at each signal, until the shutdown.
     pub async fn run(mut self, mut what: Reloadable, shutdown: CancellationToken) {
         while let Some(Some(())) = shutdown.run_until_cancelled(self.0.recv()).await {
+            service_manager::reloading();
             what.read_certificates().await;
             what.read_settings().await;
+            service_manager::reloaded();
         }
     }
 }

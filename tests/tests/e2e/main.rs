@@ -45,6 +45,7 @@ mod retries;
 mod scene;
 mod secrets;
 mod security;
+mod service_manager;
 mod settings;
 mod signatures;
 mod simulate;
