@@ -92,6 +92,8 @@ pub fn main() -> ExitCode {
         // It has ended by now.
         Task::Check => Ok(()),
         Task::Config(ShowConfig::Show { origin, output }) => show(&loaded, *output, *origin),
+        Task::Manual { directory } => config::write_manual(directory)
+            .with_context(|| format!("can't write to {}", directory.display())),
         Task::RotateSecretsKey => rotate_secrets_key(config),
         Task::Restore { file, set_aside } => restore(config, file, *set_aside),
     };

@@ -14,6 +14,7 @@ mod arguments;
 mod byte_size;
 mod file;
 pub(crate) mod fuzzing;
+mod manual;
 mod resolve;
 pub mod show;
 mod sources;
@@ -25,6 +26,7 @@ use clap::{Subcommand, ValueEnum};
 pub use self::{
     byte_size::{ByteSize, InvalidByteSize},
     file::Position,
+    manual::write as write_manual,
     sources::{Loaded, Origin, Setting, Sources},
 };
 use crate::{
@@ -98,6 +100,9 @@ pub enum Task {
     /// What the settings are
     #[command(subcommand)]
     Config(ShowConfig),
+    /// Writes the manual's pages, for packages
+    #[command(hide = true)]
+    Manual { directory: PathBuf },
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Subcommand)]

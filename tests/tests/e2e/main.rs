@@ -32,6 +32,7 @@ mod metrics;
 mod mutations;
 mod node;
 mod ocpp;
+mod packaging;
 mod payload;
 mod power_loss;
 mod promtool;
