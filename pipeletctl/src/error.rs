@@ -51,6 +51,8 @@ pub(crate) enum Error {
     StreamEnded,
     #[error("cannot read the secret from {}", path.display())]
     Secret { path: PathBuf, source: io::Error },
+    #[error("the header {0:?} can't be sent with that value")]
+    Header(String),
     #[error("cannot read the request from {argument}")]
     Body { argument: String, source: io::Error },
     #[error("{} exists already", .0.display())]
@@ -113,6 +115,7 @@ impl Report {
             Error::Incomplete(_)
             | Error::StreamEnded
             | Error::Secret { .. }
+            | Error::Header(_)
             | Error::Body { .. }
             | Error::FileExists(_)
             | Error::File { .. }
@@ -132,7 +135,8 @@ impl Report {
     /// Of a failure that has nothing to do with the daemon.
     pub(crate) fn local(error: &Error) -> Self {
         let (status, hint) = match error {
-            Error::Secret { .. }
+            Error::Header(_)
+            | Error::Secret { .. }
             | Error::Body { .. }
             | Error::Tls(_)
             | Error::Settings(_)

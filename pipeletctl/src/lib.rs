@@ -15,6 +15,7 @@ mod completing;
 mod contexts;
 mod demo;
 mod error;
+mod forward;
 mod interrupts;
 mod output;
 mod paging;
@@ -136,6 +137,7 @@ async fn dispatch(
         Command::Transactions(verb) => commands::transactions::run(verb, client, printer).await,
         Command::IdTags(verb) => commands::id_tags::run(verb, client, printer).await,
         Command::Keys(verb) => commands::keys::run(verb, client, printer).await,
+        Command::Listen(verb) => commands::listen::run(verb, client, printer).await,
         Command::Status => commands::status::run(client, printer).await,
         Command::Audit(args) => commands::audit::run(args, client, printer).await,
         Command::Backup(verb) => commands::backup::run(verb, client, printer).await,

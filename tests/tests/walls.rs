@@ -27,7 +27,11 @@ const THIRD_PARTY: &[(&str, &[&str])] = &[
     ),
     (
         "hyper_util::",
-        &["pipeletd/src/delivery/http", "pipeletd/src/api/server"],
+        &[
+            "pipeletd/src/delivery/http",
+            "pipeletd/src/api/server",
+            "pipeletctl/src/forward",
+        ],
     ),
     ("h2::", &["pipeletd/src/delivery/http"]),
     (

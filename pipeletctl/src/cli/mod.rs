@@ -15,6 +15,7 @@ mod dlq;
 mod events;
 mod id_tags;
 mod keys;
+mod listen;
 mod simulate;
 mod stations;
 #[cfg(test)]
@@ -34,6 +35,7 @@ pub(crate) use self::{
     events::{EventFilter, Events},
     id_tags::{AddIdTag, IdTags, SetIdTag},
     keys::Keys,
+    listen::Listen,
     simulate::{Scenario, Simulate},
     stations::{CallStation, Registration, Stations},
     transactions::{TransactionFilter, Transactions},
@@ -123,6 +125,12 @@ pub(crate) enum Command {
     /// API keys
     #[command(subcommand, visible_alias = "key")]
     Keys(Keys),
+    /// Sends events to an application on this machine, as a webhook would, until Ctrl-C
+    ///
+    /// The application needs no address that the daemon can reach. Its answers change nothing at
+    /// the daemon. Where it is down, events wait for it; where the daemon is, it goes on from the
+    /// event that came last.
+    Listen(Listen),
     /// How the daemon is doing; fails where it is not ready
     Status,
     /// Whether every delivery is accounted for; fails where one is not
@@ -177,7 +185,8 @@ impl Command {
             Self::Keys(_) => Some("pipeletctl keys list"),
             Self::Context(_) => Some("pipeletctl context list"),
             Self::Events(_) => Some("pipeletctl events list"),
-            Self::Status
+            Self::Listen(_)
+            | Self::Status
             | Self::Backup(_)
             | Self::Demo(_)
             | Self::Simulate(_)

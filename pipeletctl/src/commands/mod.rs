@@ -13,6 +13,7 @@ pub(crate) mod dlq;
 pub(crate) mod events;
 pub(crate) mod id_tags;
 pub(crate) mod keys;
+pub(crate) mod listen;
 pub(crate) mod manual;
 pub(crate) mod simulate;
 pub(crate) mod stations;

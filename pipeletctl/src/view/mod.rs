@@ -12,6 +12,7 @@ mod daemon;
 mod delivery;
 mod event;
 mod failed_delivery;
+mod forwarded;
 mod id_tag;
 mod payload;
 mod simulation;
@@ -29,6 +30,7 @@ pub(crate) use self::{
     delivery::ListedDelivery,
     event::{Event, EventType},
     failed_delivery::FailedDelivery,
+    forwarded::Forwarded,
     id_tag::IdTag,
     simulation::Simulation,
     station::Station,

@@ -27,6 +27,7 @@ mod formats;
 mod https;
 mod id_tags;
 mod lifecycle;
+mod listen;
 mod logs;
 mod metrics;
 mod mutations;

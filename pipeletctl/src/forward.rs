@@ -1,0 +1,183 @@
+//! POSTs an event to an application on this machine, as the daemon would to a webhook.
+//!
+//! Invariant: the body is a webhook's to the byte, and so are the headers. One deadline spans the
+//! exchange, no redirect is followed and no proxy taken. It makes one attempt; what follows is the
+//! caller's business.
+
+use std::{str::FromStr, time::Duration};
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Uri, header};
+use http_body_util::{BodyExt as _, Full};
+use hyper_util::{
+    client::legacy::{Client, connect::HttpConnector},
+    rt::TokioExecutor,
+};
+use jiff::Timestamp;
+use pipelet_proto::v1;
+use tokio::time::{Instant, timeout};
+
+use crate::{error::Error, secret::Secret};
+
+/// What a webhook's receiver has by default.
+const TIMEOUT: Duration = Duration::from_secs(10);
+/// How much of an answer is read, in bytes.
+const ANSWER_LIMIT: usize = 4096;
+
+/// Where events are sent.
+#[derive(Debug, Clone)]
+pub(crate) struct Target(Uri);
+
+#[derive(Debug, thiserror::Error)]
+#[error("write an address like http://localhost:3000/hooks; https:// is not spoken here")]
+pub(crate) struct TargetError;
+
+impl FromStr for Target {
+    type Err = TargetError;
+
+    fn from_str(text: &str) -> Result<Self, TargetError> {
+        let uri: Uri = text.parse().map_err(|_| TargetError)?;
+        let is_plain = uri.scheme_str() == Some("http") && uri.host().is_some();
+        is_plain.then_some(Self(uri)).ok_or(TargetError)
+    }
+}
+
+#[derive(Debug)]
+pub(crate) struct Forwarder {
+    client: Client<HttpConnector, Full<Bytes>>,
+    target: Uri,
+    headers: HeaderMap,
+}
+
+/// What came of an attempt.
+#[derive(Debug)]
+pub(crate) struct Attempted {
+    pub(crate) outcome: Outcome,
+    pub(crate) duration: Duration,
+}
+
+#[derive(Debug)]
+pub(crate) enum Outcome {
+    /// The status, and the first line of what was said with it.
+    Answered(u16, String),
+    /// Nobody was there, or they left without a word.
+    NoAnswer(String),
+    TimedOut,
+}
+
+impl Forwarder {
+    /// `secret` is a header and its value.
+    pub(crate) fn new(target: Target, secret: Option<(String, Secret)>) -> Result<Self, Error> {
+        let mut headers = HeaderMap::new();
+        if let Some((name, value)) = secret {
+            let header = HeaderName::from_str(&name).ok();
+            let value = HeaderValue::from_str(value.as_text()).ok();
+            let (header, mut value) = header.zip(value).ok_or(Error::Header(name))?;
+            value.set_sensitive(true);
+            headers.insert(header, value);
+        }
+        let agent = concat!("Pipelet/", env!("CARGO_PKG_VERSION"));
+        headers.insert(header::USER_AGENT, HeaderValue::from_static(agent));
+        let json = HeaderValue::from_static("application/json");
+        headers.insert(header::CONTENT_TYPE, json);
+        headers.insert(header::ACCEPT, HeaderValue::from_static("*/*"));
+        let mut connector = HttpConnector::new();
+        connector.set_nodelay(true);
+        Ok(Self {
+            client: Client::builder(TokioExecutor::new()).build(connector),
+            target: target.0,
+            headers,
+        })
+    }
+
+    /// Makes one attempt at an event; attempts count from 1.
+    pub(crate) async fn post(&self, event: &v1::Event, attempt: u32, now: Timestamp) -> Attempted {
+        let started = Instant::now();
+        let mut request = Request::new(Full::new(body(event)));
+        *request.method_mut() = Method::POST;
+        *request.uri_mut() = self.target.clone();
+        *request.headers_mut() = self.headers(event, attempt, now);
+        let outcome = match timeout(TIMEOUT, self.exchange(request)).await {
+            Ok(outcome) => outcome,
+            Err(_elapsed) => Outcome::TimedOut,
+        };
+        Attempted {
+            outcome,
+            duration: started.elapsed(),
+        }
+    }
+
+    async fn exchange(&self, request: Request<Full<Bytes>>) -> Outcome {
+        let response = match self.client.request(request).await {
+            Ok(response) => response,
+            Err(error) => return Outcome::NoAnswer(root(&error)),
+        };
+        let status = response.status().as_u16();
+        let mut body = response.into_body();
+        let mut answer = Vec::new();
+        while answer.len() < ANSWER_LIMIT {
+            // A status that came counts, whatever becomes of the rest.
+            let Some(Ok(frame)) = body.frame().await else {
+                break;
+            };
+            answer.extend_from_slice(frame.data_ref().map_or(&[], |data| data));
+        }
+        answer.truncate(ANSWER_LIMIT);
+        let text = String::from_utf8_lossy(&answer);
+        Outcome::Answered(status, text.lines().next().unwrap_or_default().to_owned())
+    }
+
+    fn headers(&self, event: &v1::Event, attempt: u32, now: Timestamp) -> HeaderMap {
+        let mut headers = self.headers.clone();
+        // An id or a name that is no header's value is none that a daemon gives.
+        for (name, text) in [("webhook-id", &event.id), ("pipelet-event", &event.event)] {
+            if let Ok(value) = HeaderValue::from_str(text) {
+                headers.insert(HeaderName::from_static(name), value);
+            }
+        }
+        headers.insert("webhook-timestamp", now.as_second().into());
+        headers.insert("pipelet-attempt", attempt.into());
+        headers
+    }
+}
+
+/// The contract's four keys, the payload's bytes untouched.
+fn body(event: &v1::Event) -> Bytes {
+    let time = event.timestamp.unwrap_or_default();
+    let time = Timestamp::new(time.seconds, time.nanos).unwrap_or_default();
+    let text = |text: &str| serde_json::Value::from(text).to_string();
+    format!(
+        r#"{{"event":{},"station_id":{},"timestamp":"{time:.3}","payload":{}}}"#,
+        text(&event.event),
+        text(&event.station_id),
+        event.payload
+    )
+    .into()
+}
+
+fn root(error: &dyn std::error::Error) -> String {
+    let mut error = error;
+    while let Some(source) = error.source() {
+        error = source;
+    }
+    error.to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_plain_address_is_a_target() {
+        for (text, is_one) in [
+            ("http://localhost:3000/hooks", true),
+            ("http://[::1]:3000", true),
+            ("https://localhost:3000/hooks", false),
+            ("localhost:3000/hooks", false),
+            ("/hooks", false),
+            ("", false),
+        ] {
+            assert_eq!(text.parse::<Target>().is_ok(), is_one, "{text}");
+        }
+    }
+}

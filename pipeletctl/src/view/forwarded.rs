@@ -1,0 +1,68 @@
+//! An event that was sent to a local application, and what came of it.
+
+use std::time::Duration;
+
+use pipelet_proto::v1;
+use serde::Serialize;
+
+use super::{or_dash, time::Time};
+use crate::{
+    forward::{Attempted, Outcome},
+    table::{printable, shortened},
+};
+
+/// How much of an answer a line shows.
+const SHOWN_ANSWER: usize = 80;
+
+#[derive(Debug, Serialize)]
+pub(crate) struct Forwarded {
+    id: String,
+    event: String,
+    station_id: String,
+    timestamp: Option<Time>,
+    attempt: u32,
+    ok: bool,
+    status_code: Option<u16>,
+    duration_ms: u64,
+    error: Option<String>,
+}
+
+impl Forwarded {
+    pub(crate) fn new(event: &v1::Event, attempt: u32, attempted: &Attempted) -> Self {
+        let (status_code, error) = match &attempted.outcome {
+            Outcome::Answered(status @ 200..=299, _) => (Some(*status), None),
+            Outcome::Answered(status, said) => (Some(*status), Some(said.clone())),
+            Outcome::NoAnswer(why) => (None, Some(format!("no answer: {why}"))),
+            Outcome::TimedOut => (None, Some("no answer in time".to_owned())),
+        };
+        Self {
+            id: event.id.clone(),
+            event: event.event.clone(),
+            station_id: event.station_id.clone(),
+            timestamp: Time::from_wire(event.timestamp),
+            attempt,
+            ok: error.is_none(),
+            status_code,
+            duration_ms: millis(attempted.duration),
+            error,
+        }
+    }
+
+    /// One line; the columns line up as long as the names have a usual length.
+    pub(crate) fn line(&self) -> String {
+        let line = format!(
+            "{:<20}  {:<20}  {:<24}  {:>3}  {:>5} ms  {}",
+            or_dash(self.timestamp),
+            printable(&self.station_id),
+            printable(&self.event),
+            or_dash(self.status_code),
+            self.duration_ms,
+            shortened(self.error.as_deref().unwrap_or_default(), SHOWN_ANSWER),
+        );
+        line.trim_end().to_owned()
+    }
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
