@@ -79,6 +79,10 @@ pub(crate) enum Error {
     Settings(#[from] SettingsError),
     #[error("a context needs --server URL")]
     NoServer,
+    #[error("the system gives no random bytes")]
+    Random(#[source] getrandom::Error),
+    #[error("a signing secret is whsec_ and 24 to 64 bytes in base64")]
+    SigningSecret,
 }
 
 impl From<Status> for Error {
@@ -116,6 +120,8 @@ impl Report {
             | Error::StreamEnded
             | Error::Secret { .. }
             | Error::Header(_)
+            | Error::Random(_)
+            | Error::SigningSecret
             | Error::Body { .. }
             | Error::FileExists(_)
             | Error::File { .. }
@@ -136,6 +142,7 @@ impl Report {
     pub(crate) fn local(error: &Error) -> Self {
         let (status, hint) = match error {
             Error::Header(_)
+            | Error::SigningSecret
             | Error::Secret { .. }
             | Error::Body { .. }
             | Error::Tls(_)
@@ -169,6 +176,7 @@ impl Report {
                 Some("choose another name, or `pipeletctl context remove` it first"),
             ),
             Error::Call(_)
+            | Error::Random(_)
             | Error::File { .. }
             | Error::Output(_)
             | Error::Runtime(_)

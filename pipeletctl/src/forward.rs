@@ -4,8 +4,9 @@
 //! exchange, no redirect is followed and no proxy taken. It makes one attempt; what follows is the
 //! caller's business.
 
-use std::{str::FromStr, time::Duration};
+use std::{fmt, str::FromStr, time::Duration};
 
+use base64::{Engine as _, engine::general_purpose::STANDARD};
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Uri, header};
 use http_body_util::{BodyExt as _, Full};
@@ -15,6 +16,7 @@ use hyper_util::{
 };
 use jiff::Timestamp;
 use pipelet_proto::v1;
+use standardwebhooks::Webhook;
 use tokio::time::{Instant, timeout};
 
 use crate::{error::Error, secret::Secret};
@@ -32,6 +34,12 @@ pub(crate) struct Target(Uri);
 #[error("write an address like http://localhost:3000/hooks; https:// is not spoken here")]
 pub(crate) struct TargetError;
 
+impl fmt::Display for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
 impl FromStr for Target {
     type Err = TargetError;
 
@@ -42,8 +50,42 @@ impl FromStr for Target {
     }
 }
 
+/// Signs as the daemon does (Standard Webhooks).
+pub(crate) struct Signing {
+    webhook: Webhook,
+    /// Where the secret was made here, so that it can be shown.
+    made: Option<String>,
+}
+
+impl Signing {
+    /// With this secret, or with one that is made.
+    pub(crate) fn with(secret: Option<Secret>) -> Result<Self, Error> {
+        let (text, made) = if let Some(secret) = secret {
+            (secret.into_text(), None)
+        } else {
+            let mut bytes = [0; 32];
+            getrandom::fill(&mut bytes).map_err(Error::Random)?;
+            let made = format!("whsec_{}", STANDARD.encode(bytes));
+            (made.clone(), Some(made))
+        };
+        let webhook = Webhook::new(text.trim()).map_err(|_| Error::SigningSecret)?;
+        Ok(Self { webhook, made })
+    }
+
+    pub(crate) fn made(&self) -> Option<&str> {
+        self.made.as_deref()
+    }
+}
+
+impl fmt::Debug for Signing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Signing(…)")
+    }
+}
+
 #[derive(Debug)]
 pub(crate) struct Forwarder {
+    signing: Signing,
     client: Client<HttpConnector, Full<Bytes>>,
     target: Uri,
     headers: HeaderMap,
@@ -67,7 +109,11 @@ pub(crate) enum Outcome {
 
 impl Forwarder {
     /// `secret` is a header and its value.
-    pub(crate) fn new(target: Target, secret: Option<(String, Secret)>) -> Result<Self, Error> {
+    pub(crate) fn new(
+        target: Target,
+        secret: Option<(String, Secret)>,
+        signing: Signing,
+    ) -> Result<Self, Error> {
         let mut headers = HeaderMap::new();
         if let Some((name, value)) = secret {
             let header = HeaderName::from_str(&name).ok();
@@ -84,6 +130,7 @@ impl Forwarder {
         let mut connector = HttpConnector::new();
         connector.set_nodelay(true);
         Ok(Self {
+            signing,
             client: Client::builder(TokioExecutor::new()).build(connector),
             target: target.0,
             headers,
@@ -93,10 +140,11 @@ impl Forwarder {
     /// Makes one attempt at an event; attempts count from 1.
     pub(crate) async fn post(&self, event: &v1::Event, attempt: u32, now: Timestamp) -> Attempted {
         let started = Instant::now();
-        let mut request = Request::new(Full::new(body(event)));
+        let body = body(event);
+        let mut request = Request::new(Full::new(body.clone()));
         *request.method_mut() = Method::POST;
         *request.uri_mut() = self.target.clone();
-        *request.headers_mut() = self.headers(event, attempt, now);
+        *request.headers_mut() = self.headers(event, attempt, now, &body);
         let outcome = match timeout(TIMEOUT, self.exchange(request)).await {
             Ok(outcome) => outcome,
             Err(_elapsed) => Outcome::TimedOut,
@@ -127,13 +175,24 @@ impl Forwarder {
         Outcome::Answered(status, text.lines().next().unwrap_or_default().to_owned())
     }
 
-    fn headers(&self, event: &v1::Event, attempt: u32, now: Timestamp) -> HeaderMap {
+    fn headers(&self, event: &v1::Event, attempt: u32, now: Timestamp, body: &[u8]) -> HeaderMap {
         let mut headers = self.headers.clone();
         // An id or a name that is no header's value is none that a daemon gives.
         for (name, text) in [("webhook-id", &event.id), ("pipelet-event", &event.event)] {
             if let Ok(value) = HeaderValue::from_str(text) {
                 headers.insert(HeaderName::from_static(name), value);
             }
+        }
+        let Signing { webhook, .. } = &self.signing;
+        let signature = webhook.sign(&event.id, now.as_second(), body).ok();
+        if let Some(signature) = signature.and_then(|text| HeaderValue::try_from(text).ok()) {
+            headers.insert("webhook-signature", signature);
+        }
+        // As the daemon makes it: the event's id is the trace's.
+        let trace = event.id.strip_prefix("evt_").unwrap_or(&event.id);
+        let trace = format!("00-{trace}-{:016x}-01", fastrand::u64(1..));
+        if let Ok(trace) = HeaderValue::try_from(trace) {
+            headers.insert("traceparent", trace);
         }
         headers.insert("webhook-timestamp", now.as_second().into());
         headers.insert("pipelet-attempt", attempt.into());

@@ -115,31 +115,14 @@ async fn begin(
 
 /// Whether it may be over in a while: the connection, or the daemon's being away.
 fn passes(error: &Error) -> bool {
-    match error {
-        Error::Call(status) => {
-            // Only what failed on this side of the wire has a source.
-            status.source().is_some()
-                || matches!(
-                    status.code(),
-                    // A daemon may still hold the place of the connection that broke.
-                    Code::Unavailable | Code::Cancelled | Code::ResourceExhausted
-                )
-        }
-        Error::StreamEnded => true,
-        Error::Incomplete(_)
-        | Error::Secret { .. }
-        | Error::Body { .. }
-        | Error::FileExists(_)
-        | Error::File { .. }
-        | Error::NothingToChange
-        | Error::NobodyToAsk
-        | Error::Output(_)
-        | Error::Tls(_)
-        | Error::Runtime(_)
-        | Error::Contexts(_)
-        | Error::Settings(_)
-        | Error::Simulate(_)
-        | Error::Demo(_)
-        | Error::NoServer => false,
-    }
+    let Error::Call(status) = error else {
+        return matches!(error, Error::StreamEnded);
+    };
+    // Only what failed on this side of the wire has a source.
+    status.source().is_some()
+        || matches!(
+            status.code(),
+            // A daemon may still hold the place of the connection that broke.
+            Code::Unavailable | Code::Cancelled | Code::ResourceExhausted
+        )
 }

@@ -41,6 +41,15 @@ pub(crate) struct Listen {
         value_hint = ValueHint::FilePath
     )]
     pub(crate) secret_value_file: Option<PathBuf>,
+    /// Signs with this secret, whsec_ and base64 [otherwise: one that is made and shown]
+    #[arg(long, value_name = "SECRET", conflicts_with = "signing_secret_file")]
+    pub(crate) signing_secret: Option<Secret>,
+    /// A file with it, or "-" for standard input
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub(crate) signing_secret_file: Option<PathBuf>,
+    /// Prints a line for each attempt, on a terminal, too
+    #[arg(long)]
+    pub(crate) plain: bool,
     #[command(flatten)]
     pub(crate) limit: Limit,
 }

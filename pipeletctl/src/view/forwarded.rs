@@ -16,12 +16,12 @@ const SHOWN_ANSWER: usize = 80;
 
 #[derive(Debug, Serialize)]
 pub(crate) struct Forwarded {
-    id: String,
+    pub(crate) id: String,
     event: String,
     station_id: String,
     timestamp: Option<Time>,
-    attempt: u32,
-    ok: bool,
+    pub(crate) attempt: u32,
+    pub(crate) ok: bool,
     status_code: Option<u16>,
     duration_ms: u64,
     error: Option<String>,
@@ -46,6 +46,21 @@ impl Forwarded {
             duration_ms: millis(attempted.duration),
             error,
         }
+    }
+
+    /// How it went, in a few words.
+    pub(crate) fn outcome(&self) -> String {
+        let outcome = format!(
+            "{:>3} {:>5} ms  {}",
+            or_dash(self.status_code),
+            self.duration_ms,
+            shortened(self.error.as_deref().unwrap_or_default(), SHOWN_ANSWER),
+        );
+        let again = match self.attempt {
+            1 => String::new(),
+            attempt => format!("  attempt {attempt}"),
+        };
+        format!("{}{again}", outcome.trim_end())
     }
 
     /// One line; the columns line up as long as the names have a usual length.

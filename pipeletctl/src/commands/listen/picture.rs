@@ -1,0 +1,188 @@
+//! What `listen` looks like on a terminal.
+//!
+//! Pure: a board in, a picture out. Invariant: colour only repeats what words say, and the picture
+//! holds in 80×24.
+
+use ratatui::{
+    Frame,
+    layout::{Constraint, Layout, Rect},
+    style::{Color, Modifier, Style},
+    text::{Line, Span},
+    widgets::{Block, Paragraph, Wrap},
+};
+
+use super::board::{Board, Row};
+use crate::table::{printable, shortened};
+
+const GOOD: Style = Style::new().fg(Color::Green);
+const BAD: Style = Style::new().fg(Color::Red);
+const DIM: Style = Style::new().add_modifier(Modifier::DIM);
+const STRONG: Style = Style::new().add_modifier(Modifier::BOLD);
+const CHOSEN: Style = Style::new().add_modifier(Modifier::REVERSED);
+
+pub(super) fn draw(frame: &mut Frame, board: &Board) {
+    let [title, list, detail, hint] = Layout::vertical([
+        Constraint::Length(3),
+        Constraint::Min(5),
+        Constraint::Percentage(40),
+        Constraint::Length(1),
+    ])
+    .areas(frame.area());
+    frame.render_widget(Paragraph::new(head(board)), title);
+    frame.render_widget(rows(board, list), list);
+    frame.render_widget(chosen(board), detail);
+    let keys = " ↑↓ select   r resend   End follow   q quit   ";
+    let line = Line::from(vec![Span::raw(keys), Span::styled(&board.note, DIM)]);
+    frame.render_widget(Paragraph::new(line), hint);
+}
+
+fn head(board: &Board) -> Vec<Line<'_>> {
+    let counts = format!(
+        " {} came, {} answered well, {} failed",
+        board.rows.len(),
+        board.answered_well,
+        board.failed
+    );
+    let first = Line::from(vec![
+        Span::styled(" Pipelet listen", STRONG),
+        Span::raw(format!(" to {}", board.target)),
+    ]);
+    let third = board.made.as_ref().map_or_else(Line::default, |made| {
+        Line::from(vec![Span::raw(" signed with "), Span::styled(made, STRONG)])
+    });
+    vec![first, Line::from(counts), third]
+}
+
+fn rows(board: &Board, area: Rect) -> Paragraph<'_> {
+    let room = usize::from(area.height.saturating_sub(2));
+    let selected = board.selected().unwrap_or_default();
+    // The selected one is in sight, and as many before it as there is room for.
+    let end = board.rows.len().min((selected + 1).max(room));
+    let start = end.saturating_sub(room);
+    let lines = board.rows.iter().enumerate().skip(start).take(room);
+    let lines = lines.map(|(at, row)| {
+        let line = line(row);
+        if at == selected {
+            line.style(CHOSEN)
+        } else {
+            line
+        }
+    });
+    let title = match (board.rows.is_empty(), board.follows()) {
+        (true, _) => " waiting for events ",
+        (false, true) => " events, the latest last ",
+        (false, false) => " events ",
+    };
+    Paragraph::new(lines.collect::<Vec<_>>()).block(Block::bordered().title(title))
+}
+
+fn line(row: &Row) -> Line<'_> {
+    let event = &row.event;
+    let name = format!(
+        "{:<20} {:<16} ",
+        shortened(&event.event, 20),
+        shortened(&event.station_id, 16)
+    );
+    let (mark, style, outcome) = match &row.last {
+        None => ("…", DIM, "on its way".to_owned()),
+        Some(told) => {
+            let (mark, style) = if told.ok { ("✓", GOOD) } else { ("✗", BAD) };
+            (mark, style, told.outcome())
+        }
+    };
+    Line::from(vec![
+        Span::styled(format!("{mark} "), style),
+        Span::raw(name),
+        Span::styled(outcome, style),
+    ])
+}
+
+fn chosen(board: &Board) -> Paragraph<'_> {
+    let Some(row) = board.selected().map(|at| &board.rows[at]) else {
+        return Paragraph::new("").block(Block::bordered());
+    };
+    let mut lines = Vec::new();
+    if !row.answer.is_empty() {
+        lines.push(Line::from(format!("answered: {}", printable(&row.answer))));
+    }
+    let payload: Result<serde_json::Value, _> = serde_json::from_str(&row.event.payload);
+    let payload = payload.and_then(|payload| serde_json::to_string_pretty(&payload));
+    let payload = payload.unwrap_or_else(|_| row.event.payload.clone());
+    lines.extend(payload.lines().map(|line| Line::from(printable(line))));
+    let title = format!(" {} ", row.event.id);
+    Paragraph::new(lines)
+        .wrap(Wrap { trim: false })
+        .block(Block::bordered().title(title))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use pipelet_proto::v1;
+    use ratatui::{Terminal, backend::TestBackend};
+
+    use super::*;
+    use crate::{
+        forward::{Attempted, Outcome},
+        view::Forwarded,
+    };
+
+    fn drawn(width: u16, height: u16, board: &Board) -> String {
+        let mut terminal = Terminal::new(TestBackend::new(width, height)).unwrap();
+        terminal.draw(|frame| draw(frame, board)).unwrap();
+        terminal.backend().to_string()
+    }
+
+    #[test]
+    fn what_came_and_what_became_of_it_is_seen_at_any_size() {
+        let mut board = Board::new(
+            "http://localhost:3000/hooks".to_owned(),
+            Some("whsec_made".to_owned()),
+        );
+        for (number, outcome) in [
+            Outcome::Answered(204, String::new()),
+            Outcome::Answered(500, "it broke".to_owned()),
+            Outcome::NoAnswer("connection refused".to_owned()),
+        ]
+        .into_iter()
+        .enumerate()
+        {
+            let event = v1::Event {
+                id: format!("evt_{number}"),
+                event: "StartTransaction".to_owned(),
+                station_id: "WALLBOX_001".to_owned(),
+                payload: r#"{"connectorId":1}"#.to_owned(),
+                ..v1::Event::default()
+            };
+            board.came(event.clone());
+            let attempted = Attempted {
+                outcome,
+                duration: Duration::from_millis(3),
+            };
+            let told = Forwarded::new(&event, 1, &attempted);
+            board.attempted(told, &attempted.outcome);
+        }
+        for (width, height) in [(80, 24), (200, 50)] {
+            let picture = drawn(width, height, &board);
+            for seen in [
+                "to http://localhost:3000/hooks",
+                "3 came, 1 answered well, 2 failed",
+                "signed with whsec_made",
+                "✓ StartTransaction",
+                "✗ StartTransaction",
+                "500",
+                "it broke",
+                "connection refused",
+                "evt_2",
+                "\"connectorId\": 1",
+                "r resend",
+            ] {
+                assert!(picture.contains(seen), "{seen}: {picture}");
+            }
+        }
+        // A terminal that is too small is no reason to fail.
+        drawn(20, 5, &board);
+        drawn(80, 24, &Board::new(String::new(), None));
+    }
+}
