@@ -48,7 +48,10 @@ pub(super) fn of_id_tag(tag: &IdTagKey) -> String {
 }
 
 pub(super) fn to_id_tag(cursor: &str) -> Result<IdTagKey, InvalidCursor> {
-    to_text(cursor).map(|tag| IdTagKey::of(&tag))
+    match to_text(cursor)?.as_str() {
+        "" => Err(InvalidCursor),
+        tag => Ok(IdTagKey::of(tag)),
+    }
 }
 
 fn of_text(text: &str) -> String {
@@ -91,6 +94,9 @@ mod tests {
         for text in ["", "x", "1-", "-", "0", "é", "aé"] {
             assert_eq!(to_retry(WebhookId(1), text), Err(InvalidCursor), "{text:?}");
             assert_eq!(to_station(text), Err(InvalidCursor), "{text:?}");
+        }
+        for text in ["", "x", "é"] {
+            assert_eq!(to_id_tag(text), Err(InvalidCursor), "{text:?}");
         }
         assert_eq!(to_number("xyz"), Err(InvalidCursor));
     }

@@ -151,7 +151,7 @@ impl Fields {
     }
 
     pub(super) fn number(&mut self, key: &str) -> Field<u64> {
-        self.take(key, "a whole number", |value| value.as_u64())
+        self.take(key, "a whole number", |value| whole(value).as_u64())
     }
 
     pub(super) fn strings(&mut self, key: &str) -> Field<Vec<String>> {
@@ -233,6 +233,21 @@ impl Fields {
     }
 }
 
+/// JSON has one kind of number: 1.0 is as whole as 1 is (JSON Schema 2020-12, section 6.1.1), and
+/// some languages write nothing else.
+pub(super) fn whole(value: Value) -> Value {
+    // Beyond, a float does not say which number is meant.
+    const EXACT: f64 = 9_007_199_254_740_992.0;
+    match value.as_f64() {
+        Some(float) if value.is_f64() && float.fract() == 0.0 && float.abs() < EXACT => {
+            format!("{float:.0}")
+                .parse()
+                .map_or(value, |number: i64| number.into())
+        }
+        _ => value,
+    }
+}
+
 /// RFC 6901, section 3.
 fn pointer(key: &str) -> String {
     format!("/{}", key.replace('~', "~0").replace('/', "~1"))
@@ -251,6 +266,24 @@ pub(super) fn merged(mut faults: Vec<Fault>, content: Vec<Fault>) -> Vec<Fault> 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn whole_numbers_are_whole_however_they_are_written() {
+        let check = |text: &str, expected: Value| {
+            assert_eq!(
+                whole(serde_json::from_str(text).unwrap()),
+                expected,
+                "{text}"
+            );
+        };
+        check("1.0", 1.into());
+        check("-2e2", (-200).into());
+        check("-0.0", 0.into());
+        check("1.5", 1.5.into());
+        check("1e300", 1e300.into());
+        check("18446744073709551615", u64::MAX.into());
+        check(r#""1.0""#, "1.0".into());
+    }
 
     #[test]
     fn a_megabyte_of_unknown_fields_is_told_in_short() {

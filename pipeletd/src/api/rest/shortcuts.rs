@@ -24,7 +24,7 @@ use serde_json::{Map, Value};
 use super::{
     super::error::ApiError,
     access::{Routes, operates},
-    body::RawBody,
+    body::{RawBody, whole},
     commands::{AnswerJson, ask, timeout},
     page::Query,
     path::Path,
@@ -143,7 +143,7 @@ fn in_ocpp(names: Names, body: &Payload) -> Payload {
     let renamed = fields.into_iter().map(|(key, value)| {
         let known = names.iter().find(|(ours, _)| *ours == key);
         let key = known.map_or_else(|| format!("{UNKNOWN}{key}"), |(_, theirs)| (*theirs).into());
-        (key, value)
+        (key, whole(value))
     });
     object(renamed.collect())
 }
@@ -191,6 +191,8 @@ mod tests {
             r#"{"type":"Operative","connector_id":1}"#,
             r#"{"connectorId":1,"type":"Operative"}"#,
         );
+        // Stations in strict mode take no 1.0 for an integer.
+        check(r#"{"connector_id":1.0}"#, r#"{"connectorId":1}"#);
         check(r#"{"connectorId":1}"#, r#"{"?connectorId":1}"#);
         check("{}", "{}");
     }
