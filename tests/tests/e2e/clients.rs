@@ -46,7 +46,9 @@ struct Library {
 impl Library {
     async fn python() -> Option<Self> {
         Some(Self {
-            program: python::venv("station").await?.join("bin/python"),
+            program: python::venv("station", python::PEERS)
+                .await?
+                .join("bin/python"),
             scripts: concat!(env!("CARGO_MANIFEST_DIR"), "/tests/python").into(),
             extension: "py",
         })

@@ -33,6 +33,7 @@ mod metrics;
 mod mutations;
 mod node;
 mod ocpp;
+mod openapi;
 mod packaging;
 mod payload;
 mod power_loss;

@@ -1,4 +1,4 @@
-//! Virtual environments under `target/` that have the PyPI `ocpp` charge point.
+//! Virtual environments under `target/` that have what tests take from PyPI.
 
 use std::{
     env,
@@ -9,12 +9,17 @@ use std::{
 
 use tokio::process::Command;
 
-const REQUIREMENTS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/python/requirements.txt");
+const SCRIPTS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/python");
 
-/// An environment of this name, or none where Python or the network is missing: said loudly,
-/// and never in CI.
-pub(crate) async fn venv(name: &str) -> Option<PathBuf> {
-    match make(name).await {
+/// What stations and receivers take.
+pub(crate) const PEERS: &str = "requirements.txt";
+/// What tries the API by its own description.
+pub(crate) const SCHEMATHESIS: &str = "openapi.txt";
+
+/// An environment of this name with what the file lists, or none where Python or the network is
+/// missing: said loudly, and never in CI.
+pub(crate) async fn venv(name: &str, requirements: &str) -> Option<PathBuf> {
+    match make(name, &script(requirements)).await {
         Ok(venv) => Some(venv),
         Err(reason) if env::var_os("CI").is_none() => {
             // Not by a print macro: those are captured, and this is for a test that passes.
@@ -28,15 +33,20 @@ pub(crate) async fn venv(name: &str) -> Option<PathBuf> {
     }
 }
 
+/// A file that tests hand to Python.
+pub(crate) fn script(name: &str) -> PathBuf {
+    Path::new(SCRIPTS).join(name)
+}
+
 /// Makes the environment, once for each version of the requirements. A lock is held meanwhile,
 /// because two test processes may run at once.
-async fn make(name: &str) -> Result<PathBuf, String> {
+async fn make(name: &str, requirements: &Path) -> Result<PathBuf, String> {
     let venv = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("python-{name}"));
     let lock = File::create(venv.with_extension("lock")).map_err(|error| error.to_string())?;
     lock.lock().map_err(|error| error.to_string())?;
 
     let installed = venv.join("installed.txt");
-    let wanted = fs::read_to_string(REQUIREMENTS).map_err(|error| error.to_string())?;
+    let wanted = fs::read_to_string(requirements).map_err(|error| error.to_string())?;
     if fs::read_to_string(&installed).is_ok_and(|installed| installed == wanted) {
         return Ok(venv);
     }
@@ -51,9 +61,11 @@ async fn make(name: &str) -> Result<PathBuf, String> {
         "--quiet",
         "--disable-pip-version-check",
         "-r",
-        REQUIREMENTS,
     ];
-    run(Command::new(venv.join("bin/python")).args(pip)).await?;
+    run(Command::new(venv.join("bin/python"))
+        .args(pip)
+        .arg(requirements))
+    .await?;
     fs::write(&installed, wanted).map_err(|error| error.to_string())?;
     Ok(venv)
 }

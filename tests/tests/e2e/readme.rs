@@ -125,7 +125,7 @@ impl Shell {
 
 #[tokio::test]
 async fn the_first_webhook_takes_the_commands_that_are_written() {
-    let Some(venv) = python::venv("readme").await else {
+    let Some(venv) = python::venv("readme", python::PEERS).await else {
         return;
     };
     let shell = Shell::new(venv).await;

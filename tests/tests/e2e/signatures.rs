@@ -151,7 +151,7 @@ async fn holds(start: impl AsyncFnOnce(&str, tempfile::TempDir) -> Running) {
 
 #[tokio::test]
 async fn the_receiver_in_python() {
-    let Some(venv) = python::venv("receiver").await else {
+    let Some(venv) = python::venv("receiver", python::PEERS).await else {
         return;
     };
     holds(async |secret, directory| {

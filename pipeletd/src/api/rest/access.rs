@@ -3,6 +3,8 @@
 //! A route can be added with its needs only: there is no way from an axum handler into the API
 //! that does not go through [`reads`] or [`operates`].
 
+use std::collections::BTreeSet;
+
 use axum::{
     Extension, Router,
     extract::{Request, State},
@@ -18,7 +20,10 @@ use super::{
 use crate::auth::{Caller, Role};
 
 /// Handlers whose callers have the role that they need.
-pub(super) struct Permitted<S>(MethodRouter<S>);
+pub(super) struct Permitted<S> {
+    handlers: MethodRouter<S>,
+    needed: Role,
+}
 
 /// For handlers that only read what the daemon knows.
 pub(super) fn reads<S: Clone + Send + Sync + 'static>(handlers: MethodRouter<S>) -> Permitted<S> {
@@ -36,7 +41,10 @@ fn needing<S: Clone + Send + Sync + 'static>(
     needed: Role,
     handlers: MethodRouter<S>,
 ) -> Permitted<S> {
-    Permitted(handlers.route_layer(middleware::from_fn_with_state(needed, check)))
+    Permitted {
+        handlers: handlers.route_layer(middleware::from_fn_with_state(needed, check)),
+        needed,
+    }
 }
 
 /// Runs behind the authentication, without which there is no caller.
@@ -54,31 +62,52 @@ async fn check(
 }
 
 /// Routes that all say what they need.
-pub(super) struct Routes<S = ()>(Router<S>);
+pub(super) struct Routes<S = ()> {
+    router: Router<S>,
+    /// Every path with the names of the roles that its methods need.
+    needs: BTreeSet<(String, String)>,
+}
 
 impl<S: Clone + Send + Sync + 'static> Routes<S> {
     pub(super) fn new() -> Self {
-        Self(Router::new())
+        Self {
+            router: Router::new(),
+            needs: BTreeSet::new(),
+        }
     }
 
     /// Handlers for different methods of a path.
-    pub(super) fn route<const N: usize>(self, path: &str, handlers: [Permitted<S>; N]) -> Self {
-        let handlers = handlers.into_iter().map(|Permitted(handlers)| handlers);
-        let handlers = handlers.fold(MethodRouter::new(), MethodRouter::merge);
-        Self(self.0.route(path, handlers))
+    pub(super) fn route<const N: usize>(mut self, path: &str, handlers: [Permitted<S>; N]) -> Self {
+        let mut methods = MethodRouter::new();
+        for Permitted { handlers, needed } in handlers {
+            methods = methods.merge(handlers);
+            let role = needed.name().to_owned();
+            self.needs.insert((path.to_owned(), role));
+        }
+        self.router = self.router.route(path, methods);
+        self
     }
 
     pub(super) fn with_state<T: Clone + Send + Sync + 'static>(self, state: S) -> Routes<T> {
-        Routes(self.0.with_state(state))
+        Routes {
+            router: self.router.with_state(state),
+            needs: self.needs,
+        }
     }
 }
 
 impl Routes {
-    pub(super) fn merge(self, other: Self) -> Self {
-        Self(self.0.merge(other.0))
+    pub(super) fn merge(mut self, other: Self) -> Self {
+        self.router = self.router.merge(other.router);
+        self.needs.extend(other.needs);
+        self
+    }
+
+    pub(super) fn needs(&self) -> &BTreeSet<(String, String)> {
+        &self.needs
     }
 
     pub(super) fn into_router(self) -> Router {
-        self.0
+        self.router
     }
 }

@@ -9,6 +9,7 @@ pub(crate) mod fuzzing;
 mod health;
 mod id_tags;
 mod metrics;
+mod openapi;
 mod page;
 mod path;
 mod problem;
@@ -76,7 +77,13 @@ fn router(handles: Handles) -> Router {
         .merge(shortcuts::routes(handles.roster.stations().clone()))
         .merge(stations::routes(handles.roster))
         .merge(transactions::routes(handles.transactions))
-        .merge(id_tags::routes(handles.id_tags))
+        .merge(id_tags::routes(handles.id_tags));
+    debug_assert_eq!(
+        *api.needs(),
+        openapi::described(),
+        "routes, and openapi.json"
+    );
+    let api = api
         .into_router()
         .method_not_allowed_fallback(method_not_allowed)
         .fallback(no_route)
@@ -85,6 +92,7 @@ fn router(handles: Handles) -> Router {
         .nest("/api/v1", api)
         .merge(health::routes(handles.readiness))
         .merge(metrics::routes(handles.metrics))
+        .merge(openapi::routes())
         .fallback(no_route)
         .method_not_allowed_fallback(method_not_allowed)
         .layer(CatchPanicLayer::custom(problem::of_panic))
