@@ -56,9 +56,11 @@ fn value(setting: &Setting) -> serde_json::Value {
     let typed = |text: &OsString| match &*text.to_string_lossy() {
         "true" => json!(true),
         "false" => json!(false),
-        text => text
-            .parse::<i64>()
-            .map_or_else(|_| json!(text), |number| json!(number)),
+        // A directory may be called 007.
+        text => match text.parse::<i64>() {
+            Ok(number) if number.to_string() == text => json!(number),
+            Ok(_) | Err(_) => json!(text),
+        },
     };
     match setting.values.as_slice() {
         values if setting.is_list => values

@@ -269,7 +269,7 @@ fn everything_that_is_wrong_with_a_file_is_said_at_once() {
 #[test]
 fn what_is_shown_is_a_file_that_says_the_same() {
     let text = "max-attempts = 3\nallow-target = [\"10.0.0.0/8\", \"::1\"]\nocpp-strict = true\n\
-                log-level = \"info,sled=warn\"\nretention-size = 1048576\n";
+                log-level = \"info,sled=warn\"\nretention-size = 1048576\nca-file = \"007\"\n";
     let (entries, faults) = file::parse(text, Path::new("a.toml"));
     let sources = sources(&["--dev", "--retention=1h", "--max-attempts=4"]).unwrap();
     let loaded = sources.combine(entries, faults).unwrap();
@@ -280,7 +280,7 @@ fn what_is_shown_is_a_file_that_says_the_same() {
     };
     for (name, origin) in [
         ("data-dir = ", Some("default")),
-        ("# ca-file is not set", None),
+        ("# api-tls-key is not set", None),
         ("max-attempts = 4", Some("flag --max-attempts")),
         ("retention = \"1h\"", Some("flag --retention")),
         ("retention-size = 1048576", Some("a.toml:5")),
