@@ -31,7 +31,7 @@ fn the_debian_package_names_what_there_is() {
     assert!(sources.len() > 5, "{sources:?}");
     let script = read("pipeletd/packaging/deb");
     for source in sources {
-        let made = source.strip_prefix("../target/packaging/");
+        let made = source.strip_prefix("target/release/packaging/");
         match (made, source.strip_prefix("target/release/")) {
             (Some(made), _) => {
                 let (directory, _) = made.split_once('/').expect("a directory");
