@@ -133,6 +133,7 @@ async fn dispatch(
         Command::Dlq(verb) => commands::dlq::run(verb, client, printer).await,
         Command::Deliveries(verb) => commands::deliveries::run(verb, client, printer).await,
         Command::Events(verb) => commands::events::run(verb, client, printer).await,
+        Command::Trace { id } => commands::trace::run(id, client, printer).await,
         Command::Stations(verb) => commands::stations::run(verb, client, printer).await,
         Command::Transactions(verb) => commands::transactions::run(verb, client, printer).await,
         Command::IdTags(verb) => commands::id_tags::run(verb, client, printer).await,

@@ -113,6 +113,12 @@ pub(crate) enum Command {
     /// What happens on the stations
     #[command(subcommand, visible_alias = "event")]
     Events(Events),
+    /// What became of one event: each webhook's attempts and their outcome
+    Trace {
+        /// As in `events list`, in a delivery's webhook-id, or in the log
+        #[arg(value_name = "EVENT_ID")]
+        id: String,
+    },
     /// The chargers
     #[command(subcommand, visible_alias = "station")]
     Stations(Stations),
@@ -184,7 +190,7 @@ impl Command {
             Self::IdTags(_) => Some("pipeletctl id-tags list"),
             Self::Keys(_) => Some("pipeletctl keys list"),
             Self::Context(_) => Some("pipeletctl context list"),
-            Self::Events(_) => Some("pipeletctl events list"),
+            Self::Events(_) | Self::Trace { .. } => Some("pipeletctl events list"),
             Self::Listen(_)
             | Self::Status
             | Self::Backup(_)

@@ -18,6 +18,7 @@ pub(crate) mod manual;
 pub(crate) mod simulate;
 pub(crate) mod stations;
 pub(crate) mod status;
+pub(crate) mod trace;
 pub(crate) mod transactions;
 pub(crate) mod webhooks;
 

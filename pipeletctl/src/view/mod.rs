@@ -18,6 +18,7 @@ mod payload;
 mod simulation;
 mod station;
 mod time;
+mod trace;
 mod transaction;
 mod webhook;
 
@@ -34,6 +35,7 @@ pub(crate) use self::{
     id_tag::IdTag,
     simulation::Simulation,
     station::Station,
+    trace::EventTrace,
     transaction::Transaction,
     webhook::{Delivery, TestOutcome, Webhook, WebhookAndSecret},
 };

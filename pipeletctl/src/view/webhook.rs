@@ -1,5 +1,6 @@
 //! Webhooks, their deliveries, and how a test went.
 
+use jiff::Timestamp;
 use pipelet_proto::v1;
 use serde::Serialize;
 
@@ -235,6 +236,20 @@ pub(super) struct Attempt {
 impl Attempt {
     pub(super) fn all_from_wire(wire: Vec<v1::Attempt>) -> Vec<Self> {
         wire.into_iter().map(Self::from).collect()
+    }
+
+    pub(super) const fn number(&self) -> u32 {
+        self.number
+    }
+
+    pub(super) const fn duration_ms(&self) -> u64 {
+        self.duration_ms
+    }
+
+    /// From its beginning to its end.
+    pub(super) fn span(&self) -> Option<(Timestamp, Timestamp)> {
+        let at = self.at?.moment();
+        Some((at, at + std::time::Duration::from_millis(self.duration_ms)))
     }
 
     /// The status or the error, in a few words.

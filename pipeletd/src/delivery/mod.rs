@@ -19,6 +19,7 @@ pub mod record;
 pub mod retry_clock;
 pub mod stats;
 mod test_event;
+mod trace;
 pub mod webhooks;
 
 pub use self::{
@@ -26,6 +27,7 @@ pub use self::{
     dead_letters::{ReplayProgress, Selection},
     dispatcher::{Means, Terms},
     observation::{Observation, Observations},
+    trace::{Fate, NotWanted, Trace},
     webhooks::{Delivery, DeliveryError, TestResult, WebhookView, subscriptions},
 };
 

@@ -65,7 +65,7 @@ pub(super) struct Running {
     /// What had been received when the daemon started.
     pub(super) received_before: u64,
     pub(super) progress: Arc<Progress>,
-    history: Arc<History>,
+    pub(super) history: Arc<History>,
     /// Cancelled once the dispatcher has ended.
     ended: CancellationToken,
 }

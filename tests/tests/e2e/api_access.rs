@@ -72,6 +72,7 @@ const METHODS: &[(&str, usize)] = &[
     ("EventService/ListEventTypes", READ_ONLY),
     ("EventService/ListEvents", READ_ONLY),
     ("EventService/GetEvent", READ_ONLY),
+    ("EventService/TraceEvent", READ_ONLY),
     ("EventService/TailEvents", READ_ONLY),
     ("StationService/ListStations", READ_ONLY),
     ("StationService/GetStation", READ_ONLY),

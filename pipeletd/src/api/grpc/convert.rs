@@ -8,7 +8,7 @@ use pipelet_proto::v1;
 use super::super::{DEFAULT_PAGE, MAX_PAGE, error::ApiError, event_filter::Said, roster::Listed};
 use crate::{
     delivery::{
-        AuditState, Audited, WebhookView,
+        AuditState, Audited, Fate, Trace, WebhookView,
         history::Settled,
         record::{Attempt, Books, FailedDelivery, FailedFilter, Retry},
     },
@@ -168,6 +168,59 @@ pub(super) fn settled(settled: Settled) -> v1::Delivery {
         .to_owned(),
         next_attempt_at: None,
         attempts: attempts(settled.attempts),
+    }
+}
+
+pub(super) fn trace(trace: Trace) -> v1::WebhookTrace {
+    let Trace {
+        webhook,
+        name,
+        fate,
+    } = trace;
+    let told = v1::WebhookTrace {
+        webhook_id: webhook.0,
+        name,
+        ..v1::WebhookTrace::default()
+    };
+    match fate {
+        Fate::NotWanted(why) => v1::WebhookTrace {
+            outcome: "not_wanted".to_owned(),
+            reason: why.code().to_owned(),
+            ..told
+        },
+        Fate::Waiting => v1::WebhookTrace {
+            outcome: "waiting".to_owned(),
+            ..told
+        },
+        Fate::Retrying {
+            attempts: made,
+            due,
+        } => v1::WebhookTrace {
+            outcome: "retrying".to_owned(),
+            attempts_kept: true,
+            attempts: attempts(made),
+            next_attempt_at: due.map(time),
+            ..told
+        },
+        Fate::Dead(failed) => v1::WebhookTrace {
+            outcome: "dead".to_owned(),
+            reason: failed.reason.code().to_owned(),
+            attempts_kept: true,
+            failed_delivery_id: Some(failed.id.0),
+            failed_at: Some(time(failed.failed_at)),
+            attempts: attempts(failed.attempts),
+            ..told
+        },
+        Fate::Delivered(made) => v1::WebhookTrace {
+            outcome: "delivered".to_owned(),
+            attempts_kept: made.is_some(),
+            attempts: attempts(made.unwrap_or_default()),
+            ..told
+        },
+        Fate::Forgotten => v1::WebhookTrace {
+            outcome: "forgotten".to_owned(),
+            ..told
+        },
     }
 }
 

@@ -1,5 +1,7 @@
 //! `EventService`.
 
+use std::sync::Arc;
+
 use futures_util::{StreamExt as _, stream};
 use pipelet_proto::v1::{self, event_service_server::EventService};
 use tonic::{Request, Response, Status, codegen::BoxStream};
@@ -15,12 +17,14 @@ use super::{
 };
 use crate::{
     auth::Role,
-    events::{EventType, Seq},
+    delivery::Delivery,
+    events::{Event, EventType, Seq},
     journal::Journal,
 };
 
 pub(super) struct EventRpc {
     pub(super) journal: Journal,
+    pub(super) delivery: Delivery,
     pub(super) tails: Tails,
 }
 
@@ -29,6 +33,7 @@ pub(super) const NEEDS: Needs = &[
     ("ListEventTypes", Role::ReadOnly),
     ("ListEvents", Role::ReadOnly),
     ("GetEvent", Role::ReadOnly),
+    ("TraceEvent", Role::ReadOnly),
     ("TailEvents", Role::ReadOnly),
 ];
 
@@ -72,14 +77,22 @@ impl EventService for EventRpc {
         &self,
         request: Request<v1::GetEventRequest>,
     ) -> Result<Response<v1::GetEventResponse>, Status> {
-        let id = request.into_inner().id;
-        let found = match id.parse() {
-            Ok(id) => self.journal.find(id).await.map_err(ApiError::from)?,
-            Err(_) => None,
-        };
-        let (_, event) = found.ok_or_else(|| ApiError::no_such_event(&id))?;
+        let (_, event) = self.find(&request.into_inner().id).await?;
         let event = Some(convert::event(&event));
         Ok(Response::new(v1::GetEventResponse { event }))
+    }
+
+    async fn trace_event(
+        &self,
+        request: Request<v1::TraceEventRequest>,
+    ) -> Result<Response<v1::TraceEventResponse>, Status> {
+        let (seq, event) = self.find(&request.into_inner().id).await?;
+        let traces = self.delivery.trace(seq, &event).await;
+        let traces = traces.map_err(ApiError::from)?;
+        Ok(Response::new(v1::TraceEventResponse {
+            event: Some(convert::event(&event)),
+            webhooks: traces.into_iter().map(convert::trace).collect(),
+        }))
     }
 
     async fn tail_events(
@@ -118,6 +131,16 @@ impl EventService for EventRpc {
             Some((next.map(tailed).map_err(Status::from), tail))
         });
         Ok(Response::new(Box::pin(stream::iter(announced).chain(told))))
+    }
+}
+
+impl EventRpc {
+    async fn find(&self, id: &str) -> Result<(Seq, Arc<Event>), ApiError> {
+        let found = match id.parse() {
+            Ok(id) => self.journal.find(id).await?,
+            Err(_) => None,
+        };
+        found.ok_or_else(|| ApiError::no_such_event(id))
     }
 }
 

@@ -127,6 +127,7 @@ pub async fn serve(
         delivery: delivery.clone(),
     };
     let events = EventRpc {
+        delivery: delivery.clone(),
         journal: journal.clone(),
         tails,
     };

@@ -1,0 +1,27 @@
+//! `trace`: what became of one event.
+
+use pipelet_proto::v1;
+
+use crate::{
+    client::Client,
+    error::{Error, ExitStatus},
+    output::Printer,
+    view::EventTrace,
+};
+
+/// Where nobody looks at a terminal.
+const WIDTH: usize = 80;
+
+pub(crate) async fn run(
+    id: String,
+    client: &Client,
+    printer: &Printer,
+) -> Result<ExitStatus, Error> {
+    let request = v1::TraceEventRequest { id };
+    let answer = client.events().trace_event(request).await?.into_inner();
+    let event = answer.event.ok_or(Error::Incomplete("event"))?;
+    let trace = EventTrace::new(event, answer.webhooks);
+    let width = crossterm::terminal::size().map_or(WIDTH, |(columns, _)| columns.into());
+    printer.either(&trace, &trace.draw(width))?;
+    Ok(ExitStatus::Success)
+}

@@ -1,0 +1,261 @@
+//! What became of one event, as a waterfall.
+
+use std::fmt::Write as _;
+
+use jiff::{SignedDuration, Timestamp};
+use pipelet_proto::v1;
+use serde::Serialize;
+
+use super::{Event, time::Time, webhook::Attempt};
+use crate::table::{printable, shortened};
+
+/// What stands before a bar: its indent, number, outcome and duration.
+const LABELS: usize = 40;
+/// The shortest bar's room that says anything.
+const LEAST_BAR: usize = 10;
+
+#[derive(Debug, Serialize)]
+pub(crate) struct EventTrace {
+    event: Event,
+    webhooks: Vec<WebhookTrace>,
+    #[serde(skip)]
+    began: Option<Timestamp>,
+}
+
+#[derive(Debug, Serialize)]
+struct WebhookTrace {
+    webhook_id: u64,
+    name: String,
+    outcome: String,
+    reason: Option<String>,
+    attempts_kept: bool,
+    attempts: Vec<Attempt>,
+    next_attempt_at: Option<Time>,
+    failed_delivery_id: Option<u64>,
+    failed_at: Option<Time>,
+}
+
+impl EventTrace {
+    pub(crate) fn new(event: v1::Event, webhooks: Vec<v1::WebhookTrace>) -> Self {
+        let began = Time::from_wire(event.timestamp).map(Time::moment);
+        Self {
+            event: event.into(),
+            webhooks: webhooks.into_iter().map(WebhookTrace::from).collect(),
+            began,
+        }
+    }
+
+    /// In so many columns.
+    pub(crate) fn draw(&self, width: usize) -> String {
+        let mut text = self.event.line();
+        text.truncate(text.trim_end().len());
+        let mut text = shortened(&text, width);
+        let began = self.began.unwrap_or_default();
+        let _ = write!(text, "\n\ntaken in at {began:.3}, which is 0 below\n");
+        if self.webhooks.is_empty() {
+            text.push_str("\nthere are no webhooks\n");
+        }
+        let whole = self.webhooks.iter().flat_map(WebhookTrace::ends);
+        let whole = whole.map(|end| end.duration_since(began)).max();
+        let bars = width.saturating_sub(LABELS).max(LEAST_BAR);
+        let scale = Scale {
+            began,
+            whole: whole
+                .unwrap_or_default()
+                .max(SignedDuration::from_millis(1)),
+            bars,
+        };
+        for webhook in &self.webhooks {
+            let name = shortened(&webhook.name, 40);
+            let _ = write!(
+                text,
+                "\nwebhook {} ({name}): {}\n",
+                webhook.webhook_id,
+                webhook.sentence()
+            );
+            for attempt in &webhook.attempts {
+                let _ = writeln!(text, "{}", scale.line(attempt));
+            }
+        }
+        text
+    }
+}
+
+/// Where moments stand in the waterfall.
+struct Scale {
+    began: Timestamp,
+    whole: SignedDuration,
+    bars: usize,
+}
+
+impl Scale {
+    fn line(&self, attempt: &Attempt) -> String {
+        let Some((at, end)) = attempt.span() else {
+            return format!("  {}", attempt.outcome());
+        };
+        let since = at.duration_since(self.began);
+        let label = format!(
+            "  {:>2}  {:<12} +{:<8} {:>6} ms",
+            attempt.number(),
+            shortened(&attempt.outcome(), 12),
+            shown(since),
+            attempt.duration_ms(),
+        );
+        let place = |moment: Timestamp| {
+            let part = moment.duration_since(self.began).as_secs_f64() / self.whole.as_secs_f64();
+            #[expect(
+                clippy::cast_possible_truncation,
+                clippy::cast_precision_loss,
+                clippy::cast_sign_loss,
+                reason = "it is a column of a screen"
+            )]
+            let column = (part.clamp(0.0, 1.0) * (self.bars - 1) as f64) as usize;
+            column
+        };
+        let (from, to) = (place(at), place(end));
+        format!(
+            "{label:<LABELS$}{}{}",
+            " ".repeat(from),
+            "█".repeat(to - from + 1)
+        )
+    }
+}
+
+/// A span of time in a few characters.
+fn shown(span: SignedDuration) -> String {
+    let seconds = span.as_secs_f64();
+    match seconds {
+        ..1.0 => format!("{:.0}ms", seconds * 1000.0),
+        1.0..100.0 => format!("{seconds:.2}s"),
+        100.0..6000.0 => format!("{:.1}min", seconds / 60.0),
+        _ => format!("{:.1}h", seconds / 3600.0),
+    }
+}
+
+impl WebhookTrace {
+    fn ends(&self) -> impl Iterator<Item = Timestamp> {
+        self.attempts
+            .iter()
+            .filter_map(|attempt| Some(attempt.span()?.1))
+    }
+
+    fn sentence(&self) -> String {
+        let reason = self.reason.as_deref();
+        match self.outcome.as_str() {
+            "not_wanted" => match reason {
+                Some("created_later") => "not wanted: it was created later".to_owned(),
+                Some("disabled") => "not wanted: it was disabled then".to_owned(),
+                Some("other_events") => "not wanted: it is subscribed to other events".to_owned(),
+                Some("other_stations") => "not wanted: it is for other stations".to_owned(),
+                other => format!("not wanted: {}", other.unwrap_or("for no reason")),
+            },
+            "waiting" => "waiting for its first attempt, or amid it".to_owned(),
+            "retrying" => match self.next_attempt_at {
+                Some(at) => format!("failed so far; the next attempt is due at {at}"),
+                None => "failed so far, and tried again".to_owned(),
+            },
+            "dead" => format!(
+                "dead letter {} ({})",
+                self.failed_delivery_id.unwrap_or_default(),
+                reason.unwrap_or("-")
+            ),
+            "delivered" if self.attempts_kept => "delivered".to_owned(),
+            "delivered" => "delivered; the details are no longer kept".to_owned(),
+            "forgotten" => "settled or not wanted, which is no longer known".to_owned(),
+            other => printable(other),
+        }
+    }
+}
+
+impl From<v1::WebhookTrace> for WebhookTrace {
+    fn from(wire: v1::WebhookTrace) -> Self {
+        Self {
+            webhook_id: wire.webhook_id,
+            name: wire.name,
+            outcome: wire.outcome,
+            reason: (!wire.reason.is_empty()).then_some(wire.reason),
+            attempts_kept: wire.attempts_kept,
+            attempts: Attempt::all_from_wire(wire.attempts),
+            next_attempt_at: Time::from_wire(wire.next_attempt_at),
+            failed_delivery_id: wire.failed_delivery_id,
+            failed_at: Time::from_wire(wire.failed_at),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(millis: i64) -> prost_types::Timestamp {
+        let time = Timestamp::from_millisecond(1_776_170_096_000 + millis).unwrap();
+        prost_types::Timestamp {
+            seconds: time.as_second(),
+            nanos: time.subsec_nanosecond(),
+        }
+    }
+
+    fn attempt(number: u32, millis: i64, duration_ms: u64, status: Option<u32>) -> v1::Attempt {
+        v1::Attempt {
+            number,
+            at: Some(at(millis)),
+            status_code: status,
+            error: status.is_none().then(|| "timeout".to_owned()),
+            duration_ms,
+        }
+    }
+
+    #[test]
+    fn the_waterfall_shows_when_and_how_long() {
+        let event = v1::Event {
+            id: "evt_1".to_owned(),
+            event: "StartTransaction".to_owned(),
+            station_id: "WALLBOX_001".to_owned(),
+            timestamp: Some(at(0)),
+            payload: "{}".to_owned(),
+        };
+        let delivered = v1::WebhookTrace {
+            webhook_id: 1,
+            name: "Billing".to_owned(),
+            outcome: "delivered".to_owned(),
+            attempts_kept: true,
+            attempts: vec![
+                attempt(1, 0, 250, None),
+                attempt(2, 500, 250, Some(500)),
+                attempt(3, 999, 1, Some(204)),
+            ],
+            ..v1::WebhookTrace::default()
+        };
+        let other = v1::WebhookTrace {
+            webhook_id: 2,
+            name: "Other".to_owned(),
+            outcome: "not_wanted".to_owned(),
+            reason: "other_events".to_owned(),
+            ..v1::WebhookTrace::default()
+        };
+        let trace = EventTrace::new(event, vec![delivered, other]);
+        for width in [80, 200, 10] {
+            let drawn = trace.draw(width);
+            assert!(
+                drawn.contains("webhook 1 (Billing): delivered\n"),
+                "{drawn}"
+            );
+            assert!(
+                drawn.contains("not wanted: it is subscribed to other events"),
+                "{drawn}"
+            );
+            if width >= 80 {
+                assert!(
+                    drawn.lines().all(|line| line.chars().count() <= width),
+                    "{drawn}"
+                );
+            }
+        }
+        let drawn = trace.draw(LABELS + 10);
+        let bars = drawn.lines().filter(|line| line.contains('█'));
+        let bars: Vec<String> = bars
+            .map(|line| line.chars().skip(LABELS).collect())
+            .collect();
+        assert_eq!(bars, ["███", "    ███", "        ██"]);
+    }
+}

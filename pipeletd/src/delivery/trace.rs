@@ -1,0 +1,221 @@
+//! What became of one event, webhook by webhook.
+//!
+//! Put together from what is kept anyway: the history of what each webhook wanted, retries, dead
+//! letters, and the latest deliveries. Of one that went well longer ago it is known only that it
+//! did. Everything moves meanwhile, so the answer is one of a moment.
+
+use std::sync::{Arc, PoisonError};
+
+use jiff::Timestamp;
+
+use super::{
+    record::{Attempt, Epoch, FailedDelivery, FailedFilter, Retry},
+    webhooks::{Delivery, Running},
+};
+use crate::{
+    events::{Event, Seq},
+    store::{Store, StoreError, blocking},
+    webhooks::WebhookId,
+};
+
+/// Retries or dead letters that are read at once.
+const STRIDE: usize = 500;
+
+/// One webhook's part.
+#[derive(Debug)]
+pub struct Trace {
+    pub webhook: WebhookId,
+    pub name: String,
+    pub fate: Fate,
+}
+
+#[derive(Debug)]
+pub enum Fate {
+    NotWanted(NotWanted),
+    /// Its first attempt is still to be made, or under way.
+    Waiting,
+    Retrying {
+        attempts: Vec<Attempt>,
+        due: Option<Timestamp>,
+    },
+    Dead(Box<FailedDelivery>),
+    /// With its attempts, as long as they are kept.
+    Delivered(Option<Vec<Attempt>>),
+    /// It was settled, or not wanted: what was wanted then is no longer kept.
+    Forgotten,
+}
+
+/// Why an event was not owed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NotWanted {
+    CreatedLater,
+    Disabled,
+    OtherEvents,
+    OtherStations,
+}
+
+impl NotWanted {
+    pub const fn code(self) -> &'static str {
+        match self {
+            Self::CreatedLater => "created_later",
+            Self::Disabled => "disabled",
+            Self::OtherEvents => "other_events",
+            Self::OtherStations => "other_stations",
+        }
+    }
+}
+
+impl Delivery {
+    /// What became of the event at this position, by ascending webhook.
+    pub async fn trace(&self, seq: Seq, event: &Arc<Event>) -> Result<Vec<Trace>, StoreError> {
+        let running: Vec<_> = {
+            let webhooks = self.0.webhooks.read();
+            let webhooks = webhooks.unwrap_or_else(PoisonError::into_inner);
+            webhooks.values().cloned().collect()
+        };
+        let mut traces = Vec::new();
+        for running in running {
+            let stored = running.stored();
+            let fate = match wanted(&stored.epochs, seq, event) {
+                Some(Err(why)) => Fate::NotWanted(why),
+                None if stored.webhook.created_at > event.time => {
+                    Fate::NotWanted(NotWanted::CreatedLater)
+                }
+                wanted => self.fate(&running, seq, event, wanted.is_some()).await?,
+            };
+            traces.push(Trace {
+                webhook: stored.webhook.id,
+                name: stored.webhook.name.clone(),
+                fate,
+            });
+        }
+        Ok(traces)
+    }
+
+    async fn fate(
+        &self,
+        running: &Running,
+        seq: Seq,
+        event: &Arc<Event>,
+        is_owed: bool,
+    ) -> Result<Fate, StoreError> {
+        // Looked at first: what has left the backlog by then is found further down.
+        let is_waiting = is_owed && seq >= running.progress.oldest();
+        let webhook = running.stored().webhook.id;
+        let store = Arc::clone(&self.0.means.store);
+        let looked_for = Arc::clone(event);
+        let found = blocking(move || exception(store.as_ref(), webhook, seq, &looked_for)).await?;
+        let settled = running.history.latest();
+        let settled = settled
+            .into_iter()
+            .find(|settled| settled.event == event.id);
+        Ok(match (found, settled) {
+            (Some(Exception::Retry(retry)), _) => Fate::Retrying {
+                due: self.due_at(&retry),
+                attempts: retry.attempts,
+            },
+            (Some(Exception::Failed(failed)), _) => Fate::Dead(failed),
+            (None, Some(settled)) if settled.delivered => Fate::Delivered(Some(settled.attempts)),
+            (None, _) if is_waiting => Fate::Waiting,
+            (None, _) if is_owed => Fate::Delivered(None),
+            (None, _) => Fate::Forgotten,
+        })
+    }
+}
+
+/// Whether the event was owed; none where that is no longer known.
+fn wanted(epochs: &[Epoch], seq: Seq, event: &Event) -> Option<Result<(), NotWanted>> {
+    let epoch = epochs.iter().rev().find(|epoch| epoch.from <= seq)?;
+    Some(if !epoch.enabled {
+        Err(NotWanted::Disabled)
+    } else if !epoch.events.contains(event.kind) {
+        Err(NotWanted::OtherEvents)
+    } else if !epoch.stations.contains(&event.station) {
+        Err(NotWanted::OtherStations)
+    } else {
+        Ok(())
+    })
+}
+
+/// A record outside the happy path.
+enum Exception {
+    Retry(Retry),
+    Failed(Box<FailedDelivery>),
+}
+
+fn exception(
+    store: &dyn Store,
+    webhook: WebhookId,
+    seq: Seq,
+    event: &Event,
+) -> Result<Option<Exception>, StoreError> {
+    let mut after = None;
+    loop {
+        let retries = store.retries(webhook, after, STRIDE)?;
+        after = retries.last().map(|last| last.key);
+        if let Some(retry) = retries.into_iter().find(|retry| retry.key.seq == seq) {
+            return Ok(Some(Exception::Retry(retry)));
+        }
+        if after.is_none() {
+            break;
+        }
+    }
+    let filter = FailedFilter {
+        webhook: Some(webhook),
+        kind: Some(event.kind),
+        station: Some(event.station.as_str().to_owned()),
+        since: Some(event.time),
+        until: None,
+    };
+    let mut after = None;
+    loop {
+        let failed = store.failed_deliveries(&filter, after, STRIDE)?;
+        after = failed.last().map(|last| last.id);
+        if let Some(failed) = failed.into_iter().find(|failed| failed.seq == seq) {
+            return Ok(Some(Exception::Failed(Box::new(failed))));
+        }
+        if after.is_none() {
+            return Ok(None);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::events::{EventId, EventSelection, EventType, Payload, StationId, StationSelection};
+
+    #[test]
+    fn what_was_wanted_is_judged_by_the_settings_of_then() {
+        let epoch = |from, enabled, events: &str, stations: &str| Epoch {
+            from: Seq(from),
+            enabled,
+            events: EventSelection::parse(&[events]).unwrap(),
+            stations: StationSelection::parse(&[stations]).unwrap(),
+        };
+        let epochs = [
+            epoch(10, true, "*", "A*"),
+            epoch(20, false, "*", "A*"),
+            epoch(30, true, "Reset", "A*"),
+            epoch(40, true, "*", "B*"),
+        ];
+        let time = Timestamp::UNIX_EPOCH;
+        let event = Event::new(
+            EventId::new(time, [0; 10]),
+            EventType::Heartbeat,
+            StationId::new("A1").unwrap(),
+            time,
+            None,
+            Payload::empty(),
+        );
+        for (seq, expected) in [
+            (9, None),
+            (10, Some(Ok(()))),
+            (20, Some(Err(NotWanted::Disabled))),
+            (39, Some(Err(NotWanted::OtherEvents))),
+            (40, Some(Err(NotWanted::OtherStations))),
+        ] {
+            assert_eq!(wanted(&epochs, Seq(seq), &event), expected, "{seq}");
+        }
+    }
+}

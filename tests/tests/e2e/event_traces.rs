@@ -1,0 +1,98 @@
+//! `pipeletctl trace`: what became of one event.
+
+use pipelet_tests::{Answer, Receiver};
+use serde_json::{Value, json};
+
+use crate::scene::{Scene, daemon};
+
+#[tokio::test]
+async fn the_fate_of_an_event_is_told_for_each_webhook() {
+    let builder = daemon()
+        .flag("--retry-schedule", "1h")
+        .flag("--max-attempts", "2");
+    let scene = Scene::with(builder, &["Heartbeat"]).await;
+    let failing = Receiver::start().await;
+    failing.answer(Answer::Status(503));
+    scene.api.subscribe(&failing.url(), &["Heartbeat"]).await;
+    scene.api.subscribe(&failing.url(), &["Reset"]).await;
+    let off = json!({"name": "Off", "url": failing.url(), "events": ["*"], "enabled": false});
+    scene.api.post("/webhooks", &off).await.expect(201);
+    let mut station = scene.station("S1").await;
+    station.ok("Heartbeat", "{}").await;
+    scene.api.await_stats(1, json!({"delivered": 1})).await;
+    scene.api.await_stats(2, json!({"retrying": 1})).await;
+    // It comes later than the event.
+    scene.api.subscribe(&failing.url(), &["*"]).await;
+
+    let delivered = scene.receiver.await_requests(1).await.remove(0);
+    let id = delivered.header("webhook-id").expect("an id").to_owned();
+    let traced = scene.ctl().json(&format!("trace {id}")).await;
+    assert_eq!(traced["event"]["id"], id);
+    let webhooks = traced["webhooks"].as_array().expect("webhooks");
+    let told = |webhook: &Value| (webhook["outcome"].clone(), webhook["reason"].clone());
+    let told: Vec<_> = webhooks.iter().map(told).collect();
+    let expected = [
+        ("delivered", None),
+        ("retrying", None),
+        ("not_wanted", Some("other_events")),
+        ("not_wanted", Some("disabled")),
+        ("not_wanted", Some("created_later")),
+    ];
+    assert_eq!(
+        told,
+        expected.map(|(outcome, reason)| (json!(outcome), json!(reason)))
+    );
+    assert_eq!(webhooks[0]["attempts"][0]["status_code"], 200);
+    assert_eq!(webhooks[1]["attempts"][0]["status_code"], 503);
+    assert!(webhooks[1]["next_attempt_at"].is_string());
+
+    let drawn = scene.ctl().line(&format!("trace {id}")).await.ok();
+    assert!(
+        drawn.contains("webhook 1") && drawn.contains('█'),
+        "{drawn}"
+    );
+
+    // Of what is unknown there is nothing to tell.
+    let unknown = scene
+        .ctl()
+        .line("trace evt_00000000000000000000000000000000")
+        .await;
+    assert_eq!(unknown.code, 3, "{unknown:?}");
+}
+
+#[tokio::test]
+async fn a_dead_letter_is_named_and_old_deliveries_are_still_known_as_such() {
+    let builder = daemon().flag("--max-attempts", "1");
+    let mut scene = Scene::with(builder, &["Heartbeat"]).await;
+    let mut station = scene.station("S1").await;
+    station.ok("Heartbeat", "{}").await;
+    scene.receiver.await_requests(1).await;
+    scene.receiver.answer(Answer::Status(500));
+    station.ok("Heartbeat", "{}").await;
+    let dead = scene.api.await_failed("", 1).await.remove(0);
+    let trace = async |scene: &Scene, id: &str| {
+        let traced = scene.ctl().json(&format!("trace {id}")).await;
+        traced["webhooks"][0].clone()
+    };
+    let id = dead["event_id"].as_str().expect("an id").to_owned();
+    let traced = trace(&scene, &id).await;
+    assert_eq!(
+        (&traced["outcome"], &traced["failed_delivery_id"]),
+        (&json!("dead"), &dead["id"])
+    );
+
+    // What is only in memory goes with the process; that it was delivered is known all the same.
+    scene
+        .api
+        .await_stats(scene.webhook, json!({"delivered": 1, "dead": 1}))
+        .await;
+    let first = scene.receiver.requests().remove(0);
+    let first = first.header("webhook-id").expect("an id").to_owned();
+    scene.daemon.terminate().await;
+    scene.start_again().await;
+    let traced = trace(&scene, &first).await;
+    assert_eq!(
+        (&traced["outcome"], &traced["attempts_kept"]),
+        (&json!("delivered"), &json!(false))
+    );
+}
