@@ -140,6 +140,7 @@ async fn dispatch(
         Command::Keys(verb) => commands::keys::run(verb, client, printer).await,
         Command::Listen(verb) => commands::listen::run(verb, client, printer).await,
         Command::Status => commands::status::run(client, printer).await,
+        Command::Doctor => commands::doctor::run(settings, client, printer).await,
         Command::Audit(args) => commands::audit::run(args, client, printer).await,
         Command::Backup(verb) => commands::backup::run(verb, client, printer).await,
         Command::Simulate(args) => commands::simulate::run(args, settings, client, printer).await,

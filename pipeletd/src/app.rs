@@ -256,6 +256,7 @@ impl App {
             shutdown: shutdown.clone(),
         };
         let metrics = self.metrics(readiness.clone());
+        let certificates = self.certificates();
         let stations = self.ocpp.stations();
         let roster = Roster::new(stations.clone(), self.registry);
         let tails = Tails::new(self.journal.clone(), shutdown.clone());
@@ -293,6 +294,8 @@ impl App {
             clock: self.clock,
             backup: self.backup,
             tails,
+            data_dir: self.data_dir,
+            certificates,
         };
         let serving = grpc::serve(self.grpc, handles, shutdown.clone());
         api.spawn(async move {

@@ -139,6 +139,10 @@ pub(crate) enum Command {
     Listen(Listen),
     /// How the daemon is doing; fails where it is not ready
     Status,
+    /// What is wrong, and what to do about it: the daemon, the key, the disk, webhooks that fail
+    ///
+    /// Changes nothing. Warnings don't fail it; a problem does.
+    Doctor,
     /// Whether every delivery is accounted for; fails where one is not
     ///
     /// For each webhook, deleted ones included: received = delivered + pending + dead + cancelled,
@@ -193,6 +197,7 @@ impl Command {
             Self::Events(_) | Self::Trace { .. } => Some("pipeletctl events list"),
             Self::Listen(_)
             | Self::Status
+            | Self::Doctor
             | Self::Backup(_)
             | Self::Demo(_)
             | Self::Simulate(_)

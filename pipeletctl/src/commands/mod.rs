@@ -10,6 +10,7 @@ pub(crate) mod completions;
 pub(crate) mod contexts;
 pub(crate) mod deliveries;
 pub(crate) mod dlq;
+pub(crate) mod doctor;
 pub(crate) mod events;
 pub(crate) mod id_tags;
 pub(crate) mod keys;

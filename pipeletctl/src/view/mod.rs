@@ -10,6 +10,7 @@ mod command;
 mod context;
 mod daemon;
 mod delivery;
+pub(crate) mod doctor;
 mod event;
 mod failed_delivery;
 mod forwarded;

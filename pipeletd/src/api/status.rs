@@ -1,6 +1,6 @@
-//! Whether the daemon can do its work, and where it listens.
+//! Whether the daemon can do its work, where it listens, and how much room it has.
 
-use std::net::SocketAddr;
+use std::{net::SocketAddr, path::Path};
 
 use tokio_util::sync::CancellationToken;
 
@@ -14,6 +14,25 @@ pub struct Addresses {
     pub ocpp: SocketAddr,
     /// Where stations connect over TLS.
     pub ocpps: Option<SocketAddr>,
+}
+
+/// The disk of a directory, in bytes.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Disk {
+    /// For the daemon, not for root.
+    pub(super) free: u64,
+    pub(super) size: u64,
+}
+
+impl Disk {
+    /// Nothing where it can't be asked. Blocks.
+    pub(super) fn of(directory: &Path) -> Option<Self> {
+        let disk = rustix::fs::statvfs(directory).ok()?;
+        Some(Self {
+            free: disk.f_bavail.saturating_mul(disk.f_frsize),
+            size: disk.f_blocks.saturating_mul(disk.f_frsize),
+        })
+    }
 }
 
 /// Tells whether events can be taken. Cheap to clone.

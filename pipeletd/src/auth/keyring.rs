@@ -44,6 +44,8 @@ pub struct Caller {
     pub key_id: u64,
     pub name: String,
     pub role: Role,
+    /// From then on the key lets nobody in.
+    pub expires_at: Option<Timestamp>,
 }
 
 /// Why a key does not let its caller in.
@@ -88,6 +90,7 @@ impl Keyring {
         Ok(Caller {
             key_id: known.info.id,
             name: known.info.name.clone(),
+            expires_at: known.info.expires_at,
             role: known.info.role,
         })
     }

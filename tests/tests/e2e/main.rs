@@ -22,6 +22,7 @@ mod day;
 mod deliveries;
 mod demo;
 mod disk;
+mod doctor;
 mod event_traces;
 mod events;
 mod formats;

@@ -2,6 +2,7 @@
 
 use std::{
     io::{self, BufWriter, Write},
+    path::PathBuf,
     sync::Arc,
     time::Duration,
 };
@@ -15,17 +16,19 @@ use tonic::{Request, Response, Status};
 use super::{
     super::{
         error::ApiError,
-        status::{Addresses, Readiness},
+        status::{Addresses, Disk, Readiness},
     },
     access::Needs,
     convert,
 };
 use crate::{
-    auth::Role,
+    auth::{Caller, Role},
+    clock::Clock,
     delivery::Delivery,
     journal::Journal,
     ocpp::Stations,
-    store::{Backup, BackupError},
+    reload::Shown,
+    store::{Backup, BackupError, blocking},
 };
 
 /// In bytes; a piece of a backup.
@@ -42,6 +45,9 @@ pub(super) struct DaemonRpc {
     pub(super) readiness: Readiness,
     pub(super) addresses: Addresses,
     pub(super) started_at: Timestamp,
+    pub(super) clock: Clock,
+    pub(super) data_dir: PathBuf,
+    pub(super) certificates: Vec<Shown>,
     pub(super) backup: Arc<dyn Backup>,
 }
 
@@ -52,12 +58,16 @@ pub(super) const NEEDS: Needs = &[("GetStatus", Role::ReadOnly), ("BackUp", Role
 impl DaemonService for DaemonRpc {
     async fn get_status(
         &self,
-        _: Request<v1::GetStatusRequest>,
+        request: Request<v1::GetStatusRequest>,
     ) -> Result<Response<v1::GetStatusResponse>, Status> {
+        let caller = request.extensions().get::<Caller>();
         let reasons = self.readiness.reasons();
         let stations = self.stations.counts();
         let totals = self.delivery.totals();
         let journal = self.journal.bounds().await.map_err(ApiError::from)?;
+        let data_dir = self.data_dir.clone();
+        let disk = blocking(move || Disk::of(&data_dir)).await;
+        let certificates = self.certificates.iter().map(certificate).collect();
         Ok(Response::new(v1::GetStatusResponse {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             started_at: Some(convert::time(self.started_at)),
@@ -76,6 +86,14 @@ impl DaemonService for DaemonRpc {
             failed_deliveries: totals.failed_deliveries,
             ocpps_address: self.addresses.ocpps.map(|address| address.to_string()),
             handshakes_refused: stations.handshakes_refused,
+            now: Some(convert::time(self.clock.now())),
+            caller_role: caller.map_or_else(String::new, |caller| caller.role.to_string()),
+            caller_expires_at: caller
+                .and_then(|caller| caller.expires_at)
+                .map(convert::time),
+            disk_free_bytes: disk.map(|disk| disk.free),
+            disk_size_bytes: disk.map(|disk| disk.size),
+            certificates,
         }))
     }
 
@@ -107,6 +125,13 @@ impl DaemonService for DaemonRpc {
             }
         });
         Ok(Response::new(ReceiverStream::new(stream)))
+    }
+}
+
+fn certificate(shown: &Shown) -> v1::CertificateStatus {
+    v1::CertificateStatus {
+        shown_to: shown.to.to_owned(),
+        expires_at: shown.certificates.expires().map(convert::time),
     }
 }
 

@@ -13,7 +13,7 @@ mod status;
 mod transactions;
 mod webhooks;
 
-use std::{io, sync::Arc, time::Duration};
+use std::{io, path::PathBuf, sync::Arc, time::Duration};
 
 use axum::middleware;
 use pipelet_proto::v1::{
@@ -52,6 +52,7 @@ use crate::{
     id_tags::IdTags,
     journal::Journal,
     ocpp::{Stations, Transactions},
+    reload::Shown,
     store::Backup,
 };
 
@@ -85,6 +86,8 @@ pub struct Handles {
     pub clock: Clock,
     pub backup: Arc<dyn Backup>,
     pub tails: Tails,
+    pub data_dir: PathBuf,
+    pub certificates: Vec<Shown>,
 }
 
 /// Serves until the shutdown, then lets calls finish; streams end with it.
@@ -107,6 +110,8 @@ pub async fn serve(
         clock,
         backup,
         tails,
+        data_dir,
+        certificates,
     } = handles;
     let (health, health_service) = tonic_health::server::health_reporter();
     health
@@ -139,6 +144,9 @@ pub async fn serve(
         addresses,
         backup,
         started_at: clock.now(),
+        clock,
+        data_dir,
+        certificates,
     };
     let services = Routes::new(health_service)
         .add_service(reflection)

@@ -11,7 +11,7 @@ use rustix::{
     process::{Resource, getrlimit},
 };
 
-use super::{daemon::seconds, family::Family};
+use super::{super::status::Disk, daemon::seconds, family::Family};
 
 pub(super) fn process(started: Timestamp) -> Vec<MetricFamily> {
     let mut families = vec![
@@ -72,18 +72,18 @@ pub(super) fn disk(data_dir: &Path) -> Vec<MetricFamily> {
         }
     }
     let mut families = vec![used.done()];
-    if let Ok(disk) = rustix::fs::statvfs(data_dir) {
+    if let Some(disk) = Disk::of(data_dir) {
         families.extend([
             Family::gauge(
                 "pipelet_disk_free_bytes",
                 "What is free for the daemon on the disk of its data directory.",
             )
-            .of(disk.f_bavail * disk.f_frsize),
+            .of(disk.free),
             Family::gauge(
                 "pipelet_disk_size_bytes",
                 "The size of the disk of the data directory.",
             )
-            .of(disk.f_blocks * disk.f_frsize),
+            .of(disk.size),
         ]);
     }
     families

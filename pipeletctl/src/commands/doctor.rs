@@ -1,0 +1,102 @@
+//! `doctor`: gathers what a colleague would look at, and has it judged.
+//!
+//! Invariant: nothing is changed, and the calls are bounded however many webhooks there are. What
+//! the facts mean is `view::doctor`'s to say.
+
+use pipelet_proto::v1;
+
+use crate::{
+    client::Client,
+    error::{Error, ExitStatus, Report},
+    output::{Format, Printer},
+    settings::Settings,
+    view::doctor::{Facts, Finding, Hook, judge, unanswered},
+    when::now,
+};
+
+/// Webhooks that are looked at.
+const WEBHOOKS: u32 = 200;
+/// Of these, webhooks whose last failure is asked for.
+const FAILING: usize = 20;
+
+pub(crate) async fn run(
+    settings: &Settings,
+    client: &Client,
+    printer: &Printer,
+) -> Result<ExitStatus, Error> {
+    let (findings, reached) = match gather(settings, client).await {
+        Ok(facts) => (judge(&facts), true),
+        Err(error) => {
+            let report = Report::of(&error, settings, None);
+            let reached = report.status != ExitStatus::Unreachable;
+            let has_key = settings.key.value.is_some();
+            (unanswered(report, reached, has_key), reached)
+        }
+    };
+    let healthy = !findings.iter().any(Finding::is_problem);
+    match printer.format() {
+        Format::Table | Format::Jsonl => findings
+            .iter()
+            .try_for_each(|finding| printer.follow(finding, &finding.lines()))?,
+        Format::Json | Format::Yaml => printer.either(&findings, "")?,
+    }
+    Ok(match (reached, healthy) {
+        (false, _) => ExitStatus::Unreachable,
+        (true, false) => ExitStatus::Failed,
+        (true, true) => ExitStatus::Success,
+    })
+}
+
+async fn gather(settings: &Settings, client: &Client) -> Result<Facts, Error> {
+    let asked = now();
+    let status = client.daemon().get_status(v1::GetStatusRequest {}).await?;
+    let answered = now();
+    let request = v1::ListWebhooksRequest {
+        page_size: WEBHOOKS,
+        page_token: String::new(),
+    };
+    let listed = client.webhooks().list_webhooks(request).await?.into_inner();
+    let mut webhooks = Vec::new();
+    let mut asks = 0;
+    for webhook in listed.webhooks {
+        let failing = Hook::status_of_failures(&webhook).filter(|_| asks < FAILING);
+        let last = match failing {
+            Some(status) => {
+                asks += 1;
+                last_attempt(webhook.id, status, client).await?
+            }
+            None => None,
+        };
+        webhooks.push(Hook { webhook, last });
+    }
+    Ok(Facts {
+        server: settings.to_string(),
+        status: status.into_inner(),
+        asked,
+        answered,
+        webhooks,
+        more_webhooks: !listed.next_page_token.is_empty(),
+    })
+}
+
+/// How one of the webhook's deliveries failed. A webhook that was deleted meanwhile has none.
+async fn last_attempt(
+    webhook_id: u64,
+    status: &str,
+    client: &Client,
+) -> Result<Option<v1::Attempt>, Error> {
+    let request = v1::ListDeliveriesRequest {
+        webhook_id,
+        page_size: 1,
+        page_token: String::new(),
+        status: status.to_owned(),
+    };
+    match client.webhooks().list_deliveries(request).await {
+        Ok(answer) => {
+            let first = answer.into_inner().deliveries.into_iter().next();
+            Ok(first.and_then(|delivery| delivery.attempts.into_iter().last()))
+        }
+        Err(status) if status.code() == tonic::Code::NotFound => Ok(None),
+        Err(status) => Err(status.into()),
+    }
+}

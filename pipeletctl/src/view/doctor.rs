@@ -1,0 +1,593 @@
+//! What the facts about a daemon mean: findings, each with the next step where there is one.
+//!
+//! Invariant: pure, `now` included; a level is a word and a mark, never a colour alone. How a
+//! delivery failed is told in the daemon's own words, as only an answer's status is a code.
+
+use std::fmt::Write as _;
+
+use jiff::{SignedDuration, Timestamp};
+use pipelet_proto::v1;
+use serde::Serialize;
+
+use super::time::Time;
+use crate::{error::Report, table::printable};
+
+/// Clocks that differ by more are worth a look.
+const SKEW_WARNING: SignedDuration = SignedDuration::from_secs(5);
+/// Receivers refuse signatures that are older (Standard Webhooks).
+const SKEW_PROBLEM: SignedDuration = SignedDuration::from_mins(5);
+/// Keys and certificates that end sooner want a new one.
+const SOON: SignedDuration = SignedDuration::from_hours(14 * 24);
+/// Free bytes of the disk. The daemon keeps up to 64 MiB back, and refuses events then.
+const DISK_PROBLEM: u64 = 128 << 20;
+const DISK_WARNING: u64 = 2 << 30;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+enum Level {
+    Ok,
+    Warning,
+    Problem,
+}
+
+#[derive(Debug, PartialEq, Eq, Serialize)]
+pub(crate) struct Finding {
+    check: &'static str,
+    level: Level,
+    message: String,
+    hint: Option<String>,
+}
+
+/// What was found out.
+#[derive(Debug, Default)]
+pub(crate) struct Facts {
+    pub(crate) server: String,
+    pub(crate) status: v1::GetStatusResponse,
+    /// By our clock, before and after the daemon told of its own.
+    pub(crate) asked: Timestamp,
+    pub(crate) answered: Timestamp,
+    pub(crate) webhooks: Vec<Hook>,
+    /// Whether there are webhooks that were not looked at.
+    pub(crate) more_webhooks: bool,
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct Hook {
+    pub(crate) webhook: v1::Webhook,
+    /// The last attempt of a delivery that failed.
+    pub(crate) last: Option<v1::Attempt>,
+}
+
+impl Hook {
+    /// The status of the deliveries that show why it fails, where it does.
+    pub(crate) fn status_of_failures(webhook: &v1::Webhook) -> Option<&'static str> {
+        let stats = webhook.stats.unwrap_or_default();
+        match (stats.retrying, stats.dead) {
+            (0, 0) => None,
+            (0, _) => Some("dead"),
+            (_, _) => Some("pending"),
+        }
+    }
+}
+
+impl Finding {
+    pub(crate) const fn is_problem(&self) -> bool {
+        matches!(self.level, Level::Problem)
+    }
+
+    fn new(check: &'static str, level: Level, message: impl Into<String>) -> Self {
+        Self {
+            check,
+            level,
+            message: message.into(),
+            hint: None,
+        }
+    }
+
+    fn hint(self, hint: impl Into<String>) -> Self {
+        Self {
+            hint: Some(hint.into()),
+            ..self
+        }
+    }
+}
+
+impl Finding {
+    /// For people: what was found, and below it what to do.
+    pub(crate) fn lines(&self) -> String {
+        let (mark, level) = match self.level {
+            Level::Ok => ('✓', "ok"),
+            Level::Warning => ('!', "warning"),
+            Level::Problem => ('✗', "problem"),
+        };
+        let message = printable(&self.message);
+        let mut lines = format!("{mark} {level:<7}  {:<12}  {message}", self.check);
+        if let Some(hint) = &self.hint {
+            let hint = printable(hint);
+            let _ = write!(lines, "\n{:25}→ {hint}", "");
+        }
+        lines
+    }
+}
+
+/// Everything about a daemon that answered.
+pub(crate) fn judge(facts: &Facts) -> Vec<Finding> {
+    let status = &facts.status;
+    let answers = format!("pipeletd at {} answers", facts.server);
+    let mut findings = vec![
+        Finding::new("daemon", Level::Ok, answers),
+        version(env!("CARGO_PKG_VERSION"), &status.version),
+        key(status, facts.answered),
+        clock(status.now, facts.asked, facts.answered),
+        ready(status),
+        disk(status.disk_free_bytes, status.disk_size_bytes),
+    ];
+    findings.extend(certificates(&status.certificates, facts.answered));
+    findings.extend(webhooks(&facts.webhooks, facts.more_webhooks));
+    findings.push(handshakes(status.handshakes_refused));
+    findings
+}
+
+/// What can be said where the daemon told nothing.
+pub(crate) fn unanswered(report: Report, reached: bool, has_key: bool) -> Vec<Finding> {
+    let check = if reached { "call" } else { "daemon" };
+    let refused = Finding {
+        check,
+        level: Level::Problem,
+        message: report.message,
+        hint: report.hints.into_iter().next(),
+    };
+    let key = if has_key {
+        Finding::new("key", Level::Ok, "there is an API key to show")
+    } else {
+        Finding::new("key", Level::Problem, "there is no API key")
+            .hint("set PIPELET_API_KEY, or name a file with --api-key-file")
+    };
+    vec![refused, key]
+}
+
+fn version(ours: &str, theirs: &str) -> Finding {
+    if ours == theirs {
+        return Finding::new("version", Level::Ok, format!("both are {ours}"));
+    }
+    let message = format!("pipeletctl is {ours}, pipeletd is {theirs}");
+    Finding::new("version", Level::Warning, message).hint("install the same version of both")
+}
+
+fn key(status: &v1::GetStatusResponse, now: Timestamp) -> Finding {
+    let may = match status.caller_role.as_str() {
+        "" => {
+            let message = "the daemon does not tell what the key allows";
+            return Finding::new("key", Level::Warning, message)
+                .hint("update pipeletd: an older one can't tell");
+        }
+        "read-only" => "read-only: it sees everything and changes nothing",
+        "operator" => "operator: it changes everything but keys",
+        role => role,
+    };
+    let Some(end) = moment(status.caller_expires_at) else {
+        return Finding::new("key", Level::Ok, format!("{may}; never expires"));
+    };
+    let left = end.duration_since(now);
+    let message = format!("{may}; expires in {}", days(left));
+    if left < SOON {
+        return Finding::new("key", Level::Warning, message)
+            .hint("an admin makes another: `pipeletctl keys create --name NAME --role ROLE`");
+    }
+    Finding::new("key", Level::Ok, message)
+}
+
+/// The daemon looked at its clock somewhere between our two looks at ours.
+fn clock(theirs: Option<prost_types::Timestamp>, asked: Timestamp, answered: Timestamp) -> Finding {
+    let Some(theirs) = moment(theirs) else {
+        return Finding::new("clock", Level::Warning, "the daemon does not tell its time")
+            .hint("update pipeletd: an older one can't tell");
+    };
+    let behind = asked.duration_since(theirs);
+    let ahead = theirs.duration_since(answered);
+    let (skew, way) = if ahead > behind {
+        (ahead, "ahead of")
+    } else {
+        (behind, "behind")
+    };
+    if skew < SKEW_WARNING {
+        return Finding::new("clock", Level::Ok, "the daemon's clock agrees with ours");
+    }
+    let level = if skew < SKEW_PROBLEM {
+        Level::Warning
+    } else {
+        Level::Problem
+    };
+    let message = format!("the daemon's clock is {} s {way} ours", skew.as_secs());
+    Finding::new("clock", level, message)
+        .hint("see that both machines set their clocks by NTP (`timedatectl`)")
+}
+
+fn ready(status: &v1::GetStatusResponse) -> Finding {
+    if status.ready {
+        return Finding::new("ready", Level::Ok, "events are taken");
+    }
+    let message = format!("not ready: {}", status.reasons.join("; "));
+    Finding::new("ready", Level::Problem, message)
+        .hint("chargers keep what they can't tell meanwhile; the daemon's log says more")
+}
+
+fn disk(free: Option<u64>, size: Option<u64>) -> Finding {
+    let (Some(free), Some(size)) = (free, size) else {
+        let message = "the daemon does not tell how much room its disk has";
+        return Finding::new("disk", Level::Warning, message)
+            .hint("look with `df` where the daemon runs");
+    };
+    let message = format!(
+        "{} of {} are free for the data directory",
+        bytes(free),
+        bytes(size)
+    );
+    let level = match free {
+        _ if free < DISK_PROBLEM => Level::Problem,
+        _ if free < DISK_WARNING => Level::Warning,
+        _ => return Finding::new("disk", Level::Ok, message),
+    };
+    Finding::new("disk", level, message)
+        .hint("make room: on a full disk events are refused, though none is lost")
+}
+
+fn certificates(shown: &[v1::CertificateStatus], now: Timestamp) -> Vec<Finding> {
+    if shown.is_empty() {
+        let message = "none is shown: the daemon speaks no TLS itself";
+        return vec![Finding::new("certificate", Level::Ok, message)];
+    }
+    let one = |shown: &v1::CertificateStatus| {
+        let to = &shown.shown_to;
+        let Some(end) = moment(shown.expires_at) else {
+            let message = format!("the one for {to} does not say when it expires");
+            return Finding::new("certificate", Level::Warning, message)
+                .hint("look at it with `openssl x509 -enddate`");
+        };
+        let left = end.duration_since(now);
+        let (level, message) = if left <= SignedDuration::ZERO {
+            (Level::Problem, format!("the one for {to} has expired"))
+        } else {
+            let level = if left < SOON {
+                Level::Warning
+            } else {
+                Level::Ok
+            };
+            (level, format!("the one for {to} expires in {}", days(left)))
+        };
+        let finding = Finding::new("certificate", level, message);
+        if level == Level::Ok {
+            return finding;
+        }
+        finding.hint("renew the files, then send pipeletd a SIGHUP: it reads them again")
+    };
+    shown.iter().map(one).collect()
+}
+
+fn webhooks(hooks: &[Hook], more: bool) -> Vec<Finding> {
+    let mut findings: Vec<_> = hooks.iter().flat_map(webhook).collect();
+    if findings.is_empty() {
+        let message = match hooks.len() {
+            0 => "there are none".to_owned(),
+            count => format!("no failures ({count} looked at)"),
+        };
+        findings.push(Finding::new("webhooks", Level::Ok, message));
+    }
+    if more {
+        let message = format!("only the first {} were looked at", hooks.len());
+        findings.push(
+            Finding::new("webhooks", Level::Warning, message)
+                .hint("`pipeletctl webhooks list` shows them all"),
+        );
+    }
+    findings
+}
+
+fn webhook(Hook { webhook, last }: &Hook) -> Vec<Finding> {
+    let v1::Webhook {
+        id, name, enabled, ..
+    } = webhook;
+    let stats = webhook.stats.unwrap_or_default();
+    let mut findings = Vec::new();
+    if !enabled && stats.pending > 0 {
+        let message = format!(
+            "webhook {id} ({name}) is disabled, and {} deliveries wait",
+            stats.pending
+        );
+        findings.push(
+            Finding::new("webhooks", Level::Warning, message).hint(format!(
+                "`pipeletctl webhooks enable {id}` lets them go out"
+            )),
+        );
+    }
+    if *enabled && stats.retrying > 0 {
+        let (why, hint) = why(webhook, last.as_ref());
+        let message = format!(
+            "webhook {id} ({name}) fails: {why}; deliveries to be tried again: {}",
+            stats.retrying
+        );
+        findings.push(Finding::new("webhooks", Level::Problem, message).hint(hint));
+    }
+    if stats.dead > 0 {
+        let mut message = format!("webhook {id} ({name}) has {} dead letters", stats.dead);
+        // Otherwise the failures were told already, or are another's.
+        if let Some(last) = last.as_ref().filter(|_| stats.retrying == 0) {
+            let (why, _) = why(webhook, Some(last));
+            message = format!("{message}; the latest: {why}");
+        }
+        findings.push(
+            Finding::new("dead letters", Level::Warning, message).hint(format!(
+                "`pipeletctl dlq list --webhook {id}` shows them; `dlq replay` sends them again"
+            )),
+        );
+    }
+    findings
+}
+
+/// Why deliveries fail, and what to do about it.
+fn why(webhook: &v1::Webhook, last: Option<&v1::Attempt>) -> (String, String) {
+    let test = format!("then `pipeletctl webhooks test {}`", webhook.id);
+    let Some(last) = last else {
+        let hint = format!("`pipeletctl webhooks deliveries {}` says why", webhook.id);
+        return (
+            "it refuses deliveries, or can't be reached".to_owned(),
+            hint,
+        );
+    };
+    let Some(status) = last.status_code else {
+        let error = last.error.clone();
+        let hint = format!(
+            "see that {} can be reached from where the daemon runs; {test}",
+            webhook.url
+        );
+        return (error.unwrap_or_else(|| "no answer".to_owned()), hint);
+    };
+    let hint = match (status, webhook.secret_header.as_deref()) {
+        (401 | 403, Some(header)) => format!(
+            "compare the header's name ({header}) and the secret's value with the receiver's"
+        ),
+        (401 | 403, None) => {
+            "it has no secret: give it the header and the value that the receiver wants (webhooks \
+             update --secret-header --secret-value-file)"
+                .to_owned()
+        }
+        (404 | 405, _) => "check the path of its URL, and that it takes POST".to_owned(),
+        (300..=399, _) => "redirects are not followed: give it the final URL".to_owned(),
+        (429, _) => "the receiver wants to be asked less often; see its limits".to_owned(),
+        (500..=599, _) => "the receiver's own log says why".to_owned(),
+        (_, _) => "see the receiver's documentation and log".to_owned(),
+    };
+    (
+        format!("the receiver answers {status}"),
+        format!("{hint}; {test}"),
+    )
+}
+
+fn handshakes(refused: u64) -> Finding {
+    if refused == 0 {
+        return Finding::new("stations", Level::Ok, "no handshake was refused");
+    }
+    let message = format!("handshakes refused since the start: {refused}");
+    Finding::new("stations", Level::Warning, message).hint(
+        "the daemon's log names each and why; `pipeletctl stations list` shows who is registered",
+    )
+}
+
+fn moment(wire: Option<prost_types::Timestamp>) -> Option<Timestamp> {
+    Time::from_wire(wire).map(Time::moment)
+}
+
+/// Rounded down.
+fn days(left: SignedDuration) -> String {
+    match left.as_hours() {
+        hours @ 48.. => format!("{} days", hours / 24),
+        hours => format!("{hours} h"),
+    }
+}
+
+fn bytes(count: u64) -> String {
+    match count {
+        _ if count >= 10 << 30 => format!("{} GiB", count >> 30),
+        _ => format!("{} MiB", count >> 20),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOW: i64 = 1_776_170_096;
+
+    fn at(seconds: i64) -> Timestamp {
+        Timestamp::from_second(seconds).unwrap()
+    }
+
+    fn wire(seconds: i64) -> prost_types::Timestamp {
+        prost_types::Timestamp { seconds, nanos: 0 }
+    }
+
+    /// The level is as expected, the words are in it, and what is not well has a next step.
+    fn check(finding: &Finding, level: Level, words: &str) {
+        assert_eq!(finding.level, level, "{finding:?}");
+        let text = finding.lines();
+        assert!(text.contains(words), "{words:?} is not in {text:?}");
+        assert_eq!(finding.hint.is_some(), level != Level::Ok, "{finding:?}");
+    }
+
+    #[test]
+    fn versions() {
+        check(&version("1.0.0", "1.0.0"), Level::Ok, "1.0.0");
+        check(
+            &version("1.0.0", "1.1.0"),
+            Level::Warning,
+            "pipeletd is 1.1.0",
+        );
+    }
+
+    #[test]
+    fn keys() {
+        for (role, ends, level, words) in [
+            ("admin", None, Level::Ok, "admin; never expires"),
+            ("read-only", None, Level::Ok, "changes nothing"),
+            ("operator", Some(90 * 86400), Level::Ok, "in 90 days"),
+            ("admin", Some(13 * 86400), Level::Warning, "in 13 days"),
+            ("admin", Some(3 * 3600), Level::Warning, "in 3 h"),
+            ("", None, Level::Warning, "does not tell"),
+        ] {
+            let status = v1::GetStatusResponse {
+                caller_role: role.to_owned(),
+                caller_expires_at: ends.map(|ends| wire(NOW + ends)),
+                ..Default::default()
+            };
+            check(&key(&status, at(NOW)), level, words);
+        }
+    }
+
+    #[test]
+    fn clocks() {
+        for (theirs, level, words) in [
+            (Some(0), Level::Ok, "agrees"),
+            // The answer took twenty seconds, and its time lies within them.
+            (Some(19), Level::Ok, "agrees"),
+            (Some(24), Level::Ok, "agrees"),
+            (Some(26), Level::Warning, "6 s ahead of ours"),
+            (Some(-6), Level::Warning, "6 s behind ours"),
+            (Some(-300), Level::Problem, "300 s behind ours"),
+            (None, Level::Warning, "does not tell"),
+        ] {
+            let theirs = theirs.map(|theirs| wire(NOW + theirs));
+            check(&clock(theirs, at(NOW), at(NOW + 20)), level, words);
+        }
+    }
+
+    #[test]
+    fn disks() {
+        for (free, level, words) in [
+            (Some(50 << 30), Level::Ok, "50 GiB of 100 GiB"),
+            (Some(1 << 30), Level::Warning, "1024 MiB of 100 GiB"),
+            (Some(64 << 20), Level::Problem, "64 MiB of 100 GiB"),
+            (None, Level::Warning, "does not tell"),
+        ] {
+            check(&disk(free, Some(100 << 30)), level, words);
+        }
+    }
+
+    #[test]
+    fn certificates_end() {
+        for (ends, level, words) in [
+            (
+                Some(90 * 86400),
+                Level::Ok,
+                "for stations expires in 90 days",
+            ),
+            (Some(86400), Level::Warning, "in 24 h"),
+            (Some(-1), Level::Problem, "has expired"),
+            (None, Level::Warning, "does not say"),
+        ] {
+            let shown = v1::CertificateStatus {
+                shown_to: "stations".to_owned(),
+                expires_at: ends.map(|ends| wire(NOW + ends)),
+            };
+            check(&certificates(&[shown], at(NOW))[0], level, words);
+        }
+        check(&certificates(&[], at(NOW))[0], Level::Ok, "no TLS");
+    }
+
+    #[test]
+    fn readiness_and_handshakes() {
+        let mut status = v1::GetStatusResponse {
+            reasons: vec!["the disk is full".to_owned()],
+            ..Default::default()
+        };
+        check(&ready(&status), Level::Problem, "the disk is full");
+        status.ready = true;
+        check(&ready(&status), Level::Ok, "taken");
+        check(&handshakes(0), Level::Ok, "no handshake");
+        check(&handshakes(3), Level::Warning, ": 3");
+    }
+
+    #[test]
+    fn failing_webhooks_are_told_why() {
+        for (header, status, error, words) in [
+            (
+                Some("X-Secret"),
+                Some(401),
+                None,
+                "header's name (X-Secret)",
+            ),
+            (None, Some(403), None, "it has no secret"),
+            (None, Some(404), None, "the path of its URL"),
+            (None, Some(307), None, "redirects"),
+            (None, Some(503), None, "answers 503"),
+            (
+                None,
+                None,
+                Some("no answer within 10s"),
+                "no answer within 10s",
+            ),
+            (
+                None,
+                None,
+                Some("TLS failed: expired"),
+                "TLS failed: expired",
+            ),
+            (
+                None,
+                None,
+                Some("connection refused"),
+                "can be reached from",
+            ),
+        ] {
+            let hook = Hook {
+                webhook: v1::Webhook {
+                    id: 7,
+                    enabled: true,
+                    secret_header: header.map(str::to_owned),
+                    stats: Some(v1::WebhookStats {
+                        retrying: 2,
+                        pending: 2,
+                        ..Default::default()
+                    }),
+                    ..Default::default()
+                },
+                last: Some(v1::Attempt {
+                    status_code: status,
+                    error: error.map(str::to_owned),
+                    ..Default::default()
+                }),
+            };
+            let findings = webhooks(&[hook], false);
+            assert_eq!(findings.len(), 1, "{findings:?}");
+            check(&findings[0], Level::Problem, words);
+        }
+    }
+
+    #[test]
+    fn backlogs_and_dead_letters_are_warned_of() {
+        for (enabled, pending, dead, expected) in [
+            (true, 5, 0, (Level::Ok, "no failures")),
+            (false, 0, 0, (Level::Ok, "no failures")),
+            (false, 5, 0, (Level::Warning, "webhooks enable 7")),
+            (true, 0, 3, (Level::Warning, "3 dead letters")),
+        ] {
+            let stats = v1::WebhookStats {
+                pending,
+                dead,
+                ..Default::default()
+            };
+            let webhook = v1::Webhook {
+                id: 7,
+                enabled,
+                stats: Some(stats),
+                ..Default::default()
+            };
+            let hook = Hook {
+                webhook,
+                last: None,
+            };
+            check(&webhooks(&[hook], false)[0], expected.0, expected.1);
+        }
+        let more = webhooks(&[Hook::default()], true);
+        check(&more[1], Level::Warning, "only the first 1");
+    }
+}
