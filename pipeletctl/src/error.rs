@@ -63,6 +63,8 @@ pub(crate) enum Error {
     NothingToChange,
     #[error("this purges many failed deliveries, and there is no terminal to ask on")]
     NobodyToAsk,
+    #[error("there is no terminal to ask on")]
+    NobodyToConfirm,
     #[error("cannot write the output")]
     Output(#[from] io::Error),
     #[error("cannot speak TLS with these authorities (--ca-file, or the system's)")]
@@ -127,6 +129,7 @@ impl Report {
             | Error::File { .. }
             | Error::NothingToChange
             | Error::NobodyToAsk
+            | Error::NobodyToConfirm
             | Error::Output(_)
             | Error::Tls(_)
             | Error::Simulate(_)
@@ -158,6 +161,7 @@ impl Report {
                 ExitStatus::Usage,
                 Some("the same command with --help shows what can be changed"),
             ),
+            Error::NobodyToConfirm => (ExitStatus::Usage, Some("add --yes to go on unasked")),
             Error::NobodyToAsk => (
                 ExitStatus::Usage,
                 Some("add --yes to purge without being asked"),

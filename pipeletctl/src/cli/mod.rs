@@ -39,7 +39,7 @@ pub(crate) use self::{
     simulate::{Scenario, Simulate},
     stations::{CallStation, Registration, Stations},
     transactions::{TransactionFilter, Transactions},
-    webhooks::{CreateWebhook, Signatures, UpdateWebhook, Webhooks},
+    webhooks::{Backfill, CreateWebhook, Signatures, UpdateWebhook, Webhooks},
 };
 use crate::{
     commands::completions::Shell, completing, output::Format, settings::ServerUrl,

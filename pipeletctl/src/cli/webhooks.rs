@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::{ArgGroup, Args, Subcommand, ValueHint};
 
 use super::Limit;
-use crate::{completing, secret::Secret};
+use crate::{completing, secret::Secret, when::When};
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Webhooks {
@@ -54,6 +54,11 @@ pub(crate) enum Webhooks {
         #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
         signing_secret_file: Option<PathBuf>,
     },
+    /// Sends events that the journal still keeps to a webhook again
+    ///
+    /// Says how many there are, and asks. It goes no faster than the webhook takes them. Where it is
+    /// interrupted, what it has sent stays sent; to send the rest, begin later with --since.
+    Backfill(Box<Backfill>),
     /// Shows the deliveries that wait for a retry, then the latest ones that were settled
     Deliveries {
         #[arg(add = completing::webhooks())]
@@ -168,4 +173,28 @@ pub(crate) struct Signatures {
     /// A file with it, or "-" for standard input
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub(crate) signing_secret_file: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Backfill {
+    #[arg(add = completing::webhooks())]
+    pub(crate) id: u64,
+    /// Events from then on: 2026-04-14T12:00:00Z, or how long ago, like 2h
+    #[arg(long, value_name = "TIME")]
+    pub(crate) since: When,
+    /// Events before then
+    #[arg(long, value_name = "TIME")]
+    pub(crate) until: Option<When>,
+    /// These types, instead of what the webhook is subscribed to (repeat it, or separate by commas)
+    #[arg(long = "event", value_name = "EVENT", value_delimiter = ',', add = completing::event_types())]
+    pub(crate) events: Vec<String>,
+    /// Of these stations, instead of the webhook's (repeat it)
+    #[arg(long = "station", value_name = "STATION", add = completing::stations())]
+    pub(crate) stations: Vec<String>,
+    /// Only says how many there are
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+    /// Don't ask
+    #[arg(long, short)]
+    pub(crate) yes: bool,
 }

@@ -4,6 +4,7 @@
 //! ends; it never reads the environment and never exits by itself.
 
 pub(crate) mod audit;
+pub(crate) mod backfill;
 pub(crate) mod backup;
 pub(crate) mod call;
 pub(crate) mod completions;

@@ -2,7 +2,7 @@
 //!
 //! Hexadecimal, so that they travel in a query unescaped; what is in them may change at any time.
 
-use std::{fmt::Write as _, str};
+use std::{fmt::Write as _, ops::Range, str};
 
 use crate::{
     delivery::record::RetryKey,
@@ -19,6 +19,15 @@ pub(super) fn of_number(id: u64) -> String {
 
 pub(super) fn to_number(cursor: &str) -> Result<u64, InvalidCursor> {
     u64::from_str_radix(cursor, 16).map_err(|_| InvalidCursor)
+}
+
+pub(super) fn of_range(range: &Range<Seq>) -> String {
+    format!("{:x}-{:x}", range.start.0, range.end.0)
+}
+
+pub(super) fn to_range(cursor: &str) -> Result<Range<Seq>, InvalidCursor> {
+    let (start, end) = cursor.split_once('-').ok_or(InvalidCursor)?;
+    Ok(Seq(to_number(start)?)..Seq(to_number(end)?))
 }
 
 pub(super) fn of_retry(key: RetryKey) -> String {
@@ -77,6 +86,8 @@ mod tests {
     #[test]
     fn cursors_lead_back() {
         assert_eq!(to_number(&of_number(300)), Ok(300));
+        let range = Seq(7)..Seq(300);
+        assert_eq!(to_range(&of_range(&range)), Ok(range));
         let key = RetryKey {
             webhook: WebhookId(3),
             due_ms: 1_776_000_000_000,

@@ -183,6 +183,10 @@ impl From<DeliveryError> for ApiError {
                 code: "webhook_deleted",
                 message,
             },
+            DeliveryError::WebhookDisabled(_) => Self::Conflict {
+                code: "webhook_disabled",
+                message,
+            },
             DeliveryError::Invalid(faults) => Self::Invalid(faults),
             DeliveryError::Store(error) => error.into(),
             DeliveryError::Journal(error) => error.into(),

@@ -59,6 +59,11 @@ pub enum Entry {
         was: RetryKey,
         failed: FailedDelivery,
     },
+    /// Events are sent again from the journal, each as a retry of this webhook's.
+    Backfilled {
+        webhook: WebhookId,
+        retries: Vec<Retry>,
+    },
     /// A failed delivery gets a new round of attempts, as `retry`.
     Replayed { id: FailedId, retry: Retry },
     /// A failed delivery is forgotten.
@@ -424,6 +429,11 @@ impl Writer {
                 changes.push(Change::RetryGone(was));
                 changes.push(self.numbered(failed));
             }
+            Entry::Backfilled { retries, .. } => {
+                account.backfilled += retries.len() as u64;
+                account.retrying += retries.len() as u64;
+                changes.extend(retries.into_iter().map(Change::Retry));
+            }
             Entry::Replayed { id, retry } => {
                 account.dead -= 1;
                 account.retrying += 1;
@@ -477,6 +487,7 @@ impl Entry {
             | Self::Again { .. }
             | Self::Delivered { .. }
             | Self::Dead { .. }
+            | Self::Backfilled { .. }
             | Self::Cancelled { .. }
             | Self::Known { .. } => None,
         }
@@ -490,6 +501,7 @@ impl Entry {
             Self::MovedDead { failed } | Self::Dead { failed, .. } => failed.webhook,
             Self::Delivered { was } => was.webhook,
             Self::Purged { webhook, .. }
+            | Self::Backfilled { webhook, .. }
             | Self::Cancelled { webhook, .. }
             | Self::Known { webhook, .. } => *webhook,
         }

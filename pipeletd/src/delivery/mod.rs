@@ -7,6 +7,7 @@
 //! Knows the journal and the store, and nothing of OCPP or of the API.
 
 mod audit;
+mod backfill;
 pub mod dead_letters;
 pub mod dispatcher;
 pub mod history;
@@ -24,6 +25,7 @@ pub mod webhooks;
 
 pub use self::{
     audit::{AuditState, Audited},
+    backfill::{Backfill, Backfilled},
     dead_letters::{ReplayProgress, Selection},
     dispatcher::{Means, Terms},
     observation::{Observation, Observations},

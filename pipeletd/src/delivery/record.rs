@@ -143,11 +143,13 @@ pub struct Received {
     pub counted_to: Seq,
 }
 
-/// What became of the deliveries that left the happy path.
+/// What became of the deliveries that left the happy path, or never were on it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Account {
-    /// All that ever left it: the sum of what follows.
+    /// All that ever left it: with `backfilled`, the sum of what follows.
     pub moved: u64,
+    /// Sent again from the journal because somebody asked for it; received once more by that.
+    pub backfilled: u64,
     pub retrying: u64,
     /// Delivered after a retry or a replay.
     pub delivered: u64,
@@ -220,7 +222,7 @@ impl Books {
             .saturating_sub(cursor_delivered)
             .saturating_sub(account.moved);
         Self {
-            received,
+            received: received + account.backfilled,
             delivered: cursor_delivered + account.delivered,
             pending: backlog + account.retrying,
             retrying: account.retrying,
@@ -263,20 +265,23 @@ mod tests {
 
     #[test]
     fn the_books_balance_when_the_account_does() {
-        // 10 owed: 4 delivered at once, 5 moved (1 retrying, 2 delivered, 1 dead, 1 purged).
+        // 10 owed: 4 delivered at once, 5 moved; with 2 more from the journal, 3 retry, 2 were
+        // delivered, 1 is dead and 1 purged.
         let account = Account {
             moved: 5,
-            retrying: 1,
+            backfilled: 2,
+            retrying: 3,
             delivered: 2,
             dead: 1,
             purged: 1,
             cancelled: 0,
         };
         let books = Books::of(10, 4, account);
-        assert_eq!((books.delivered, books.pending, books.dead), (6, 2, 2));
+        assert_eq!(books.received, 12);
+        assert_eq!((books.delivered, books.pending, books.dead), (6, 4, 2));
         assert!(books.balance());
         let closed = books.closed();
-        assert_eq!((closed.pending, closed.cancelled), (0, 2));
+        assert_eq!((closed.pending, closed.cancelled), (0, 4));
         assert!(closed.balance());
         // A move without a record is a loss, and shows.
         assert!(

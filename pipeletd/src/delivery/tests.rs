@@ -158,6 +158,7 @@ async fn a_deletion_that_was_broken_off_is_finished_at_the_start() {
         .unwrap();
     let account = Account {
         moved: 2,
+        backfilled: 0,
         retrying: 2,
         ..Account::default()
     };
@@ -200,6 +201,7 @@ async fn what_the_ledger_knows_and_the_cursor_does_not_is_not_owed_twice() {
     // 3 is not even read yet, and both have their retries.
     let account = Account {
         moved: 2,
+        backfilled: 0,
         retrying: 2,
         ..Account::default()
     };

@@ -6,7 +6,7 @@ use std::{
     collections::BTreeMap,
     sync::{
         Arc, PoisonError, RwLock,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicI64, AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -50,7 +50,9 @@ pub(super) struct Inner {
     /// Deliveries that were cancelled with their webhooks, since the daemon started.
     pub(super) cancelled: AtomicU64,
     /// Held during a change, so that changes are stored and take effect in one order.
-    changing: Mutex<WebhookId>,
+    pub(super) changing: Mutex<WebhookId>,
+    /// When the last backfilled event was due, in milliseconds.
+    pub(super) backfilled_due: AtomicI64,
     tracker: TaskTracker,
     /// Cancelled when a dispatcher fails: the daemon can't go on without it.
     failed: CancellationToken,
@@ -95,6 +97,8 @@ pub enum DeliveryError {
     NoSuchFailedDelivery(super::record::FailedId),
     #[error("webhook {} of this failed delivery was deleted; purge it instead", .0.0)]
     WebhookDeleted(WebhookId),
+    #[error("webhook {} is disabled: what it is sent would wait", .0.0)]
+    WebhookDisabled(WebhookId),
     #[error("the webhook is not valid")]
     Invalid(Vec<Fault>),
     #[error(transparent)]
@@ -140,6 +144,7 @@ impl Delivery {
             webhooks: RwLock::default(),
             cancelled: AtomicU64::new(0),
             changing: Mutex::new(next),
+            backfilled_due: AtomicI64::new(0),
             tracker: TaskTracker::new(),
             failed,
         }));

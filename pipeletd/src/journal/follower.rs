@@ -42,7 +42,7 @@ impl Journal {
     }
 
     /// At most `limit` events that are durable, from a position on.
-    pub(super) async fn read_from(
+    pub async fn read_from(
         &self,
         from: Seq,
         limit: usize,

@@ -256,6 +256,7 @@ fn webhooks_and_accounts_come_back() {
     check(|store| {
         let account = Account {
             moved: 15,
+            backfilled: 0,
             retrying: 1,
             delivered: 2,
             dead: 3,

@@ -422,6 +422,8 @@ pub(super) fn decode_failed(id: FailedId, bytes: &Bytes) -> Result<FailedDeliver
 #[derive(Serialize, Deserialize)]
 struct AccountRecord {
     moved: u64,
+    #[serde(default)]
+    backfilled: u64,
     retrying: u64,
     delivered: u64,
     dead: u64,
@@ -432,6 +434,7 @@ struct AccountRecord {
 pub(super) fn encode_account(account: &Account) -> Vec<u8> {
     let Account {
         moved,
+        backfilled,
         retrying,
         delivered,
         dead,
@@ -440,6 +443,7 @@ pub(super) fn encode_account(account: &Account) -> Vec<u8> {
     } = *account;
     encode(&AccountRecord {
         moved,
+        backfilled,
         retrying,
         delivered,
         dead,
@@ -452,6 +456,7 @@ pub(super) fn decode_account(bytes: &[u8]) -> Result<Account, StoreError> {
     let record = decode("account", bytes)?;
     let AccountRecord {
         moved,
+        backfilled,
         retrying,
         delivered,
         dead,
@@ -460,6 +465,7 @@ pub(super) fn decode_account(bytes: &[u8]) -> Result<Account, StoreError> {
     } = record;
     Ok(Account {
         moved,
+        backfilled,
         retrying,
         delivered,
         dead,

@@ -73,6 +73,7 @@ const METHODS: &[(&str, usize)] = &[
     ("EventService/ListEvents", READ_ONLY),
     ("EventService/GetEvent", READ_ONLY),
     ("EventService/TraceEvent", READ_ONLY),
+    ("EventService/Backfill", OPERATOR),
     ("EventService/TailEvents", READ_ONLY),
     ("StationService/ListStations", READ_ONLY),
     ("StationService/GetStation", READ_ONLY),

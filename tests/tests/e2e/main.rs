@@ -7,6 +7,7 @@ mod api_access;
 mod api_hostile;
 mod api_tls;
 mod audit;
+mod backfill;
 mod backlog;
 mod backup;
 mod bad_input;

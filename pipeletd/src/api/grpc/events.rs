@@ -17,9 +17,10 @@ use super::{
 };
 use crate::{
     auth::Role,
-    delivery::Delivery,
+    delivery::{Backfill, Delivery},
     events::{Event, EventType, Seq},
     journal::Journal,
+    webhooks::WebhookId,
 };
 
 pub(super) struct EventRpc {
@@ -34,6 +35,7 @@ pub(super) const NEEDS: Needs = &[
     ("ListEvents", Role::ReadOnly),
     ("GetEvent", Role::ReadOnly),
     ("TraceEvent", Role::ReadOnly),
+    ("Backfill", Role::Operator),
     ("TailEvents", Role::ReadOnly),
 ];
 
@@ -92,6 +94,29 @@ impl EventService for EventRpc {
         Ok(Response::new(v1::TraceEventResponse {
             event: Some(convert::event(&event)),
             webhooks: traces.into_iter().map(convert::trace).collect(),
+        }))
+    }
+
+    async fn backfill(
+        &self,
+        request: Request<v1::BackfillRequest>,
+    ) -> Result<Response<v1::BackfillResponse>, Status> {
+        let request = request.into_inner();
+        let filter = convert::event_filter(request.filter.unwrap_or_default(), "/filter")?;
+        let left = convert::page_token(&request.left, cursor::to_range);
+        let asked = Backfill {
+            filter,
+            left: left.map_err(ApiError::from)?,
+            limit: convert::page_size(request.limit),
+            dry_run: request.dry_run,
+        };
+        let id = WebhookId(request.webhook_id);
+        let done = self.delivery.backfill(id, asked).await;
+        let done = done.map_err(ApiError::from)?;
+        Ok(Response::new(v1::BackfillResponse {
+            matched: done.matched,
+            left: done.left.as_ref().map(cursor::of_range).unwrap_or_default(),
+            retrying: done.retrying,
         }))
     }
 

@@ -1,0 +1,102 @@
+//! `webhooks backfill`: events of the journal, sent to one webhook again.
+//!
+//! Invariant: nothing is sent before it was said how much it is, and never more at once than leaves
+//! the webhook room for what is new.
+
+use std::{io::IsTerminal as _, time::Duration};
+
+use pipelet_proto::v1;
+use serde::Serialize;
+use tokio::time::sleep;
+
+use crate::{
+    cli::Backfill,
+    client::Client,
+    commands::counted,
+    error::{Error, ExitStatus},
+    output::Printer,
+    when,
+};
+
+/// With more than so many waiting for their attempt, the webhook is left alone.
+const MOST_WAITING: u64 = 1000;
+/// How often it is asked then.
+const LOOK_AGAIN: Duration = Duration::from_millis(250);
+
+#[derive(Debug, Serialize)]
+struct Done {
+    webhook_id: u64,
+    dry_run: bool,
+    events: u64,
+}
+
+pub(crate) async fn run(
+    args: Backfill,
+    client: &Client,
+    printer: &Printer,
+) -> Result<ExitStatus, Error> {
+    let now = when::now();
+    let mut request = v1::BackfillRequest {
+        webhook_id: args.id,
+        filter: Some(v1::EventFilter {
+            events: args.events,
+            station_ids: args.stations,
+            since: Some(when::on_wire(args.since.resolve(now))),
+            until: args.until.map(|until| when::on_wire(until.resolve(now))),
+        }),
+        dry_run: true,
+        ..v1::BackfillRequest::default()
+    };
+    let mut done = Done {
+        webhook_id: args.id,
+        dry_run: args.dry_run,
+        events: sent(request.clone(), client).await?,
+    };
+    let events = counted(done.events, "event", "events");
+    if args.dry_run || done.events == 0 {
+        printer.done(&done, &format!("{events} would be sent again"))?;
+        return Ok(ExitStatus::Success);
+    }
+    if !args.yes {
+        if !std::io::stdin().is_terminal() {
+            printer.note(&format!("{events} would be sent again"));
+            return Err(Error::NobodyToConfirm);
+        }
+        let question = format!("send {events} to webhook {} again?", args.id);
+        if !printer.confirm(&question).await? {
+            return Ok(ExitStatus::Failed);
+        }
+    }
+    request.dry_run = false;
+    done.events = sent(request, client).await?;
+    let events = counted(done.events, "event", "events");
+    printer.done(&done, &format!("sending {events} again"))?;
+    Ok(ExitStatus::Success)
+}
+
+/// Goes through all parts; returns how many events that were.
+async fn sent(mut request: v1::BackfillRequest, client: &Client) -> Result<u64, Error> {
+    let mut events = 0;
+    loop {
+        let part = client
+            .events()
+            .backfill(request.clone())
+            .await?
+            .into_inner();
+        events += part.matched;
+        if part.left.is_empty() {
+            return Ok(events);
+        }
+        request.left = part.left;
+        let mut waiting = part.retrying;
+        while !request.dry_run && waiting > MOST_WAITING {
+            sleep(LOOK_AGAIN).await;
+            let webhook = v1::GetWebhookRequest {
+                id: request.webhook_id,
+            };
+            let webhook = client.webhooks().get_webhook(webhook).await?.into_inner();
+            let stats = webhook.webhook.and_then(|webhook| webhook.stats);
+            waiting = stats.map_or(0, |stats| stats.retrying);
+        }
+    }
+}

@@ -1,0 +1,104 @@
+//! `pipeletctl webhooks backfill`: what a webhook missed is sent from the journal.
+
+use pipelet_tests::{Answer, Receiver};
+use serde_json::json;
+
+use crate::scene::Scene;
+
+#[tokio::test]
+async fn a_webhook_gets_what_was_before_it() {
+    let mut scene = Scene::new(&["Heartbeat"]).await;
+    let mut station = scene.station("S1").await;
+    for _ in 0..3 {
+        station.ok("Heartbeat", "{}").await;
+    }
+    let mut other = scene.station("T1").await;
+    other.ok("Heartbeat", "{}").await;
+    scene.receiver.await_requests(4).await;
+
+    let late = Receiver::start().await;
+    let id = scene.api.subscribe(&late.url(), &["Heartbeat"]).await;
+    let ctl = scene.ctl();
+    let counted = ctl
+        .json(&format!("webhooks backfill {id} --since 1h --dry-run"))
+        .await;
+    assert_eq!(counted["events"], 4, "{counted}");
+    // Nobody can be asked, and nothing is sent unasked.
+    let unasked = ctl
+        .line(&format!("webhooks backfill {id} --since 1h"))
+        .await;
+    assert_eq!(unasked.code, 2, "{unasked:?}");
+    assert!(
+        unasked.stderr.contains("4 events would be sent again"),
+        "{unasked:?}"
+    );
+
+    let line = format!("webhooks backfill {id} --since 1h --station S* --yes");
+    assert_eq!(ctl.json(&line).await["events"], 3);
+    let again = late.await_requests(3).await;
+    let originals = scene.receiver.requests();
+    for request in &again {
+        let event = request.header("webhook-id");
+        let original = originals
+            .iter()
+            .find(|original| original.header("webhook-id") == event);
+        let original = original.expect("an event of before");
+        assert_eq!((request.text(), request.attempt()), (original.text(), "1"));
+    }
+    // The books count them as received, and hold over a crash.
+    let books = json!({"received": 3, "delivered": 3, "pending": 0});
+    scene.api.await_stats(id, books.clone()).await;
+    scene.crash().await;
+    scene.api.await_stats(id, books).await;
+    ctl_audit(&scene).await;
+
+    // New events go their usual way.
+    let mut station = scene.station("S1").await;
+    station.ok("Heartbeat", "{}").await;
+    scene
+        .api
+        .await_stats(id, json!({"received": 4, "delivered": 4}))
+        .await;
+}
+
+async fn ctl_audit(scene: &Scene) {
+    scene.ctl().line("audit").await.ok();
+}
+
+#[tokio::test]
+async fn what_fails_again_is_retried_and_what_is_disabled_is_refused() {
+    let scene = Scene::new(&["Heartbeat"]).await;
+    let mut station = scene.station("S1").await;
+    station.ok("Heartbeat", "{}").await;
+    scene.receiver.await_requests(1).await;
+    let id = scene.webhook;
+    scene.api.await_stats(id, json!({"delivered": 1})).await;
+    scene.receiver.answer(Answer::Status(500));
+    let ctl = scene.ctl();
+    let line = format!("webhooks backfill {id} --since 1h --yes");
+    for round in 1..=2_u64 {
+        ctl.line(&line).await.ok();
+        let count = usize::try_from(round).expect("a small number") + 1;
+        scene.receiver.await_requests(count).await;
+        let books = json!({"received": 1 + round, "delivered": 1, "retrying": round});
+        scene.api.await_stats(id, books).await;
+    }
+    let off = json!({"enabled": false});
+    scene
+        .api
+        .put(&format!("/webhooks/{id}"), &off)
+        .await
+        .expect(200);
+    assert_eq!(ctl.line(&line).await.code, 5);
+    assert_eq!(
+        ctl.line("webhooks backfill 99 --since 1h --yes").await.code,
+        3
+    );
+    // Deleted, it is owed nothing any more.
+    scene
+        .api
+        .delete(&format!("/webhooks/{id}"))
+        .await
+        .expect(204);
+    ctl_audit(&scene).await;
+}
