@@ -57,10 +57,12 @@ pub(super) fn of_id_tag(tag: &IdTagKey) -> String {
 }
 
 pub(super) fn to_id_tag(cursor: &str) -> Result<IdTagKey, InvalidCursor> {
-    match to_text(cursor)?.as_str() {
-        "" => Err(InvalidCursor),
-        tag => Ok(IdTagKey::of(tag)),
+    let tag = IdTagKey::of(&to_text(cursor)?);
+    // Nobody has such a tag, so no list has ended with it.
+    if tag.as_str().is_empty() {
+        return Err(InvalidCursor);
     }
+    Ok(tag)
 }
 
 fn of_text(text: &str) -> String {
