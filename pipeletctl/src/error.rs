@@ -63,6 +63,8 @@ pub(crate) enum Error {
     NothingToChange,
     #[error("this purges many failed deliveries, and there is no terminal to ask on")]
     NobodyToAsk,
+    #[error("there is no terminal to draw on")]
+    NoTerminal,
     #[error("there is no terminal to ask on")]
     NobodyToConfirm,
     #[error("cannot write the output")]
@@ -130,6 +132,7 @@ impl Report {
             | Error::NothingToChange
             | Error::NobodyToAsk
             | Error::NobodyToConfirm
+            | Error::NoTerminal
             | Error::Output(_)
             | Error::Tls(_)
             | Error::Simulate(_)
@@ -160,6 +163,10 @@ impl Report {
             Error::NothingToChange => (
                 ExitStatus::Usage,
                 Some("the same command with --help shows what can be changed"),
+            ),
+            Error::NoTerminal => (
+                ExitStatus::Usage,
+                Some("`pipeletctl webhooks stats` tells the same in a pipe"),
             ),
             Error::NobodyToConfirm => (ExitStatus::Usage, Some("add --yes to go on unasked")),
             Error::NobodyToAsk => (

@@ -18,6 +18,7 @@ mod error;
 mod forward;
 mod interrupts;
 mod output;
+mod overview;
 mod paging;
 mod rate;
 mod screen;
@@ -26,6 +27,7 @@ mod settings;
 mod simulator;
 mod table;
 mod tail;
+mod top;
 mod view;
 mod when;
 
@@ -140,6 +142,7 @@ async fn dispatch(
         Command::Keys(verb) => commands::keys::run(verb, client, printer).await,
         Command::Listen(verb) => commands::listen::run(verb, client, printer).await,
         Command::Status => commands::status::run(client, printer).await,
+        Command::Top => top::run(settings, client).await,
         Command::Doctor => commands::doctor::run(settings, client, printer).await,
         Command::Audit(args) => commands::audit::run(args, client, printer).await,
         Command::Backup(verb) => commands::backup::run(verb, client, printer).await,

@@ -85,6 +85,11 @@ impl Default for LatencySnapshot {
 }
 
 impl LatencySnapshot {
+    /// How many there are in each bucket: one for each of [`BOUNDS`], and one for what is above.
+    pub const fn buckets(&self) -> &[u64] {
+        &self.buckets
+    }
+
     pub fn count(&self) -> u64 {
         self.buckets.iter().sum()
     }

@@ -139,6 +139,8 @@ pub(crate) enum Command {
     Listen(Listen),
     /// How the daemon is doing; fails where it is not ready
     Status,
+    /// The daemon at a glance, live: webhooks, rates, what fails
+    Top,
     /// What is wrong, and what to do about it: the daemon, the key, the disk, webhooks that fail
     ///
     /// Changes nothing. Warnings don't fail it; a problem does.
@@ -197,6 +199,7 @@ impl Command {
             Self::Events(_) | Self::Trace { .. } => Some("pipeletctl events list"),
             Self::Listen(_)
             | Self::Status
+            | Self::Top
             | Self::Doctor
             | Self::Backup(_)
             | Self::Demo(_)

@@ -1,11 +1,15 @@
 //! `webhooks`, as clap reads it.
 
-use std::path::PathBuf;
+use std::{path::PathBuf, time::Duration};
 
 use clap::{ArgGroup, Args, Subcommand, ValueHint};
 
 use super::Limit;
-use crate::{completing, secret::Secret, when::When};
+use crate::{
+    completing,
+    secret::Secret,
+    when::{When, parse_timeout},
+};
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Webhooks {
@@ -59,6 +63,15 @@ pub(crate) enum Webhooks {
     /// Says how many there are, and asks. It goes no faster than the webhook takes them. Where it is
     /// interrupted, what it has sent stays sent; to send the rest, begin later with --since.
     Backfill(Box<Backfill>),
+    /// Shows how webhooks fare: backlog, success, latency
+    Stats {
+        /// Only this one
+        #[arg(add = completing::webhooks())]
+        id: Option<u64>,
+        /// Over the next so long, instead of since the daemon's start
+        #[arg(long, value_name = "DURATION", value_parser = parse_timeout)]
+        over: Option<Duration>,
+    },
     /// Shows the deliveries that wait for a retry, then the latest ones that were settled
     Deliveries {
         #[arg(add = completing::webhooks())]

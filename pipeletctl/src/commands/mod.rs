@@ -19,6 +19,7 @@ pub(crate) mod listen;
 pub(crate) mod manual;
 pub(crate) mod simulate;
 pub(crate) mod stations;
+pub(crate) mod stats;
 pub(crate) mod status;
 pub(crate) mod trace;
 pub(crate) mod transactions;

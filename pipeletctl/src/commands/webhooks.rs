@@ -34,6 +34,7 @@ pub(crate) async fn run(
             id,
             signing_secret_file,
         } => rotate_secret(id, signing_secret_file, client, printer).await,
+        Webhooks::Stats { id, over } => super::stats::run(id, over, client, printer).await,
         Webhooks::Backfill(args) => super::backfill::run(*args, client, printer).await,
         Webhooks::Deliveries { id, limit } => deliveries(id, limit, client, printer).await,
     }

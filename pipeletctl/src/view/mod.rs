@@ -13,6 +13,7 @@ mod delivery;
 pub(crate) mod doctor;
 mod event;
 mod failed_delivery;
+mod figures;
 mod forwarded;
 mod id_tag;
 mod payload;
@@ -32,6 +33,7 @@ pub(crate) use self::{
     delivery::ListedDelivery,
     event::{Event, EventType},
     failed_delivery::FailedDelivery,
+    figures::WebhookFigures,
     forwarded::Forwarded,
     id_tag::IdTag,
     simulation::Simulation,

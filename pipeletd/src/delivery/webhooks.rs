@@ -392,6 +392,16 @@ impl Delivery {
         Some(retry_clock.as_wall(due, clock.now()))
     }
 
+    /// When the next retry is due, if one waits.
+    pub async fn next_retry(&self, id: WebhookId) -> Result<Option<Timestamp>, DeliveryError> {
+        match self.retries(id, None, 1).await {
+            Ok(retries) => Ok(retries.first().and_then(|retry| self.due_at(retry))),
+            // It was deleted meanwhile.
+            Err(DeliveryError::NoSuchWebhook(_)) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
     /// At most `limit` deliveries that wait for a retry, by due time.
     pub async fn retries(
         &self,

@@ -93,6 +93,7 @@ const METHODS: &[(&str, usize)] = &[
     ("ApiKeyService/ListApiKeys", ADMIN),
     ("ApiKeyService/RevokeApiKey", ADMIN),
     ("DaemonService/GetStatus", READ_ONLY),
+    ("DaemonService/GetOverview", READ_ONLY),
     ("DaemonService/BackUp", ADMIN),
 ];
 

@@ -37,6 +37,7 @@ mod mutations;
 mod node;
 mod ocpp;
 mod openapi;
+mod overview;
 mod packaging;
 mod payload;
 mod power_loss;

@@ -8,7 +8,7 @@ use pipelet_proto::v1;
 use super::super::{DEFAULT_PAGE, MAX_PAGE, error::ApiError, event_filter::Said, roster::Listed};
 use crate::{
     delivery::{
-        AuditState, Audited, Fate, Trace, WebhookView,
+        AuditState, Audited, Fate, Observation, Trace, WebhookView,
         history::Settled,
         record::{Attempt, Books, FailedDelivery, FailedFilter, Retry},
     },
@@ -128,6 +128,25 @@ pub(super) fn audited(Audited { id, name, state }: Audited) -> v1::WebhookAudit 
 fn retiring(signing: Option<&Signing>) -> Vec<prost_types::Timestamp> {
     let retired = signing.map(Signing::retired).unwrap_or_default();
     retired.iter().map(|old| time(old.until)).collect()
+}
+
+/// One whose next retry is due then.
+pub(super) fn overview(observation: &Observation, next: Option<Timestamp>) -> v1::WebhookOverview {
+    let webhook = &observation.stored.webhook;
+    let stats = &observation.stats;
+    v1::WebhookOverview {
+        id: webhook.id.0,
+        name: webhook.name.clone(),
+        url: webhook.url.as_str().to_owned(),
+        enabled: webhook.enabled,
+        oldest_owed_at: observation.oldest.map(time),
+        next_retry_at: next.map(time),
+        in_flight: stats.in_flight,
+        attempts: stats.attempts(),
+        attempts_delivered: stats.delivered(),
+        latency_buckets: stats.latencies.buckets().to_vec(),
+        stats: Some(books_on_wire(observation.books)),
+    }
 }
 
 fn attempts(attempts: Vec<Attempt>) -> Vec<v1::Attempt> {

@@ -26,6 +26,7 @@ use crate::{
     clock::Clock,
     delivery::Delivery,
     journal::Journal,
+    latencies::BOUNDS,
     ocpp::Stations,
     reload::Shown,
     store::{Backup, BackupError, blocking},
@@ -52,7 +53,11 @@ pub(super) struct DaemonRpc {
 }
 
 /// What the caller of each method needs. A backup holds all that there is, keys' hashes included.
-pub(super) const NEEDS: Needs = &[("GetStatus", Role::ReadOnly), ("BackUp", Role::Admin)];
+pub(super) const NEEDS: Needs = &[
+    ("GetStatus", Role::ReadOnly),
+    ("GetOverview", Role::ReadOnly),
+    ("BackUp", Role::Admin),
+];
 
 #[tonic::async_trait]
 impl DaemonService for DaemonRpc {
@@ -94,6 +99,41 @@ impl DaemonService for DaemonRpc {
             disk_free_bytes: disk.map(|disk| disk.free),
             disk_size_bytes: disk.map(|disk| disk.size),
             certificates,
+        }))
+    }
+
+    async fn get_overview(
+        &self,
+        _: Request<v1::GetOverviewRequest>,
+    ) -> Result<Response<v1::GetOverviewResponse>, Status> {
+        let reasons = self.readiness.reasons();
+        let seen = self.delivery.observe().await.map_err(ApiError::from)?;
+        let mut webhooks = Vec::with_capacity(seen.webhooks.len());
+        for observation in seen.webhooks {
+            let id = observation.stored.webhook.id;
+            // Only those that have any are looked up.
+            let next = match observation.books.retrying {
+                0 => None,
+                _ => self.delivery.next_retry(id).await.map_err(ApiError::from)?,
+            };
+            webhooks.push(convert::overview(&observation, next));
+        }
+        let events = self.journal.committed();
+        let events = events.filter(|(_, count)| *count > 0);
+        Ok(Response::new(v1::GetOverviewResponse {
+            now: Some(convert::time(self.clock.now())),
+            ready: reasons.is_empty(),
+            reasons,
+            stations_connected: self.stations.counts().connected as u64,
+            failed_deliveries: seen.failed_deliveries,
+            events: events
+                .map(|(kind, count)| v1::EventCount {
+                    event: kind.name().to_owned(),
+                    count,
+                })
+                .collect(),
+            webhooks,
+            latency_bounds_us: BOUNDS.to_vec(),
         }))
     }
 

@@ -1,0 +1,354 @@
+//! What `top` knows and what is chosen on it.
+//!
+//! Pure: looks and keys in, wishes out. Bounded: a minute of looks, and rates for the widest screen.
+
+use std::{cmp::Reverse, collections::VecDeque, time::Duration};
+
+use crossterm::event::KeyCode;
+use pipelet_proto::v1;
+
+use super::Told;
+use crate::overview::{Lately, Overview, age};
+
+/// Over how many looks shares and quantiles are taken.
+const LOOKS: usize = 60;
+const RATES: usize = 400;
+/// A backlog that is older is worth a look.
+const LATE: Duration = Duration::from_secs(30);
+
+#[derive(Debug)]
+pub(super) struct Board {
+    pub(super) server: String,
+    /// The latest last.
+    looks: VecDeque<Overview>,
+    /// Events a second, the latest last.
+    pub(super) rates: VecDeque<u64>,
+    /// Why the daemon does not answer.
+    pub(super) gone: Option<String>,
+    pub(super) sort: Sort,
+    /// The id of the chosen webhook.
+    chosen: Option<u64>,
+    pub(super) detail: Option<Detail>,
+    pub(super) asking: Option<Question>,
+    pub(super) help: bool,
+    pub(super) note: String,
+}
+
+#[derive(Debug)]
+pub(super) struct Detail {
+    pub(super) id: u64,
+    pub(super) deliveries: Vec<v1::Delivery>,
+}
+
+#[derive(Debug)]
+pub(super) struct Question {
+    pub(super) text: String,
+    wish: Wish,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Wish {
+    /// At a webhook's deliveries.
+    Look(u64),
+    Replay(u64),
+    Switch {
+        id: u64,
+        enabled: bool,
+    },
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Sort {
+    Worst,
+    Backlog,
+    Slowest,
+    Name,
+}
+
+/// How a webhook fares; the worst last.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum State {
+    Fine,
+    Off,
+    /// It has dead letters, or waits for retries.
+    Marked,
+    Late,
+    Failing,
+}
+
+impl Sort {
+    pub(super) const fn name(self) -> &'static str {
+        match self {
+            Self::Worst => "worst first",
+            Self::Backlog => "by backlog",
+            Self::Slowest => "by p99",
+            Self::Name => "by name",
+        }
+    }
+
+    const fn next(self) -> Self {
+        match self {
+            Self::Worst => Self::Backlog,
+            Self::Backlog => Self::Slowest,
+            Self::Slowest => Self::Name,
+            Self::Name => Self::Worst,
+        }
+    }
+}
+
+impl State {
+    /// A mark and a word: colour is never all that tells.
+    pub(super) const fn words(self) -> &'static str {
+        match self {
+            Self::Fine => "✓ fine",
+            Self::Off => "· off",
+            Self::Marked => "! retries",
+            Self::Late => "! late",
+            Self::Failing => "✗ failing",
+        }
+    }
+}
+
+impl Board {
+    pub(super) fn new(server: String) -> Self {
+        Self {
+            server,
+            looks: VecDeque::new(),
+            rates: VecDeque::new(),
+            gone: None,
+            sort: Sort::Worst,
+            chosen: None,
+            detail: None,
+            asking: None,
+            help: false,
+            note: String::new(),
+        }
+    }
+
+    pub(super) fn look(&mut self, seen: Overview) {
+        if let Some(last) = self.looks.back() {
+            let events = seen.all_events().checked_sub(last.all_events());
+            let seconds = seen.at.duration_since(last.at).as_secs_f64();
+            match events {
+                Some(events) if seconds > 0.1 => self.rates.push_back(rate(events, seconds)),
+                Some(_) => {}
+                // Another process, which counts from the beginning.
+                None => self.looks.clear(),
+            }
+        }
+        self.looks.push_back(seen);
+        while self.looks.len() > LOOKS {
+            self.looks.pop_front();
+        }
+        while self.rates.len() > RATES {
+            self.rates.pop_front();
+        }
+        self.gone = None;
+    }
+
+    pub(super) fn lost(&mut self, why: &str) {
+        self.gone = Some(why.to_owned());
+    }
+
+    pub(super) fn told(&mut self, told: Result<Told, String>) {
+        match told {
+            Ok(Told::Deliveries(deliveries)) => {
+                if let Some(detail) = &mut self.detail {
+                    detail.deliveries = deliveries;
+                }
+            }
+            Ok(Told::Sentence(sentence)) => self.note = sentence,
+            Err(why) => self.note = format!("that failed: {why}"),
+        }
+    }
+
+    pub(super) fn now(&self) -> Option<&Overview> {
+        self.looks.back()
+    }
+
+    pub(super) fn lately(&self, webhook: &v1::WebhookOverview) -> Lately {
+        let first = self.looks.front().filter(|_| self.looks.len() > 1);
+        let now = self.looks.back();
+        now.map_or_else(Lately::default, |now| now.lately(webhook, first))
+    }
+
+    /// Events of each type a second over the window, the most first.
+    pub(super) fn types(&self) -> Vec<(&str, u64)> {
+        let (Some(first), Some(now)) = (self.looks.front(), self.looks.back()) else {
+            return Vec::new();
+        };
+        let seconds = now.at.duration_since(first.at).as_secs_f64();
+        let types = now.events.iter().map(|(name, events)| {
+            let before = first.events.get(name).copied().unwrap_or(0);
+            (name.as_str(), rate(events.saturating_sub(before), seconds))
+        });
+        let mut types: Vec<_> = types.filter(|(_, rate)| *rate > 0).collect();
+        types.sort_by_key(|(name, rate)| (Reverse(*rate), *name));
+        types
+    }
+
+    pub(super) fn state(&self, webhook: &v1::WebhookOverview) -> State {
+        let lately = self.lately(webhook);
+        let stats = webhook.stats.unwrap_or_default();
+        let now = self.now().map(|now| now.at).unwrap_or_default();
+        if !webhook.enabled {
+            State::Off
+        } else if lately.success.is_some_and(|success| success < 0.9) {
+            State::Failing
+        } else if age(webhook, now).is_some_and(|age| age > LATE) {
+            State::Late
+        } else if stats.retrying > 0 || stats.dead > 0 {
+            State::Marked
+        } else {
+            State::Fine
+        }
+    }
+
+    /// The webhooks in their order.
+    pub(super) fn webhooks(&self) -> Vec<&v1::WebhookOverview> {
+        let Some(now) = self.now() else {
+            return Vec::new();
+        };
+        let mut webhooks: Vec<_> = now.webhooks.iter().collect();
+        let pending = |it: &v1::WebhookOverview| it.stats.unwrap_or_default().pending;
+        match self.sort {
+            Sort::Worst => {
+                webhooks.sort_by_key(|it| (Reverse(self.state(it)), Reverse(pending(it))));
+            }
+            Sort::Backlog => webhooks.sort_by_key(|it| Reverse(pending(it))),
+            Sort::Slowest => webhooks.sort_by_key(|it| Reverse(self.lately(it).p99)),
+            Sort::Name => webhooks.sort_by(|a, b| a.name.cmp(&b.name)),
+        }
+        webhooks
+    }
+
+    /// The place of the chosen webhook in the list.
+    pub(super) fn chosen(&self) -> usize {
+        let webhooks = self.webhooks();
+        let at = webhooks.iter().position(|it| Some(it.id) == self.chosen);
+        at.unwrap_or(0)
+    }
+
+    pub(super) const fn is_asking(&self) -> bool {
+        self.asking.is_some()
+    }
+
+    pub(super) fn pressed(&mut self, key: KeyCode) -> Option<Wish> {
+        if let Some(question) = self.asking.take() {
+            return matches!(key, KeyCode::Char('y' | 'Y')).then_some(question.wish);
+        }
+        self.note.clear();
+        self.help = false;
+        match key {
+            KeyCode::Up | KeyCode::Char('k') => self.choose(self.chosen().checked_sub(1)),
+            KeyCode::Down | KeyCode::Char('j') => self.choose(Some(self.chosen() + 1)),
+            KeyCode::Char('s') => self.sort = self.sort.next(),
+            KeyCode::Char('?' | 'h') => self.help = true,
+            KeyCode::Esc => self.detail = None,
+            key => return self.pressed_on_webhook(key),
+        }
+        None
+    }
+
+    fn pressed_on_webhook(&mut self, key: KeyCode) -> Option<Wish> {
+        let at = self.chosen();
+        let webhook = self.webhooks().get(at).copied()?.clone();
+        let id = webhook.id;
+        self.chosen = Some(id);
+        match key {
+            KeyCode::Enter => {
+                self.detail = Some(Detail {
+                    id,
+                    deliveries: Vec::new(),
+                });
+                return Some(Wish::Look(id));
+            }
+            KeyCode::Char('r') if webhook.stats.unwrap_or_default().dead == 0 => {
+                self.note = format!("webhook {id} has no dead letters");
+            }
+            KeyCode::Char('r') => self.ask("replay the dead letters of", id, Wish::Replay(id)),
+            KeyCode::Char('e') => {
+                let verb = if webhook.enabled { "disable" } else { "enable" };
+                let wish = Wish::Switch {
+                    id,
+                    enabled: !webhook.enabled,
+                };
+                self.ask(verb, id, wish);
+            }
+            _ => {}
+        }
+        None
+    }
+
+    /// Chooses the webhook at this place, if there is one.
+    fn choose(&mut self, at: Option<usize>) {
+        let id = at.and_then(|at| self.webhooks().get(at).map(|it| it.id));
+        self.chosen = id.or(self.chosen);
+    }
+
+    fn ask(&mut self, verb: &str, id: u64, wish: Wish) {
+        let text = format!("{verb} webhook {id}?");
+        self.asking = Some(Question { text, wish });
+    }
+}
+
+#[expect(
+    clippy::cast_precision_loss,
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "it is a figure for people"
+)]
+fn rate(events: u64, seconds: f64) -> u64 {
+    (events as f64 / seconds.max(0.1)).round() as u64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::overview::tests::overview;
+
+    fn board() -> Board {
+        let mut board = Board::new("http://127.0.0.1:50051".to_owned());
+        board.look(overview(1, 100, 100, [100, 0, 0, 0]));
+        board.look(overview(2, 110, 105, [100, 10, 0, 0]));
+        board
+    }
+
+    #[test]
+    fn rates_come_from_the_differences() {
+        let mut board = board();
+        assert_eq!(board.rates, [10]);
+        assert_eq!(board.types(), [("MeterValues", 10)]);
+        let state = |board: &Board| board.state(&board.now().unwrap().webhooks[0]);
+        assert_eq!(state(&board), State::Failing);
+        // A daemon that was started again counts from the beginning.
+        board.lost("connection refused");
+        board.look(overview(0, 0, 0, [0; 4]));
+        assert_eq!((board.gone.as_deref(), board.rates.len()), (None, 1));
+        assert_eq!(state(&board), State::Late);
+    }
+
+    #[test]
+    fn what_changes_something_is_asked_for_twice() {
+        let mut board = board();
+        assert_eq!(board.pressed(KeyCode::Char('r')), None);
+        assert!(board.is_asking());
+        assert_eq!(board.pressed(KeyCode::Char('n')), None);
+        assert!(!board.is_asking());
+        board.pressed(KeyCode::Char('r'));
+        assert_eq!(board.pressed(KeyCode::Char('y')), Some(Wish::Replay(1)));
+        board.pressed(KeyCode::Char('e'));
+        let off = Wish::Switch {
+            id: 1,
+            enabled: false,
+        };
+        assert_eq!(board.pressed(KeyCode::Char('y')), Some(off));
+        assert_eq!(board.pressed(KeyCode::Enter), Some(Wish::Look(1)));
+        assert!(board.detail.is_some());
+        board.pressed(KeyCode::Down);
+        board.pressed(KeyCode::Up);
+        assert_eq!(board.chosen(), 0);
+        board.pressed(KeyCode::Esc);
+        assert!(board.detail.is_none());
+    }
+}

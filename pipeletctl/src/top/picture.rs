@@ -1,0 +1,250 @@
+//! What `top` looks like.
+//!
+//! Pure: a board in, a picture out. Invariant: colour only repeats what words say; what is wrong
+//! stands above and first; the picture holds in 80×24.
+
+use ratatui::{
+    Frame,
+    layout::{Constraint, Layout, Rect},
+    style::{Color, Modifier, Style},
+    text::{Line, Span},
+    widgets::{Block, Cell, Paragraph, Row, Sparkline, Table, TableState, Wrap},
+};
+
+use super::board::{Board, Detail, State};
+use crate::{
+    overview::{age, percent, short},
+    table::shortened,
+};
+
+const GOOD: Style = Style::new().fg(Color::Green);
+const BAD: Style = Style::new().fg(Color::Red).add_modifier(Modifier::BOLD);
+const WARN: Style = Style::new().fg(Color::Yellow);
+const STRONG: Style = Style::new().add_modifier(Modifier::BOLD);
+const CHOSEN: Style = Style::new().add_modifier(Modifier::REVERSED);
+
+const HELP: &str = "\
+↑↓ choose a webhook   Enter its deliveries   Esc back
+s  sort: worst first, by backlog, by p99, by name
+r  replay its dead letters     e  enable or disable it (both ask)
+q  quit
+
+OK, P50 and P99 are over the last minute. BACKLOG is what was not delivered yet; AGE how long its \
+oldest event has waited for a first attempt; RETRY those of it that wait for another attempt, and \
+NEXT when the first of these is due.";
+
+const HEADERS: [&str; 11] = [
+    "STATE", "ID", "NAME", "BACKLOG", "AGE", "OK", "P50", "P99", "RETRY", "NEXT", "DEAD",
+];
+
+const WIDTHS: [Constraint; 11] = [
+    Constraint::Length(9),
+    Constraint::Length(3),
+    Constraint::Min(8),
+    Constraint::Length(7),
+    Constraint::Length(5),
+    Constraint::Length(5),
+    Constraint::Length(5),
+    Constraint::Length(5),
+    Constraint::Length(5),
+    Constraint::Length(5),
+    Constraint::Length(5),
+];
+
+pub(super) fn draw(frame: &mut Frame, board: &Board) {
+    let lower = if board.detail.is_some() || board.help {
+        Constraint::Percentage(45)
+    } else {
+        Constraint::Length(0)
+    };
+    let [head, rates, list, lower, hint] = Layout::vertical([
+        Constraint::Length(2),
+        Constraint::Length(4),
+        Constraint::Min(4),
+        lower,
+        Constraint::Length(1),
+    ])
+    .areas(frame.area());
+    frame.render_widget(Paragraph::new(headlines(board)), head);
+    events(frame, board, rates);
+    webhooks(frame, board, list);
+    if board.help {
+        let help = Paragraph::new(HELP).wrap(Wrap { trim: false });
+        frame.render_widget(help.block(Block::bordered().title(" help ")), lower);
+    } else if let Some(detail) = &board.detail {
+        frame.render_widget(deliveries(detail), lower);
+    }
+    frame.render_widget(Paragraph::new(keys(board)), hint);
+}
+
+fn headlines(board: &Board) -> Vec<Line<'_>> {
+    let Some(now) = board.now() else {
+        return vec![Line::from(" Pipelet top")];
+    };
+    let (state, style) = match &board.gone {
+        Some(why) => (format!("✗ GONE: {why}; trying again"), BAD),
+        None if now.ready => ("✓ ready".to_owned(), GOOD),
+        None => (format!("✗ NOT READY: {}", now.reasons.join("; ")), BAD),
+    };
+    let pending = now.webhooks.iter();
+    let pending: u64 = pending.map(|it| it.stats.unwrap_or_default().pending).sum();
+    let figures = format!(
+        " stations {}   webhooks {}   pending {pending}   ",
+        now.stations,
+        now.webhooks.len()
+    );
+    let dead = format!("dead letters {}", now.dead);
+    vec![
+        Line::from(vec![
+            Span::styled(" Pipelet top  ", STRONG),
+            Span::raw(format!("{}  ", board.server)),
+            Span::styled(state, style),
+        ]),
+        Line::from(vec![
+            Span::raw(figures),
+            Span::styled(dead, if now.dead > 0 { WARN } else { Style::new() }),
+        ]),
+    ]
+}
+
+fn events(frame: &mut Frame, board: &Board, area: Rect) {
+    let room = usize::from(area.width.saturating_sub(2));
+    let types = board.types().into_iter().take(6);
+    let types: Vec<_> = types
+        .map(|(name, rate)| format!("{name} {rate}/s"))
+        .collect();
+    let now = board.rates.back().copied().unwrap_or(0);
+    let title = format!(" events {now}/s   {} ", types.join("  "));
+    let title = shortened(&title, room);
+    let skip = board.rates.len().saturating_sub(room);
+    let line = Sparkline::default().data(board.rates.iter().skip(skip).copied());
+    frame.render_widget(line.block(Block::bordered().title(title)), area);
+}
+
+fn webhooks(frame: &mut Frame, board: &Board, area: Rect) {
+    let now = board.now().map(|now| now.at).unwrap_or_default();
+    let rows = board.webhooks().into_iter().map(|webhook| {
+        let (fares, lately) = (board.state(webhook), board.lately(webhook));
+        let stats = webhook.stats.unwrap_or_default();
+        let next = webhook.next_retry_at.and_then(|next| {
+            let next = jiff::Timestamp::new(next.seconds, next.nanos).ok()?;
+            Some(next.duration_since(now).try_into().unwrap_or_default())
+        });
+        let span = |span: Option<_>| span.map_or_else(|| "-".to_owned(), short);
+        let style = match fares {
+            State::Fine => GOOD,
+            State::Off => Style::new(),
+            State::Marked | State::Late => WARN,
+            State::Failing => BAD,
+        };
+        Row::new([
+            Cell::from(Span::styled(fares.words(), style)),
+            Cell::from(webhook.id.to_string()),
+            Cell::from(shortened(&webhook.name, 40)),
+            Cell::from(stats.pending.to_string()),
+            Cell::from(span(age(webhook, now))),
+            Cell::from(percent(lately.success)),
+            Cell::from(span(lately.p50)),
+            Cell::from(span(lately.p99)),
+            Cell::from(stats.retrying.to_string()),
+            Cell::from(span(next)),
+            Cell::from(stats.dead.to_string()),
+        ])
+    });
+    let title = format!(" webhooks, {} ", board.sort.name());
+    let table = Table::new(rows, WIDTHS)
+        .header(Row::new(HEADERS).style(STRONG))
+        .row_highlight_style(CHOSEN)
+        .block(Block::bordered().title(title));
+    let mut state = TableState::default().with_selected(board.chosen());
+    frame.render_stateful_widget(table, area, &mut state);
+}
+
+fn deliveries(detail: &Detail) -> Paragraph<'_> {
+    let lines = detail.deliveries.iter().map(|delivery| {
+        let last = delivery.attempts.last();
+        let outcome = last.map_or_else(
+            || "no attempt yet".to_owned(),
+            |last| match (last.status_code, &last.error) {
+                (Some(status), None) => format!("{status} in {} ms", last.duration_ms),
+                (Some(status), Some(error)) => format!("{status} {error}"),
+                (None, error) => error.clone().unwrap_or_default(),
+            },
+        );
+        let style = match delivery.status.as_str() {
+            "delivered" => GOOD,
+            "dead" => BAD,
+            _ => WARN,
+        };
+        Line::from(vec![
+            Span::styled(format!("{:<9} ", delivery.status), style),
+            Span::raw(format!(
+                "{:<20} {:<14} try {:<2} ",
+                shortened(&delivery.event, 20),
+                shortened(&delivery.station_id, 14),
+                delivery.attempts.len()
+            )),
+            Span::raw(shortened(&outcome, 100)),
+        ])
+    });
+    let title = format!(" webhook {}: what waits, then the latest ", detail.id);
+    Paragraph::new(lines.collect::<Vec<_>>()).block(Block::bordered().title(title))
+}
+
+fn keys(board: &Board) -> Line<'_> {
+    if let Some(question) = &board.asking {
+        return Line::from(Span::styled(format!(" {} y/n", question.text), STRONG));
+    }
+    if !board.note.is_empty() {
+        return Line::from(Span::styled(format!(" {}", board.note), STRONG));
+    }
+    Line::from(" ↑↓ choose  Enter look  s sort  r replay  e on/off  ? help  q quit")
+}
+
+#[cfg(test)]
+mod tests {
+    use crossterm::event::KeyCode;
+    use ratatui::{Terminal, backend::TestBackend};
+
+    use super::*;
+    use crate::overview::tests::overview;
+
+    fn drawn(width: u16, height: u16, board: &Board) -> String {
+        let mut terminal = Terminal::new(TestBackend::new(width, height)).unwrap();
+        terminal.draw(|frame| draw(frame, board)).unwrap();
+        terminal.backend().to_string()
+    }
+
+    #[test]
+    fn what_is_wrong_is_seen_at_any_size() {
+        let mut board = Board::new("http://127.0.0.1:50051".to_owned());
+        drawn(80, 24, &board);
+        board.look(overview(1, 100, 100, [100, 0, 0, 0]));
+        board.look(overview(2, 110, 105, [100, 10, 0, 0]));
+        for (width, height) in [(80, 24), (200, 50)] {
+            let picture = drawn(width, height, &board);
+            for seen in [
+                "✓ ready",
+                "stations 12",
+                "dead letters 3",
+                "events 10/s",
+                "MeterValues 10/s",
+                "✗ failing",
+                "Billing",
+                "50.0%",
+                "37",
+                "q quit",
+            ] {
+                assert!(picture.contains(seen), "{seen}: {picture}");
+            }
+        }
+        board.pressed(KeyCode::Char('?'));
+        assert!(drawn(80, 24, &board).contains("replay its dead letters"));
+        board.pressed(KeyCode::Char('e'));
+        assert!(drawn(80, 24, &board).contains("disable webhook 1? y/n"));
+        board.lost("connection refused");
+        assert!(drawn(80, 24, &board).contains("✗ GONE: connection refused"));
+        // A terminal that is too small is no reason to fail.
+        drawn(10, 4, &board);
+    }
+}
