@@ -17,6 +17,7 @@ use super::{
 };
 use crate::{
     events::{Event, EventFilter, Seq},
+    store::BATCH_BYTES,
     webhooks::WebhookId,
 };
 
@@ -133,9 +134,10 @@ impl Inner {
         limit: usize,
     ) -> Result<(Vec<(Seq, Arc<Event>)>, Option<Range<Seq>>), DeliveryError> {
         let mut found = Vec::new();
+        let mut bytes = 0;
         let mut at = start;
         while at < end {
-            if found.len() >= limit || at.0 - start.0 >= MAX_LOOKED_AT {
+            if found.len() >= limit || bytes >= BATCH_BYTES || at.0 - start.0 >= MAX_LOOKED_AT {
                 return Ok((found, Some(at..end)));
             }
             let events = self.means.journal.read_from(at, STRIDE).await?;
@@ -144,11 +146,12 @@ impl Inner {
                 if seq >= end {
                     break;
                 }
-                if found.len() >= limit {
+                if found.len() >= limit || bytes >= BATCH_BYTES {
                     at = seq;
                     break;
                 }
                 if filter.contains(&event) {
+                    bytes += event.size();
                     found.push((seq, event));
                 }
                 at = seq.next();

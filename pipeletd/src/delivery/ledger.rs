@@ -29,13 +29,13 @@ use super::{
 use crate::{
     events::Seq,
     latencies::{Latencies, LatencySnapshot},
-    store::{Change, Outage, Store, StoreError},
+    store::{BATCH_BYTES, Change, Outage, Store, StoreError},
     webhooks::WebhookId,
 };
 
 /// Entries that may wait; further ones wait for room.
 const QUEUE: usize = 4096;
-/// Entries that are written at once.
+/// Entries that are written at once, unless [`BATCH_BYTES`] are reached before.
 const MAX_BATCH: usize = 1024;
 /// The least time between two writes, unless somebody waits for one. A receiver that is down has
 /// something to be noted all the time, and its syncs would hold up those of the journal.
@@ -270,6 +270,8 @@ struct Batch {
 }
 
 impl Batch {
+    /// The size of the events in the entries.
+    bytes: usize,
     fn take(&mut self, request: Request) {
         match request {
             Request::Record {
@@ -282,11 +284,16 @@ impl Batch {
                 self.urgent |= urgent;
             }
             Request::Stop { done } => self.stopped = Some(done),
+                self.bytes += entry.size();
         }
     }
 
     fn is_due(&self) -> bool {
-        self.urgent || self.stopped.is_some() || self.entries.len() >= MAX_BATCH
+        self.urgent || self.stopped.is_some() || self.is_full()
+    }
+
+    fn is_full(&self) -> bool {
+        self.entries.len() >= MAX_BATCH || self.bytes >= BATCH_BYTES
     }
 }
 
@@ -329,7 +336,7 @@ impl Writer {
                 Ok(None) | Err(_) => break,
             }
         }
-        while batch.stopped.is_none() && batch.entries.len() < MAX_BATCH {
+        while batch.stopped.is_none() && !batch.is_full() {
             let Ok(request) = queue.try_recv() else { break };
             batch.take(request);
         }
@@ -490,6 +497,23 @@ impl Entry {
             | Self::Backfilled { .. }
             | Self::Cancelled { .. }
             | Self::Known { .. } => None,
+        }
+    }
+
+    /// Of the events in it, in bytes.
+    fn size(&self) -> usize {
+        match self {
+            Self::Moved { retry } | Self::Again { retry, .. } | Self::Replayed { retry, .. } => {
+                retry.event.size()
+            }
+            Self::MovedDead { failed } | Self::Dead { failed, .. } => failed.event.size(),
+            Self::Backfilled { retries, .. } => {
+                retries.iter().map(|retry| retry.event.size()).sum()
+            }
+            Self::Delivered { .. }
+            | Self::Purged { .. }
+            | Self::Cancelled { .. }
+            | Self::Known { .. } => 0,
         }
     }
 

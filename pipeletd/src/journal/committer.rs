@@ -26,13 +26,12 @@ use super::{Feed, Position, Request, Shared, Then};
 use crate::{
     delivery::record::{Cursor, Epoch, Received, is_owed},
     events::{Event, EventType, Seq},
-    store::{Progress, Store, StoreError},
+    store::{BATCH_BYTES, Progress, Store, StoreError},
     webhooks::WebhookId,
 };
 
-/// A batch is closed at this many events, or at this many bytes of them.
+/// A batch is closed at this many events, or at [`BATCH_BYTES`] of them.
 const MAX_EVENTS: usize = 4096;
-const MAX_BYTES: usize = 4 << 20;
 /// The counts of received events are written down at least this often, in events: so many
 /// have to be counted again at a start.
 const COUNT_EVERY: u64 = 8192;
@@ -83,7 +82,7 @@ struct Batch {
 
 impl Batch {
     fn is_full(&self) -> bool {
-        self.events.len() >= MAX_EVENTS || self.bytes >= MAX_BYTES
+        self.events.len() >= MAX_EVENTS || self.bytes >= BATCH_BYTES
     }
 
     fn is_empty(&self) -> bool {

@@ -112,6 +112,10 @@ impl StoreError {
 
 /// One change of what is kept beside the journal.
 #[derive(Debug, Clone)]
+/// Who gathers things to write them together ends a batch here. An engine may have trouble with
+/// much longer ones; a single long thing is none.
+pub const BATCH_BYTES: usize = 1 << 20;
+
 #[expect(
     clippy::large_enum_variant,
     reason = "they live for one batch, and most are small"

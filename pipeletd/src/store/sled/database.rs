@@ -8,6 +8,9 @@
 //!   are cut into chunks of under 4 KB.
 //! - A damaged snapshot stops the opening: it is moved aside, and the log is read instead.
 //! - Garbage is collected in the flusher thread only, so that thread stays on.
+//! - Its seven writing threads may all wait for a lock whose holder waits for the file to be made
+//!   shorter, which is queued behind them: that hangs for ever. Every batch is handed to the system
+//!   before the next one comes, and none is so long that it keeps them all busy.
 //! - After an error of the disk it does nothing any more: it is closed, and opened again as soon
 //!   as that works. What was committed before is there then; of the batch that failed, all or
 //!   nothing is.
@@ -100,7 +103,6 @@ impl Database {
         self.room.check(purpose)?;
         self.with(|engine| {
             engine.apply(batch)?;
-            engine.db.flush().map_err(StoreError::Engine)?;
             engine.log.sync_data().map_err(StoreError::Sync)
         })
     }
@@ -386,8 +388,11 @@ impl Engine {
     }
 
     fn apply(&self, batch: Batch) -> Result<(), StoreError> {
-        let _whole = self.whole.write().unwrap_or_else(PoisonError::into_inner);
-        self.tree.apply_batch(batch.0).map_err(StoreError::Engine)
+        let whole = self.whole.write().unwrap_or_else(PoisonError::into_inner);
+        self.tree.apply_batch(batch.0).map_err(StoreError::Engine)?;
+        drop(whole);
+        self.db.flush().map_err(StoreError::Engine)?;
+        Ok(())
     }
 
     fn get(&self, key: &[u8]) -> Result<Option<IVec>, StoreError> {
@@ -400,6 +405,7 @@ impl Engine {
     ) -> Result<Option<(IVec, Bytes)>, StoreError> {
         let (key, head) = entry.map_err(StoreError::Engine)?;
         let value = self.whole(&key, &head)?;
+    /// Applies the batch and hands it to the system.
         Ok(value.map(|value| (key, value)))
     }
 
