@@ -245,6 +245,7 @@ impl App {
             tempo: self.ocpp.tempo(),
             keyring: self.keyring.clone(),
             retention: self.retention.clone(),
+            transaction_retention: self.ocpp.transaction_retention(),
             shutdown_grace: self.shutdown_grace.clone(),
         }
     }
@@ -368,6 +369,7 @@ fn ocpp_config(config: &Config) -> ocpp::Config {
             Authorize::AcceptAll => Policy::AcceptAll,
             Authorize::Registered => Policy::Registered,
         },
+        transaction_retention: config.transaction_retention,
         max_connections: descriptors::connections(config.max_connections, descriptors::raise()),
         ..ocpp::Config::default()
     }

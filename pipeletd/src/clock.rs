@@ -1,5 +1,7 @@
 //! The one source of wall time.
 
+use std::time::Duration;
+
 use jiff::Timestamp;
 use tokio::time::Instant;
 
@@ -35,6 +37,25 @@ impl Clock {
             #[expect(clippy::disallowed_methods, reason = "this is the one place")]
             Source::System => Timestamp::now(),
             Source::Tokio { base, since } => base + since.elapsed(),
+        }
+    }
+
+    /// That long ago, or as long ago as can be told.
+    pub fn ago(&self, time: Duration) -> Timestamp {
+        self.now().checked_sub(time).unwrap_or(Timestamp::MIN)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn any_time_ago_can_be_told() {
+        let clock = Clock::system();
+        assert!(clock.ago(Duration::from_secs(1)) < clock.now());
+        for long in [Duration::from_hours(24 * 365 * 20_000), Duration::MAX] {
+            assert_eq!(clock.ago(long), Timestamp::MIN);
         }
     }
 }

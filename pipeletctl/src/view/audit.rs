@@ -14,7 +14,15 @@ use crate::table;
 pub(crate) struct Audit {
     pub(crate) balanced: bool,
     webhooks: Vec<Audited>,
+    /// Deleted ones that are not listed any more.
+    forgotten: Option<Forgotten>,
     total: Books,
+}
+
+#[derive(Debug, Serialize)]
+struct Forgotten {
+    webhooks: u64,
+    books: Books,
 }
 
 #[derive(Debug, Serialize)]
@@ -101,10 +109,18 @@ impl From<v1::AuditWebhooksResponse> for Audit {
             books: webhook.stats.map(Books::of),
         });
         let webhooks: Vec<_> = webhooks.collect();
-        let books = || webhooks.iter().filter_map(|webhook| webhook.books);
+        let forgotten = wire.forgotten.map(|forgotten| Forgotten {
+            webhooks: forgotten.webhooks,
+            books: Books::of(forgotten.stats.unwrap_or_default()),
+        });
+        let books = || {
+            let listed = webhooks.iter().filter_map(|webhook| webhook.books);
+            listed.chain(forgotten.iter().map(|forgotten| forgotten.books))
+        };
         Self {
             balanced: books().all(|books| books.gap == 0),
             total: books().fold(Books::default(), Books::plus),
+            forgotten,
             webhooks,
         }
     }
@@ -135,8 +151,11 @@ impl Audit {
         } = self.total;
         let sign = if self.balanced { "=" } else { "≠" };
         let mut text = String::new();
-        if !self.webhooks.is_empty() {
-            let rows: Vec<_> = self.webhooks.iter().map(Audited::cells).collect();
+        let rows = self.webhooks.iter().map(Audited::cells);
+        let rows: Vec<_> = rows
+            .chain(self.forgotten.as_ref().map(Forgotten::cells))
+            .collect();
+        if !rows.is_empty() {
             let _ = write!(text, "{}\n\n", table::columns(Self::HEADERS, &rows));
         }
         let _ = write!(
@@ -149,11 +168,16 @@ impl Audit {
 
     /// What is wrong with whose books.
     pub(crate) fn gaps(&self) -> impl Iterator<Item = String> {
-        self.webhooks.iter().filter_map(|webhook| {
+        let listed = self.webhooks.iter().filter_map(|webhook| {
             let gap = webhook.books?.gap_in_words()?;
             let name = table::printable(&webhook.name);
             Some(format!("webhook {} ({name}): {gap}", webhook.id))
-        })
+        });
+        let forgotten = self.forgotten.as_ref().and_then(|forgotten| {
+            let gap = forgotten.books.gap_in_words()?;
+            Some(format!("{}: {gap}", forgotten.name()))
+        });
+        listed.chain(forgotten)
     }
 
     /// The webhooks whose books could not be seen.
@@ -165,16 +189,30 @@ impl Audit {
 
 impl Audited {
     fn cells(&self) -> Vec<String> {
-        let (books, verdict) = match self.books {
-            Some(books) if books.gap == 0 => (books.cells(), "ok".to_owned()),
-            Some(books) => (books.cells(), format!("gap {}", books.gap)),
-            None => (std::array::from_fn(|_| "-".to_owned()), "-".to_owned()),
-        };
-        let mut cells = vec![self.id.to_string(), self.name.clone(), self.state.clone()];
-        cells.extend(books);
-        cells.push(verdict);
-        cells
+        cells(self.id.to_string(), &self.name, &self.state, self.books)
     }
+}
+
+impl Forgotten {
+    fn name(&self) -> String {
+        format!("{} before these", self.webhooks)
+    }
+
+    fn cells(&self) -> Vec<String> {
+        cells("-".to_owned(), &self.name(), "deleted", Some(self.books))
+    }
+}
+
+fn cells(id: String, name: &str, state: &str, books: Option<Books>) -> Vec<String> {
+    let (books, verdict) = match books {
+        Some(books) if books.gap == 0 => (books.cells(), "ok".to_owned()),
+        Some(books) => (books.cells(), format!("gap {}", books.gap)),
+        None => (std::array::from_fn(|_| "-".to_owned()), "-".to_owned()),
+    };
+    let mut cells = vec![id, name.to_owned(), state.to_owned()];
+    cells.extend(books);
+    cells.push(verdict);
+    cells
 }
 
 #[cfg(test)]
@@ -202,6 +240,7 @@ mod tests {
         });
         Audit::from(v1::AuditWebhooksResponse {
             webhooks: webhooks.collect(),
+            forgotten: None,
         })
     }
 

@@ -27,12 +27,13 @@ pub struct Dials {
     pub(super) tempo: watch::Sender<Tempo>,
     pub(super) keyring: Keyring,
     pub(super) retention: watch::Sender<Retention>,
+    pub(super) transaction_retention: watch::Sender<Duration>,
     pub(super) shutdown_grace: watch::Sender<Duration>,
 }
 
 impl Dials {
     /// The settings that [`Self::turn`] takes over.
-    pub const SETTINGS: [&str; 15] = [
+    pub const SETTINGS: [&str; 16] = [
         "api-rate",
         "ocpp-rate",
         "retry-schedule",
@@ -45,6 +46,7 @@ impl Dials {
         "allow-target",
         "retention",
         "retention-size",
+        "transaction-retention",
         "heartbeat-interval",
         "ping-interval",
         "shutdown-grace",
@@ -57,6 +59,8 @@ impl Dials {
         self.tempo.send_replace(tempo(config));
         self.keyring.set_rate(config.api_rate);
         self.retention.send_replace(retention(config));
+        self.transaction_retention
+            .send_replace(config.transaction_retention);
         self.shutdown_grace.send_replace(config.shutdown_grace);
         Ok(())
     }

@@ -173,6 +173,10 @@ pub(super) struct Arguments {
     )]
     pub(super) retention_size: ByteSize,
 
+    /// How long transactions that have stopped are kept
+    #[arg(long, env = "PIPELETD_TRANSACTION_RETENTION", value_name = "TIME", value_parser = any_time, default_value = "400d")]
+    pub(super) transaction_retention: Duration,
+
     /// For a first try on your own machine: allows private targets, logs for people
     #[arg(long, env = "PIPELETD_DEV", num_args = 0..=1, require_equals = true,
           default_missing_value = "true", action = ArgAction::Set, default_value = "false")]

@@ -62,6 +62,8 @@ pub struct Config {
     pub allow_targets: Vec<AllowedTarget>,
     pub retention: Duration,
     pub retention_size: ByteSize,
+    /// Of transactions that have stopped.
+    pub transaction_retention: Duration,
     pub heartbeat_interval: Duration,
     pub ping_interval: Duration,
     pub ocpp_strict: bool,

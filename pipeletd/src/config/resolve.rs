@@ -99,6 +99,7 @@ pub(super) fn resolve(
         allow_targets: said.allow_target,
         retention: said.retention,
         retention_size: said.retention_size,
+        transaction_retention: said.transaction_retention,
         heartbeat_interval: said.heartbeat_interval,
         ping_interval: said.ping_interval,
         ocpp_strict: said.ocpp_strict,

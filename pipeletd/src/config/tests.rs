@@ -39,6 +39,7 @@ fn the_defaults_are_the_contracts() {
     assert_eq!(config.delivery_timeout, Duration::from_secs(10));
     assert_eq!(config.retention, Duration::from_hours(24));
     assert_eq!(config.retention_size, ByteSize::gib(4));
+    assert_eq!(config.transaction_retention, Duration::from_hours(400 * 24));
     assert_eq!(config.heartbeat_interval, Duration::from_mins(5));
     assert!(!config.allow_private_targets);
     assert_eq!(config.authorize, Authorize::AcceptAll);

@@ -1,4 +1,5 @@
-//! Every webhook's books at one moment, those of deleted webhooks included.
+//! Every webhook's books at one moment, those of deleted webhooks included: one by one as long as
+//! they are kept, and then as a sum.
 //!
 //! Invariant: no webhook is told of twice, and one whose deletion is under way is told of without
 //! books rather than left out. It adds nothing up: who reads the books judges them.
@@ -6,10 +7,21 @@
 use std::sync::{Arc, PoisonError};
 
 use super::{
-    record::{Books, Stage},
+    record::{Books, Forgotten, Stage, StoredWebhook},
     webhooks::{Delivery, DeliveryError},
 };
-use crate::{store::blocking, webhooks::WebhookId};
+use crate::{
+    store::{Store, StoreError, blocking},
+    webhooks::WebhookId,
+};
+
+#[derive(Debug)]
+pub struct Audit {
+    /// By ascending id.
+    pub webhooks: Vec<Audited>,
+    /// What is in none of them.
+    pub forgotten: Forgotten,
+}
 
 /// One webhook's part of an audit.
 #[derive(Debug)]
@@ -29,14 +41,15 @@ pub enum AuditState {
 }
 
 impl Delivery {
-    /// By ascending id: all webhooks that there ever were, or the one.
-    pub async fn audit(&self, only: Option<WebhookId>) -> Result<Vec<Audited>, DeliveryError> {
+    /// Of all webhooks that there ever were, or of the one.
+    pub async fn audit(&self, only: Option<WebhookId>) -> Result<Audit, DeliveryError> {
         let wanted = |id: WebhookId| only.is_none_or(|only| only == id);
         let mut audited = self.active(wanted);
         let store = Arc::clone(&self.0.means.store);
         // The store is read last: a webhook that is deleted meanwhile is not missed, and one that
         // is created meanwhile comes after this audit.
-        for stored in blocking(move || store.webhooks()).await? {
+        let (stored, forgotten) = blocking(move || stored(store.as_ref())).await?;
+        for stored in stored {
             let id = stored.webhook.id;
             let state = match stored.stage {
                 Stage::Active => continue,
@@ -54,7 +67,14 @@ impl Delivery {
         audited.sort_by_key(|audited| audited.id);
         match only {
             Some(id) if audited.is_empty() => Err(DeliveryError::NoSuchWebhook(id)),
-            Some(_) | None => Ok(audited),
+            Some(_) => Ok(Audit {
+                webhooks: audited,
+                forgotten: Forgotten::default(),
+            }),
+            None => Ok(Audit {
+                webhooks: audited,
+                forgotten,
+            }),
         }
     }
 
@@ -68,5 +88,17 @@ impl Delivery {
             state: AuditState::Active(self.0.books(running, *id)),
         });
         audited.collect()
+    }
+}
+
+/// The webhooks and what is forgotten of others, as of one moment.
+fn stored(store: &dyn Store) -> Result<(Vec<StoredWebhook>, Forgotten), StoreError> {
+    loop {
+        let before = store.forgotten()?;
+        let webhooks = store.webhooks()?;
+        // Else one was forgotten between the two, and would be told of twice or not at all.
+        if store.forgotten()? == before {
+            return Ok((webhooks, before));
+        }
     }
 }

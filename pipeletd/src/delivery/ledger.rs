@@ -23,7 +23,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    record::{Account, FailedDelivery, FailedId, Retry, RetryKey},
+    record::{Account, Books, FailedDelivery, FailedId, Forgotten, Retry, RetryKey},
     retry_clock::RetryClock,
 };
 use crate::{
@@ -75,6 +75,9 @@ pub enum Entry {
     },
     /// A durable cursor has settled these moved events: what reminds of the move can go.
     Known { webhook: WebhookId, seqs: Vec<Seq> },
+    /// Nothing is kept of a deleted webhook but what its final books add to a sum. It has no
+    /// failed deliveries.
+    Forgotten { webhook: WebhookId, books: Books },
 }
 
 /// Writes entries. Cheap to clone.
@@ -139,7 +142,6 @@ impl Ledger {
         let (requests, queue) = mpsc::channel(QUEUE);
         let (done, ended) = oneshot::channel();
         let mut writer = Writer {
-            store,
             accounts: Arc::clone(&accounts),
             next_failed,
             clock,
@@ -147,6 +149,8 @@ impl Ledger {
             outage: Arc::clone(&outage),
             commits: Arc::clone(&commits),
             ending,
+            forgotten: store.forgotten()?,
+            store,
         };
         let thread = thread::Builder::new()
             .name("ledger".to_owned())
@@ -245,6 +249,7 @@ impl Ledger {
 struct Writer {
     store: Arc<dyn Store>,
     accounts: Arc<Accounts>,
+    forgotten: Forgotten,
     next_failed: FailedId,
     clock: RetryClock,
     runtime: Handle,
@@ -265,13 +270,13 @@ struct Waiting {
 struct Batch {
     entries: Vec<Entry>,
     waiting: Vec<Waiting>,
+    /// The size of the events in the entries.
+    bytes: usize,
     urgent: bool,
     stopped: Option<oneshot::Sender<()>>,
 }
 
 impl Batch {
-    /// The size of the events in the entries.
-    bytes: usize,
     fn take(&mut self, request: Request) {
         match request {
             Request::Record {
@@ -279,12 +284,12 @@ impl Batch {
                 urgent,
                 done,
             } => {
+                self.bytes += entry.size();
                 self.entries.push(*entry);
                 self.waiting.push(Waiting { urgent, done });
                 self.urgent |= urgent;
             }
             Request::Stop { done } => self.stopped = Some(done),
-                self.bytes += entry.size();
         }
     }
 
@@ -355,9 +360,15 @@ impl Writer {
         for (entry, there) in entries.into_iter().zip(&there) {
             if *there {
                 let webhook = entry.webhook();
-                touched.insert(webhook);
+                let is_last = matches!(entry, Entry::Forgotten { .. });
                 let account = accounts.entry(webhook).or_default();
                 self.enter(entry, account, &mut changes);
+                if is_last {
+                    accounts.remove(&webhook);
+                    touched.remove(&webhook);
+                } else {
+                    touched.insert(webhook);
+                }
             }
         }
         for webhook in touched {
@@ -463,6 +474,11 @@ impl Writer {
             Entry::Known { webhook, seqs } => {
                 changes.extend(seqs.into_iter().map(|seq| Change::MovedGone(webhook, seq)));
             }
+            Entry::Forgotten { webhook, books } => {
+                self.forgotten = self.forgotten.with(books);
+                changes.push(Change::WebhookGone(webhook));
+                changes.push(Change::Forgotten(self.forgotten));
+            }
         }
     }
 
@@ -496,7 +512,8 @@ impl Entry {
             | Self::Dead { .. }
             | Self::Backfilled { .. }
             | Self::Cancelled { .. }
-            | Self::Known { .. } => None,
+            | Self::Known { .. }
+            | Self::Forgotten { .. } => None,
         }
     }
 
@@ -513,7 +530,8 @@ impl Entry {
             Self::Delivered { .. }
             | Self::Purged { .. }
             | Self::Cancelled { .. }
-            | Self::Known { .. } => 0,
+            | Self::Known { .. }
+            | Self::Forgotten { .. } => 0,
         }
     }
 
@@ -527,7 +545,8 @@ impl Entry {
             Self::Purged { webhook, .. }
             | Self::Backfilled { webhook, .. }
             | Self::Cancelled { webhook, .. }
-            | Self::Known { webhook, .. } => *webhook,
+            | Self::Known { webhook, .. }
+            | Self::Forgotten { webhook, .. } => *webhook,
         }
     }
 }

@@ -9,6 +9,7 @@
 mod audit;
 mod backfill;
 pub mod dead_letters;
+mod deleted;
 pub mod dispatcher;
 pub mod history;
 pub mod http;
@@ -24,7 +25,7 @@ mod trace;
 pub mod webhooks;
 
 pub use self::{
-    audit::{AuditState, Audited},
+    audit::{Audit, AuditState, Audited},
     backfill::{Backfill, Backfilled},
     dead_letters::{ReplayProgress, Selection},
     dispatcher::{Means, Terms},

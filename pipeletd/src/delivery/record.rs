@@ -243,8 +243,38 @@ impl Books {
         }
     }
 
+    #[must_use]
+    pub const fn plus(self, other: Self) -> Self {
+        Self {
+            received: self.received + other.received,
+            delivered: self.delivered + other.delivered,
+            pending: self.pending + other.pending,
+            retrying: self.retrying + other.retrying,
+            dead: self.dead + other.dead,
+            cancelled: self.cancelled + other.cancelled,
+        }
+    }
+
     pub const fn balance(&self) -> bool {
         self.received == self.delivered + self.pending + self.dead + self.cancelled
+    }
+}
+
+/// Deleted webhooks that nothing is kept of but the sum of their books.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Forgotten {
+    pub webhooks: u64,
+    pub books: Books,
+}
+
+impl Forgotten {
+    /// One more, with its final books.
+    #[must_use]
+    pub const fn with(self, books: Books) -> Self {
+        Self {
+            webhooks: self.webhooks + 1,
+            books: self.books.plus(books),
+        }
     }
 }
 

@@ -6,10 +6,11 @@ use jiff::Timestamp;
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    Delivery, Means, Terms,
+    AuditState, Delivery, Means, Terms,
+    deleted::KEPT,
     http::{HttpOptions, Sender},
-    ledger::Ledger,
-    record::{Account, Attempt, Cursor, Epoch, Retry, RetryKey, Stage, StoredWebhook},
+    ledger::{Entry, Ledger},
+    record::{Account, Attempt, Books, Cursor, Epoch, Retry, RetryKey, Stage, StoredWebhook},
     retry_clock::RetryClock,
     subscriptions,
 };
@@ -266,4 +267,52 @@ async fn a_failed_attempt_is_on_record_before_the_cursor_moves() {
         delivered: 0,
     };
     assert_eq!(store.cursors().unwrap(), [(W, settled)]);
+}
+
+/// A webhook that is deleted, with one event received and cancelled.
+fn deleted(id: WebhookId) -> Change {
+    let books = Books {
+        received: 1,
+        cancelled: 1,
+        ..Books::default()
+    };
+    let mut deleted = stored(Stage::Deleted(books), false);
+    deleted.webhook.id = id;
+    Change::Webhook(deleted)
+}
+
+#[tokio::test]
+async fn of_webhooks_deleted_long_ago_the_sum_of_the_books_stays() {
+    let store: Arc<dyn Store> = Arc::new(MemoryStore::default());
+    let ids = 1..=u64::try_from(KEPT).unwrap() + 7;
+    let changes: Vec<_> = ids.clone().map(|id| deleted(WebhookId(id))).collect();
+    store.commit(&changes).unwrap();
+    // This one's name is still needed.
+    let bearer = WebhookId(3);
+    let account = Account {
+        moved: 1,
+        dead: 1,
+        ..Account::default()
+    };
+    store.commit(&[Change::Account(bearer, account)]).unwrap();
+
+    for _ in 0..2 {
+        let (delivery, ledger) = start(&store).await;
+        // Whatever the start wrote is on disk behind this.
+        let seqs = Vec::new();
+        let webhook = bearer;
+        let entry = Entry::Known { webhook, seqs };
+        ledger.record_durably(entry).await.unwrap();
+        let audit = delivery.audit(None).await.unwrap();
+        let kept: Vec<_> = audit.webhooks.iter().map(|audited| audited.id.0).collect();
+        let expected = ids.clone().filter(|id| *id == bearer.0 || *id > 7);
+        assert_eq!(kept, expected.collect::<Vec<_>>());
+        assert_eq!(audit.forgotten.webhooks, 6);
+        assert_eq!(audit.forgotten.books.received, 6);
+        assert_eq!(audit.forgotten.books.cancelled, 6);
+        let is_deleted = |state| matches!(state, AuditState::Deleted(books) if books.balance());
+        assert!(audit.webhooks.iter().all(|of| is_deleted(of.state)));
+        delivery.stop(Duration::ZERO).await;
+        ledger.stop().await;
+    }
 }

@@ -18,6 +18,7 @@ use tracing::Instrument as _;
 
 pub use super::test_event::TestResult;
 use super::{
+    deleted::Deleted,
     dispatcher::{Control, Dispatcher, Means, Progress, Terms},
     history::{History, Settled},
     ledger::{Entry, LedgerError},
@@ -51,6 +52,7 @@ pub(super) struct Inner {
     pub(super) cancelled: AtomicU64,
     /// Held during a change, so that changes are stored and take effect in one order.
     pub(super) changing: Mutex<WebhookId>,
+    deleted: Deleted,
     /// When the last backfilled event was due, in milliseconds.
     pub(super) backfilled_due: AtomicI64,
     tracker: TaskTracker,
@@ -144,12 +146,16 @@ impl Delivery {
             webhooks: RwLock::default(),
             cancelled: AtomicU64::new(0),
             changing: Mutex::new(next),
+            deleted: Deleted::default(),
             backfilled_due: AtomicI64::new(0),
             tracker: TaskTracker::new(),
             failed,
         }));
         let mut readers: BTreeMap<_, _> = readers.into_iter().collect();
         for stored in stored {
+            if let Stage::Deleted(books) = stored.stage {
+                delivery.0.deleted.add(stored.webhook.id, books);
+            }
             let Some(reader) = readers.remove(&stored.webhook.id) else {
                 continue;
             };
@@ -166,6 +172,11 @@ impl Delivery {
                 Stage::Deleted(_) => {}
             }
         }
+        delivery
+            .0
+            .deleted
+            .forget_old(&delivery.0.means.ledger)
+            .await;
         Ok(delivery)
     }
 
@@ -307,6 +318,7 @@ impl Delivery {
             inner
                 .cancelled
                 .fetch_add(books.cancelled, Ordering::Relaxed);
+            inner.deleted.forget_old(&inner.means.ledger).await;
             Ok(books.cancelled)
         })
         .await
@@ -596,6 +608,7 @@ impl Inner {
         };
         blocking(move || store.commit(&[Change::Webhook(closed)])).await?;
         self.means.journal.unsubscribe(id).await?;
+        self.deleted.add(id, books);
         Ok(books)
     }
 }

@@ -54,7 +54,7 @@ impl Retention {
             let floor = floor.min(needed());
             let store = Arc::clone(&journal.shared.store);
             let retention = *current.borrow_and_update();
-            let oldest = clock.now() - retention.keep;
+            let oldest = clock.ago(retention.keep);
             match blocking(move || retention.forget(store.as_ref(), floor, oldest)).await {
                 // There is a next time.
                 Err(error) if error.is_outage() => {}

@@ -28,7 +28,10 @@ pub use self::{
     stations::{StationCounts, StationView, Stations},
 };
 use self::{
-    gateway::Gateway, projector::Projector, transaction_ids::TransactionIds, unkept::Unkept,
+    gateway::Gateway,
+    projector::{KeptTransactions, Projector},
+    transaction_ids::TransactionIds,
+    unkept::Unkept,
 };
 use crate::{
     clock::Clock,
@@ -86,6 +89,8 @@ pub struct Config {
     pub strict: bool,
     /// Whose id tags may charge.
     pub authorize: Policy,
+    /// How long a transaction that has stopped is kept.
+    pub transaction_retention: Duration,
     /// The largest message and the largest WebSocket frame, in bytes.
     pub max_frame: usize,
     /// Connections at once, unfinished handshakes included; more wait to be accepted.
@@ -118,6 +123,7 @@ impl Default for Config {
             tempo: Tempo::default(),
             strict: false,
             authorize: Policy::AcceptAll,
+            transaction_retention: Duration::MAX,
             max_frame: 1024 * 1024,
             max_connections: 50_000,
             max_handshakes: 512,
@@ -209,7 +215,14 @@ impl Ocpp {
             .await
             .map_err(OpenError::CutShort)?
             .map_err(OpenError::Restore)?;
-        let projector = Projector::new(stations.clone(), store, journal.clone(), projected_to);
+        let kept = watch::Sender::new(config.transaction_retention);
+        let projector = Projector::new(
+            stations.clone(),
+            store,
+            journal.clone(),
+            projected_to,
+            KeptTransactions { kept, clock },
+        );
         let services = Arc::new(Services {
             tempo: watch::Sender::new(config.tempo),
             config,
@@ -238,6 +251,11 @@ impl Ocpp {
     /// Changes how fast things go.
     pub fn tempo(&self) -> watch::Sender<Tempo> {
         self.services.tempo.clone()
+    }
+
+    /// Changes how long transactions are kept.
+    pub fn transaction_retention(&self) -> watch::Sender<Duration> {
+        self.projector.transaction_retention()
     }
 
     pub fn transactions(&self) -> Transactions {

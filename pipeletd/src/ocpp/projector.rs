@@ -6,7 +6,10 @@
 
 use std::{sync::Arc, time::Duration};
 
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::{
+    sync::watch,
+    time::{MissedTickBehavior, interval},
+};
 use tokio_util::sync::CancellationToken;
 
 use super::{
@@ -14,6 +17,7 @@ use super::{
     transactions::LateStop,
 };
 use crate::{
+    clock::Clock,
     events::Seq,
     journal::Journal,
     projection::{Transaction, TransactionFilter},
@@ -29,6 +33,10 @@ const REPLAY_BATCH: usize = 1_000;
 const LAZY_ADVANCE: u64 = 10_000;
 /// It is saved by itself, too, after so many ticks without a change.
 const LAZY_TICKS: u32 = 20;
+/// So often old transactions are forgotten, in ticks.
+const FORGET_EVERY: u32 = 20;
+/// So many are forgotten in one batch.
+const FORGET_BATCH: usize = 1_000;
 
 /// Loads the saved states and applies what the journal has beyond them; blocks.
 ///
@@ -63,6 +71,14 @@ pub(super) struct Projector {
     store: Arc<dyn Store>,
     journal: Journal,
     projected_to: Seq,
+    transactions: KeptTransactions,
+}
+
+/// How long transactions that have stopped are kept.
+#[derive(Debug)]
+pub(super) struct KeptTransactions {
+    pub(super) kept: watch::Sender<Duration>,
+    pub(super) clock: Clock,
 }
 
 impl Projector {
@@ -72,13 +88,19 @@ impl Projector {
         store: Arc<dyn Store>,
         journal: Journal,
         projected_to: Seq,
+        transactions: KeptTransactions,
     ) -> Self {
         Self {
             stations,
             store,
             journal,
             projected_to,
+            transactions,
         }
+    }
+
+    pub(super) fn transaction_retention(&self) -> watch::Sender<Duration> {
+        self.transactions.kept.clone()
     }
 
     pub(super) fn store(&self) -> Arc<dyn Store> {
@@ -92,6 +114,8 @@ impl Projector {
         let mut tick = interval(SAVE_EVERY);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut idle_ticks = 0;
+        let mut ticks = 0_u32;
+        let mut kept = self.transactions.kept.subscribe();
         while finish.run_until_cancelled(tick.tick()).await.is_some() {
             // The head is taken first: what is below it is in the states that are taken next.
             let head = self.journal.head();
@@ -103,11 +127,32 @@ impl Projector {
                 self.save(unsaved, head).await;
                 idle_ticks = 0;
             }
+            if ticks.is_multiple_of(FORGET_EVERY) || kept.has_changed().unwrap_or(false) {
+                let kept = *kept.borrow_and_update();
+                self.forget_transactions(kept).await;
+            }
+            ticks = ticks.wrapping_add(1);
         }
         let head = self.journal.head();
         let unsaved = self.stations.take_all_unsaved();
         if !unsaved.is_empty() || head != self.projected_to {
             self.save(unsaved, head).await;
+        }
+    }
+
+    async fn forget_transactions(&self, kept: Duration) {
+        let stopped_before = self.transactions.clock.ago(kept);
+        let store = Arc::clone(&self.store);
+        let forgetting = tokio::task::spawn_blocking(move || {
+            while store.forget_transactions(stopped_before, FORGET_BATCH)? == FORGET_BATCH {}
+            Ok::<_, StoreError>(())
+        });
+        match forgetting.await {
+            Ok(Ok(())) => {}
+            // There is a next time.
+            Ok(Err(error)) if error.is_outage() => {}
+            Ok(Err(error)) => tracing::error!(%error, "old transactions could not be forgotten"),
+            Err(error) => tracing::error!(%error, "forgetting old transactions was cut short"),
         }
     }
 

@@ -107,6 +107,13 @@ impl Transaction {
         self.stop.is_none()
     }
 
+    /// By when its stop came in.
+    pub fn stopped_before(&self, time: Timestamp) -> bool {
+        self.stop
+            .as_ref()
+            .is_some_and(|stop| stop.received_at < time)
+    }
+
     /// A word that never changes.
     pub const fn status(&self) -> &'static str {
         if self.is_open() { "open" } else { "stopped" }

@@ -10,8 +10,8 @@ use jiff::Timestamp;
 use super::{Change, NextIds, Progress, Store, memory::MemoryStore, sled::SledStore};
 use crate::{
     delivery::record::{
-        Account, Attempt, Cursor, DeadReason, Epoch, FailedDelivery, FailedFilter, FailedId,
-        Received, Retry, RetryKey, Stage, StoredWebhook,
+        Account, Attempt, Books, Cursor, DeadReason, Epoch, FailedDelivery, FailedFilter, FailedId,
+        Forgotten, Received, Retry, RetryKey, Stage, StoredWebhook,
     },
     events::{
         Event, EventId, EventSelection, EventType, Payload, Seq, StationId, StationSelection,
@@ -270,6 +270,34 @@ fn webhooks_and_accounts_come_back() {
         store.commit(&changes).unwrap();
         assert_eq!(store.webhooks().unwrap(), [webhook(7)]);
         assert_eq!(store.accounts().unwrap(), [(WebhookId(7), account)]);
+    });
+}
+
+#[test]
+fn a_forgotten_webhook_leaves_its_books_and_no_number() {
+    check(|store| {
+        assert_eq!(store.forgotten().unwrap(), Forgotten::default());
+        let books = Books {
+            received: 10,
+            delivered: 4,
+            dead: 3,
+            cancelled: 3,
+            ..Books::default()
+        };
+        let forgotten = Forgotten::default().with(books).with(books);
+        let changes = [
+            Change::Webhook(webhook(6)),
+            Change::Webhook(webhook(7)),
+            Change::Account(WebhookId(7), Account::default()),
+            Change::WebhookGone(WebhookId(7)),
+            Change::Forgotten(forgotten),
+        ];
+        store.commit(&changes[..3]).unwrap();
+        store.commit(&changes[3..]).unwrap();
+        assert_eq!(store.webhooks().unwrap(), [webhook(6)]);
+        assert_eq!(store.accounts().unwrap(), []);
+        assert_eq!(store.forgotten().unwrap(), forgotten);
+        assert_eq!(store.next_ids().unwrap().webhook, WebhookId(8));
     });
 }
 

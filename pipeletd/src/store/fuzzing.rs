@@ -120,7 +120,7 @@ pub(crate) fn record(input: &[u8]) {
         due_ms: 2,
         seq: Seq(3),
     };
-    match kind % 12 {
+    match kind % 13 {
         0 => webhook(bytes),
         1 => leads_back(
             bytes,
@@ -181,6 +181,12 @@ pub(crate) fn record(input: &[u8]) {
             "a count",
             |bytes| codec::decode_received(bytes),
             |received| codec::encode_received(*received),
+        ),
+        12 => leads_back(
+            bytes,
+            "a sum of books",
+            |bytes| records::decode_forgotten(bytes),
+            records::encode_forgotten,
         ),
         _ => {
             if let Some(key) = keys::read_retry(bytes) {

@@ -61,6 +61,8 @@ pub(super) enum Meta {
     ColdCommits = 9,
     /// What the clock of retries showed last.
     RetryTime = 10,
+    /// The sum of the books of deleted webhooks that nothing else is kept of.
+    Forgotten = 11,
 }
 
 pub(super) fn prefix(kind: Kind) -> [u8; 1] {

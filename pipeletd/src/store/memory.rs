@@ -7,12 +7,14 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
+use jiff::Timestamp;
+
 use super::{Change, NextIds, Progress, SavedStations, Store, StoreError};
 use crate::{
     auth::ApiKeyInfo,
     delivery::record::{
-        Account, Cursor, FailedDelivery, FailedFilter, FailedId, Received, Retry, RetryKey,
-        StoredWebhook,
+        Account, Cursor, FailedDelivery, FailedFilter, FailedId, Forgotten, Received, Retry,
+        RetryKey, StoredWebhook,
     },
     events::{Event, IdTagKey, Seq, StationId},
     id_tags::IdTagEntry,
@@ -31,6 +33,7 @@ struct Contents {
     received: BTreeMap<WebhookId, Received>,
     next: NextIds,
     webhooks: BTreeMap<WebhookId, StoredWebhook>,
+    forgotten: Forgotten,
     accounts: BTreeMap<WebhookId, Account>,
     retries: BTreeMap<RetryKey, Retry>,
     failed: BTreeMap<FailedId, FailedDelivery>,
@@ -57,6 +60,7 @@ impl Default for Contents {
                 api_key: 1,
             },
             webhooks: BTreeMap::new(),
+            forgotten: Forgotten::default(),
             accounts: BTreeMap::new(),
             retries: BTreeMap::new(),
             failed: BTreeMap::new(),
@@ -94,6 +98,11 @@ impl Contents {
                 self.next.webhook = self.next.webhook.max(WebhookId(id.0 + 1));
                 self.webhooks.insert(id, stored);
             }
+            Change::WebhookGone(id) => {
+                self.webhooks.remove(&id);
+                self.accounts.remove(&id);
+            }
+            Change::Forgotten(forgotten) => self.forgotten = forgotten,
             Change::Account(webhook, account) => {
                 self.accounts.insert(webhook, account);
             }
@@ -244,6 +253,10 @@ impl Store for MemoryStore {
         Ok(self.contents().webhooks.values().cloned().collect())
     }
 
+    fn forgotten(&self) -> Result<Forgotten, StoreError> {
+        Ok(self.contents().forgotten)
+    }
+
     fn accounts(&self) -> Result<Vec<(WebhookId, Account)>, StoreError> {
         Ok(copied(&self.contents().accounts))
     }
@@ -355,6 +368,21 @@ impl Store for MemoryStore {
         let latest_first = older.rev().map(|(_, transaction)| transaction);
         let matching = latest_first.filter(|transaction| filter.matches(transaction));
         Ok(matching.take(limit).cloned().collect())
+    }
+
+    fn forget_transactions(
+        &self,
+        stopped_before: Timestamp,
+        limit: usize,
+    ) -> Result<usize, StoreError> {
+        let mut contents = self.contents();
+        let old = contents.transactions.iter();
+        let old = old.filter(|(_, transaction)| transaction.stopped_before(stopped_before));
+        let old: Vec<_> = old.map(|(seq, _)| *seq).take(limit).collect();
+        for seq in &old {
+            contents.transactions.remove(seq);
+        }
+        Ok(old.len())
     }
 
     fn reserve_transaction_numbers(&self, count: u32) -> Result<u32, StoreError> {

@@ -30,6 +30,8 @@ mod conformance;
 
 use std::{fmt, ops::Range, path::PathBuf, sync::Arc};
 
+use jiff::Timestamp;
+
 pub use self::{
     backup::{Backup, BackupError, RestoreError},
     key_file::{KeyFileError, check as check_key_file},
@@ -38,8 +40,8 @@ pub use self::{
 use crate::{
     auth::ApiKeyInfo,
     delivery::record::{
-        Account, Cursor, FailedDelivery, FailedFilter, FailedId, Received, Retry, RetryKey,
-        StoredWebhook,
+        Account, Cursor, FailedDelivery, FailedFilter, FailedId, Forgotten, Received, Retry,
+        RetryKey, StoredWebhook,
     },
     events::{Event, IdTagKey, Seq, StationId},
     id_tags::IdTagEntry,
@@ -110,12 +112,12 @@ impl StoreError {
     }
 }
 
-/// One change of what is kept beside the journal.
-#[derive(Debug, Clone)]
 /// Who gathers things to write them together ends a batch here. An engine may have trouble with
 /// much longer ones; a single long thing is none.
 pub const BATCH_BYTES: usize = 1 << 20;
 
+/// One change of what is kept beside the journal.
+#[derive(Debug, Clone)]
 #[expect(
     clippy::large_enum_variant,
     reason = "they live for one batch, and most are small"
@@ -123,6 +125,9 @@ pub const BATCH_BYTES: usize = 1 << 20;
 pub enum Change {
     /// Creates or replaces; its id will not be given out again.
     Webhook(StoredWebhook),
+    /// The webhook and its account; nothing else may be there of it.
+    WebhookGone(WebhookId),
+    Forgotten(Forgotten),
     Account(WebhookId, Account),
     Retry(Retry),
     RetryGone(RetryKey),
@@ -220,6 +225,9 @@ pub trait Store: Send + Sync + fmt::Debug + 'static {
     /// Deleted ones included, by ascending id.
     fn webhooks(&self) -> Result<Vec<StoredWebhook>, StoreError>;
 
+    /// The last [`Change::Forgotten`].
+    fn forgotten(&self) -> Result<Forgotten, StoreError>;
+
     fn accounts(&self) -> Result<Vec<(WebhookId, Account)>, StoreError>;
 
     fn moved(&self, webhook: WebhookId) -> Result<Vec<Seq>, StoreError>;
@@ -271,6 +279,14 @@ pub trait Store: Send + Sync + fmt::Debug + 'static {
         before: Option<Seq>,
         limit: usize,
     ) -> Result<Vec<Transaction>, StoreError>;
+
+    /// Forgets at most `limit` transactions that ended before this, and returns how many. Those that
+    /// are open stay, however old they are. Need not be durable on return.
+    fn forget_transactions(
+        &self,
+        stopped_before: Timestamp,
+        limit: usize,
+    ) -> Result<usize, StoreError>;
 
     /// Reserves `count` numbers that were never given out before; returns the first.
     fn reserve_transaction_numbers(&self, count: u32) -> Result<u32, StoreError>;

@@ -18,8 +18,8 @@ use super::{
 use crate::{
     auth::{ApiKeyInfo, KeyHash, Role},
     delivery::record::{
-        Account, Attempt, Books, DeadReason, Epoch, FailedDelivery, FailedId, Retry, RetryKey,
-        Stage, StoredWebhook,
+        Account, Attempt, Books, DeadReason, Epoch, FailedDelivery, FailedId, Forgotten, Retry,
+        RetryKey, Stage, StoredWebhook,
     },
     events::{Event, EventSelection, Seq, StationSelection},
     webhooks::{
@@ -164,12 +164,34 @@ enum StageRecord {
     Deleted(BooksRecord),
 }
 
+/// Books of which nothing is pending any more.
 #[derive(Serialize, Deserialize)]
 struct BooksRecord {
     received: u64,
     delivered: u64,
     dead: u64,
     cancelled: u64,
+}
+
+impl BooksRecord {
+    const fn closed(books: &Books) -> Self {
+        Self {
+            received: books.received,
+            delivered: books.delivered,
+            dead: books.dead,
+            cancelled: books.cancelled,
+        }
+    }
+
+    fn into_books(self) -> Books {
+        Books {
+            received: self.received,
+            delivered: self.delivered,
+            dead: self.dead,
+            cancelled: self.cancelled,
+            ..Books::default()
+        }
+    }
 }
 
 pub(super) fn encode_webhook(
@@ -210,18 +232,7 @@ pub(super) fn encode_webhook(
         stage: match stage {
             Stage::Active => StageRecord::Active,
             Stage::Deleting => StageRecord::Deleting,
-            Stage::Deleted(Books {
-                received,
-                delivered,
-                dead,
-                cancelled,
-                ..
-            }) => StageRecord::Deleted(BooksRecord {
-                received: *received,
-                delivered: *delivered,
-                dead: *dead,
-                cancelled: *cancelled,
-            }),
+            Stage::Deleted(books) => StageRecord::Deleted(BooksRecord::closed(books)),
         },
     }))
 }
@@ -284,18 +295,7 @@ pub(super) fn decode_webhook(
     let stage = match record.stage {
         StageRecord::Active => Stage::Active,
         StageRecord::Deleting => Stage::Deleting,
-        StageRecord::Deleted(BooksRecord {
-            received,
-            delivered,
-            dead,
-            cancelled,
-        }) => Stage::Deleted(Books {
-            received,
-            delivered,
-            dead,
-            cancelled,
-            ..Books::default()
-        }),
+        StageRecord::Deleted(books) => Stage::Deleted(books.into_books()),
     };
     Ok(StoredWebhook {
         webhook,
@@ -471,6 +471,27 @@ pub(super) fn decode_account(bytes: &[u8]) -> Result<Account, StoreError> {
         dead,
         purged,
         cancelled,
+    })
+}
+
+#[derive(Serialize, Deserialize)]
+struct ForgottenRecord {
+    webhooks: u64,
+    books: BooksRecord,
+}
+
+pub(super) fn encode_forgotten(forgotten: &Forgotten) -> Vec<u8> {
+    encode(&ForgottenRecord {
+        webhooks: forgotten.webhooks,
+        books: BooksRecord::closed(&forgotten.books),
+    })
+}
+
+pub(super) fn decode_forgotten(bytes: &[u8]) -> Result<Forgotten, StoreError> {
+    let ForgottenRecord { webhooks, books } = decode("sum of books", bytes)?;
+    Ok(Forgotten {
+        webhooks,
+        books: books.into_books(),
     })
 }
 

@@ -1,7 +1,8 @@
 //! `pipeletctl audit`: every delivery is accounted for, whatever became of it.
 
-use pipelet_tests::Answer;
-use serde_json::json;
+use http::Method;
+use pipelet_tests::{Answer, deadline::eventually};
+use serde_json::{Value, json};
 
 use crate::scene::{Scene, daemon};
 
@@ -39,4 +40,24 @@ async fn the_books_of_all_webhooks_are_added_up() {
     let text = ctl.line("audit").await.ok();
     assert!(text.contains("3 received = "), "{text}");
     assert_eq!(ctl.line("audit --webhook 999").await.code, 3);
+}
+
+#[tokio::test]
+async fn of_many_deleted_webhooks_the_sum_is_told() {
+    let scene = Scene::new(&["Heartbeat"]).await;
+    let url = scene.receiver.url();
+    for _ in 0..102 {
+        let id = scene.api.subscribe(&url, &["Heartbeat"]).await;
+        let path = format!("/webhooks/{id}");
+        scene.api.ask(Method::DELETE, &path, None).await;
+    }
+    let ctl = scene.ctl();
+    let audit = || async { ctl.json("audit").await };
+    let told = |audit: &Value| audit["forgotten"]["webhooks"] == 2;
+    let audit = eventually("two to be forgotten", audit, told).await;
+    // The one that is there, and a hundred that are not.
+    assert_eq!(audit["webhooks"].as_array().map(Vec::len), Some(101));
+    assert_eq!(audit["balanced"], true, "{audit}");
+    let text = ctl.line("audit").await.ok();
+    assert!(text.contains("2 before these"), "{text}");
 }

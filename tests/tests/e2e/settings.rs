@@ -234,10 +234,41 @@ async fn flags_and_variables_stay_and_a_bad_file_changes_nothing() {
         .await;
 }
 
+#[tokio::test]
+async fn old_transactions_go_by_a_retention_that_changes() {
+    let file = File::new("");
+    let daemon = file.builder().start().await;
+    let api = daemon.api();
+    let mut station = Station::connect(daemon.ocpp(), "S1").await;
+    let mut start = async |connector| {
+        let time = "2026-04-10T12:00:00Z";
+        let request = json!({
+            "connectorId": connector, "idTag": "A", "meterStart": 1, "timestamp": time,
+        });
+        let answer = station.ok("StartTransaction", &request.to_string()).await;
+        answer["transactionId"].as_i64().expect("an id")
+    };
+    let (stopped, open) = (start(1).await, start(2).await);
+    let stop = json!({
+        "transactionId": stopped, "meterStop": 5, "timestamp": "2026-04-10T13:00:00Z",
+    });
+    station.ok("StopTransaction", &stop.to_string()).await;
+    let ids = || async {
+        let listed = api.get("/transactions").await.expect(200);
+        let listed = listed["data"].as_array().expect("a list").clone();
+        let ids = listed.iter().map(|of| of["transaction_id"].as_i64());
+        ids.collect::<Option<Vec<_>>>().expect("ids")
+    };
+    assert_eq!(ids().await, [open, stopped]);
+    let shorter = "transaction-retention = \"0s\"";
+    file.change(&daemon, shorter, "took settings over").await;
+    eventually("the old one to go", ids, |ids| *ids == [open]).await;
+}
+
 /// What the README says that a running daemon takes over, and another value for each.
 #[tokio::test]
 async fn what_the_readme_names_is_taken_over() {
-    const VALUES: [(&str, &str); 16] = [
+    const VALUES: [(&str, &str); 17] = [
         ("log-level", "\"debug\""),
         ("api-rate", "\"7/s\""),
         ("ocpp-rate", "\"7/s\""),
@@ -251,6 +282,7 @@ async fn what_the_readme_names_is_taken_over() {
         ("allow-target", "[\"10.0.0.0/8\"]"),
         ("retention", "\"7h\""),
         ("retention-size", "\"7GiB\""),
+        ("transaction-retention", "\"7h\""),
         ("heartbeat-interval", "\"7s\""),
         ("ping-interval", "\"7s\""),
         ("shutdown-grace", "\"7s\""),

@@ -25,8 +25,9 @@ const SAMPLES: u32 = 120;
 pub(crate) async fn run(time: Duration, seed: u64) -> Result<(), Found> {
     let builder = daemon()
         .flag("--retention", "2s")
-        .flag("--retention-size", "1MiB");
-    let (torture, mut load) = Torture::begin(builder, None, seed, false).await;
+        .flag("--retention-size", "1MiB")
+        .flag("--transaction-retention", "2s");
+    let (torture, mut load) = Torture::begin(builder, None, seed).await;
     let mut ticks = interval(time / SAMPLES);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut series: [Vec<u64>; 4] = Default::default();

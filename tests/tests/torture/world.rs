@@ -45,8 +45,6 @@ pub(crate) type Turn = OwnedRwLockReadGuard<()>;
 #[derive(Debug)]
 pub(crate) struct World {
     seed: u64,
-    /// The daemon keeps transactions for ever, so there are none where its growth is looked at.
-    pub(crate) transactions: bool,
     oracle: Mutex<Oracle>,
     webhooks: Mutex<Webhooks>,
     state: watch::Sender<State>,
@@ -61,10 +59,9 @@ pub(crate) struct Webhooks {
 }
 
 impl World {
-    pub(crate) fn new(seed: u64, transactions: bool, oracle: Oracle) -> Arc<Self> {
+    pub(crate) fn new(seed: u64, oracle: Oracle) -> Arc<Self> {
         Arc::new(Self {
             seed,
-            transactions,
             oracle: Mutex::new(oracle),
             webhooks: Mutex::default(),
             state: watch::Sender::new(State::Down),

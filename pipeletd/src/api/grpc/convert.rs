@@ -8,9 +8,9 @@ use pipelet_proto::v1;
 use super::super::{DEFAULT_PAGE, MAX_PAGE, error::ApiError, event_filter::Said, roster::Listed};
 use crate::{
     delivery::{
-        AuditState, Audited, Fate, Observation, Trace, WebhookView,
+        Audit, AuditState, Audited, Fate, Observation, Trace, WebhookView,
         history::Settled,
-        record::{Attempt, Books, FailedDelivery, FailedFilter, Retry},
+        record::{Attempt, Books, FailedDelivery, FailedFilter, Forgotten, Retry},
     },
     events::{Event, EventFilter, EventType},
     ocpp::StationView,
@@ -111,7 +111,18 @@ fn books_on_wire(books: Books) -> v1::WebhookStats {
     }
 }
 
-pub(super) fn audited(Audited { id, name, state }: Audited) -> v1::WebhookAudit {
+pub(super) fn audit(audit: Audit) -> v1::AuditWebhooksResponse {
+    let Forgotten { webhooks, books } = audit.forgotten;
+    v1::AuditWebhooksResponse {
+        webhooks: audit.webhooks.into_iter().map(audited).collect(),
+        forgotten: (webhooks > 0).then(|| v1::ForgottenWebhooks {
+            webhooks,
+            stats: Some(books_on_wire(books)),
+        }),
+    }
+}
+
+fn audited(Audited { id, name, state }: Audited) -> v1::WebhookAudit {
     let (state, books) = match state {
         AuditState::Active(books) => ("active", Some(books)),
         AuditState::Deleting => ("deleting", None),

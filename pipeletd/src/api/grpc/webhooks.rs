@@ -278,9 +278,8 @@ impl WebhookService for WebhookRpc {
         request: Request<v1::AuditWebhooksRequest>,
     ) -> Answer<v1::AuditWebhooksResponse> {
         let only = request.into_inner().webhook_id.map(WebhookId);
-        let audited = self.delivery.audit(only).await.map_err(ApiError::from)?;
-        let webhooks = audited.into_iter().map(convert::audited).collect();
-        Ok(Response::new(v1::AuditWebhooksResponse { webhooks }))
+        let audit = self.delivery.audit(only).await.map_err(ApiError::from)?;
+        Ok(Response::new(convert::audit(audit)))
     }
 }
 

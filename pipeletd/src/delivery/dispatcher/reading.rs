@@ -34,7 +34,7 @@ impl Dispatcher {
         let room = WINDOW.saturating_sub(self.lanes.len()).min(STRIDE);
         let read = self.reader.read(room).await?;
         self.may_read = !read.caught_up;
-        let oldest = self.means.clock.now() - self.terms.backlog_age;
+        let oldest = self.means.clock.ago(self.terms.backlog_age);
         for (seq, event) in read.events {
             if self.moved_ahead.remove(&seq) {
                 self.moved.push(seq);
@@ -128,7 +128,7 @@ impl Dispatcher {
     pub(super) async fn tend(&mut self) -> Result<(), DispatchError> {
         self.may_read = true;
         self.dirty |= self.reader.position() > self.written_to;
-        let oldest = self.means.clock.now() - self.terms.backlog_age;
+        let oldest = self.means.clock.ago(self.terms.backlog_age);
         if !self.webhook.enabled {
             let too_old = self
                 .lanes

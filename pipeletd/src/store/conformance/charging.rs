@@ -125,6 +125,32 @@ fn a_transaction_is_replaced_when_it_ends() {
     });
 }
 
+#[test]
+fn transactions_that_ended_long_ago_are_forgotten() {
+    check(|store| {
+        let all: Vec<_> = (0..10).map(transaction).collect();
+        store.save_stations(&[], &all, Seq(10)).unwrap();
+        let any = TransactionFilter::default();
+        let seqs = |filter: &TransactionFilter| {
+            let found = store.transactions(filter, None, 99).unwrap();
+            found.iter().map(|found| found.seq.0).collect::<Vec<_>>()
+        };
+        // Every odd one has ended at 0.
+        assert_eq!(store.forget_transactions(at(0), 99).unwrap(), 0);
+        assert_eq!(store.forget_transactions(at(1), 2).unwrap(), 2);
+        assert_eq!(seqs(&any), [9, 8, 7, 6, 5, 4, 2, 0]);
+        assert_eq!(store.forget_transactions(at(1), 99).unwrap(), 3);
+        assert_eq!(store.forget_transactions(at(1), 99).unwrap(), 0);
+        assert_eq!(seqs(&any), [8, 6, 4, 2, 0]);
+        let of_station = TransactionFilter {
+            station: StationId::new("S0").ok(),
+            ..any
+        };
+        assert_eq!(seqs(&of_station), [6, 0]);
+        assert_eq!(store.transaction(all[9].transaction_id).unwrap(), None);
+    });
+}
+
 fn id_tag(text: &str, status: TagStatus) -> IdTagEntry {
     IdTagEntry {
         id_tag: IdTag::new(text).unwrap(),

@@ -164,6 +164,21 @@ impl Database {
         self.range(&keys::prefix(kind), &keys::prefix(kind))
     }
 
+    /// From the last key to the first.
+    pub(super) fn kind_backwards(
+        &self,
+        kind: Kind,
+    ) -> impl Iterator<Item = Result<(IVec, Bytes), StoreError>> + use<'_> {
+        let entries = self.engine().map(|engine| {
+            let entries = engine.tree.scan_prefix(keys::prefix(kind)).rev();
+            entries.filter_map(move |entry| {
+                let whole = self.noticed(&engine, engine.whole_entry(entry));
+                whole.transpose()
+            })
+        });
+        Self::or_error(entries)
+    }
+
     pub(super) fn last(&self, kind: Kind) -> Result<Option<(IVec, Bytes)>, StoreError> {
         self.with(|engine| {
             let mut entries = engine.tree.scan_prefix(keys::prefix(kind)).rev();
@@ -387,6 +402,7 @@ impl Engine {
         })
     }
 
+    /// Applies the batch and hands it to the system.
     fn apply(&self, batch: Batch) -> Result<(), StoreError> {
         let whole = self.whole.write().unwrap_or_else(PoisonError::into_inner);
         self.tree.apply_batch(batch.0).map_err(StoreError::Engine)?;
@@ -405,7 +421,6 @@ impl Engine {
     ) -> Result<Option<(IVec, Bytes)>, StoreError> {
         let (key, head) = entry.map_err(StoreError::Engine)?;
         let value = self.whole(&key, &head)?;
-    /// Applies the batch and hands it to the system.
         Ok(value.map(|value| (key, value)))
     }
 

@@ -20,6 +20,8 @@ use std::{
     },
 };
 
+use jiff::Timestamp;
+
 use self::{
     database::{Batch, Database},
     room::Purpose,
@@ -40,8 +42,8 @@ use super::{
 use crate::{
     auth::ApiKeyInfo,
     delivery::record::{
-        Account, Cursor, FailedDelivery, FailedFilter, FailedId, Received, Retry, RetryKey,
-        StoredWebhook,
+        Account, Cursor, FailedDelivery, FailedFilter, FailedId, Forgotten, Received, Retry,
+        RetryKey, StoredWebhook,
     },
     events::{Event, Seq},
     id_tags::IdTagEntry,
@@ -185,6 +187,14 @@ impl SledStore {
                 self.raise(batch, Meta::NextWebhook, id.0)?;
                 let value = records::encode_webhook(stored, &self.secrets)?;
                 cold.put(batch, &keys::webhook(id), &value)?;
+            }
+            Change::WebhookGone(id) => {
+                cold.remove(batch, &keys::webhook(*id))?;
+                cold.remove(batch, &keys::account(*id))?;
+            }
+            Change::Forgotten(forgotten) => {
+                let value = records::encode_forgotten(forgotten);
+                cold.put(batch, &keys::meta(Meta::Forgotten), &value)?;
             }
             Change::Account(webhook, account) => {
                 cold.put(
@@ -475,6 +485,12 @@ impl Store for SledStore {
             .collect()
     }
 
+    fn forgotten(&self) -> Result<Forgotten, StoreError> {
+        let value = self.cold.get(&keys::meta(Meta::Forgotten))?;
+        let value = value.map(|value| records::decode_forgotten(&value));
+        Ok(value.transpose()?.unwrap_or_default())
+    }
+
     fn accounts(&self) -> Result<Vec<(WebhookId, Account)>, StoreError> {
         let all = Self::numbered(&self.cold, Kind::Account, |value| {
             records::decode_account(value)
@@ -613,6 +629,19 @@ impl Store for SledStore {
         limit: usize,
     ) -> Result<Vec<Transaction>, StoreError> {
         transactions::list(&self.cold, filter, before, limit)
+    }
+
+    fn forget_transactions(
+        &self,
+        stopped_before: Timestamp,
+        limit: usize,
+    ) -> Result<usize, StoreError> {
+        let mut batch = Batch::default();
+        let forgotten = transactions::forget(&self.cold, &mut batch, stopped_before, limit)?;
+        if forgotten > 0 {
+            self.commit_cold(batch)?;
+        }
+        Ok(forgotten)
     }
 
     fn reserve_transaction_numbers(&self, count: u32) -> Result<u32, StoreError> {

@@ -1,5 +1,7 @@
 //! Transactions in the cold database: the records, and the indexes that lists are read by.
 
+use jiff::Timestamp;
+
 use super::{
     super::{
         StoreError,
@@ -13,6 +15,10 @@ use crate::{
     events::Seq,
     projection::{Transaction, TransactionFilter},
 };
+
+/// They start in about the order in which they end: after so many that ended too lately, those
+/// that started later are not looked at.
+const YOUNG: usize = 100;
 
 /// Adds or replaces a transaction and what leads to it.
 pub(super) fn put(
@@ -36,6 +42,35 @@ pub(super) fn put(
         Database::put_new(batch, &by_station, &[]);
     }
     Ok(())
+}
+
+/// Takes the oldest that ended before this out, and what leads to them. Returns how many.
+pub(super) fn forget(
+    cold: &Database,
+    batch: &mut Batch,
+    stopped_before: Timestamp,
+    limit: usize,
+) -> Result<usize, StoreError> {
+    let mut forgotten = 0;
+    let mut young = 0;
+    // Their starts count down in keys.
+    for entry in cold.kind_backwards(Kind::Transaction) {
+        let (key, value) = entry?;
+        let transaction = decode_transaction(&value)?;
+        if transaction.stopped_before(stopped_before) {
+            cold.remove(batch, &key)?;
+            cold.remove(batch, &keys::transaction_by_id(transaction.transaction_id))?;
+            let Transaction { station, seq, .. } = &transaction;
+            cold.remove(batch, &keys::transaction_by_station(station, *seq))?;
+            forgotten += 1;
+        } else {
+            young += usize::from(!transaction.is_open());
+        }
+        if forgotten >= limit || young >= YOUNG {
+            break;
+        }
+    }
+    Ok(forgotten)
 }
 
 pub(super) fn by_id(cold: &Database, id: i64) -> Result<Option<Transaction>, StoreError> {

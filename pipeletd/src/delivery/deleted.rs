@@ -1,0 +1,54 @@
+//! The webhooks that were deleted, as far as anything is kept of them.
+//!
+//! Their names and final books stay for a while, and for as long as they have dead letters. Of
+//! older ones the books' sum is kept: however many webhooks come and go, the store does not grow.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Mutex, MutexGuard, PoisonError},
+};
+
+use super::{
+    ledger::{Entry, Ledger},
+    record::Books,
+};
+use crate::webhooks::WebhookId;
+
+/// So many are kept that have no dead letters, the latest.
+pub(super) const KEPT: usize = 100;
+
+#[derive(Debug, Default)]
+pub(super) struct Deleted(Mutex<BTreeMap<WebhookId, Books>>);
+
+impl Deleted {
+    /// Its final books are on disk.
+    pub(super) fn add(&self, webhook: WebhookId, books: Books) {
+        self.all().insert(webhook, books);
+    }
+
+    /// Forgets all but the latest, and those that have dead letters. Nobody waits for it to be on
+    /// disk: what a crash undoes, the next start does again.
+    pub(super) async fn forget_old(&self, ledger: &Ledger) {
+        for (webhook, books) in self.take_old(ledger) {
+            // It fails only where the daemon ends.
+            let _ = ledger.record(Entry::Forgotten { webhook, books }).await;
+        }
+    }
+
+    /// Nobody else forgets those that are returned.
+    fn take_old(&self, ledger: &Ledger) -> Vec<(WebhookId, Books)> {
+        let mut all = self.all();
+        let bare = all
+            .keys()
+            .copied()
+            .filter(|id| ledger.account(*id).dead == 0);
+        let mut old: Vec<_> = bare.collect();
+        old.truncate(old.len().saturating_sub(KEPT));
+        let old = old.into_iter();
+        old.filter_map(|id| all.remove_entry(&id)).collect()
+    }
+
+    fn all(&self) -> MutexGuard<'_, BTreeMap<WebhookId, Books>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
