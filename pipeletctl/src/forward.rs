@@ -183,6 +183,9 @@ impl Forwarder {
                 headers.insert(HeaderName::from_static(name), value);
             }
         }
+        if event.synthetic {
+            headers.insert("pipelet-synthetic", HeaderValue::from_static("true"));
+        }
         let Signing { webhook, .. } = &self.signing;
         let signature = webhook.sign(&event.id, now.as_second(), body).ok();
         if let Some(signature) = signature.and_then(|text| HeaderValue::try_from(text).ok()) {

@@ -136,6 +136,7 @@ async fn dispatch(
         Command::Deliveries(verb) => commands::deliveries::run(verb, client, printer).await,
         Command::Events(verb) => commands::events::run(verb, client, printer).await,
         Command::Trace { id } => commands::trace::run(id, client, printer).await,
+        Command::Trigger(args) => commands::trigger::run(args, client, printer).await,
         Command::Stations(verb) => commands::stations::run(verb, client, printer).await,
         Command::Transactions(verb) => commands::transactions::run(verb, client, printer).await,
         Command::IdTags(verb) => commands::id_tags::run(verb, client, printer).await,

@@ -10,7 +10,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use self::dials::Dials;
 use crate::{
     api::{
-        Addresses, ApiKeys, Door, Gate, Readiness, Roster, Tails, grpc,
+        Addresses, ApiKeys, Door, Gate, Readiness, Roster, Tails, Trigger, grpc,
         metrics::{self, Metrics},
         rest,
     },
@@ -261,6 +261,7 @@ impl App {
         let stations = self.ocpp.stations();
         let roster = Roster::new(stations.clone(), self.registry);
         let tails = Tails::new(self.journal.clone(), shutdown.clone());
+        let trigger = Trigger::new(self.journal.clone(), self.delivery.clone(), self.clock);
         let mut api = JoinSet::new();
         // After the last call, so that it is written down too.
         let finish_usage = CancellationToken::new();
@@ -271,6 +272,7 @@ impl App {
             id_tags: self.ocpp.id_tags(),
             journal: self.journal.clone(),
             tails: tails.clone(),
+            trigger: trigger.clone(),
             gate: self.gate.clone(),
             readiness: readiness.clone(),
             metrics,
@@ -295,6 +297,7 @@ impl App {
             clock: self.clock,
             backup: self.backup,
             tails,
+            trigger,
             data_dir: self.data_dir,
             certificates,
         };

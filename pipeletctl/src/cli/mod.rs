@@ -21,6 +21,7 @@ mod stations;
 #[cfg(test)]
 mod tests;
 mod transactions;
+mod trigger;
 mod webhooks;
 
 use std::{path::PathBuf, time::Duration};
@@ -39,6 +40,7 @@ pub(crate) use self::{
     simulate::{Scenario, Simulate},
     stations::{CallStation, Registration, Stations},
     transactions::{TransactionFilter, Transactions},
+    trigger::{Setting, Trigger},
     webhooks::{Backfill, CreateWebhook, Signatures, UpdateWebhook, Webhooks},
 };
 use crate::{
@@ -119,6 +121,11 @@ pub(crate) enum Command {
         #[arg(value_name = "EVENT_ID")]
         id: String,
     },
+    /// Sends a synthetic event the whole way, to see how receivers take it
+    ///
+    /// It is journaled and delivered like a charger's, with the header pipelet-synthetic, and
+    /// changes nothing of what is known of the charger.
+    Trigger(Trigger),
     /// The chargers
     #[command(subcommand, visible_alias = "station")]
     Stations(Stations),
@@ -187,7 +194,7 @@ impl Command {
     /// The command that shows what this one could have meant.
     pub(crate) fn listing(&self) -> Option<&'static str> {
         match self {
-            Self::Webhooks(_) | Self::Audit(_) | Self::Deliveries(_) => {
+            Self::Webhooks(_) | Self::Audit(_) | Self::Deliveries(_) | Self::Trigger(_) => {
                 Some("pipeletctl webhooks list")
             }
             Self::Dlq(_) => Some("pipeletctl dlq list"),

@@ -23,6 +23,7 @@ pub(crate) mod stats;
 pub(crate) mod status;
 pub(crate) mod trace;
 pub(crate) mod transactions;
+pub(crate) mod trigger;
 pub(crate) mod webhooks;
 
 /// `1 delivery`, `2 deliveries`: a count with its noun.

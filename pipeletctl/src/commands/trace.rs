@@ -19,9 +19,14 @@ pub(crate) async fn run(
 ) -> Result<ExitStatus, Error> {
     let request = v1::TraceEventRequest { id };
     let answer = client.events().trace_event(request).await?.into_inner();
+    show(answer, printer)?;
+    Ok(ExitStatus::Success)
+}
+
+pub(super) fn show(answer: v1::TraceEventResponse, printer: &Printer) -> Result<(), Error> {
     let event = answer.event.ok_or(Error::Incomplete("event"))?;
     let trace = EventTrace::new(event, answer.webhooks);
     let width = crossterm::terminal::size().map_or(WIDTH, |(columns, _)| columns.into());
     printer.either(&trace, &trace.draw(width))?;
-    Ok(ExitStatus::Success)
+    Ok(())
 }

@@ -3,7 +3,7 @@
 use pipelet_proto::v1;
 use serde::Serialize;
 
-use super::{or_dash, payload::Payload, time::Time};
+use super::{or_dash, payload::Payload, time::Time, yes_no};
 use crate::{
     output::{Describe, Row},
     table::{Details, printable, shortened},
@@ -20,6 +20,7 @@ pub(crate) struct Event {
     station_id: String,
     timestamp: Option<Time>,
     payload: Payload,
+    synthetic: bool,
 }
 
 impl From<v1::Event> for Event {
@@ -30,6 +31,7 @@ impl From<v1::Event> for Event {
             station_id: wire.station_id,
             timestamp: Time::from_wire(wire.timestamp),
             payload: Payload::from_wire(wire.payload),
+            synthetic: wire.synthetic,
         }
     }
 }
@@ -68,6 +70,7 @@ impl Describe for Event {
             .line("event", &self.event)
             .line("station", &self.station_id)
             .line("time", or_dash(self.timestamp))
+            .line("synthetic", yes_no(self.synthetic))
             .section("payload", self.payload.indented())
     }
 }
@@ -124,6 +127,7 @@ mod tests {
                 nanos: 0,
             }),
             payload: "{}".into(),
+            synthetic: false,
         });
         assert_eq!(
             event.line(),
@@ -131,7 +135,7 @@ mod tests {
         );
         assert_eq!(
             serde_json::to_string(&event).unwrap(),
-            r#"{"id":"e","event":"Heartbeat","station_id":"WALLBOX_001","timestamp":"2026-04-14T12:34:56.000Z","payload":{}}"#
+            r#"{"id":"e","event":"Heartbeat","station_id":"WALLBOX_001","timestamp":"2026-04-14T12:34:56.000Z","payload":{},"synthetic":false}"#
         );
     }
 }

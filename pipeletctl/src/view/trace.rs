@@ -144,6 +144,7 @@ impl WebhookTrace {
         match self.outcome.as_str() {
             "not_wanted" => match reason {
                 Some("created_later") => "not wanted: it was created later".to_owned(),
+                Some("for_another") => "not wanted: it was triggered for another".to_owned(),
                 Some("disabled") => "not wanted: it was disabled then".to_owned(),
                 Some("other_events") => "not wanted: it is subscribed to other events".to_owned(),
                 Some("other_stations") => "not wanted: it is for other stations".to_owned(),
@@ -213,6 +214,7 @@ mod tests {
             station_id: "WALLBOX_001".to_owned(),
             timestamp: Some(at(0)),
             payload: "{}".to_owned(),
+            synthetic: false,
         };
         let delivered = v1::WebhookTrace {
             webhook_id: 1,

@@ -20,6 +20,7 @@ mod server;
 mod signing_secret;
 mod status;
 mod tails;
+mod trigger;
 
 pub use self::{
     gate::Gate,
@@ -28,6 +29,7 @@ pub use self::{
     server::Door,
     status::{Addresses, Readiness},
     tails::Tails,
+    trigger::Trigger,
 };
 
 /// How long a request may take in all, its answer's way out aside: a station that is asked has ten

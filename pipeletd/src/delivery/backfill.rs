@@ -84,7 +84,7 @@ impl Inner {
             Some(left) => left,
             None => self.whole(&filter).await?,
         };
-        let (events, left) = self.matching(&filter, left, asked.limit).await?;
+        let (events, left) = self.matching(id, &filter, left, asked.limit).await?;
         let matched = events.len() as u64;
         if !asked.dry_run && !events.is_empty() {
             let due_ms = self.next_due();
@@ -129,6 +129,7 @@ impl Inner {
     /// At most `limit` events, and what is left behind them.
     async fn matching(
         &self,
+        id: WebhookId,
         filter: &EventFilter,
         Range { start, end }: Range<Seq>,
         limit: usize,
@@ -150,7 +151,7 @@ impl Inner {
                     at = seq;
                     break;
                 }
-                if filter.contains(&event) {
+                if filter.contains(&event) && event.is_for(id.0) {
                     bytes += event.size();
                     found.push((seq, event));
                 }

@@ -74,6 +74,7 @@ pub struct Post<'a> {
     pub to: &'a Destination,
     pub event_id: EventId,
     pub event: EventType,
+    pub is_synthetic: bool,
     /// Counted from 1.
     pub attempt: u32,
     pub now: Timestamp,
@@ -274,6 +275,7 @@ const WEBHOOK_ID: HeaderName = HeaderName::from_static("webhook-id");
 const WEBHOOK_TIMESTAMP: HeaderName = HeaderName::from_static("webhook-timestamp");
 const WEBHOOK_SIGNATURE: HeaderName = HeaderName::from_static("webhook-signature");
 const PIPELET_EVENT: HeaderName = HeaderName::from_static("pipelet-event");
+const PIPELET_SYNTHETIC: HeaderName = HeaderName::from_static("pipelet-synthetic");
 const PIPELET_ATTEMPT: HeaderName = HeaderName::from_static("pipelet-attempt");
 
 fn headers(post: &Post<'_>) -> HeaderMap {
@@ -286,6 +288,9 @@ fn headers(post: &Post<'_>) -> HeaderMap {
     headers.insert(WEBHOOK_ID, id.expect("an event id is ASCII"));
     headers.insert(WEBHOOK_TIMESTAMP, post.now.as_second().into());
     headers.insert(PIPELET_EVENT, HeaderValue::from_static(post.event.name()));
+    if post.is_synthetic {
+        headers.insert(PIPELET_SYNTHETIC, HeaderValue::from_static("true"));
+    }
     headers.insert(PIPELET_ATTEMPT, post.attempt.into());
     headers.insert(TRACEPARENT, traceparent(post.event_id));
     headers

@@ -171,15 +171,18 @@ pub struct Epoch {
 }
 
 impl Epoch {
-    pub fn wants(&self, event: &Event) -> bool {
-        self.enabled && self.events.contains(event.kind) && self.stations.contains(&event.station)
+    pub fn wants(&self, webhook: WebhookId, event: &Event) -> bool {
+        self.enabled
+            && event.is_for(webhook.0)
+            && self.events.contains(event.kind)
+            && self.stations.contains(&event.station)
     }
 }
 
-/// Whether an event at a position is owed, by the epoch that the position lies in.
-pub fn is_owed(epochs: &[Epoch], seq: Seq, event: &Event) -> bool {
+/// Whether an event at a position is owed to a webhook, by the epoch that the position lies in.
+pub fn is_owed(webhook: WebhookId, epochs: &[Epoch], seq: Seq, event: &Event) -> bool {
     let epoch = epochs.iter().rev().find(|epoch| epoch.from <= seq);
-    epoch.is_some_and(|epoch| epoch.wants(event))
+    epoch.is_some_and(|epoch| epoch.wants(webhook, event))
 }
 
 /// A webhook as it is stored: itself, and the history that its backlog needs.
@@ -281,6 +284,7 @@ impl Forgotten {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::events::Synthetic;
 
     #[test]
     fn a_cursor_knows_what_it_may_still_need() {
@@ -349,7 +353,7 @@ mod tests {
         };
         let owed = |kind| {
             let event = event(kind);
-            [9, 10, 19, 20, 29, 30, 40].map(|seq| is_owed(&epochs, Seq(seq), &event))
+            [9, 10, 19, 20, 29, 30, 40].map(|seq| is_owed(WebhookId(1), &epochs, Seq(seq), &event))
         };
         assert_eq!(
             owed(EventType::Heartbeat),
@@ -359,5 +363,9 @@ mod tests {
             owed(EventType::Reset),
             [false, false, false, false, false, true, false]
         );
+        let mut only = event(EventType::Heartbeat);
+        only.synthetic = Some(Synthetic { only: Some(2) });
+        let owed = [1, 2].map(|id| is_owed(WebhookId(id), &epochs, Seq(10), &only));
+        assert_eq!(owed, [false, true]);
     }
 }

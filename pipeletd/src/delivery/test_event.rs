@@ -7,7 +7,7 @@ use super::{
     http::{Line, Sender},
 };
 use crate::{
-    events::{Event, EventId, EventType, Payload, StationId, sample_payload},
+    events::{Event, EventId, EventType, Payload, StationId, Synthetic, sample_payload},
     webhooks::Webhook,
 };
 
@@ -36,7 +36,7 @@ pub(super) async fn send(
     let mut random = [0; 10];
     // An id that isn't random is still an id: this event is in no journal.
     let _ = getrandom::fill(&mut random);
-    let event = Event::new(
+    let mut event = Event::new(
         EventId::new(now, random),
         kind,
         StationId::new(STATION).expect("the constant is a station id"),
@@ -44,6 +44,7 @@ pub(super) async fn send(
         None,
         Payload::from_stored(sample_payload(kind, now).into()),
     );
+    event.synthetic = Some(Synthetic::default());
     let to = destination(webhook);
     let post = post(&to, &event, 1, now);
     // A connection of its own: the test says what a stranger would meet.

@@ -49,6 +49,8 @@ pub enum Fate {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum NotWanted {
     CreatedLater,
+    /// It is synthetic, and for one other webhook.
+    ForAnother,
     Disabled,
     OtherEvents,
     OtherStations,
@@ -58,6 +60,7 @@ impl NotWanted {
     pub const fn code(self) -> &'static str {
         match self {
             Self::CreatedLater => "created_later",
+            Self::ForAnother => "for_another",
             Self::Disabled => "disabled",
             Self::OtherEvents => "other_events",
             Self::OtherStations => "other_stations",
@@ -66,6 +69,17 @@ impl NotWanted {
 }
 
 impl Delivery {
+    /// The webhooks that want the event at this position.
+    pub fn owed(&self, seq: Seq, event: &Event) -> Vec<WebhookId> {
+        let webhooks = self.0.webhooks.read();
+        let webhooks = webhooks.unwrap_or_else(PoisonError::into_inner);
+        let owed = webhooks.iter().filter(|(id, running)| {
+            let epochs = &running.stored().epochs;
+            matches!(wanted(**id, epochs, seq, event), Some(Ok(())))
+        });
+        owed.map(|(id, _)| *id).collect()
+    }
+
     /// What became of the event at this position, by ascending webhook.
     pub async fn trace(&self, seq: Seq, event: &Arc<Event>) -> Result<Vec<Trace>, StoreError> {
         let running: Vec<_> = {
@@ -76,7 +90,7 @@ impl Delivery {
         let mut traces = Vec::new();
         for running in running {
             let stored = running.stored();
-            let fate = match wanted(&stored.epochs, seq, event) {
+            let fate = match wanted(stored.webhook.id, &stored.epochs, seq, event) {
                 Some(Err(why)) => Fate::NotWanted(why),
                 None if stored.webhook.created_at > event.time => {
                     Fate::NotWanted(NotWanted::CreatedLater)
@@ -124,9 +138,16 @@ impl Delivery {
 }
 
 /// Whether the event was owed; none where that is no longer known.
-fn wanted(epochs: &[Epoch], seq: Seq, event: &Event) -> Option<Result<(), NotWanted>> {
+fn wanted(
+    webhook: WebhookId,
+    epochs: &[Epoch],
+    seq: Seq,
+    event: &Event,
+) -> Option<Result<(), NotWanted>> {
     let epoch = epochs.iter().rev().find(|epoch| epoch.from <= seq)?;
-    Some(if !epoch.enabled {
+    Some(if !event.is_for(webhook.0) {
+        Err(NotWanted::ForAnother)
+    } else if !epoch.enabled {
         Err(NotWanted::Disabled)
     } else if !epoch.events.contains(event.kind) {
         Err(NotWanted::OtherEvents)
@@ -215,7 +236,11 @@ mod tests {
             (39, Some(Err(NotWanted::OtherEvents))),
             (40, Some(Err(NotWanted::OtherStations))),
         ] {
-            assert_eq!(wanted(&epochs, Seq(seq), &event), expected, "{seq}");
+            assert_eq!(
+                wanted(WebhookId(1), &epochs, Seq(seq), &event),
+                expected,
+                "{seq}"
+            );
         }
     }
 }

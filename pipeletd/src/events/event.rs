@@ -33,7 +33,17 @@ pub struct Event {
     /// What a `StartTransaction` was told about its id tag. It is in no body: what is known of
     /// transactions is made of the journal alone, so the journal has to know it.
     pub authorization: Option<AuthorizationStatus>,
+    /// Of an event that no station has said: somebody wants to see how receivers take it. Nothing
+    /// is believed of stations because of it.
+    pub synthetic: Option<Synthetic>,
     body: OnceLock<Bytes>,
+}
+
+/// Who a synthetic event is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Synthetic {
+    /// The number of the one webhook that it may go to; none means every one that wants it.
+    pub only: Option<u64>,
 }
 
 impl Event {
@@ -54,6 +64,7 @@ impl Event {
             message_id,
             payload,
             authorization: None,
+            synthetic: None,
             body: OnceLock::new(),
         }
     }
@@ -66,6 +77,12 @@ impl Event {
             Direction::Both => self.message_id.as_deref() == Some(self.id.to_string().as_str()),
             Direction::StationToCsms | Direction::Connection => false,
         }
+    }
+
+    /// Whether the webhook of this number may have it, if it wants it.
+    pub fn is_for(&self, webhook: u64) -> bool {
+        let only = self.synthetic.and_then(|synthetic| synthetic.only);
+        only.is_none_or(|only| only == webhook)
     }
 
     /// The webhook body: the contract's four keys, the payload's bytes untouched.
@@ -104,6 +121,7 @@ impl PartialEq for Event {
             && self.message_id == other.message_id
             && self.payload == other.payload
             && self.authorization == other.authorization
+            && self.synthetic == other.synthetic
     }
 }
 

@@ -13,7 +13,7 @@ mod selection;
 mod stations;
 
 pub use catalogue::{Direction, EventType, Group, Profile, UnknownEventType, UnknownGroup};
-pub use event::{Event, Payload, PayloadError, Seq};
+pub use event::{Event, Payload, PayloadError, Seq, Synthetic};
 pub use filter::EventFilter;
 pub use id::{EventId, InvalidEventId, InvalidStationId, StationId};
 pub use id_tag::{AuthorizationStatus, IdTagKey};

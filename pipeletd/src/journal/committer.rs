@@ -437,7 +437,7 @@ impl Committer {
                     && webhook
                         .epochs
                         .last()
-                        .is_some_and(|epoch| epoch.wants(event))
+                        .is_some_and(|epoch| epoch.wants(*id, event))
                 {
                     webhook.matched.push(seq);
                 }
@@ -500,10 +500,10 @@ fn count_again(
             break;
         };
         from = last.next();
-        for (_, epochs, _, received) in webhooks.iter_mut() {
-            let owed = events
-                .iter()
-                .filter(|(seq, event)| *seq >= received.counted_to && is_owed(epochs, *seq, event));
+        for (id, epochs, _, received) in webhooks.iter_mut() {
+            let owed = events.iter().filter(|(seq, event)| {
+                *seq >= received.counted_to && is_owed(*id, epochs, *seq, event)
+            });
             received.count += owed.count() as u64;
         }
     }

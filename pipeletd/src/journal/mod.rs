@@ -182,7 +182,10 @@ impl Journal {
         let journal = Self { requests, shared };
         let readers = committer
             .cursors()
-            .map(|(webhook, feed, cursor)| (webhook, Reader::new(journal.clone(), feed, cursor)))
+            .map(|(webhook, feed, cursor)| {
+                let reader = Reader::new(webhook, journal.clone(), feed, cursor);
+                (webhook, reader)
+            })
             .collect();
         let thread = committer.start(queue, ending)?;
         Ok(Opened {
@@ -251,7 +254,10 @@ impl Journal {
         .await?;
         let (value, at) = persisted.await.map_err(|_| self.ended())??;
         let feed = subscribed.await.map_err(|_| self.ended())?;
-        Ok((value, Reader::new(self.clone(), feed, Cursor::at(at))))
+        Ok((
+            value,
+            Reader::new(webhook, self.clone(), feed, Cursor::at(at)),
+        ))
     }
 
     /// Forgets a webhook and its progress, durably.

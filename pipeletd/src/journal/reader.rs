@@ -10,6 +10,7 @@ use crate::{
     delivery::record::{Cursor, is_owed},
     events::{Event, Seq},
     store::{Store, StoreError, blocking},
+    webhooks::WebhookId,
 };
 
 /// Events read from the store at once by one that lags.
@@ -22,6 +23,7 @@ const SPARSE: usize = 16;
 /// Reads what one webhook is owed, each event once and in order.
 #[derive(Debug)]
 pub struct Reader {
+    webhook: WebhookId,
     journal: Journal,
     feed: Arc<Feed>,
     /// The cursor that it started with.
@@ -39,9 +41,15 @@ pub struct Read {
 }
 
 impl Reader {
-    pub(super) fn new(journal: Journal, feed: Arc<Feed>, start: Cursor) -> Self {
+    pub(super) fn new(
+        webhook: WebhookId,
+        journal: Journal,
+        feed: Arc<Feed>,
+        start: Cursor,
+    ) -> Self {
         let position = start.read_to;
         Self {
+            webhook,
             journal,
             feed,
             start,
@@ -95,7 +103,7 @@ impl Reader {
                 if let Some((last, _)) = events.last() {
                     self.position = last.next();
                 }
-                events.retain(|(seq, event)| is_owed(&epochs, *seq, event));
+                events.retain(|(seq, event)| is_owed(self.webhook, &epochs, *seq, event));
                 Ok(Read {
                     events,
                     caught_up: false,

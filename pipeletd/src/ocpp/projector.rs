@@ -58,7 +58,9 @@ pub(super) fn restore(store: &dyn Store, head: Seq) -> Result<(Stations, Seq), S
         };
         from = last.next();
         for (seq, event) in &events {
-            stations.apply(*seq, event);
+            if event.synthetic.is_none() {
+                stations.apply(*seq, event);
+            }
         }
     }
     Ok((stations, saved.projected_to))

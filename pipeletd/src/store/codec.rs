@@ -9,12 +9,17 @@ use jiff::Timestamp;
 use super::StoreError;
 use crate::{
     delivery::record::{Cursor, Received},
-    events::{AuthorizationStatus, Event, EventId, EventType, Payload, Seq, StationId},
+    events::{AuthorizationStatus, Event, EventId, EventType, Payload, Seq, StationId, Synthetic},
 };
 
 const VERSION: u8 = 1;
 /// Of an event that has an authorization: its code stands behind the type's.
 const VERSION_AUTHORIZED: u8 = 2;
+/// Of a synthetic event: behind the type's code stand its authorization's, and the number of the
+/// only webhook that it is for, or 0. (3 is a block's.)
+const VERSION_SYNTHETIC: u8 = 4;
+/// Stands for "no authorization" where its code would.
+const NO_AUTHORIZATION: u8 = u8::MAX;
 /// Stands for "no message id" where its length would.
 const NO_MESSAGE_ID: u8 = u8::MAX;
 
@@ -22,10 +27,16 @@ pub(super) fn encode_event(event: &Event) -> Vec<u8> {
     let payload = event.payload.as_bytes();
     let station = event.station.as_str().as_bytes();
     let mut out = Vec::with_capacity(payload.len() + station.len() + 80);
-    match event.authorization {
-        None => out.extend_from_slice(&[VERSION, event.kind.code()]),
-        Some(status) => {
-            out.extend_from_slice(&[VERSION_AUTHORIZED, event.kind.code(), status.code()]);
+    let kind = event.kind.code();
+    match (event.synthetic, event.authorization) {
+        (None, None) => out.extend_from_slice(&[VERSION, kind]),
+        (None, Some(status)) => {
+            out.extend_from_slice(&[VERSION_AUTHORIZED, kind, status.code()]);
+        }
+        (Some(synthetic), status) => {
+            let status = status.map_or(NO_AUTHORIZATION, AuthorizationStatus::code);
+            out.extend_from_slice(&[VERSION_SYNTHETIC, kind, status]);
+            put_varint(&mut out, synthetic.only.unwrap_or(0));
         }
     }
     out.extend_from_slice(&event.time.as_millisecond().to_be_bytes());
@@ -50,16 +61,26 @@ pub(super) fn encode_event(event: &Event) -> Vec<u8> {
 
 pub(super) fn decode_event(bytes: &Bytes) -> Result<Event, StoreError> {
     let damaged = |detail: &str| record_error("event", detail);
-    let authorized = bytes.first() == Some(&VERSION_AUTHORIZED);
-    let mut rest = if authorized {
+    let is_synthetic = bytes.first() == Some(&VERSION_SYNTHETIC);
+    let has_status = is_synthetic || bytes.first() == Some(&VERSION_AUTHORIZED);
+    let mut rest = if has_status {
         Reader::behind_version(bytes, "event")?
     } else {
         Reader::new(bytes, "event")?
     };
     let kind = EventType::from_code(rest.byte()?).ok_or_else(|| damaged("unknown type"))?;
-    let authorization = if authorized {
-        let status = AuthorizationStatus::from_code(rest.byte()?);
-        Some(status.ok_or_else(|| damaged("unknown authorization"))?)
+    let status = if has_status { Some(rest.byte()?) } else { None };
+    let authorization = match status {
+        Some(NO_AUTHORIZATION) if is_synthetic => None,
+        Some(code) => {
+            let status = AuthorizationStatus::from_code(code);
+            Some(status.ok_or_else(|| damaged("unknown authorization"))?)
+        }
+        None => None,
+    };
+    let synthetic = if is_synthetic {
+        let only = Some(rest.varint()?).filter(|only| *only > 0);
+        Some(Synthetic { only })
     } else {
         None
     };
@@ -76,6 +97,7 @@ pub(super) fn decode_event(bytes: &Bytes) -> Result<Event, StoreError> {
     let payload = Payload::from_stored(bytes.slice_ref(rest.rest));
     let mut event = Event::new(id, kind, station, time, message_id, payload);
     event.authorization = authorization;
+    event.synthetic = synthetic;
     Ok(event)
 }
 
@@ -237,9 +259,10 @@ pub(super) mod tests {
             0..4_000_000_000_000_i64,
             ".{0,50}",
             prop::option::of(prop::sample::select(AuthorizationStatus::ALL)),
+            prop::option::of(prop::option::of(1..=u64::MAX)),
         )
             .prop_map(
-                |(kind, station, message_id, id, millis, text, authorization)| {
+                |(kind, station, message_id, id, millis, text, authorization, synthetic)| {
                     let payload = serde_json::json!({ "text": text }).to_string();
                     let mut event = Event::new(
                         EventId::from_bytes(id),
@@ -250,6 +273,7 @@ pub(super) mod tests {
                         Payload::parse(payload.as_bytes()).unwrap(),
                     );
                     event.authorization = authorization;
+                    event.synthetic = synthetic.map(|only| Synthetic { only });
                     event
                 },
             )

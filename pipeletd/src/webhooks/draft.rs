@@ -22,6 +22,16 @@ pub enum Field<T> {
     Value(T),
 }
 
+impl<T> Field<T> {
+    /// Where nothing is the same as not mentioned.
+    pub fn given(self) -> Option<T> {
+        match self {
+            Self::Value(value) => Some(value),
+            Self::Absent | Self::Null => None,
+        }
+    }
+}
+
 /// What a caller says of a webhook.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct WebhookDraft {

@@ -203,6 +203,11 @@ async fn a_store_of_format_1_opens() {
 }
 
 #[tokio::test]
+async fn a_store_of_format_4_opens() {
+    check(unpacked("format-4.tar.gz").await).await;
+}
+
+#[tokio::test]
 async fn a_store_of_format_3_opens() {
     check(unpacked("format-3.tar.gz").await).await;
 }

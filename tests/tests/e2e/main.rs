@@ -62,3 +62,4 @@ mod subscriptions;
 mod targets;
 mod traces;
 mod transactions;
+mod trigger;

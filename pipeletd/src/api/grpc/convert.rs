@@ -329,6 +329,7 @@ pub(super) fn event(event: &Event) -> v1::Event {
         station_id: event.station.to_string(),
         timestamp: Some(time(event.time)),
         payload: payload(event),
+        synthetic: event.synthetic.is_some(),
     }
 }
 

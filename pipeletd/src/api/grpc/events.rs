@@ -11,6 +11,7 @@ use super::{
         cursor,
         error::ApiError,
         tails::{Begin, Tail, Tailed, Tails},
+        trigger::{Asked, Trigger},
     },
     access::Needs,
     convert,
@@ -27,6 +28,7 @@ pub(super) struct EventRpc {
     pub(super) journal: Journal,
     pub(super) delivery: Delivery,
     pub(super) tails: Tails,
+    pub(super) trigger: Trigger,
 }
 
 /// What the caller of each method needs.
@@ -36,6 +38,7 @@ pub(super) const NEEDS: Needs = &[
     ("GetEvent", Role::ReadOnly),
     ("TraceEvent", Role::ReadOnly),
     ("Backfill", Role::Operator),
+    ("TriggerEvent", Role::Operator),
     ("TailEvents", Role::ReadOnly),
 ];
 
@@ -117,6 +120,31 @@ impl EventService for EventRpc {
             matched: done.matched,
             left: done.left.as_ref().map(cursor::of_range).unwrap_or_default(),
             retrying: done.retrying,
+        }))
+    }
+
+    async fn trigger_event(
+        &self,
+        request: Request<v1::TriggerEventRequest>,
+    ) -> Result<Response<v1::TriggerEventResponse>, Status> {
+        let request = request.into_inner();
+        let json = |pointer: &str, text: Option<String>| {
+            let value = text.map(|text| serde_json::from_str(&text));
+            let value = value.transpose();
+            value.map_err(|error| ApiError::fault(pointer, "malformed", error.to_string()))
+        };
+        let text = |text: String| (!text.is_empty()).then_some(text);
+        let asked = Asked {
+            event: text(request.event),
+            station: text(request.station_id),
+            payload: json("/payload", request.payload)?,
+            patch: json("/payload_patch", request.payload_patch)?,
+            webhook: request.webhook_id,
+        };
+        let triggered = self.trigger.pull(asked).await?;
+        Ok(Response::new(v1::TriggerEventResponse {
+            event: Some(convert::event(&triggered.event)),
+            webhook_ids: triggered.webhooks.iter().map(|id| id.0).collect(),
         }))
     }
 

@@ -45,6 +45,7 @@ use super::{
     server::{Connection, Door},
     status::{Addresses, Readiness},
     tails::Tails,
+    trigger::Trigger,
 };
 use crate::{
     clock::Clock,
@@ -86,6 +87,7 @@ pub struct Handles {
     pub clock: Clock,
     pub backup: Arc<dyn Backup>,
     pub tails: Tails,
+    pub trigger: Trigger,
     pub data_dir: PathBuf,
     pub certificates: Vec<Shown>,
 }
@@ -110,6 +112,7 @@ pub async fn serve(
         clock,
         backup,
         tails,
+        trigger,
         data_dir,
         certificates,
     } = handles;
@@ -135,6 +138,7 @@ pub async fn serve(
         delivery: delivery.clone(),
         journal: journal.clone(),
         tails,
+        trigger,
     };
     let daemon = DaemonRpc {
         delivery,

@@ -165,6 +165,11 @@ impl Fields {
         })
     }
 
+    /// Whatever it is.
+    pub(super) fn value(&mut self, key: &str) -> Field<Value> {
+        self.take(key, "a value", Some)
+    }
+
     /// What a webhook's fields say.
     pub(super) fn webhook(&mut self) -> WebhookDraft {
         let secret_value = self.secret("secret_value");

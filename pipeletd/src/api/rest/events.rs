@@ -1,13 +1,16 @@
-//! `/events`: what happened, and what happens now; `/event-types`: the catalogue.
+//! `/events`: what happened, what happens now, and what is made up; `/event-types`: the catalogue.
 
 use std::{convert::Infallible, time::Duration};
 
 use axum::{
     Json,
     extract::State,
-    http::HeaderMap,
-    response::sse::{self, KeepAlive, Sse},
-    routing::get,
+    http::{HeaderMap, StatusCode, header},
+    response::{
+        IntoResponse as _, Response,
+        sse::{self, KeepAlive, Sse},
+    },
+    routing::{get, post},
 };
 use futures_util::{Stream, StreamExt as _, stream};
 
@@ -17,12 +20,14 @@ use super::{
         error::ApiError,
         event_filter::Said,
         tails::{Begin, Tail, Tailed, Tails},
+        trigger::{Asked, Trigger},
     },
-    access::{Routes, reads},
+    access::{Routes, operates, reads},
+    body::Fields,
     page::{List, Query},
     path::Path,
     problem::Problem,
-    view::{EventJson, EventTypeJson},
+    view::{EventJson, EventTypeJson, TriggeredJson},
 };
 use crate::{
     events::{EventFilter, EventType, Seq},
@@ -38,15 +43,20 @@ const LAST_EVENT_ID: &str = "last-event-id";
 struct Handles {
     journal: Journal,
     tails: Tails,
+    trigger: Trigger,
 }
 
-pub(super) fn routes(journal: Journal, tails: Tails) -> Routes {
+pub(super) fn routes(journal: Journal, tails: Tails, trigger: Trigger) -> Routes {
     Routes::new()
         .route("/event-types", [reads(get(event_types))])
-        .route("/events", [reads(get(list))])
+        .route("/events", [reads(get(list)), operates(post(pull))])
         .route("/events/stream", [reads(get(follow))])
         .route("/events/{id}", [reads(get(show))])
-        .with_state(Handles { journal, tails })
+        .with_state(Handles {
+            journal,
+            tails,
+            trigger,
+        })
 }
 
 async fn event_types() -> Json<List<EventTypeJson>> {
@@ -84,6 +94,27 @@ async fn show(
     };
     let (_, event) = found.ok_or_else(|| ApiError::no_such_event(&id))?;
     Ok(Json(EventJson::of(&event)))
+}
+
+async fn pull(
+    State(Handles { trigger, .. }): State<Handles>,
+    mut body: Fields,
+) -> Result<Response, Problem> {
+    let asked = Asked {
+        event: body.string("event").given(),
+        station: body.string("station_id").given(),
+        payload: body.value("payload").given(),
+        patch: body.value("payload_patch").given(),
+        webhook: body.number("webhook_id").given(),
+    };
+    let faults = body.finish();
+    if !faults.is_empty() {
+        return Err(ApiError::Invalid(faults).into());
+    }
+    let triggered = trigger.pull(asked).await?;
+    let place = format!("/api/v1/events/{}", triggered.event.id);
+    let json = Json(TriggeredJson::from(triggered));
+    Ok((StatusCode::CREATED, [(header::LOCATION, place)], json).into_response())
 }
 
 /// Server-sent events: from now on, from `since`, or from where `Last-Event-ID` says.

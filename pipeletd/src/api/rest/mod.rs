@@ -42,6 +42,7 @@ use super::{
     server::{self, Door},
     status::Readiness,
     tails::Tails,
+    trigger::Trigger,
 };
 use crate::{
     auth::Caller, delivery::Delivery, id_tags::IdTags, journal::Journal, ocpp::Transactions,
@@ -59,6 +60,7 @@ pub struct Handles {
     pub id_tags: IdTags,
     pub journal: Journal,
     pub tails: Tails,
+    pub trigger: Trigger,
     pub gate: Gate,
     pub readiness: Readiness,
     pub metrics: Metrics,
@@ -72,7 +74,11 @@ pub async fn serve(door: Door, handles: Handles, shutdown: CancellationToken) {
 fn router(handles: Handles) -> Router {
     let api = webhooks::routes(handles.delivery.clone())
         .merge(failed_deliveries::routes(handles.delivery))
-        .merge(events::routes(handles.journal, handles.tails))
+        .merge(events::routes(
+            handles.journal,
+            handles.tails,
+            handles.trigger,
+        ))
         .merge(commands::routes(handles.roster.stations().clone()))
         .merge(shortcuts::routes(handles.roster.stations().clone()))
         .merge(stations::routes(handles.roster))

@@ -4,7 +4,7 @@ use jiff::Timestamp;
 use serde::Serialize;
 use serde_json::value::RawValue;
 
-use super::super::roster::Listed;
+use super::super::{roster::Listed, trigger::Triggered};
 use crate::{
     delivery::{
         TestResult, WebhookView,
@@ -247,6 +247,7 @@ pub(super) struct EventJson {
     timestamp: String,
     /// As in [`FailedJson`].
     payload: Option<Box<RawValue>>,
+    synthetic: bool,
 }
 
 impl EventJson {
@@ -257,6 +258,24 @@ impl EventJson {
             station_id: event.station.to_string(),
             timestamp: time(event.time),
             payload: payload(event),
+            synthetic: event.synthetic.is_some(),
+        }
+    }
+}
+
+/// A synthetic event, and the webhooks that it is on its way to.
+#[derive(Debug, Serialize)]
+pub(super) struct TriggeredJson {
+    #[serde(flatten)]
+    event: EventJson,
+    webhook_ids: Vec<u64>,
+}
+
+impl From<Triggered> for TriggeredJson {
+    fn from(triggered: Triggered) -> Self {
+        Self {
+            event: EventJson::of(&triggered.event),
+            webhook_ids: triggered.webhooks.iter().map(|id| id.0).collect(),
         }
     }
 }

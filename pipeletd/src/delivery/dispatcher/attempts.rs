@@ -290,6 +290,7 @@ pub(in crate::delivery) fn post<'a>(
         to,
         event_id: event.id,
         event: event.kind,
+        is_synthetic: event.synthetic.is_some(),
         attempt,
         now,
         body: event.body(),

@@ -61,6 +61,7 @@ async fn post_body(sender: &Sender, url: &str, line: &mut Line, body: Bytes) -> 
         to: &to,
         event_id: EventId::new(now, [7; 10]),
         event: EventType::StartTransaction,
+        is_synthetic: false,
         attempt: 3,
         now,
         body,
