@@ -132,6 +132,7 @@ impl App {
         let opened = Journal::open(
             Arc::clone(&store),
             delivery::subscriptions(&stored),
+            clock,
             ending.clone(),
         )?;
         let Opened {

@@ -25,7 +25,7 @@ pub(crate) async fn run(
 
 pub(super) fn show(answer: v1::TraceEventResponse, printer: &Printer) -> Result<(), Error> {
     let event = answer.event.ok_or(Error::Incomplete("event"))?;
-    let trace = EventTrace::new(event, answer.webhooks);
+    let trace = EventTrace::new(event, answer.durable_at, answer.webhooks);
     let width = crossterm::terminal::size().map_or(WIDTH, |(columns, _)| columns.into());
     printer.either(&trace, &trace.draw(width))?;
     Ok(())

@@ -118,6 +118,8 @@ mod tests {
                 status_code: Some(500),
                 error: None,
                 duration_ms: 12,
+                first_byte_us: Some(900),
+                ..v1::Attempt::default()
             }],
             last_response: Some("oops\u{7}".into()),
         }
@@ -133,7 +135,8 @@ mod tests {
                 r#""timestamp":"2026-04-14T12:34:56.789Z","payload":{"b": 1.50},"#,
                 r#""reason":"attempts_exhausted","failed_at":"2026-04-14T12:34:56.789Z","#,
                 r#""attempts":[{"number":1,"at":"2026-04-14T12:34:56.789Z","status_code":500,"#,
-                r#""error":null,"duration_ms":12}],"last_response":"oops\u0007"}"#,
+                r#""error":null,"duration_ms":12,"lookup_us":null,"connect_us":null,"#,
+                r#""first_byte_us":900}],"last_response":"oops\u0007"}"#,
             )
         );
     }

@@ -18,6 +18,8 @@ const LEAST_BAR: usize = 10;
 pub(crate) struct EventTrace {
     event: Event,
     webhooks: Vec<WebhookTrace>,
+    /// Known of recent events.
+    durable_at: Option<Time>,
     #[serde(skip)]
     began: Option<Timestamp>,
 }
@@ -36,11 +38,16 @@ struct WebhookTrace {
 }
 
 impl EventTrace {
-    pub(crate) fn new(event: v1::Event, webhooks: Vec<v1::WebhookTrace>) -> Self {
+    pub(crate) fn new(
+        event: v1::Event,
+        durable_at: Option<prost_types::Timestamp>,
+        webhooks: Vec<v1::WebhookTrace>,
+    ) -> Self {
         let began = Time::from_wire(event.timestamp).map(Time::moment);
         Self {
             event: event.into(),
             webhooks: webhooks.into_iter().map(WebhookTrace::from).collect(),
+            durable_at: Time::from_wire(durable_at),
             began,
         }
     }
@@ -52,6 +59,10 @@ impl EventTrace {
         let mut text = shortened(&text, width);
         let began = self.began.unwrap_or_default();
         let _ = write!(text, "\n\ntaken in at {began:.3}, which is 0 below\n");
+        if let Some(durable) = self.durable_at {
+            let since = durable.moment().duration_since(began);
+            let _ = writeln!(text, "on disk at +{}", shown(since));
+        }
         if self.webhooks.is_empty() {
             text.push_str("\nthere are no webhooks\n");
         }
@@ -75,6 +86,9 @@ impl EventTrace {
             );
             for attempt in &webhook.attempts {
                 let _ = writeln!(text, "{}", scale.line(attempt));
+                if let Some(parts) = attempt.parts() {
+                    let _ = writeln!(text, "      {parts}");
+                }
             }
         }
         text
@@ -203,6 +217,9 @@ mod tests {
             status_code: status,
             error: status.is_none().then(|| "timeout".to_owned()),
             duration_ms,
+            connect_us: (number == 1).then_some(1_250),
+            first_byte_us: status.map(|_| 700),
+            ..v1::Attempt::default()
         }
     }
 
@@ -235,7 +252,7 @@ mod tests {
             reason: "other_events".to_owned(),
             ..v1::WebhookTrace::default()
         };
-        let trace = EventTrace::new(event, vec![delivered, other]);
+        let trace = EventTrace::new(event, Some(at(2)), vec![delivered, other]);
         for width in [80, 200, 10] {
             let drawn = trace.draw(width);
             assert!(
@@ -246,6 +263,10 @@ mod tests {
                 drawn.contains("not wanted: it is subscribed to other events"),
                 "{drawn}"
             );
+            assert!(drawn.contains("\non disk at +2ms\n"), "{drawn}");
+            assert!(drawn.contains("\n      connect 1.2 ms\n"), "{drawn}");
+            let kept = "\n      kept connection, first byte 0.7 ms\n";
+            assert_eq!(drawn.matches(kept).count(), 2, "{drawn}");
             if width >= 80 {
                 assert!(
                     drawn.lines().all(|line| line.chars().count() <= width),

@@ -231,6 +231,10 @@ pub(super) struct Attempt {
     status_code: Option<u32>,
     error: Option<String>,
     duration_ms: u64,
+    /// In microseconds, as what follows: what of that went where.
+    lookup_us: Option<u64>,
+    connect_us: Option<u64>,
+    first_byte_us: Option<u64>,
 }
 
 impl Attempt {
@@ -258,6 +262,27 @@ impl Attempt {
             (Some(status), _) => status.to_string(),
             (None, Some(error)) => error.clone(),
             (None, None) => "-".to_owned(),
+        }
+    }
+
+    /// Where its time went; nothing where that is not known.
+    pub(super) fn parts(&self) -> Option<String> {
+        let parts = [
+            ("DNS", self.lookup_us),
+            ("connect", self.connect_us),
+            ("first byte", self.first_byte_us),
+        ];
+        let told = parts.iter().filter_map(|(name, time)| {
+            #[expect(clippy::cast_precision_loss, reason = "it is for people")]
+            let millis = (*time)? as f64 / 1000.0;
+            Some(format!("{name} {millis:.1} ms"))
+        });
+        let told = told.collect::<Vec<_>>().join(", ");
+        let kept = self.connect_us.is_none() && self.first_byte_us.is_some();
+        match (told.is_empty(), kept) {
+            (true, _) => None,
+            (false, true) => Some(format!("kept connection, {told}")),
+            (false, false) => Some(told),
         }
     }
 
@@ -289,6 +314,9 @@ impl From<v1::Attempt> for Attempt {
             status_code: wire.status_code,
             error: wire.error,
             duration_ms: wire.duration_ms,
+            lookup_us: wire.lookup_us,
+            connect_us: wire.connect_us,
+            first_byte_us: wire.first_byte_us,
         }
     }
 }

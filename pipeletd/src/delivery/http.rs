@@ -18,6 +18,7 @@ mod error;
 mod heard;
 mod line;
 mod lookups;
+mod phases;
 mod resolver;
 mod trace_context;
 
@@ -29,7 +30,7 @@ use http_body_util::Full;
 use hyper_util::client::legacy::connect::HttpConnector;
 use jiff::Timestamp;
 use reqwest::{Client, redirect, tls::Certificate};
-use tokio::time::{Instant, timeout_at};
+use tokio::time::Instant;
 use tower_service::Service as _;
 
 pub use self::{destination::Destination, error::AttemptError, line::Line};
@@ -38,10 +39,14 @@ use self::{
     heard::Heard,
     line::{Connection, IDLE_TIMEOUT, PlainRequest},
     lookups::Lookups,
+    phases::ConnectNoted,
     resolver::PolicyResolver,
     trace_context::{TRACEPARENT, traceparent},
 };
-use super::policy::{self, Outcome};
+use super::{
+    policy::{self, Outcome},
+    record::Phases,
+};
 use crate::{
     events::{EventId, EventType},
     webhooks::TargetPolicy,
@@ -86,6 +91,7 @@ pub struct Post<'a> {
 pub struct Attempted {
     pub outcome: Outcome<AttemptError>,
     pub duration: Duration,
+    pub phases: Phases,
     /// The start of the answer's body; empty where none came.
     pub answer: Bytes,
 }
@@ -126,6 +132,7 @@ impl Sender {
             // comes any more is found out early enough for another try on a new one.
             .http2_keep_alive_interval(options.timeout / 2)
             .http2_keep_alive_timeout(options.timeout / 4)
+            .connector_layer(ConnectNoted)
             .tcp_nodelay(true)
             .tls_certs_merge(roots)
             .pool_max_idle_per_host(options.max_idle_per_host)
@@ -151,11 +158,13 @@ impl Sender {
         let mut heard = Heard::default();
         let now = post.now;
         let exchange = self.0.exchange(post, line, &mut heard);
-        let end = timeout_at(started + limit, exchange).await;
-        let end = end.unwrap_or_else(|_elapsed| heard.cut_off(limit));
+        let (end, noted) = phases::noting(started + limit, exchange).await;
+        let end = end.unwrap_or_else(|| heard.cut_off(limit));
+        let ended = Instant::now();
         Attempted {
             outcome: heard.outcome(end, now),
-            duration: started.elapsed(),
+            duration: ended - started,
+            phases: noted.phases(started, heard.since(), ended),
             answer: heard.answer.into(),
         }
     }
@@ -243,7 +252,8 @@ impl Inner {
     }
 
     async fn connect(&self, plain: &Plain) -> Result<Connection, AttemptError> {
-        let connected = self.connector.clone().call(plain.origin.clone()).await;
+        let connecting = self.connector.clone().call(plain.origin.clone());
+        let connected = phases::connect(connecting).await;
         let stream =
             connected.map_err(|error| AttemptError::connecting(error, self.connect_timeout))?;
         Connection::begin(stream).await

@@ -22,6 +22,19 @@ pub struct Attempt {
     /// Why it failed, in plain words.
     pub error: Option<String>,
     pub duration: Duration,
+    pub phases: Phases,
+}
+
+/// What of an attempt's time went where; a kept connection spares the first two. What is left of
+/// the attempt's duration was the rest of the answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Phases {
+    /// Of the host's name.
+    pub lookup: Option<Duration>,
+    /// With the handshake of TLS, where that is spoken.
+    pub connect: Option<Duration>,
+    /// From there to the first byte of the answer; none where none came.
+    pub first_byte: Option<Duration>,
 }
 
 /// A delivery that failed at least once, or was replayed, and waits for its next attempt.

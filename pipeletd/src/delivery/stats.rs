@@ -182,11 +182,13 @@ mod tests {
     use bytes::Bytes;
 
     use super::*;
+    use crate::delivery::record::Phases;
 
     fn attempted(outcome: Outcome<AttemptError>) -> Attempted {
         Attempted {
             outcome,
             duration: Duration::from_millis(3),
+            phases: Phases::default(),
             answer: Bytes::new(),
         }
     }

@@ -10,7 +10,9 @@ use super::{
     deleted::KEPT,
     http::{HttpOptions, Sender},
     ledger::{Entry, Ledger},
-    record::{Account, Attempt, Books, Cursor, Epoch, Retry, RetryKey, Stage, StoredWebhook},
+    record::{
+        Account, Attempt, Books, Cursor, Epoch, Phases, Retry, RetryKey, Stage, StoredWebhook,
+    },
     retry_clock::RetryClock,
     subscriptions,
 };
@@ -85,6 +87,7 @@ fn retry(seq: u64, due_ms: i64) -> Retry {
         status: Some(500),
         error: None,
         duration: Duration::ZERO,
+        phases: Phases::default(),
     };
     Retry {
         key: RetryKey {
@@ -110,6 +113,7 @@ async fn start(store: &Arc<dyn Store>) -> (Delivery, Ledger) {
     let opened = Journal::open(
         Arc::clone(store),
         subscriptions(&stored),
+        Clock::system(),
         CancellationToken::new(),
     )
     .unwrap();

@@ -423,7 +423,7 @@ impl Committer {
         let shared = &self.shared;
         let first = self.next;
         self.next = Seq(first.0 + events.len() as u64);
-        shared.recent.push(events);
+        shared.recent.push(events, shared.clock.now());
         shared.durable.store(self.next.0, Ordering::Release);
         for ((seq, event), then) in (first.0..).zip(events).zip(thens) {
             shared.counts.count(event.kind);

@@ -29,6 +29,7 @@ use std::{
     },
 };
 
+use jiff::Timestamp;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
@@ -40,6 +41,7 @@ pub use self::{
     reader::{Read, Reader, ReceivedCount},
 };
 use crate::{
+    clock::Clock,
     delivery::record::{Cursor, Epoch},
     events::{Event, EventType, Seq},
     latencies::LatencySnapshot,
@@ -107,6 +109,7 @@ struct Shared {
     /// Why no events are taken now, or why the committer has ended.
     outage: Outage,
     counts: Counts,
+    clock: Clock,
 }
 
 /// Runs on the committer's thread once the event is durable.
@@ -164,6 +167,7 @@ impl Journal {
     pub fn open(
         store: Arc<dyn Store>,
         webhooks: Vec<(WebhookId, Vec<Epoch>)>,
+        clock: Clock,
         ending: CancellationToken,
     ) -> Result<Opened, StoreError> {
         let (requests, queue) = mpsc::channel(QUEUE);
@@ -177,6 +181,7 @@ impl Journal {
             grown: watch::Sender::new(head),
             outage: Outage::default(),
             counts: Counts::default(),
+            clock,
         });
         let committer = Committer::recover(Arc::clone(&shared), webhooks)?;
         let journal = Self { requests, shared };
@@ -213,6 +218,11 @@ impl Journal {
         });
         self.send(Request::Append { event, then }).await?;
         committed.await.map_err(|_| self.ended())
+    }
+
+    /// When the event at this position came to disk; known of recent ones.
+    pub fn durable_at(&self, seq: Seq) -> Option<Timestamp> {
+        self.shared.recent.durable_at(seq)
     }
 
     /// The position that the next event will have.

@@ -7,6 +7,8 @@ use std::{
     sync::{Arc, PoisonError, RwLock},
 };
 
+use jiff::Timestamp;
+
 use crate::events::{Event, Seq};
 
 const MAX_EVENTS: usize = 32 * 1024;
@@ -20,6 +22,8 @@ struct Ring {
     /// The position of the oldest one.
     base: Seq,
     events: VecDeque<Arc<Event>>,
+    /// Where those begin that came to disk together, and when that was.
+    batches: VecDeque<(Seq, Timestamp)>,
     bytes: usize,
 }
 
@@ -28,13 +32,17 @@ impl Recent {
         Self(RwLock::new(Ring {
             base,
             events: VecDeque::new(),
+            batches: VecDeque::new(),
             bytes: 0,
         }))
     }
 
-    /// Adds events that follow the last one, and forgets the oldest beyond the bounds.
-    pub(super) fn push(&self, events: &[Arc<Event>]) {
+    /// Adds events that follow the last one and came to disk now, and forgets the oldest beyond the
+    /// bounds.
+    pub(super) fn push(&self, events: &[Arc<Event>], now: Timestamp) {
         let mut ring = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        let first = Seq(ring.base.0 + ring.events.len() as u64);
+        ring.batches.push_back((first, now));
         for event in events {
             ring.bytes += event.size();
             ring.events.push_back(Arc::clone(event));
@@ -46,6 +54,23 @@ impl Recent {
             ring.bytes -= oldest.size();
             ring.base = ring.base.next();
         }
+        // The first one that is left may be of the batch before the second.
+        while ring
+            .batches
+            .get(1)
+            .is_some_and(|(first, _)| *first <= ring.base)
+        {
+            ring.batches.pop_front();
+        }
+    }
+
+    /// When this event came to disk; `None` where it is no longer here.
+    pub(super) fn durable_at(&self, seq: Seq) -> Option<Timestamp> {
+        let ring = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        let end = ring.base.0 + ring.events.len() as u64;
+        let behind = ring.batches.partition_point(|(first, _)| *first <= seq);
+        let (_, at) = ring.batches.get(behind.checked_sub(1)?)?;
+        (ring.base..Seq(end)).contains(&seq).then_some(*at)
     }
 
     /// The events at these positions, which ascend; `None` where one is no longer here.
@@ -64,5 +89,43 @@ impl Recent {
         let skip = usize::try_from(from.0.checked_sub(ring.base.0)?).ok()?;
         let events = ring.events.iter().skip(skip).take(limit);
         Some((from.0..).map(Seq).zip(events.cloned()).collect())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::events::{EventId, EventType, Payload, StationId};
+
+    fn events(count: usize) -> Vec<Arc<Event>> {
+        let station = StationId::new("S").unwrap();
+        let id = EventId::from_bytes([0; 16]);
+        let time = Timestamp::UNIX_EPOCH;
+        let payload = Payload::empty();
+        let event = Event::new(id, EventType::Heartbeat, station, time, None, payload);
+        let event = Arc::new(event);
+        (0..count).map(|_| Arc::clone(&event)).collect()
+    }
+
+    fn at(second: i64) -> Timestamp {
+        Timestamp::from_second(second).unwrap()
+    }
+
+    #[test]
+    fn when_an_event_came_to_disk_is_known_as_long_as_it_is_here() {
+        let recent = Recent::starting_at(Seq(10));
+        let known = |seq| recent.durable_at(Seq(seq));
+        assert_eq!(known(10), None);
+        recent.push(&events(2), at(1));
+        recent.push(&events(3), at(2));
+        assert_eq!([9, 10, 11].map(known), [None, Some(at(1)), Some(at(1))]);
+        assert_eq!([12, 14, 15].map(known), [Some(at(2)), Some(at(2)), None]);
+        recent.push(&events(MAX_EVENTS - 4), at(3));
+        assert_eq!([10, 11, 12].map(known), [None, Some(at(1)), Some(at(2))]);
+        recent.push(&events(MAX_EVENTS), at(4));
+        let end = recent.0.read().unwrap().base.0 + MAX_EVENTS as u64;
+        assert_eq!(known(end - MAX_EVENTS as u64 - 1), None);
+        assert_eq!(known(end - 1), Some(at(4)));
+        assert_eq!(recent.0.read().unwrap().batches.len(), 1);
     }
 }

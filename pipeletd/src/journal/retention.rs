@@ -156,7 +156,8 @@ mod tests {
         let events: Vec<_> = (0..10).map(event).collect();
         store.append(Seq(0), &events, &[]).unwrap();
         let ending = CancellationToken::new();
-        let journal = Journal::open(Arc::clone(&store), Vec::new(), ending).unwrap();
+        let journal =
+            Journal::open(Arc::clone(&store), Vec::new(), Clock::system(), ending).unwrap();
         let kept = watch::Sender::new(Retention {
             keep: Duration::from_hours(1_000_000),
             size: u64::MAX,

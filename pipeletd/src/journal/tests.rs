@@ -5,6 +5,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{CommitterThread, Followed, Journal, Opened, Reader};
 use crate::{
+    clock::Clock,
     delivery::record::{Cursor, Epoch},
     events::{
         Event, EventId, EventSelection, EventType, Payload, Seq, StationId, StationSelection,
@@ -46,7 +47,13 @@ fn open(
         journal,
         readers,
         thread,
-    } = Journal::open(Arc::clone(store), webhooks, CancellationToken::new()).unwrap();
+    } = Journal::open(
+        Arc::clone(store),
+        webhooks,
+        Clock::system(),
+        CancellationToken::new(),
+    )
+    .unwrap();
     (
         journal,
         readers.into_iter().map(|(_, reader)| reader).collect(),

@@ -42,6 +42,7 @@ impl Daemon {
         let opened = Journal::open(
             Arc::clone(&store_handle),
             Vec::new(),
+            Clock::system(),
             CancellationToken::new(),
         )
         .unwrap();

@@ -11,7 +11,7 @@ use super::{Change, NextIds, Progress, Store, memory::MemoryStore, sled::SledSto
 use crate::{
     delivery::record::{
         Account, Attempt, Books, Cursor, DeadReason, Epoch, FailedDelivery, FailedFilter, FailedId,
-        Forgotten, Received, Retry, RetryKey, Stage, StoredWebhook,
+        Forgotten, Phases, Received, Retry, RetryKey, Stage, StoredWebhook,
     },
     events::{
         Event, EventId, EventSelection, EventType, Payload, Seq, StationId, StationSelection,
@@ -68,6 +68,11 @@ fn attempts() -> Vec<Attempt> {
             status: Some(500),
             error: None,
             duration: Duration::from_millis(12),
+            phases: Phases {
+                lookup: Some(Duration::from_micros(1)),
+                connect: Some(Duration::from_micros(20)),
+                first_byte: Some(Duration::from_micros(300)),
+            },
         },
         Attempt {
             number: 2,
@@ -75,6 +80,7 @@ fn attempts() -> Vec<Attempt> {
             status: None,
             error: Some("connection refused".to_owned()),
             duration: Duration::ZERO,
+            phases: Phases::default(),
         },
     ]
 }

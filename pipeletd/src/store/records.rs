@@ -18,8 +18,8 @@ use super::{
 use crate::{
     auth::{ApiKeyInfo, KeyHash, Role},
     delivery::record::{
-        Account, Attempt, Books, DeadReason, Epoch, FailedDelivery, FailedId, Forgotten, Retry,
-        RetryKey, Stage, StoredWebhook,
+        Account, Attempt, Books, DeadReason, Epoch, FailedDelivery, FailedId, Forgotten, Phases,
+        Retry, RetryKey, Stage, StoredWebhook,
     },
     events::{Event, EventSelection, Seq, StationSelection},
     webhooks::{
@@ -311,6 +311,12 @@ struct AttemptRecord {
     status: Option<u16>,
     error: Option<String>,
     duration_us: u64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    lookup_us: Option<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    connect_us: Option<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    first_byte_us: Option<u64>,
 }
 
 impl AttemptRecord {
@@ -320,7 +326,10 @@ impl AttemptRecord {
             at: attempt.at,
             status: attempt.status,
             error: attempt.error.clone(),
-            duration_us: u64::try_from(attempt.duration.as_micros()).unwrap_or(u64::MAX),
+            duration_us: micros(attempt.duration),
+            lookup_us: attempt.phases.lookup.map(micros),
+            connect_us: attempt.phases.connect.map(micros),
+            first_byte_us: attempt.phases.first_byte.map(micros),
         }
     }
 
@@ -331,8 +340,17 @@ impl AttemptRecord {
             status: self.status,
             error: self.error,
             duration: Duration::from_micros(self.duration_us),
+            phases: Phases {
+                lookup: self.lookup_us.map(Duration::from_micros),
+                connect: self.connect_us.map(Duration::from_micros),
+                first_byte: self.first_byte_us.map(Duration::from_micros),
+            },
         }
     }
+}
+
+fn micros(time: Duration) -> u64 {
+    u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
 }
 
 #[derive(Serialize, Deserialize)]

@@ -1,5 +1,7 @@
 //! `pipeletctl trace`: what became of one event.
 
+use std::fs;
+
 use pipelet_tests::{Answer, Receiver};
 use serde_json::{Value, json};
 
@@ -95,4 +97,72 @@ async fn a_dead_letter_is_named_and_old_deliveries_are_still_known_as_such() {
         (&traced["outcome"], &traced["attempts_kept"]),
         (&json!("delivered"), &json!(false))
     );
+}
+
+/// How long the parts of each attempt took, those that were made.
+async fn parts(scene: &Scene, id: &str) -> Vec<[bool; 3]> {
+    let traced = scene.ctl().json(&format!("trace {id}")).await;
+    assert!(traced["durable_at"].is_string(), "{traced}");
+    let attempts = traced["webhooks"][0]["attempts"].as_array();
+    let attempts = attempts.expect("attempts").iter();
+    let parts = attempts.map(|attempt| {
+        ["lookup_us", "connect_us", "first_byte_us"].map(|part| {
+            let micros = attempt[part].as_u64();
+            let whole = attempt["duration_ms"].as_u64().expect("a duration");
+            assert!(micros.is_none_or(|micros| micros <= (whole + 1) * 1000));
+            micros.is_some()
+        })
+    });
+    parts.collect()
+}
+
+#[tokio::test]
+async fn the_parts_of_an_attempt_are_told() {
+    for tls in [false, true] {
+        let authority = tempfile::NamedTempFile::new().expect("a temporary file");
+        let receiver = if tls {
+            let receiver = Receiver::start_tls().await;
+            fs::write(authority.path(), receiver.authority_pem()).expect("a writable file");
+            receiver
+        } else {
+            Receiver::start().await
+        };
+        let file = authority.path().to_str().expect("UTF-8");
+        let builder = if tls {
+            daemon().flag("--ca-file", file)
+        } else {
+            daemon()
+        };
+        let scene = Scene::with(builder, &["Reset"]).await;
+        // The certificate is one of the address, which needs no lookup.
+        let url = if tls {
+            receiver.url()
+        } else {
+            receiver.url().replace("127.0.0.1", "localhost")
+        };
+        let change = json!({"url": url, "events": ["Heartbeat"]});
+        let path = format!("/webhooks/{}", scene.webhook);
+        scene.api.put(&path, &change).await.expect(200);
+        let mut station = scene.station("S1").await;
+        let mut ids = Vec::new();
+        for count in 1..=2 {
+            station.ok("Heartbeat", "{}").await;
+            let request = receiver.await_requests(count).await.remove(count - 1);
+            ids.push(request.header("webhook-id").expect("an id").to_owned());
+            // Only then the connection is kept.
+            scene
+                .api
+                .await_stats(scene.webhook, json!({"delivered": count}))
+                .await;
+        }
+        assert_eq!(
+            parts(&scene, &ids[0]).await,
+            [[!tls, true, true]],
+            "TLS: {tls}"
+        );
+        let kept = parts(&scene, &ids[1]).await;
+        assert_eq!(kept, [[false, false, true]], "TLS: {tls}");
+        let drawn = scene.ctl().line(&format!("trace {}", ids[1])).await.ok();
+        assert!(drawn.contains("kept connection, first byte"), "{drawn}");
+    }
 }

@@ -34,6 +34,10 @@ fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
+fn micros(duration: Duration) -> u64 {
+    u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
+}
+
 /// How many items to give; 0 leaves it to us.
 pub(super) fn page_size(asked: u32) -> usize {
     match usize::try_from(asked) {
@@ -167,6 +171,9 @@ fn attempts(attempts: Vec<Attempt>) -> Vec<v1::Attempt> {
         status_code: attempt.status.map(u32::from),
         error: attempt.error,
         duration_ms: millis(attempt.duration),
+        lookup_us: attempt.phases.lookup.map(micros),
+        connect_us: attempt.phases.connect.map(micros),
+        first_byte_us: attempt.phases.first_byte.map(micros),
     });
     attempts.collect()
 }

@@ -97,6 +97,7 @@ impl EventService for EventRpc {
         Ok(Response::new(v1::TraceEventResponse {
             event: Some(convert::event(&event)),
             webhooks: traces.into_iter().map(convert::trace).collect(),
+            durable_at: self.journal.durable_at(seq).map(convert::time),
         }))
     }
 

@@ -26,6 +26,10 @@ fn millis(duration: std::time::Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
+fn micros(duration: std::time::Duration) -> u64 {
+    u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
+}
+
 #[derive(Debug, Serialize)]
 pub(super) struct WebhookJson {
     id: u64,
@@ -143,6 +147,10 @@ struct AttemptJson {
     status_code: Option<u16>,
     error: Option<String>,
     duration_ms: u64,
+    /// In microseconds, as the rest.
+    lookup_us: Option<u64>,
+    connect_us: Option<u64>,
+    first_byte_us: Option<u64>,
 }
 
 fn attempts(attempts: Vec<Attempt>) -> Vec<AttemptJson> {
@@ -152,6 +160,9 @@ fn attempts(attempts: Vec<Attempt>) -> Vec<AttemptJson> {
         status_code: attempt.status,
         error: attempt.error,
         duration_ms: millis(attempt.duration),
+        lookup_us: attempt.phases.lookup.map(micros),
+        connect_us: attempt.phases.connect.map(micros),
+        first_byte_us: attempt.phases.first_byte.map(micros),
     });
     attempts.collect()
 }

@@ -81,6 +81,7 @@ impl Dispatcher {
             status: attempted.outcome.status(),
             error: attempted.outcome.error().map(ToString::to_string),
             duration: attempted.duration,
+            phases: attempted.phases,
         };
         let Terms {
             schedule,

@@ -7,12 +7,14 @@ use http::{HeaderValue, Response, StatusCode, header};
 use http_body_util::BodyExt;
 use hyper::body::Body;
 use jiff::Timestamp;
+use tokio::time::Instant;
 
 use super::{AttemptError, Outcome, Sender, policy};
 
 #[derive(Debug, Default)]
 pub(super) struct Heard {
     status: Option<StatusCode>,
+    since: Option<Instant>,
     /// As often as the answer says it.
     retry_after: Vec<HeaderValue>,
     /// The body's beginning.
@@ -33,6 +35,7 @@ impl Heard {
         AttemptError: From<B::Error>,
     {
         self.status = Some(response.status());
+        self.since = Some(Instant::now());
         let retry_after = response.headers().get_all(header::RETRY_AFTER);
         self.retry_after = retry_after.iter().cloned().collect();
         let body = response.body_mut();
@@ -51,6 +54,11 @@ impl Heard {
         }
         self.ended = true;
         Ok(true)
+    }
+
+    /// When the answer began.
+    pub(super) const fn since(&self) -> Option<Instant> {
+        self.since
     }
 
     /// Not a word of an answer has come, as far as that can be told.

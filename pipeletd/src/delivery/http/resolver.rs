@@ -15,7 +15,7 @@ use hyper_util::client::legacy::connect::dns;
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 use tower_service::Service;
 
-use super::lookups::Lookups;
+use super::{lookups::Lookups, phases};
 use crate::webhooks::{RefusedTarget, TargetPolicy};
 
 #[derive(Debug, Clone)]
@@ -33,7 +33,7 @@ impl PolicyResolver {
 
     async fn look_up(self, name: String) -> Result<Vec<SocketAddr>, LookupError> {
         // The port is the URL's; 0 stands for that.
-        let found = self.lookups.addresses(&name).await?;
+        let found = phases::lookup(self.lookups.addresses(&name)).await?;
         let found = found.iter().copied();
         Ok(keep_allowed(&self.targets, &name, found)?)
     }

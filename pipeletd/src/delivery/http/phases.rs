@@ -1,0 +1,203 @@
+//! What of an attempt's time went where.
+//!
+//! The libraries look names up and connect where they call us back, within the attempt's own task
+//! (a connection is made by the exchange that waits for it, and goes on without it only where
+//! another came free first). So it is noted beside that task, and read at the attempt's end.
+
+use std::{
+    cell::Cell,
+    pin::pin,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use futures_util::future::BoxFuture;
+use tokio::time::{Instant, timeout_at};
+use tower_layer::Layer;
+use tower_service::Service;
+
+use crate::delivery::record::Phases;
+
+tokio::task_local! {
+    static NOTED: Cell<Noted>;
+}
+
+/// What has been begun, and how long it took.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Noted {
+    lookup: Part,
+    /// The lookup included.
+    connect: Part,
+}
+
+#[derive(Debug, Clone, Copy, Default)]
+enum Part {
+    #[default]
+    Spared,
+    Since(Instant),
+    Took(Duration),
+}
+
+impl Part {
+    fn until(self, end: Instant) -> Option<Duration> {
+        match self {
+            Self::Spared => None,
+            Self::Since(begun) => Some(end - begun),
+            Self::Took(time) => Some(time),
+        }
+    }
+}
+
+impl Noted {
+    /// The parts of an attempt, by when it was begun, when its answer began, if it did, and when it
+    /// ended.
+    pub(super) fn phases(
+        self,
+        begun: Instant,
+        answered: Option<Instant>,
+        ended: Instant,
+    ) -> Phases {
+        let (lookup, connect) = match answered {
+            // It was answered over another connection than the one that it began to make.
+            Some(_) if matches!(self.connect, Part::Since(_)) => (None, None),
+            _ => (self.lookup.until(ended), self.connect.until(ended)),
+        };
+        let before = connect.or(lookup).unwrap_or_default();
+        Phases {
+            lookup,
+            connect: connect.map(|connect| connect.saturating_sub(lookup.unwrap_or_default())),
+            first_byte: answered.map(|answered| (answered - begun).saturating_sub(before)),
+        }
+    }
+}
+
+/// Runs an attempt up to its deadline, and tells what was noted of it; `None` where it did not end.
+pub(super) async fn noting<T>(
+    deadline: Instant,
+    attempt: impl Future<Output = T>,
+) -> (Option<T>, Noted) {
+    let mut attempt = pin!(NOTED.scope(Cell::default(), attempt));
+    let ended = timeout_at(deadline, attempt.as_mut()).await;
+    let noted = attempt.take_value().unwrap_or_default();
+    (ended.ok(), noted.get())
+}
+
+/// Notes how long a lookup takes.
+pub(super) async fn lookup<T>(looking: impl Future<Output = T>) -> T {
+    note(|noted, part| noted.lookup = part, looking).await
+}
+
+/// Notes how long connecting takes.
+pub(super) async fn connect<T>(connecting: impl Future<Output = T>) -> T {
+    note(|noted, part| noted.connect = part, connecting).await
+}
+
+async fn note<T>(set: impl Fn(&mut Noted, Part), running: impl Future<Output = T>) -> T {
+    let set = |part| {
+        // A connection that nobody waits for any more is made outside of any attempt.
+        let _ = NOTED.try_with(|cell| {
+            let mut noted = cell.get();
+            set(&mut noted, part);
+            cell.set(noted);
+        });
+    };
+    let begun = Instant::now();
+    set(Part::Since(begun));
+    let output = running.await;
+    set(Part::Took(begun.elapsed()));
+    output
+}
+
+/// Notes how long reqwest's connecting takes, TLS included.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct ConnectNoted;
+
+#[derive(Debug, Clone)]
+pub(super) struct Noting<S>(S);
+
+impl<S> Layer<S> for ConnectNoted {
+    type Service = Noting<S>;
+
+    fn layer(&self, inner: S) -> Noting<S> {
+        Noting(inner)
+    }
+}
+
+impl<S, R> Service<R> for Noting<S>
+where
+    S: Service<R, Response: 'static, Error: 'static, Future: Send + 'static>,
+{
+    type Response = S::Response;
+    type Error = S::Error;
+    type Future = BoxFuture<'static, Result<S::Response, S::Error>>;
+
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+        self.0.poll_ready(context)
+    }
+
+    fn call(&mut self, request: R) -> Self::Future {
+        Box::pin(connect(self.0.call(request)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::time::sleep;
+
+    use super::*;
+
+    const MS: Duration = Duration::from_millis(1);
+
+    fn phases(lookup: Option<u32>, connect: Option<u32>, first_byte: Option<u32>) -> Phases {
+        let time = |ms: Option<u32>| ms.map(|ms| MS * ms);
+        Phases {
+            lookup: time(lookup),
+            connect: time(connect),
+            first_byte: time(first_byte),
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_parts_add_up() {
+        let begun = Instant::now();
+        let attempt = async {
+            connect(async {
+                lookup(sleep(3 * MS)).await;
+                sleep(5 * MS).await;
+            })
+            .await;
+            sleep(7 * MS).await;
+            let answered = Instant::now();
+            sleep(11 * MS).await;
+            answered
+        };
+        let (answered, noted) = noting(begun + 100 * MS, attempt).await;
+        let found = noted.phases(begun, answered, Instant::now());
+        assert_eq!(found, phases(Some(3), Some(5), Some(7)));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_the_deadline_cut_is_told() {
+        let begun = Instant::now();
+        let hanging = connect(async {
+            lookup(sleep(3 * MS)).await;
+            sleep(1000 * MS).await;
+        });
+        let (ended, noted) = noting(begun + 10 * MS, hanging).await;
+        assert!(ended.is_none());
+        let found = noted.phases(begun, None, Instant::now());
+        assert_eq!(found, phases(Some(3), Some(7), None));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_kept_connection_spares_the_rest() {
+        let begun = Instant::now();
+        let unused = connect(sleep(1000 * MS));
+        let (_, noted) = noting(begun + 2 * MS, unused).await;
+        let answered = Some(begun + 2 * MS);
+        let found = noted.phases(begun, answered, Instant::now());
+        assert_eq!(found, phases(None, None, Some(2)));
+        let found = Noted::default().phases(begun, answered, Instant::now());
+        assert_eq!(found, phases(None, None, Some(2)));
+    }
+}
