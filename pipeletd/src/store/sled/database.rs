@@ -21,6 +21,7 @@ use std::{
     io, mem,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError, RwLock},
+    thread,
     time::{Duration, Instant},
 };
 
@@ -41,6 +42,10 @@ const SEGMENT: usize = 512 * 1024;
 const GARBAGE_COLLECTION_MS: u64 = 500;
 /// The least time between two attempts to open it again.
 const REOPEN_EVERY: Duration = Duration::from_millis(500);
+/// The data directory is ours alone, so who holds a database's lock is a handle of ours that is on
+/// its way out, or a process that has just been forked and not become another program yet.
+const LOCK_PATIENCE: Duration = Duration::from_secs(2);
+const LOOK_AGAIN: Duration = Duration::from_millis(5);
 /// In bytes; a batch is a single write of the log, which a segment must hold.
 const COPIED_AT_ONCE: usize = 64 * 1024;
 
@@ -461,12 +466,28 @@ fn chunk_key(key: &[u8], index: usize) -> Vec<u8> {
 }
 
 fn open_sled(path: &Path, cache_bytes: u64) -> sled::Result<sled::Db> {
-    sled::Config::default()
+    let config = sled::Config::default()
         .path(path)
         .cache_capacity(cache_bytes)
         .segment_size(SEGMENT)
-        .flush_every_ms(Some(GARBAGE_COLLECTION_MS))
-        .open()
+        .flush_every_ms(Some(GARBAGE_COLLECTION_MS));
+    let end = Instant::now() + LOCK_PATIENCE;
+    loop {
+        match config.open() {
+            Err(sled::Error::Io(error)) if is_locked(&error) && Instant::now() < end => {
+                #[expect(
+                    clippy::disallowed_methods,
+                    reason = "nobody tells of a lock that goes"
+                )]
+                thread::sleep(LOOK_AGAIN);
+            }
+            opened => return opened,
+        }
+    }
+}
+
+fn is_locked(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::Other && error.to_string().contains("could not acquire lock")
 }
 
 /// Returns whether there was a snapshot to move.
@@ -500,9 +521,26 @@ fn sync_everything(path: &Path) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::atomic::{AtomicBool, Ordering};
+    use std::sync::{
+        atomic::{AtomicBool, Ordering},
+        mpsc,
+    };
 
     use super::*;
+
+    #[test]
+    fn a_lock_that_goes_is_waited_for() {
+        let directory = tempfile::tempdir().unwrap();
+        let held = Database::open(directory.path(), 1 << 20).unwrap();
+        let (told, opened) = mpsc::channel();
+        std::thread::scope(|scope| {
+            scope.spawn(|| told.send(Database::open(directory.path(), 1 << 20)));
+            let early = opened.recv_timeout(20 * LOOK_AGAIN);
+            assert!(early.is_err(), "{early:?}");
+            drop(held);
+            assert!(opened.recv().unwrap().is_ok());
+        });
+    }
 
     /// One writer puts, replaces and removes a value of several chunks; whoever reads meanwhile
     /// finds it whole, or not at all.
