@@ -32,6 +32,48 @@ struct Audited {
     state: String,
     /// None while the webhook is being deleted.
     books: Option<Books>,
+    /// None where it moves too fast, and of deleted ones.
+    compared: Option<Comparison>,
+}
+
+/// What the books say is kept beside the happy path, and what was counted there.
+#[derive(Debug, Clone, Copy, Serialize)]
+struct Comparison {
+    booked: Kept,
+    kept: Kept,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+struct Kept {
+    retries: u64,
+    failed_deliveries: u64,
+}
+
+impl Comparison {
+    fn of(booked: Option<v1::KeptDeliveries>, kept: Option<v1::KeptDeliveries>) -> Option<Self> {
+        let read = |wire: v1::KeptDeliveries| Kept {
+            retries: wire.retries,
+            failed_deliveries: wire.failed_deliveries,
+        };
+        Some(Self {
+            booked: read(booked?),
+            kept: read(kept?),
+        })
+    }
+
+    fn differences(self) -> impl Iterator<Item = String> {
+        let Self { booked, kept } = self;
+        let pairs = [
+            ("retries", booked.retries, kept.retries),
+            (
+                "failed deliveries",
+                booked.failed_deliveries,
+                kept.failed_deliveries,
+            ),
+        ];
+        let differ = pairs.into_iter().filter(|(_, booked, kept)| booked != kept);
+        differ.map(|(what, booked, kept)| format!("{booked} {what} are booked, and {kept} kept"))
+    }
 }
 
 #[derive(Debug, Clone, Copy, Default, Serialize)]
@@ -107,6 +149,7 @@ impl From<v1::AuditWebhooksResponse> for Audit {
             name: webhook.name,
             state: webhook.state,
             books: webhook.stats.map(Books::of),
+            compared: Comparison::of(webhook.booked, webhook.kept),
         });
         let webhooks: Vec<_> = webhooks.collect();
         let forgotten = wire.forgotten.map(|forgotten| Forgotten {
@@ -118,7 +161,10 @@ impl From<v1::AuditWebhooksResponse> for Audit {
             listed.chain(forgotten.iter().map(|forgotten| forgotten.books))
         };
         Self {
-            balanced: books().all(|books| books.gap == 0),
+            balanced: books().all(|books| books.gap == 0)
+                && webhooks
+                    .iter()
+                    .all(|webhook| webhook.differences().next().is_none()),
             total: books().fold(Books::default(), Books::plus),
             forgotten,
             webhooks,
@@ -168,10 +214,11 @@ impl Audit {
 
     /// What is wrong with whose books.
     pub(crate) fn gaps(&self) -> impl Iterator<Item = String> {
-        let listed = self.webhooks.iter().filter_map(|webhook| {
-            let gap = webhook.books?.gap_in_words()?;
+        let listed = self.webhooks.iter().flat_map(|webhook| {
+            let gap = webhook.books.and_then(Books::gap_in_words);
             let name = table::printable(&webhook.name);
-            Some(format!("webhook {} ({name}): {gap}", webhook.id))
+            let named = move |gap| format!("webhook {} ({name}): {gap}", webhook.id);
+            gap.into_iter().chain(webhook.differences()).map(named)
         });
         let forgotten = self.forgotten.as_ref().and_then(|forgotten| {
             let gap = forgotten.books.gap_in_words()?;
@@ -188,6 +235,10 @@ impl Audit {
 }
 
 impl Audited {
+    fn differences(&self) -> impl Iterator<Item = String> + use<> {
+        self.compared.into_iter().flat_map(Comparison::differences)
+    }
+
     fn cells(&self) -> Vec<String> {
         cells(self.id.to_string(), &self.name, &self.state, self.books)
     }
@@ -237,6 +288,7 @@ mod tests {
                     ..v1::WebhookStats::default()
                 },
             ),
+            ..v1::WebhookAudit::default()
         });
         Audit::from(v1::AuditWebhooksResponse {
             webhooks: webhooks.collect(),
@@ -265,6 +317,35 @@ mod tests {
             assert_eq!(audit.balanced, gaps.is_empty(), "{books:?}");
             assert_eq!(audit.text().contains('≠'), !gaps.is_empty(), "{books:?}");
         }
+    }
+
+    #[test]
+    fn what_is_booked_and_not_kept_is_named() {
+        let audited = |kept| v1::WebhookAudit {
+            id: 7,
+            name: "W".to_owned(),
+            stats: Some(v1::WebhookStats::default()),
+            booked: Some(v1::KeptDeliveries {
+                retries: 3,
+                failed_deliveries: 1,
+            }),
+            kept: Some(v1::KeptDeliveries {
+                retries: kept,
+                failed_deliveries: 1,
+            }),
+            ..v1::WebhookAudit::default()
+        };
+        let audit = |kept| {
+            Audit::from(v1::AuditWebhooksResponse {
+                webhooks: vec![audited(kept)],
+                forgotten: None,
+            })
+        };
+        assert!(audit(3).balanced);
+        let lost = audit(2);
+        assert!(!lost.balanced);
+        let named = "webhook 7 (W): 3 retries are booked, and 2 kept";
+        assert_eq!(lost.gaps().collect::<Vec<_>>(), [named]);
     }
 
     #[test]

@@ -4,10 +4,15 @@
 //! Invariant: no webhook is told of twice, and one whose deletion is under way is told of without
 //! books rather than left out. It adds nothing up: who reads the books judges them.
 
-use std::sync::{Arc, PoisonError};
+use std::{
+    sync::{Arc, PoisonError},
+    time::Duration,
+};
+
+use tokio::time::sleep;
 
 use super::{
-    record::{Books, Forgotten, Stage, StoredWebhook},
+    record::{Books, Forgotten, Kept, Stage, StoredWebhook},
     webhooks::{Delivery, DeliveryError},
 };
 use crate::{
@@ -23,6 +28,10 @@ pub struct Audit {
     pub forgotten: Forgotten,
 }
 
+/// How often a webhook's rows are counted before a difference is believed.
+const LOOKS: u32 = 8;
+const BETWEEN_LOOKS: Duration = Duration::from_millis(25);
+
 /// One webhook's part of an audit.
 #[derive(Debug)]
 pub struct Audited {
@@ -34,10 +43,17 @@ pub struct Audited {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum AuditState {
     /// It has a dispatcher.
-    Active(Books),
+    Active(Books, Option<Comparison>),
     /// What it was owed is being cancelled; its books are closed after that.
     Deleting,
     Deleted(Books),
+}
+
+/// What the account says is kept beside the happy path, and what was counted there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Comparison {
+    pub booked: Kept,
+    pub kept: Kept,
 }
 
 impl Delivery {
@@ -64,6 +80,11 @@ impl Delivery {
                 });
             }
         }
+        for audited in &mut audited {
+            if let AuditState::Active(_, comparison) = &mut audited.state {
+                *comparison = self.compare(audited.id).await?;
+            }
+        }
         audited.sort_by_key(|audited| audited.id);
         match only {
             Some(id) if audited.is_empty() => Err(DeliveryError::NoSuchWebhook(id)),
@@ -78,6 +99,40 @@ impl Delivery {
         }
     }
 
+    /// Counts what is kept. None where it changes all the time, and never shows what the account
+    /// says: a difference is one only if it stays while nothing moves.
+    async fn compare(&self, id: WebhookId) -> Result<Option<Comparison>, DeliveryError> {
+        let booked = || {
+            let account = self.0.means.ledger.account(id);
+            Kept {
+                retries: account.retrying,
+                failed: account.dead,
+            }
+        };
+        let mut last = None;
+        let mut stayed = 0;
+        for _ in 0..LOOKS {
+            let before = booked();
+            let store = Arc::clone(&self.0.means.store);
+            let kept = blocking(move || store.count_kept(id)).await?;
+            let comparison = Comparison {
+                booked: before,
+                kept,
+            };
+            if booked() == before && kept == before {
+                return Ok(Some(comparison));
+            }
+            stayed = if last == Some(comparison) {
+                stayed + 1
+            } else {
+                0
+            };
+            last = Some(comparison);
+            sleep(BETWEEN_LOOKS).await;
+        }
+        Ok(last.filter(|_| stayed == LOOKS - 1))
+    }
+
     fn active(&self, wanted: impl Fn(WebhookId) -> bool) -> Vec<Audited> {
         let webhooks = self.0.webhooks.read();
         let webhooks = webhooks.unwrap_or_else(PoisonError::into_inner);
@@ -85,7 +140,7 @@ impl Delivery {
         let audited = webhooks.map(|(id, running)| Audited {
             id: *id,
             name: running.stored().webhook.name.clone(),
-            state: AuditState::Active(self.0.books(running, *id)),
+            state: AuditState::Active(self.0.books(running, *id), None),
         });
         audited.collect()
     }

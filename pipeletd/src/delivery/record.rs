@@ -276,6 +276,13 @@ impl Books {
     }
 }
 
+/// What is kept of a webhook's deliveries that left the happy path.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Kept {
+    pub retries: u64,
+    pub failed: u64,
+}
+
 /// Deleted webhooks that nothing is kept of but the sum of their books.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Forgotten {

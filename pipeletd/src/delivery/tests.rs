@@ -320,3 +320,40 @@ async fn of_webhooks_deleted_long_ago_the_sum_of_the_books_stays() {
         ledger.stop().await;
     }
 }
+
+#[tokio::test]
+async fn a_retry_that_is_booked_and_not_kept_is_told() {
+    let store: Arc<dyn Store> = Arc::new(MemoryStore::default());
+    let account = Account {
+        moved: 2,
+        retrying: 2,
+        ..Account::default()
+    };
+    let due = far();
+    let first = retry(0, due).key;
+    let changes = [
+        Change::Webhook(stored(Stage::Active, true)),
+        Change::Account(W, account),
+        Change::Moved(W, Seq(0)),
+        Change::Moved(W, Seq(1)),
+        Change::Retry(retry(0, due)),
+        Change::Retry(retry(1, due)),
+    ];
+    store.commit(&changes).unwrap();
+    let events: Vec<_> = (0..2).map(event).collect();
+    store.append(Seq(0), &events, &[]).unwrap();
+    let (delivery, ledger) = start(&store).await;
+    for lost in [0, 1] {
+        let audit = delivery.audit(None).await.unwrap();
+        let AuditState::Active(books, Some(compared)) = audit.webhooks[0].state else {
+            panic!("not compared: {audit:?}");
+        };
+        assert!(books.balance(), "{books:?}");
+        assert_eq!(compared.booked.retries, 2);
+        assert_eq!(compared.kept.retries, 2 - lost);
+        // Behind the ledger's back.
+        store.commit(&[Change::RetryGone(first)]).unwrap();
+    }
+    delivery.stop(Duration::ZERO).await;
+    ledger.stop().await;
+}

@@ -11,7 +11,7 @@ use super::{Change, NextIds, Progress, Store, memory::MemoryStore, sled::SledSto
 use crate::{
     delivery::record::{
         Account, Attempt, Books, Cursor, DeadReason, Epoch, FailedDelivery, FailedFilter, FailedId,
-        Forgotten, Phases, Received, Retry, RetryKey, Stage, StoredWebhook,
+        Forgotten, Kept, Phases, Received, Retry, RetryKey, Stage, StoredWebhook,
     },
     events::{
         Event, EventId, EventSelection, EventType, Payload, Seq, StationId, StationSelection,
@@ -304,6 +304,24 @@ fn a_forgotten_webhook_leaves_its_books_and_no_number() {
         assert_eq!(store.accounts().unwrap(), []);
         assert_eq!(store.forgotten().unwrap(), forgotten);
         assert_eq!(store.next_ids().unwrap().webhook, WebhookId(8));
+    });
+}
+
+#[test]
+fn what_is_kept_of_a_webhook_is_counted() {
+    check(|store| {
+        let changes = [
+            Change::Retry(retry(1, 5, 1)),
+            Change::Retry(retry(1, 6, 2)),
+            Change::Retry(retry(2, 5, 3)),
+            Change::Failed(failed(1, 2, 4)),
+        ];
+        store.commit(&changes).unwrap();
+        let counted = [1, 2, 3].map(|id| {
+            let Kept { retries, failed } = store.count_kept(WebhookId(id)).unwrap();
+            (retries, failed)
+        });
+        assert_eq!(counted, [(2, 0), (1, 1), (0, 0)]);
     });
 }
 

@@ -13,7 +13,7 @@ use super::{Change, NextIds, Progress, SavedStations, Store, StoreError};
 use crate::{
     auth::ApiKeyInfo,
     delivery::record::{
-        Account, Cursor, FailedDelivery, FailedFilter, FailedId, Forgotten, Received, Retry,
+        Account, Cursor, FailedDelivery, FailedFilter, FailedId, Forgotten, Kept, Received, Retry,
         RetryKey, StoredWebhook,
     },
     events::{Event, IdTagKey, Seq, StationId},
@@ -259,6 +259,16 @@ impl Store for MemoryStore {
 
     fn accounts(&self) -> Result<Vec<(WebhookId, Account)>, StoreError> {
         Ok(copied(&self.contents().accounts))
+    }
+
+    fn count_kept(&self, webhook: WebhookId) -> Result<Kept, StoreError> {
+        let contents = self.contents();
+        let retries = contents.retries.keys();
+        let failed = contents.failed.values();
+        Ok(Kept {
+            retries: retries.filter(|key| key.webhook == webhook).count() as u64,
+            failed: failed.filter(|failed| failed.webhook == webhook).count() as u64,
+        })
     }
 
     fn moved(&self, webhook: WebhookId) -> Result<Vec<Seq>, StoreError> {

@@ -40,7 +40,7 @@ pub use self::{
 use crate::{
     auth::ApiKeyInfo,
     delivery::record::{
-        Account, Cursor, FailedDelivery, FailedFilter, FailedId, Forgotten, Received, Retry,
+        Account, Cursor, FailedDelivery, FailedFilter, FailedId, Forgotten, Kept, Received, Retry,
         RetryKey, StoredWebhook,
     },
     events::{Event, IdTagKey, Seq, StationId},
@@ -229,6 +229,9 @@ pub trait Store: Send + Sync + fmt::Debug + 'static {
     fn forgotten(&self) -> Result<Forgotten, StoreError>;
 
     fn accounts(&self) -> Result<Vec<(WebhookId, Account)>, StoreError>;
+
+    /// How many retries and failed deliveries of a webhook there are, counted one by one.
+    fn count_kept(&self, webhook: WebhookId) -> Result<Kept, StoreError>;
 
     fn moved(&self, webhook: WebhookId) -> Result<Vec<Seq>, StoreError>;
 

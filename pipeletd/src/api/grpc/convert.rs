@@ -10,7 +10,7 @@ use crate::{
     delivery::{
         Audit, AuditState, Audited, Fate, Observation, Trace, WebhookView,
         history::Settled,
-        record::{Attempt, Books, FailedDelivery, FailedFilter, Forgotten, Retry},
+        record::{Attempt, Books, FailedDelivery, FailedFilter, Forgotten, Kept, Retry},
     },
     events::{Event, EventFilter, EventType},
     ocpp::StationView,
@@ -127,16 +127,22 @@ pub(super) fn audit(audit: Audit) -> v1::AuditWebhooksResponse {
 }
 
 fn audited(Audited { id, name, state }: Audited) -> v1::WebhookAudit {
-    let (state, books) = match state {
-        AuditState::Active(books) => ("active", Some(books)),
-        AuditState::Deleting => ("deleting", None),
-        AuditState::Deleted(books) => ("deleted", Some(books)),
+    let (state, books, compared) = match state {
+        AuditState::Active(books, compared) => ("active", Some(books), compared),
+        AuditState::Deleting => ("deleting", None, None),
+        AuditState::Deleted(books) => ("deleted", Some(books), None),
+    };
+    let kept = |Kept { retries, failed }| v1::KeptDeliveries {
+        retries,
+        failed_deliveries: failed,
     };
     v1::WebhookAudit {
         id: id.0,
         name,
         state: state.to_owned(),
         stats: books.map(books_on_wire),
+        booked: compared.map(|compared| kept(compared.booked)),
+        kept: compared.map(|compared| kept(compared.kept)),
     }
 }
 

@@ -205,13 +205,13 @@ impl Database {
         })
     }
 
-    /// The keys of a kind, in their order.
+    /// The keys that begin so, in their order.
     pub(super) fn keys(
         &self,
-        kind: Kind,
+        prefix: &[u8],
     ) -> impl Iterator<Item = Result<IVec, StoreError>> + use<'_> {
         let keys = self.engine().map(|engine| {
-            let keys = engine.tree.scan_prefix(keys::prefix(kind)).keys();
+            let keys = engine.tree.scan_prefix(prefix).keys();
             keys.map(move |key| self.noticed(&engine, key.map_err(StoreError::Engine)))
         });
         Self::or_error(keys)
@@ -534,7 +534,9 @@ mod tests {
         let held = Database::open(directory.path(), 1 << 20).unwrap();
         let (told, opened) = mpsc::channel();
         std::thread::scope(|scope| {
-            scope.spawn(|| told.send(Database::open(directory.path(), 1 << 20)));
+            scope.spawn(|| {
+                let _ = told.send(Database::open(directory.path(), 1 << 20));
+            });
             let early = opened.recv_timeout(20 * LOOK_AGAIN);
             assert!(early.is_err(), "{early:?}");
             drop(held);

@@ -42,7 +42,7 @@ use super::{
 use crate::{
     auth::ApiKeyInfo,
     delivery::record::{
-        Account, Cursor, FailedDelivery, FailedFilter, FailedId, Forgotten, Received, Retry,
+        Account, Cursor, FailedDelivery, FailedFilter, FailedId, Forgotten, Kept, Received, Retry,
         RetryKey, StoredWebhook,
     },
     events::{Event, Seq},
@@ -300,7 +300,7 @@ fn meta_number(database: &Database, meta: Meta) -> Result<Option<u64>, StoreErro
 
 /// The journal's bounds.
 fn bounds(hot: &Database) -> Result<Range<Seq>, StoreError> {
-    let first = hot.keys(Kind::Event).next().transpose()?;
+    let first = hot.keys(&keys::prefix(Kind::Event)).next().transpose()?;
     let last = hot.last(Kind::Event)?;
     match (first, last) {
         (Some(first), Some((key, value))) => {
@@ -416,7 +416,7 @@ impl Store for SledStore {
         if self.backups.load(Ordering::SeqCst) > 0 {
             return Ok(0);
         }
-        let mut keys = self.hot.keys(Kind::Event);
+        let mut keys = self.hot.keys(&keys::prefix(Kind::Event));
         let Some(mut oldest) = keys.next().transpose()? else {
             return Ok(0);
         };
@@ -499,6 +499,17 @@ impl Store for SledStore {
             .into_iter()
             .map(|(id, account)| (WebhookId(id), account))
             .collect())
+    }
+
+    fn count_kept(&self, webhook: WebhookId) -> Result<Kept, StoreError> {
+        let count = |kind| {
+            let keys = self.cold.keys(&keys::of_webhook(kind, webhook));
+            keys.map(|key| key.map(|_| 1)).sum::<Result<u64, _>>()
+        };
+        Ok(Kept {
+            retries: count(Kind::Retry)?,
+            failed: count(Kind::FailedByWebhook)?,
+        })
     }
 
     fn moved(&self, webhook: WebhookId) -> Result<Vec<Seq>, StoreError> {
