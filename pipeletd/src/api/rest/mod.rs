@@ -3,6 +3,7 @@
 mod access;
 mod body;
 mod commands;
+mod docs;
 mod events;
 mod failed_deliveries;
 pub(crate) mod fuzzing;
@@ -99,6 +100,7 @@ fn router(handles: Handles) -> Router {
         .merge(health::routes(handles.readiness))
         .merge(metrics::routes(handles.metrics))
         .merge(openapi::routes())
+        .merge(docs::routes())
         .fallback(no_route)
         .method_not_allowed_fallback(method_not_allowed)
         .layer(CatchPanicLayer::custom(problem::of_panic))
