@@ -30,6 +30,7 @@ use crate::{
     registration::{Admission, Registry},
     reload::Shown,
     store::{Backup, Store, StoreError, sled::SledStore},
+    telemetry::{Exporter, ExporterError, Spans},
     tls::{Certificates, TlsError},
 };
 
@@ -64,6 +65,9 @@ pub struct App {
     ending: CancellationToken,
     /// Cancelled when a part fails that the daemon can't go on without.
     failed: CancellationToken,
+    spans: Spans,
+    /// None where there is no collector.
+    exporter: Option<Exporter>,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -82,6 +86,8 @@ pub enum OpenError {
     Http(#[from] SenderError),
     #[error(transparent)]
     Delivery(#[from] DeliveryError),
+    #[error(transparent)]
+    Exporter(#[from] ExporterError),
     #[error("can't speak TLS to API callers")]
     ApiTls(#[source] TlsError),
     #[error("can't read the CA file {path}")]
@@ -122,7 +128,8 @@ impl App {
         let started = clock.now();
         let http = door("HTTP", config.http_listen, &[b"http/1.1"], config).await?;
         let grpc = door("gRPC", config.grpc_listen, &[b"h2"], config).await?;
-        let terms = dials::terms(config)?;
+        let (spans, exporter) = exporter(config)?;
+        let terms = dials::terms(config, &spans)?;
 
         let sled = open_store(config)?;
         let backup: Arc<dyn Backup> = sled.clone();
@@ -154,7 +161,7 @@ impl App {
         };
         let registry = Registry::open(Arc::clone(&store), admission, clock)?;
         let ocpp = Ocpp::open(
-            ocpp_config(config),
+            ocpp_config(config, spans.clone()),
             registry.clone(),
             Arc::clone(&store),
             journal.clone(),
@@ -199,6 +206,8 @@ impl App {
             shutdown_grace: watch::Sender::new(config.shutdown_grace),
             ending,
             failed,
+            spans,
+            exporter,
         })
     }
 
@@ -230,6 +239,7 @@ impl App {
                 ("grpc", self.grpc.connections.clone()),
             ],
             certificates: self.certificates(),
+            spans: self.spans.clone(),
             clock: self.clock,
             started: self.started,
         })
@@ -248,6 +258,7 @@ impl App {
             retention: self.retention.clone(),
             transaction_retention: self.ocpp.transaction_retention(),
             shutdown_grace: self.shutdown_grace.clone(),
+            spans: self.spans.clone(),
         }
     }
 
@@ -353,8 +364,24 @@ impl App {
         finished("retention", retention.await);
         self.journal.stop().await;
         self.ledger.stop().await;
+        last_spans(self.exporter).await;
         result
     }
+}
+
+/// What the others left, once they have ended.
+async fn last_spans(exporter: Option<Exporter>) {
+    if let Some(exporter) = exporter {
+        exporter.stop().await;
+    }
+}
+
+fn exporter(config: &Config) -> Result<(Spans, Option<Exporter>), ExporterError> {
+    let Some(endpoint) = config.otlp_endpoint.clone() else {
+        return Ok((Spans::default(), None));
+    };
+    let (spans, exporter) = Exporter::start(endpoint)?;
+    Ok((spans, Some(exporter)))
 }
 
 fn open_store(config: &Config) -> Result<Arc<SledStore>, StoreError> {
@@ -363,7 +390,7 @@ fn open_store(config: &Config) -> Result<Arc<SledStore>, StoreError> {
     Ok(Arc::new(store))
 }
 
-fn ocpp_config(config: &Config) -> ocpp::Config {
+fn ocpp_config(config: &Config, spans: Spans) -> ocpp::Config {
     ocpp::Config {
         listen: config.ocpp_listen,
         tls: config.ocpp_tls.clone(),
@@ -375,6 +402,7 @@ fn ocpp_config(config: &Config) -> ocpp::Config {
         },
         transaction_retention: config.transaction_retention,
         max_connections: descriptors::connections(config.max_connections, descriptors::raise()),
+        spans,
         ..ocpp::Config::default()
     }
 }

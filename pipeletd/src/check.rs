@@ -10,6 +10,7 @@ use crate::{
     app::dials,
     config::{Config, Fault, Loaded, Origin},
     store,
+    telemetry::Spans,
     tls::{self, Certificates, TlsFiles},
 };
 
@@ -51,7 +52,7 @@ fn certificates(files: Option<&TlsFiles>) -> Result<(), String> {
 fn authorities(config: &Config) -> Result<(), String> {
     // One that is installed already, as in a test, is as good.
     let _ = tls::install_provider();
-    let terms = dials::terms(config);
+    let terms = dials::terms(config, &Spans::default());
     terms.map(|_| ()).map_err(|error| in_words(&error))
 }
 

@@ -20,7 +20,14 @@ const THIRD_PARTY: &[(&str, &[&str])] = &[
         ],
     ),
     ("lz4_flex::", &["pipeletd/src/store/block"]),
-    ("reqwest::", &["pipeletd/src/delivery/http"]),
+    (
+        "reqwest::",
+        &[
+            "pipeletd/src/delivery/http",
+            "pipeletd/src/telemetry/exporter",
+        ],
+    ),
+    ("prost::", &["pipeletd/src/telemetry/otlp"]),
     (
         "hyper::",
         &["pipeletd/src/delivery/http", "pipeletd/src/api/server"],
@@ -197,6 +204,20 @@ const MUST_NOT_KNOW: &[(&str, &[&str])] = &[
         ],
     ),
     ("api", &["app"]),
+    (
+        "telemetry",
+        &[
+            "webhooks",
+            "delivery",
+            "store",
+            "journal",
+            "ocpp",
+            "projection",
+            "api",
+            "auth",
+            "app",
+        ],
+    ),
 ];
 
 /// What a pure module must not use: no I/O, no tasks, no clock.

@@ -17,6 +17,7 @@ use crate::{
     },
     journal::retention::Retention,
     ocpp::Tempo,
+    telemetry::Spans,
     webhooks::TargetPolicy,
 };
 
@@ -29,6 +30,7 @@ pub struct Dials {
     pub(super) retention: watch::Sender<Retention>,
     pub(super) transaction_retention: watch::Sender<Duration>,
     pub(super) shutdown_grace: watch::Sender<Duration>,
+    pub(super) spans: Spans,
 }
 
 impl Dials {
@@ -54,7 +56,7 @@ impl Dials {
 
     /// Takes those settings over, or says why it can't and leaves all as they are.
     pub async fn turn(&self, config: &Config) -> Result<(), OpenError> {
-        let terms = terms(config)?;
+        let terms = terms(config, &self.spans)?;
         self.delivery.change_terms(terms).await;
         self.tempo.send_replace(tempo(config));
         self.keyring.set_rate(config.api_rate);
@@ -66,7 +68,7 @@ impl Dials {
     }
 }
 
-pub(crate) fn terms(config: &Config) -> Result<Terms, OpenError> {
+pub(crate) fn terms(config: &Config, spans: &Spans) -> Result<Terms, OpenError> {
     let targets = TargetPolicy {
         allow_private: config.allow_private_targets,
         allowed: config.allow_targets.clone(),
@@ -76,6 +78,7 @@ pub(crate) fn terms(config: &Config) -> Result<Terms, OpenError> {
         targets: targets.clone(),
         extra_roots: extra_roots(config)?,
         max_idle_per_host: config.webhook_concurrency,
+        spans: spans.clone(),
     })?;
     Ok(Terms {
         sender,

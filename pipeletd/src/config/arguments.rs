@@ -9,7 +9,7 @@ use super::{Authorize, ByteSize, LogFormat, StationsPolicy, Task};
 use crate::{
     delivery::policy::RetrySchedule,
     limits::Rate,
-    telemetry::{self, InvalidLevel},
+    telemetry::{self, Endpoint, InvalidLevel},
     webhooks::{AllowedTarget, InvalidAllowedTarget},
 };
 
@@ -219,6 +219,11 @@ pub(super) struct Arguments {
     /// [default: text on a terminal and with --dev, else json]
     #[arg(long, env = "PIPELETD_LOG_FORMAT", value_enum)]
     pub(super) log_format: Option<LogFormat>,
+
+    /// An OpenTelemetry collector (OTLP/HTTP) that gets each event and each attempt as a span
+    /// [default: none]
+    #[arg(long, env = "PIPELETD_OTLP_ENDPOINT", value_name = "URL")]
+    pub(super) otlp_endpoint: Option<Endpoint>,
 }
 
 #[derive(Debug, thiserror::Error)]

@@ -34,6 +34,7 @@ use crate::{
     delivery::policy::RetrySchedule,
     limits::Rate,
     ocpp::TlsOptions,
+    telemetry::Endpoint,
     tls::TlsFiles,
     webhooks::AllowedTarget,
 };
@@ -72,6 +73,8 @@ pub struct Config {
     pub shutdown_grace: Duration,
     pub log_level: String,
     pub log_format: LogFormat,
+    /// Where spans are exported to.
+    pub otlp_endpoint: Option<Endpoint>,
     pub bootstrap_key: Option<ApiKey>,
 }
 

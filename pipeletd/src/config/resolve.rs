@@ -108,6 +108,7 @@ pub(super) fn resolve(
         shutdown_grace: said.shutdown_grace,
         log_level: said.log_level,
         log_format,
+        otlp_endpoint: said.otlp_endpoint,
         bootstrap_key,
     })
 }

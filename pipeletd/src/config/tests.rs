@@ -50,6 +50,7 @@ fn the_defaults_are_the_contracts() {
     assert_eq!(config.api_rate, Rate::new(200.0, 800.0));
     assert_eq!(config.api_max_connections, 256);
     assert_eq!(config.log_format, LogFormat::Json);
+    assert!(config.otlp_endpoint.is_none());
 }
 
 #[test]
@@ -192,6 +193,10 @@ fn nonsense_is_refused_with_its_name() {
     );
     check(&["--log-level", "loud"], "it is none of error, warn");
     check(&["--stations", "some"], "some");
+    check(
+        &["--otlp-endpoint", "http://me:key@collector:4318"],
+        "'--otlp-endpoint <URL>': a collector's URL has no user name",
+    );
     check(
         &["--allow-target", "10.0.0.0/8,intranet"],
         "\"intranet\" is no network",

@@ -20,6 +20,7 @@ mod line;
 mod lookups;
 mod phases;
 mod resolver;
+mod span;
 mod trace_context;
 
 use std::{sync::Arc, time::Duration};
@@ -41,15 +42,16 @@ use self::{
     lookups::Lookups,
     phases::ConnectNoted,
     resolver::PolicyResolver,
-    trace_context::{TRACEPARENT, traceparent},
+    trace_context::{TRACEPARENT, new_span, traceparent},
 };
 use super::{
     policy::{self, Outcome},
     record::Phases,
 };
 use crate::{
-    events::{EventId, EventType},
-    webhooks::TargetPolicy,
+    events::{EventId, EventType, StationId},
+    telemetry::Spans,
+    webhooks::{TargetPolicy, WebhookId},
 };
 
 #[derive(Debug, Clone)]
@@ -61,6 +63,8 @@ pub struct HttpOptions {
     pub extra_roots: Option<Vec<u8>>,
     /// How many idle connections with TLS are kept for each receiver.
     pub max_idle_per_host: usize,
+    /// Where each attempt leaves its span.
+    pub spans: Spans,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -79,7 +83,10 @@ pub struct Post<'a> {
     pub to: &'a Destination,
     pub event_id: EventId,
     pub event: EventType,
+    /// It came from no station.
     pub is_synthetic: bool,
+    pub station: &'a StationId,
+    pub webhook: WebhookId,
     /// Counted from 1.
     pub attempt: u32,
     pub now: Timestamp,
@@ -108,6 +115,7 @@ struct Inner {
     targets: TargetPolicy,
     timeout: Duration,
     connect_timeout: Duration,
+    spans: Spans,
 }
 
 impl Sender {
@@ -148,6 +156,7 @@ impl Sender {
             targets: options.targets.clone(),
             timeout: options.timeout,
             connect_timeout,
+            spans: options.spans.clone(),
         })))
     }
 
@@ -156,14 +165,17 @@ impl Sender {
     pub async fn post(&self, post: Post<'_>, line: &mut Line) -> Attempted {
         let (started, limit) = (Instant::now(), self.0.timeout);
         let mut heard = Heard::default();
-        let now = post.now;
-        let exchange = self.0.exchange(post, line, &mut heard);
+        let span = new_span();
+        let exchange = self.0.exchange(&post, span, line, &mut heard);
         let (end, noted) = phases::noting(started + limit, exchange).await;
         let end = end.unwrap_or_else(|| heard.cut_off(limit));
         let ended = Instant::now();
+        let (outcome, duration) = (heard.outcome(end, post.now), ended - started);
+        let spans = &self.0.spans;
+        spans.record(|| span::of_attempt(&post, span, &outcome, duration));
         Attempted {
-            outcome: heard.outcome(end, now),
-            duration: ended - started,
+            outcome,
+            duration,
             phases: noted.phases(started, heard.since(), ended),
             answer: heard.answer.into(),
         }
@@ -173,7 +185,8 @@ impl Sender {
 impl Inner {
     async fn exchange(
         &self,
-        post: Post<'_>,
+        post: &Post<'_>,
+        span: u64,
         line: &mut Line,
         heard: &mut Heard,
     ) -> Result<(), AttemptError> {
@@ -188,14 +201,14 @@ impl Inner {
                 let mut request = PlainRequest::new(Full::new(post.body.clone()));
                 *request.method_mut() = Method::POST;
                 *request.uri_mut() = plain.target.clone();
-                *request.headers_mut() = headers(&post);
+                *request.headers_mut() = headers(post, span);
                 Box::new(request)
             };
             return self.exchange_plain(request, plain, line, heard).await;
         }
         let request = || {
             let mut request = reqwest::Request::new(Method::POST, to.url.url().clone());
-            *request.headers_mut() = headers(&post);
+            *request.headers_mut() = headers(post, span);
             *request.body_mut() = Some(post.body.clone().into());
             request
         };
@@ -288,7 +301,7 @@ const PIPELET_EVENT: HeaderName = HeaderName::from_static("pipelet-event");
 const PIPELET_SYNTHETIC: HeaderName = HeaderName::from_static("pipelet-synthetic");
 const PIPELET_ATTEMPT: HeaderName = HeaderName::from_static("pipelet-attempt");
 
-fn headers(post: &Post<'_>) -> HeaderMap {
+fn headers(post: &Post<'_>, span: u64) -> HeaderMap {
     let id = post.event_id.to_string();
     let mut headers = post.to.headers.clone();
     if let Some(signatures) = post.to.signatures(&id, post.now, &post.body) {
@@ -302,7 +315,7 @@ fn headers(post: &Post<'_>) -> HeaderMap {
         headers.insert(PIPELET_SYNTHETIC, HeaderValue::from_static("true"));
     }
     headers.insert(PIPELET_ATTEMPT, post.attempt.into());
-    headers.insert(TRACEPARENT, traceparent(post.event_id));
+    headers.insert(TRACEPARENT, traceparent(post.event_id, span));
     headers
 }
 

@@ -46,7 +46,7 @@ pub(super) async fn send(
     );
     event.synthetic = Some(Synthetic::default());
     let to = destination(webhook);
-    let post = post(&to, &event, 1, now);
+    let post = post(&to, webhook.id, &event, 1, now);
     // A connection of its own: the test says what a stranger would meet.
     let attempted = sender.post(post, &mut Line::default()).await;
     TestResult {

@@ -23,6 +23,7 @@ use crate::{
     },
     journal::{Journal, Opened},
     store::{Change, Progress, Store, memory::MemoryStore},
+    telemetry::Spans,
     webhooks::{TargetPolicy, Webhook, WebhookId, WebhookUrl},
 };
 
@@ -129,6 +130,7 @@ async fn start(store: &Arc<dyn Store>) -> (Delivery, Ledger) {
         targets: ANYWHERE,
         extra_roots: None,
         max_idle_per_host: 1,
+        spans: Spans::default(),
     });
     let means = Means {
         journal,

@@ -22,6 +22,7 @@ use crate::{
     events::{Event, EventId, EventType, Payload},
     projection::{BootStatus, Digest},
     registration::SecurityProfile,
+    telemetry::Span,
 };
 
 /// So many answers are kept for messages that are sent again on the same connection.
@@ -386,10 +387,15 @@ impl Conversation {
     /// task would have the room for that all its life.
     fn append(&self, event: Event) -> impl Future<Output = Result<(), Refusal>> {
         let (station, kind, event_id) = (self.seat.station(), event.kind, event.id);
+        let time = event.time;
         let told = tracing::enabled!(tracing::Level::DEBUG);
         let message_id = told.then(|| event.message_id.clone()).flatten();
         let Services {
-            journal, unkept, ..
+            journal,
+            unkept,
+            config,
+            clock,
+            ..
         } = self.services.as_ref();
         let place = self.seat.place();
         let appending = Box::pin(async move {
@@ -403,6 +409,8 @@ impl Conversation {
                 internal_error("the event can't be kept now, try again")
             })?;
             tracing::debug!(%station, event = %kind, %event_id, message_id, "journaled");
+            let span = || Span::of_event(event_id, kind, station, time, clock.now());
+            config.spans.record(span);
             Ok(())
         }
     }

@@ -40,6 +40,7 @@ use crate::{
     limits::{Guesses, Rate},
     registration::Registry,
     store::{Store, StoreError},
+    telemetry::Spans,
     tls::{Certificates, TlsError, TlsFiles},
 };
 
@@ -101,6 +102,8 @@ pub struct Config {
     pub max_stations: usize,
     /// To the first byte of a connection, and from there to the finished handshake.
     pub handshake_timeout: Duration,
+    /// Where each event leaves the span of its arrival.
+    pub spans: Spans,
 }
 
 /// How fast things go. It can be changed while stations are connected: they take it with their next
@@ -129,6 +132,7 @@ impl Default for Config {
             max_handshakes: 512,
             max_stations: 200_000,
             handshake_timeout: Duration::from_secs(10),
+            spans: Spans::default(),
         }
     }
 }
@@ -223,6 +227,7 @@ impl Ocpp {
             projected_to,
             KeptTransactions { kept, clock },
         );
+        let unkept = Unkept::new(config.spans.clone(), clock);
         let services = Arc::new(Services {
             tempo: watch::Sender::new(config.tempo),
             config,
@@ -234,7 +239,7 @@ impl Ocpp {
             guesses: Guesses::default(),
             transaction_ids,
             id_tags,
-            unkept: Unkept::default(),
+            unkept,
         });
         Ok(Self {
             gateway,

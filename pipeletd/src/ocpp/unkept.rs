@@ -17,8 +17,10 @@ use tokio::{sync::Notify, time::sleep};
 
 use super::stations::Place;
 use crate::{
+    clock::Clock,
     events::{Event, StationId},
     journal::{AppendError, Journal},
+    telemetry::{Span, Spans},
 };
 
 /// Events of all stations together; about 20 MiB.
@@ -28,13 +30,15 @@ const MAX_OF_STATION: usize = 32;
 /// How often it is tried, as long as something waits.
 const TRY_EVERY: Duration = Duration::from_millis(250);
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Unkept {
     waiting: Mutex<HashMap<StationId, Waiting>>,
     /// How many wait; looked at with every message.
     count: AtomicUsize,
     lost: AtomicU64,
     added: Notify,
+    spans: Spans,
+    clock: Clock,
 }
 
 #[derive(Debug)]
@@ -44,6 +48,17 @@ struct Waiting {
 }
 
 impl Unkept {
+    pub(super) fn new(spans: Spans, clock: Clock) -> Self {
+        Self {
+            waiting: Mutex::default(),
+            count: AtomicUsize::new(0),
+            lost: AtomicU64::new(0),
+            added: Notify::new(),
+            spans,
+            clock,
+        }
+    }
+
     /// Keeps an event that the journal did not take. Must be called within the station's turn.
     pub(super) fn add(&self, place: &Place, event: Event) {
         let mut waiting = self.waiting();
@@ -77,7 +92,10 @@ impl Unkept {
         journal: &Journal,
     ) -> Result<(), AppendError> {
         while let Some(event) = self.first(place.station()) {
+            let (id, kind, time) = (event.id, event.kind, event.time);
             journal.append(event, place.apply()).await?;
+            let span = || Span::of_event(id, kind, place.station(), time, self.clock.now());
+            self.spans.record(span);
             self.remove_first(place.station());
         }
         Ok(())
@@ -168,7 +186,7 @@ mod tests {
         let stations = Stations::default();
         let id = StationId::new("S").unwrap();
         let seat = stations.seat(&id, Timestamp::UNIX_EPOCH, None, 10).unwrap();
-        let unkept = Unkept::default();
+        let unkept = Unkept::new(Spans::default(), Clock::system());
         let event = |second| {
             let time = Timestamp::from_second(second).unwrap();
             let event_id = EventId::new(time, [0; 10]);

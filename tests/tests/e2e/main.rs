@@ -39,6 +39,7 @@ mod mutations;
 mod node;
 mod ocpp;
 mod openapi;
+mod otlp;
 mod overview;
 mod packaging;
 mod payload;

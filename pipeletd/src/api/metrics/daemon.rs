@@ -12,6 +12,7 @@ pub(super) fn families(sources: &Sources) -> Vec<MetricFamily> {
     families.extend(journal(sources));
     families.extend(connections(sources));
     families.extend(commands(sources));
+    families.extend(spans(sources));
     families
 }
 
@@ -129,6 +130,23 @@ fn commands(sources: &Sources) -> Vec<MetricFamily> {
         }
     }
     vec![outcomes.done(), took.done()]
+}
+
+fn spans(sources: &Sources) -> Vec<MetricFamily> {
+    let counts = sources.spans.counts();
+    vec![
+        Family::counter(
+            "pipelet_spans_exported_total",
+            "Spans that the OpenTelemetry collector took, since the start.",
+        )
+        .of(counts.exported),
+        Family::counter(
+            "pipelet_spans_dropped_total",
+            "Spans that the OpenTelemetry collector did not take, or that came faster than that, \
+             since the start.",
+        )
+        .of(counts.dropped),
+    ]
 }
 
 /// As Prometheus tells times.

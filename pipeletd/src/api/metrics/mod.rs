@@ -23,6 +23,7 @@ use crate::{
     ocpp::Stations,
     reload::Shown,
     store::{StoreError, blocking},
+    telemetry::Spans,
 };
 
 /// What the text is, as a media type.
@@ -39,6 +40,7 @@ pub struct Sources {
     pub callers: [(&'static str, TaskTracker); 2],
     /// What is shown over TLS.
     pub certificates: Vec<Shown>,
+    pub spans: Spans,
     pub clock: Clock,
     pub started: Timestamp,
 }

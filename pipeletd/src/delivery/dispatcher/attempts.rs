@@ -16,6 +16,7 @@ use crate::{
         record::{Attempt, DeadReason, FailedDelivery, FailedId, Retry, RetryKey},
     },
     events::Event,
+    webhooks::WebhookId,
 };
 
 impl Dispatcher {
@@ -33,7 +34,7 @@ impl Dispatcher {
             let line = self.lines.pop().unwrap_or_default();
             let to = Arc::clone(&self.destination);
             let terms = Arc::clone(&self.terms);
-            let attempt = attempt(terms, to, self.means.clock, job, line);
+            let attempt = attempt(terms, to, self.id(), self.means.clock, job, line);
             self.attempts.push(Box::pin(attempt));
         }
         self.progress.stats.now_in_flight(self.attempts.len());
@@ -264,12 +265,13 @@ impl Dispatcher {
 async fn attempt(
     terms: Arc<Terms>,
     to: Arc<Destination>,
+    webhook: WebhookId,
     clock: Clock,
     job: Job,
     mut line: Line,
 ) -> Finished {
     let at = clock.now();
-    let post = post(&to, &job.event, job.next_attempt(), at);
+    let post = post(&to, webhook, &job.event, job.next_attempt(), at);
     let attempted = terms.sender.post(post, &mut line).await;
     Finished {
         job,
@@ -283,7 +285,8 @@ async fn attempt(
 /// One attempt at an event.
 pub(in crate::delivery) fn post<'a>(
     to: &'a Destination,
-    event: &Event,
+    webhook: WebhookId,
+    event: &'a Event,
     attempt: u32,
     now: Timestamp,
 ) -> Post<'a> {
@@ -292,6 +295,8 @@ pub(in crate::delivery) fn post<'a>(
         event_id: event.id,
         event: event.kind,
         is_synthetic: event.synthetic.is_some(),
+        station: &event.station,
+        webhook,
         attempt,
         now,
         body: event.body(),

@@ -2,8 +2,9 @@
 //!
 //! Made once for each change of the webhook, so that an attempt parses nothing.
 
-use http::{HeaderMap, HeaderValue, Uri, header, uri::PathAndQuery};
+use std::sync::Arc;
 
+use http::{HeaderMap, HeaderValue, Uri, header, uri::PathAndQuery};
 use jiff::Timestamp;
 
 use crate::webhooks::{SecretHeader, Signer, Signing, WebhookUrl};
@@ -16,6 +17,8 @@ const JSON: HeaderValue = HeaderValue::from_static("application/json");
 #[derive(Debug)]
 pub struct Destination {
     pub(super) url: WebhookUrl,
+    /// The URL for those who may read everything but secrets.
+    pub(super) shown: Arc<str>,
     /// None where the URL asks for TLS.
     pub(super) plain: Option<Plain>,
     pub(super) headers: HeaderMap,
@@ -56,6 +59,7 @@ impl Destination {
             headers.insert(secret.name().clone(), secret.value().clone());
         }
         Self {
+            shown: shown(&url),
             url,
             plain,
             headers,
@@ -76,6 +80,15 @@ impl Destination {
         }
         Some(HeaderValue::try_from(signatures).expect("base64 is ASCII"))
     }
+}
+
+/// Without what a query says, because some receivers want their key there.
+fn shown(url: &WebhookUrl) -> Arc<str> {
+    let mut shown = url.url().clone();
+    if shown.query().is_some() {
+        shown.set_query(Some("REDACTED"));
+    }
+    shown.as_str().into()
 }
 
 impl Signers {
@@ -119,6 +132,16 @@ mod tests {
         check("HTTP://Example.com:80/A?b=c", "example.com", "/A?b=c");
         check("http://[::1]:8080/x", "[::1]:8080", "/x");
         check("http://h:81?q", "h:81", "/?q");
+    }
+
+    #[test]
+    fn a_query_is_not_shown() {
+        let check = |url: &str, expected: &str| {
+            let to = Destination::new(WebhookUrl::parse(url).unwrap(), None, None);
+            assert_eq!(to.shown.as_ref(), expected);
+        };
+        check("https://h/a?key=hunter2", "https://h/a?REDACTED");
+        check("http://h:81/a", "http://h:81/a");
     }
 
     #[test]

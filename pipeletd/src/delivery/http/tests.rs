@@ -31,6 +31,7 @@ fn sender_trusting(extra_roots: Option<Vec<u8>>, timeout: Duration, allow_privat
         },
         extra_roots,
         max_idle_per_host: 8,
+        spans: Spans::default(),
     })
     .unwrap()
 }
@@ -62,6 +63,8 @@ async fn post_body(sender: &Sender, url: &str, line: &mut Line, body: Bytes) -> 
         event_id: EventId::new(now, [7; 10]),
         event: EventType::StartTransaction,
         is_synthetic: false,
+        station: &StationId::new("S1").unwrap(),
+        webhook: WebhookId(1),
         attempt: 3,
         now,
         body,

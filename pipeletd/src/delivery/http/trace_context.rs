@@ -11,18 +11,15 @@ use crate::events::EventId;
 
 pub(super) const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 
-/// Version 0, and sampled: without that, a receiver whose sampler goes by its parent's decision, as
-/// most do by default, would record nothing of what it does with an event.
+/// Version 0, and sampled. Where spans are exported, every attempt is. Where none are, the flag still
+/// asks the receiver to record: without it, a sampler that goes by its parent's decision, as most do
+/// by default, would keep nothing of what is done with an event.
 const TEMPLATE: [u8; 55] = *b"00-00000000000000000000000000000000-0000000000000000-01";
 const TRACE: Range<usize> = 3..35;
 const SPAN: Range<usize> = 36..52;
 
-/// The header of an attempt at an event.
-pub(super) fn traceparent(event: EventId) -> HeaderValue {
-    of(event, random())
-}
-
-fn of(event: EventId, span: u64) -> HeaderValue {
+/// The header of an attempt at an event, which is this span of its trace.
+pub(super) fn traceparent(event: EventId, span: u64) -> HeaderValue {
     let mut text = TEMPLATE;
     write_hex(&mut text[TRACE], &event.to_bytes());
     write_hex(&mut text[SPAN], &span.to_be_bytes());
@@ -38,9 +35,9 @@ fn write_hex(text: &mut [u8], bytes: &[u8]) {
     }
 }
 
-/// Not zero, which is no span's id. It has to differ and not to be secret, so it is drawn without
+/// An attempt's span. Not zero, which is no span's id. It has to differ and not to be secret, so it is drawn without
 /// a call into the system: splitmix64, from a seed of the system's for each thread.
-fn random() -> u64 {
+pub(super) fn new_span() -> u64 {
     thread_local! {
         static STATE: Cell<u64> = Cell::new(seed());
     }
@@ -68,12 +65,12 @@ mod tests {
     fn the_trace_is_the_events() {
         let event: EventId = "evt_0190a5d1c2f37a1b8c4d5e6f70819203".parse().unwrap();
         let expected = "00-0190a5d1c2f37a1b8c4d5e6f70819203-00000000000000ff-01";
-        assert_eq!(of(event, 0xff), expected);
+        assert_eq!(traceparent(event, 0xff), expected);
     }
 
     #[test]
     fn spans_differ() {
-        let spans: HashSet<u64> = (0..10_000).map(|_| random()).collect();
+        let spans: HashSet<u64> = (0..10_000).map(|_| new_span()).collect();
         assert_eq!(spans.len(), 10_000);
         assert!(!spans.contains(&0));
     }
