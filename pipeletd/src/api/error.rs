@@ -32,6 +32,8 @@ pub enum ApiError {
         code: &'static str,
         message: String,
     },
+    /// It is no longer as the caller believes.
+    PreconditionFailed(String),
     /// It can't be done as things stand.
     Conflict {
         code: &'static str,
@@ -102,6 +104,7 @@ impl ApiError {
             | Self::TooMany { code, .. }
             | Self::Throttled { code, .. }
             | Self::NoAnswer { code, .. } => code,
+            Self::PreconditionFailed(_) => "precondition_failed",
             Self::Invalid(_) => "invalid_request",
             Self::Malformed(_) => "malformed_request",
             Self::MethodNotAllowed => "method_not_allowed",
@@ -127,6 +130,7 @@ impl ApiError {
             | Self::TooMany { message, .. }
             | Self::Throttled { message, .. }
             | Self::NoAnswer { message, .. }
+            | Self::PreconditionFailed(message)
             | Self::Malformed(message) => message.clone(),
             Self::Invalid(faults) => match faults.as_slice() {
                 [_] => "the request is wrong in one point".to_owned(),
@@ -155,6 +159,7 @@ impl ApiError {
             | Self::Forbidden { .. }
             | Self::NotFound { .. }
             | Self::Conflict { .. }
+            | Self::PreconditionFailed(_)
             | Self::TooMany { .. }
             | Self::Throttled { .. }
             | Self::NoAnswer { .. }
@@ -187,6 +192,7 @@ impl From<DeliveryError> for ApiError {
                 code: "webhook_disabled",
                 message,
             },
+            DeliveryError::Changed(_) => Self::PreconditionFailed(message),
             DeliveryError::Invalid(faults) => Self::Invalid(faults),
             DeliveryError::Store(error) => error.into(),
             DeliveryError::Journal(error) => error.into(),

@@ -31,7 +31,7 @@ pub use self::{
     dispatcher::{Means, Terms},
     observation::{Observation, Observations},
     trace::{Fate, NotWanted, Trace},
-    webhooks::{Delivery, DeliveryError, TestResult, WebhookView, subscriptions},
+    webhooks::{Delivery, DeliveryError, IfRevision, TestResult, WebhookView, subscriptions},
 };
 
 #[cfg(test)]

@@ -47,6 +47,7 @@ fn webhook(enabled: bool) -> Webhook {
         signing: None,
         created_at: Timestamp::UNIX_EPOCH,
         updated_at: Timestamp::UNIX_EPOCH,
+        revision: 1,
     }
 }
 

@@ -91,6 +91,24 @@ pub struct WebhookView {
     pub books: Books,
 }
 
+/// Which revisions of a webhook a change is meant for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum IfRevision {
+    Any,
+    OneOf(Vec<u64>),
+}
+
+impl IfRevision {
+    fn check(&self, webhook: &Webhook) -> Result<(), DeliveryError> {
+        match self {
+            Self::OneOf(revisions) if !revisions.contains(&webhook.revision) => {
+                Err(DeliveryError::Changed(webhook.id))
+            }
+            Self::OneOf(_) | Self::Any => Ok(()),
+        }
+    }
+}
+
 #[derive(Debug, thiserror::Error)]
 pub enum DeliveryError {
     #[error("there is no webhook {}", .0.0)]
@@ -99,6 +117,8 @@ pub enum DeliveryError {
     NoSuchFailedDelivery(super::record::FailedId),
     #[error("webhook {} of this failed delivery was deleted; purge it instead", .0.0)]
     WebhookDeleted(WebhookId),
+    #[error("webhook {} has been changed meanwhile, or the tag is none of its", .0.0)]
+    Changed(WebhookId),
     #[error("webhook {} is disabled: what it is sent would wait", .0.0)]
     WebhookDisabled(WebhookId),
     #[error("the webhook is not valid")]
@@ -217,9 +237,12 @@ impl Delivery {
         &self,
         id: WebhookId,
         draft: WebhookDraft,
+        only: IfRevision,
     ) -> Result<WebhookView, DeliveryError> {
-        self.change(id, |was, targets, now| draft.update(was, targets, now))
-            .await
+        self.change(id, only, |was, targets, now| {
+            draft.update(was, targets, now)
+        })
+        .await
     }
 
     /// Signs with a new secret from now on, and with the present one beside it for
@@ -228,14 +251,16 @@ impl Delivery {
         &self,
         id: WebhookId,
         new: SigningSecret,
+        only: IfRevision,
     ) -> Result<WebhookView, DeliveryError> {
-        self.change(id, |was, _, now| Ok(was.rotated(new, now)))
+        self.change(id, only, |was, _, now| Ok(was.rotated(new, now)))
             .await
     }
 
     async fn change(
         &self,
         id: WebhookId,
+        only: IfRevision,
         change: impl FnOnce(&Webhook, &TargetPolicy, Timestamp) -> Result<Webhook, Vec<Fault>>
         + Send
         + 'static,
@@ -244,6 +269,7 @@ impl Delivery {
             let changing = inner.changing.lock().await;
             let running = inner.running(id)?;
             let was = running.stored();
+            only.check(&was.webhook)?;
             let now = inner.means.clock.now();
             let changed = change(&was.webhook, &inner.terms().targets, now);
             let webhook = changed.map_err(DeliveryError::Invalid)?;
@@ -278,11 +304,12 @@ impl Delivery {
     }
 
     /// Cancels what the webhook is owed. Returns how many deliveries that were.
-    pub async fn delete(&self, id: WebhookId) -> Result<u64, DeliveryError> {
+    pub async fn delete(&self, id: WebhookId, only: IfRevision) -> Result<u64, DeliveryError> {
         self.detached(move |inner| async move {
             let changing = inner.changing.lock().await;
             let running = inner.running(id)?;
             let was = running.stored();
+            only.check(&was.webhook)?;
             let store = Arc::clone(&inner.means.store);
             let (stored, _) = inner
                 .means

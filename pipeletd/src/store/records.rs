@@ -97,6 +97,8 @@ struct WebhookRecord {
     signing: Option<SigningRecord>,
     created_at: Timestamp,
     updated_at: Timestamp,
+    #[serde(default)]
+    revision: u64,
     epochs: Vec<EpochRecord>,
     stage: StageRecord,
 }
@@ -228,6 +230,7 @@ pub(super) fn encode_webhook(
         signing: signing.transpose().map_err(not_sealed)?,
         created_at: webhook.created_at,
         updated_at: webhook.updated_at,
+        revision: webhook.revision,
         epochs: epochs.collect(),
         stage: match stage {
             Stage::Active => StageRecord::Active,
@@ -291,6 +294,7 @@ pub(super) fn decode_webhook(
         signing: signing.transpose()?,
         created_at: record.created_at,
         updated_at: record.updated_at,
+        revision: record.revision,
     };
     let stage = match record.stage {
         StageRecord::Active => Stage::Active,

@@ -128,6 +128,7 @@ impl WebhookDraft {
             signing,
             created_at: current.created_at,
             updated_at: now,
+            revision: current.revision + 1,
         })
     }
 }

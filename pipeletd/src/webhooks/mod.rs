@@ -58,6 +58,8 @@ pub struct Webhook {
     pub signing: Option<Signing>,
     pub created_at: Timestamp,
     pub updated_at: Timestamp,
+    /// Counts its changes: no two configurations of it have the same.
+    pub revision: u64,
 }
 
 /// A webhook that has everything but an id and times, which the store's owner gives it.
@@ -85,6 +87,7 @@ impl NewWebhook {
             signing: self.signing,
             created_at: now,
             updated_at: now,
+            revision: 1,
         }
     }
 }
@@ -100,6 +103,7 @@ impl Webhook {
         Self {
             signing: Some(signing),
             updated_at: now,
+            revision: self.revision + 1,
             ..self.clone()
         }
     }

@@ -44,6 +44,7 @@ mod overview;
 mod packaging;
 mod payload;
 mod power_loss;
+mod preconditions;
 mod promtool;
 mod python;
 mod quirks;

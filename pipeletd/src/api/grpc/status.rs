@@ -15,7 +15,7 @@ const fn code(error: &ApiError) -> Code {
         ApiError::Unauthenticated | ApiError::KeyExpired => Code::Unauthenticated,
         ApiError::Forbidden { .. } => Code::PermissionDenied,
         ApiError::NotFound { .. } => Code::NotFound,
-        ApiError::Conflict { .. } => Code::FailedPrecondition,
+        ApiError::Conflict { .. } | ApiError::PreconditionFailed(_) => Code::FailedPrecondition,
         ApiError::Invalid(_)
         | ApiError::Malformed(_)
         | ApiError::TooLarge { .. }

@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{
     auth::Role,
-    delivery::{Delivery, WebhookView},
+    delivery::{Delivery, IfRevision, WebhookView},
     webhooks::{Field, Secret, WebhookDraft, WebhookId},
 };
 
@@ -180,7 +180,7 @@ impl WebhookService for WebhookRpc {
         let (draft, signing_secret) = with_signing(masked(&spec, &paths)?, generate)?;
         let updated = self
             .delivery
-            .update(WebhookId(id), draft)
+            .update(WebhookId(id), draft, IfRevision::Any)
             .await
             .map_err(ApiError::from)?;
         let webhook = Some(convert::webhook(updated));
@@ -197,7 +197,9 @@ impl WebhookService for WebhookRpc {
         let v1::RotateSigningSecretRequest { id, signing_secret } = request.into_inner();
         let given = signing_secret.map(Secret::new);
         let (new, made) = signing_secret::given_or_made(given)?;
-        let rotated = self.delivery.rotate_signing_secret(WebhookId(id), new);
+        let rotated = self
+            .delivery
+            .rotate_signing_secret(WebhookId(id), new, IfRevision::Any);
         let webhook = convert::webhook(rotated.await.map_err(ApiError::from)?);
         Ok(Response::new(v1::RotateSigningSecretResponse {
             webhook: Some(webhook),
@@ -210,7 +212,11 @@ impl WebhookService for WebhookRpc {
         request: Request<v1::DeleteWebhookRequest>,
     ) -> Answer<v1::DeleteWebhookResponse> {
         let id = WebhookId(request.into_inner().id);
-        let cancelled = self.delivery.delete(id).await.map_err(ApiError::from)?;
+        let cancelled = self
+            .delivery
+            .delete(id, IfRevision::Any)
+            .await
+            .map_err(ApiError::from)?;
         Ok(Response::new(v1::DeleteWebhookResponse { cancelled }))
     }
 

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use axum::{
+    body::Body,
     extract::{FromRequest, Request},
     http::header,
 };
@@ -44,7 +45,7 @@ impl<S: Send + Sync> FromRequest<S> for Fields {
 
     async fn from_request(request: Request, _: &S) -> Result<Self, Problem> {
         let is_json = is_json(&request);
-        let body = read(request).await?;
+        let body = read(request.into_body()).await?;
         if !is_json {
             return Err(ApiError::UnsupportedMediaType.into());
         }
@@ -57,7 +58,7 @@ impl<S: Send + Sync> FromRequest<S> for OptionalFields {
 
     async fn from_request(request: Request, _: &S) -> Result<Self, Problem> {
         let is_json = is_json(&request);
-        let body = read(request).await?;
+        let body = read(request.into_body()).await?;
         match (body.is_empty(), is_json) {
             (true, _) => Ok(Self(Fields {
                 fields: Map::new(),
@@ -74,7 +75,7 @@ impl<S: Send + Sync> FromRequest<S> for RawBody {
 
     async fn from_request(request: Request, _: &S) -> Result<Self, Problem> {
         let is_json = is_json(&request);
-        let body = read(request).await?;
+        let body = read(request.into_body()).await?;
         match (body.is_empty(), is_json) {
             (true, _) => Ok(Self(Payload::empty())),
             (false, true) => Ok(Self(Payload::parse(&body).map_err(not_an_object)?)),
@@ -98,8 +99,8 @@ fn is_json(request: &Request) -> bool {
 
 /// Reads the body. One that is too long is read too, and thrown away: an answer that comes while
 /// the caller still writes would be lost to a reset connection.
-async fn read(request: Request) -> Result<Vec<u8>, ApiError> {
-    let mut chunks = request.into_body().into_data_stream();
+pub(super) async fn read(body: Body) -> Result<Vec<u8>, ApiError> {
+    let mut chunks = body.into_data_stream();
     let mut body = Vec::new();
     let mut read = 0;
     let reading = async {

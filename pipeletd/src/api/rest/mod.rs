@@ -4,11 +4,13 @@ mod access;
 mod body;
 mod commands;
 mod docs;
+mod etag;
 mod events;
 mod failed_deliveries;
 pub(crate) mod fuzzing;
 mod health;
 mod id_tags;
+mod idempotency;
 mod metrics;
 mod openapi;
 mod page;
@@ -31,7 +33,7 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tower_http::catch_panic::CatchPanicLayer;
 
-use self::problem::Problem;
+use self::{idempotency::Idempotency, problem::Problem};
 use super::{
     REQUEST_TIMEOUT,
     access_log::Call,
@@ -94,6 +96,10 @@ fn router(handles: Handles) -> Router {
         .into_router()
         .method_not_allowed_fallback(method_not_allowed)
         .fallback(no_route)
+        .layer(middleware::from_fn_with_state(
+            Idempotency::default(),
+            idempotency::once,
+        ))
         .layer(middleware::from_fn_with_state(handles.gate, authenticate));
     Router::new()
         .nest("/api/v1", api)

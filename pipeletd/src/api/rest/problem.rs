@@ -45,6 +45,7 @@ fn status(error: &ApiError) -> StatusCode {
         ApiError::Forbidden { .. } => StatusCode::FORBIDDEN,
         ApiError::NotFound { .. } => StatusCode::NOT_FOUND,
         ApiError::Conflict { .. } => StatusCode::CONFLICT,
+        ApiError::PreconditionFailed(_) => StatusCode::PRECONDITION_FAILED,
         ApiError::Invalid(_) => StatusCode::UNPROCESSABLE_ENTITY,
         ApiError::Malformed(_) => StatusCode::BAD_REQUEST,
         ApiError::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,

@@ -12,13 +12,14 @@ use super::{
     super::{cursor, error::ApiError, signing_secret},
     access::{Routes, operates, reads},
     body::{Fields, OptionalFields, merged},
+    etag::{IfMatch, etag},
     page::{List, Query},
     path::Path,
     problem::Problem,
     view::{DeliveryJson, TestJson, WebhookAndSecretJson, WebhookJson},
 };
 use crate::{
-    delivery::Delivery,
+    delivery::{Delivery, WebhookView},
     events::EventType,
     webhooks::{Field, Secret, WebhookDraft, WebhookId},
 };
@@ -53,8 +54,9 @@ async fn create(State(delivery): State<Delivery>, mut body: Fields) -> Result<Re
     }
     let webhook = delivery.create(draft).await?;
     let location = format!("/api/v1/webhooks/{}", webhook.webhook.id);
+    let etag = etag(&webhook.webhook);
     let json = WebhookAndSecretJson::of(webhook, made.as_ref());
-    let mut response = (StatusCode::CREATED, Json(json)).into_response();
+    let mut response = (StatusCode::CREATED, etag, Json(json)).into_response();
     if let Ok(location) = HeaderValue::from_str(&location) {
         response.headers_mut().insert(header::LOCATION, location);
     }
@@ -68,22 +70,24 @@ async fn list(
     let page = query.page(|text| cursor::to_number(text).map(WebhookId));
     query.finish()?;
     let webhooks = delivery.list(page.after, page.fetch());
-    let after = |last: &crate::delivery::WebhookView| cursor::of_number(last.webhook.id.0);
+    let after = |last: &WebhookView| cursor::of_number(last.webhook.id.0);
     Ok(Json(page.list(webhooks, after, WebhookJson::from)))
 }
 
 async fn show(
     State(delivery): State<Delivery>,
     Path(path): Path<String>,
-) -> Result<Json<WebhookJson>, Problem> {
-    Ok(Json(delivery.get(id(&path)?)?.into()))
+) -> Result<impl IntoResponse, Problem> {
+    let webhook = delivery.get(id(&path)?)?;
+    Ok((etag(&webhook.webhook), Json(WebhookJson::from(webhook))))
 }
 
 async fn update(
     State(delivery): State<Delivery>,
     Path(path): Path<String>,
+    only: IfMatch,
     mut body: Fields,
-) -> Result<Json<WebhookAndSecretJson>, Problem> {
+) -> Result<Response, Problem> {
     let id = id(&path)?;
     let (draft, made) = draft(&mut body)?;
     let faults = body.finish();
@@ -91,8 +95,8 @@ async fn update(
         let faults = merged(faults, delivery.faults(draft, Some(id))?);
         return Err(ApiError::Invalid(faults).into());
     }
-    let webhook = delivery.update(id, draft).await?;
-    Ok(Json(WebhookAndSecretJson::of(webhook, made.as_ref())))
+    let webhook = delivery.update(id, draft, only.of(id)).await?;
+    Ok(answer(webhook, made.as_ref()))
 }
 
 /// What the body says, and a signing secret where it asks for one.
@@ -109,8 +113,9 @@ fn draft(body: &mut Fields) -> Result<(WebhookDraft, Option<Secret>), ApiError> 
 async fn rotate(
     State(delivery): State<Delivery>,
     Path(path): Path<String>,
+    only: IfMatch,
     OptionalFields(mut body): OptionalFields,
-) -> Result<Json<WebhookAndSecretJson>, Problem> {
+) -> Result<Response, Problem> {
     let id = id(&path)?;
     let given = body.secret("signing_secret");
     let faults = body.finish();
@@ -122,15 +127,22 @@ async fn rotate(
         Field::Absent | Field::Null => None,
     };
     let (new, made) = signing_secret::given_or_made(given)?;
-    let webhook = delivery.rotate_signing_secret(id, new).await?;
-    Ok(Json(WebhookAndSecretJson::of(webhook, made.as_ref())))
+    let rotated = delivery.rotate_signing_secret(id, new, only.of(id));
+    Ok(answer(rotated.await?, made.as_ref()))
+}
+
+fn answer(webhook: WebhookView, made: Option<&Secret>) -> Response {
+    let etag = etag(&webhook.webhook);
+    (etag, Json(WebhookAndSecretJson::of(webhook, made))).into_response()
 }
 
 async fn delete(
     State(delivery): State<Delivery>,
     Path(path): Path<String>,
+    only: IfMatch,
 ) -> Result<StatusCode, Problem> {
-    delivery.delete(id(&path)?).await?;
+    let id = id(&path)?;
+    delivery.delete(id, only.of(id)).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
