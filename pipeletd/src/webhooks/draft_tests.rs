@@ -174,6 +174,7 @@ fn an_update_leaves_what_it_does_not_mention() {
     let nothing = WebhookDraft::default();
     let expected = Webhook {
         updated_at: time(2),
+        revision: 2,
         ..stored()
     };
     assert_eq!(nothing.update(&stored(), &STRICT, time(2)), Ok(expected));

@@ -13,6 +13,8 @@ const VARYING: &[(&str, &str)] = &[
     (r"hcpms_live_[0-9A-Za-z_-]+", "<key>"),
     (r"\b\d+(\.\d+)? ?(ms|s)\b", "<duration>"),
     (r"(duration_ms\W+)\d+", "${1}<n>"),
+    // Whether a connection was kept may differ.
+    (r"(_us\W+)(\d+|null)", "${1}<n>"),
     (r"/tmp/[^/ ]+", "<home>"),
     // A column is as wide as its widest cell, which may be one of the above.
     (r"(\S) {2,}", "${1}  "),
