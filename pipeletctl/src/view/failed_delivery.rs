@@ -136,7 +136,7 @@ mod tests {
                 r#""reason":"attempts_exhausted","failed_at":"2026-04-14T12:34:56.789Z","#,
                 r#""attempts":[{"number":1,"at":"2026-04-14T12:34:56.789Z","status_code":500,"#,
                 r#""error":null,"duration_ms":12,"lookup_us":null,"connect_us":null,"#,
-                r#""first_byte_us":900}],"last_response":"oops\u0007"}"#,
+                r#""tls_us":null,"first_byte_us":900}],"last_response":"oops\u0007"}"#,
             )
         );
     }

@@ -234,6 +234,7 @@ pub(super) struct Attempt {
     /// In microseconds, as what follows: what of that went where.
     lookup_us: Option<u64>,
     connect_us: Option<u64>,
+    tls_us: Option<u64>,
     first_byte_us: Option<u64>,
 }
 
@@ -270,6 +271,7 @@ impl Attempt {
         let parts = [
             ("DNS", self.lookup_us),
             ("connect", self.connect_us),
+            ("TLS", self.tls_us),
             ("first byte", self.first_byte_us),
         ];
         let told = parts.iter().filter_map(|(name, time)| {
@@ -316,6 +318,7 @@ impl From<v1::Attempt> for Attempt {
             duration_ms: wire.duration_ms,
             lookup_us: wire.lookup_us,
             connect_us: wire.connect_us,
+            tls_us: wire.tls_us,
             first_byte_us: wire.first_byte_us,
         }
     }

@@ -21,6 +21,7 @@ mod lookups;
 mod phases;
 mod resolver;
 mod span;
+mod tls;
 mod trace_context;
 
 use std::{sync::Arc, time::Duration};
@@ -30,7 +31,8 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use http_body_util::Full;
 use hyper_util::client::legacy::connect::HttpConnector;
 use jiff::Timestamp;
-use reqwest::{Client, redirect, tls::Certificate};
+use reqwest::{Client, redirect};
+use rustls::pki_types::{CertificateDer, pem::PemObject as _};
 use tokio::time::Instant;
 use tower_service::Service as _;
 
@@ -128,6 +130,7 @@ impl Sender {
             .extra_roots
             .as_deref()
             .map_or(Ok(vec![]), parse_roots)?;
+        let tls = tls::client_config(roots).map_err(|error| SenderError::Client(error.into()))?;
         let (lookup_timeout, connect_timeout) = shares(options.timeout);
         let resolver = PolicyResolver::new(options.targets.clone(), Lookups::new(lookup_timeout));
         let client = Client::builder()
@@ -142,7 +145,7 @@ impl Sender {
             .http2_keep_alive_timeout(options.timeout / 4)
             .connector_layer(ConnectNoted)
             .tcp_nodelay(true)
-            .tls_certs_merge(roots)
+            .tls_backend_preconfigured(tls)
             .pool_max_idle_per_host(options.max_idle_per_host)
             .pool_idle_timeout(IDLE_TIMEOUT)
             .build()
@@ -319,9 +322,9 @@ fn headers(post: &Post<'_>, span: u64) -> HeaderMap {
     headers
 }
 
-fn parse_roots(pem: &[u8]) -> Result<Vec<Certificate>, SenderError> {
-    let roots = Certificate::from_pem_bundle(pem)
-        .map_err(|error| SenderError::BadCertificate(error.into()))?;
+fn parse_roots(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, SenderError> {
+    let roots: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem).collect();
+    let roots = roots.map_err(|error| SenderError::BadCertificate(error.into()))?;
     if roots.is_empty() {
         return Err(SenderError::NoCertificate);
     }

@@ -25,14 +25,15 @@ pub struct Attempt {
     pub phases: Phases,
 }
 
-/// What of an attempt's time went where; a kept connection spares the first two. What is left of
+/// What of an attempt's time went where; a kept connection spares the first three. What is left of
 /// the attempt's duration was the rest of the answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Phases {
     /// Of the host's name.
     pub lookup: Option<Duration>,
-    /// With the handshake of TLS, where that is spoken.
     pub connect: Option<Duration>,
+    /// Of TLS.
+    pub handshake: Option<Duration>,
     /// From there to the first byte of the answer; none where none came.
     pub first_byte: Option<Duration>,
 }

@@ -71,6 +71,7 @@ fn attempts() -> Vec<Attempt> {
             phases: Phases {
                 lookup: Some(Duration::from_micros(1)),
                 connect: Some(Duration::from_micros(20)),
+                handshake: Some(Duration::from_micros(7)),
                 first_byte: Some(Duration::from_micros(300)),
             },
         },

@@ -320,6 +320,8 @@ struct AttemptRecord {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     connect_us: Option<u64>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    tls_us: Option<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     first_byte_us: Option<u64>,
 }
 
@@ -333,6 +335,7 @@ impl AttemptRecord {
             duration_us: micros(attempt.duration),
             lookup_us: attempt.phases.lookup.map(micros),
             connect_us: attempt.phases.connect.map(micros),
+            tls_us: attempt.phases.handshake.map(micros),
             first_byte_us: attempt.phases.first_byte.map(micros),
         }
     }
@@ -347,6 +350,7 @@ impl AttemptRecord {
             phases: Phases {
                 lookup: self.lookup_us.map(Duration::from_micros),
                 connect: self.connect_us.map(Duration::from_micros),
+                handshake: self.tls_us.map(Duration::from_micros),
                 first_byte: self.first_byte_us.map(Duration::from_micros),
             },
         }

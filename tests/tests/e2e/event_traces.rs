@@ -100,13 +100,13 @@ async fn a_dead_letter_is_named_and_old_deliveries_are_still_known_as_such() {
 }
 
 /// How long the parts of each attempt took, those that were made.
-async fn parts(scene: &Scene, id: &str) -> Vec<[bool; 3]> {
+async fn parts(scene: &Scene, id: &str) -> Vec<[bool; 4]> {
     let traced = scene.ctl().json(&format!("trace {id}")).await;
     assert!(traced["durable_at"].is_string(), "{traced}");
     let attempts = traced["webhooks"][0]["attempts"].as_array();
     let attempts = attempts.expect("attempts").iter();
     let parts = attempts.map(|attempt| {
-        ["lookup_us", "connect_us", "first_byte_us"].map(|part| {
+        ["lookup_us", "connect_us", "tls_us", "first_byte_us"].map(|part| {
             let micros = attempt[part].as_u64();
             let whole = attempt["duration_ms"].as_u64().expect("a duration");
             assert!(micros.is_none_or(|micros| micros <= (whole + 1) * 1000));
@@ -157,11 +157,11 @@ async fn the_parts_of_an_attempt_are_told() {
         }
         assert_eq!(
             parts(&scene, &ids[0]).await,
-            [[!tls, true, true]],
+            [[!tls, true, tls, true]],
             "TLS: {tls}"
         );
         let kept = parts(&scene, &ids[1]).await;
-        assert_eq!(kept, [[false, false, true]], "TLS: {tls}");
+        assert_eq!(kept, [[false, false, false, true]], "TLS: {tls}");
         let drawn = scene.ctl().line(&format!("trace {}", ids[1])).await.ok();
         assert!(drawn.contains("kept connection, first byte"), "{drawn}");
     }

@@ -179,6 +179,7 @@ fn attempts(attempts: Vec<Attempt>) -> Vec<v1::Attempt> {
         duration_ms: millis(attempt.duration),
         lookup_us: attempt.phases.lookup.map(micros),
         connect_us: attempt.phases.connect.map(micros),
+        tls_us: attempt.phases.handshake.map(micros),
         first_byte_us: attempt.phases.first_byte.map(micros),
     });
     attempts.collect()

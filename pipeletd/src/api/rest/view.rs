@@ -150,6 +150,7 @@ struct AttemptJson {
     /// In microseconds, as the rest.
     lookup_us: Option<u64>,
     connect_us: Option<u64>,
+    tls_us: Option<u64>,
     first_byte_us: Option<u64>,
 }
 
@@ -162,6 +163,7 @@ fn attempts(attempts: Vec<Attempt>) -> Vec<AttemptJson> {
         duration_ms: millis(attempt.duration),
         lookup_us: attempt.phases.lookup.map(micros),
         connect_us: attempt.phases.connect.map(micros),
+        tls_us: attempt.phases.handshake.map(micros),
         first_byte_us: attempt.phases.first_byte.map(micros),
     });
     attempts.collect()

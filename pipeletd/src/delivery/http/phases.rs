@@ -26,8 +26,9 @@ tokio::task_local! {
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Noted {
     lookup: Part,
-    /// The lookup included.
+    /// The lookup and the handshake included.
     connect: Part,
+    handshake: Part,
 }
 
 #[derive(Debug, Clone, Copy, Default)]
@@ -57,15 +58,21 @@ impl Noted {
         answered: Option<Instant>,
         ended: Instant,
     ) -> Phases {
-        let (lookup, connect) = match answered {
+        let noted = match answered {
             // It was answered over another connection than the one that it began to make.
-            Some(_) if matches!(self.connect, Part::Since(_)) => (None, None),
-            _ => (self.lookup.until(ended), self.connect.until(ended)),
+            Some(_) if matches!(self.connect, Part::Since(_)) => Self::default(),
+            _ => self,
         };
+        let parts = [noted.lookup, noted.connect, noted.handshake];
+        let [lookup, connect, handshake] = parts.map(|part| part.until(ended));
         let before = connect.or(lookup).unwrap_or_default();
         Phases {
             lookup,
-            connect: connect.map(|connect| connect.saturating_sub(lookup.unwrap_or_default())),
+            connect: connect.map(|connect| {
+                let others = lookup.unwrap_or_default() + handshake.unwrap_or_default();
+                connect.saturating_sub(others)
+            }),
+            handshake,
             first_byte: answered.map(|answered| (answered - begun).saturating_sub(before)),
         }
     }
@@ -87,25 +94,37 @@ pub(super) async fn lookup<T>(looking: impl Future<Output = T>) -> T {
     note(|noted, part| noted.lookup = part, looking).await
 }
 
-/// Notes how long connecting takes.
+/// Notes how long connecting takes, to the end of the handshake where there is one.
 pub(super) async fn connect<T>(connecting: impl Future<Output = T>) -> T {
-    note(|noted, part| noted.connect = part, connecting).await
+    let connected = note(|noted, part| noted.connect = part, connecting).await;
+    set(|noted| {
+        if let Part::Since(begun) = noted.handshake {
+            noted.handshake = Part::Took(begun.elapsed());
+        }
+    });
+    connected
 }
 
-async fn note<T>(set: impl Fn(&mut Noted, Part), running: impl Future<Output = T>) -> T {
-    let set = |part| {
-        // A connection that nobody waits for any more is made outside of any attempt.
-        let _ = NOTED.try_with(|cell| {
-            let mut noted = cell.get();
-            set(&mut noted, part);
-            cell.set(noted);
-        });
-    };
+/// The connection is there, and TLS begins.
+pub(super) fn handshake_begins() {
+    set(|noted| noted.handshake = Part::Since(Instant::now()));
+}
+
+async fn note<T>(put: impl Fn(&mut Noted, Part), running: impl Future<Output = T>) -> T {
     let begun = Instant::now();
-    set(Part::Since(begun));
+    set(|noted| put(noted, Part::Since(begun)));
     let output = running.await;
-    set(Part::Took(begun.elapsed()));
+    set(|noted| put(noted, Part::Took(begun.elapsed())));
     output
+}
+
+fn set(change: impl FnOnce(&mut Noted)) {
+    // A connection that nobody waits for any more is made outside of any attempt.
+    let _ = NOTED.try_with(|cell| {
+        let mut noted = cell.get();
+        change(&mut noted);
+        cell.set(noted);
+    });
 }
 
 /// Notes how long reqwest's connecting takes, TLS included.
@@ -148,11 +167,13 @@ mod tests {
 
     const MS: Duration = Duration::from_millis(1);
 
-    fn phases(lookup: Option<u32>, connect: Option<u32>, first_byte: Option<u32>) -> Phases {
+    fn phases(parts: [Option<u32>; 4]) -> Phases {
+        let [lookup, connect, handshake, first_byte] = parts;
         let time = |ms: Option<u32>| ms.map(|ms| MS * ms);
         Phases {
             lookup: time(lookup),
             connect: time(connect),
+            handshake: time(handshake),
             first_byte: time(first_byte),
         }
     }
@@ -164,6 +185,8 @@ mod tests {
             connect(async {
                 lookup(sleep(3 * MS)).await;
                 sleep(5 * MS).await;
+                handshake_begins();
+                sleep(2 * MS).await;
             })
             .await;
             sleep(7 * MS).await;
@@ -173,7 +196,7 @@ mod tests {
         };
         let (answered, noted) = noting(begun + 100 * MS, attempt).await;
         let found = noted.phases(begun, answered, Instant::now());
-        assert_eq!(found, phases(Some(3), Some(5), Some(7)));
+        assert_eq!(found, phases([Some(3), Some(5), Some(2), Some(7)]));
     }
 
     #[tokio::test(start_paused = true)]
@@ -181,12 +204,14 @@ mod tests {
         let begun = Instant::now();
         let hanging = connect(async {
             lookup(sleep(3 * MS)).await;
+            sleep(2 * MS).await;
+            handshake_begins();
             sleep(1000 * MS).await;
         });
         let (ended, noted) = noting(begun + 10 * MS, hanging).await;
         assert!(ended.is_none());
         let found = noted.phases(begun, None, Instant::now());
-        assert_eq!(found, phases(Some(3), Some(7), None));
+        assert_eq!(found, phases([Some(3), Some(2), Some(5), None]));
     }
 
     #[tokio::test(start_paused = true)]
@@ -196,8 +221,8 @@ mod tests {
         let (_, noted) = noting(begun + 2 * MS, unused).await;
         let answered = Some(begun + 2 * MS);
         let found = noted.phases(begun, answered, Instant::now());
-        assert_eq!(found, phases(None, None, Some(2)));
+        assert_eq!(found, phases([None, None, None, Some(2)]));
         let found = Noted::default().phases(begun, answered, Instant::now());
-        assert_eq!(found, phases(None, None, Some(2)));
+        assert_eq!(found, phases([None, None, None, Some(2)]));
     }
 }
