@@ -44,8 +44,11 @@ pub(crate) use self::{
     webhooks::{Backfill, CreateWebhook, Signatures, UpdateWebhook, Webhooks},
 };
 use crate::{
-    commands::completions::Shell, completing, output::Format, settings::ServerUrl,
-    when::parse_timeout,
+    commands::completions::Shell,
+    completing,
+    output::Format,
+    settings::ServerUrl,
+    when::{When, parse_timeout},
 };
 
 /// Drives pipeletd: webhooks, dead letters, stations, keys.
@@ -222,6 +225,10 @@ pub(crate) struct Audit {
     /// Only this webhook
     #[arg(long, value_name = "ID", add = completing::webhooks())]
     pub(crate) webhook: Option<u64>,
+    /// Shows what became of the events since then: 2026-04-14T12:00:00Z, or how long ago, like 2h.
+    /// Gaps are looked for in the whole books all the same
+    #[arg(long, value_name = "TIME")]
+    pub(crate) since: Option<When>,
 }
 
 #[derive(Debug, Args)]

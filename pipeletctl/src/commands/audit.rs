@@ -7,7 +7,7 @@ use crate::{
     client::Client,
     error::{Error, ExitStatus},
     output::Printer,
-    view,
+    view, when,
 };
 
 pub(crate) async fn run(
@@ -15,11 +15,13 @@ pub(crate) async fn run(
     client: &Client,
     printer: &Printer,
 ) -> Result<ExitStatus, Error> {
+    let since = args.since.map(|since| since.resolve(when::now()));
     let request = v1::AuditWebhooksRequest {
         webhook_id: args.webhook,
+        since: since.map(when::on_wire),
     };
     let answer = client.webhooks().audit_webhooks(request).await?;
-    let audit = view::Audit::from(answer.into_inner());
+    let audit = view::Audit::new(answer.into_inner(), since);
     printer.either(&audit, &audit.text())?;
     for id in audit.unaudited() {
         printer.note(&format!(

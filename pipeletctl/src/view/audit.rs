@@ -5,9 +5,11 @@
 
 use std::fmt::Write as _;
 
+use jiff::Timestamp;
 use pipelet_proto::v1;
 use serde::Serialize;
 
+use super::time::Time;
 use crate::table;
 
 #[derive(Debug, Serialize)]
@@ -16,6 +18,15 @@ pub(crate) struct Audit {
     webhooks: Vec<Audited>,
     /// Deleted ones that are not listed any more.
     forgotten: Option<Forgotten>,
+    total: Books,
+    /// What became of the events since then, where that was asked for.
+    since: Option<Since>,
+}
+
+#[derive(Debug, Serialize)]
+struct Since {
+    time: Time,
+    webhooks: Vec<Audited>,
     total: Books,
 }
 
@@ -120,6 +131,21 @@ impl Books {
         }
     }
 
+    fn sentence(self, sign: &str) -> String {
+        let Self {
+            received,
+            delivered,
+            pending,
+            dead,
+            cancelled,
+            ..
+        } = self;
+        format!(
+            "{received} received {sign} {delivered} delivered + {pending} pending + {dead} dead + \
+             {cancelled} cancelled"
+        )
+    }
+
     fn cells(self) -> [String; 5] {
         [
             self.received,
@@ -142,8 +168,31 @@ impl Books {
     }
 }
 
-impl From<v1::AuditWebhooksResponse> for Audit {
-    fn from(wire: v1::AuditWebhooksResponse) -> Self {
+impl Since {
+    /// Deleted webhooks are in it no more.
+    fn of(time: Timestamp, wire: &[v1::WebhookAudit]) -> Self {
+        let webhooks = wire.iter().filter_map(|webhook| {
+            Some(Audited {
+                id: webhook.id,
+                name: webhook.name.clone(),
+                state: webhook.state.clone(),
+                books: Some(Books::of(webhook.since?)),
+                compared: None,
+            })
+        });
+        let webhooks: Vec<_> = webhooks.collect();
+        let books = webhooks.iter().filter_map(|webhook| webhook.books);
+        Self {
+            time: Time::at(time),
+            total: books.fold(Books::default(), Books::plus),
+            webhooks,
+        }
+    }
+}
+
+impl Audit {
+    pub(crate) fn new(wire: v1::AuditWebhooksResponse, since: Option<Timestamp>) -> Self {
+        let since = since.map(|time| Since::of(time, &wire.webhooks));
         let webhooks = wire.webhooks.into_iter().map(|webhook| Audited {
             id: webhook.id,
             name: webhook.name,
@@ -167,6 +216,7 @@ impl From<v1::AuditWebhooksResponse> for Audit {
                     .all(|webhook| webhook.differences().next().is_none()),
             total: books().fold(Books::default(), Books::plus),
             forgotten,
+            since,
             webhooks,
         }
     }
@@ -187,14 +237,16 @@ impl Audit {
 
     /// The table, and the sum as a sentence.
     pub(crate) fn text(&self) -> String {
-        let Books {
-            received,
-            delivered,
-            pending,
-            dead,
-            cancelled,
-            ..
-        } = self.total;
+        if let Some(Since {
+            time,
+            webhooks,
+            total,
+        }) = &self.since
+        {
+            let rows: Vec<_> = webhooks.iter().map(Audited::cells).collect();
+            let table = table::columns(Self::HEADERS, &rows);
+            return format!("{table}\n\nsince {time}: {}", total.sentence("="));
+        }
         let sign = if self.balanced { "=" } else { "≠" };
         let mut text = String::new();
         let rows = self.webhooks.iter().map(Audited::cells);
@@ -204,11 +256,7 @@ impl Audit {
         if !rows.is_empty() {
             let _ = write!(text, "{}\n\n", table::columns(Self::HEADERS, &rows));
         }
-        let _ = write!(
-            text,
-            "{received} received {sign} {delivered} delivered + {pending} pending + {dead} dead + \
-             {cancelled} cancelled"
-        );
+        text.push_str(&self.total.sentence(sign));
         text
     }
 
@@ -290,10 +338,13 @@ mod tests {
             ),
             ..v1::WebhookAudit::default()
         });
-        Audit::from(v1::AuditWebhooksResponse {
-            webhooks: webhooks.collect(),
-            forgotten: None,
-        })
+        Audit::new(
+            v1::AuditWebhooksResponse {
+                webhooks: webhooks.collect(),
+                forgotten: None,
+            },
+            None,
+        )
     }
 
     #[test]
@@ -336,10 +387,13 @@ mod tests {
             ..v1::WebhookAudit::default()
         };
         let audit = |kept| {
-            Audit::from(v1::AuditWebhooksResponse {
-                webhooks: vec![audited(kept)],
-                forgotten: None,
-            })
+            Audit::new(
+                v1::AuditWebhooksResponse {
+                    webhooks: vec![audited(kept)],
+                    forgotten: None,
+                },
+                None,
+            )
         };
         assert!(audit(3).balanced);
         let lost = audit(2);

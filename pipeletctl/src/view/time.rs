@@ -16,6 +16,10 @@ impl Time {
         Timestamp::new(wire.seconds, wire.nanos).ok().map(Self)
     }
 
+    pub(super) const fn at(moment: Timestamp) -> Self {
+        Self(moment)
+    }
+
     pub(super) const fn moment(self) -> Timestamp {
         self.0
     }

@@ -23,6 +23,7 @@ pub mod stats;
 mod test_event;
 mod trace;
 pub mod webhooks;
+mod window;
 
 pub use self::{
     audit::{Audit, AuditState, Audited},

@@ -1,6 +1,9 @@
 //! `pipeletctl audit`: every delivery is accounted for, whatever became of it.
 
+use std::time::Duration;
+
 use http::Method;
+use jiff::Timestamp;
 use pipelet_tests::{Answer, deadline::eventually};
 use serde_json::{Value, json};
 
@@ -60,4 +63,46 @@ async fn of_many_deleted_webhooks_the_sum_is_told() {
     assert_eq!(audit["balanced"], true, "{audit}");
     let text = ctl.line("audit").await.ok();
     assert!(text.contains("2 before these"), "{text}");
+}
+
+#[tokio::test]
+async fn a_span_of_time_can_be_audited() {
+    let builder = daemon().flag("--retry-schedule", "1h");
+    let scene = Scene::with(builder, &["Heartbeat", "Reset"]).await;
+    let mut station = scene.station("S1").await;
+    for _ in 0..3 {
+        station.ok("Heartbeat", "{}").await;
+    }
+    let webhook = scene.webhook;
+    scene
+        .api
+        .await_stats(webhook, json!({"delivered": 3}))
+        .await;
+    let newest = scene.api.get("/events?event=Heartbeat").await.expect(200);
+    let newest = newest["data"][0]["timestamp"].as_str().expect("a time");
+    let newest: Timestamp = newest.parse().expect("a time");
+    // The journal's times are of milliseconds, and what follows must be of a later one.
+    let since = newest + Duration::from_millis(1);
+    scene.receiver.answer(Answer::Status(500));
+    station.ok("Heartbeat", "{}").await;
+    scene.api.await_stats(webhook, json!({"retrying": 1})).await;
+    scene.receiver.answer(Answer::Status(200));
+    station.ok("Heartbeat", "{}").await;
+    scene
+        .api
+        .await_stats(webhook, json!({"delivered": 4}))
+        .await;
+
+    let ctl = scene.ctl();
+    let audit = ctl.json(&format!("audit --since {since}")).await;
+    let lately = &audit["since"]["webhooks"][0]["books"];
+    let books = json!({
+        "received": 2, "delivered": 1, "pending": 1, "dead": 0, "cancelled": 0, "gap": 0
+    });
+    assert_eq!(*lately, books, "{audit}");
+    assert_eq!(audit["total"]["received"], 5, "{audit}");
+    let text = ctl.line("audit --since 1h").await.ok();
+    let all = "5 received = 4 delivered + 1 pending + 0 dead + 0 cancelled";
+    assert!(text.contains(all), "{text}");
+    assert!(text.contains("since 2"), "{text}");
 }

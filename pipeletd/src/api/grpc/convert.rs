@@ -1,6 +1,6 @@
 //! Between the domain and the generated messages.
 
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
 use jiff::Timestamp;
 use pipelet_proto::v1;
@@ -115,7 +115,17 @@ fn books_on_wire(books: Books) -> v1::WebhookStats {
     }
 }
 
-pub(super) fn audit(audit: Audit) -> v1::AuditWebhooksResponse {
+pub(super) fn audit(
+    audit: Audit,
+    lately: &BTreeMap<WebhookId, Books>,
+) -> v1::AuditWebhooksResponse {
+    let audited = |one: Audited| {
+        let since = lately.get(&one.id).copied().map(books_on_wire);
+        v1::WebhookAudit {
+            since,
+            ..audited(one)
+        }
+    };
     let Forgotten { webhooks, books } = audit.forgotten;
     v1::AuditWebhooksResponse {
         webhooks: audit.webhooks.into_iter().map(audited).collect(),
@@ -143,6 +153,7 @@ fn audited(Audited { id, name, state }: Audited) -> v1::WebhookAudit {
         stats: books.map(books_on_wire),
         booked: compared.map(|compared| kept(compared.booked)),
         kept: compared.map(|compared| kept(compared.kept)),
+        since: None,
     }
 }
 

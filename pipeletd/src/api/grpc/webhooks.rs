@@ -1,5 +1,7 @@
 //! `WebhookService`.
 
+use std::collections::BTreeMap;
+
 use pipelet_proto::v1::{self, webhook_service_server::WebhookService};
 use tonic::{Request, Response, Status};
 
@@ -283,9 +285,19 @@ impl WebhookService for WebhookRpc {
         &self,
         request: Request<v1::AuditWebhooksRequest>,
     ) -> Answer<v1::AuditWebhooksResponse> {
-        let only = request.into_inner().webhook_id.map(WebhookId);
+        let request = request.into_inner();
+        let only = request.webhook_id.map(WebhookId);
+        let since = request
+            .since
+            .map(|since| convert::from_time(since, "/since"));
+        let since = since.transpose()?;
         let audit = self.delivery.audit(only).await.map_err(ApiError::from)?;
-        Ok(Response::new(convert::audit(audit)))
+        let lately = match since {
+            Some(since) => self.delivery.since(since, only).await,
+            None => Ok(BTreeMap::new()),
+        };
+        let lately = lately.map_err(ApiError::from)?;
+        Ok(Response::new(convert::audit(audit, &lately)))
     }
 }
 

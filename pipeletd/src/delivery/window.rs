@@ -1,0 +1,133 @@
+//! What became of the events since a time, webhook by webhook.
+//!
+//! The books know no times, so this is put together from what is kept: the journal says what was
+//! owed, and what is neither a retry, nor a dead letter, nor in the backlog has been delivered, or
+//! was purged. Everything moves meanwhile, so the numbers are those of about now.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, PoisonError},
+};
+
+use jiff::Timestamp;
+
+use super::{
+    record::{Books, FailedFilter, is_owed},
+    webhooks::{Delivery, DeliveryError, Inner, Running},
+};
+use crate::{
+    store::{Store, StoreError, blocking},
+    webhooks::WebhookId,
+};
+
+/// Events, retries or dead letters that are read at once.
+const STRIDE: usize = 512;
+
+/// A webhook, and what was found in the journal for it.
+struct Counted {
+    running: Arc<Running>,
+    owed: u64,
+}
+
+impl Delivery {
+    /// Of the webhooks that there are, or of the one. What the journal no longer keeps is not seen.
+    pub async fn since(
+        &self,
+        since: Timestamp,
+        only: Option<WebhookId>,
+    ) -> Result<BTreeMap<WebhookId, Books>, DeliveryError> {
+        let mut counted: Vec<_> = {
+            let webhooks = self.0.webhooks.read();
+            let webhooks = webhooks.unwrap_or_else(PoisonError::into_inner);
+            let wanted = webhooks
+                .iter()
+                .filter(|(id, _)| only.is_none_or(|only| only == **id));
+            let counted = wanted.map(|(_, running)| Counted {
+                running: Arc::clone(running),
+                owed: 0,
+            });
+            counted.collect()
+        };
+        self.0.count(since, &mut counted).await?;
+        let mut books = BTreeMap::new();
+        for counted in counted {
+            let id = counted.running.stored().webhook.id;
+            let store = Arc::clone(&self.0.means.store);
+            let kept = blocking(move || kept(store.as_ref(), id, since)).await?;
+            books.insert(id, self.0.put_together(&counted, kept));
+        }
+        Ok(books)
+    }
+}
+
+impl Inner {
+    /// Reads the journal once, for all of them.
+    async fn count(&self, since: Timestamp, all: &mut [Counted]) -> Result<(), StoreError> {
+        let journal = &self.means.journal;
+        let mut at = journal.position_at(since).await?;
+        let end = journal.head();
+        while at < end {
+            let events = journal.read_from(at, STRIDE).await?;
+            let Some((last, _)) = events.last() else {
+                break;
+            };
+            at = last.next();
+            let events = events.iter().filter(|(seq, _)| *seq < end);
+            for (seq, event) in events.filter(|(_, event)| event.time >= since) {
+                for counted in all.iter_mut() {
+                    let stored = counted.running.stored();
+                    if is_owed(stored.webhook.id, &stored.epochs, *seq, event) {
+                        counted.owed += 1;
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn put_together(&self, counted: &Counted, (retrying, dead): (u64, u64)) -> Books {
+        let id = counted.running.stored().webhook.id;
+        let now = self.books(&counted.running, id);
+        let backlog = now.pending - now.retrying;
+        // What was sent again from the journal was owed once more.
+        let received = counted.owed.max(retrying + dead);
+        let left = received - retrying - dead;
+        // A backlog that begins before the window fills it, but for the few that overtook others.
+        let waiting = backlog.min(left);
+        Books {
+            received,
+            delivered: left - waiting,
+            pending: waiting + retrying,
+            retrying,
+            dead,
+            cancelled: 0,
+        }
+    }
+}
+
+/// How many retries and dead letters of a webhook are of events since then.
+fn kept(store: &dyn Store, id: WebhookId, since: Timestamp) -> Result<(u64, u64), StoreError> {
+    let mut retrying = 0;
+    let mut after = None;
+    loop {
+        let retries = store.retries(id, after, STRIDE)?;
+        let Some(last) = retries.last() else { break };
+        after = Some(last.key);
+        let lately = retries.iter().filter(|retry| retry.event.time >= since);
+        retrying += lately.count() as u64;
+    }
+    let filter = FailedFilter {
+        webhook: Some(id),
+        since: Some(since),
+        ..FailedFilter::default()
+    };
+    let mut dead = 0;
+    let mut after = None;
+    loop {
+        let failed = store.failed_deliveries(&filter, after, STRIDE)?;
+        let Some(last) = failed.last() else { break };
+        after = Some(last.id);
+        dead += failed.len() as u64;
+    }
+    Ok((retrying, dead))
+}
