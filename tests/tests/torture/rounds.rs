@@ -217,7 +217,7 @@ pub(crate) async fn run(mode: Mode, rounds: u32, seed: u64) -> Result<Outcome, F
             (Some(faults), builder)
         }
     };
-    let (mut torture, mut load) = Torture::begin(builder, faults, seed).await;
+    let (mut torture, mut load) = Torture::begin(builder, faults, seed, true).await;
     if mode == Mode::VoidSyncs {
         torture.faults.as_ref().expect("a disk").make_syncs_void();
     }
@@ -252,8 +252,13 @@ pub(crate) async fn run(mode: Mode, rounds: u32, seed: u64) -> Result<Outcome, F
 }
 
 impl Torture {
-    pub(crate) async fn begin(builder: Builder, faults: Option<Faults>, seed: u64) -> (Self, Load) {
-        let world = World::new(seed, Oracle::new(rules()));
+    pub(crate) async fn begin(
+        builder: Builder,
+        faults: Option<Faults>,
+        seed: u64,
+        transactions: bool,
+    ) -> (Self, Load) {
+        let world = World::new(seed, transactions, Oracle::new(rules()));
         let daemon = builder.start().await;
         let load = Load::start(&world, &daemon).await;
         world.up(Site::of(&daemon));

@@ -21,13 +21,17 @@ const SERIES: [(&str, u64, u64); 4] = [
     ("store, KiB", 4 << 20, 1 << 10),
 ];
 const SAMPLES: u32 = 120;
+/// With transactions the store takes some ten minutes to come to its size, about 20 MiB: whether it
+/// stays there, a shorter soak can't tell.
+const TIME_TO_FILL: Duration = Duration::from_mins(30);
 
 pub(crate) async fn run(time: Duration, seed: u64) -> Result<(), Found> {
     let builder = daemon()
         .flag("--retention", "2s")
         .flag("--retention-size", "1MiB")
         .flag("--transaction-retention", "2s");
-    let (torture, mut load) = Torture::begin(builder, None, seed).await;
+    let transactions = time >= TIME_TO_FILL;
+    let (torture, mut load) = Torture::begin(builder, None, seed, transactions).await;
     let mut ticks = interval(time / SAMPLES);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut series: [Vec<u64>; 4] = Default::default();

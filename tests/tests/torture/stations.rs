@@ -96,8 +96,9 @@ impl Charger {
 
     async fn next(&mut self) -> Unanswered {
         let turn = self.world.turn().await;
+        let may_start = self.world.transactions;
         let action = match (self.transaction, self.random.u32(..100)) {
-            (None, 0..30) => START,
+            (None, 0..30) if may_start => START,
             (Some(_), 0..15) => STOP,
             (_, 0..55) => METER,
             (_, 55..75) => STATUS,

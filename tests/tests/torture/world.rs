@@ -45,6 +45,8 @@ pub(crate) type Turn = OwnedRwLockReadGuard<()>;
 #[derive(Debug)]
 pub(crate) struct World {
     seed: u64,
+    /// Whether stations charge.
+    pub(crate) transactions: bool,
     oracle: Mutex<Oracle>,
     webhooks: Mutex<Webhooks>,
     state: watch::Sender<State>,
@@ -59,9 +61,10 @@ pub(crate) struct Webhooks {
 }
 
 impl World {
-    pub(crate) fn new(seed: u64, oracle: Oracle) -> Arc<Self> {
+    pub(crate) fn new(seed: u64, transactions: bool, oracle: Oracle) -> Arc<Self> {
         Arc::new(Self {
             seed,
+            transactions,
             oracle: Mutex::new(oracle),
             webhooks: Mutex::default(),
             state: watch::Sender::new(State::Down),
