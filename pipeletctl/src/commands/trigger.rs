@@ -32,11 +32,12 @@ pub(crate) async fn run(
     };
     let answer = client.events().trigger_event(request).await?.into_inner();
     let event = answer.event.ok_or(Error::Incomplete("event"))?;
+    let id = &event.id;
     let to = match answer.webhook_ids.as_slice() {
-        [] => "no webhook wants it".to_owned(),
+        [] => format!("{id}: no webhook wants it"),
         ids => {
             let ids: Vec<_> = ids.iter().map(u64::to_string).collect();
-            format!("on its way to webhook {}", ids.join(", "))
+            format!("{id} is on its way to webhook {}", ids.join(", "))
         }
     };
     printer.note(&to);

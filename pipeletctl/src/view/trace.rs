@@ -11,6 +11,8 @@ use crate::table::{printable, shortened};
 
 /// What stands before a bar: its indent, number, outcome and duration.
 const LABELS: usize = 40;
+/// What a line has of the outcome; a longer one stands below it.
+const OUTCOME: usize = 12;
 /// The shortest bar's room that says anything.
 const LEAST_BAR: usize = 10;
 
@@ -86,8 +88,11 @@ impl EventTrace {
             );
             for attempt in &webhook.attempts {
                 let _ = writeln!(text, "{}", scale.line(attempt));
-                if let Some(parts) = attempt.parts() {
-                    let _ = writeln!(text, "      {parts}");
+                let outcome = attempt.outcome();
+                let cut_off = (outcome.chars().count() > OUTCOME).then(|| printable(&outcome));
+                let further: Vec<_> = cut_off.into_iter().chain(attempt.parts()).collect();
+                if !further.is_empty() {
+                    let _ = writeln!(text, "      {}", further.join(", "));
                 }
             }
         }
@@ -111,7 +116,7 @@ impl Scale {
         let label = format!(
             "  {:>2}  {:<12} +{:<8} {:>6} ms",
             attempt.number(),
-            shortened(&attempt.outcome(), 12),
+            shortened(&attempt.outcome(), OUTCOME),
             shown(since),
             attempt.duration_ms(),
         );

@@ -61,9 +61,9 @@ async fn one_webhook_can_be_meant_alone() {
     let made = scene.api.post("/events", &asked).await.expect(201);
     assert_eq!(made["webhook_ids"], json!([only]), "{made}");
     other.await_requests(1).await;
-    // Its delivery begins again after a crash, and is still nobody else's.
-    scene.crash().await;
+    // Its delivery begins again after a crash, at once, and is still nobody else's.
     other.answer(Answer::Status(204));
+    scene.crash().await;
     scene
         .api
         .await_stats(only, json!({"received": 1, "delivered": 1}))
