@@ -232,3 +232,36 @@ async fn a_command_is_sent_once() {
     let listed = scene.api.get("/events?event=Reset").await.expect(200);
     assert_eq!(listed["data"].as_array().map(Vec::len), Some(1), "{listed}");
 }
+
+#[tokio::test]
+async fn what_failed_on_our_side_can_be_sent_again() {
+    let scene = Scene::new(&["Reset"]).await;
+    let mut station = scene.station("S1").await;
+    station.boot().await;
+    let body = json!({"type": "Soft"});
+    let key = [("idempotency-key", "k")];
+    let path = "/stations/S1/reset?timeout=1s";
+    // Nobody answers the first one in time.
+    let late = ask(&scene, Method::POST, path, &key, Some(&body)).await;
+    assert_eq!(late.status(), 504);
+    assert_eq!(station.asked().await.action, "Reset");
+    let answering = async {
+        let asked = station.asked().await;
+        station.answer(&asked, json!({"status": "Accepted"})).await;
+    };
+    let asking = ask(&scene, Method::POST, path, &key, Some(&body));
+    let (again, ()) = tokio::join!(asking, answering);
+    assert_eq!(again.status(), 200);
+    assert_eq!(header(&again, "idempotency-replayed"), None);
+}
+
+#[tokio::test]
+async fn a_problem_names_its_own_request() {
+    let scene = Scene::new(&["Reset"]).await;
+    let wrong = json!({"name": ""});
+    let key = [("idempotency-key", "k"), ("x-request-id", "first")];
+    let refused = ask(&scene, Method::POST, "/webhooks", &key, Some(&wrong)).await;
+    assert_eq!(header(&refused, "x-request-id").as_deref(), Some("first"));
+    let problem: Value = refused.json().await.expect("JSON");
+    assert_eq!(problem["request_id"], "first", "{problem}");
+}

@@ -22,7 +22,11 @@ use axum::{
 use sha2::{Digest as _, Sha256};
 use tokio::time::Instant;
 
-use super::{super::error::ApiError, body, problem::Problem};
+use super::{
+    super::{error::ApiError, request_id::RequestId},
+    body,
+    problem::Problem,
+};
 use crate::auth::Caller;
 
 const KEY: HeaderName = HeaderName::from_static("idempotency-key");
@@ -150,12 +154,15 @@ impl Idempotency {
             let mut unanswered = Unanswered(&self, Some(asked));
             let response = next.run(request).await;
             let (answer, response) = Answer::of(response).await;
-            if let (Some(answer), Some(asked)) = (answer, unanswered.1.take()) {
+            if let Some(answer) = answer
+                && let Some(asked) = unanswered.1.take()
+            {
                 self.table().end(asked, answer, Instant::now());
             }
             response
         };
-        match tokio::spawn(tracing::Instrument::in_current_span(running)).await {
+        // A task of its own does not know by itself whose it is.
+        match tokio::spawn(RequestId::current().answer(running)).await {
             Ok(response) => response,
             Err(error) => {
                 if let Ok(panic) = error.try_into_panic() {
