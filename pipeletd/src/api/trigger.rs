@@ -127,7 +127,7 @@ where
         Some(Err(error)) => (code, error.to_string()),
         None => ("required", "it is needed".to_owned()),
     };
-    faults.push(fault(pointer, code, message));
+    faults.push(Fault::new(pointer, code, message));
     None
 }
 
@@ -150,10 +150,10 @@ fn payload(
     };
     if text.len() > MAX_PAYLOAD {
         let message = format!("it has more than {MAX_PAYLOAD} bytes");
-        return Err(fault("/payload", "too_long", message));
+        return Err(Fault::new("/payload", "too_long", message));
     }
     Payload::parse(text.as_bytes())
-        .map_err(|error| fault("/payload", "wrong_type", error.to_string()))
+        .map_err(|error| Fault::new("/payload", "wrong_type", error.to_string()))
 }
 
 /// RFC 7396, section 2.
@@ -187,14 +187,6 @@ fn unwanted(webhook: &Webhook, event: &Event) -> Option<&'static str> {
         Some("the webhook is for other stations")
     } else {
         None
-    }
-}
-
-fn fault(pointer: &str, code: &'static str, message: String) -> Fault {
-    Fault {
-        pointer: pointer.to_owned(),
-        code,
-        message,
     }
 }
 

@@ -24,7 +24,7 @@ impl IdTagDraft {
         let id_tag = match id_tag {
             Field::Value(text) => read_tag("/id_tag", &text, &mut faults),
             Field::Absent | Field::Null => {
-                faults.push(fault(
+                faults.push(Fault::new(
                     "/id_tag",
                     "required",
                     "id_tag is required".to_owned(),
@@ -67,11 +67,15 @@ impl IdTagDraft {
             Field::Absent => None,
             Field::Null => {
                 let message = "status can't be null; leave it out to keep it".to_owned();
-                faults.push(fault("/status", "required", message));
+                faults.push(Fault::new("/status", "required", message));
                 None
             }
             Field::Value(name) => TagStatus::from_name(&name).or_else(|| {
-                faults.push(fault("/status", "invalid_status", unknown_status(&name)));
+                faults.push(Fault::new(
+                    "/status",
+                    "invalid_status",
+                    unknown_status(&name),
+                ));
                 None
             }),
         };
@@ -79,7 +83,7 @@ impl IdTagDraft {
             let time = text.parse().map_err(|_| {
                 let message =
                     format!("{text:?} is not an RFC 3339 time, as in 2026-04-14T12:00:00Z");
-                faults.push(fault("/expiry_date", "invalid_time", message));
+                faults.push(Fault::new("/expiry_date", "invalid_time", message));
             });
             time.ok()
         });
@@ -146,17 +150,9 @@ fn read_tag(pointer: &str, text: &str, faults: &mut Vec<Fault>) -> Option<IdTag>
             InvalidIdTag::TooLong => "too_long",
             InvalidIdTag::Characters => "invalid_id_tag",
         };
-        faults.push(fault(pointer, code, error.to_string()));
+        faults.push(Fault::new(pointer, code, error.to_string()));
     });
     read.ok()
-}
-
-fn fault(pointer: &str, code: &'static str, message: String) -> Fault {
-    Fault {
-        pointer: pointer.to_owned(),
-        code,
-        message,
-    }
 }
 
 #[cfg(test)]

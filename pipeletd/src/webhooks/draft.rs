@@ -60,6 +60,16 @@ pub struct Fault {
     pub message: String,
 }
 
+impl Fault {
+    pub fn new(pointer: &str, code: &'static str, message: String) -> Self {
+        Self {
+            pointer: pointer.to_owned(),
+            code,
+            message,
+        }
+    }
+}
+
 /// In characters.
 const MAX_NAME_LEN: usize = 200;
 
