@@ -3,14 +3,14 @@
 //! Invariants: nothing is purged in bulk without a yes, given on the terminal or by flag; the
 //! exit status tells all, some and none apart.
 
+mod outcome;
 mod paced;
-
-use std::fmt::Write as _;
 
 use jiff::Timestamp;
 use pipelet_proto::v1;
-use serde::Serialize;
 
+use self::outcome::PurgeOutcome;
+pub(crate) use self::outcome::ReplayOutcome;
 use crate::{
     cli::{Dlq, Filter, Limit, Selection},
     client::Client,
@@ -214,173 +214,9 @@ pub(super) fn filter_on_wire(filter: Filter, now: Timestamp) -> v1::FailedDelive
     }
 }
 
-/// How a replay went.
-#[derive(Debug, Serialize)]
-struct ReplayOutcome {
-    total: u64,
-    replayed: u64,
-    delivered: u64,
-    failed: u64,
-    skipped: u64,
-    /// Asked for by id, but not there.
-    missing: u64,
-}
-
-impl ReplayOutcome {
-    fn new(message: &v1::ReplayResponse, asked: Option<u64>) -> Self {
-        Self {
-            total: message.total,
-            replayed: message.replayed,
-            delivered: message.delivered,
-            failed: message.failed,
-            skipped: message.skipped,
-            missing: asked.unwrap_or(0).saturating_sub(message.total),
-        }
-    }
-
-    /// Replayed, but the first attempt has not ended.
-    fn under_way(&self) -> u64 {
-        self.replayed
-            .saturating_sub(self.delivered)
-            .saturating_sub(self.failed)
-    }
-
-    fn sentence(&self) -> String {
-        if self.total == 0 && self.missing == 0 {
-            return "no failed deliveries to replay".to_owned();
-        }
-        let mut text = format!(
-            "replayed {} of {}",
-            self.replayed,
-            counted(
-                self.total + self.missing,
-                "failed delivery",
-                "failed deliveries"
-            )
-        );
-        for (count, what) in [
-            (self.delivered, "delivered"),
-            (self.under_way(), "under way"),
-            (self.failed, "failed again, and will be retried"),
-            (
-                self.skipped,
-                "skipped: gone, or the webhook is disabled or deleted",
-            ),
-            (self.missing, "not found"),
-        ] {
-            if count > 0 {
-                let _ = write!(text, "; {count} {what}");
-            }
-        }
-        text
-    }
-
-    fn status(&self) -> ExitStatus {
-        let good = self.delivered + self.under_way();
-        let bad = self.failed + self.skipped + self.missing;
-        match (good, bad) {
-            (_, 0) => ExitStatus::Success,
-            (0, _) if self.total == 0 => ExitStatus::NotFound,
-            (0, _) => ExitStatus::Failed,
-            (_, _) => ExitStatus::PartlyFailed,
-        }
-    }
-}
-
-/// How a purge went.
-#[derive(Debug, Serialize)]
-struct PurgeOutcome {
-    purged: u64,
-    /// Asked for by id, but not there.
-    missing: u64,
-}
-
-impl PurgeOutcome {
-    fn new(purged: u64, asked: Option<u64>) -> Self {
-        Self {
-            purged,
-            missing: asked.unwrap_or(0).saturating_sub(purged),
-        }
-    }
-
-    fn sentence(&self) -> String {
-        let purged = counted(self.purged, "failed delivery", "failed deliveries");
-        match self.missing {
-            0 => format!("purged {purged}"),
-            missing => format!("purged {purged}; {missing} not found"),
-        }
-    }
-
-    fn status(&self) -> ExitStatus {
-        match (self.purged, self.missing) {
-            (_, 0) => ExitStatus::Success,
-            (0, _) => ExitStatus::NotFound,
-            (_, _) => ExitStatus::PartlyFailed,
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn replayed(numbers: [u64; 5], asked: Option<u64>) -> ReplayOutcome {
-        let [total, replayed, delivered, failed, skipped] = numbers;
-        let message = v1::ReplayResponse {
-            total,
-            replayed,
-            delivered,
-            failed,
-            skipped,
-            done: true,
-        };
-        ReplayOutcome::new(&message, asked)
-    }
-
-    #[test]
-    fn a_replay_ends_as_it_went() {
-        use ExitStatus::{Failed, NotFound, PartlyFailed, Success};
-        for (numbers, asked, status) in [
-            ([0, 0, 0, 0, 0], None, Success),
-            ([2, 2, 2, 0, 0], None, Success),
-            ([2, 2, 1, 0, 0], Some(2), Success),
-            ([2, 2, 1, 1, 0], None, PartlyFailed),
-            ([2, 1, 1, 0, 1], None, PartlyFailed),
-            ([1, 1, 1, 0, 0], Some(2), PartlyFailed),
-            ([2, 2, 0, 2, 0], None, Failed),
-            ([1, 0, 0, 0, 1], None, Failed),
-            ([0, 0, 0, 0, 0], Some(1), NotFound),
-        ] {
-            assert_eq!(replayed(numbers, asked).status(), status, "{numbers:?}");
-        }
-    }
-
-    #[test]
-    fn a_replay_says_what_became_of_each() {
-        assert_eq!(
-            replayed([5, 4, 2, 1, 1], Some(6)).sentence(),
-            "replayed 4 of 6 failed deliveries; 2 delivered; 1 under way; 1 failed again, and \
-             will be retried; 1 skipped: gone, or the webhook is disabled or deleted; 1 not found"
-        );
-        assert_eq!(
-            replayed([0; 5], None).sentence(),
-            "no failed deliveries to replay"
-        );
-    }
-
-    #[test]
-    fn a_purge_ends_as_it_went() {
-        use ExitStatus::{NotFound, PartlyFailed, Success};
-        for (purged, asked, status) in [
-            (0, None, Success),
-            (9, None, Success),
-            (2, Some(2), Success),
-            (1, Some(2), PartlyFailed),
-            (0, Some(1), NotFound),
-        ] {
-            assert_eq!(PurgeOutcome::new(purged, asked).status(), status);
-        }
-    }
 
     #[test]
     fn ids_count_once_and_an_empty_filter_is_many() {

@@ -12,6 +12,8 @@ use crate::overview::{Lately, Overview, age};
 
 /// Over how many looks shares and quantiles are taken.
 const LOOKS: usize = 60;
+/// Over how many it is judged whether a webhook fails: few, so that one that is mended is so at once.
+const LATEST: usize = 5;
 const RATES: usize = 400;
 /// A backlog that is older is worth a look.
 const LATE: Duration = Duration::from_secs(30);
@@ -152,8 +154,8 @@ impl Board {
 
     pub(super) fn told(&mut self, told: Result<Told, String>) {
         match told {
-            Ok(Told::Deliveries(deliveries)) => {
-                if let Some(detail) = &mut self.detail {
+            Ok(Told::Deliveries(id, deliveries)) => {
+                if let Some(detail) = self.detail.as_mut().filter(|detail| detail.id == id) {
                     detail.deliveries = deliveries;
                 }
             }
@@ -166,10 +168,21 @@ impl Board {
         self.looks.back()
     }
 
+    /// Over the last minute; where nothing was attempted in it, or nobody looked yet, since the
+    /// daemon started.
     pub(super) fn lately(&self, webhook: &v1::WebhookOverview) -> Lately {
-        let first = self.looks.front().filter(|_| self.looks.len() > 1);
-        let now = self.looks.back();
-        now.map_or_else(Lately::default, |now| now.lately(webhook, first))
+        self.over([LOOKS], webhook)
+    }
+
+    /// Over the first of these windows in which something was attempted, counted in looks.
+    fn over<const N: usize>(&self, windows: [usize; N], webhook: &v1::WebhookOverview) -> Lately {
+        let Some(now) = self.now() else {
+            return Lately::default();
+        };
+        let first = |window| self.looks.get(self.looks.len().saturating_sub(window));
+        let lately = windows.map(|window| now.lately(webhook, first(window)));
+        let tried = lately.into_iter().find(|lately| lately.attempts > 0);
+        tried.unwrap_or_else(|| now.lately(webhook, None))
     }
 
     /// Events of each type a second over the window, the most first.
@@ -188,16 +201,18 @@ impl Board {
     }
 
     pub(super) fn state(&self, webhook: &v1::WebhookOverview) -> State {
-        let lately = self.lately(webhook);
+        let success = self.over([LATEST, LOOKS], webhook).success;
         let stats = webhook.stats.unwrap_or_default();
+        // What failed waits for a retry, or is dead: without either, all is mended.
+        let has_failed = stats.retrying > 0 || stats.dead > 0;
         let now = self.now().map(|now| now.at).unwrap_or_default();
         if !webhook.enabled {
             State::Off
-        } else if lately.success.is_some_and(|success| success < 0.9) {
+        } else if has_failed && success.is_some_and(|success| success < 0.9) {
             State::Failing
         } else if age(webhook, now).is_some_and(|age| age > LATE) {
             State::Late
-        } else if stats.retrying > 0 || stats.dead > 0 {
+        } else if has_failed {
             State::Marked
         } else {
             State::Fine
@@ -229,13 +244,22 @@ impl Board {
         at.unwrap_or(0)
     }
 
+    /// What has to be asked with each look.
+    pub(super) fn watched(&self) -> Option<Wish> {
+        self.detail.as_ref().map(|detail| Wish::Look(detail.id))
+    }
+
     pub(super) const fn is_asking(&self) -> bool {
         self.asking.is_some()
     }
 
     pub(super) fn pressed(&mut self, key: KeyCode) -> Option<Wish> {
         if let Some(question) = self.asking.take() {
-            return matches!(key, KeyCode::Char('y' | 'Y')).then_some(question.wish);
+            let wish = matches!(key, KeyCode::Char('y' | 'Y')).then_some(question.wish);
+            if let Some(Wish::Replay(id)) = wish {
+                self.note = format!("webhook {id}: its dead letters are sent again …");
+            }
+            return wish;
         }
         self.note.clear();
         self.help = false;
@@ -307,6 +331,10 @@ mod tests {
     use super::*;
     use crate::overview::tests::overview;
 
+    fn state(board: &Board) -> State {
+        board.state(board.webhooks()[0])
+    }
+
     fn board() -> Board {
         let mut board = Board::new("http://127.0.0.1:50051".to_owned());
         board.look(overview(1, 100, 100, [100, 0, 0, 0]));
@@ -319,12 +347,30 @@ mod tests {
         let mut board = board();
         assert_eq!(board.rates, [10]);
         assert_eq!(board.types(), [("MeterValues", 10)]);
-        let state = |board: &Board| board.state(&board.now().unwrap().webhooks[0]);
         assert_eq!(state(&board), State::Failing);
         // A daemon that was started again counts from the beginning.
         board.lost("connection refused");
         board.look(overview(0, 0, 0, [0; 4]));
         assert_eq!((board.gone.as_deref(), board.rates.len()), (None, 1));
+        assert_eq!(state(&board), State::Late);
+    }
+
+    #[test]
+    fn before_a_second_look_what_came_since_the_start_counts() {
+        let mut board = Board::new(String::new());
+        board.look(overview(2, 110, 11, [100, 10, 0, 0]));
+        assert_eq!(board.lately(board.webhooks()[0]).success, Some(0.1));
+        assert_eq!(state(&board), State::Failing);
+    }
+
+    #[test]
+    fn one_that_is_mended_fails_no_more() {
+        let mut board = board();
+        for second in 3..=6_i64 {
+            let well = second.unsigned_abs();
+            board.look(overview(second, 108 + well, 103 + well, [100, 10, 0, 0]));
+        }
+        assert_eq!(board.lately(board.webhooks()[0]).attempts, 14);
         assert_eq!(state(&board), State::Late);
     }
 

@@ -8,6 +8,7 @@ mod picture;
 
 use std::time::Duration;
 
+use futures_util::{StreamExt as _, stream::FuturesUnordered};
 use pipelet_proto::v1;
 use tokio::time::{MissedTickBehavior, interval, timeout};
 use tonic::{Code, Status};
@@ -15,6 +16,7 @@ use tonic::{Code, Status};
 use self::board::{Board, Wish};
 use crate::{
     client::Client,
+    commands::dlq::ReplayOutcome,
     error::{Error, ExitStatus},
     overview::Overview,
     screen::{self, Input, Screen},
@@ -35,13 +37,17 @@ pub(crate) async fn run(settings: &Settings, client: &Client) -> Result<ExitStat
     // What is wrong from the beginning on is told as any command tells it.
     board.look(overview(client).await?);
     let mut screen = Screen::open()?;
+    let mut wishes = FuturesUnordered::new();
     let mut ticks = interval(EVERY);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         screen.draw(|frame| picture::draw(frame, &board))?;
         tokio::select! {
             _ = ticks.tick() => match timeout(PATIENCE, overview(client)).await {
-                Ok(Ok(seen)) => board.look(seen),
+                Ok(Ok(seen)) => {
+                    board.look(seen);
+                    wishes.extend(board.watched().map(|wish| fulfil(wish, client)));
+                }
                 Ok(Err(status)) if is_refused(&status) => return Err(status.into()),
                 Ok(Err(status)) => board.lost(status.message()),
                 Err(_elapsed) => board.lost("it does not answer"),
@@ -51,13 +57,11 @@ pub(crate) async fn run(settings: &Settings, client: &Client) -> Result<ExitStat
                     return Ok(ExitStatus::Success);
                 }
                 Input::Key(key) => {
-                    if let Some(wish) = board.pressed(key.code) {
-                        let done = timeout(PATIENCE, fulfil(wish, client)).await;
-                        board.told(done.unwrap_or_else(|_| Err("no answer yet".to_owned())));
-                    }
+                    wishes.extend(board.pressed(key.code).map(|wish| fulfil(wish, client)));
                 }
                 Input::Resized => {}
             },
+            Some(told) = wishes.next() => board.told(told),
         }
     }
 }
@@ -78,13 +82,16 @@ fn is_refused(status: &Status) -> bool {
 
 /// What came of a wish: something to show, or a sentence.
 enum Told {
-    Deliveries(Vec<v1::Delivery>),
+    Deliveries(u64, Vec<v1::Delivery>),
     Sentence(String),
 }
 
 async fn fulfil(wish: Wish, client: &Client) -> Result<Told, String> {
     let told = match wish {
-        Wish::Look(id) => look(id, client).await,
+        Wish::Look(id) => match timeout(PATIENCE, look(id, client)).await {
+            Ok(told) => told,
+            Err(_elapsed) => return Err("it does not answer".to_owned()),
+        },
         Wish::Switch { id, enabled } => switch(id, enabled, client).await,
         Wish::Replay(id) => replay(id, client).await,
     };
@@ -100,7 +107,7 @@ async fn look(id: u64, client: &Client) -> Result<Told, Status> {
     let answer = client.webhooks().list_deliveries(request).await?;
     let mut deliveries = answer.into_inner().deliveries;
     deliveries.truncate(DELIVERIES as usize);
-    Ok(Told::Deliveries(deliveries))
+    Ok(Told::Deliveries(id, deliveries))
 }
 
 async fn switch(id: u64, enabled: bool, client: &Client) -> Result<Told, Status> {
@@ -127,10 +134,15 @@ async fn replay(id: u64, client: &Client) -> Result<Told, Status> {
     let request = v1::ReplayRequest {
         which: Some(v1::replay_request::Which::Filter(filter)),
     };
-    // The round is durable: nobody has to wait for how it goes.
     let stream = client.failed_deliveries().replay(request).await?;
-    let first = stream.into_inner().message().await?;
-    let total = first.map_or(0, |first| first.total);
-    let sentence = format!("replaying {total} dead letters of webhook {id}");
-    Ok(Told::Sentence(sentence))
+    let mut stream = stream.into_inner();
+    while let Some(message) = stream.message().await? {
+        if message.done {
+            let outcome = ReplayOutcome::new(&message, None).sentence();
+            return Ok(Told::Sentence(format!("webhook {id}: {outcome}")));
+        }
+    }
+    Err(Status::unavailable(
+        "the daemon ended before the replay did",
+    ))
 }

@@ -29,7 +29,8 @@ s  sort: worst first, by backlog, by p99, by name
 r  replay its dead letters     e  enable or disable it (both ask)
 q  quit
 
-OK, P50 and P99 are over the last minute. BACKLOG is what was not delivered yet; AGE how long its \
+OK, P50 and P99 are over the last minute, or over all the time since the daemon started where \
+nothing was attempted in it. BACKLOG is what was not delivered yet; AGE how long its \
 oldest event has waited for a first attempt; RETRY those of it that wait for another attempt, and \
 NEXT when the first of these is due.";
 
