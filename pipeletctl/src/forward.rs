@@ -4,7 +4,7 @@
 //! exchange, no redirect is followed and no proxy taken. It makes one attempt; what follows is the
 //! caller's business.
 
-use std::{fmt, str::FromStr, time::Duration};
+use std::{fmt, io, str::FromStr, time::Duration};
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use bytes::Bytes;
@@ -105,6 +105,17 @@ pub(crate) enum Outcome {
     /// Nobody was there, or they left without a word.
     NoAnswer(String),
     TimedOut,
+}
+
+impl fmt::Display for Outcome {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Answered(status, said) if said.is_empty() => write!(f, "answered {status}"),
+            Self::Answered(status, said) => write!(f, "answered {status}: {said}"),
+            Self::NoAnswer(why) => write!(f, "no answer: {why}"),
+            Self::TimedOut => f.write_str("no answer in time"),
+        }
+    }
 }
 
 impl Forwarder {
@@ -217,12 +228,15 @@ fn body(event: &v1::Event) -> Bytes {
     .into()
 }
 
-fn root(error: &dyn std::error::Error) -> String {
+/// What is at the bottom of it; the system's errors by their kind, as the daemon names them.
+fn root(error: &(dyn std::error::Error + 'static)) -> String {
     let mut error = error;
     while let Some(source) = error.source() {
         error = source;
     }
-    error.to_string()
+    let system = error.downcast_ref::<io::Error>();
+    let system = system.filter(|error| error.raw_os_error().is_some());
+    system.map_or_else(|| error.to_string(), |error| error.kind().to_string())
 }
 
 #[cfg(test)]

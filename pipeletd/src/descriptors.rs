@@ -32,8 +32,9 @@ pub fn connections(wanted: usize, limit: Option<u64>) -> usize {
     };
     let room = limit - KEPT.min(limit / 2);
     let fit = usize::try_from(room).unwrap_or(usize::MAX).max(1);
+    // Nothing is wrong yet: a handshake that finds no place is refused in words, and counted.
     if fit < wanted {
-        tracing::warn!(
+        tracing::info!(
             limit,
             connections = fit,
             wanted,

@@ -27,10 +27,13 @@ pub(crate) enum Webhooks {
     },
     /// Changes what is given and leaves the rest
     Update(Box<UpdateWebhook>),
-    /// Deletes a webhook and cancels what it was owed
+    /// Deletes a webhook and cancels what it was owed; on a terminal it asks first
     Delete {
         #[arg(add = completing::webhooks())]
         id: u64,
+        /// Don't ask
+        #[arg(long, short)]
+        yes: bool,
     },
     /// POSTs one synthetic event to the webhook's URL; fails where the receiver does
     Test {

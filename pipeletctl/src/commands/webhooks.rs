@@ -13,6 +13,7 @@ use crate::{
     output::Printer,
     paging::Pages,
     secret::Secret,
+    table::printable,
     view::{Delivery, TestOutcome, Webhook, WebhookAndSecret},
 };
 
@@ -26,7 +27,7 @@ pub(crate) async fn run(
         Webhooks::List { limit } => list(limit, client, printer).await,
         Webhooks::Get { id } => get(id, client, printer).await,
         Webhooks::Update(args) => update(change(*args)?, client, printer).await,
-        Webhooks::Delete { id } => delete(id, client, printer).await,
+        Webhooks::Delete { id, yes } => delete(id, yes, client, printer).await,
         Webhooks::Test { id, event } => test(id, event, client, printer).await,
         Webhooks::Enable { id } => update(switch(id, true), client, printer).await,
         Webhooks::Disable { id } => update(switch(id, false), client, printer).await,
@@ -119,13 +120,36 @@ async fn rotate_secret(
     show_with_secret(answer.webhook, answer.signing_secret, printer)
 }
 
-async fn delete(id: u64, client: &Client, printer: &Printer) -> Result<ExitStatus, Error> {
+/// Asks where somebody is there: a script has said what it wants.
+async fn delete(
+    id: u64,
+    yes: bool,
+    client: &Client,
+    printer: &Printer,
+) -> Result<ExitStatus, Error> {
     #[derive(Serialize)]
     struct Deleted {
         id: u64,
         cancelled: u64,
     }
 
+    if !yes && printer.can_ask() {
+        let request = v1::GetWebhookRequest { id };
+        let answer = client.webhooks().get_webhook(request).await?.into_inner();
+        let webhook = answer.webhook.ok_or(Error::Incomplete("webhook"))?;
+        let owed = match webhook.stats.unwrap_or_default().pending {
+            0 => String::new(),
+            owed => format!(
+                " and cancel {} that it is owed",
+                counted(owed, "delivery", "deliveries")
+            ),
+        };
+        let question = format!("delete webhook {id} ({}){owed}?", printable(&webhook.name));
+        if !printer.confirm(&question).await? {
+            printer.note("nothing was deleted");
+            return Ok(ExitStatus::Failed);
+        }
+    }
     let request = v1::DeleteWebhookRequest { id };
     let answer = client.webhooks().delete_webhook(request).await?;
     let cancelled = answer.into_inner().cancelled;

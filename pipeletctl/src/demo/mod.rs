@@ -403,6 +403,14 @@ async fn replay(client: Client, webhook: u64) -> Result<u64, Error> {
 
 /// What to do next, with the programs as this one was found.
 fn further(daemon: &Path) -> String {
+    let called = std::env::args_os().next().map(PathBuf::from);
+    let own = called.unwrap_or_else(|| "pipeletctl".into());
+    let beside = std::env::current_exe().is_ok_and(|path| path.parent() == daemon.parent());
+    let on_search_path = own.components().count() == 1;
+    let daemon = match daemon.file_name() {
+        Some(name) if beside && on_search_path => name.as_ref(),
+        _ => daemon,
+    };
     let here = std::env::current_dir().unwrap_or_default();
     let shown = |path: &Path| match path.strip_prefix(&here) {
         // A bare name would be looked for on the search path.
@@ -410,14 +418,10 @@ fn further(daemon: &Path) -> String {
         Ok(near) => near.display().to_string(),
         Err(_) => path.display().to_string(),
     };
-    let own = std::env::args_os()
-        .next()
-        .map(PathBuf::from)
-        .unwrap_or_default();
     let (daemon, own) = (shown(daemon), shown(&own));
     format!(
-        "\nGo on with:\n  {daemon} --dev\n  {own} webhooks create --name Mine --url \
-         http://127.0.0.1:3000/webhooks/ocpp --event '*'\n  {own} simulate --stations 50 --scenario \
-         day"
+        "\nGo on in two terminals; the README has a receiver for port 3000:\n  {daemon} --dev\n  \
+         {own} webhooks create --name Mine --event '*' \\\n    --url \
+         http://127.0.0.1:3000/webhooks/ocpp\n  {own} simulate --stations 50 --scenario day"
     )
 }

@@ -2,7 +2,7 @@
 //!
 //! Invariant: what is counted here was seen, and the books are the daemon's own.
 
-use std::{io, time::Duration};
+use std::{fmt, io, time::Duration};
 
 use serde::Serialize;
 
@@ -42,7 +42,9 @@ struct Counts {
     failures: u64,
     /// POSTs that were not answered.
     timeouts: u64,
-    /// POSTs that were not the first of their delivery.
+    /// POSTs that were the first of their delivery.
+    first_attempts: u64,
+    /// All others but the replays.
     retries: u64,
     dead_letters: u64,
     replayed: u64,
@@ -68,6 +70,7 @@ impl Steps {
                 posts: 0,
                 failures: 0,
                 timeouts: 0,
+                first_attempts: 0,
                 retries: 0,
                 dead_letters: 0,
                 replayed: 0,
@@ -95,6 +98,7 @@ impl Steps {
         self.books.balance() && self.books.pending == 0
     }
 
+    /// So many deliveries got a new round, whose first attempts are no retries.
     pub(super) const fn replayed(&mut self, deliveries: u64) {
         self.counts.replayed += deliveries;
     }
@@ -134,7 +138,7 @@ impl Steps {
     pub(super) fn take(&mut self, post: &Post, now: Duration, printer: &Printer) -> io::Result<()> {
         let counts = &mut self.counts;
         counts.posts += 1;
-        counts.retries += u64::from(post.attempt > 1);
+        counts.first_attempts += u64::from(post.attempt == 1);
         match post.answer {
             Answer::Failed => counts.failures += 1,
             Answer::None => counts.timeouts += 1,
@@ -156,9 +160,10 @@ impl Steps {
 
     /// Says how it ended.
     pub(super) fn close(&self, printer: &Printer) -> io::Result<()> {
+        let counts = self.counts.closed();
         let summary = Summary {
             steps: (printer.format() != Format::Jsonl).then_some(&self.told),
-            counts: self.counts,
+            counts,
             books: self.books,
             balanced: self.books_balance(),
         };
@@ -171,19 +176,45 @@ impl Steps {
                 printer.text(&step.line())?;
             }
         }
-        let Counts {
+        printer.text(&format!("\n{counts}\n{}", self.books))
+    }
+}
+
+impl Counts {
+    /// At the end: each replay had its one POST, unless somebody could not wait for it.
+    fn closed(self) -> Self {
+        let later = self.posts - self.first_attempts;
+        let replayed = self.replayed.min(later);
+        Self {
+            retries: later - replayed,
+            replayed,
+            ..self
+        }
+    }
+}
+
+/// The POSTs, added up in two ways.
+impl fmt::Display for Counts {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
             posts,
             failures,
             timeouts,
+            first_attempts,
             retries,
             replayed,
             ..
-        } = self.counts;
-        printer.text(&format!(
-            "\n{posts} POSTs: {failures} answered with 500, {timeouts} not answered, {retries} \
-             retries, {replayed} replayed\n{}",
-            self.books
-        ))
+        } = self;
+        let taken = posts.saturating_sub(failures + timeouts);
+        writeln!(
+            f,
+            "{posts} POSTs = {first_attempts} first attempts + {retries} retries + {replayed} \
+             replays"
+        )?;
+        write!(
+            f,
+            "{posts} POSTs = {taken} taken + {failures} answered with 500 + {timeouts} not answered"
+        )
     }
 }
 

@@ -32,8 +32,7 @@ impl Forwarded {
         let (status_code, error) = match &attempted.outcome {
             Outcome::Answered(status @ 200..=299, _) => (Some(*status), None),
             Outcome::Answered(status, said) => (Some(*status), Some(said.clone())),
-            Outcome::NoAnswer(why) => (None, Some(format!("no answer: {why}"))),
-            Outcome::TimedOut => (None, Some("no answer in time".to_owned())),
+            none => (None, Some(none.to_string())),
         };
         Self {
             id: event.id.clone(),
@@ -48,19 +47,21 @@ impl Forwarded {
         }
     }
 
-    /// How it went, in a few words.
+    /// How it went, in few columns: what matters least stands last.
     pub(crate) fn outcome(&self) -> String {
-        let outcome = format!(
-            "{:>3} {:>5} ms  {}",
-            or_dash(self.status_code),
-            self.duration_ms,
-            shortened(self.error.as_deref().unwrap_or_default(), SHOWN_ANSWER),
-        );
+        let status = self.status_code.map(|status| status.to_string());
         let again = match self.attempt {
             1 => String::new(),
             attempt => format!("  attempt {attempt}"),
         };
-        format!("{}{again}", outcome.trim_end())
+        let said = self.status_code.and(self.error.as_deref());
+        let outcome = format!(
+            "{:<9} {:>5} ms{again}  {}",
+            status.as_deref().unwrap_or("no answer"),
+            self.duration_ms,
+            shortened(said.unwrap_or_default(), SHOWN_ANSWER),
+        );
+        outcome.trim_end().to_owned()
     }
 
     /// One line; the columns line up as long as the names have a usual length.

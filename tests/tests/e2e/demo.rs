@@ -71,6 +71,9 @@ async fn the_whole_story_unattended() {
     ] {
         assert!(told[counted].as_u64() >= Some(1), "{counted}: {told}");
     }
+    let count = |key: &str| told[key].as_u64().expect("a count");
+    let by_turn = ["first_attempts", "retries", "replayed"].map(count);
+    assert_eq!(by_turn.iter().sum::<u64>(), count("posts"), "{told}");
     assert_eq!(told["balanced"], true, "{told}");
     let books = &told["books"];
     assert_eq!(books["received"], books["delivered"], "{told}");

@@ -21,18 +21,40 @@ pub(super) struct Board {
     pub(super) rows: VecDeque<Row>,
     /// None follows the latest.
     selected: Option<usize>,
-    pub(super) answered_well: u64,
-    pub(super) failed: u64,
-    /// The last remark.
+    /// Events, each at one place, and all POSTs.
+    pub(super) counts: Counts,
+    /// Why the latest POST got no answer, if it got none.
+    pub(super) gone: Option<String>,
+    /// The last remark, until a key is pressed.
     pub(super) note: String,
+}
+
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Counts {
+    pub(super) waiting: u64,
+    pub(super) answered_well: u64,
+    pub(super) refused: u64,
+    pub(super) posts: u64,
+}
+
+/// Where an event stands, by its latest attempt.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Fate {
+    /// On its way, or it will be tried again.
+    #[default]
+    Waiting,
+    AnsweredWell,
+    /// By the application, or nobody answered in time.
+    Refused,
 }
 
 #[derive(Debug)]
 pub(super) struct Row {
     pub(super) event: v1::Event,
-    /// None while it waits or is on its way.
+    pub(super) fate: Fate,
+    /// None until the first attempt ended.
     pub(super) last: Option<Forwarded>,
-    /// What the application said to it.
+    /// What came of that, whole.
     pub(super) answer: String,
     attempts: u32,
 }
@@ -44,8 +66,8 @@ impl Board {
             made,
             rows: VecDeque::new(),
             selected: None,
-            answered_well: 0,
-            failed: 0,
+            counts: Counts::default(),
+            gone: None,
             note: String::new(),
         }
     }
@@ -55,30 +77,37 @@ impl Board {
             self.rows.pop_front();
             self.selected = self.selected.map(|at| at.saturating_sub(1));
         }
+        self.counts.waiting += 1;
         self.rows.push_back(Row {
             event,
+            fate: Fate::Waiting,
             last: None,
             answer: String::new(),
             attempts: 1,
         });
     }
 
-    pub(super) fn attempted(&mut self, told: Forwarded, outcome: &Outcome) {
-        if told.ok {
-            self.answered_well += 1;
-        } else {
-            self.failed += 1;
-        }
+    /// `goes_on`: it will be tried again by itself.
+    pub(super) fn attempted(&mut self, told: Forwarded, outcome: &Outcome, goes_on: bool) {
+        self.counts.posts += 1;
+        self.gone = match outcome {
+            Outcome::Answered(..) => None,
+            none => Some(none.to_string()),
+        };
         let row = self.rows.iter_mut().rev();
         let Some(row) = { row }.find(|row| row.event.id == told.id) else {
             return;
         };
         row.attempts = row.attempts.max(told.attempt);
-        row.answer = match outcome {
-            Outcome::Answered(_, said) => said.clone(),
-            Outcome::NoAnswer(why) => why.clone(),
-            Outcome::TimedOut => String::new(),
+        row.answer = outcome.to_string();
+        let fate = match told.ok {
+            true => Fate::AnsweredWell,
+            false if goes_on => Fate::Waiting,
+            false => Fate::Refused,
         };
+        *self.counts.at(row.fate) -= 1;
+        *self.counts.at(fate) += 1;
+        row.fate = fate;
         row.last = Some(told);
     }
 
@@ -93,6 +122,7 @@ impl Board {
     }
 
     pub(super) fn pressed(&mut self, key: KeyCode) -> Option<Job> {
+        self.note.clear();
         let at = self.selected()?;
         match key {
             KeyCode::Up | KeyCode::Char('k') => self.selected = Some(at.saturating_sub(1)),
@@ -104,7 +134,10 @@ impl Board {
             KeyCode::Char('r') => {
                 let row = &mut self.rows[at];
                 row.attempts = row.attempts.saturating_add(1);
-                self.note = format!("sent {} once more", row.event.id);
+                let v1::Event {
+                    event, station_id, ..
+                } = &row.event;
+                self.note = format!("sent once more: {event} of {station_id}");
                 return Some(Job {
                     event: row.event.clone(),
                     attempt: row.attempts,
@@ -113,6 +146,20 @@ impl Board {
             _ => {}
         }
         None
+    }
+}
+
+impl Counts {
+    pub(super) const fn events(&self) -> u64 {
+        self.waiting + self.answered_well + self.refused
+    }
+
+    const fn at(&mut self, fate: Fate) -> &mut u64 {
+        match fate {
+            Fate::Waiting => &mut self.waiting,
+            Fate::AnsweredWell => &mut self.answered_well,
+            Fate::Refused => &mut self.refused,
+        }
     }
 }
 

@@ -104,16 +104,14 @@ pub(crate) async fn run(
                 }
             }
             Some((job, lane, attempted)) = attempts.next() => {
-                shown.attempted(&job, &attempted, printer)?;
-                match (lane, &attempted.outcome) {
-                    (Lane::Own, Outcome::NoAnswer(_)) => {
-                        attempts.push(attempt(&forwarder, job.again(), Lane::Own));
-                    }
-                    (Lane::Own, Outcome::Answered(..) | Outcome::TimedOut) => {
-                        lanes.done(&job.event.station_id);
-                        sent += 1;
-                    }
-                    (Lane::Beside, _) => {}
+                let no_answer = matches!(attempted.outcome, Outcome::NoAnswer(_));
+                let goes_on = no_answer && lane == Lane::Own;
+                shown.attempted(&job, &attempted, goes_on, printer)?;
+                if goes_on {
+                    attempts.push(attempt(&forwarder, job.again(), Lane::Own));
+                } else if lane == Lane::Own {
+                    lanes.done(&job.event.station_id);
+                    sent += 1;
                 }
             }
             input = shown.input() => match input? {
@@ -162,12 +160,13 @@ impl Shown {
         &mut self,
         job: &Job,
         attempted: &Attempted,
+        goes_on: bool,
         printer: &Printer,
     ) -> Result<(), Error> {
         let told = Forwarded::new(&job.event, job.attempt, attempted);
         match self {
             Self::Lines => printer.follow(&told, &told.line())?,
-            Self::Board(board, _) => board.attempted(told, &attempted.outcome),
+            Self::Board(board, _) => board.attempted(told, &attempted.outcome, goes_on),
         }
         Ok(())
     }
@@ -189,7 +188,7 @@ impl Shown {
 }
 
 /// Whether an attempt is its station's turn, or somebody's wish.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Lane {
     Own,
     Beside,

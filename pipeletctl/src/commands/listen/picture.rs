@@ -11,8 +11,12 @@ use ratatui::{
     widgets::{Block, Paragraph, Wrap},
 };
 
-use super::board::{Board, Row};
-use crate::table::{printable, shortened};
+use super::board::{Board, Counts, Fate, Row};
+use crate::{
+    commands::counted,
+    table::{printable, shortened},
+    view::Forwarded,
+};
 
 const GOOD: Style = Style::new().fg(Color::Green);
 const BAD: Style = Style::new().fg(Color::Red);
@@ -31,21 +35,26 @@ pub(super) fn draw(frame: &mut Frame, board: &Board) {
     frame.render_widget(Paragraph::new(head(board)), title);
     frame.render_widget(rows(board, list), list);
     frame.render_widget(chosen(board), detail);
-    let keys = " ↑↓ select   r resend   End follow   q quit   ";
-    let line = Line::from(vec![Span::raw(keys), Span::styled(&board.note, DIM)]);
-    frame.render_widget(Paragraph::new(line), hint);
+    frame.render_widget(Paragraph::new(keys(board)), hint);
 }
 
 fn head(board: &Board) -> Vec<Line<'_>> {
+    let Counts {
+        waiting,
+        answered_well,
+        refused,
+        posts,
+    } = board.counts;
     let counts = format!(
-        " {} came, {} answered well, {} failed",
-        board.rows.len(),
-        board.answered_well,
-        board.failed
+        " {}: {answered_well} answered well, {refused} refused, {waiting} waiting; {}",
+        counted(board.counts.events(), "event", "events"),
+        counted(posts, "POST", "POSTs"),
     );
+    let gone = board.gone.as_ref().map(|why| format!("  ✗ {why}"));
     let first = Line::from(vec![
         Span::styled(" Pipelet listen", STRONG),
         Span::raw(format!(" to {}", board.target)),
+        Span::styled(gone.unwrap_or_default(), BAD),
     ]);
     let third = board.made.as_ref().map_or_else(Line::default, |made| {
         Line::from(vec![Span::raw(" signed with "), Span::styled(made, STRONG)])
@@ -83,13 +92,13 @@ fn line(row: &Row) -> Line<'_> {
         shortened(&event.event, 20),
         shortened(&event.station_id, 16)
     );
-    let (mark, style, outcome) = match &row.last {
-        None => ("…", DIM, "on its way".to_owned()),
-        Some(told) => {
-            let (mark, style) = if told.ok { ("✓", GOOD) } else { ("✗", BAD) };
-            (mark, style, told.outcome())
-        }
+    let (mark, style) = match row.fate {
+        Fate::Waiting => ("…", DIM),
+        Fate::AnsweredWell => ("✓", GOOD),
+        Fate::Refused => ("✗", BAD),
     };
+    let last = row.last.as_ref();
+    let outcome = last.map_or_else(|| "waits for its turn".to_owned(), Forwarded::outcome);
     Line::from(vec![
         Span::styled(format!("{mark} "), style),
         Span::raw(name),
@@ -103,7 +112,7 @@ fn chosen(board: &Board) -> Paragraph<'_> {
     };
     let mut lines = Vec::new();
     if !row.answer.is_empty() {
-        lines.push(Line::from(format!("answered: {}", printable(&row.answer))));
+        lines.push(Line::from(printable(&row.answer)));
     }
     let payload: Result<serde_json::Value, _> = serde_json::from_str(&row.event.payload);
     let payload = payload.and_then(|payload| serde_json::to_string_pretty(&payload));
@@ -113,6 +122,14 @@ fn chosen(board: &Board) -> Paragraph<'_> {
     Paragraph::new(lines)
         .wrap(Wrap { trim: false })
         .block(Block::bordered().title(title))
+}
+
+fn keys(board: &Board) -> Line<'_> {
+    if board.note.is_empty() {
+        Line::from(" ↑↓ select   r resend   End follow   q quit")
+    } else {
+        Line::from(Span::styled(format!(" {}", board.note), STRONG))
+    }
 }
 
 #[cfg(test)]
@@ -161,19 +178,20 @@ mod tests {
                 duration: Duration::from_millis(3),
             };
             let told = Forwarded::new(&event, 1, &attempted);
-            board.attempted(told, &attempted.outcome);
+            let goes_on = matches!(attempted.outcome, Outcome::NoAnswer(_));
+            board.attempted(told, &attempted.outcome, goes_on);
         }
         for (width, height) in [(80, 24), (200, 50)] {
             let picture = drawn(width, height, &board);
             for seen in [
-                "to http://localhost:3000/hooks",
-                "3 came, 1 answered well, 2 failed",
+                "to http://localhost:3000/hooks  ✗ no answer: connection refused",
+                "3 events: 1 answered well, 1 refused, 1 waiting; 3 POSTs",
                 "signed with whsec_made",
                 "✓ StartTransaction",
                 "✗ StartTransaction",
-                "500",
-                "it broke",
-                "connection refused",
+                "500           3 ms  it broke",
+                "… StartTransaction     WALLBOX_001      no answer     3 ms",
+                "no answer: connection refused",
                 "evt_2",
                 "\"connectorId\": 1",
                 "r resend",
