@@ -5,7 +5,7 @@ use std::{fmt, time::Duration};
 use jiff::Timestamp;
 use pipelet_proto::v1;
 use serde::Serialize;
-use tokio::sync::watch;
+use tokio::{sync::watch, time::Instant};
 
 use crate::{client::Client, error::Error};
 
@@ -39,6 +39,8 @@ pub(super) struct Waiting {
 
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Snapshot {
+    /// When the daemon was asked; none before the first time.
+    pub(super) asked: Option<Instant>,
     pub(super) books: Books,
     pub(super) waiting: Vec<Waiting>,
 }
@@ -83,6 +85,7 @@ pub(super) async fn watch(client: Client, webhook: u64, seen: watch::Sender<Snap
 }
 
 async fn look(client: &Client, webhook: u64) -> Result<Snapshot, Error> {
+    let asked = Some(Instant::now());
     let books = books(client, webhook).await?;
     let request = v1::ListDeliveriesRequest {
         webhook_id: webhook,
@@ -103,6 +106,7 @@ async fn look(client: &Client, webhook: u64) -> Result<Snapshot, Error> {
             station: delivery.station_id,
         });
     Ok(Snapshot {
+        asked,
         books,
         waiting: waiting.collect(),
     })

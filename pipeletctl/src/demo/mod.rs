@@ -121,7 +121,7 @@ struct Show {
     story: Story,
     began: Instant,
     fleet: Fleet,
-    fleet_ended: bool,
+    fleet_ended: Option<Instant>,
     client: Client,
     webhook: u64,
     mood: watch::Sender<Mood>,
@@ -182,7 +182,7 @@ async fn perform(
         story: Story::new(!screen),
         began: Instant::now(),
         fleet: fleet(daemon.ocpp())?,
-        fleet_ended: false,
+        fleet_ended: None,
         client,
         webhook,
         mood,
@@ -247,6 +247,7 @@ impl Show {
         loop {
             tokio::select! {
                 _ = ticks.tick() => {
+                    self.take_all(printer)?;
                     self.turn(printer)?;
                     self.draw(stage)?;
                     if self.story.chapter() == Chapter::Over {
@@ -254,8 +255,8 @@ impl Show {
                     }
                 }
                 Some(post) = self.posts.recv() => self.take(post, printer)?,
-                going_on = self.fleet.go_on(), if !self.fleet_ended => {
-                    self.fleet_ended = !going_on;
+                going_on = self.fleet.go_on(), if self.fleet_ended.is_none() => {
+                    self.fleet_ended = (!going_on).then(Instant::now);
                 }
                 Some(replayed) = self.replays.join_next() => {
                     let replayed = replayed.map_err(io::Error::other)??;
@@ -300,12 +301,14 @@ impl Show {
             let mut connectors = view.connectors.iter();
             connectors.any(|connector| connector.status == Status::Charging)
         };
+        let snapshot = self.snapshot.borrow();
         Seen {
             posts: self.steps.posts(),
             charging: self.fleet.views().filter(charges).count(),
             silences: self.steps.silences(),
-            books: self.snapshot.borrow().books,
-            fleet_ended: self.fleet_ended,
+            books: snapshot.books,
+            // Books from before may miss its last words.
+            fleet_ended: self.fleet_ended.is_some() && self.fleet_ended < snapshot.asked,
         }
     }
 
@@ -321,6 +324,13 @@ impl Show {
             self.latest.remove(0);
         }
         self.latest.push((now, post));
+        Ok(())
+    }
+
+    fn take_all(&mut self, printer: &Printer) -> io::Result<()> {
+        while let Ok(post) = self.posts.try_recv() {
+            self.take(post, printer)?;
+        }
         Ok(())
     }
 
@@ -353,10 +363,8 @@ impl Show {
             let mut ticks = tokio::time::interval(TICK);
             loop {
                 ticks.tick().await;
-                while let Ok(post) = self.posts.try_recv() {
-                    self.take(post, printer)?;
-                }
                 let books = books::books(&self.client, self.webhook).await?;
+                self.take_all(printer)?;
                 if books.pending == 0 {
                     return Ok::<(), Error>(());
                 }

@@ -299,6 +299,7 @@ mod tests {
             next: Some(now + Duration::from_millis(800)),
         };
         let snapshot = Snapshot {
+            asked: None,
             books: Books {
                 received: 9,
                 delivered: 6,

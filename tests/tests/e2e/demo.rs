@@ -74,6 +74,8 @@ async fn the_whole_story_unattended() {
     let count = |key: &str| told[key].as_u64().expect("a count");
     let by_turn = ["first_attempts", "retries", "replayed"].map(count);
     assert_eq!(by_turn.iter().sum::<u64>(), count("posts"), "{told}");
+    let taken = count("posts") - count("failures") - count("timeouts");
+    assert_eq!(told["books"]["delivered"], taken, "{told}");
     assert_eq!(told["balanced"], true, "{told}");
     let books = &told["books"];
     assert_eq!(books["received"], books["delivered"], "{told}");
