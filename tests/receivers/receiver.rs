@@ -59,7 +59,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
             println!("{event} {station_id}");
         }
     });
-    let port = env::var("PORT").unwrap_or("3000".into());
+    let port = env::var("PORT").unwrap_or("3001".into());
     let listener = TcpListener::bind(format!("127.0.0.1:{port}")).await?;
     eprintln!("listening on port {}", listener.local_addr()?.port());
     let router = Router::new().route("/{*path}", post(receive));

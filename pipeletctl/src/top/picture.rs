@@ -3,6 +3,8 @@
 //! Pure: a board in, a picture out. Invariant: colour only repeats what words say; what is wrong
 //! stands above and first; the picture holds in 80×24.
 
+use std::time::Duration;
+
 use ratatui::{
     Frame,
     layout::{Constraint, Layout, Rect},
@@ -131,7 +133,11 @@ fn webhooks(frame: &mut Frame, board: &Board, area: Rect) {
             let next = jiff::Timestamp::new(next.seconds, next.nanos).ok()?;
             Some(next.duration_since(now).try_into().unwrap_or_default())
         });
-        let span = |span: Option<_>| span.map_or_else(|| "-".to_owned(), short);
+        let span = |span: Option<Duration>| match span {
+            None => "-".to_owned(),
+            Some(Duration::ZERO) => "now".to_owned(),
+            Some(span) => short(span),
+        };
         let style = match fares {
             State::Fine => GOOD,
             State::Off => Style::new(),

@@ -3,7 +3,7 @@
 use std::{
     collections::BTreeSet,
     env, fs,
-    os::unix::fs::{PermissionsExt, symlink},
+    os::unix::fs::symlink,
     path::{Path, PathBuf},
     process::Stdio,
 };
@@ -22,16 +22,6 @@ use tokio::{
 use crate::{python, scene::daemon};
 
 const README: &str = include_str!("../../../README.md");
-
-/// Runs what the README runs with cargo, but the binaries that are already built.
-const CARGO: &str = r#"#!/bin/sh
-while [ "$1" != -- ]; do
-  [ "$1" = --bin ] && binary=$2
-  shift
-done
-shift
-exec "$binary" "$@"
-"#;
 
 /// The text under a heading, up to the next one.
 pub(crate) fn section(heading: &str) -> &'static str {
@@ -69,9 +59,6 @@ impl Shell {
             tools.join("pipeletctl"),
         )
         .expect("a link");
-        let cargo = tools.join("cargo");
-        fs::write(&cargo, CARGO).expect("a file");
-        fs::set_permissions(&cargo, fs::Permissions::from_mode(0o755)).expect("an executable");
         let free = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let receiver = free.local_addr().expect("an address").to_string();
         Self {
@@ -130,9 +117,10 @@ async fn the_first_webhook_takes_the_commands_that_are_written() {
     };
     let shell = Shell::new(venv).await;
     let blocks = commands(section("A first webhook in five minutes"));
-    let [receiver, pipeletctl, curl, charger] = blocks[..] else {
+    let [receiver, pipeletctl, charger] = blocks[..] else {
         panic!("the README has other steps than this test: {blocks:#?}");
     };
+    let curl = commands(section("REST"))[0];
 
     let mut receiver = shell
         .command(receiver)
@@ -182,6 +170,29 @@ async fn the_settings_are_those_of_the_daemon() {
         .flat_map(|flags| flags.trim_end_matches('`').split("`, `--"))
         .collect();
     assert_eq!(written, offered);
+}
+
+/// As GitHub makes a heading's anchor.
+fn anchor(heading: &str) -> String {
+    let kept = |it: &char| it.is_alphanumeric() || matches!(it, ' ' | '-' | '_');
+    let kept = heading.chars().filter(kept).collect::<String>();
+    kept.to_lowercase().replace(' ', "-")
+}
+
+#[test]
+fn links_lead_somewhere_and_every_section_is_in_the_table() {
+    let headings = README.lines().filter_map(|line| line.strip_prefix("## "));
+    let anchors: BTreeSet<_> = headings.map(anchor).collect();
+    let links = README.split("](").skip(1);
+    let links = links.filter_map(|rest| rest.split(')').next());
+    let (inside, outside): (BTreeSet<_>, BTreeSet<_>) =
+        links.partition(|link| link.starts_with('#'));
+    let inside = inside.iter().map(|link| link[1..].to_owned());
+    assert_eq!(inside.collect::<BTreeSet<_>>(), anchors);
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    for link in outside.iter().filter(|link| !link.starts_with("http")) {
+        assert!(root.join(link).exists(), "{link}");
+    }
 }
 
 #[test]
