@@ -8,7 +8,7 @@ use std::{
 use serde_json::Value;
 use tokio::{io::AsyncWriteExt, process::Command};
 
-use crate::deadline::within;
+use crate::{deadline::within, terminal::Terminal};
 
 /// A `pipeletctl` that knows its server and its key from the environment.
 #[derive(Debug, Clone)]
@@ -72,6 +72,12 @@ impl Ctl {
     pub fn variables(&self) -> impl Iterator<Item = (&str, &str)> {
         let variables = self.variables.iter();
         variables.map(|(name, value)| (name.as_str(), value.as_str()))
+    }
+
+    /// Runs a command line on a terminal.
+    pub fn on_terminal(&self, line: &str) -> Terminal {
+        let binary = self.binary.to_str().expect("a UTF-8 path");
+        Terminal::open(&format!("'{binary}' {line}"), self.variables())
     }
 
     pub async fn run<S: AsRef<str>>(&self, args: &[S]) -> Output {

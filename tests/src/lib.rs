@@ -15,6 +15,7 @@
 //! - [`Scrape`]: what `/metrics` said.
 //! - [`oracle`]: the judge of what was seen of a daemon that is killed again and again.
 //! - [`Api`] and [`Ctl`]: the two ways in, REST and `pipeletctl`; [`Rpc`] is gRPC below the latter.
+//! - [`Terminal`]: a screen and a keyboard, for what draws.
 //! - [`EventStream`]: what a browser's `EventSource` would see.
 //! - [`deadline`]: how a test waits. Nothing here sleeps for a time that was guessed.
 //!
@@ -40,6 +41,7 @@ mod scrape;
 mod scripted;
 mod small_disk;
 mod station;
+mod terminal;
 mod tls;
 
 pub use api::{Api, Reply};
@@ -59,3 +61,4 @@ pub use scrape::Scrape;
 pub use scripted::{RawRequest, Scripted, Step, Tls};
 pub use small_disk::SmallDisk;
 pub use station::{Asked, Called, Frame, Handshake, Station};
+pub use terminal::Terminal;

@@ -15,6 +15,7 @@ pub(crate) enum Dlq {
         limit: Limit,
     },
     /// Shows one failed delivery with its attempts
+    #[command(alias = "get")]
     Show {
         #[arg(add = completing::failed_deliveries())]
         id: u64,

@@ -21,6 +21,7 @@ pub(crate) enum Events {
         limit: u64,
     },
     /// Shows one event with its payload
+    #[command(alias = "get")]
     Show {
         #[arg(value_name = "EVENT_ID")]
         id: String,

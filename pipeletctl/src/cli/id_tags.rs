@@ -16,6 +16,7 @@ pub(crate) enum IdTags {
         limit: Limit,
     },
     /// Shows one tag
+    #[command(alias = "get")]
     Show {
         #[arg(add = completing::id_tags())]
         tag: String,

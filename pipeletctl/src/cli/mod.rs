@@ -107,16 +107,16 @@ pub(crate) struct Global {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     /// Who is told about which events, and where
-    #[command(subcommand, visible_alias = "webhook")]
+    #[command(subcommand, alias = "webhook")]
     Webhooks(Webhooks),
     /// What is owed, what failed and what was delivered, over all webhooks
-    #[command(subcommand, visible_alias = "delivery")]
+    #[command(subcommand, alias = "delivery")]
     Deliveries(Deliveries),
     /// Dead letters: deliveries whose attempts ran out
     #[command(subcommand)]
     Dlq(Dlq),
     /// What happens on the stations
-    #[command(subcommand, visible_alias = "event")]
+    #[command(subcommand, alias = "event")]
     Events(Events),
     /// What became of one event: each webhook's attempts and their outcome
     Trace {
@@ -130,16 +130,16 @@ pub(crate) enum Command {
     /// changes nothing of what is known of the charger.
     Trigger(Trigger),
     /// The chargers
-    #[command(subcommand, visible_alias = "station")]
+    #[command(subcommand, alias = "station")]
     Stations(Stations),
     /// What was charged, the latest first
-    #[command(subcommand, visible_alias = "transaction")]
+    #[command(subcommand, alias = "transaction")]
     Transactions(Transactions),
     /// Who may charge, where the daemon runs with --authorize registered
-    #[command(subcommand, visible_alias = "id-tag")]
+    #[command(subcommand, alias = "id-tag")]
     IdTags(IdTags),
     /// API keys
-    #[command(subcommand, visible_alias = "key")]
+    #[command(subcommand, alias = "key")]
     Keys(Keys),
     /// Sends events to an application on this machine, as a webhook would, until Ctrl-C
     ///
@@ -166,7 +166,7 @@ pub(crate) enum Command {
     /// daemon's secrets.key, too, and elsewhere.
     Backup(Backup),
     /// Daemons by name
-    #[command(subcommand, visible_alias = "contexts")]
+    #[command(subcommand, alias = "contexts")]
     Context(Contexts),
     /// Shows it all in less than a minute: a daemon, chargers, failures, a replay, on free ports
     ///

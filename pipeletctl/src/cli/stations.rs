@@ -18,6 +18,7 @@ pub(crate) enum Stations {
         limit: Limit,
     },
     /// Shows one station with its connectors and open transactions
+    #[command(alias = "get")]
     Show {
         #[arg(add = completing::stations())]
         id: String,

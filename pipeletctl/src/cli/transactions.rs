@@ -15,6 +15,7 @@ pub(crate) enum Transactions {
         limit: Limit,
     },
     /// Shows one transaction with its last meter values
+    #[command(alias = "get")]
     Show { id: i64 },
 }
 

@@ -21,6 +21,7 @@ pub(crate) enum Webhooks {
         limit: Limit,
     },
     /// Shows one webhook
+    #[command(alias = "show")]
     Get {
         #[arg(add = completing::webhooks())]
         id: u64,

@@ -54,6 +54,7 @@ mod registration;
 mod replay_pace;
 mod retries;
 mod scene;
+mod screens;
 mod secrets;
 mod security;
 mod service_manager;

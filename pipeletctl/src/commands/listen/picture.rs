@@ -50,11 +50,9 @@ fn head(board: &Board) -> Vec<Line<'_>> {
         counted(board.counts.events(), "event", "events"),
         counted(posts, "POST", "POSTs"),
     );
-    let gone = board.gone.as_ref().map(|why| format!("  ✗ {why}"));
     let first = Line::from(vec![
         Span::styled(" Pipelet listen", STRONG),
         Span::raw(format!(" to {}", board.target)),
-        Span::styled(gone.unwrap_or_default(), BAD),
     ]);
     let third = board.made.as_ref().map_or_else(Line::default, |made| {
         Line::from(vec![Span::raw(" signed with "), Span::styled(made, STRONG)])
@@ -82,7 +80,10 @@ fn rows(board: &Board, area: Rect) -> Paragraph<'_> {
         (false, true) => " events, the latest last ",
         (false, false) => " events ",
     };
-    Paragraph::new(lines.collect::<Vec<_>>()).block(Block::bordered().title(title))
+    let gone = board.gone.as_ref().map(|why| format!(" ✗ {why} "));
+    let gone = Line::styled(gone.unwrap_or_default(), BAD).right_aligned();
+    let block = Block::bordered().title(title).title(gone);
+    Paragraph::new(lines.collect::<Vec<_>>()).block(block)
 }
 
 fn line(row: &Row) -> Line<'_> {
@@ -184,7 +185,8 @@ mod tests {
         for (width, height) in [(80, 24), (200, 50)] {
             let picture = drawn(width, height, &board);
             for seen in [
-                "to http://localhost:3000/hooks  ✗ no answer: connection refused",
+                "to http://localhost:3000/hooks",
+                "✗ no answer: connection refused",
                 "3 events: 1 answered well, 1 refused, 1 waiting; 3 POSTs",
                 "signed with whsec_made",
                 "✓ StartTransaction",
