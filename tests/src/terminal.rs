@@ -13,6 +13,9 @@ use crate::deadline::{DEADLINE, within};
 const COLUMNS: u16 = 80;
 const ROWS: u16 = 24;
 
+/// Where programs are looked for, unless the environment says otherwise.
+const SEARCH_PATH: &str = "/usr/bin:/bin";
+
 /// A program on a terminal of 80 × 24, by way of util-linux's `script`; it ends with the value.
 pub struct Terminal {
     script: Child,
@@ -35,10 +38,10 @@ impl Terminal {
             .args(["--quiet", "--flush", "--return", "--command", &line])
             .arg("/dev/null")
             .env_clear()
-            .envs(variables)
-            .env("PATH", "/usr/bin:/bin")
+            .env("PATH", SEARCH_PATH)
             .env("SHELL", "/bin/sh")
             .env("TERM", "xterm")
+            .envs(variables)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .kill_on_drop(true)
