@@ -5,6 +5,8 @@
 
 use std::{io::IsTerminal as _, time::Duration};
 
+use indicatif::ProgressBar;
+use jiff::Timestamp;
 use pipelet_proto::v1;
 use serde::Serialize;
 use tokio::time::sleep;
@@ -50,8 +52,15 @@ pub(crate) async fn run(
     let mut done = Done {
         webhook_id: args.id,
         dry_run: args.dry_run,
-        events: sent(request.clone(), client).await?,
+        events: 0,
     };
+    let counting = printer.progress("counting");
+    walk(request.clone(), client, |part| {
+        done.events += part.matched;
+        counting.set_position(done.events);
+    })
+    .await?;
+    drop(counting);
     let events = counted(done.events, "event", "events");
     if args.dry_run || done.events == 0 {
         printer.done(&done, &format!("{events} would be sent again"))?;
@@ -68,24 +77,70 @@ pub(crate) async fn run(
         }
     }
     request.dry_run = false;
-    done.events = sent(request, client).await?;
+    let mut under_way = UnderWay {
+        printer,
+        bar: printer.progress("sending again"),
+        sent: 0,
+        reached: None,
+        ended: false,
+    };
+    under_way.bar.set_length(done.events);
+    walk(request, client, |part| under_way.take(part)).await?;
+    under_way.ended = true;
+    done.events = under_way.sent;
+    drop(under_way);
     let events = counted(done.events, "event", "events");
     printer.done(&done, &format!("sending {events} again"))?;
     Ok(ExitStatus::Success)
 }
 
-/// Goes through all parts; returns how many events that were.
-async fn sent(mut request: v1::BackfillRequest, client: &Client) -> Result<u64, Error> {
-    let mut events = 0;
+/// What was sent so far; where it breaks off, it tells how to go on.
+struct UnderWay<'a> {
+    printer: &'a Printer,
+    bar: ProgressBar,
+    sent: u64,
+    reached: Option<Timestamp>,
+    ended: bool,
+}
+
+impl UnderWay<'_> {
+    fn take(&mut self, part: &v1::BackfillResponse) {
+        self.sent += part.matched;
+        self.bar.set_position(self.sent);
+        let reached = part.reached;
+        let reached = reached.and_then(|at| Timestamp::new(at.seconds, at.nanos).ok());
+        self.reached = reached.or(self.reached);
+    }
+}
+
+impl Drop for UnderWay<'_> {
+    fn drop(&mut self) {
+        if self.ended {
+            return;
+        }
+        self.bar.finish_and_clear();
+        let events = counted(self.sent, "event", "events");
+        self.printer
+            .note(&format!("broken off: {events} are sent again"));
+        if let Some(reached) = self.reached {
+            self.printer
+                .hint(&format!("go on with --since {reached:.3}"));
+        }
+    }
+}
+
+/// Goes through all parts, and shows each.
+async fn walk(
+    mut request: v1::BackfillRequest,
+    client: &Client,
+    mut see: impl FnMut(&v1::BackfillResponse),
+) -> Result<(), Error> {
     loop {
-        let part = client
-            .events()
-            .backfill(request.clone())
-            .await?
-            .into_inner();
-        events += part.matched;
+        let part = client.events().backfill(request.clone()).await?;
+        let part = part.into_inner();
+        see(&part);
         if part.left.is_empty() {
-            return Ok(events);
+            return Ok(());
         }
         request.left = part.left;
         let mut waiting = part.retrying;

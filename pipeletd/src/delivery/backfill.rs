@@ -9,6 +9,8 @@ use std::{
     sync::{Arc, atomic::Ordering},
 };
 
+use jiff::Timestamp;
+
 use super::{
     dispatcher::Control,
     ledger::Entry,
@@ -47,6 +49,8 @@ pub struct Backfilled {
     pub left: Option<Range<Seq>>,
     /// How many deliveries of the webhook wait for their next attempt now.
     pub retrying: u64,
+    /// When the last event of this part happened.
+    pub reached: Option<Timestamp>,
 }
 
 impl Delivery {
@@ -86,6 +90,7 @@ impl Inner {
         };
         let (events, left) = self.matching(id, &filter, left, asked.limit).await?;
         let matched = events.len() as u64;
+        let reached = events.last().map(|(_, event)| event.time);
         if !asked.dry_run && !events.is_empty() {
             let due_ms = self.next_due();
             let retries = events.into_iter().map(|(seq, event)| Retry {
@@ -112,6 +117,7 @@ impl Inner {
             matched,
             left,
             retrying: self.means.ledger.account(id).retrying,
+            reached,
         })
     }
 

@@ -1,9 +1,9 @@
 //! `pipeletctl webhooks backfill`: what a webhook missed is sent from the journal.
 
-use pipelet_tests::{Answer, Receiver};
+use pipelet_tests::{Answer, Receiver, deadline::eventually};
 use serde_json::json;
 
-use crate::scene::Scene;
+use crate::scene::{Scene, daemon};
 
 #[tokio::test]
 async fn a_webhook_gets_what_was_before_it() {
@@ -101,4 +101,41 @@ async fn what_fails_again_is_retried_and_what_is_disabled_is_refused() {
         .await
         .expect(204);
     ctl_audit(&scene).await;
+}
+
+#[tokio::test]
+async fn one_that_is_broken_off_says_where_to_go_on() {
+    let scene = Scene::with(daemon().flag("--retry-schedule", "1h"), &["Heartbeat"]).await;
+    let mut station = scene.station("S1").await;
+    for _ in 0..1200 {
+        station.ok("Heartbeat", "{}").await;
+    }
+    // It takes no more than some at once, and here they stay.
+    let failing = Receiver::start().await;
+    failing.answer(Answer::Status(500));
+    let id = scene.api.subscribe(&failing.url(), &["Heartbeat"]).await;
+    let ctl = scene.ctl();
+    let line = format!("webhooks backfill {id} --since 1h");
+    let mut backfill = ctl.on_terminal(&format!("{line} --yes"));
+    let held = || async { scene.api.stats(id).await["retrying"].as_u64() };
+    eventually("it to hold back", held, |held| *held > Some(1000)).await;
+    backfill.types("\x03").await;
+    backfill.shows("go on with --since ").await;
+    let told = backfill.contents();
+    let word_behind = |text: &str| {
+        let rest = told.split(text).nth(1).expect("it is told");
+        rest.split_whitespace().next().expect("a word").to_owned()
+    };
+    let sent: u64 = word_behind("broken off: ").parse().expect("a count");
+    let since = word_behind("go on with --since ");
+    assert_eq!(backfill.end().await, 130);
+    let rest = ctl
+        .json(&format!("webhooks backfill {id} --since {since} --dry-run"))
+        .await;
+    // The last one may come once more, with those of its millisecond.
+    let left = rest["events"].as_u64().expect("a count");
+    assert!(
+        (1200 - sent..1200 - sent + 20).contains(&left),
+        "{left} after {sent}"
+    );
 }

@@ -121,6 +121,7 @@ impl EventService for EventRpc {
             matched: done.matched,
             left: done.left.as_ref().map(cursor::of_range).unwrap_or_default(),
             retrying: done.retrying,
+            reached: done.reached.map(convert::time),
         }))
     }
 
