@@ -3,7 +3,7 @@
 //! Invariant: nothing is sent before it was said how much it is, and never more at once than leaves
 //! the webhook room for what is new.
 
-use std::{io::IsTerminal as _, time::Duration};
+use std::time::Duration;
 
 use indicatif::ProgressBar;
 use jiff::Timestamp;
@@ -54,20 +54,14 @@ pub(crate) async fn run(
         dry_run: args.dry_run,
         events: 0,
     };
-    let counting = printer.progress("counting");
-    walk(request.clone(), client, |part| {
-        done.events += part.matched;
-        counting.set_position(done.events);
-    })
-    .await?;
-    drop(counting);
+    walk(request.clone(), client, |part| done.events += part.matched).await?;
     let events = counted(done.events, "event", "events");
     if args.dry_run || done.events == 0 {
         printer.done(&done, &format!("{events} would be sent again"))?;
         return Ok(ExitStatus::Success);
     }
     if !args.yes {
-        if !std::io::stdin().is_terminal() {
+        if !printer.can_ask() {
             printer.note(&format!("{events} would be sent again"));
             return Err(Error::NobodyToConfirm);
         }
@@ -118,6 +112,7 @@ impl Drop for UnderWay<'_> {
         if self.ended {
             return;
         }
+        // What is said is not to be drawn over.
         self.bar.finish_and_clear();
         let events = counted(self.sent, "event", "events");
         self.printer
