@@ -309,7 +309,8 @@ fn webhook(Hook { webhook, last }: &Hook) -> Vec<Finding> {
         findings.push(Finding::new("webhooks", Level::Problem, message).hint(hint));
     }
     if stats.dead > 0 {
-        let mut message = format!("webhook {id} ({name}) has {} dead letters", stats.dead);
+        let letters = if stats.dead == 1 { "letter" } else { "letters" };
+        let mut message = format!("webhook {id} ({name}) has {} dead {letters}", stats.dead);
         // Otherwise the failures were told already, or are another's.
         if let Some(last) = last.as_ref().filter(|_| stats.retrying == 0) {
             let (why, _) = why(webhook, Some(last));
@@ -569,6 +570,7 @@ mod tests {
             (false, 0, 0, (Level::Ok, "no failures")),
             (false, 5, 0, (Level::Warning, "webhooks enable 7")),
             (true, 0, 3, (Level::Warning, "3 dead letters")),
+            (true, 0, 1, (Level::Warning, "1 dead letter")),
         ] {
             let stats = v1::WebhookStats {
                 pending,

@@ -113,10 +113,13 @@ impl Scale {
             return format!("  {}", attempt.outcome());
         };
         let since = at.duration_since(self.began);
+        let whole = attempt.outcome();
+        let fits = whole.chars().count() <= OUTCOME;
+        let outcome = if fits { &whole } else { "failed" };
         let label = format!(
             "  {:>2}  {:<12} +{:<8} {:>6} ms",
             attempt.number(),
-            shortened(&attempt.outcome(), OUTCOME),
+            printable(outcome),
             shown(since),
             attempt.duration_ms(),
         );
