@@ -27,7 +27,7 @@ use pipelet_proto::v1;
 use tokio::{
     sync::{mpsc, watch},
     task::JoinSet,
-    time::{Instant, MissedTickBehavior},
+    time::{Instant, MissedTickBehavior, timeout},
 };
 
 use self::{
@@ -193,7 +193,7 @@ async fn perform(
         steps: Steps::new(screen),
     };
     let end = tokio::select! {
-        end = show.run(&mut stage, interrupts, printer) => end?,
+        end = show.play(&mut stage, interrupts, printer) => end?,
         served = serving => {
             let why = served.err().unwrap_or_else(|| io::ErrorKind::UnexpectedEof.into());
             return Err(DemoError::Receiver(why).into());
@@ -234,6 +234,23 @@ fn fleet(ocpp: &str) -> Result<Fleet, DemoError> {
 }
 
 impl Show {
+    /// Runs to whichever end, and closes the books there: what was sent is in them.
+    async fn play(
+        &mut self,
+        stage: &mut Stage,
+        interrupts: &mut Interrupts,
+        printer: &Printer,
+    ) -> Result<End, Error> {
+        let end = self.run(stage, interrupts, printer).await?;
+        self.take_all(printer)?;
+        let books = timeout(FAREWELL, books::books(&self.client, self.webhook));
+        // Who interrupts does not wait for a daemon that hangs.
+        if let Ok(books) = books.await {
+            self.steps.see(books?);
+        }
+        Ok(end)
+    }
+
     async fn run(
         &mut self,
         stage: &mut Stage,
@@ -370,9 +387,7 @@ impl Show {
                 }
             }
         };
-        let _ = tokio::time::timeout(FAREWELL, settled).await;
-        self.steps
-            .see(books::books(&self.client, self.webhook).await?);
+        let _ = timeout(FAREWELL, settled).await;
         Ok(End::Quit)
     }
 }

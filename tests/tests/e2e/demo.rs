@@ -88,6 +88,43 @@ async fn the_whole_story_unattended() {
     assert!(!runs(&temporary), "the daemon outlived the demo");
 }
 
+/// The number before these words.
+fn counted(text: &str, words: &str) -> u64 {
+    let before = text.split(words).next().expect(words);
+    let number = before.split_whitespace().last().expect("a number");
+    number.parse().expect("a number")
+}
+
+#[tokio::test]
+async fn an_interrupted_one_closes_its_books_too() {
+    let home = tempfile::tempdir().expect("a temporary directory");
+    let mut running = Command::new(PIPELETCTL)
+        .args(["demo", "--headless", "--pipeletd", PIPELETD])
+        .env_clear()
+        .env("TMPDIR", home.path())
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .kill_on_drop(true)
+        .spawn()
+        .expect("pipeletctl");
+    let stdout = running.stdout.take().expect("stdout is piped");
+    let mut lines = BufReader::new(stdout).lines();
+    let mut line = async || within("a line", lines.next_line()).await.expect("UTF-8");
+    while !line().await.expect("a POST").contains(" POST ") {}
+    let pid = running.id().expect("it runs").to_string();
+    let sent = Command::new("kill").args(["-INT", &pid]).status().await;
+    assert!(sent.expect("kill").success());
+    let mut end = String::new();
+    while let Some(line) = line().await {
+        end.push_str(&line);
+        end.push('\n');
+    }
+    let (posted, received) = (counted(&end, " first attempts"), counted(&end, " received"));
+    assert!((1..=received).contains(&posted), "{end}");
+    let ended = within("the demo to end", running.wait()).await;
+    assert_eq!(ended.expect("a status").code(), Some(130), "{end}");
+}
+
 #[tokio::test]
 async fn the_daemon_beside_it_ends_with_it() {
     // Where the binaries are, so that they can be linked.
