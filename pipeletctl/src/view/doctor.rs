@@ -343,7 +343,16 @@ fn why(webhook: &v1::Webhook, last: Option<&v1::Attempt>) -> (String, String) {
         );
         return (error.unwrap_or_else(|| "no answer".to_owned()), hint);
     };
+    let signed = webhook.has_signing_secret;
     let hint = match (status, webhook.secret_header.as_deref()) {
+        (401 | 403, None) if signed => {
+            "compare the signing secret with the receiver's (webhooks rotate-secret makes a new one)"
+                .to_owned()
+        }
+        (401 | 403, Some(header)) if signed => format!(
+            "compare the header's name ({header}), the secret's value and the signing secret with \
+             the receiver's"
+        ),
         (401 | 403, Some(header)) => format!(
             "compare the header's name ({header}) and the secret's value with the receiver's"
         ),
@@ -505,6 +514,24 @@ mod tests {
         check(&ready(&status), Level::Ok, "taken");
         check(&handshakes(0), Level::Ok, "no handshake");
         check(&handshakes(3), Level::Warning, ": 3");
+    }
+
+    #[test]
+    fn a_signed_webhook_that_is_refused_is_told_of_its_signature() {
+        for header in [None, Some("X-Secret")] {
+            let webhook = v1::Webhook {
+                secret_header: header.map(str::to_owned),
+                has_signing_secret: true,
+                ..v1::Webhook::default()
+            };
+            let last = v1::Attempt {
+                status_code: Some(401),
+                ..v1::Attempt::default()
+            };
+            let (_, hint) = why(&webhook, Some(&last));
+            assert!(hint.contains("signing secret"), "{hint}");
+            assert_eq!(hint.contains("X-Secret"), header.is_some(), "{hint}");
+        }
     }
 
     #[test]

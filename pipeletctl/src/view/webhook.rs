@@ -210,8 +210,8 @@ impl TestOutcome {
     pub(crate) fn hint(&self) -> Option<&'static str> {
         match self.status_code {
             Some(401 | 403) => Some(
-                "compare the secret's header name and value with the receiver's; both are \
-                 case-sensitive",
+                "compare the secret's header name and value, or the signing secret, with the \
+                 receiver's; all are case-sensitive",
             ),
             Some(300..=399) => Some("redirects are not followed: give the webhook the final URL"),
             Some(404 | 405) => Some("check the path of the webhook's URL, and that it takes POST"),
