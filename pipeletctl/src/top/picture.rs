@@ -31,10 +31,13 @@ s  sort: worst first, by backlog, by p99, by name
 r  replay its dead letters     e  enable or disable it (both ask)
 q  quit
 
-OK, P50 and P99 are over the last minute, or over all the time since the daemon started where \
+Events a second are those of now, by type those of the last minute. OK, P50 and P99 are over the last minute, or over all the time since the daemon started where \
 nothing was attempted in it. BACKLOG is what was not delivered yet; AGE how long its \
 oldest event has waited for a first attempt; RETRY those of it that wait for another attempt, and \
-NEXT when the first of these is due.";
+NEXT when the first of these is due; DEAD its dead letters.";
+
+/// What the help takes where the screen is 80 wide, its frame included.
+const HELP_ROWS: u16 = 13;
 
 const HEADERS: [&str; 11] = [
     "STATE", "ID", "NAME", "BACKLOG", "AGE", "OK", "P50", "P99", "RETRY", "NEXT", "DEAD",
@@ -55,17 +58,22 @@ const WIDTHS: [Constraint; 11] = [
 ];
 
 pub(super) fn draw(frame: &mut Frame, board: &Board) {
-    let lower = if board.detail.is_some() || board.help {
+    let lower = if board.help {
+        Constraint::Length(HELP_ROWS)
+    } else if board.detail.is_some() {
         Constraint::Percentage(45)
     } else {
         Constraint::Length(0)
     };
+    // What came of a wish is told whole.
+    let note = u16::try_from(board.note.chars().count()).unwrap_or(u16::MAX);
+    let hint = if note < frame.area().width { 1 } else { 2 };
     let [head, rates, list, lower, hint] = Layout::vertical([
         Constraint::Length(2),
         Constraint::Length(4),
         Constraint::Min(4),
         lower,
-        Constraint::Length(1),
+        Constraint::Length(hint),
     ])
     .areas(frame.area());
     frame.render_widget(Paragraph::new(headlines(board)), head);
@@ -77,7 +85,8 @@ pub(super) fn draw(frame: &mut Frame, board: &Board) {
     } else if let Some(detail) = &board.detail {
         frame.render_widget(deliveries(detail), lower);
     }
-    frame.render_widget(Paragraph::new(keys(board)), hint);
+    let keys = Paragraph::new(keys(board)).wrap(Wrap { trim: false });
+    frame.render_widget(keys, hint);
 }
 
 fn headlines(board: &Board) -> Vec<Line<'_>> {
@@ -246,7 +255,12 @@ mod tests {
             }
         }
         board.pressed(KeyCode::Char('?'));
-        assert!(drawn(80, 24, &board).contains("replay its dead letters"));
+        let help = drawn(80, 24, &board);
+        assert!(help.contains("replay its dead letters"), "{help}");
+        assert!(help.contains("its dead letters.  "), "{help}");
+        board.note = format!("{} the end", "a long outcome ".repeat(7));
+        assert!(drawn(80, 24, &board).contains("the end"));
+        board.note.clear();
         board.pressed(KeyCode::Char('e'));
         assert!(drawn(80, 24, &board).contains("disable webhook 1? y/n"));
         board.lost("connection refused");
