@@ -87,8 +87,9 @@ impl Board {
         });
     }
 
-    /// `goes_on`: it will be tried again by itself.
-    pub(super) fn attempted(&mut self, told: Forwarded, outcome: &Outcome, goes_on: bool) {
+    /// `settles`: no other attempt follows by itself. An event that still waits for its own does so
+    /// whatever came of one that somebody wished for.
+    pub(super) fn attempted(&mut self, told: Forwarded, outcome: &Outcome, settles: bool) {
         self.counts.posts += 1;
         self.gone = match outcome {
             Outcome::Answered(..) => None,
@@ -102,7 +103,7 @@ impl Board {
         row.answer = outcome.to_string();
         let fate = match told.ok {
             true => Fate::AnsweredWell,
-            false if goes_on => Fate::Waiting,
+            false if !settles && row.fate == Fate::Waiting => Fate::Waiting,
             false => Fate::Refused,
         };
         *self.counts.at(row.fate) -= 1;
@@ -137,7 +138,7 @@ impl Board {
                 let v1::Event {
                     event, station_id, ..
                 } = &row.event;
-                self.note = format!("sent once more: {event} of {station_id}");
+                self.note = format!("sending once more: {event} of {station_id}");
                 return Some(Job {
                     event: row.event.clone(),
                     attempt: row.attempts,
@@ -165,7 +166,10 @@ impl Counts {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
+    use crate::forward::Attempted;
 
     fn board(events: usize) -> Board {
         let mut board = Board::new("http://localhost:3000".to_owned(), None);
@@ -210,6 +214,33 @@ mod tests {
         };
         assert_eq!(again(&mut board), ("evt_0".to_owned(), 2));
         assert_eq!(again(&mut board), ("evt_0".to_owned(), 3));
+    }
+
+    #[test]
+    fn one_that_waits_does_so_whatever_came_of_a_wish() {
+        let mut board = board(1);
+        let mut attempted = |outcome, settles| {
+            let attempted = Attempted {
+                outcome,
+                duration: Duration::ZERO,
+            };
+            let event = board.rows[0].event.clone();
+            let told = Forwarded::new(&event, 1, &attempted);
+            board.attempted(told, &attempted.outcome, settles);
+            board.rows[0].fate
+        };
+        let away = || Outcome::NoAnswer("connection refused".to_owned());
+        let answered = |status| Outcome::Answered(status, String::new());
+        for (outcome, settles, fate) in [
+            (away(), false, Fate::Waiting),
+            (answered(500), false, Fate::Waiting),
+            (answered(204), true, Fate::AnsweredWell),
+            (answered(500), false, Fate::Refused),
+            (away(), false, Fate::Refused),
+        ] {
+            assert_eq!(attempted(outcome, settles), fate);
+        }
+        assert_eq!(board.counts.events(), 1);
     }
 
     #[test]

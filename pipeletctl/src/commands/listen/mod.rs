@@ -106,10 +106,11 @@ pub(crate) async fn run(
             Some((job, lane, attempted)) = attempts.next() => {
                 let no_answer = matches!(attempted.outcome, Outcome::NoAnswer(_));
                 let goes_on = no_answer && lane == Lane::Own;
-                shown.attempted(&job, &attempted, goes_on, printer)?;
+                let settles = lane == Lane::Own && !no_answer;
+                shown.attempted(&job, &attempted, settles, printer)?;
                 if goes_on {
                     attempts.push(attempt(&forwarder, job.again(), Lane::Own));
-                } else if lane == Lane::Own {
+                } else if settles {
                     lanes.done(&job.event.station_id);
                     sent += 1;
                 }
@@ -160,13 +161,13 @@ impl Shown {
         &mut self,
         job: &Job,
         attempted: &Attempted,
-        goes_on: bool,
+        settles: bool,
         printer: &Printer,
     ) -> Result<(), Error> {
         let told = Forwarded::new(&job.event, job.attempt, attempted);
         match self {
             Self::Lines => printer.follow(&told, &told.line())?,
-            Self::Board(board, _) => board.attempted(told, &attempted.outcome, goes_on),
+            Self::Board(board, _) => board.attempted(told, &attempted.outcome, settles),
         }
         Ok(())
     }

@@ -179,8 +179,8 @@ mod tests {
                 duration: Duration::from_millis(3),
             };
             let told = Forwarded::new(&event, 1, &attempted);
-            let goes_on = matches!(attempted.outcome, Outcome::NoAnswer(_));
-            board.attempted(told, &attempted.outcome, goes_on);
+            let settles = !matches!(attempted.outcome, Outcome::NoAnswer(_));
+            board.attempted(told, &attempted.outcome, settles);
         }
         for (width, height) in [(80, 24), (200, 50)] {
             let picture = drawn(width, height, &board);
