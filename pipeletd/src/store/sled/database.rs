@@ -7,6 +7,9 @@
 //! - Values over a quarter of a segment become blob files, which are not synced: longer values
 //!   are cut into chunks of under 4 KB.
 //! - A damaged snapshot stops the opening: it is moved aside, and the log is read instead.
+//! - `conf` is written in two pieces and not synced, and one that was cut short, by a death in the
+//!   very first start, stops every opening: it is moved aside, for it says nothing but what
+//!   [`open_sled`] asks for, and sled makes it anew.
 //! - Garbage is collected in the flusher thread only, so that thread stays on.
 //! - Its seven writing threads may all wait for a lock whose holder waits for the file to be made
 //!   shorter, which is queued behind them: that hangs for ever. Every batch is handed to the system
@@ -16,6 +19,7 @@
 //!   nothing is.
 
 use std::{
+    ffi::{OsStr, OsString},
     fmt,
     fs::{self, File},
     io, mem,
@@ -381,6 +385,10 @@ impl Engine {
             source,
         };
         fs::create_dir_all(path).map_err(directory)?;
+        if is_torn(&path.join("conf")).map_err(directory)? {
+            tracing::warn!(path = %path.display(), "moved a conf that was cut short aside");
+            set_aside(path, "conf").map_err(directory)?;
+        }
         let db = match open_sled(path, cache_bytes) {
             Err(sled::Error::Corruption { .. })
                 if set_snapshots_aside(path).map_err(directory)? =>
@@ -490,20 +498,34 @@ fn is_locked(error: &io::Error) -> bool {
     error.kind() == io::ErrorKind::Other && error.to_string().contains("could not acquire lock")
 }
 
+/// Whether the file's end is not the checksum of the rest, as sled writes it.
+fn is_torn(conf: &Path) -> io::Result<bool> {
+    let bytes = match fs::read(conf) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+        read => read?,
+    };
+    Ok(bytes
+        .split_last_chunk()
+        .is_none_or(|(text, sum)| crc32fast::hash(text) != u32::from_le_bytes(*sum)))
+}
+
 /// Returns whether there was a snapshot to move.
 fn set_snapshots_aside(path: &Path) -> io::Result<bool> {
     let mut moved = false;
     for entry in fs::read_dir(path)? {
-        let entry = entry?;
-        let name = entry.file_name();
+        let name = entry?.file_name();
         if name.to_string_lossy().starts_with("snap.") {
-            let mut aside = PathBuf::from("damaged-");
-            aside.as_mut_os_string().push(&name);
-            fs::rename(entry.path(), path.join(aside))?;
+            set_aside(path, name)?;
             moved = true;
         }
     }
     Ok(moved)
+}
+
+fn set_aside(directory: &Path, name: impl AsRef<OsStr>) -> io::Result<()> {
+    let mut aside = OsString::from("damaged-");
+    aside.push(&name);
+    fs::rename(directory.join(name.as_ref()), directory.join(aside))
 }
 
 fn sync_everything(path: &Path) -> io::Result<()> {
@@ -542,6 +564,30 @@ mod tests {
             drop(held);
             assert!(opened.recv().unwrap().is_ok());
         });
+    }
+
+    /// Of what is written first, any part may be all that there is.
+    #[test]
+    fn a_conf_that_is_cut_anywhere_keeps_nobody_out() {
+        let directory = tempfile::tempdir().unwrap();
+        let conf = directory.path().join("conf");
+        let key = [Kind::Retry as u8, 7];
+        let database = Database::open(directory.path(), 1 << 20).unwrap();
+        let mut batch = Batch::default();
+        database.put(&mut batch, &key, b"kept").unwrap();
+        database.commit(batch, Purpose::Event).unwrap();
+        drop(database);
+        assert!(!is_torn(&conf).unwrap());
+        let whole = fs::read(&conf).unwrap();
+        for length in 0..whole.len() {
+            let mut zeros = whole[..length].to_vec();
+            zeros.resize(whole.len(), 0);
+            for damaged in [&whole[..length], &zeros] {
+                fs::write(&conf, damaged).unwrap();
+                let database = Database::open(directory.path(), 1 << 20).unwrap();
+                assert_eq!(database.get(&key).unwrap().unwrap(), b"kept"[..]);
+            }
+        }
     }
 
     /// One writer puts, replaces and removes a value of several chunks; whoever reads meanwhile
