@@ -1,8 +1,10 @@
 //! What the arguments, the environment and the contexts come to: which daemon, with which key.
 //!
 //! Invariants: the environment is read here alone; an argument wins over a variable, that over the
-//! context, and that over a file that happens to be there; a key is sent to its own daemon only: a
-//! context's where nobody names another server, the local admin key on this machine.
+//! current context, and that over a file that happens to be there. What a context has of its own
+//! counts as much as its name: `--context`, an argument, brings its key and its authorities. A key
+//! is sent to its own daemon only: a context's where nobody names another server, the local admin
+//! key on this machine.
 
 use std::{
     env, fmt, fs, io,
@@ -49,8 +51,17 @@ pub(crate) struct ServerUrl {
 pub(crate) enum ChosenBy {
     Argument,
     Environment,
-    Context(String),
+    Context { name: String, named_by: NamedBy },
     Default,
+}
+
+/// Who says which context it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum NamedBy {
+    Argument,
+    Environment,
+    /// `context use`, or that it was the first.
+    Current,
 }
 
 /// The API key, if there is one, and where it came from.
@@ -117,22 +128,28 @@ impl Settings {
         environment: &Environment,
     ) -> Result<Self, SettingsError> {
         let (server, chosen_by, context) = choose(global, environment)?;
-        let context = context.as_ref();
-        let key_file = context.and_then(|context| context.api_key_file.as_deref());
+        let (named, current) = match &chosen_by {
+            ChosenBy::Context {
+                named_by: NamedBy::Argument,
+                ..
+            } => (context.as_ref(), None),
+            _ => (None, context.as_ref()),
+        };
+        let key_of = |context: Option<&Context>| context?.api_key_file.clone();
+        let ca_of = |context: Option<&Context>| context?.ca_file.clone();
         let key = Key::find(
-            global.api_key_file.as_deref(),
+            global.api_key_file.clone().or(key_of(named)).as_deref(),
             environment,
-            key_file,
+            key_of(current).as_deref(),
             &server,
         )?;
-        let of_context = context.and_then(|context| context.ca_file.as_deref());
-        let ca_file = global.ca_file.as_deref();
-        let ca_file = ca_file.or(environment.ca_file.as_deref()).or(of_context);
+        let ca_file = global.ca_file.clone().or(ca_of(named));
+        let ca_file = ca_file.or(environment.ca_file.clone()).or(ca_of(current));
         Ok(Self {
             key,
             server,
             chosen_by,
-            authorities: ca_file.map(authorities).transpose()?,
+            authorities: ca_file.as_deref().map(authorities).transpose()?,
             timeout: global.timeout,
         })
     }
@@ -186,8 +203,13 @@ fn choose(
         return Ok((server, ChosenBy::Environment, None));
     }
     let contexts = Contexts::read(environment.contexts_file.as_deref())?;
-    let named = global.context.as_ref().or(environment.context.as_ref());
-    let Some(name) = named.or(contexts.current.as_ref()) else {
+    let names = [
+        (&global.context, NamedBy::Argument),
+        (&environment.context, NamedBy::Environment),
+        (&contexts.current, NamedBy::Current),
+    ];
+    let mut names = names.into_iter();
+    let Some((name, named_by)) = names.find_map(|(name, by)| Some((name.as_ref()?, by))) else {
         let local = LOCAL.parse().expect("the constant is a server's URL");
         return Ok((local, ChosenBy::Default, None));
     };
@@ -197,7 +219,8 @@ fn choose(
         name: name.clone(),
         source,
     })?;
-    Ok((server, ChosenBy::Context(name.clone()), Some(context)))
+    let name = name.clone();
+    Ok((server, ChosenBy::Context { name, named_by }, Some(context)))
 }
 
 fn authorities(path: &Path) -> Result<Vec<u8>, SettingsError> {
@@ -360,7 +383,7 @@ impl fmt::Display for Settings {
     /// Whom we speak to, for messages.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.chosen_by {
-            ChosenBy::Context(name) => write!(f, "{} (context {name})", self.server),
+            ChosenBy::Context { name, .. } => write!(f, "{} (context {name})", self.server),
             ChosenBy::Argument | ChosenBy::Environment | ChosenBy::Default => self.server.fmt(f),
         }
     }
@@ -502,5 +525,49 @@ mod tests {
         check("--context dev", None, None, missing, false);
         let wrong = "PIPELET_SERVER: write it as http://HOST:PORT, or https://HOST:PORT";
         check("", Some("localhost"), None, wrong, false);
+    }
+
+    #[test]
+    fn a_context_that_an_argument_names_brings_its_own_key() {
+        use clap::Parser as _;
+
+        let home = tempfile::tempdir().unwrap();
+        let file = home.path().join("config.toml");
+        let key = home.path().join("prod.key");
+        fs::write(&key, "hcpms_live_prod").unwrap();
+        let authority = home.path().join("prod.pem");
+        fs::write(&authority, "of prod").unwrap();
+        let mut contexts = Contexts::default();
+        let context = |key: Option<&Path>, authority: Option<&Path>| Context {
+            server: "http://10.0.0.1:1".to_owned(),
+            api_key_file: key.map(Path::to_owned),
+            ca_file: authority.map(Path::to_owned),
+        };
+        let prod = context(Some(&key), Some(&authority));
+        contexts.add("prod", prod).unwrap();
+        contexts.add("bare", context(None, None)).unwrap();
+        contexts.write(Some(&file)).unwrap();
+
+        let other = home.path().join("other.pem");
+        fs::write(&other, "of another").unwrap();
+        let resolve = |arguments: &str, named: Option<&str>| {
+            let words = format!("pipeletctl {arguments} status");
+            let cli = crate::cli::Cli::try_parse_from(words.split_whitespace()).unwrap();
+            let environment = Environment {
+                api_key: "hcpms_live_variable".parse().ok(),
+                context: named.map(str::to_owned),
+                ca_file: Some(other.clone()),
+                contexts_file: Some(file.clone()),
+                ..Environment::default()
+            };
+            let settings = Settings::resolve(&cli.global, &environment).unwrap();
+            (settings.key.source, settings.authorities.unwrap())
+        };
+        let own = (KeySource::File(key), b"of prod".to_vec());
+        let variables = || (KeySource::Environment, b"of another".to_vec());
+        assert_eq!(resolve("--context prod", None), own);
+        assert_eq!(resolve("--context bare", None), variables());
+        assert_eq!(resolve("", Some("prod")), variables());
+        assert_eq!(resolve("", None), variables());
     }
 }

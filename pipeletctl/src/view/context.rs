@@ -6,7 +6,7 @@ use super::or_dash;
 use crate::{
     contexts::{self, Contexts},
     output::{Describe, Row},
-    settings::{ChosenBy, KeySource, Settings},
+    settings::{ChosenBy, KeySource, NamedBy, Settings},
     table::Details,
 };
 
@@ -75,7 +75,7 @@ impl Target {
         let (chosen_by, context) = match &settings.chosen_by {
             ChosenBy::Argument => ("--server", None),
             ChosenBy::Environment => ("PIPELET_SERVER", None),
-            ChosenBy::Context(name) => ("context", Some(name.clone())),
+            ChosenBy::Context { name, named_by } => (of_name(*named_by), Some(name.clone())),
             ChosenBy::Default => ("default", None),
         };
         Self {
@@ -88,6 +88,14 @@ impl Target {
                 KeySource::Nowhere(why) => format!("nowhere ({why})"),
             },
         }
+    }
+}
+
+fn of_name(named_by: NamedBy) -> &'static str {
+    match named_by {
+        NamedBy::Argument => "--context",
+        NamedBy::Environment => "PIPELET_CONTEXT",
+        NamedBy::Current => "current context",
     }
 }
 

@@ -49,8 +49,18 @@ async fn daemons_are_known_by_their_names() {
     let shown = desk.json("context show").await;
     assert_eq!(
         (&shown["context"], &shown["chosen_by"]),
-        (&json!("south"), &json!("context"))
+        (&json!("south"), &json!("current context"))
     );
+
+    // A variable is for the daemon that nobody names; a context that is named has its own key.
+    let keyed = desk
+        .clone()
+        .variable("PIPELET_API_KEY", "hcpms_live_of_another");
+    assert_eq!(keyed.line("status").await.code, 4);
+    let status = keyed.json("status --context north").await;
+    assert_eq!(status["grpc_address"], address(&north));
+    let shown = keyed.json("context show --context north").await;
+    assert_eq!(shown["chosen_by"], "--context");
 
     // What goes wrong names the context; nothing but names and files is kept.
     drop(south);
