@@ -61,7 +61,7 @@ pub(crate) enum Error {
     File { path: PathBuf, source: io::Error },
     #[error("nothing to change")]
     NothingToChange,
-    #[error("this purges many failed deliveries, and there is no terminal to ask on")]
+    #[error("this purges many dead letters, and there is no terminal to ask on")]
     NobodyToAsk,
     #[error("there is no terminal to draw on")]
     NoTerminal,

@@ -30,6 +30,7 @@ mod tail;
 mod top;
 mod view;
 mod when;
+mod words;
 
 use std::process::ExitCode;
 

@@ -7,20 +7,20 @@ use crate::{completing, rate::Rate, when::When};
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Dlq {
-    /// Shows failed deliveries
+    /// Shows dead letters
     List {
         #[command(flatten)]
         filter: Filter,
         #[command(flatten)]
         limit: Limit,
     },
-    /// Shows one failed delivery with its attempts
+    /// Shows one dead letter with its attempts
     #[command(alias = "get")]
     Show {
         #[arg(add = completing::failed_deliveries())]
         id: u64,
     },
-    /// Gives failed deliveries a new round of attempts
+    /// Gives dead letters a new round of attempts
     ///
     /// The daemon goes on with it when this command is interrupted. Fails where no first attempt
     /// succeeds, and ends with 6 where only some do; what failed again is retried as usual. With
@@ -33,7 +33,7 @@ pub(crate) enum Dlq {
         #[command(flatten)]
         pace: Pace,
     },
-    /// Deletes failed deliveries for good
+    /// Deletes dead letters for good
     #[command(group(which()), override_usage = PURGE_USAGE)]
     Purge {
         #[command(flatten)]
@@ -44,7 +44,7 @@ pub(crate) enum Dlq {
     },
 }
 
-/// Which failed deliveries are meant; all that is given must hold.
+/// Which dead letters are meant; all that is given must hold.
 #[derive(Debug, Default, Args)]
 pub(crate) struct Filter {
     /// Of this webhook
@@ -67,7 +67,7 @@ pub(crate) struct Filter {
 /// Ids, or a filter, or all.
 #[derive(Debug, Args)]
 pub(crate) struct Selection {
-    /// These failed deliveries
+    /// These dead letters
     #[arg(
         value_name = "ID",
         add = completing::failed_deliveries(),

@@ -14,10 +14,10 @@ use tokio::time::sleep;
 use crate::{
     cli::Backfill,
     client::Client,
-    commands::counted,
     error::{Error, ExitStatus},
     output::Printer,
     when,
+    words::counted,
 };
 
 /// With more than so many waiting for their attempt, the webhook is left alone.

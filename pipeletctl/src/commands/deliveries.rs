@@ -6,12 +6,13 @@ use pipelet_proto::v1;
 use crate::{
     cli::{Deliveries, DeliveryStatus, Filter, Limit},
     client::Client,
-    commands::{counted, dlq},
+    commands::dlq,
     error::{Error, ExitStatus},
     output::{List, Printer},
     paging::Pages,
     view::ListedDelivery,
     when,
+    words::counted,
 };
 
 /// Payloads of dead letters may be large, so a page holds few.

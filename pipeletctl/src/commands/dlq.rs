@@ -14,12 +14,12 @@ pub(crate) use self::outcome::ReplayOutcome;
 use crate::{
     cli::{Dlq, Filter, Limit, Selection},
     client::Client,
-    commands::counted,
     error::{Error, ExitStatus},
     output::Printer,
     paging::Pages,
     view::FailedDelivery,
     when::{self, When},
+    words::counted,
 };
 
 /// Payloads may be large, so a page holds few.
@@ -56,7 +56,7 @@ async fn list(
     client: &Client,
     printer: &Printer,
 ) -> Result<ExitStatus, Error> {
-    let mut list = printer.list::<FailedDelivery>("no failed deliveries");
+    let mut list = printer.list::<FailedDelivery>("no dead letters");
     let mut pages = Pages::new(limit.count).of(PAGE);
     while let Some(page) = pages.next() {
         let request = v1::ListFailedDeliveriesRequest {
@@ -79,7 +79,7 @@ async fn show(id: u64, client: &Client, printer: &Printer) -> Result<ExitStatus,
     let answer = service.get_failed_delivery(request).await?.into_inner();
     let failed = answer
         .failed_delivery
-        .ok_or(Error::Incomplete("failed delivery"))?;
+        .ok_or(Error::Incomplete("dead letter"))?;
     printer.one(&FailedDelivery::from(failed))?;
     Ok(ExitStatus::Success)
 }
@@ -122,7 +122,7 @@ async fn purge(
             return Err(Error::NobodyToAsk);
         }
         let Some(question) = purge_question(&which, client).await? else {
-            printer.note("no failed deliveries to purge");
+            printer.note("no dead letters to purge");
             return Ok(ExitStatus::Success);
         };
         if !printer.confirm(&question).await? {
@@ -147,7 +147,7 @@ async fn purge(
 async fn purge_question(which: &Which, client: &Client) -> Result<Option<String>, Error> {
     let filter = match which {
         Which::Ids(ids) => {
-            let many = counted(ids.len() as u64, "failed delivery", "failed deliveries");
+            let many = counted(ids.len() as u64, "dead letter", "dead letters");
             return Ok(Some(format!("purge {many} for good?")));
         }
         Which::Filter(filter) => filter.clone(),
@@ -160,7 +160,7 @@ async fn purge_question(which: &Which, client: &Client) -> Result<Option<String>
     let mut service = client.failed_deliveries();
     let answer = service.list_failed_deliveries(request).await?.into_inner();
     let count = answer.failed_deliveries.len() as u64;
-    let many = counted(count, "failed delivery", "failed deliveries");
+    let many = counted(count, "dead letter", "dead letters");
     Ok(match (count, answer.next_page_token.is_empty()) {
         (0, true) => None,
         (_, true) => Some(format!("purge {many} for good?")),
@@ -168,7 +168,7 @@ async fn purge_question(which: &Which, client: &Client) -> Result<Option<String>
     })
 }
 
-/// Which failed deliveries are meant, as the wire has it.
+/// Which dead letters are meant, as the wire has it.
 #[derive(Debug)]
 enum Which {
     /// Each once.

@@ -5,13 +5,13 @@ use pipelet_proto::v1;
 use crate::{
     cli::{EventFilter, Events, Limit},
     client::Client,
-    commands::counted,
     error::{Error, ExitStatus},
     output::Printer,
     paging::Pages,
     tail::Tail,
     view::{Event, EventType},
     when::{self, When},
+    words::counted,
 };
 
 /// Payloads may be large, so a page holds few.

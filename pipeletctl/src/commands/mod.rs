@@ -25,8 +25,3 @@ pub(crate) mod trace;
 pub(crate) mod transactions;
 pub(crate) mod trigger;
 pub(crate) mod webhooks;
-
-/// `1 delivery`, `2 deliveries`: a count with its noun.
-fn counted(count: u64, one: &str, many: &str) -> String {
-    format!("{count} {}", if count == 1 { one } else { many })
-}

@@ -8,13 +8,13 @@ use serde::Serialize;
 use crate::{
     cli::{CreateWebhook, Limit, Signatures, UpdateWebhook, Webhooks},
     client::Client,
-    commands::counted,
     error::{Error, ExitStatus},
     output::Printer,
     paging::Pages,
     secret::Secret,
     table::printable,
     view::{Delivery, TestOutcome, Webhook, WebhookAndSecret},
+    words::counted,
 };
 
 pub(crate) async fn run(

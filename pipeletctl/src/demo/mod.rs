@@ -258,7 +258,7 @@ impl Show {
         printer: &Printer,
     ) -> Result<End, Error> {
         self.steps
-            .tell(Chapter::Starting, Duration::ZERO, 0, printer)?;
+            .tell(Chapter::Starting, Duration::ZERO, printer)?;
         let mut ticks = tokio::time::interval(TICK);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
@@ -301,7 +301,7 @@ impl Show {
         let Some(chapter) = turned else {
             return Ok(());
         };
-        self.steps.tell(chapter, now, seen.books.dead, printer)?;
+        self.steps.tell(chapter, now, printer)?;
         match chapter {
             Chapter::Replaying => {
                 let client = self.client.clone();

@@ -107,10 +107,9 @@ fn headline<'a>(scene: &Scene) -> Paragraph<'a> {
         | Chapter::Closing
         | Chapter::Over => GOOD,
     };
-    let dead = scene.snapshot.books.dead;
     let lines = vec![
         Line::raw(""),
-        Line::styled(scene.chapter.headline(dead), style.patch(STRONG)),
+        Line::styled(scene.chapter.headline(), style.patch(STRONG)),
         Line::raw(scene.chapter.explanation()),
     ];
     let margin = ratatui::widgets::Padding::horizontal(1);
@@ -330,7 +329,7 @@ mod tests {
             let picture = drawn(width, height, Chapter::Kept);
             for text in [
                 "+failures >dead letters",
-                "The receiver is back, but 2 deliveries ran out of attempts.",
+                "The receiver is back; what failed too often is a dead letter now.",
                 "DEMO-01  Charging  RFID_12345678",
                 "21.3 kW   3.4 of 6.8 kWh",
                 "DEMO-02  not connected",

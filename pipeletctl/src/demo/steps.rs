@@ -32,7 +32,7 @@ struct Step {
     at_ms: u64,
     #[serde(rename = "step")]
     name: &'static str,
-    text: String,
+    text: &'static str,
 }
 
 #[derive(Debug, Clone, Copy, Default, Serialize)]
@@ -113,14 +113,13 @@ impl Steps {
         &mut self,
         chapter: Chapter,
         now: Duration,
-        dead: u64,
         printer: &Printer,
     ) -> io::Result<()> {
         self.since = 0;
         let step = Step {
             at_ms: u64::try_from(now.as_millis()).unwrap_or(u64::MAX),
             name: chapter.name(),
-            text: chapter.headline(dead),
+            text: chapter.headline(),
         };
         match printer.format() {
             Format::Table if !self.silent => {

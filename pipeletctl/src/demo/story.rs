@@ -142,27 +142,19 @@ impl Chapter {
     }
 
     /// What happens, in one sentence.
-    pub(super) fn headline(self, dead: u64) -> String {
-        let text = match self {
+    pub(super) const fn headline(self) -> &'static str {
+        match self {
             Self::Starting => "A daemon starts, with a store of its own.",
             Self::Booting => "Three chargers connect and boot.",
             Self::Charging => "Cars are charging.",
             Self::Failing => "The receiver breaks: it answers 500.",
             Self::Silent => "Now the receiver does not answer at all.",
-            Self::Kept => {
-                let letters = if dead == 1 {
-                    "1 delivery".to_owned()
-                } else {
-                    format!("{dead} deliveries")
-                };
-                return format!("The receiver is back, but {letters} ran out of attempts.");
-            }
+            Self::Kept => "The receiver is back; what failed too often is a dead letter now.",
             Self::Replaying => "The dead letters are sent again.",
             Self::Recovered => "Every dead letter is delivered.",
             Self::Closing => "The chargers end their sessions, and the books are closed.",
             Self::Over => "Everything that was received is accounted for.",
-        };
-        text.to_owned()
+        }
     }
 
     /// Why that is no reason to worry, in one or two more.
@@ -181,10 +173,7 @@ impl Chapter {
                  30 s to 6 h). The chargers notice nothing."
             }
             Self::Silent => "An attempt has 1 s here (by default 10 s), and then counts as failed.",
-            Self::Kept => {
-                "What ran out is kept as a dead letter, with all of its attempts, until somebody \
-                 sends it again."
-            }
+            Self::Kept => "It is kept with all of its attempts, until somebody sends it again.",
             Self::Replaying => "They get a new round of attempts, under the same webhook-id.",
             Self::Recovered => {
                 "Whatever arrived meanwhile went on arriving; nothing had to wait for them."

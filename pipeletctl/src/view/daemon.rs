@@ -4,7 +4,7 @@ use pipelet_proto::v1;
 use serde::Serialize;
 
 use super::{or_dash, time::Time};
-use crate::{output::Describe, table::Details};
+use crate::{output::Describe, table::Details, words::counted};
 
 #[derive(Debug, Serialize)]
 pub(crate) struct DaemonStatus {
@@ -59,6 +59,7 @@ impl Describe for DaemonStatus {
             format!("no: {}", self.reasons.join("; "))
         };
         let kept = self.journal_head.saturating_sub(self.journal_tail);
+        let pending = counted(self.deliveries_pending, "delivery", "deliveries");
         Details::default()
             .line("version", &self.version)
             .line("ready", ready)
@@ -82,8 +83,8 @@ impl Describe for DaemonStatus {
                 ),
             )
             .line("events", format!("{kept} kept in the journal"))
-            .line("pending", format!("{} deliveries", self.deliveries_pending))
-            .line("failed", format!("{} deliveries", self.failed_deliveries))
+            .line("pending", pending)
+            .line("dead letters", self.failed_deliveries.to_string())
     }
 }
 

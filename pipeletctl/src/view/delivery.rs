@@ -73,21 +73,19 @@ impl Row for ListedDelivery {
     ];
 
     fn cells(&self) -> Vec<String> {
-        let next = match (self.next_attempt_at, self.failed_delivery_id) {
-            (Some(time), _) => time.to_string(),
-            (None, Some(id)) => format!("dlq show {id}"),
-            (None, None) => "-".to_owned(),
-        };
+        let dead_letter = self
+            .failed_delivery_id
+            .map(|id| format!("dead letter {id}"));
         vec![
             self.webhook_id.to_string(),
             self.event_id.clone(),
             self.event.clone(),
             self.station_id.clone(),
             or_dash(self.timestamp),
-            self.status.clone(),
+            dead_letter.unwrap_or_else(|| self.status.clone()),
             self.attempts.len().to_string(),
             or_dash(self.attempts.last().map(Attempt::outcome)),
-            next,
+            or_dash(self.next_attempt_at),
         ]
     }
 }

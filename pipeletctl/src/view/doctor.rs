@@ -10,7 +10,7 @@ use pipelet_proto::v1;
 use serde::Serialize;
 
 use super::time::Time;
-use crate::{error::Report, table::printable};
+use crate::{error::Report, table::printable, words::counted};
 
 /// Clocks that differ by more are worth a look.
 const SKEW_WARNING: SignedDuration = SignedDuration::from_secs(5);
@@ -309,8 +309,8 @@ fn webhook(Hook { webhook, last }: &Hook) -> Vec<Finding> {
         findings.push(Finding::new("webhooks", Level::Problem, message).hint(hint));
     }
     if stats.dead > 0 {
-        let letters = if stats.dead == 1 { "letter" } else { "letters" };
-        let mut message = format!("webhook {id} ({name}) has {} dead {letters}", stats.dead);
+        let letters = counted(stats.dead, "dead letter", "dead letters");
+        let mut message = format!("webhook {id} ({name}) has {letters}");
         // Otherwise the failures were told already, or are another's.
         if let Some(last) = last.as_ref().filter(|_| stats.retrying == 0) {
             let (why, _) = why(webhook, Some(last));

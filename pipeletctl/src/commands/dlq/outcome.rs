@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use pipelet_proto::v1;
 use serde::Serialize;
 
-use crate::{commands::counted, error::ExitStatus};
+use crate::{error::ExitStatus, words::counted};
 
 /// How a replay went.
 #[derive(Debug, Serialize)]
@@ -40,16 +40,12 @@ impl ReplayOutcome {
 
     pub(crate) fn sentence(&self) -> String {
         if self.total == 0 && self.missing == 0 {
-            return "no failed deliveries to replay".to_owned();
+            return "no dead letters to replay".to_owned();
         }
         let mut text = format!(
             "replayed {} of {}",
             self.replayed,
-            counted(
-                self.total + self.missing,
-                "failed delivery",
-                "failed deliveries"
-            )
+            counted(self.total + self.missing, "dead letter", "dead letters")
         );
         for (count, what) in [
             (self.delivered, "delivered"),
@@ -97,7 +93,7 @@ impl PurgeOutcome {
     }
 
     pub(super) fn sentence(&self) -> String {
-        let purged = counted(self.purged, "failed delivery", "failed deliveries");
+        let purged = counted(self.purged, "dead letter", "dead letters");
         match self.missing {
             0 => format!("purged {purged}"),
             missing => format!("purged {purged}; {missing} not found"),
@@ -152,12 +148,12 @@ mod tests {
     fn a_replay_says_what_became_of_each() {
         assert_eq!(
             replayed([5, 4, 2, 1, 1], Some(6)).sentence(),
-            "replayed 4 of 6 failed deliveries; 2 delivered; 1 under way; 1 failed again, and \
+            "replayed 4 of 6 dead letters; 2 delivered; 1 under way; 1 failed again, and \
              will be retried; 1 skipped: gone, or the webhook is disabled or deleted; 1 not found"
         );
         assert_eq!(
             replayed([0; 5], None).sentence(),
-            "no failed deliveries to replay"
+            "no dead letters to replay"
         );
     }
 

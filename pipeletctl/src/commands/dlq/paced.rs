@@ -19,11 +19,11 @@ use super::{PAGE, ReplayOutcome, Which};
 use crate::{
     cli::Pace,
     client::Client,
-    commands::counted,
     error::{Error, ExitStatus},
     output::Printer,
     paging::Pages,
     rate::Rate,
+    words::counted,
 };
 
 /// Of the latest outcomes, so many are looked at, and so many failures are too many.
@@ -344,7 +344,7 @@ mod tests {
         outcome.stopped = vec![7];
         assert_eq!(
             outcome.sentence(),
-            "replayed 3 of 5 failed deliveries; 2 delivered; 1 failed again, and will be \
+            "replayed 3 of 5 dead letters; 2 delivered; 1 failed again, and will be \
              retried; webhook 7 fails again, so it was stopped there; 2 dead letters are left, \
              and the same command goes on with that"
         );

@@ -27,7 +27,6 @@ use self::{
 use crate::{
     cli::Listen,
     client::Client,
-    commands::counted,
     error::{Error, ExitStatus},
     forward::{Attempted, Forwarder, Outcome, Signing},
     output::{Format, Printer},
@@ -36,6 +35,7 @@ use crate::{
     tail::Tail,
     view::Forwarded,
     when,
+    words::counted,
 };
 
 /// Events at once in memory.

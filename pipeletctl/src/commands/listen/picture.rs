@@ -13,9 +13,9 @@ use ratatui::{
 
 use super::board::{Board, Counts, Fate, Row};
 use crate::{
-    commands::counted,
     table::{printable, shortened},
     view::Forwarded,
+    words::counted,
 };
 
 const GOOD: Style = Style::new().fg(Color::Green);

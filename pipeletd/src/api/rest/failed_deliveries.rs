@@ -61,7 +61,7 @@ impl From<ReplayProgress> for ReplayedJson {
 fn id(path: &str) -> Result<FailedId, ApiError> {
     path.parse().map(FailedId).map_err(|_| ApiError::NotFound {
         code: "no_such_failed_delivery",
-        message: format!("there is no failed delivery {path:?}; ids are numbers"),
+        message: format!("there is no dead letter {path:?}; ids are numbers"),
     })
 }
 

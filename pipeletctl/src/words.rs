@@ -1,0 +1,6 @@
+//! Sentences that depend on numbers.
+
+/// `1 delivery`, `2 deliveries`: a count with its noun.
+pub(crate) fn counted(count: u64, one: &str, many: &str) -> String {
+    format!("{count} {}", if count == 1 { one } else { many })
+}
