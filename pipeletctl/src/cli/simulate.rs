@@ -55,7 +55,7 @@ pub(crate) struct Simulate {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Scenario {
-    /// Cars come and go as the hours of a day have it.
+    /// Cars come and go as the hours of a day have it, from seven in the morning on.
     Day,
     /// Every 10 s all connections are cut; all stations dial at once and send their state again.
     Storm,

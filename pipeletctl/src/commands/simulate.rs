@@ -100,6 +100,11 @@ pub(crate) async fn run(
         return Err(SimulateError::NobodyConnected { url, why }.into());
     }
     printer.one(&Simulation::new(&args, took, fleet.tally()))?;
+    if fleet.tally().lost > 0 {
+        printer.hint(
+            "two simulations with the same ids throw each other off; --prefix gives this one others",
+        );
+    }
     Ok(status(interrupted, args.stations, fleet.tally()))
 }
 
@@ -163,8 +168,12 @@ fn duration(args: &Simulate) -> Duration {
 fn options(args: &Simulate, endpoint: Endpoint, duration: Duration) -> Options {
     let width = args.stations.to_string().len().max(2);
     let id = |number: u32| format!("{}-{number:0width$}", args.prefix);
+    let pace = Pace::ending_at_wall_time(when::now(), duration, args.speed);
+    let day = Habits::Day {
+        began: pace.start(),
+    };
     let (habits, outages) = match args.scenario {
-        Scenario::Day => (Habits::Day, Outages::Never),
+        Scenario::Day => (day, Outages::Never),
         Scenario::Storm => (Habits::Busy, storm(args.speed)),
         Scenario::Offline => (Habits::Busy, Outages::Apart { up: UP, down: DOWN }),
     };
@@ -174,7 +183,7 @@ fn options(args: &Simulate, endpoint: Endpoint, duration: Duration) -> Options {
         connectors: args.connectors,
         habits,
         outages,
-        pace: Pace::ending_at_wall_time(when::now(), duration, args.speed),
+        pace,
         seed: args.seed,
     }
 }

@@ -2,6 +2,14 @@
 
 use super::*;
 
+fn morning() -> Timestamp {
+    "2026-04-14T07:00:00Z".parse().unwrap()
+}
+
+fn day() -> Habits {
+    Habits::Day { began: morning() }
+}
+
 /// A central system that accepts everything, and writes down what it is told.
 struct Central {
     charger: Charger,
@@ -12,7 +20,7 @@ struct Central {
 
 impl Central {
     fn new(habits: Habits) -> Self {
-        let now = "2026-04-14T06:00:00Z".parse().unwrap();
+        let now = morning();
         Self {
             charger: Charger::new("SIM-01", 2, habits, Rng::with_seed(3), now),
             now,
@@ -104,7 +112,7 @@ impl Central {
 
 #[test]
 fn it_boots_and_then_shows_its_state() {
-    let central = Central::booted(Habits::Day);
+    let central = Central::booted(day());
     let actions: Vec<_> = central.heard.iter().map(|(action, _)| *action).collect();
     let status = Action::StatusNotification;
     assert_eq!(actions, [Action::BootNotification, status, status, status]);
@@ -199,7 +207,7 @@ fn it_charges_while_offline_and_delivers_in_order_afterwards() {
 
 #[test]
 fn a_remote_start_and_stop_really_start_and_stop() {
-    let mut central = Central::booted(Habits::Day);
+    let mut central = Central::booted(day());
     let start = json!({"connectorId": 2, "idTag": "REMOTE"});
     let answer = central.ask("RemoteStartTransaction", &start);
     assert_eq!(answer["status"], "Accepted");
@@ -242,7 +250,7 @@ fn a_reset_stops_and_boots_again() {
 
 #[test]
 fn what_it_answers() {
-    let mut central = Central::booted(Habits::Day);
+    let mut central = Central::booted(day());
     for (action, payload, status) in [
         ("ClearCache", json!({}), "Accepted"),
         ("DataTransfer", json!({"vendorId": "x"}), "UnknownVendorId"),
