@@ -28,6 +28,9 @@ pub(crate) async fn run(
             "webhook {id} is being deleted and was not audited; audit again when it is gone"
         ));
     }
+    for caveat in audit.caveats() {
+        printer.note(&caveat);
+    }
     for gap in audit.gaps() {
         printer.note(&format!("gap: {gap}"));
     }

@@ -10,7 +10,7 @@ use pipelet_proto::v1;
 use serde::Serialize;
 
 use super::time::Time;
-use crate::table;
+use crate::{table, words::counted};
 
 #[derive(Debug, Serialize)]
 pub(crate) struct Audit {
@@ -26,8 +26,22 @@ pub(crate) struct Audit {
 #[derive(Debug, Serialize)]
 struct Since {
     time: Time,
-    webhooks: Vec<Audited>,
+    webhooks: Vec<Lately>,
     total: Books,
+}
+
+/// What became of one webhook's events since a time. It has no gap: what is delivered is known as
+/// the rest of what was received.
+#[derive(Debug, Serialize)]
+struct Lately {
+    id: u64,
+    name: String,
+    state: String,
+    books: Books,
+    /// Where it is known only from then on what the webhook wanted.
+    counted_from: Option<Time>,
+    /// What backfills sent it again, ever.
+    backfilled: u64,
 }
 
 #[derive(Debug, Serialize)]
@@ -77,7 +91,7 @@ impl Comparison {
         let pairs = [
             ("retries", booked.retries, kept.retries),
             (
-                "failed deliveries",
+                "dead letters",
                 booked.failed_deliveries,
                 kept.failed_deliveries,
             ),
@@ -172,16 +186,17 @@ impl Since {
     /// Deleted webhooks are in it no more.
     fn of(time: Timestamp, wire: &[v1::WebhookAudit]) -> Self {
         let webhooks = wire.iter().filter_map(|webhook| {
-            Some(Audited {
+            Some(Lately {
                 id: webhook.id,
                 name: webhook.name.clone(),
                 state: webhook.state.clone(),
-                books: Some(Books::of(webhook.since?)),
-                compared: None,
+                books: Books::of(webhook.since?),
+                counted_from: Time::from_wire(webhook.since_counted_from),
+                backfilled: webhook.backfilled,
             })
         });
         let webhooks: Vec<_> = webhooks.collect();
-        let books = webhooks.iter().filter_map(|webhook| webhook.books);
+        let books = webhooks.iter().map(|webhook| webhook.books);
         Self {
             time: Time::at(time),
             total: books.fold(Books::default(), Books::plus),
@@ -222,6 +237,34 @@ impl Audit {
     }
 }
 
+impl Lately {
+    fn cells(&self) -> Vec<String> {
+        let mut cells = vec![self.id.to_string(), self.name.clone(), self.state.clone()];
+        cells.extend(self.books.cells());
+        cells
+    }
+
+    fn caveats(&self) -> impl Iterator<Item = String> {
+        let name = table::printable(&self.name);
+        let from = self.counted_from.map(|from| {
+            format!(
+                "webhook {} ({name}) is counted from {from} on: it was changed too often to know \
+                 what it wanted before",
+                self.id
+            )
+        });
+        let backfilled = (self.backfilled > 0).then(|| {
+            format!(
+                "backfills sent webhook {} ({name}) {} again, ever; only what of it waits or is \
+                 dead is counted here",
+                self.id,
+                counted(self.backfilled, "event", "events")
+            )
+        });
+        from.into_iter().chain(backfilled)
+    }
+}
+
 impl Audit {
     const HEADERS: &[&str] = &[
         "ID",
@@ -243,8 +286,9 @@ impl Audit {
             total,
         }) = &self.since
         {
-            let rows: Vec<_> = webhooks.iter().map(Audited::cells).collect();
-            let table = table::columns(Self::HEADERS, &rows);
+            let rows: Vec<_> = webhooks.iter().map(Lately::cells).collect();
+            let headers = Self::HEADERS.split_last().map_or(&[][..], |(_, rest)| rest);
+            let table = table::columns(headers, &rows);
             return format!("{table}\n\nsince {time}: {}", total.sentence("="));
         }
         let sign = if self.balanced { "=" } else { "≠" };
@@ -273,6 +317,12 @@ impl Audit {
             Some(format!("{}: {gap}", forgotten.name()))
         });
         listed.chain(forgotten)
+    }
+
+    /// What is not in the figures of a span of time.
+    pub(crate) fn caveats(&self) -> impl Iterator<Item = String> {
+        let webhooks = self.since.iter().flat_map(|since| &since.webhooks);
+        webhooks.flat_map(Lately::caveats)
     }
 
     /// The webhooks whose books could not be seen.

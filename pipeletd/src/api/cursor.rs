@@ -5,7 +5,7 @@
 use std::{fmt::Write as _, ops::Range, str};
 
 use crate::{
-    delivery::record::RetryKey,
+    delivery::{Place, record::RetryKey},
     events::{IdTagKey, Seq, StationId},
     webhooks::WebhookId,
 };
@@ -30,18 +30,23 @@ pub(super) fn to_range(cursor: &str) -> Result<Range<Seq>, InvalidCursor> {
     Ok(Seq(to_number(start)?)..Seq(to_number(end)?))
 }
 
-pub(super) fn of_retry(key: RetryKey) -> String {
-    format!("{:x}-{:x}", key.due_ms, key.seq.0)
+pub(super) fn of_delivery(place: Place) -> String {
+    match place {
+        Place::Waiting(key) => format!("{:x}-{:x}", key.due_ms, key.seq.0),
+        Place::Settled(number) => of_number(number),
+    }
 }
 
-pub(super) fn to_retry(webhook: WebhookId, cursor: &str) -> Result<RetryKey, InvalidCursor> {
-    let (due, seq) = cursor.split_once('-').ok_or(InvalidCursor)?;
+pub(super) fn to_delivery(webhook: WebhookId, cursor: &str) -> Result<Place, InvalidCursor> {
+    let Some((due, seq)) = cursor.split_once('-') else {
+        return to_number(cursor).map(Place::Settled);
+    };
     let due_ms = i64::from_str_radix(due, 16).map_err(|_| InvalidCursor)?;
-    Ok(RetryKey {
+    Ok(Place::Waiting(RetryKey {
         webhook,
         due_ms,
         seq: Seq(to_number(seq)?),
-    })
+    }))
 }
 
 pub(super) fn of_station(id: &StationId) -> String {
@@ -90,12 +95,14 @@ mod tests {
         assert_eq!(to_number(&of_number(300)), Ok(300));
         let range = Seq(7)..Seq(300);
         assert_eq!(to_range(&of_range(&range)), Ok(range));
-        let key = RetryKey {
+        let waiting = Place::Waiting(RetryKey {
             webhook: WebhookId(3),
             due_ms: 1_776_000_000_000,
             seq: Seq(9),
-        };
-        assert_eq!(to_retry(WebhookId(3), &of_retry(key)), Ok(key));
+        });
+        for place in [waiting, Place::Settled(300)] {
+            assert_eq!(to_delivery(WebhookId(3), &of_delivery(place)), Ok(place));
+        }
         let station = StationId::new("ladesäule 7").unwrap();
         assert_eq!(to_station(&of_station(&station)), Ok(station));
         let tag = IdTagKey::of("Rfid 1");
@@ -104,10 +111,15 @@ mod tests {
 
     #[test]
     fn what_is_no_cursor() {
-        for text in ["", "x", "1-", "-", "0", "é", "aé"] {
-            assert_eq!(to_retry(WebhookId(1), text), Err(InvalidCursor), "{text:?}");
+        for text in ["", "x", "1-", "-", "é", "aé"] {
+            assert_eq!(
+                to_delivery(WebhookId(1), text),
+                Err(InvalidCursor),
+                "{text:?}"
+            );
             assert_eq!(to_station(text), Err(InvalidCursor), "{text:?}");
         }
+        assert_eq!(to_station("0"), Err(InvalidCursor));
         for text in ["", "x", "é"] {
             assert_eq!(to_id_tag(text), Err(InvalidCursor), "{text:?}");
         }

@@ -38,6 +38,8 @@ pub struct Audited {
     pub id: WebhookId,
     pub name: String,
     pub state: AuditState,
+    /// Among what it has received, what it was sent again from the journal.
+    pub backfilled: u64,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -77,6 +79,7 @@ impl Delivery {
                     id,
                     name: stored.webhook.name,
                     state,
+                    backfilled: self.0.means.ledger.account(id).backfilled,
                 });
             }
         }
@@ -141,6 +144,7 @@ impl Delivery {
             id: *id,
             name: running.stored().webhook.name.clone(),
             state: AuditState::Active(self.0.books(running, *id), None),
+            backfilled: self.0.means.ledger.account(*id).backfilled,
         });
         audited.collect()
     }

@@ -20,6 +20,8 @@ pub struct History(Mutex<VecDeque<Settled>>);
 /// A delivery that was settled.
 #[derive(Debug, Clone)]
 pub struct Settled {
+    /// Counted up since the daemon started.
+    pub number: u64,
     pub event: EventId,
     pub kind: EventType,
     pub station: StationId,
@@ -56,7 +58,9 @@ impl History {
         if settled.len() == MAX {
             settled.pop_front();
         }
+        let number = settled.back().map_or(0, |last| last.number + 1);
         settled.push_back(Settled {
+            number,
             event: id,
             kind,
             station,

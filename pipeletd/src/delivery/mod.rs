@@ -14,6 +14,7 @@ pub mod dispatcher;
 pub mod history;
 pub mod http;
 pub mod ledger;
+mod listing;
 mod observation;
 mod pace;
 pub mod policy;
@@ -30,9 +31,11 @@ pub use self::{
     backfill::{Backfill, Backfilled},
     dead_letters::{ReplayProgress, Selection},
     dispatcher::{Means, Terms},
+    listing::{Listed, Place, Status},
     observation::{Observation, Observations},
     trace::{Fate, NotWanted, Trace},
     webhooks::{Delivery, DeliveryError, IfRevision, TestResult, WebhookView, subscriptions},
+    window::Lately,
 };
 
 #[cfg(test)]

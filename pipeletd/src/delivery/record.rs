@@ -185,6 +185,33 @@ pub struct Epoch {
 }
 
 impl Epoch {
+    /// Of one webhook, where no event on the way needs more: an audit of a span of time and an
+    /// event's trace look back with them.
+    pub const MOST: usize = 64;
+
+    /// The history that this one ends. What is older than every event that the journal keeps is
+    /// dropped, and so are the oldest of very many, but none that an event on the way needs: those
+    /// are from `floor` on.
+    pub fn after(self, past: &[Self], floor: Seq, oldest: Seq) -> Vec<Self> {
+        let mut epochs = past.to_vec();
+        // Holds for no event.
+        let _ = epochs.pop_if(|last| last.from == self.from);
+        if epochs.last().is_none_or(|last| !last.wants_the_same(&self)) {
+            epochs.push(self);
+        }
+        let at = |seq| epochs.iter().rposition(|epoch| epoch.from <= seq);
+        let unkept = at(oldest).unwrap_or(0);
+        let too_many = epochs.len().saturating_sub(Self::MOST);
+        let unneeded = at(floor).unwrap_or(0);
+        epochs.drain(..unkept.max(too_many).min(unneeded));
+        epochs
+    }
+
+    fn wants_the_same(&self, other: &Self) -> bool {
+        (self.enabled, &self.events, &self.stations)
+            == (other.enabled, &other.events, &other.stations)
+    }
+
     pub fn wants(&self, webhook: WebhookId, event: &Event) -> bool {
         self.enabled
             && event.is_for(webhook.0)
@@ -388,5 +415,56 @@ mod tests {
         only.synthetic = Some(Synthetic { only: Some(2) });
         let owed = [1, 2].map(|id| is_owed(WebhookId(id), &epochs, Seq(10), &only));
         assert_eq!(owed, [false, true]);
+    }
+
+    fn epoch(from: u64, enabled: bool) -> Epoch {
+        Epoch {
+            from: Seq(from),
+            enabled,
+            events: EventSelection::parse(&["Heartbeat"]).unwrap(),
+            stations: StationSelection::default(),
+        }
+    }
+
+    /// Of changes at 10, 20, 30 and 40, each of which turned the webhook off or on.
+    #[test]
+    fn the_past_is_kept_as_long_as_somebody_looks_back() {
+        let past = || {
+            let changes = [10, 20, 30].into_iter().zip([true, false, true]);
+            changes
+                .map(|(from, on)| epoch(from, on))
+                .collect::<Vec<_>>()
+        };
+        let kept = |floor, oldest| {
+            let epochs = epoch(40, false).after(&past(), Seq(floor), Seq(oldest));
+            epochs.iter().map(|epoch| epoch.from.0).collect::<Vec<_>>()
+        };
+        assert_eq!(kept(40, 40), [40]);
+        assert_eq!(kept(40, 0), [10, 20, 30, 40]);
+        assert_eq!(kept(40, 25), [20, 30, 40]);
+        assert_eq!(
+            kept(10, 40),
+            [10, 20, 30, 40],
+            "an event on the way needs it"
+        );
+    }
+
+    #[test]
+    fn a_change_of_something_else_is_no_new_epoch() {
+        let past = [epoch(10, true), epoch(20, false)];
+        let after = |changed: Epoch| changed.after(&past, Seq(20), Seq(0));
+        assert_eq!(after(epoch(30, false)), past);
+        assert_eq!(after(epoch(20, true)), past[..1], "it held for no event");
+    }
+
+    #[test]
+    fn the_past_is_bounded_but_for_what_is_needed() {
+        let flip = |floor: fn(u64) -> u64| {
+            (0..200).fold(Vec::new(), |past, at| {
+                epoch(at, at % 2 == 0).after(&past, Seq(floor(at)), Seq(0))
+            })
+        };
+        assert_eq!(flip(|at| at).len(), Epoch::MOST);
+        assert_eq!(flip(|_| 0).len(), 200);
     }
 }

@@ -20,7 +20,7 @@ pub use super::test_event::TestResult;
 use super::{
     deleted::Deleted,
     dispatcher::{Control, Dispatcher, Means, Progress, Terms},
-    history::{History, Settled},
+    history::History,
     ledger::{Entry, LedgerError},
     record::{Books, Epoch, Retry, RetryKey, Stage, StoredWebhook},
     stats::StatsSnapshot,
@@ -113,9 +113,9 @@ impl IfRevision {
 pub enum DeliveryError {
     #[error("there is no webhook {}", .0.0)]
     NoSuchWebhook(WebhookId),
-    #[error("there is no failed delivery {}", .0.0)]
+    #[error("there is no dead letter {}", .0.0)]
     NoSuchFailedDelivery(super::record::FailedId),
-    #[error("webhook {} of this failed delivery was deleted; purge it instead", .0.0)]
+    #[error("webhook {} of this dead letter was deleted; purge it instead", .0.0)]
     WebhookDeleted(WebhookId),
     #[error("webhook {} has been changed meanwhile, or the tag is none of its", .0.0)]
     Changed(WebhookId),
@@ -274,17 +274,13 @@ impl Delivery {
             let changed = change(&was.webhook, &inner.terms().targets, now);
             let webhook = changed.map_err(DeliveryError::Invalid)?;
             let store = Arc::clone(&inner.means.store);
+            let oldest = inner.means.journal.bounds().await?.start;
             let (stored, _) = inner
                 .means
                 .journal
                 .subscribe(id, move |position| {
-                    // History that no event on the way needs any more is dropped.
-                    let mut epochs = was.epochs.clone();
-                    epochs.push(epoch(position.at, &webhook));
-                    let needed = epochs
-                        .iter()
-                        .rposition(|epoch| epoch.from <= position.floor);
-                    epochs.drain(..needed.unwrap_or(0));
+                    let changed = epoch(position.at, &webhook);
+                    let epochs = changed.after(&was.epochs, position.floor, oldest);
                     write(
                         store.as_ref(),
                         StoredWebhook {
@@ -442,7 +438,7 @@ impl Delivery {
     }
 
     /// At most `limit` deliveries that wait for a retry, by due time.
-    pub async fn retries(
+    pub(super) async fn retries(
         &self,
         id: WebhookId,
         after: Option<RetryKey>,
@@ -456,11 +452,6 @@ impl Delivery {
     /// What the webhook's attempts came to since the daemon started.
     pub fn stats(&self, id: WebhookId) -> Result<StatsSnapshot, DeliveryError> {
         Ok(self.0.running(id)?.progress.stats.snapshot())
-    }
-
-    /// The latest deliveries that were settled, the latest first.
-    pub fn history(&self, id: WebhookId) -> Result<Vec<Settled>, DeliveryError> {
-        Ok(self.0.running(id)?.history.latest())
     }
 
     /// From the next attempt of each webhook on, these terms hold.

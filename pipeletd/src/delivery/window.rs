@@ -2,7 +2,8 @@
 //!
 //! The books know no times, so this is put together from what is kept: the journal says what was
 //! owed, and what is neither a retry, nor a dead letter, nor in the backlog has been delivered, or
-//! was purged. Everything moves meanwhile, so the numbers are those of about now.
+//! was purged. Everything moves meanwhile, so the numbers are those of about now; nothing is left
+//! over by construction, so they are no audit of themselves.
 
 use std::{
     collections::BTreeMap,
@@ -12,16 +13,26 @@ use std::{
 use jiff::Timestamp;
 
 use super::{
-    record::{Books, FailedFilter, is_owed},
+    record::{Books, Epoch, FailedFilter, is_owed},
     webhooks::{Delivery, DeliveryError, Inner, Running},
 };
 use crate::{
+    events::Seq,
     store::{Store, StoreError, blocking},
     webhooks::WebhookId,
 };
 
 /// Events, retries or dead letters that are read at once.
 const STRIDE: usize = 512;
+
+/// What became of a webhook's events since a time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Lately {
+    pub books: Books,
+    /// Where it was changed too often to know what it wanted at that time: since when that is
+    /// known, and counted.
+    pub counted_from: Option<Timestamp>,
+}
 
 /// A webhook, and what was found in the journal for it.
 struct Counted {
@@ -35,7 +46,7 @@ impl Delivery {
         &self,
         since: Timestamp,
         only: Option<WebhookId>,
-    ) -> Result<BTreeMap<WebhookId, Books>, DeliveryError> {
+    ) -> Result<BTreeMap<WebhookId, Lately>, DeliveryError> {
         let mut counted: Vec<_> = {
             let webhooks = self.0.webhooks.read();
             let webhooks = webhooks.unwrap_or_else(PoisonError::into_inner);
@@ -48,23 +59,28 @@ impl Delivery {
             });
             counted.collect()
         };
-        self.0.count(since, &mut counted).await?;
-        let mut books = BTreeMap::new();
+        let start = self.0.count(since, &mut counted).await?;
+        let mut lately = BTreeMap::new();
         for counted in counted {
             let id = counted.running.stored().webhook.id;
             let store = Arc::clone(&self.0.means.store);
             let kept = blocking(move || kept(store.as_ref(), id, since)).await?;
-            books.insert(id, self.0.put_together(&counted, kept));
+            let of_webhook = Lately {
+                books: self.0.put_together(&counted, kept),
+                counted_from: self.0.counted_from(&counted.running, start).await?,
+            };
+            lately.insert(id, of_webhook);
         }
-        Ok(books)
+        Ok(lately)
     }
 }
 
 impl Inner {
-    /// Reads the journal once, for all of them.
-    async fn count(&self, since: Timestamp, all: &mut [Counted]) -> Result<(), StoreError> {
+    /// Reads the journal once, for all of them. Returns where it began.
+    async fn count(&self, since: Timestamp, all: &mut [Counted]) -> Result<Seq, StoreError> {
         let journal = &self.means.journal;
-        let mut at = journal.position_at(since).await?;
+        let start = journal.position_at(since).await?;
+        let mut at = start;
         let end = journal.head();
         while at < end {
             let events = journal.read_from(at, STRIDE).await?;
@@ -82,7 +98,26 @@ impl Inner {
                 }
             }
         }
-        Ok(())
+        Ok(start)
+    }
+
+    /// None where everything from `start` on is counted. One that has all the past that it may
+    /// have has lost some of it, or is about to.
+    async fn counted_from(
+        &self,
+        running: &Running,
+        start: Seq,
+    ) -> Result<Option<Timestamp>, StoreError> {
+        let stored = running.stored();
+        let first = stored.epochs.first().map_or(start, |epoch| epoch.from);
+        if first <= start || stored.epochs.len() < Epoch::MOST {
+            return Ok(None);
+        }
+        let events = self.means.journal.read_from(first, 1).await?;
+        let now = || self.means.clock.now();
+        Ok(Some(
+            events.first().map_or_else(now, |(_, event)| event.time),
+        ))
     }
 
     fn put_together(&self, counted: &Counted, (retrying, dead): (u64, u64)) -> Books {

@@ -106,3 +106,71 @@ async fn a_span_of_time_can_be_audited() {
     assert!(text.contains(all), "{text}");
     assert!(text.contains("since 2"), "{text}");
 }
+
+#[tokio::test]
+async fn a_span_of_time_outlives_changes_of_the_webhook() {
+    let scene = Scene::new(&["Heartbeat"]).await;
+    let webhook = scene.webhook;
+    let mut station = scene.station("S1").await;
+    let ctl = scene.ctl();
+    for (change, expected) in [
+        ("--name Renamed", 1),
+        ("--event MeterValues", 2),
+        ("--event Heartbeat,Reset", 2),
+        ("--disabled", 3),
+    ] {
+        station.ok("Heartbeat", "{}").await;
+        let settled = json!({"delivered": expected});
+        scene.api.await_stats(webhook, settled).await;
+        let update = format!("webhooks update {webhook} {change}");
+        ctl.line(&update).await.ok();
+        let audit = ctl.json("audit --since 1h").await;
+        let lately = &audit["since"]["webhooks"][0];
+        assert_eq!(lately["books"]["received"], expected, "{change}: {audit}");
+        assert_eq!(lately["books"]["delivered"], expected, "{change}: {audit}");
+        assert_eq!(lately["counted_from"], json!(null), "{change}: {audit}");
+    }
+}
+
+/// What can't be known is said, and nothing is called balanced that was never weighed.
+#[tokio::test]
+async fn a_span_of_time_tells_what_it_does_not_count() {
+    let scene = Scene::new(&["Heartbeat"]).await;
+    let webhook = scene.webhook;
+    let mut station = scene.station("S1").await;
+    station.ok("Heartbeat", "{}").await;
+    scene
+        .api
+        .await_stats(webhook, json!({"delivered": 1}))
+        .await;
+    let ctl = scene.ctl();
+    let backfill = format!("webhooks backfill {webhook} --since 1h --yes");
+    ctl.line(&backfill).await.ok();
+    scene
+        .api
+        .await_stats(webhook, json!({"delivered": 2}))
+        .await;
+    let audit = ctl.line("audit --since 1h").await;
+    assert!(
+        audit.stdout.contains("1 received = 1 delivered"),
+        "{audit:?}"
+    );
+    assert!(!audit.stdout.contains("BALANCE"), "{audit:?}");
+    let caveat = "1 event again, ever; only what of it waits or is dead is counted here";
+    assert!(audit.stderr.contains(caveat), "{audit:?}");
+
+    for turn in 0..70 {
+        let other = if turn % 2 == 0 { "Reset" } else { "Heartbeat" };
+        let change = json!({"events": [other]});
+        let path = format!("/webhooks/{webhook}");
+        scene.api.put(&path, &change).await.expect(200);
+        station
+            .ok("MeterValues", json!({"connectorId": 1, "meterValue": []}))
+            .await;
+    }
+    let audit = ctl.line("audit --since 1h").await;
+    assert!(
+        audit.stderr.contains("it was changed too often"),
+        "{audit:?}"
+    );
+}

@@ -1,5 +1,7 @@
 //! `pipeletctl deliveries`: what is owed, what failed and what was delivered, over all webhooks.
 
+use std::collections::BTreeSet;
+
 use pipelet_tests::{Answer, Receiver};
 use serde_json::{Value, json};
 
@@ -71,6 +73,52 @@ async fn delivered_and_pending_ones_of_all_webhooks() {
     assert_eq!(nobody.code, 3, "{nobody:?}");
 }
 
+/// Over REST page by page: what waits, and behind it what was settled, the latest first.
+#[tokio::test]
+async fn a_page_has_no_more_than_was_asked_for() {
+    let builder = daemon().flag("--retry-schedule", "1h");
+    let scene = Scene::with(builder, &["Heartbeat"]).await;
+    let mut station = scene.station("S1").await;
+    for _ in 0..3 {
+        station.ok("Heartbeat", "{}").await;
+    }
+    let webhook = scene.webhook;
+    scene
+        .api
+        .await_stats(webhook, json!({"delivered": 3}))
+        .await;
+    scene.receiver.answer(Answer::Status(500));
+    for _ in 0..2 {
+        station.ok("Heartbeat", "{}").await;
+    }
+    scene.api.await_stats(webhook, json!({"retrying": 2})).await;
+
+    let list = format!("/webhooks/{webhook}/deliveries?limit=2");
+    let mut path = list.clone();
+    let mut pages = Vec::new();
+    let mut ids = BTreeSet::new();
+    loop {
+        let page = scene.api.get(&path).await.expect(200);
+        let data = page["data"].as_array().expect("a list");
+        ids.extend(data.iter().map(|it| it["event_id"].to_string()));
+        let statuses = data.iter().map(|it| it["status"].as_str().expect("a word"));
+        pages.push(statuses.map(str::to_owned).collect::<Vec<_>>());
+        let Some(cursor) = page["next_cursor"].as_str() else {
+            break;
+        };
+        path = format!("{list}&cursor={cursor}");
+    }
+    assert_eq!(
+        pages,
+        [
+            vec!["pending", "pending"],
+            vec!["delivered", "delivered"],
+            vec!["delivered"]
+        ]
+    );
+    assert_eq!(ids.len(), 5, "{ids:?}");
+}
+
 #[tokio::test]
 async fn failed_ones_lead_to_the_dead_letters() {
     let scene = Scene::with(daemon().flag("--max-attempts", "1"), &["Heartbeat"]).await;
@@ -82,7 +130,7 @@ async fn failed_ones_lead_to_the_dead_letters() {
     let failed = ctl.json("deliveries list --status failed").await;
     assert_eq!(events(&failed), [(scene.webhook, "Heartbeat")]);
     let screen = ctl.line("deliveries list --status failed").await.ok();
-    assert!(screen.contains("dlq show 1"), "{screen}");
+    assert!(screen.contains("dead letter 1"), "{screen}");
     let none = ctl.json("deliveries list --status delivered").await;
     assert_eq!(none, json!([]));
 }

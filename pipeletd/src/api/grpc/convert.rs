@@ -8,7 +8,7 @@ use pipelet_proto::v1;
 use super::super::{DEFAULT_PAGE, MAX_PAGE, error::ApiError, event_filter::Said, roster::Listed};
 use crate::{
     delivery::{
-        Audit, AuditState, Audited, Fate, Observation, Trace, WebhookView,
+        Audit, AuditState, Audited, Fate, Lately, Observation, Trace, WebhookView,
         history::Settled,
         record::{Attempt, Books, FailedDelivery, FailedFilter, Forgotten, Kept, Retry},
     },
@@ -117,12 +117,13 @@ fn books_on_wire(books: Books) -> v1::WebhookStats {
 
 pub(super) fn audit(
     audit: Audit,
-    lately: &BTreeMap<WebhookId, Books>,
+    lately: &BTreeMap<WebhookId, Lately>,
 ) -> v1::AuditWebhooksResponse {
     let audited = |one: Audited| {
-        let since = lately.get(&one.id).copied().map(books_on_wire);
+        let lately = lately.get(&one.id);
         v1::WebhookAudit {
-            since,
+            since: lately.map(|lately| books_on_wire(lately.books)),
+            since_counted_from: lately.and_then(|lately| lately.counted_from).map(time),
             ..audited(one)
         }
     };
@@ -136,7 +137,14 @@ pub(super) fn audit(
     }
 }
 
-fn audited(Audited { id, name, state }: Audited) -> v1::WebhookAudit {
+fn audited(
+    Audited {
+        id,
+        name,
+        state,
+        backfilled,
+    }: Audited,
+) -> v1::WebhookAudit {
     let (state, books, compared) = match state {
         AuditState::Active(books, compared) => ("active", Some(books), compared),
         AuditState::Deleting => ("deleting", None, None),
@@ -153,7 +161,9 @@ fn audited(Audited { id, name, state }: Audited) -> v1::WebhookAudit {
         stats: books.map(books_on_wire),
         booked: compared.map(|compared| kept(compared.booked)),
         kept: compared.map(|compared| kept(compared.kept)),
+        backfilled,
         since: None,
+        since_counted_from: None,
     }
 }
 

@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{
     auth::Role,
-    delivery::{Delivery, IfRevision, WebhookView},
+    delivery::{self, Delivery, IfRevision, Listed, WebhookView},
     webhooks::{Field, Secret, WebhookDraft, WebhookId},
 };
 
@@ -254,27 +254,22 @@ impl WebhookService for WebhookRpc {
             status,
         } = request.into_inner();
         let id = WebhookId(webhook_id);
-        let wanted = Wanted::parse(&status)?;
+        let only = self::status(&status)?;
         let size = convert::page_size(page_size);
-        let after = convert::page_token(&page_token, |text| cursor::to_retry(id, text))
+        let after = convert::page_token(&page_token, |text| cursor::to_delivery(id, text))
             .map_err(ApiError::from)?;
-        let limit = if wanted.pending { size + 1 } else { 0 };
-        let retries = self.delivery.retries(id, after, limit).await;
-        let retries = retries.map_err(ApiError::from)?;
-        let (retries, next_page_token) =
-            convert::page(retries, size, |retry| cursor::of_retry(retry.key));
-        let retries = retries.into_iter().map(|retry| {
-            let due = self.delivery.due_at(&retry);
-            convert::retry(retry, due)
+        let deliveries = self.delivery.deliveries(id, only, after, size + 1).await;
+        let deliveries = deliveries.map_err(ApiError::from)?;
+        let last = |last: &Listed| cursor::of_delivery(last.place());
+        let (deliveries, next_page_token) = convert::page(deliveries, size, last);
+        let deliveries = deliveries.into_iter().map(|listed| match listed {
+            Listed::Waiting(retry) => {
+                let due = self.delivery.due_at(&retry);
+                convert::retry(retry, due)
+            }
+            Listed::Settled(settled) => convert::settled(settled),
         });
-        let mut deliveries: Vec<_> = retries.collect();
-        if next_page_token.is_empty() {
-            let settled = self.delivery.history(id).map_err(ApiError::from)?;
-            let settled = settled
-                .into_iter()
-                .filter(|it| wanted.settled(it.delivered));
-            deliveries.extend(settled.map(convert::settled));
-        }
+        let deliveries = deliveries.collect();
         Ok(Response::new(v1::ListDeliveriesResponse {
             deliveries,
             next_page_token,
@@ -302,33 +297,15 @@ impl WebhookService for WebhookRpc {
 }
 
 /// Which deliveries a caller asks for.
-#[derive(Debug, Clone, Copy)]
-struct Wanted {
-    pending: bool,
-    delivered: bool,
-    dead: bool,
-}
-
-impl Wanted {
-    fn parse(status: &str) -> Result<Self, ApiError> {
-        let (pending, delivered, dead) = match status {
-            "" => (true, true, true),
-            "pending" => (true, false, false),
-            "delivered" => (false, true, false),
-            "dead" => (false, false, true),
-            _ => {
-                let message = "must be \"pending\", \"delivered\" or \"dead\"";
-                return Err(ApiError::fault("/status", "unknown_status", message));
-            }
-        };
-        Ok(Self {
-            pending,
-            delivered,
-            dead,
-        })
-    }
-
-    const fn settled(self, delivered: bool) -> bool {
-        if delivered { self.delivered } else { self.dead }
-    }
+fn status(name: &str) -> Result<Option<delivery::Status>, ApiError> {
+    Ok(Some(match name {
+        "" => return Ok(None),
+        "pending" => delivery::Status::Pending,
+        "delivered" => delivery::Status::Delivered,
+        "dead" => delivery::Status::Dead,
+        _ => {
+            let message = "must be \"pending\", \"delivered\" or \"dead\"";
+            return Err(ApiError::fault("/status", "unknown_status", message));
+        }
+    }))
 }

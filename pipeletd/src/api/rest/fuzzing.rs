@@ -159,8 +159,9 @@ fn cursors(text: &[u8]) {
         assert_eq!(cursor::to_number(&cursor::of_number(number)), Ok(number));
     }
     let webhook = WebhookId(1);
-    if let Ok(key) = cursor::to_retry(webhook, text) {
-        assert_eq!(cursor::to_retry(webhook, &cursor::of_retry(key)), Ok(key));
+    if let Ok(place) = cursor::to_delivery(webhook, text) {
+        let again = cursor::to_delivery(webhook, &cursor::of_delivery(place));
+        assert_eq!(again, Ok(place));
     }
     if let Ok(station) = cursor::to_station(text) {
         let again = cursor::to_station(&cursor::of_station(&station));

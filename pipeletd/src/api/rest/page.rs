@@ -156,12 +156,4 @@ impl<T> List<T> {
     pub(super) fn part(data: Vec<T>, next_cursor: Option<String>) -> Self {
         Self { data, next_cursor }
     }
-
-    /// Adds what belongs to the list's end, if this is its last part.
-    pub(super) fn ending_with(mut self, last: impl FnOnce() -> Vec<T>) -> Self {
-        if self.next_cursor.is_none() {
-            self.data.extend(last());
-        }
-        self
-    }
 }

@@ -19,7 +19,7 @@ use super::{
     view::{DeliveryJson, TestJson, WebhookAndSecretJson, WebhookJson},
 };
 use crate::{
-    delivery::{Delivery, WebhookView},
+    delivery::{Delivery, Listed, WebhookView},
     events::EventType,
     webhooks::{Field, Secret, WebhookDraft, WebhookId},
 };
@@ -181,19 +181,20 @@ async fn deliveries(
     mut query: Query,
 ) -> Result<Json<List<DeliveryJson>>, Problem> {
     let id = id(&path)?;
-    let page = query.page(|text| cursor::to_retry(id, text));
+    let page = query.page(|text| cursor::to_delivery(id, text));
     query.finish()?;
-    let retries = delivery.retries(id, page.after, page.fetch()).await?;
-    let settled = delivery.history(id)?;
-    let list = page.list(
-        retries,
-        |last| cursor::of_retry(last.key),
-        |retry| {
-            let due = delivery.due_at(&retry);
-            DeliveryJson::waiting(retry, due)
+    let deliveries = delivery
+        .deliveries(id, None, page.after, page.fetch())
+        .await?;
+    Ok(Json(page.list(
+        deliveries,
+        |last| cursor::of_delivery(last.place()),
+        |listed| match listed {
+            Listed::Waiting(retry) => {
+                let due = delivery.due_at(&retry);
+                DeliveryJson::waiting(retry, due)
+            }
+            Listed::Settled(settled) => settled.into(),
         },
-    );
-    Ok(Json(list.ending_with(|| {
-        settled.into_iter().map(DeliveryJson::from).collect()
-    })))
+    )))
 }

@@ -1,0 +1,79 @@
+//! A webhook's deliveries as a list that is read page by page: what waits for a retry, by due
+//! time, and behind it the latest that were settled, the latest first.
+//!
+//! It moves while it is read: a delivery that is settled between two pages may be on both.
+
+use super::{
+    history::Settled,
+    record::{Retry, RetryKey},
+    webhooks::{Delivery, DeliveryError},
+};
+use crate::webhooks::WebhookId;
+
+#[derive(Debug)]
+pub enum Listed {
+    Waiting(Retry),
+    Settled(Settled),
+}
+
+/// Where in the list a delivery stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Place {
+    Waiting(RetryKey),
+    /// By [`Settled::number`].
+    Settled(u64),
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Status {
+    Pending,
+    Delivered,
+    Dead,
+}
+
+impl Listed {
+    const fn status(&self) -> Status {
+        match self {
+            Self::Waiting(_) => Status::Pending,
+            Self::Settled(settled) if settled.delivered => Status::Delivered,
+            Self::Settled(_) => Status::Dead,
+        }
+    }
+
+    pub const fn place(&self) -> Place {
+        match self {
+            Self::Waiting(retry) => Place::Waiting(retry.key),
+            Self::Settled(settled) => Place::Settled(settled.number),
+        }
+    }
+}
+
+impl Delivery {
+    /// At most `limit` deliveries behind a place; where a status is given, those that have it.
+    pub async fn deliveries(
+        &self,
+        id: WebhookId,
+        only: Option<Status>,
+        after: Option<Place>,
+        limit: usize,
+    ) -> Result<Vec<Listed>, DeliveryError> {
+        let wanted = |status| only.is_none_or(|only| only == status);
+        let (after, settled_before) = match after {
+            Some(Place::Settled(number)) => (None, Some(number)),
+            Some(Place::Waiting(key)) => (Some(key), None),
+            None => (None, None),
+        };
+        let mut listed = Vec::new();
+        if wanted(Status::Pending) && settled_before.is_none() {
+            let retries = self.retries(id, after, limit).await?;
+            listed.extend(retries.into_iter().map(Listed::Waiting));
+        }
+        let settled = self.0.running(id)?.history.latest().into_iter();
+        let settled = settled
+            .filter(|it| settled_before.is_none_or(|before| it.number < before))
+            .map(Listed::Settled)
+            .filter(|it| wanted(it.status()));
+        listed.extend(settled.take(limit - listed.len()));
+        Ok(listed)
+    }
+}
