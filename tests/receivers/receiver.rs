@@ -62,6 +62,8 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let port = env::var("PORT").unwrap_or("3001".into());
     let listener = TcpListener::bind(format!("127.0.0.1:{port}")).await?;
     eprintln!("listening on port {}", listener.local_addr()?.port());
-    let router = Router::new().route("/{*path}", post(receive));
+    let router = Router::new()
+        .route("/", post(receive))
+        .route("/{*path}", post(receive));
     Ok(axum::serve(listener, router.with_state(receiver)).await?)
 }

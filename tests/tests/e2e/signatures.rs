@@ -48,7 +48,7 @@ impl Running {
         let stdout = process.stdout.take().expect("stdout is piped");
         Self {
             _process: process,
-            url: format!("http://127.0.0.1:{port}/hooks"),
+            url: format!("http://127.0.0.1:{port}/"),
             printed: BufReader::new(stdout).lines(),
             _directory: directory,
         }
