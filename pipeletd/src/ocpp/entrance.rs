@@ -49,7 +49,7 @@ pub(super) async fn shake_hands(
         None => Stream::Plain(stream),
     };
     let agreed = agree(&mut stream, peer, services).await;
-    if let Err(HandshakeError::Refused(refusal)) = &agreed {
+    if let Err(HandshakeError::Refused { refusal, .. }) = &agreed {
         services.stations.count_refusal();
         handshake::refuse(&mut stream, *refusal).await?;
     }
@@ -95,7 +95,11 @@ async fn agree(
 ) -> Result<Agreed, HandshakeError> {
     let (request, rest) = handshake::read(stream).await?;
     let upgrade = handshake::decide(request)?;
-    let guest = admit(&upgrade, stream, peer, services)?;
+    let refused = |refusal| HandshakeError::Refused {
+        refusal,
+        station: Some(upgrade.station.clone()),
+    };
+    let guest = admit(&upgrade, stream, peer, services).map_err(refused)?;
     // None at all where another protocol is spoken: then there is no seat.
     let spoken = match upgrade.subprotocol {
         Subprotocol::Agreed(ref protocol) => Some(Some(protocol.as_str())),
@@ -105,7 +109,7 @@ async fn agree(
     let take_seat = |protocol| {
         let (now, max) = (services.clock.now(), services.config.max_stations);
         let seat = services.stations.seat(&upgrade.station, now, protocol, max);
-        seat.map_err(|_| Refusal::Full)
+        seat.map_err(|_| refused(Refusal::Full))
     };
     let seat = spoken.map(take_seat).transpose()?;
     Ok(Agreed {

@@ -53,14 +53,18 @@ struct Accepted {
 }
 
 impl Listener {
-    async fn bind(address: SocketAddr) -> Result<Self, OpenError> {
+    async fn bind(flag: &'static str, address: SocketAddr) -> Result<Self, OpenError> {
         let bound = async {
             let socket = TcpListener::bind(address).await?;
             let address = socket.local_addr()?;
             Ok(Self { socket, address })
         };
         let bound: io::Result<Self> = bound.await;
-        bound.map_err(|source| OpenError::Listen { address, source })
+        bound.map_err(|source| OpenError::Listen {
+            flag,
+            address,
+            source,
+        })
     }
 }
 
@@ -69,11 +73,14 @@ impl Gateway {
         listen: SocketAddr,
         tls: Option<TlsOptions>,
     ) -> Result<Self, OpenError> {
-        let plain = Listener::bind(listen).await?;
+        let plain = Listener::bind("--ocpp-listen", listen).await?;
         let tls = match tls {
             Some(TlsOptions { listen, files }) => {
                 let certificates = Certificates::load(files, &[]).await?;
-                Some((Listener::bind(listen).await?, certificates))
+                Some((
+                    Listener::bind("--ocpp-tls-listen", listen).await?,
+                    certificates,
+                ))
             }
             None => None,
         };
@@ -176,7 +183,10 @@ async fn serve(
             tracing::info!(%station, %peer, reason = ended.reason(), detail = %ended, "connection ended");
             Box::pin(session::close(&mut socket, &ended)).await;
         }
-        Some(Err(error)) => tracing::info!(%peer, reason = %error, "handshake failed"),
+        Some(Err(error)) => {
+            let station = error.station().map(tracing::field::display);
+            tracing::info!(%peer, station, reason = %error, "handshake failed");
+        }
         None => {}
     }
 }

@@ -92,8 +92,30 @@ pub(super) enum HandshakeError {
     Ended,
     #[error("it took too long")]
     TooLate,
-    #[error("{0}")]
-    Refused(#[from] Refusal),
+    #[error("{refusal}")]
+    Refused {
+        refusal: Refusal,
+        /// As the request calls it, where it came to that.
+        station: Option<StationId>,
+    },
+}
+
+impl From<Refusal> for HandshakeError {
+    fn from(refusal: Refusal) -> Self {
+        Self::Refused {
+            refusal,
+            station: None,
+        }
+    }
+}
+
+impl HandshakeError {
+    pub(super) const fn station(&self) -> Option<&StationId> {
+        match self {
+            Self::Refused { station, .. } => station.as_ref(),
+            Self::Io(_) | Self::Ended | Self::TooLate => None,
+        }
+    }
 }
 
 /// Reads a request's head. What came after it belongs to the WebSocket.

@@ -157,7 +157,13 @@ async fn an_endless_head_is_refused() {
         while client.write_all(&[b'a'; 512]).await.is_ok() {}
     });
     let error = read(&mut server).await.unwrap_err();
-    assert!(matches!(error, HandshakeError::Refused(Refusal::TooLarge)));
+    assert!(matches!(
+        error,
+        HandshakeError::Refused {
+            refusal: Refusal::TooLarge,
+            station: None
+        }
+    ));
     drop(server);
     write.await.unwrap();
 }

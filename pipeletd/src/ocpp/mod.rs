@@ -174,8 +174,9 @@ struct Services {
 
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
-    #[error("can't listen for stations on {address}")]
+    #[error("can't listen on {address}; another address can be given with {flag}")]
     Listen {
+        flag: &'static str,
         address: SocketAddr,
         #[source]
         source: io::Error,

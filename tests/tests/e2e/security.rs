@@ -113,6 +113,9 @@ async fn a_password_is_asked_for_before_the_upgrade() {
     );
     assert!(payload["remoteAddress"].is_string(), "{event}");
     let log = scene.daemon.log();
+    let named =
+        |line: &&str| line.contains("handshake failed") && line.contains("\"station\":\"TEXT\"");
+    assert_eq!(log.lines().filter(named).count(), 5, "{log}");
     assert!(!log.contains(PASSWORD) && !log.contains(digits), "{log}");
 }
 
