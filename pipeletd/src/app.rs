@@ -72,9 +72,9 @@ pub struct App {
 
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
-    #[error("can't listen on {address} ({what}); is another daemon running?")]
+    #[error("can't listen on {address}; another address can be given with {flag}")]
     Listen {
-        what: &'static str,
+        flag: &'static str,
         address: SocketAddr,
         source: io::Error,
     },
@@ -126,8 +126,8 @@ impl App {
         delivering: Handle,
     ) -> Result<Self, OpenError> {
         let started = clock.now();
-        let http = door("HTTP", config.http_listen, &[b"http/1.1"], config).await?;
-        let grpc = door("gRPC", config.grpc_listen, &[b"h2"], config).await?;
+        let http = door("--http-listen", config.http_listen, &[b"http/1.1"], config).await?;
+        let grpc = door("--grpc-listen", config.grpc_listen, &[b"h2"], config).await?;
         let (spans, exporter) = exporter(config)?;
         let terms = dials::terms(config, &spans)?;
 
@@ -179,8 +179,8 @@ impl App {
         };
         let delivery = Delivery::start(means, terms, stored, readers, failed.clone()).await?;
         let addresses = Addresses {
-            http: local_addr(&http, "HTTP", config.http_listen)?,
-            grpc: local_addr(&grpc, "gRPC", config.grpc_listen)?,
+            http: local_addr(&http, "--http-listen", config.http_listen)?,
+            grpc: local_addr(&grpc, "--grpc-listen", config.grpc_listen)?,
             ocpp: ocpp.local_addr(),
             ocpps: ocpp.tls_addr(),
         };
@@ -409,12 +409,12 @@ fn ocpp_config(config: &Config, spans: Spans) -> ocpp::Config {
 
 /// Where callers come in, by what they speak within TLS.
 async fn door(
-    what: &'static str,
+    flag: &'static str,
     address: SocketAddr,
     protocols: &'static [&'static [u8]],
     config: &Config,
 ) -> Result<Door, OpenError> {
-    let listener = bind(what, address).await?;
+    let listener = bind(flag, address).await?;
     let certificates = match &config.api_tls {
         Some(files) => {
             let loaded = Certificates::load(files.clone(), protocols).await;
@@ -424,7 +424,7 @@ async fn door(
     };
     if certificates.is_none() && is_exposed(address) {
         tracing::warn!(
-            what,
+            flag,
             %address,
             "API keys travel unencrypted here: give --api-tls-cert and --api-tls-key, or listen on \
              a loopback address behind a proxy that speaks TLS"
@@ -444,19 +444,19 @@ fn is_exposed(address: SocketAddr) -> bool {
 }
 
 /// Where it is bound, with the real port.
-fn local_addr(door: &Door, what: &'static str, asked: SocketAddr) -> Result<SocketAddr, OpenError> {
+fn local_addr(door: &Door, flag: &'static str, asked: SocketAddr) -> Result<SocketAddr, OpenError> {
     let bound = door.listener.local_addr();
     bound.map_err(|source| OpenError::Listen {
-        what,
+        flag,
         address: asked,
         source,
     })
 }
 
-async fn bind(what: &'static str, address: SocketAddr) -> Result<TcpListener, OpenError> {
+async fn bind(flag: &'static str, address: SocketAddr) -> Result<TcpListener, OpenError> {
     let listener = TcpListener::bind(address).await;
     listener.map_err(|source| OpenError::Listen {
-        what,
+        flag,
         address,
         source,
     })

@@ -9,7 +9,7 @@ use tokio::runtime::Builder;
 use crate::{
     app::dials,
     config::{Config, Fault, Loaded, Origin},
-    store,
+    store::{self, sled::SledStore},
     telemetry::Spans,
     tls::{self, Certificates, TlsFiles},
 };
@@ -24,11 +24,7 @@ pub fn faults(loaded: &Loaded) -> Vec<Fault> {
             certificates(config.ocpp_tls.as_ref().map(|tls| &tls.files)),
         ),
         ("ca-file", authorities(config)),
-        (
-            "secrets-key-file",
-            store::check_key_file(&config.data_dir, config.secrets_key_file.as_deref())
-                .map_err(|error| in_words(&error)),
-        ),
+        ("secrets-key-file", secrets_key(config)),
         ("data-dir", directory(&config.data_dir)),
     ];
     let faults = found.into_iter().filter_map(|(name, found)| {
@@ -54,6 +50,17 @@ fn authorities(config: &Config) -> Result<(), String> {
     let _ = tls::install_provider();
     let terms = dials::terms(config, &Spans::default());
     terms.map(|_| ()).map_err(|error| in_words(&error))
+}
+
+fn secrets_key(config: &Config) -> Result<(), String> {
+    let Config {
+        data_dir,
+        secrets_key_file,
+        ..
+    } = config;
+    let there = SledStore::is_in(data_dir);
+    let checked = store::check_key_file(data_dir, secrets_key_file.as_deref(), there);
+    checked.map_err(|error| in_words(&error))
 }
 
 /// A directory that is not there is made at the start, within the first one above it that is.

@@ -61,12 +61,12 @@ use tokio::runtime::{Builder, Runtime};
 use tokio_util::sync::CancellationToken;
 
 use self::{
-    app::App,
+    app::{App, OpenError},
     clock::Clock,
     config::{Config, ConfigError, Fault, Loaded, ShowConfig, ShownAs, Sources, Task},
     reload::{Reload, Reloadable},
     shutdown::Signals,
-    store::sled::SledStore,
+    store::{StoreError, sled::SledStore},
 };
 
 /// `EX_CONFIG` of sysexits.h.
@@ -101,9 +101,21 @@ pub fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             tell(format_args!("error: {error:#}"));
+            if is_of_configuration(&error) {
+                return ExitCode::from(EXIT_CONFIG);
+            }
             ExitCode::FAILURE
         }
     }
+}
+
+/// Whether a further start would fail as this one did, until an operator changes something.
+fn is_of_configuration(error: &anyhow::Error) -> bool {
+    let store = match error.downcast_ref() {
+        Some(OpenError::Store(error)) => Some(error),
+        Some(_) | None => error.downcast_ref(),
+    };
+    matches!(store, Some(StoreError::KeyFile(error)) if error.lasts())
 }
 
 fn run(sources: Sources, Loaded { config, settings }: Loaded) -> anyhow::Result<()> {

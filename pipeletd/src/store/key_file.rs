@@ -65,11 +65,24 @@ pub enum KeyFileError {
     Random(#[from] getrandom::Error),
 }
 
-/// Whether a store's key file could be used, without using it. One that a start would make is none
-/// that is wrong.
-pub fn check(data_dir: &Path, given: Option<&Path>) -> Result<(), KeyFileError> {
+impl KeyFileError {
+    /// Whether it stays so until somebody changes something.
+    pub const fn lasts(&self) -> bool {
+        !matches!(self, Self::Io { .. } | Self::Random(_))
+    }
+}
+
+/// Whether a store's key file could be used, without using it. One that a start would make, for a
+/// store that is not there yet, is none that is wrong; whether it is the store's own, only its
+/// opening tells.
+pub fn check(
+    data_dir: &Path,
+    given: Option<&Path>,
+    store_is_there: bool,
+) -> Result<(), KeyFileError> {
     let file = KeyFile::new(data_dir, given);
     match file.read()? {
+        None if store_is_there => Err(KeyFileError::Missing(file.path)),
         None if file.is_given => Err(KeyFileError::NotMade(file.path)),
         None | Some(_) => Ok(()),
     }

@@ -209,7 +209,7 @@ async fn the_key_is_rotated() {
     let rotated = key();
     fs::write(&file, first).expect("a writable file");
     let ended = pipeletd(&daemon, &[]).await;
-    assert_eq!(ended.code, Some(1), "{ended:?}");
+    assert_eq!(ended.code, Some(78), "{ended:?}");
     assert!(
         ended.stderr.contains("sealed with another key"),
         "{ended:?}"
@@ -225,9 +225,9 @@ async fn without_its_key_a_store_is_refused() {
     let file = daemon.data_dir().join("secrets.key");
     let kept = daemon.home().join("kept.key");
     fs::rename(&file, &kept).expect("a movable file");
-    for arguments in [&[][..], &["rotate-secrets-key"]] {
+    for arguments in [&[][..], &["--check"], &["rotate-secrets-key"]] {
         let ended = pipeletd(&daemon, arguments).await;
-        assert_eq!(ended.code, Some(1), "{ended:?}");
+        assert_eq!(ended.code, Some(78), "{ended:?}");
         let advice = "is missing; put it back from your copy, or say where it is with";
         assert!(ended.stderr.contains(advice), "{ended:?}");
         assert!(!file.exists(), "a new key was made");
@@ -236,12 +236,33 @@ async fn without_its_key_a_store_is_refused() {
     fs::rename(&kept, &file).expect("a movable file");
     fs::set_permissions(&file, Permissions::from_mode(0o644)).expect("a file of ours");
     let ended = pipeletd(&daemon, &[]).await;
-    assert_eq!(ended.code, Some(1), "{ended:?}");
+    assert_eq!(ended.code, Some(78), "{ended:?}");
     let advice = "is open to others (mode 0644); chmod 600 it";
     assert!(ended.stderr.contains(advice), "{ended:?}");
     fs::set_permissions(&file, Permissions::from_mode(0o600)).expect("a file of ours");
     daemon.start_again().await;
     check_secret(&daemon, &receiver).await;
+}
+
+#[tokio::test]
+async fn nobody_else_may_read_the_store() {
+    let mut daemon = daemon().start().await;
+    let store = ["hot", "cold"].map(|name| daemon.data_dir().join(name));
+    let mode = |path: &Path| {
+        let known = fs::metadata(path).expect("a directory");
+        known.permissions().mode() & 0o777
+    };
+    assert_eq!(mode(daemon.data_dir()), 0o700);
+    for directory in &store {
+        assert_eq!(mode(directory), 0o700, "{directory:?}");
+        // As a daemon of before had left it.
+        fs::set_permissions(directory, Permissions::from_mode(0o755)).expect("a file of ours");
+    }
+    daemon.terminate().await;
+    daemon.start_again().await;
+    for directory in &store {
+        assert_eq!(mode(directory), 0o700, "{directory:?}");
+    }
 }
 
 #[tokio::test]
@@ -251,7 +272,7 @@ async fn a_key_may_be_kept_elsewhere() {
     let given = file.to_str().expect("UTF-8");
     let builder = || daemon().flag("--secrets-key-file", given);
     let ended = builder().run_to_end().await;
-    assert_eq!(ended.code, Some(1), "{ended:?}");
+    assert_eq!(ended.code, Some(78), "{ended:?}");
     let advice = format!("make one with: (umask 077; openssl rand -base64 32 > {given})");
     assert!(ended.stderr.contains(&advice), "{ended:?}");
 

@@ -18,10 +18,13 @@ use super::{
     lock, meta_number,
     room::Purpose,
 };
-use crate::store::{
-    Backup, BackupError, RestoreError, StoreError,
-    backup::{Part, Reader, Writer},
-    keys::{Kind, Meta},
+use crate::{
+    private_file,
+    store::{
+        Backup, BackupError, RestoreError, StoreError,
+        backup::{Part, Reader, Writer},
+        keys::{Kind, Meta},
+    },
 };
 
 /// In bytes; records that are restored together.
@@ -92,7 +95,7 @@ impl SledStore {
             path: directory.to_owned(),
             source,
         };
-        fs::create_dir_all(directory).map_err(at)?;
+        private_file::make_directory(directory).map_err(at)?;
         let lock = lock(directory)?;
         let (new, unfinished) = (directory.join(NEW), directory.join(UNFINISHED));
         let parts = ["hot", "cold"];
@@ -104,7 +107,10 @@ impl SledStore {
             return Err(RestoreError::Occupied(directory.to_owned()));
         }
         remove(&new).map_err(at)?;
-        fill(&new, input)?;
+        if let Err(error) = fill(&new, input) {
+            remove(&new).map_err(at)?;
+            return Err(error);
+        }
 
         if set_aside {
             aside(directory, parts).map_err(at)?;

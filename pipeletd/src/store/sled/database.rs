@@ -33,10 +33,13 @@ use bytes::Bytes;
 use sled::{IVec, Tree};
 
 use super::room::{Purpose, Room};
-use crate::store::{
-    StoreError,
-    codec::record_error,
-    keys::{self, Kind},
+use crate::{
+    private_file,
+    store::{
+        StoreError,
+        codec::record_error,
+        keys::{self, Kind},
+    },
 };
 
 /// In bytes; the largest part of a value that goes under one key.
@@ -384,7 +387,8 @@ impl Engine {
             path: path.to_owned(),
             source,
         };
-        fs::create_dir_all(path).map_err(directory)?;
+        private_file::make_directory(path).map_err(directory)?;
+        private_file::close_directory(path);
         if is_torn(&path.join("conf")).map_err(directory)? {
             tracing::warn!(path = %path.display(), "moved a conf that was cut short aside");
             set_aside(path, "conf").map_err(directory)?;

@@ -11,7 +11,7 @@ mod transactions;
 mod witness;
 
 use std::{
-    fs::{self, File, TryLockError},
+    fs::{File, TryLockError},
     ops::Range,
     path::{Path, PathBuf},
     sync::{
@@ -47,6 +47,7 @@ use crate::{
     },
     events::{Event, Seq},
     id_tags::IdTagEntry,
+    private_file,
     projection::{StationState, Transaction, TransactionFilter},
     registration::Registration,
     webhooks::WebhookId,
@@ -82,9 +83,14 @@ impl SledStore {
         Self::open_with_key(directory, None)
     }
 
+    /// Whether the directory has a store, or one that was begun.
+    pub fn is_in(directory: &Path) -> bool {
+        directory.join("cold").exists()
+    }
+
     /// The same with a key file elsewhere than in the directory.
     pub fn open_with_key(directory: &Path, key_file: Option<&Path>) -> Result<Self, StoreError> {
-        fs::create_dir_all(directory).map_err(|source| StoreError::Directory {
+        private_file::make_directory(directory).map_err(|source| StoreError::Directory {
             path: directory.to_owned(),
             source,
         })?;
