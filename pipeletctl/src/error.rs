@@ -5,6 +5,7 @@
 
 use std::{error::Error as StdError, fmt::Write as _, io, path::PathBuf, process::ExitCode};
 
+use rustls::AlertDescription;
 use tonic::{Code, ConnectError, Status, TimeoutExpired};
 use tonic_types::StatusExt as _;
 
@@ -213,6 +214,7 @@ impl Report {
     /// The call did not come through.
     fn transport(cause: &(dyn StdError + 'static), settings: &Settings) -> Self {
         let server = settings;
+        let of_tls = find::<rustls::Error>(cause).and_then(tls_hint);
         let (message, hint) = if find::<TimeoutExpired>(cause).is_some() {
             (
                 format!("pipeletd at {server} did not answer in time"),
@@ -221,8 +223,11 @@ impl Report {
         } else if find::<ConnectError>(cause).is_some() {
             (
                 format!("cannot reach pipeletd at {server}: {}", root(cause)),
-                "start the daemon (`pipeletd --dev`), or name another with --server or \
-                 PIPELET_SERVER"
+                of_tls
+                    .unwrap_or(
+                        "start the daemon (`pipeletd --dev`), or name another with --server or \
+                         PIPELET_SERVER",
+                    )
                     .to_owned(),
             )
         } else {
@@ -231,8 +236,11 @@ impl Report {
                     "lost the connection to pipeletd at {server}: {}",
                     root(cause)
                 ),
-                "see whether the daemon is up, and that --server is its gRPC address (port 50051 \
-                 by default)"
+                of_tls
+                    .unwrap_or(
+                        "see whether the daemon is up, and that --server is its gRPC address (port \
+                         50051 by default), with https:// where it speaks TLS",
+                    )
                     .to_owned(),
             )
         };
@@ -326,6 +334,23 @@ fn hint(code: Code, settings: &Settings, listing: Option<&str>) -> Option<String
     }
 }
 
+/// What to do about a handshake that failed.
+const fn tls_hint(error: &rustls::Error) -> Option<&'static str> {
+    match error {
+        rustls::Error::InvalidCertificate(_) => {
+            Some("--ca-file (PIPELET_CA_FILE) names the authorities that vouch for its certificate")
+        }
+        rustls::Error::InvalidMessage(_) => {
+            Some("what answers there speaks no TLS: write the server as http://")
+        }
+        rustls::Error::AlertReceived(AlertDescription::NoApplicationProtocol) => Some(
+            "what answers there does not speak gRPC: name the daemon's gRPC address (port 50051 by \
+             default), and not the one of REST",
+        ),
+        _ => None,
+    }
+}
+
 /// The error with its causes, in one line.
 pub(crate) fn chain(error: &dyn StdError) -> String {
     let mut text = error.to_string();
@@ -352,7 +377,11 @@ fn find<'a, E: StdError + 'static>(error: &'a (dyn StdError + 'static)) -> Optio
         if let Some(found) = error.downcast_ref() {
             return Some(found);
         }
-        cause = error.source();
+        // Such an error tells its cause's cause for its own.
+        let wrapped = error
+            .downcast_ref::<io::Error>()
+            .and_then(io::Error::get_ref);
+        cause = wrapped.map_or_else(|| error.source(), |wrapped| Some(wrapped));
     }
     None
 }

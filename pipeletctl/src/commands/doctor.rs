@@ -16,7 +16,7 @@ use crate::{
 
 /// Webhooks that are looked at.
 const WEBHOOKS: u32 = 200;
-/// Of these, webhooks whose last failure is asked for.
+/// Of these, webhooks whose last failure and last delivery are asked for.
 const FAILING: usize = 20;
 
 pub(crate) async fn run(
@@ -59,15 +59,14 @@ async fn gather(settings: &Settings, client: &Client) -> Result<Facts, Error> {
     let mut webhooks = Vec::new();
     let mut asks = 0;
     for webhook in listed.webhooks {
-        let failing = Hook::status_of_failures(&webhook).filter(|_| asks < FAILING);
-        let last = match failing {
-            Some(status) => {
-                asks += 1;
-                last_attempt(webhook.id, status, client).await?
-            }
-            None => None,
-        };
-        webhooks.push(Hook { webhook, last });
+        let mut hook = Hook::new(webhook);
+        if let Some(status) = hook.status_of_failures().filter(|_| asks < FAILING) {
+            asks += 1;
+            let id = hook.webhook.id;
+            hook.last_failure = last_attempt(id, status, client).await?;
+            hook.last_delivery = last_attempt(id, "delivered", client).await?;
+        }
+        webhooks.push(hook);
     }
     Ok(Facts {
         server: settings.to_string(),
@@ -79,7 +78,7 @@ async fn gather(settings: &Settings, client: &Client) -> Result<Facts, Error> {
     })
 }
 
-/// How one of the webhook's deliveries failed. A webhook that was deleted meanwhile has none.
+/// The last attempt of the first delivery with this status. A webhook that was deleted meanwhile has none.
 async fn last_attempt(
     webhook_id: u64,
     status: &str,

@@ -56,7 +56,8 @@ impl SimulateError {
             Self::NoAddress => "name it with --ocpp-url",
             Self::Endpoint(_) => "--ca-file names the authorities (PEM)",
             Self::NobodyConnected { .. } => {
-                "see --ocpp-url, and --password-file where stations have passwords"
+                "see --ocpp-url, --password-file where stations have passwords, and --ca-file for \
+                 wss://"
             }
         }
     }

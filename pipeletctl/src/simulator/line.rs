@@ -25,10 +25,13 @@ use tokio_tungstenite::{
     },
 };
 
-use crate::secret::Secret;
+use crate::{secret::Secret, table::shortened};
 
 /// For connecting, TLS and the handshake together, and again for a frame to leave.
 const PATIENCE: Duration = Duration::from_secs(20);
+
+/// How much of an answer is told.
+const SHOWN_ANSWER: usize = 100;
 
 /// Where stations connect: `ws://HOST:PORT/PATH`, to which their ids are added.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -61,8 +64,18 @@ pub(super) enum LineError {
     Io(#[from] io::Error),
     #[error("{0}")]
     WebSocket(#[from] Box<tungstenite::Error>),
+    #[error("it answers {status}{}", of_answer(.said))]
+    Refused { status: u16, said: String },
     #[error("this host name is none")]
     Name,
+}
+
+/// What an answer says, as far as it fits into a line.
+fn of_answer(said: &str) -> String {
+    match said.trim() {
+        "" => String::new(),
+        said => format!(": {}", shortened(said, SHOWN_ANSWER)),
+    }
 }
 
 /// All that is needed to dial.
@@ -169,8 +182,16 @@ impl Endpoint {
             }
             None => Box::new(stream),
         };
-        let (line, _) = client_async(request, stream).await.map_err(socket)?;
-        Ok(Line(Box::new(line)))
+        match client_async(request, stream).await {
+            Ok((line, _)) => Ok(Line(Box::new(line))),
+            Err(tungstenite::Error::Http(answer)) => Err(LineError::Refused {
+                status: answer.status().as_u16(),
+                said: answer.into_body().map_or_else(String::new, |said| {
+                    String::from_utf8_lossy(&said).into_owned()
+                }),
+            }),
+            Err(error) => Err(socket(error)),
+        }
     }
 }
 

@@ -55,18 +55,36 @@ pub(crate) struct Facts {
 pub(crate) struct Hook {
     pub(crate) webhook: v1::Webhook,
     /// The last attempt of a delivery that failed.
-    pub(crate) last: Option<v1::Attempt>,
+    pub(crate) last_failure: Option<v1::Attempt>,
+    pub(crate) last_delivery: Option<v1::Attempt>,
 }
 
 impl Hook {
+    pub(crate) fn new(webhook: v1::Webhook) -> Self {
+        Self {
+            webhook,
+            ..Self::default()
+        }
+    }
+
     /// The status of the deliveries that show why it fails, where it does.
-    pub(crate) fn status_of_failures(webhook: &v1::Webhook) -> Option<&'static str> {
-        let stats = webhook.stats.unwrap_or_default();
+    pub(crate) fn status_of_failures(&self) -> Option<&'static str> {
+        let stats = self.webhook.stats.unwrap_or_default();
         match (stats.retrying, stats.dead) {
             (0, 0) => None,
             (0, _) => Some("dead"),
             (_, _) => Some("pending"),
         }
+    }
+
+    /// Whether the latest that is known of it is a failure.
+    fn fails(&self) -> bool {
+        let stats = self.webhook.stats.unwrap_or_default();
+        let at = |attempt: &Option<v1::Attempt>| attempt.as_ref().and_then(|it| moment(it.at));
+        // None is before all times.
+        self.webhook.enabled
+            && (stats.retrying > 0
+                || stats.dead > 0 && at(&self.last_failure) > at(&self.last_delivery))
     }
 }
 
@@ -162,7 +180,7 @@ fn key(status: &v1::GetStatusResponse, now: Timestamp) -> Finding {
                 .hint("update pipeletd: an older one can't tell");
         }
         "read-only" => "read-only: it sees everything and changes nothing",
-        "operator" => "operator: it changes everything but keys",
+        "operator" => "operator: it changes everything but keys, and takes no backups",
         role => role,
     };
     let Some(end) = moment(status.caller_expires_at) else {
@@ -283,42 +301,51 @@ fn webhooks(hooks: &[Hook], more: bool) -> Vec<Finding> {
     findings
 }
 
-fn webhook(Hook { webhook, last }: &Hook) -> Vec<Finding> {
+fn webhook(hook: &Hook) -> Vec<Finding> {
+    let Hook {
+        webhook,
+        last_failure,
+        ..
+    } = hook;
     let v1::Webhook {
         id, name, enabled, ..
     } = webhook;
     let stats = webhook.stats.unwrap_or_default();
     let mut findings = Vec::new();
     if !enabled && stats.pending > 0 {
-        let message = format!(
-            "webhook {id} ({name}) is disabled, and {} deliveries wait",
-            stats.pending
-        );
+        let deliveries = counted(stats.pending, "delivery waits", "deliveries wait");
+        let message = format!("webhook {id} ({name}) is disabled, and {deliveries}");
         findings.push(
             Finding::new("webhooks", Level::Warning, message).hint(format!(
                 "`pipeletctl webhooks enable {id}` lets them go out"
             )),
         );
     }
-    if *enabled && stats.retrying > 0 {
-        let (why, hint) = why(webhook, last.as_ref());
-        let message = format!(
-            "webhook {id} ({name}) fails: {why}; deliveries to be tried again: {}",
-            stats.retrying
-        );
+    if hook.fails() {
+        let (why, hint) = why(webhook, last_failure.as_ref());
+        let mut message = format!("webhook {id} ({name}) fails: {why}");
+        if stats.retrying > 0 {
+            let deliveries = counted(stats.retrying, "delivery waits", "deliveries wait");
+            let _ = write!(message, "; {deliveries} to be tried again");
+        }
         findings.push(Finding::new("webhooks", Level::Problem, message).hint(hint));
     }
     if stats.dead > 0 {
         let letters = counted(stats.dead, "dead letter", "dead letters");
         let mut message = format!("webhook {id} ({name}) has {letters}");
         // Otherwise the failures were told already, or are another's.
-        if let Some(last) = last.as_ref().filter(|_| stats.retrying == 0) {
+        if let Some(last) = last_failure.as_ref().filter(|_| !hook.fails()) {
             let (why, _) = why(webhook, Some(last));
-            message = format!("{message}; the latest: {why}");
+            let _ = write!(message, "; the latest: {why}");
         }
         findings.push(
             Finding::new("dead letters", Level::Warning, message).hint(format!(
-                "`pipeletctl dlq list --webhook {id}` shows them; `dlq replay` sends them again"
+                "`pipeletctl dlq list --webhook {id}` shows them; `dlq replay` sends them again{}",
+                if hook.fails() {
+                    ", once it takes them"
+                } else {
+                    ""
+                }
             )),
         );
     }
@@ -578,11 +605,12 @@ mod tests {
                     }),
                     ..Default::default()
                 },
-                last: Some(v1::Attempt {
+                last_failure: Some(v1::Attempt {
                     status_code: status,
                     error: error.map(str::to_owned),
                     ..Default::default()
                 }),
+                ..Hook::default()
             };
             let findings = webhooks(&[hook], false);
             assert_eq!(findings.len(), 1, "{findings:?}");
@@ -610,13 +638,44 @@ mod tests {
                 stats: Some(stats),
                 ..Default::default()
             };
-            let hook = Hook {
-                webhook,
-                last: None,
-            };
-            check(&webhooks(&[hook], false)[0], expected.0, expected.1);
+            check(
+                &webhooks(&[Hook::new(webhook)], false)[0],
+                expected.0,
+                expected.1,
+            );
         }
         let more = webhooks(&[Hook::default()], true);
         check(&more[1], Level::Warning, "only the first 1");
+    }
+
+    /// With few attempts nothing waits for a retry, though nothing is taken.
+    #[test]
+    fn one_that_takes_nothing_fails_though_nothing_waits() {
+        let attempt = |at| {
+            Some(v1::Attempt {
+                at: Some(wire(at)),
+                status_code: Some(503),
+                ..v1::Attempt::default()
+            })
+        };
+        for (delivered, fails) in [(None, true), (Some(NOW - 1), true), (Some(NOW + 1), false)] {
+            let hook = Hook {
+                webhook: v1::Webhook {
+                    enabled: true,
+                    stats: Some(v1::WebhookStats {
+                        dead: 2,
+                        ..v1::WebhookStats::default()
+                    }),
+                    ..v1::Webhook::default()
+                },
+                last_failure: attempt(NOW),
+                last_delivery: delivered.and_then(attempt),
+            };
+            let findings = webhooks(&[hook], false);
+            let problem = findings.iter().find(|finding| finding.is_problem());
+            assert_eq!(problem.is_some(), fails, "{findings:?}");
+            let letters = findings.last().unwrap();
+            check(letters, Level::Warning, "2 dead letters");
+        }
     }
 }

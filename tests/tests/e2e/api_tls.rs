@@ -85,6 +85,36 @@ async fn rest_and_grpc_speak_tls_and_nothing_else() {
 }
 
 #[tokio::test]
+async fn who_mixes_the_schemes_up_is_told_which_it_is() {
+    let files = Files::new();
+    let speaks_tls = files.daemon().start().await;
+    let plain = daemon().start().await;
+    let ctl = files.ctl(&speaks_tls);
+    let http = format!("http://{}", speaks_tls.grpc());
+    let https = format!("https://{}", plain.grpc());
+    let rest = format!("https://{}", speaks_tls.http());
+    let untrusted = format!("https://{}", speaks_tls.grpc());
+    let strangers = files.path("strangers.pem");
+    fs::write(&strangers, Authority::new().pem()).expect("a writable file");
+    let strangers = format!(" --ca-file {}", strangers.display());
+    for (server, flags, hint) in [
+        (&http, "", "with https:// where it speaks TLS"),
+        (&https, "", "write the server as http://"),
+        (&rest, "", "not the one of REST"),
+        (
+            &untrusted,
+            strangers.as_str(),
+            "--ca-file (PIPELET_CA_FILE)",
+        ),
+    ] {
+        let line = format!("status --server {server}{flags}");
+        let refused = ctl.line(&line).await;
+        assert_eq!(refused.code, 69, "{refused:?}");
+        assert!(refused.stderr.contains(hint), "{hint}: {refused:?}");
+    }
+}
+
+#[tokio::test]
 async fn certificates_are_read_again_at_a_signal() {
     let files = Files::new();
     let daemon = files.daemon().start().await;

@@ -147,7 +147,8 @@ async fn over_tls_with_a_password() {
 
     let refused = scene.ctl().line(&format!("simulate {line}")).await;
     assert_eq!(refused.code, 69, "{refused:?}");
-    assert!(refused.stderr.contains("401"), "{refused:?}");
+    let why = "it answers 401: show the station's id and password with HTTP Basic";
+    assert!(refused.stderr.contains(why), "{refused:?}");
 }
 
 #[tokio::test]
