@@ -44,6 +44,14 @@ pub(crate) enum Webhooks {
         #[arg(long, add = completing::event_types())]
         event: Option<String>,
     },
+    /// Sends what waits for a retry now, where the receiver is mended
+    ///
+    /// One delivery goes out first, then more as long as none fails. What has not gone out by then
+    /// waits as it did. Dead letters are replayed with `dlq replay`.
+    Retry {
+        #[arg(add = completing::webhooks())]
+        id: u64,
+    },
     /// Lets new events in
     Enable {
         #[arg(add = completing::webhooks())]

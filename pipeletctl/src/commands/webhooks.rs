@@ -29,6 +29,7 @@ pub(crate) async fn run(
         Webhooks::Update(args) => update(change(*args)?, client, printer).await,
         Webhooks::Delete { id, yes } => delete(id, yes, client, printer).await,
         Webhooks::Test { id, event } => test(id, event, client, printer).await,
+        Webhooks::Retry { id } => retry(id, client, printer).await,
         Webhooks::Enable { id } => update(switch(id, true), client, printer).await,
         Webhooks::Disable { id } => update(switch(id, false), client, printer).await,
         Webhooks::RotateSecret {
@@ -161,6 +162,32 @@ async fn delete(
     Ok(ExitStatus::Success)
 }
 
+async fn retry(id: u64, client: &Client, printer: &Printer) -> Result<ExitStatus, Error> {
+    #[derive(Serialize)]
+    struct Retrying {
+        id: u64,
+        retrying: u64,
+    }
+
+    let request = v1::RetryDeliveriesRequest { id };
+    let answer = client.webhooks().retry_deliveries(request).await?;
+    let retrying = answer.into_inner().retrying;
+    let sentence = match retrying {
+        0 => "nothing waits for a retry".to_owned(),
+        waiting => format!(
+            "sending {} that waited for a retry, up to the first failure",
+            counted(waiting, "delivery", "deliveries")
+        ),
+    };
+    printer.done(&Retrying { id, retrying }, &sentence)?;
+    if retrying > 0 {
+        printer.hint(&format!(
+            "`pipeletctl deliveries list --status pending --webhook {id}` shows what still waits"
+        ));
+    }
+    Ok(ExitStatus::Success)
+}
+
 async fn test(
     id: u64,
     event: Option<String>,
@@ -172,6 +199,16 @@ async fn test(
     let outcome = TestOutcome::from(answer.into_inner());
     printer.either(&outcome, &outcome.sentence())?;
     if outcome.ok {
+        let webhook = v1::GetWebhookRequest { id };
+        let webhook = client.webhooks().get_webhook(webhook).await?.into_inner();
+        let stats = webhook.webhook.and_then(|webhook| webhook.stats);
+        let waiting = stats.unwrap_or_default().retrying;
+        if waiting > 0 {
+            let waits = counted(waiting, "delivery waits", "deliveries wait");
+            let hint =
+                format!("{waits} for a retry: `pipeletctl webhooks retry {id}` sends at once");
+            printer.hint(&hint);
+        }
         return Ok(ExitStatus::Success);
     }
     if let Some(hint) = outcome.hint() {

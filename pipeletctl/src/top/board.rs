@@ -53,6 +53,8 @@ pub(super) enum Wish {
     /// At a webhook's deliveries.
     Look(u64),
     Replay(u64),
+    /// What waits for a retry shall go out now.
+    Retry(u64),
     Switch {
         id: u64,
         enabled: bool,
@@ -291,6 +293,10 @@ impl Board {
                 self.note = format!("webhook {id} has no dead letters");
             }
             KeyCode::Char('r') => self.ask("replay the dead letters of", id, Wish::Replay(id)),
+            KeyCode::Char('t') if webhook.stats.unwrap_or_default().retrying == 0 => {
+                self.note = format!("nothing of webhook {id} waits for a retry");
+            }
+            KeyCode::Char('t') => self.ask("send what waits now to", id, Wish::Retry(id)),
             KeyCode::Char('e') => {
                 let verb = if webhook.enabled { "disable" } else { "enable" };
                 let wish = Wish::Switch {
@@ -383,6 +389,8 @@ mod tests {
         assert!(!board.is_asking());
         board.pressed(KeyCode::Char('r'));
         assert_eq!(board.pressed(KeyCode::Char('y')), Some(Wish::Replay(1)));
+        board.pressed(KeyCode::Char('t'));
+        assert_eq!(board.pressed(KeyCode::Char('y')), Some(Wish::Retry(1)));
         board.pressed(KeyCode::Char('e'));
         let off = Wish::Switch {
             id: 1,

@@ -21,6 +21,7 @@ use crate::{
     overview::Overview,
     screen::{self, Input, Screen},
     settings::Settings,
+    words::counted,
 };
 
 const EVERY: Duration = Duration::from_secs(1);
@@ -94,6 +95,7 @@ async fn fulfil(wish: Wish, client: &Client) -> Result<Told, String> {
         },
         Wish::Switch { id, enabled } => switch(id, enabled, client).await,
         Wish::Replay(id) => replay(id, client).await,
+        Wish::Retry(id) => retry(id, client).await,
     };
     told.map_err(|status| status.message().to_owned())
 }
@@ -124,6 +126,14 @@ async fn switch(id: u64, enabled: bool, client: &Client) -> Result<Told, Status>
     client.webhooks().update_webhook(request).await?;
     let what = if enabled { "enabled" } else { "disabled" };
     Ok(Told::Sentence(format!("webhook {id} is {what}")))
+}
+
+async fn retry(id: u64, client: &Client) -> Result<Told, Status> {
+    let request = v1::RetryDeliveriesRequest { id };
+    let answer = client.webhooks().retry_deliveries(request).await?;
+    let waiting = counted(answer.into_inner().retrying, "delivery", "deliveries");
+    let told = format!("webhook {id}: sending {waiting} now, up to the first failure");
+    Ok(Told::Sentence(told))
 }
 
 async fn replay(id: u64, client: &Client) -> Result<Told, Status> {

@@ -28,16 +28,16 @@ const CHOSEN: Style = Style::new().add_modifier(Modifier::REVERSED);
 const HELP: &str = "\
 ↑↓ choose a webhook   Enter its deliveries   Esc back
 s  sort: worst first, by backlog, by p99, by name
-r  replay its dead letters     e  enable or disable it (both ask)
-q  quit
+r  replay its dead letters     t  send what waits for a retry now
+e  enable or disable it        q  quit (what changes something asks first)
 
-Events a second are those of now, by type those of the last minute. OK, P50 and P99 are over the last minute, or over all the time since the daemon started where \
+OK, P50 and P99 are over the last minute, or over all the time since the daemon started where \
 nothing was attempted in it. BACKLOG is what was not delivered yet; AGE how long its \
 oldest event has waited for a first attempt; RETRY those of it that wait for another attempt, and \
 NEXT when the first of these is due; DEAD its dead letters.";
 
 /// What the help takes where the screen is 80 wide, its frame included.
-const HELP_ROWS: u16 = 13;
+const HELP_ROWS: u16 = 12;
 
 const HEADERS: [&str; 11] = [
     "STATE", "ID", "NAME", "BACKLOG", "AGE", "OK", "P50", "P99", "RETRY", "NEXT", "DEAD",
@@ -101,7 +101,7 @@ fn headlines(board: &Board) -> Vec<Line<'_>> {
     let pending = now.webhooks.iter();
     let pending: u64 = pending.map(|it| it.stats.unwrap_or_default().pending).sum();
     let figures = format!(
-        " stations {}   webhooks {}   pending {pending}   ",
+        " stations connected {}   webhooks {}   pending {pending}   ",
         now.stations,
         now.webhooks.len()
     );
@@ -126,7 +126,10 @@ fn events(frame: &mut Frame, board: &Board, area: Rect) {
         .map(|(name, rate)| format!("{name} {rate}/s"))
         .collect();
     let now = board.rates.back().copied().unwrap_or(0);
-    let title = format!(" events {now}/s   {} ", types.join("  "));
+    let mut title = format!(" events {now}/s now ");
+    if !types.is_empty() {
+        title = format!("{title}  last minute: {} ", types.join("  "));
+    }
     let title = shortened(&title, room);
     let skip = board.rates.len().saturating_sub(room);
     let line = Sparkline::default().data(board.rates.iter().skip(skip).copied());
@@ -214,7 +217,7 @@ fn keys(board: &Board) -> Line<'_> {
     if !board.note.is_empty() {
         return Line::from(Span::styled(format!(" {}", board.note), STRONG));
     }
-    Line::from(" ↑↓ choose  Enter look  s sort  r replay  e on/off  ? help  q quit")
+    Line::from(" ↑↓ choose  Enter look  s sort  r replay  t retry  e on/off  ? help  q quit")
 }
 
 #[cfg(test)]
@@ -241,9 +244,9 @@ mod tests {
             let picture = drawn(width, height, &board);
             for seen in [
                 "✓ ready",
-                "stations 12",
+                "stations connected 12",
                 "dead letters 3",
-                "events 10/s",
+                "events 10/s now",
                 "MeterValues 10/s",
                 "✗ failing",
                 "Billing",

@@ -322,11 +322,12 @@ fn webhook(hook: &Hook) -> Vec<Finding> {
         );
     }
     if hook.fails() {
-        let (why, hint) = why(webhook, last_failure.as_ref());
+        let (why, mut hint) = why(webhook, last_failure.as_ref());
         let mut message = format!("webhook {id} ({name}) fails: {why}");
         if stats.retrying > 0 {
             let deliveries = counted(stats.retrying, "delivery waits", "deliveries wait");
             let _ = write!(message, "; {deliveries} to be tried again");
+            let _ = write!(hint, ", and `webhooks retry {id}`");
         }
         findings.push(Finding::new("webhooks", Level::Problem, message).hint(hint));
     }

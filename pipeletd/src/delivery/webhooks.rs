@@ -427,6 +427,19 @@ impl Delivery {
         Some(retry_clock.as_wall(due, clock.now()))
     }
 
+    /// Sends what waits for a retry before it is due: one first, then more as long as none fails.
+    /// Returns how many wait.
+    pub async fn retry_now(&self, id: WebhookId) -> Result<u64, DeliveryError> {
+        let running = self.0.running(id)?;
+        if !running.stored().webhook.enabled {
+            return Err(DeliveryError::WebhookDisabled(id));
+        }
+        let waiting = self.0.means.ledger.account(id).retrying;
+        // One that has ended is deleted, or the daemon is.
+        let _ = running.control.send(Control::RetryNow).await;
+        Ok(waiting)
+    }
+
     /// When the next retry is due, if one waits.
     pub async fn next_retry(&self, id: WebhookId) -> Result<Option<Timestamp>, DeliveryError> {
         match self.retries(id, None, 1).await {

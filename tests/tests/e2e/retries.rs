@@ -457,3 +457,65 @@ async fn one_event_to_many_webhooks_is_settled_for_each_of_them() {
     assert_eq!(scene.receiver.count(), 5);
     assert_eq!(other.count(), 35);
 }
+
+/// Fails at first, so that this many deliveries wait for an hour.
+async fn with_waiting(events: usize) -> Scene {
+    let builder = daemon().flag("--retry-schedule", "1h");
+    let scene = Scene::with(builder, &["Heartbeat"]).await;
+    scene.receiver.answer(Answer::Status(500));
+    let mut stations = Vec::new();
+    for id in ["S1", "S2", "S3"] {
+        stations.push(scene.station(id).await);
+    }
+    for event in 0..events {
+        let station = &mut stations[event % 3];
+        station.ok("Heartbeat", "{}").await;
+    }
+    let waiting = json!({"received": events, "retrying": events});
+    scene.api.await_stats(scene.webhook, waiting).await;
+    scene
+}
+
+#[tokio::test]
+async fn what_waits_goes_out_when_the_receiver_is_mended() {
+    let scene = with_waiting(40).await;
+    let retry = format!("/webhooks/{}/retry", scene.webhook);
+
+    // It is not mended: that costs one attempt, and the others wait as they did.
+    let answer = scene.api.post_empty(&retry).await.expect(202);
+    assert_eq!(answer, json!({"retrying": 40}));
+    scene.receiver.await_requests(41).await;
+    let waiting = json!({"retrying": 40});
+    scene.api.await_stats(scene.webhook, waiting).await;
+
+    scene.receiver.answer(Answer::Status(200));
+    let line = format!("webhooks retry {}", scene.webhook);
+    let told = scene.ctl().line(&line).await;
+    let sending = "sending 40 deliveries that waited";
+    assert!(told.stderr.contains(sending), "{told:?}");
+    let delivered = json!({"received": 40, "delivered": 40, "pending": 0});
+    scene.api.await_stats(scene.webhook, delivered).await;
+    assert_eq!(scene.receiver.requests().len(), 40 + 1 + 40);
+    let audit = scene.ctl().json("audit").await;
+    assert_eq!(audit["balanced"], true, "{audit}");
+}
+
+#[tokio::test]
+async fn where_nothing_can_go_out_that_is_said() {
+    let scene = with_waiting(1).await;
+    let webhook = scene.webhook;
+    let ctl = scene.ctl();
+    let disable = format!("webhooks disable {webhook}");
+    ctl.line(&disable).await.ok();
+    let retry = format!("webhooks retry {webhook}");
+    let refused = ctl.line(&retry).await;
+    assert_eq!(refused.code, 5, "{refused:?}");
+    assert!(refused.stderr.contains("is disabled"), "{refused:?}");
+
+    let url = scene.receiver.url();
+    let other = scene.api.subscribe(&url, &["Reset"]).await;
+    let nothing = ctl.line(&format!("webhooks retry {other}")).await;
+    let said = "nothing waits for a retry";
+    assert!(nothing.stderr.contains(said), "{nothing:?}");
+    assert_eq!(ctl.line("webhooks retry 99").await.code, 3);
+}

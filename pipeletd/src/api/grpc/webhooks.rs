@@ -113,6 +113,7 @@ pub(super) const NEEDS: Needs = &[
     ("UpdateWebhook", Role::Operator),
     ("DeleteWebhook", Role::Operator),
     ("TestWebhook", Role::Operator),
+    ("RetryDeliveries", Role::Operator),
     ("RotateSigningSecret", Role::Operator),
     ("ListDeliveries", Role::ReadOnly),
     ("AuditWebhooks", Role::ReadOnly),
@@ -190,6 +191,16 @@ impl WebhookService for WebhookRpc {
             webhook,
             signing_secret,
         }))
+    }
+
+    async fn retry_deliveries(
+        &self,
+        request: Request<v1::RetryDeliveriesRequest>,
+    ) -> Answer<v1::RetryDeliveriesResponse> {
+        let id = WebhookId(request.into_inner().id);
+        let retrying = self.delivery.retry_now(id).await;
+        let retrying = retrying.map_err(ApiError::from)?;
+        Ok(Response::new(v1::RetryDeliveriesResponse { retrying }))
     }
 
     async fn rotate_signing_secret(

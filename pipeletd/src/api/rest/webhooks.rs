@@ -8,6 +8,8 @@ use axum::{
     routing::{get, post, put},
 };
 
+use serde::Serialize;
+
 use super::{
     super::{cursor, error::ApiError, signing_secret},
     access::{Routes, operates, reads},
@@ -32,9 +34,16 @@ pub(super) fn routes(delivery: Delivery) -> Routes {
             [reads(get(show)), operates(put(update).delete(delete))],
         )
         .route("/webhooks/{id}/test", [operates(post(test))])
+        .route("/webhooks/{id}/retry", [operates(post(retry))])
         .route("/webhooks/{id}/rotate-secret", [operates(post(rotate))])
         .route("/webhooks/{id}/deliveries", [reads(get(deliveries))])
         .with_state(delivery)
+}
+
+/// How many deliveries wait for a retry.
+#[derive(Debug, Serialize)]
+struct RetryingJson {
+    retrying: u64,
 }
 
 /// What isn't a number names no webhook.
@@ -144,6 +153,15 @@ async fn delete(
     let id = id(&path)?;
     delivery.delete(id, only.of(id)).await?;
     Ok(StatusCode::NO_CONTENT)
+}
+
+/// Sends what waits for a retry before it is due.
+async fn retry(
+    State(delivery): State<Delivery>,
+    Path(path): Path<String>,
+) -> Result<(StatusCode, Json<RetryingJson>), Problem> {
+    let retrying = delivery.retry_now(id(&path)?).await?;
+    Ok((StatusCode::ACCEPTED, Json(RetryingJson { retrying })))
 }
 
 async fn test(

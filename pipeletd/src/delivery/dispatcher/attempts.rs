@@ -70,6 +70,9 @@ impl Dispatcher {
         }
         let delivered = attempted.outcome.is_delivered();
         self.pace.ended(delivered, Instant::now());
+        if let Origin::Retry(retry) = &job.origin {
+            self.mind_early(retry.key, delivered);
+        }
         self.lanes.done(&job.event.station);
         self.loaded_bytes -= job.event.size();
         let made = match &job.origin {

@@ -7,6 +7,7 @@
 //! what is loaded goes on.
 
 mod attempts;
+mod early;
 mod lanes;
 mod reading;
 mod writing;
@@ -29,7 +30,7 @@ use tokio::{
 };
 
 pub(super) use self::attempts::post;
-use self::lanes::Lanes;
+use self::{early::Early, lanes::Lanes};
 use super::{
     history::History,
     http::{Attempted, Destination, Line, Sender},
@@ -116,6 +117,8 @@ pub enum Control {
     Terms(Arc<Terms>),
     /// Retries became due without the dispatcher's doing.
     Replayed,
+    /// What waits for its retry shall not: the receiver is mended.
+    RetryNow,
     /// Let what is in flight finish within `grace`, write the cursor down, end.
     Stop { grace: Duration },
     /// Drop everything and end: the webhook is deleted.
@@ -257,6 +260,7 @@ pub struct Dispatcher {
     /// Retries that are loaded, or whose record is still to be replaced.
     loaded_retries: HashSet<RetryKey>,
     next_due: Option<Timestamp>,
+    early: Option<Early>,
     watches: HashMap<Seq, oneshot::Sender<bool>>,
 
     durable: FuturesUnordered<BoxFuture<'static, Durable>>,
@@ -306,6 +310,7 @@ impl Dispatcher {
             next_checkpoint: Instant::now(),
             loaded_retries: HashSet::new(),
             next_due: None,
+            early: None,
             watches: HashMap::new(),
             durable: FuturesUnordered::new(),
         }
@@ -345,6 +350,10 @@ impl Dispatcher {
                     let loaded = self.load_due().await;
                     self.excuse_outage(loaded)?;
                 }
+                () = std::future::ready(()), if self.may_load_early() => {
+                    let loaded = self.load_early().await;
+                    self.excuse_outage(loaded)?;
+                }
                 () = std::future::ready(()), if self.wants_to_read() => {}
                 () = until_instant(resting) => {}
                 () = until_instant(self.store_rests), if self.store_rests.is_some() => {
@@ -374,6 +383,7 @@ impl Dispatcher {
                     Some(Control::Replayed) => {
                         self.next_due = Some(self.means.retry_clock.now());
                     }
+                    Some(Control::RetryNow) => self.early = Some(Early::begin()),
                     Some(Control::Abandon) => return self.abandon().await,
                     Some(Control::Stop { grace }) => return self.stop(grace).await,
                     None => return self.stop(Duration::ZERO).await,

@@ -9,7 +9,7 @@ use super::{
 use crate::{
     delivery::{
         ledger::Entry,
-        record::{DeadReason, FailedDelivery, FailedId},
+        record::{DeadReason, FailedDelivery, FailedId, Retry},
     },
     events::{Event, Seq},
     store::blocking,
@@ -119,9 +119,13 @@ impl Dispatcher {
                 break;
             }
             self.loaded_retries.insert(retry.key);
-            self.enqueue(Arc::clone(&retry.event), Origin::Retry(Box::new(retry)));
+            self.enqueue_retry(retry);
         }
         Ok(())
+    }
+
+    pub(super) fn enqueue_retry(&mut self, retry: Retry) {
+        self.enqueue(Arc::clone(&retry.event), Origin::Retry(Box::new(retry)));
     }
 
     /// Moves an idle webhook's cursor along, and gives up what a stalled one has owed too long.
