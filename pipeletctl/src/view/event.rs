@@ -40,10 +40,11 @@ impl Event {
     /// One line; the columns line up as long as the names have a usual length.
     pub(crate) fn line(&self) -> String {
         format!(
-            "{:<20}  {:<20}  {:<24}  {}",
+            "{:<20}  {:<20}  {:<24}  {}  {}",
             or_dash(self.timestamp),
             printable(&self.station_id),
             printable(&self.event),
+            printable(&self.id),
             shortened(self.payload.as_text(), SHOWN_PAYLOAD),
         )
     }

@@ -50,29 +50,34 @@ impl Forwarded {
     /// How it went, in few columns: what matters least stands last.
     pub(crate) fn outcome(&self) -> String {
         let status = self.status_code.map(|status| status.to_string());
-        let again = match self.attempt {
-            1 => String::new(),
-            attempt => format!("  attempt {attempt}"),
-        };
         let said = self.status_code.and(self.error.as_deref());
         let outcome = format!(
-            "{:<9} {:>5} ms{again}  {}",
+            "{:<9} {:>5} ms{}  {}",
             status.as_deref().unwrap_or("no answer"),
             self.duration_ms,
+            self.again(),
             shortened(said.unwrap_or_default(), SHOWN_ANSWER),
         );
         outcome.trim_end().to_owned()
     }
 
+    fn again(&self) -> String {
+        match self.attempt {
+            1 => String::new(),
+            attempt => format!("  attempt {attempt}"),
+        }
+    }
+
     /// One line; the columns line up as long as the names have a usual length.
     pub(crate) fn line(&self) -> String {
         let line = format!(
-            "{:<20}  {:<20}  {:<24}  {:>3}  {:>5} ms  {}",
+            "{:<20}  {:<20}  {:<24}  {:>3}  {:>5} ms{}  {}",
             or_dash(self.timestamp),
             printable(&self.station_id),
             printable(&self.event),
             or_dash(self.status_code),
             self.duration_ms,
+            self.again(),
             shortened(self.error.as_deref().unwrap_or_default(), SHOWN_ANSWER),
         );
         line.trim_end().to_owned()
@@ -80,5 +85,6 @@ impl Forwarded {
 }
 
 fn millis(duration: Duration) -> u64 {
-    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+    let rounded = duration + Duration::from_micros(500);
+    u64::try_from(rounded.as_millis()).unwrap_or(u64::MAX)
 }

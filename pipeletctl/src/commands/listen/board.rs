@@ -2,15 +2,18 @@
 //!
 //! Pure, and bounded: the oldest rows go. It knows no terminal.
 
-use std::collections::VecDeque;
+use std::{collections::VecDeque, fmt};
 
 use crossterm::event::KeyCode;
 use pipelet_proto::v1;
 
 use super::lanes::Job;
-use crate::{forward::Outcome, view::Forwarded};
+use crate::{forward::Outcome, view::Forwarded, words::counted};
 
 const MAX_ROWS: usize = 1000;
+/// Lines at once.
+const SCROLL: u16 = 5;
+const MARKS: &str = "✓ answered 2xx   ✗ another answer, sent no more   … no answer: tried again";
 
 #[derive(Debug)]
 pub(super) struct Board {
@@ -21,6 +24,8 @@ pub(super) struct Board {
     pub(super) rows: VecDeque<Row>,
     /// None follows the latest.
     selected: Option<usize>,
+    /// How many lines of the selected one's answer and payload are above what is seen.
+    pub(super) scrolled: u16,
     /// Events, each at one place, and all POSTs.
     pub(super) counts: Counts,
     /// Why the latest POST got no answer, if it got none.
@@ -66,6 +71,7 @@ impl Board {
             made,
             rows: VecDeque::new(),
             selected: None,
+            scrolled: 0,
             counts: Counts::default(),
             gone: None,
             note: String::new(),
@@ -73,6 +79,9 @@ impl Board {
     }
 
     pub(super) fn came(&mut self, event: v1::Event) {
+        if self.follows() {
+            self.scrolled = 0;
+        }
         if self.rows.len() == MAX_ROWS {
             self.rows.pop_front();
             self.selected = self.selected.map(|at| at.saturating_sub(1));
@@ -124,7 +133,31 @@ impl Board {
 
     pub(super) fn pressed(&mut self, key: KeyCode) -> Option<Job> {
         self.note.clear();
+        if key == KeyCode::Char('?') {
+            MARKS.clone_into(&mut self.note);
+        }
         let at = self.selected()?;
+        match key {
+            KeyCode::PageUp => self.scrolled = self.scrolled.saturating_sub(SCROLL),
+            KeyCode::PageDown => self.scrolled = self.scrolled.saturating_add(SCROLL),
+            _ => self.select(key, at),
+        }
+        if key != KeyCode::Char('r') {
+            return None;
+        }
+        let row = &mut self.rows[at];
+        row.attempts = row.attempts.saturating_add(1);
+        let v1::Event {
+            event, station_id, ..
+        } = &row.event;
+        self.note = format!("sending once more: {event} of {station_id}");
+        Some(Job {
+            event: row.event.clone(),
+            attempt: row.attempts,
+        })
+    }
+
+    fn select(&mut self, key: KeyCode, at: usize) {
         match key {
             KeyCode::Up | KeyCode::Char('k') => self.selected = Some(at.saturating_sub(1)),
             KeyCode::Down | KeyCode::Char('j') => {
@@ -132,21 +165,23 @@ impl Board {
             }
             KeyCode::Home => self.selected = Some(0),
             KeyCode::End | KeyCode::Esc => self.selected = None,
-            KeyCode::Char('r') => {
-                let row = &mut self.rows[at];
-                row.attempts = row.attempts.saturating_add(1);
-                let v1::Event {
-                    event, station_id, ..
-                } = &row.event;
-                self.note = format!("sending once more: {event} of {station_id}");
-                return Some(Job {
-                    event: row.event.clone(),
-                    attempt: row.attempts,
-                });
-            }
-            _ => {}
+            _ => return,
         }
-        None
+        self.scrolled = 0;
+    }
+}
+
+impl fmt::Display for Counts {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "{}: {} answered well, {} refused, {} waiting; {}",
+            counted(self.events(), "event", "events"),
+            self.answered_well,
+            self.refused,
+            self.waiting,
+            counted(self.posts, "POST", "POSTs"),
+        )
     }
 }
 

@@ -21,7 +21,7 @@ use pipelet_proto::v1;
 use tokio::time::sleep;
 
 use self::{
-    board::Board,
+    board::{Board, Counts},
     lanes::{Job, Lanes},
 };
 use crate::{
@@ -116,7 +116,12 @@ pub(crate) async fn run(
                 }
             }
             input = shown.input() => match input? {
-                Input::Key(key) if screen::ends(key) => return Ok(ExitStatus::Success),
+                Input::Key(key) if screen::ends(key) => {
+                    if let Some(counts) = shown.close() {
+                        printer.note(&counts.to_string());
+                    }
+                    return Ok(ExitStatus::Success);
+                }
                 Input::Key(key) => {
                     if let Some(job) = shown.pressed(key.code) {
                         attempts.push(attempt(&forwarder, job, Lane::Beside));
@@ -148,6 +153,14 @@ impl Shown {
         match self {
             Self::Lines => std::future::pending().await,
             Self::Board(_, screen) => Ok(screen.input().await?),
+        }
+    }
+
+    /// Leaves the screen, and returns what it had counted.
+    fn close(self) -> Option<Counts> {
+        match self {
+            Self::Lines => None,
+            Self::Board(board, _) => Some(board.counts),
         }
     }
 

@@ -11,11 +11,10 @@ use ratatui::{
     widgets::{Block, Paragraph, Wrap},
 };
 
-use super::board::{Board, Counts, Fate, Row};
+use super::board::{Board, Fate, Row};
 use crate::{
     table::{printable, shortened},
     view::Forwarded,
-    words::counted,
 };
 
 const GOOD: Style = Style::new().fg(Color::Green);
@@ -39,17 +38,7 @@ pub(super) fn draw(frame: &mut Frame, board: &Board) {
 }
 
 fn head(board: &Board) -> Vec<Line<'_>> {
-    let Counts {
-        waiting,
-        answered_well,
-        refused,
-        posts,
-    } = board.counts;
-    let counts = format!(
-        " {}: {answered_well} answered well, {refused} refused, {waiting} waiting; {}",
-        counted(board.counts.events(), "event", "events"),
-        counted(posts, "POST", "POSTs"),
-    );
+    let counts = format!(" {}", board.counts);
     let first = Line::from(vec![
         Span::styled(" Pipelet listen", STRONG),
         Span::raw(format!(" to {}", board.target)),
@@ -120,14 +109,19 @@ fn chosen(board: &Board) -> Paragraph<'_> {
     let payload = payload.unwrap_or_else(|_| row.event.payload.clone());
     lines.extend(payload.lines().map(|line| Line::from(printable(line))));
     let title = format!(" {} ", row.event.id);
+    // The last line stays in sight.
+    let most = u16::try_from(lines.len())
+        .unwrap_or(u16::MAX)
+        .saturating_sub(1);
     Paragraph::new(lines)
+        .scroll((board.scrolled.min(most), 0))
         .wrap(Wrap { trim: false })
         .block(Block::bordered().title(title))
 }
 
 fn keys(board: &Board) -> Line<'_> {
     if board.note.is_empty() {
-        Line::from(" ↑↓ select   r resend   End follow   q quit")
+        Line::from(" ↑↓ select   PgUp PgDn its payload   r resend   End follow   ? marks   q quit")
     } else {
         Line::from(Span::styled(format!(" {}", board.note), STRONG))
     }
@@ -137,6 +131,7 @@ fn keys(board: &Board) -> Line<'_> {
 mod tests {
     use std::time::Duration;
 
+    use crossterm::event::KeyCode;
     use pipelet_proto::v1;
     use ratatui::{Terminal, backend::TestBackend};
 
@@ -201,6 +196,12 @@ mod tests {
                 assert!(picture.contains(seen), "{seen}: {picture}");
             }
         }
+        board.pressed(KeyCode::PageDown);
+        assert!(!drawn(80, 24, &board).contains("\"connectorId\": 1"));
+        board.pressed(KeyCode::PageUp);
+        assert!(drawn(80, 24, &board).contains("\"connectorId\": 1"));
+        board.pressed(KeyCode::Char('?'));
+        assert!(drawn(80, 24, &board).contains("no answer: tried again"));
         // A terminal that is too small is no reason to fail.
         drawn(20, 5, &board);
         drawn(80, 24, &Board::new(String::new(), None));
