@@ -11,9 +11,9 @@ pub(crate) enum Deliveries {
     /// Pending ones wait for a retry; what was not attempted yet is told as a number. Failed ones
     /// are the dead letters. Of delivered ones the latest of each webhook are known.
     List {
-        /// What became of them so far
+        /// What became of them so far [default: first the pending, then failed, then delivered]
         #[arg(long, value_enum, value_name = "STATUS")]
-        status: DeliveryStatus,
+        status: Option<DeliveryStatus>,
         #[command(flatten)]
         filter: Filter,
         #[command(flatten)]
@@ -26,6 +26,7 @@ pub(crate) enum DeliveryStatus {
     /// Waiting for a retry
     Pending,
     /// Dead letters
+    #[value(alias = "dead")]
     Failed,
     /// The latest that were delivered
     Delivered,

@@ -45,7 +45,7 @@ pub(crate) enum Dlq {
 }
 
 /// Which dead letters are meant; all that is given must hold.
-#[derive(Debug, Default, Args)]
+#[derive(Debug, Clone, Default, Args)]
 pub(crate) struct Filter {
     /// Of this webhook
     #[arg(long, value_name = "ID", add = completing::webhooks())]

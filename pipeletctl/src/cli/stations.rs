@@ -9,7 +9,7 @@ use crate::{commands::call::Parameter, completing, secret::Secret};
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Stations {
-    /// Shows the stations that have ever connected
+    /// Shows the stations that have ever connected, or are registered
     List {
         /// Only those that are connected now
         #[arg(long)]
@@ -33,7 +33,7 @@ pub(crate) enum Stations {
         #[arg(add = completing::stations())]
         id: String,
     },
-    /// Registers a station
+    /// Registers a station; `set` changes a registration
     Add {
         #[arg(add = completing::stations())]
         id: String,

@@ -57,15 +57,15 @@ pub(crate) async fn run(
     walk(request.clone(), client, |part| done.events += part.matched).await?;
     let events = counted(done.events, "event", "events");
     if args.dry_run || done.events == 0 {
-        printer.done(&done, &format!("{events} would be sent again"))?;
+        printer.done(&done, &format!("{events} would be sent"))?;
         return Ok(ExitStatus::Success);
     }
     if !args.yes {
         if !printer.can_ask() {
-            printer.note(&format!("{events} would be sent again"));
+            printer.note(&format!("{events} would be sent"));
             return Err(Error::NobodyToConfirm);
         }
-        let question = format!("send {events} to webhook {} again?", args.id);
+        let question = format!("send {events} to webhook {}?", args.id);
         if !printer.confirm(&question).await? {
             return Ok(ExitStatus::Failed);
         }
@@ -73,7 +73,7 @@ pub(crate) async fn run(
     request.dry_run = false;
     let mut under_way = UnderWay {
         printer,
-        bar: printer.progress("sending again"),
+        bar: printer.progress("sending"),
         sent: 0,
         reached: None,
         ended: false,
@@ -83,8 +83,16 @@ pub(crate) async fn run(
     under_way.ended = true;
     done.events = under_way.sent;
     drop(under_way);
-    let events = counted(done.events, "event", "events");
-    printer.done(&done, &format!("sending {events} again"))?;
+    let events = counted(
+        done.events,
+        "event is on its way",
+        "events are on their way",
+    );
+    let id = args.id;
+    printer.done(&done, &format!("{events} to webhook {id}"))?;
+    printer.hint(&format!(
+        "`pipeletctl deliveries list --status pending --webhook {id}` shows what still waits"
+    ));
     Ok(ExitStatus::Success)
 }
 
@@ -114,9 +122,8 @@ impl Drop for UnderWay<'_> {
         }
         // What is said is not to be drawn over.
         self.bar.finish_and_clear();
-        let events = counted(self.sent, "event", "events");
-        self.printer
-            .note(&format!("broken off: {events} are sent again"));
+        let events = counted(self.sent, "event is on its way", "events are on their way");
+        self.printer.note(&format!("broken off: {events}"));
         if let Some(reached) = self.reached {
             self.printer
                 .hint(&format!("go on with --since {reached:.3}"));

@@ -1,10 +1,11 @@
 //! `deliveries`: what is owed, what failed and what was delivered, over all webhooks.
 
+use clap::ValueEnum as _;
 use jiff::Timestamp;
 use pipelet_proto::v1;
 
 use crate::{
-    cli::{Deliveries, DeliveryStatus, Filter, Limit},
+    cli::{Deliveries, DeliveryStatus, Filter},
     client::Client,
     commands::dlq,
     error::{Error, ExitStatus},
@@ -28,16 +29,23 @@ pub(crate) async fn run(
         filter,
         limit,
     } = verb;
+    let statuses: &[DeliveryStatus] = match &status {
+        Some(status) => std::slice::from_ref(status),
+        None => DeliveryStatus::value_variants(),
+    };
     let mut list = printer.list::<ListedDelivery>("no such deliveries");
-    match status {
-        DeliveryStatus::Failed => failed(filter, limit, &mut list, client).await?,
-        DeliveryStatus::Pending => {
-            for owed in of_webhooks("pending", &filter, limit, &mut list, client).await? {
-                printer.note(&owed);
+    let mut left = limit.count.unwrap_or(u64::MAX);
+    for status in statuses {
+        match status {
+            DeliveryStatus::Failed => failed(&filter, &mut left, &mut list, client).await?,
+            DeliveryStatus::Pending => {
+                for owed in of_webhooks("pending", &filter, &mut left, &mut list, client).await? {
+                    printer.note(&owed);
+                }
             }
-        }
-        DeliveryStatus::Delivered => {
-            of_webhooks("delivered", &filter, limit, &mut list, client).await?;
+            DeliveryStatus::Delivered => {
+                of_webhooks("delivered", &filter, &mut left, &mut list, client).await?;
+            }
         }
     }
     list.finish(printer)?;
@@ -45,13 +53,13 @@ pub(crate) async fn run(
 }
 
 async fn failed(
-    filter: Filter,
-    limit: Limit,
+    filter: &Filter,
+    left: &mut u64,
     list: &mut List<ListedDelivery, std::io::Stdout>,
     client: &Client,
 ) -> Result<(), Error> {
-    let filter = dlq::filter_on_wire(filter, when::now());
-    let mut pages = Pages::new(limit.count).of(PAGE);
+    let filter = dlq::filter_on_wire(filter.clone(), when::now());
+    let mut pages = Pages::new(Some(*left)).of(PAGE);
     while let Some(page) = pages.next() {
         let request = v1::ListFailedDeliveriesRequest {
             filter: Some(filter.clone()),
@@ -61,6 +69,7 @@ async fn failed(
         let mut service = client.failed_deliveries();
         let answer = service.list_failed_deliveries(request).await?.into_inner();
         let failed = pages.accept(answer.failed_deliveries, answer.next_page_token);
+        *left = left.saturating_sub(failed.len() as u64);
         list.extend(failed.into_iter().map(ListedDelivery::from))?;
     }
     Ok(())
@@ -70,14 +79,13 @@ async fn failed(
 async fn of_webhooks(
     status: &str,
     filter: &Filter,
-    limit: Limit,
+    left: &mut u64,
     list: &mut List<ListedDelivery, std::io::Stdout>,
     client: &Client,
 ) -> Result<Vec<String>, Error> {
     let now = when::now();
     let since = filter.since.map(|when| when.resolve(now));
     let until = filter.until.map(|when| when.resolve(now));
-    let mut left = limit.count.unwrap_or(u64::MAX);
     let mut owed = Vec::new();
     for webhook in webhooks(filter.webhook, client).await? {
         let books = webhook.stats.unwrap_or_default();
@@ -90,7 +98,7 @@ async fn of_webhooks(
             ));
         }
         let mut pages = Pages::new(None);
-        while left > 0
+        while *left > 0
             && let Some(page) = pages.next()
         {
             let request = v1::ListDeliveriesRequest {
@@ -103,9 +111,9 @@ async fn of_webhooks(
             let answer = service.list_deliveries(request).await?.into_inner();
             for wire in pages.accept(answer.deliveries, answer.next_page_token) {
                 let delivery = ListedDelivery::of_webhook(webhook.id, wire);
-                if left > 0 && wanted(&delivery, filter, since, until) {
+                if *left > 0 && wanted(&delivery, filter, since, until) {
                     list.push(&delivery)?;
-                    left -= 1;
+                    *left -= 1;
                 }
             }
         }

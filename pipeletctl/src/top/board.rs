@@ -64,7 +64,7 @@ pub(super) enum Wish {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Sort {
     Worst,
-    Backlog,
+    Pending,
     Slowest,
     Name,
 }
@@ -84,7 +84,7 @@ impl Sort {
     pub(super) const fn name(self) -> &'static str {
         match self {
             Self::Worst => "worst first",
-            Self::Backlog => "by backlog",
+            Self::Pending => "by what is pending",
             Self::Slowest => "by p99",
             Self::Name => "by name",
         }
@@ -92,8 +92,8 @@ impl Sort {
 
     const fn next(self) -> Self {
         match self {
-            Self::Worst => Self::Backlog,
-            Self::Backlog => Self::Slowest,
+            Self::Worst => Self::Pending,
+            Self::Pending => Self::Slowest,
             Self::Slowest => Self::Name,
             Self::Name => Self::Worst,
         }
@@ -232,7 +232,7 @@ impl Board {
             Sort::Worst => {
                 webhooks.sort_by_key(|it| (Reverse(self.state(it)), Reverse(pending(it))));
             }
-            Sort::Backlog => webhooks.sort_by_key(|it| Reverse(pending(it))),
+            Sort::Pending => webhooks.sort_by_key(|it| Reverse(pending(it))),
             Sort::Slowest => webhooks.sort_by_key(|it| Reverse(self.lately(it).p99)),
             Sort::Name => webhooks.sort_by(|a, b| a.name.cmp(&b.name)),
         }

@@ -27,12 +27,12 @@ const CHOSEN: Style = Style::new().add_modifier(Modifier::REVERSED);
 
 const HELP: &str = "\
 ↑↓ choose a webhook   Enter its deliveries   Esc back
-s  sort: worst first, by backlog, by p99, by name
+s  sort: worst first, by what is pending, by p99, by name
 r  replay its dead letters     t  send what waits for a retry now
 e  enable or disable it        q  quit (what changes something asks first)
 
 OK, P50 and P99 are over the last minute, or over all the time since the daemon started where \
-nothing was attempted in it. BACKLOG is what was not delivered yet; AGE how long its \
+nothing was attempted in it. PENDING is what was not delivered yet; AGE how long its \
 oldest event has waited for a first attempt; RETRY those of it that wait for another attempt, and \
 NEXT when the first of these is due; DEAD its dead letters.";
 
@@ -40,7 +40,7 @@ NEXT when the first of these is due; DEAD its dead letters.";
 const HELP_ROWS: u16 = 12;
 
 const HEADERS: [&str; 11] = [
-    "STATE", "ID", "NAME", "BACKLOG", "AGE", "OK", "P50", "P99", "RETRY", "NEXT", "DEAD",
+    "STATE", "ID", "NAME", "PENDING", "AGE", "OK", "P50", "P99", "RETRY", "NEXT", "DEAD",
 ];
 
 const WIDTHS: [Constraint; 11] = [

@@ -58,7 +58,7 @@ impl WebhookFigures {
 
 impl Row for WebhookFigures {
     const HEADERS: &'static [&'static str] = &[
-        "ID", "NAME", "ENABLED", "BACKLOG", "AGE", "RETRY", "DEAD", "ATTEMPTS", "OK", "P50", "P99",
+        "ID", "NAME", "ENABLED", "PENDING", "AGE", "RETRY", "DEAD", "ATTEMPTS", "OK", "P50", "P99",
     ];
 
     fn cells(&self) -> Vec<String> {

@@ -128,11 +128,8 @@ pub enum InvalidSchedule {
     Empty,
     #[error("a retry schedule has at most {} waits", RetrySchedule::MAX_WAITS)]
     TooMany,
-    #[error("{text:?} in the retry schedule is no duration: {source}")]
-    NotADuration {
-        text: String,
-        source: humantime::DurationError,
-    },
+    #[error("{0:?} in the retry schedule is no wait such as \"30s\"")]
+    NotADuration(String),
     #[error("{0:?} in the retry schedule is less than a millisecond")]
     TooShort(String),
     #[error("{0:?} in the retry schedule is more than 7 days")]
@@ -180,10 +177,8 @@ impl FromStr for RetrySchedule {
 }
 
 fn parse_wait(text: &str) -> Result<Duration, InvalidSchedule> {
-    let wait = humantime::parse_duration(text).map_err(|source| InvalidSchedule::NotADuration {
-        text: text.to_owned(),
-        source,
-    })?;
+    let wait = humantime::parse_duration(text);
+    let wait = wait.map_err(|_| InvalidSchedule::NotADuration(text.to_owned()))?;
     if wait < RetrySchedule::MIN_WAIT {
         return Err(InvalidSchedule::TooShort(text.to_owned()));
     }

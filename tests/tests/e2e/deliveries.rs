@@ -67,6 +67,22 @@ async fn delivered_and_pending_ones_of_all_webhooks() {
     let owed = format!("webhook {waiting}: 1 delivery not attempted yet, or under way");
     assert!(screen.stderr.contains(&owed), "{screen:?}");
 
+    // Without a status: what is owed, what failed, and what was delivered.
+    let all = ctl.json("deliveries list").await;
+    assert_eq!(
+        events(&all),
+        [
+            (theirs, "Heartbeat"),
+            (ours, "MeterValues"),
+            (ours, "Heartbeat")
+        ]
+    );
+    let first = ctl.json("deliveries list --limit 2").await;
+    assert_eq!(
+        events(&first),
+        [(theirs, "Heartbeat"), (ours, "MeterValues")]
+    );
+
     let nobody = ctl
         .line("deliveries list --status pending --webhook 99")
         .await;

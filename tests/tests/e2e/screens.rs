@@ -26,8 +26,7 @@ async fn top_shows_who_fails_and_replays_it() {
     top.types("r").await;
     top.shows("replay the dead letters of webhook 1? y/n").await;
     top.types("y").await;
-    top.shows("replayed 1 of 1 failed delivery; 1 delivered")
-        .await;
+    top.shows("replayed 1 of 1 dead letter; 1 delivered").await;
     top.shows("dead letters 0").await;
     top.shows("✓ fine").await;
     top.shows("delivered MeterValues").await;

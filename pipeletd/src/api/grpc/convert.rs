@@ -5,7 +5,9 @@ use std::{collections::BTreeMap, time::Duration};
 use jiff::Timestamp;
 use pipelet_proto::v1;
 
-use super::super::{DEFAULT_PAGE, MAX_PAGE, error::ApiError, event_filter::Said, roster::Listed};
+use super::super::{
+    DEFAULT_PAGE, MAX_PAGE, error::ApiError, event_filter::Said, millis, roster::Listed,
+};
 use crate::{
     delivery::{
         Audit, AuditState, Audited, Fate, Lately, Observation, Trace, WebhookView,
@@ -28,10 +30,6 @@ pub(super) fn time(time: Timestamp) -> prost_types::Timestamp {
 pub(super) fn from_time(time: prost_types::Timestamp, field: &str) -> Result<Timestamp, ApiError> {
     Timestamp::new(time.seconds, time.nanos)
         .map_err(|_| ApiError::fault(field, "invalid_time", "this time is out of range"))
-}
-
-fn millis(duration: Duration) -> u64 {
-    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
 fn micros(duration: Duration) -> u64 {

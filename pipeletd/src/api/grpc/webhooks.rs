@@ -6,7 +6,7 @@ use pipelet_proto::v1::{self, webhook_service_server::WebhookService};
 use tonic::{Request, Response, Status};
 
 use super::{
-    super::{cursor, error::ApiError, signing_secret},
+    super::{cursor, error::ApiError, millis, signing_secret},
     access::Needs,
     convert,
 };
@@ -249,7 +249,7 @@ impl WebhookService for WebhookRpc {
         Ok(Response::new(v1::TestWebhookResponse {
             ok: result.ok,
             status_code: result.status.map(u32::from),
-            duration_ms: u64::try_from(result.duration.as_millis()).unwrap_or(u64::MAX),
+            duration_ms: millis(result.duration),
             error: result.error,
         }))
     }

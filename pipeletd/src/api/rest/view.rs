@@ -4,7 +4,7 @@ use jiff::Timestamp;
 use serde::Serialize;
 use serde_json::value::RawValue;
 
-use super::super::{roster::Listed, trigger::Triggered};
+use super::super::{millis, roster::Listed, trigger::Triggered};
 use crate::{
     delivery::{
         TestResult, WebhookView,
@@ -20,10 +20,6 @@ use crate::{
 
 pub(super) fn time(time: Timestamp) -> String {
     format!("{time:.3}")
-}
-
-fn millis(duration: std::time::Duration) -> u64 {
-    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
 fn micros(duration: std::time::Duration) -> u64 {
