@@ -216,7 +216,9 @@ fn runtime(name: &str) -> io::Result<Runtime> {
 fn listening(app: &App) -> String {
     let addresses = app.addresses();
     let (http, grpc, ocpp) = (addresses.http, addresses.grpc, addresses.ocpp);
-    tracing::info!(version = env!("CARGO_PKG_VERSION"), %http, %grpc, %ocpp, "listening");
+    let version = env!("CARGO_PKG_VERSION");
+    let ocpps = addresses.ocpps.map(tracing::field::display);
+    tracing::info!(version, %http, %grpc, %ocpp, ocpps, "listening");
     let ocpps = addresses.ocpps.map(|ocpps| format!(" ocpps={ocpps}"));
     let ocpps = ocpps.unwrap_or_default();
     format!("listening http={http} grpc={grpc} ocpp={ocpp}{ocpps}")

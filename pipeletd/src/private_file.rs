@@ -10,6 +10,8 @@ use std::{
 
 /// The mode of a directory that only its owner may enter.
 const PRIVATE: u32 = 0o700;
+/// What group and others may do.
+const OTHERS: u32 = 0o077;
 
 /// Makes a directory, and those above it that are not there, whatever the umask is. One that is
 /// there stays as it is.
@@ -21,7 +23,7 @@ pub fn make_directory(path: &Path) -> io::Result<()> {
 /// usable as it was.
 pub fn close_directory(path: &Path) {
     let closed = fs::metadata(path).and_then(|known| {
-        if known.permissions().mode() & !PRIVATE & 0o777 == 0 {
+        if known.permissions().mode() & OTHERS == 0 {
             return Ok(());
         }
         fs::set_permissions(path, Permissions::from_mode(PRIVATE))

@@ -51,6 +51,7 @@ pub(super) struct Arguments {
         long,
         env = "PIPELETD_HTTP_LISTEN",
         value_name = "ADDRESS",
+        value_parser = address,
         default_value = "127.0.0.1:8080"
     )]
     pub(super) http_listen: SocketAddr,
@@ -60,6 +61,7 @@ pub(super) struct Arguments {
         long,
         env = "PIPELETD_GRPC_LISTEN",
         value_name = "ADDRESS",
+        value_parser = address,
         default_value = "127.0.0.1:50051"
     )]
     pub(super) grpc_listen: SocketAddr,
@@ -90,12 +92,13 @@ pub(super) struct Arguments {
         long,
         env = "PIPELETD_OCPP_LISTEN",
         value_name = "ADDRESS",
+        value_parser = address,
         default_value = "127.0.0.1:9000"
     )]
     pub(super) ocpp_listen: SocketAddr,
 
     /// Chargers over TLS, at `wss://ADDRESS/ocpp/{station_id}` [default: none]
-    #[arg(long, env = "PIPELETD_OCPP_TLS_LISTEN", value_name = "ADDRESS")]
+    #[arg(long, env = "PIPELETD_OCPP_TLS_LISTEN", value_name = "ADDRESS", value_parser = address)]
     pub(super) ocpp_tls_listen: Option<SocketAddr>,
 
     /// The certificate chain (PEM) that chargers see; read again at SIGHUP
@@ -228,25 +231,33 @@ pub(super) struct Arguments {
 
 #[derive(Debug, thiserror::Error)]
 pub(super) enum InvalidTime {
-    #[error("it is no time such as \"10s\": {0}")]
-    NoTime(#[from] humantime::DurationError),
+    #[error("it is no time such as \"10s\" or \"1h 30m\"")]
+    NoTime,
     #[error("it is not between {} and {}", humantime::format_duration(*.least), humantime::format_duration(*.most))]
     OutOfRange { least: Duration, most: Duration },
 }
 
 #[derive(Debug, thiserror::Error)]
-pub(super) enum InvalidCount<E> {
-    #[error(transparent)]
-    NoNumber(E),
+pub(super) enum InvalidCount {
+    #[error("it is no whole number, or too large")]
+    NoNumber,
     #[error("it is at least 1")]
     Zero,
 }
 
-fn at_least_one<T: FromStr + From<u8> + PartialOrd>(text: &str) -> Result<T, InvalidCount<T::Err>> {
+#[derive(Debug, thiserror::Error)]
+#[error("it is no address such as 127.0.0.1:8080 or [::1]:8080")]
+pub(super) struct InvalidAddress;
+
+fn at_least_one<T: FromStr + From<u8> + PartialOrd>(text: &str) -> Result<T, InvalidCount> {
     match text.parse() {
         Ok(number) if number < T::from(1) => Err(InvalidCount::Zero),
-        parsed => parsed.map_err(InvalidCount::NoNumber),
+        parsed => parsed.map_err(|_| InvalidCount::NoNumber),
     }
+}
+
+fn address(text: &str) -> Result<SocketAddr, InvalidAddress> {
+    text.parse().map_err(|_| InvalidAddress)
 }
 
 fn any_time(text: &str) -> Result<Duration, InvalidTime> {
@@ -262,7 +273,7 @@ fn long_time(text: &str) -> Result<Duration, InvalidTime> {
 }
 
 fn time(text: &str, least: Duration, most: Duration) -> Result<Duration, InvalidTime> {
-    let time = humantime::parse_duration(text)?;
+    let time = humantime::parse_duration(text).map_err(|_| InvalidTime::NoTime)?;
     if (least..=most).contains(&time) {
         Ok(time)
     } else {

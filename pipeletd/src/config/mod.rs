@@ -113,6 +113,8 @@ pub enum Task {
 #[derive(Debug, Clone, PartialEq, Eq, Subcommand)]
 pub enum ShowConfig {
     /// Prints every setting as it holds, as a configuration file
+    ///
+    /// Flags that are settings stand before it: `pipeletd --dev config show`.
     Show {
         /// Also prints where each value comes from: flag, variable, line of the file or default
         #[arg(long)]

@@ -14,7 +14,7 @@ pub fn as_toml(settings: &[Setting], with_origin: bool) -> String {
     let width = width.filter(|width| *width <= 60).max().unwrap_or(0);
     let mut text = String::new();
     for (line, setting) in lines.iter().zip(settings) {
-        if with_origin && !setting.values.is_empty() {
+        if with_origin && (setting.is_list || !setting.values.is_empty()) {
             let origin = shown(&setting.origin);
             // To write into a string never fails.
             let _ = writeln!(text, "{line:width$}  # {origin}");

@@ -235,7 +235,10 @@ fn check(entry: Entry, command: &Command) -> Result<Entry, Fault> {
         })
     };
     if entry.is_list && !is_list(argument) {
-        return wrong(entry.at.clone(), "it has one value, and no list".to_owned());
+        return wrong(
+            entry.at.clone(),
+            "it takes one value, and no list".to_owned(),
+        );
     }
     match parsed {
         Ok(_) => Ok(entry),

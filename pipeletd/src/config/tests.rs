@@ -248,11 +248,11 @@ fn everything_that_is_wrong_with_a_file_is_said_at_once() {
          max-attemps = 1\n[more]\nx = 1",
         &[
             "f:1:16: max-attempts: \"0\": it is at least 1",
-            "f:2:15: retention: \"soon\": it is no time such as \"10s\": expected number at 0",
+            "f:2:15: retention: \"soon\": it is no time such as \"10s\" or \"1h 30m\"",
             "f:4:12: stations: \"some\": it is one of open, registered",
             "f:5:1: there is no setting \"check\"",
             "f:6:12: data-dir: a float can't be its value",
-            "f:7:17: ping-interval: it has one value, and no list",
+            "f:7:17: ping-interval: it takes one value, and no list",
             "f:8:16: allow-target: \"home\": \"home\" is no network such as 10.1.0.0/16 or \
              fd00::/8, and no address",
             "f:9:1: there is no setting \"max-attemps\"; did you mean \"max-attempts\"?",

@@ -25,7 +25,7 @@ use crate::{
 pub enum RegistryError {
     #[error("the station {0} is not registered")]
     NotRegistered(StationId),
-    #[error("the station {0} is registered already")]
+    #[error("the station {0} is registered already; change it instead (stations set)")]
     AlreadyRegistered(StationId),
     #[error("the registration is wrong in {} points", .0.len())]
     Invalid(Vec<Fault>),
