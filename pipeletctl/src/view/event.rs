@@ -37,6 +37,18 @@ impl From<v1::Event> for Event {
 }
 
 impl Event {
+    /// What it is, and below it what it says, in this width.
+    pub(super) fn heading(&self, width: usize) -> String {
+        let what = format!(
+            "{}  {}  {}",
+            or_dash(self.timestamp),
+            printable(&self.station_id),
+            printable(&self.event)
+        );
+        let said = shortened(self.payload.as_text(), width);
+        format!("{}\n{said}", shortened(&what, width))
+    }
+
     /// One line; the columns line up as long as the names have a usual length.
     pub(crate) fn line(&self) -> String {
         format!(

@@ -56,9 +56,7 @@ impl EventTrace {
 
     /// In so many columns.
     pub(crate) fn draw(&self, width: usize) -> String {
-        let mut text = self.event.line();
-        text.truncate(text.trim_end().len());
-        let mut text = shortened(&text, width);
+        let mut text = self.event.heading(width);
         let began = self.began.unwrap_or_default();
         let _ = write!(text, "\n\ntaken in at {began:.3}, which is 0 below\n");
         if let Some(durable) = self.durable_at {

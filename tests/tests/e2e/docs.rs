@@ -19,9 +19,11 @@ async fn the_page_is_served_whole_and_names_nothing_elsewhere() {
         let answer = client.get(format!("http://{http}{path}")).send().await;
         answer.expect("an answer")
     };
-    let sent_on = get("/").await;
-    assert_eq!(sent_on.status(), 303);
-    assert_eq!(sent_on.headers()["location"], "/docs");
+    for path in ["/", "/docs/"] {
+        let sent_on = get(path).await;
+        assert_eq!(sent_on.status(), 303, "{path}");
+        assert_eq!(sent_on.headers()["location"], "/docs");
+    }
     let page = get("/docs").await;
     let policy = page.headers()["content-security-policy"].to_str();
     let policy = policy.expect("text").to_owned();

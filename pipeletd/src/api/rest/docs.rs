@@ -32,6 +32,7 @@ const SHEET: &[u8] = include_bytes!("../../../docs/swagger-ui/swagger-ui.css.gz"
 pub(super) fn routes() -> Router {
     Router::new()
         .route("/", get(async || Redirect::to("/docs")))
+        .route("/docs/", get(async || Redirect::to("/docs")))
         .route("/docs", get(async || plain(HTML, PAGE)))
         .route("/docs/begin.js", get(async || plain(SCRIPT, BEGIN)))
         .route(
