@@ -26,6 +26,8 @@ pub(crate) const VARIABLE: &str = "PIPELETCTL_COMPLETE";
 const PATIENCE: Duration = Duration::from_millis(300);
 /// So many of a kind are offered at most.
 const MOST: u32 = 500;
+/// Of what has no end.
+const LATEST: u32 = 20;
 
 /// Values with what they mean.
 type Known = Result<Vec<(String, String)>, Status>;
@@ -88,11 +90,38 @@ pub(crate) fn failed_deliveries() -> ArgValueCompleter {
 }
 
 pub(crate) fn event_types() -> ArgValueCompleter {
+    from_daemon(async |client| types(&client, |_| true).await)
+}
+
+/// What a station can be asked.
+pub(crate) fn commands() -> ArgValueCompleter {
+    from_daemon(async |client| types(&client, is_command).await)
+}
+
+fn is_command(it: &v1::EventType) -> bool {
+    matches!(&*it.direction, "csms_to_station" | "both")
+}
+
+async fn types(client: &Client, wanted: impl Fn(&v1::EventType) -> bool) -> Known {
+    let request = v1::ListEventTypesRequest {};
+    let answer = client.events().list_event_types(request).await?;
+    let types = answer.into_inner().event_types.into_iter().filter(wanted);
+    Ok(types.map(|it| (it.name, it.profile)).collect())
+}
+
+/// The latest.
+pub(crate) fn events() -> ArgValueCompleter {
     from_daemon(async |client| {
-        let request = v1::ListEventTypesRequest {};
-        let answer = client.events().list_event_types(request).await?;
-        let types = answer.into_inner().event_types.into_iter();
-        Ok(types.map(|it| (it.name, it.profile)).collect())
+        let request = v1::ListEventsRequest {
+            page_size: LATEST,
+            ..v1::ListEventsRequest::default()
+        };
+        let answer = client.events().list_events(request).await?.into_inner();
+        let words = |it: v1::Event| {
+            let what = format!("{} of {}", it.event, it.station_id);
+            (it.id, what)
+        };
+        Ok(answer.events.into_iter().map(words).collect())
     })
 }
 

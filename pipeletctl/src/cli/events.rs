@@ -23,7 +23,7 @@ pub(crate) enum Events {
     /// Shows one event with its payload
     #[command(alias = "get")]
     Show {
-        #[arg(value_name = "EVENT_ID")]
+        #[arg(value_name = "EVENT_ID", add = completing::events())]
         id: String,
     },
     /// Shows events as they happen, until Ctrl-C (with -o json one object per line)

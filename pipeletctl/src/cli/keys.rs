@@ -22,10 +22,13 @@ pub(crate) enum Keys {
     },
     /// Shows all keys, without their secret part
     List,
-    /// Ends a key's life
+    /// Ends a key's life; on a terminal it asks first
     Revoke {
         #[arg(add = completing::api_keys())]
         id: u64,
+        /// Don't ask
+        #[arg(long, short)]
+        yes: bool,
     },
 }
 

@@ -121,7 +121,7 @@ pub(crate) enum Command {
     /// What became of one event: each webhook's attempts and their outcome
     Trace {
         /// As in `events list`, in a delivery's webhook-id, or in the log
-        #[arg(value_name = "EVENT_ID")]
+        #[arg(value_name = "EVENT_ID", add = completing::events())]
         id: String,
     },
     /// Sends a synthetic event the whole way, to see how receivers take it

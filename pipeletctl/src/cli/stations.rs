@@ -65,6 +65,7 @@ pub(crate) struct CallStation {
     #[arg(add = completing::stations())]
     pub(crate) id: String,
     /// An OCPP 1.6 action, like RemoteStartTransaction
+    #[arg(add = completing::commands())]
     pub(crate) action: String,
     /// A field of the request, like idTag=RFID_42 (repeat it; a list is a field repeated, an
     /// object is JSON)

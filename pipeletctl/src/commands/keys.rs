@@ -32,7 +32,7 @@ pub(crate) async fn run(
             create(request, client, printer).await
         }
         Keys::List => list(client, printer).await,
-        Keys::Revoke { id } => revoke(id, client, printer).await,
+        Keys::Revoke { id, yes } => revoke(id, yes, client, printer).await,
     }
 }
 
@@ -72,12 +72,25 @@ async fn list(client: &Client, printer: &Printer) -> Result<ExitStatus, Error> {
     Ok(ExitStatus::Success)
 }
 
-async fn revoke(id: u64, client: &Client, printer: &Printer) -> Result<ExitStatus, Error> {
+/// Asks where somebody is there: a script has said what it wants.
+async fn revoke(
+    id: u64,
+    yes: bool,
+    client: &Client,
+    printer: &Printer,
+) -> Result<ExitStatus, Error> {
     #[derive(Serialize)]
     struct Revoked {
         id: u64,
     }
 
+    if !yes && printer.can_ask() {
+        let question = format!("revoke key {id}? whoever shows it is refused from then on");
+        if !printer.confirm(&question).await? {
+            printer.note("nothing was revoked");
+            return Ok(ExitStatus::Failed);
+        }
+    }
     let request = v1::RevokeApiKeyRequest { id };
     client.api_keys().revoke_api_key(request).await?;
     printer.done(&Revoked { id }, &format!("revoked key {id}"))?;

@@ -107,6 +107,16 @@ async fn shells_offer_what_the_daemon_knows() {
     assert_eq!(stations, ["WALLBOX_1", "WALLBOX_2"]);
     let types = offered(&["events", "tail", "--event", "Start"]).await;
     assert_eq!(types, ["StartTransaction"]);
+    let actions = offered(&["stations", "call", "WALLBOX_1", "Re"]).await;
+    let sent = [
+        "RemoteStartTransaction",
+        "RemoteStopTransaction",
+        "Reset",
+        "ReserveNow",
+    ];
+    assert_eq!(actions, sent);
+    ctl.line("trigger Heartbeat --station WALLBOX_1").await.ok();
+    assert_eq!(offered(&["trace", "evt_"]).await.len(), 1);
     let formats = offered(&["-o", "j"]).await;
     assert_eq!(formats, ["json", "jsonl"]);
 

@@ -57,7 +57,7 @@ fn rows(board: &Board, area: Rect) -> Paragraph<'_> {
     let start = end.saturating_sub(room);
     let lines = board.rows.iter().enumerate().skip(start).take(room);
     let lines = lines.map(|(at, row)| {
-        let line = line(row);
+        let line = line(row, usize::from(area.width.saturating_sub(2)));
         if at == selected {
             line.style(CHOSEN)
         } else {
@@ -75,7 +75,7 @@ fn rows(board: &Board, area: Rect) -> Paragraph<'_> {
     Paragraph::new(lines.collect::<Vec<_>>()).block(block)
 }
 
-fn line(row: &Row) -> Line<'_> {
+fn line(row: &Row, width: usize) -> Line<'_> {
     let event = &row.event;
     let name = format!(
         "{:<20} {:<16} ",
@@ -89,10 +89,12 @@ fn line(row: &Row) -> Line<'_> {
     };
     let last = row.last.as_ref();
     let outcome = last.map_or_else(|| "waits for its turn".to_owned(), Forwarded::outcome);
+    let mark = format!("{mark} ");
+    let room = width.saturating_sub(mark.chars().count() + name.chars().count());
     Line::from(vec![
-        Span::styled(format!("{mark} "), style),
+        Span::styled(mark, style),
         Span::raw(name),
-        Span::styled(outcome, style),
+        Span::styled(shortened(&outcome, room), style),
     ])
 }
 
