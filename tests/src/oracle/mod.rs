@@ -183,6 +183,8 @@ struct Webhook {
     purges_asked: u64,
     purges_answered: u64,
     purged: BTreeSet<Number>,
+    /// Its retries were asked for before they were due.
+    hurried: bool,
 }
 
 /// How much was seen.
@@ -270,6 +272,7 @@ impl Oracle {
             purges_asked: 0,
             purges_answered: 0,
             purged: BTreeSet::new(),
+            hurried: false,
         });
         webhook.wants_since.get_or_insert(now);
     }
@@ -352,6 +355,7 @@ impl Oracle {
         let Some(webhook) = self.webhooks.get_mut(&key) else {
             return;
         };
+        let hurried = webhook.hurried;
         let seen = webhook.seen.entry(number).or_insert(Seen {
             event: arrival.event,
             attempt,
@@ -376,7 +380,7 @@ impl Oracle {
         }
         let least = self.rules.least_wait(from, to);
         let after = at.duration_since(seen.at);
-        if after + ROUNDING < least {
+        if after + ROUNDING < least && !hurried {
             self.faults.push(Fault::TooEarly {
                 webhook,
                 number,
@@ -389,6 +393,14 @@ impl Oracle {
         seen.attempt = attempt;
         seen.at = at;
         seen.taken |= arrival.taken;
+    }
+
+    /// Somebody is about to ask for what waits for a retry: from now on the webhook's waits tell
+    /// nothing.
+    pub fn hurries(&mut self, key: Key) {
+        if let Some(webhook) = self.webhooks.get_mut(&key) {
+            webhook.hurried = true;
+        }
     }
 
     /// Somebody is about to purge a dead letter.

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use pipelet_tests::{Answer, Builder, Receiver, Request};
+use pipelet_tests::{Answer, Builder, Receiver, Request, deadline::eventually};
 use serde_json::{Value, json};
 
 use crate::scene::{Scene, daemon};
@@ -459,34 +459,46 @@ async fn one_event_to_many_webhooks_is_settled_for_each_of_them() {
 }
 
 /// Fails at first, so that this many deliveries wait for an hour.
-async fn with_waiting(events: usize) -> Scene {
+async fn with_waiting(events: usize, stations: usize) -> Scene {
     let builder = daemon().flag("--retry-schedule", "1h");
     let scene = Scene::with(builder, &["Heartbeat"]).await;
     scene.receiver.answer(Answer::Status(500));
-    let mut stations = Vec::new();
-    for id in ["S1", "S2", "S3"] {
-        stations.push(scene.station(id).await);
+    let mut dialled = Vec::new();
+    for number in 0..stations {
+        dialled.push(scene.station(&format!("S{number}")).await);
     }
     for event in 0..events {
-        let station = &mut stations[event % 3];
-        station.ok("Heartbeat", "{}").await;
+        dialled[event % stations].ok("Heartbeat", "{}").await;
     }
     let waiting = json!({"received": events, "retrying": events});
     scene.api.await_stats(scene.webhook, waiting).await;
     scene
 }
 
+/// Waits until the failure of so many second attempts is on record.
+async fn await_second_failures(scene: &Scene, failures: usize) {
+    let path = format!("/webhooks/{}/deliveries", scene.webhook);
+    let list = || async { scene.api.get(&path).await.expect(200) };
+    let failed = |page: &Value| {
+        let deliveries = page["data"].as_array().expect("a list").iter();
+        let again = |it: &&Value| {
+            let attempts = it["attempts"].as_array().expect("attempts");
+            it["status"] == "pending" && attempts.len() == 2
+        };
+        deliveries.filter(again).count() == failures
+    };
+    eventually("failures on record", list, failed).await;
+}
+
 #[tokio::test]
 async fn what_waits_goes_out_when_the_receiver_is_mended() {
-    let scene = with_waiting(40).await;
+    let scene = with_waiting(40, 3).await;
     let retry = format!("/webhooks/{}/retry", scene.webhook);
 
     // It is not mended: that costs one attempt, and the others wait as they did.
     let answer = scene.api.post_empty(&retry).await.expect(202);
     assert_eq!(answer, json!({"retrying": 40}));
-    scene.receiver.await_requests(41).await;
-    let waiting = json!({"retrying": 40});
-    scene.api.await_stats(scene.webhook, waiting).await;
+    await_second_failures(&scene, 1).await;
 
     scene.receiver.answer(Answer::Status(200));
     let line = format!("webhooks retry {}", scene.webhook);
@@ -500,9 +512,33 @@ async fn what_waits_goes_out_when_the_receiver_is_mended() {
     assert_eq!(audit["balanced"], true, "{audit}");
 }
 
+/// One station's deliveries go out one at a time, so it can be told which is the first to fail.
+#[tokio::test]
+async fn what_is_loaded_when_one_fails_waits_as_it_did() {
+    let scene = with_waiting(40, 1).await;
+    let retry = format!("/webhooks/{}/retry", scene.webhook);
+    scene.receiver.answer_next(vec![Answer::Status(200); 10]);
+    scene.api.post_empty(&retry).await.expect(202);
+    await_second_failures(&scene, 1).await;
+    let so_far = json!({"delivered": 10, "retrying": 30});
+    scene.api.await_stats(scene.webhook, so_far).await;
+
+    // Disabled and enabled again, it does not go on by itself.
+    for change in [false, true] {
+        let path = format!("/webhooks/{}", scene.webhook);
+        let change = json!({"enabled": change});
+        scene.api.put(&path, &change).await.expect(200);
+    }
+    scene.receiver.answer(Answer::Status(200));
+    scene.api.post_empty(&retry).await.expect(202);
+    let delivered = json!({"delivered": 40, "pending": 0});
+    scene.api.await_stats(scene.webhook, delivered).await;
+    assert_eq!(scene.receiver.requests().len(), 40 + 11 + 30);
+}
+
 #[tokio::test]
 async fn where_nothing_can_go_out_that_is_said() {
-    let scene = with_waiting(1).await;
+    let scene = with_waiting(1, 1).await;
     let webhook = scene.webhook;
     let ctl = scene.ctl();
     let disable = format!("webhooks disable {webhook}");

@@ -209,11 +209,15 @@ impl Caller {
     }
 
     async fn see_to_the_dead(&mut self, api: &Api) {
-        if self.random.u32(..20) == 0 {
-            let all = json!({"all": true});
-            let path = "/failed-deliveries/replay";
-            self.ask(api, Method::POST, path, Some(&all)).await;
-            return;
+        match self.random.u32(..20) {
+            0 => {
+                let all = json!({"all": true});
+                let path = "/failed-deliveries/replay";
+                self.ask(api, Method::POST, path, Some(&all)).await;
+                return;
+            }
+            1..5 => return self.retry_now(api).await,
+            _ => {}
         }
         let page = self.ask(api, Method::GET, "/failed-deliveries?limit=20", None);
         let Some(page) = page.await.filter(|page| page.status == 200) else {
@@ -228,6 +232,17 @@ impl Caller {
                 _ => {}
             }
         }
+    }
+
+    /// What waits for a retry is sent before it is due, and disabled amid that: by the others,
+    /// whose waits are judged, retries have to wait.
+    async fn retry_now(&self, api: &Api) {
+        let Some(path) = self.path(SWITCHED) else {
+            return;
+        };
+        self.world.oracle().hurries(SWITCHED);
+        let path = format!("{path}/retry");
+        self.ask(api, Method::POST, &path, None).await;
     }
 
     async fn replay(&self, api: &Api, failed: &Value) {

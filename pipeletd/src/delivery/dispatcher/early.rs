@@ -1,47 +1,57 @@
 //! Retries that go out before they are due, because somebody says that the receiver is mended.
 //!
-//! Invariant: it costs no more than one attempt where that is not so. One retry goes out first, and
-//! with each that is delivered so many more as there were; the first that fails ends it, and what
-//! did not go out waits as it did. Each that waited at the beginning goes out once: they are taken
-//! by due time, and behind the last that was taken.
+//! Invariant: the first that fails ends it, and what is not in flight by then waits as it did. One
+//! retry goes out first, and with each that is delivered twice as many may: a receiver that is not
+//! mended costs one attempt. They are taken by due time, each behind the one that was taken last,
+//! so that none is taken twice; and they leave room for what is due.
 
 use std::{collections::HashSet, sync::Arc};
 
-use super::{DispatchError, Dispatcher, RETRY_WINDOW};
+use super::{DispatchError, Dispatcher, Origin, RETRY_WINDOW, due_time};
 use crate::{delivery::record::RetryKey, store::blocking};
+
+/// At once, at most: of the room for retries, those that are due keep their share.
+const MOST: usize = RETRY_WINDOW / 4;
 
 #[derive(Debug)]
 pub(super) struct Early {
     after: Option<RetryKey>,
-    /// How many may be on their way at once.
+    /// How many may be loaded at once.
     room: usize,
-    on_their_way: HashSet<RetryKey>,
+    /// Waiting or in flight.
+    loaded: HashSet<RetryKey>,
     /// There are no more behind `after`.
     ended: bool,
 }
 
 impl Early {
-    pub(super) fn begin() -> Self {
+    fn begin() -> Self {
         Self {
             after: None,
             room: 1,
-            on_their_way: HashSet::new(),
+            loaded: HashSet::new(),
             ended: false,
         }
     }
 
-    fn free(&self) -> usize {
-        self.room.saturating_sub(self.on_their_way.len())
+    /// Each look at the store has to be worth it.
+    fn wants_more(&self) -> bool {
+        !self.ended && self.loaded.len() <= self.room / 2
     }
 }
 
 impl Dispatcher {
+    /// One that is under way already is not begun anew.
+    pub(super) fn begin_early(&mut self) {
+        if self.webhook.enabled {
+            self.early.get_or_insert_with(Early::begin);
+        }
+    }
+
     pub(super) fn may_load_early(&self) -> bool {
-        let loadable = |early: &Early| !early.ended && early.free() > 0;
-        self.webhook.enabled
-            && self.store_rests.is_none()
+        self.store_rests.is_none()
             && self.loaded_retries.len() < RETRY_WINDOW
-            && self.early.as_ref().is_some_and(loadable)
+            && self.early.as_ref().is_some_and(Early::wants_more)
     }
 
     pub(super) async fn load_early(&mut self) -> Result<(), DispatchError> {
@@ -49,24 +59,24 @@ impl Dispatcher {
             return Ok(());
         };
         let (id, after) = (self.id(), early.after);
-        let room = RETRY_WINDOW.saturating_sub(self.loaded_retries.len());
-        let limit = early.free().min(room);
+        let limit = early.room - early.loaded.len();
         let store = Arc::clone(&self.means.store);
         let retries = blocking(move || store.retries(id, after, limit)).await?;
+        let Some(early) = &mut self.early else {
+            return Ok(());
+        };
+        early.ended = retries.len() < limit;
         let mut taken = Vec::new();
-        if let Some(early) = &mut self.early {
-            early.ended = retries.len() < limit;
-            for retry in retries {
-                early.after = Some(retry.key);
-                // Else it is due, and loaded as that.
-                if self.loaded_retries.insert(retry.key) {
-                    early.on_their_way.insert(retry.key);
-                    taken.push(retry);
-                }
+        for retry in retries {
+            early.after = Some(retry.key);
+            // Else it is due, and loaded as that.
+            if self.loaded_retries.insert(retry.key) {
+                early.loaded.insert(retry.key);
+                taken.push(retry);
             }
-            if early.ended && early.on_their_way.is_empty() {
-                self.early = None;
-            }
+        }
+        if early.ended && early.loaded.is_empty() {
+            self.early = None;
         }
         for retry in taken {
             self.enqueue_retry(retry);
@@ -77,12 +87,32 @@ impl Dispatcher {
     /// What an attempt at a retry came to.
     pub(super) fn mind_early(&mut self, key: RetryKey, delivered: bool) {
         let Some(early) = &mut self.early else { return };
-        if !early.on_their_way.remove(&key) {
+        if !early.loaded.remove(&key) {
             return;
         }
-        early.room = early.room.saturating_mul(2).min(RETRY_WINDOW);
-        if !delivered || early.ended && early.on_their_way.is_empty() {
-            self.early = None;
+        early.room = early.room.saturating_mul(2).min(MOST);
+        let done = early.ended && early.loaded.is_empty();
+        if done || !delivered {
+            self.end_early();
+        }
+    }
+
+    /// What is loaded and not in flight waits for its time again.
+    pub(super) fn end_early(&mut self) {
+        let Some(Early { loaded, .. }) = self.early.take() else {
+            return;
+        };
+        let unloaded = self.lanes.remove(|job| match &job.origin {
+            Origin::Retry(retry) => loaded.contains(&retry.key),
+            Origin::Live(_) => false,
+        });
+        for job in unloaded {
+            self.loaded_bytes -= job.event.size();
+            if let Origin::Retry(retry) = job.origin {
+                self.loaded_retries.remove(&retry.key);
+                // The last look for what is due passed it over.
+                self.expect(due_time(retry.key));
+            }
         }
     }
 }

@@ -369,6 +369,9 @@ impl Dispatcher {
                         self.destination = Arc::new(destination(&webhook));
                         self.webhook = webhook;
                         self.may_read = true;
+                        if !self.webhook.enabled {
+                            self.end_early();
+                        }
                         // Who asked may have gone away.
                         let _ = taken.send(());
                     }
@@ -383,7 +386,7 @@ impl Dispatcher {
                     Some(Control::Replayed) => {
                         self.next_due = Some(self.means.retry_clock.now());
                     }
-                    Some(Control::RetryNow) => self.early = Some(Early::begin()),
+                    Some(Control::RetryNow) => self.begin_early(),
                     Some(Control::Abandon) => return self.abandon().await,
                     Some(Control::Stop { grace }) => return self.stop(grace).await,
                     None => return self.stop(Duration::ZERO).await,
