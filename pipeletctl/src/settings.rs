@@ -2,9 +2,10 @@
 //!
 //! Invariants: the environment is read here alone; an argument wins over a variable, that over the
 //! current context, and that over a file that happens to be there. What a context has of its own
-//! counts as much as its name: `--context`, an argument, brings its key and its authorities. A key
-//! is sent to its own daemon only: a context's where nobody names another server, the local admin
-//! key on this machine.
+//! counts as much as its name: `--context`, an argument, brings its key and its authorities. A
+//! context's key is sent to its own daemon only, the local admin key to one on this machine, and the
+//! variable's key to any but a context that an argument names: that one has a key of its own, or
+//! none.
 
 use std::{
     env, fmt, fs, io,
@@ -139,8 +140,9 @@ impl Settings {
         let ca_of = |context: Option<&Context>| context?.ca_file.clone();
         let key = Key::find(
             global.api_key_file.clone().or(key_of(named)).as_deref(),
-            environment,
+            environment.api_key.as_ref().filter(|_| named.is_none()),
             key_of(current).as_deref(),
+            environment.data_dir.as_deref(),
             &server,
         )?;
         let ca_file = global.ca_file.clone().or(ca_of(named));
@@ -154,6 +156,14 @@ impl Settings {
         })
     }
 
+    /// Which server it would be and why, whatever there is of a key.
+    pub(crate) fn target(
+        global: &Global,
+        environment: &Environment,
+    ) -> Result<(ServerUrl, ChosenBy), SettingsError> {
+        choose(global, environment).map(|(server, chosen_by, _)| (server, chosen_by))
+    }
+
     /// Of a daemon that this very process started: its address, and the key that it made.
     pub(crate) fn of_own_daemon(
         address: &str,
@@ -162,7 +172,7 @@ impl Settings {
     ) -> Result<Self, SettingsError> {
         let server = format!("http://{address}").parse();
         let server = server.map_err(SettingsError::ServerVariable)?;
-        let key = Key::find(Some(key_file), &Environment::default(), None, &server)?;
+        let key = Key::find(Some(key_file), None, None, None, &server)?;
         Ok(Self {
             server,
             chosen_by: ChosenBy::Argument,
@@ -261,14 +271,15 @@ impl Environment {
 impl Key {
     fn find(
         file: Option<&Path>,
-        environment: &Environment,
+        variable: Option<&Secret>,
         of_context: Option<&Path>,
+        data_dir: Option<&Path>,
         server: &ServerUrl,
     ) -> Result<Self, SettingsError> {
         if let Some(path) = file {
             return Self::of_file(path);
         }
-        if let Some(text) = &environment.api_key {
+        if let Some(text) = variable {
             let value = ApiKey::parse(text)
                 .ok_or_else(|| SettingsError::NoKey("PIPELET_API_KEY".to_owned()))?;
             return Ok(Self {
@@ -279,10 +290,7 @@ impl Key {
         if let Some(path) = of_context {
             return Self::of_file(path);
         }
-        Ok(Self::of_local_daemon(
-            environment.data_dir.as_deref(),
-            server,
-        ))
+        Ok(Self::of_local_daemon(data_dir, server))
     }
 
     fn of_file(path: &Path) -> Result<Self, SettingsError> {
@@ -351,7 +359,7 @@ impl ServerUrl {
         self.uri.scheme_str() == Some("https")
     }
 
-    fn is_loopback(&self) -> bool {
+    pub(crate) fn is_loopback(&self) -> bool {
         let host = self.uri.host().unwrap_or_default();
         let literal = host.trim_start_matches('[').trim_end_matches(']');
         host.eq_ignore_ascii_case("localhost")
@@ -435,8 +443,12 @@ mod tests {
             ..Environment::default()
         };
         let here = url("http://127.0.0.1:50051");
-        let source = |file, environment| {
-            let key = Key::find(file, environment, None, &here);
+        let source = |file, environment: &Environment| {
+            let (variable, home) = (
+                environment.api_key.as_ref(),
+                environment.data_dir.as_deref(),
+            );
+            let key = Key::find(file, variable, None, home, &here);
             key.unwrap().source
         };
         assert_eq!(
@@ -446,17 +458,16 @@ mod tests {
         assert_eq!(source(None, &variable), KeySource::Environment);
         assert_eq!(source(None, &local), KeySource::File(file.clone()));
 
-        let away = Key::find(None, &local, None, &url("http://10.0.0.1:50051")).unwrap();
+        let away = url("http://10.0.0.1:50051");
+        let away = Key::find(None, None, None, local.data_dir.as_deref(), &away).unwrap();
         assert!(away.value.is_none(), "the local key stays on this machine");
     }
 
     #[test]
     fn a_key_that_no_header_can_carry_is_refused() {
-        let environment = Environment {
-            api_key: "hcpms\nlive".parse().ok(),
-            ..Environment::default()
-        };
-        let refused = Key::find(None, &environment, None, &url("http://h:1")).unwrap_err();
+        let variable = "hcpms\nlive".parse().ok();
+        let there = url("http://h:1");
+        let refused = Key::find(None, variable.as_ref(), None, None, &there).unwrap_err();
         assert_eq!(refused.to_string(), "PIPELET_API_KEY holds no API key");
     }
 
@@ -566,7 +577,8 @@ mod tests {
         let own = (KeySource::File(key), b"of prod".to_vec());
         let variables = || (KeySource::Environment, b"of another".to_vec());
         assert_eq!(resolve("--context prod", None), own);
-        assert_eq!(resolve("--context bare", None), variables());
+        let (source, _) = resolve("--context bare", None);
+        assert!(matches!(source, KeySource::Nowhere(_)), "{source:?}");
         assert_eq!(resolve("", Some("prod")), variables());
         assert_eq!(resolve("", None), variables());
     }

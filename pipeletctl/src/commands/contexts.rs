@@ -7,6 +7,7 @@ use crate::{
     contexts::{Context, Contexts},
     error::{Error, ExitStatus},
     output::Printer,
+    secret::Secret,
     settings::{Environment, Settings},
     view,
 };
@@ -36,8 +37,10 @@ pub(crate) fn run(
         }
         cli::Contexts::List => list(file, printer),
         cli::Contexts::Show => {
-            let settings = Settings::resolve(global, environment)?;
-            printer.one(&view::Target::of(&settings))?;
+            let (server, chosen_by) = Settings::target(global, environment)?;
+            // A key that can't be read is shown as that: this is where one looks for it.
+            let key = Settings::resolve(global, environment).map(|settings| settings.key.source);
+            printer.one(&view::Target::new(&server, &chosen_by, key))?;
             Ok(ExitStatus::Success)
         }
     }
@@ -56,9 +59,14 @@ fn add(
         api_key_file: global.api_key_file.as_deref().map(whole).transpose()?,
         ca_file: global.ca_file.as_deref().map(whole).transpose()?,
     };
+    let unread = context.api_key_file.as_deref().map(Secret::read);
     contexts.add(name, context)?;
     contexts.write(file)?;
-    show(name, &contexts, printer)
+    show(name, &contexts, printer)?;
+    if let Some(Err(error)) = unread {
+        printer.note(&format!("the key file can't be read: {error}"));
+    }
+    Ok(ExitStatus::Success)
 }
 
 /// As it is found from any directory.

@@ -5,8 +5,9 @@ use serde::Serialize;
 use super::or_dash;
 use crate::{
     contexts::{self, Contexts},
+    error::chain,
     output::{Describe, Row},
-    settings::{ChosenBy, KeySource, NamedBy, Settings},
+    settings::{ChosenBy, KeySource, NamedBy, ServerUrl, SettingsError},
     table::Details,
 };
 
@@ -71,21 +72,26 @@ impl Describe for Context {
 }
 
 impl Target {
-    pub(crate) fn of(settings: &Settings) -> Self {
-        let (chosen_by, context) = match &settings.chosen_by {
+    pub(crate) fn new(
+        server: &ServerUrl,
+        chosen_by: &ChosenBy,
+        key: Result<KeySource, SettingsError>,
+    ) -> Self {
+        let (chosen_by, context) = match chosen_by {
             ChosenBy::Argument => ("--server", None),
             ChosenBy::Environment => ("PIPELET_SERVER", None),
             ChosenBy::Context { name, named_by } => (of_name(*named_by), Some(name.clone())),
             ChosenBy::Default => ("default", None),
         };
         Self {
-            server: settings.server.to_string(),
+            server: server.to_string(),
             context,
             chosen_by,
-            api_key_from: match &settings.key.source {
-                KeySource::File(path) => path.display().to_string(),
-                KeySource::Environment => "PIPELET_API_KEY".to_owned(),
-                KeySource::Nowhere(why) => format!("nowhere ({why})"),
+            api_key_from: match key {
+                Ok(KeySource::File(path)) => path.display().to_string(),
+                Ok(KeySource::Environment) => "PIPELET_API_KEY".to_owned(),
+                Ok(KeySource::Nowhere(why)) => format!("nowhere ({why})"),
+                Err(error) => format!("nowhere ({})", chain(&error)),
             },
         }
     }

@@ -62,6 +62,17 @@ async fn daemons_are_known_by_their_names() {
     let shown = keyed.json("context show --context north").await;
     assert_eq!(shown["chosen_by"], "--context");
 
+    // One whose key file is not there yet can be added, and looked at.
+    let server = format!("http://{}", north.grpc());
+    let line = format!("context add later --server {server} --api-key-file /there/is/none");
+    let added = desk.line(&line).await;
+    assert_eq!(added.code, 0, "{added:?}");
+    assert!(added.stderr.contains("can't be read"), "{added:?}");
+    let shown = desk.json("context show --context later").await;
+    let from = shown["api_key_from"].as_str().expect("text");
+    assert!(from.contains("/there/is/none"), "{shown}");
+    desk.line("context remove later").await.ok();
+
     // What goes wrong names the context; nothing but names and files is kept.
     drop(south);
     let gone = desk.line("status").await;
