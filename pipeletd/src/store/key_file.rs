@@ -66,9 +66,13 @@ pub enum KeyFileError {
 }
 
 impl KeyFileError {
-    /// Whether it stays so until somebody changes something.
+    /// Whether it stays so until somebody changes something. A file that is not there may be on a
+    /// disk that is not mounted yet.
     pub const fn lasts(&self) -> bool {
-        !matches!(self, Self::Io { .. } | Self::Random(_))
+        match self {
+            Self::Wrong(_) | Self::Loose { .. } | Self::Malformed { .. } | Self::Empty(_) => true,
+            Self::Missing(_) | Self::NotMade(_) | Self::Io { .. } | Self::Random(_) => false,
+        }
     }
 }
 

@@ -131,7 +131,7 @@ async fn what_is_no_whole_backup_is_refused() {
     assert_eq!(restore(&file, &data_dir).await.code, Some(0));
     // The key that the secrets were sealed with is somewhere else.
     let ended = daemon().in_data_dir(data_dir).run_to_end().await;
-    assert_eq!(ended.code, Some(78), "{ended:?}");
+    assert_eq!(ended.code, Some(1), "{ended:?}");
     assert!(
         ended.stderr.contains("is missing; put it back"),
         "{ended:?}"

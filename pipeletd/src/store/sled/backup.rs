@@ -107,10 +107,10 @@ impl SledStore {
             return Err(RestoreError::Occupied(directory.to_owned()));
         }
         remove(&new).map_err(at)?;
-        if let Err(error) = fill(&new, input) {
-            remove(&new).map_err(at)?;
-            return Err(error);
-        }
+        fill(&new, input).inspect_err(|_| {
+            // The next restore removes what can't be removed now.
+            let _ = remove(&new);
+        })?;
 
         if set_aside {
             aside(directory, parts).map_err(at)?;

@@ -98,6 +98,7 @@ pub(super) struct Batch(sled::Batch);
 impl Database {
     pub(super) fn open(path: &Path, cache_bytes: u64) -> Result<Self, StoreError> {
         let engine = Engine::open(path, cache_bytes)?;
+        private_file::close_directory(path);
         Ok(Self {
             path: path.to_owned(),
             cache_bytes,
@@ -388,10 +389,11 @@ impl Engine {
             source,
         };
         private_file::make_directory(path).map_err(directory)?;
-        private_file::close_directory(path);
-        if is_torn(&path.join("conf")).map_err(directory)? {
+        // What the disk does to this it would do to sled, too: tried again, where it is an outage.
+        let of_disk = |error| StoreError::Engine(sled::Error::Io(error));
+        if is_torn(&path.join("conf")).map_err(of_disk)? {
             tracing::warn!(path = %path.display(), "moved a conf that was cut short aside");
-            set_aside(path, "conf").map_err(directory)?;
+            set_aside(path, "conf").map_err(of_disk)?;
         }
         let db = match open_sled(path, cache_bytes) {
             Err(sled::Error::Corruption { .. })
