@@ -5,7 +5,7 @@
 
 use std::{error::Error as StdError, fmt::Write as _, io, path::PathBuf, process::ExitCode};
 
-use rustls::AlertDescription;
+use rustls::{AlertDescription, CertificateError};
 use tonic::{Code, ConnectError, Status, TimeoutExpired};
 use tonic_types::StatusExt as _;
 
@@ -62,7 +62,7 @@ pub(crate) enum Error {
     File { path: PathBuf, source: io::Error },
     #[error("nothing to change")]
     NothingToChange,
-    #[error("this purges many dead letters, and there is no terminal to ask on")]
+    #[error("this may purge many dead letters, and there is no terminal to ask on")]
     NobodyToAsk,
     #[error("there is no terminal to draw on")]
     NoTerminal,
@@ -224,10 +224,12 @@ impl Report {
             (
                 format!("cannot reach pipeletd at {server}: {}", root(cause)),
                 of_tls
-                    .unwrap_or(
+                    .unwrap_or(if settings.server.is_loopback() {
                         "start the daemon (`pipeletd --dev`), or name another with --server or \
-                         PIPELET_SERVER",
-                    )
+                         PIPELET_SERVER"
+                    } else {
+                        "see that the daemon runs there, and that its gRPC address is this one"
+                    })
                     .to_owned(),
             )
         } else {
@@ -302,8 +304,13 @@ fn exit_status(code: Code) -> ExitStatus {
 fn hint(code: Code, settings: &Settings, listing: Option<&str>) -> Option<String> {
     match code {
         Code::Unauthenticated => Some(match &settings.key.source {
-            KeySource::File(path) => format!("the key came from {}", path.display()),
-            KeySource::Environment => "the key came from PIPELET_API_KEY".to_owned(),
+            KeySource::File(path) => format!(
+                "the key came from {}; an admin makes others with `pipeletctl keys create`",
+                path.display()
+            ),
+            KeySource::Environment => "the key came from PIPELET_API_KEY; an admin makes others \
+                                       with `pipeletctl keys create`"
+                .to_owned(),
             KeySource::Nowhere(why) => format!(
                 "no API key: set PIPELET_API_KEY, or name a file with --api-key-file ({why})"
             ),
@@ -337,8 +344,11 @@ fn hint(code: Code, settings: &Settings, listing: Option<&str>) -> Option<String
 /// What to do about a handshake that failed.
 const fn tls_hint(error: &rustls::Error) -> Option<&'static str> {
     match error {
-        rustls::Error::InvalidCertificate(_) => {
+        rustls::Error::InvalidCertificate(CertificateError::UnknownIssuer) => {
             Some("--ca-file (PIPELET_CA_FILE) names the authorities that vouch for its certificate")
+        }
+        rustls::Error::InvalidCertificate(_) => {
+            Some("name the daemon as its certificate does, and see that it is valid now")
         }
         rustls::Error::InvalidMessage(_) => {
             Some("what answers there speaks no TLS: write the server as http://")

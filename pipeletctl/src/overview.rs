@@ -109,6 +109,11 @@ fn share(part: u64, whole: u64) -> Option<f64> {
     (whole > 0).then(|| part as f64 / whole as f64)
 }
 
+/// Those that are there, and not those that were purged.
+pub(crate) const fn dead_letters(stats: &v1::WebhookStats) -> u64 {
+    stats.dead.saturating_sub(stats.purged)
+}
+
 /// How long the oldest event has waited that a webhook is owed.
 pub(crate) fn age(webhook: &v1::WebhookOverview, now: Timestamp) -> Option<Duration> {
     let oldest = webhook.oldest_owed_at?;
@@ -180,6 +185,7 @@ pub(crate) mod tests {
                     retrying: 7,
                     dead: 3,
                     cancelled: 0,
+                    purged: 0,
                 }),
                 ..v1::WebhookOverview::default()
             }],

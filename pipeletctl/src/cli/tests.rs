@@ -101,7 +101,6 @@ fn what_is_refused() {
         ("dlq replay 1 --webhook 7", ArgumentConflict),
         ("dlq replay --all --rate fast", ValueValidation),
         ("dlq replay --canary", MissingRequiredArgument),
-        ("deliveries list", MissingRequiredArgument),
         ("deliveries list --status lost", InvalidValue),
         ("dlq list --since soon", ValueValidation),
         ("stations call S", MissingRequiredArgument),

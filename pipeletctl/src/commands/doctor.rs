@@ -30,7 +30,7 @@ pub(crate) async fn run(
             let report = Report::of(&error, settings, None);
             let reached = report.status != ExitStatus::Unreachable;
             let has_key = settings.key.value.is_some();
-            (unanswered(report, reached, has_key), reached)
+            (unanswered(&report, reached, has_key), reached)
         }
     };
     let healthy = !findings.iter().any(Finding::is_problem);
@@ -62,6 +62,7 @@ async fn gather(settings: &Settings, client: &Client) -> Result<Facts, Error> {
         let mut hook = Hook::new(webhook);
         if let Some(status) = hook.status_of_failures().filter(|_| asks < FAILING) {
             asks += 1;
+            hook.looked = true;
             let id = hook.webhook.id;
             hook.last_failure = last_attempt(id, status, client).await?;
             hook.last_delivery = last_attempt(id, "delivered", client).await?;

@@ -19,6 +19,7 @@ use crate::{
     },
     view::Simulation,
     when,
+    words::counted,
 };
 
 /// How often the connections are cut in a storm, by the wall clock.
@@ -83,8 +84,8 @@ pub(crate) async fn run(
     let mut interrupts = Interrupts::listen()?;
     let (seconds, speed) = (duration.as_secs_f64(), args.speed);
     printer.note(&format!(
-        "{} stations at {url} for {seconds} s, at {speed}; Ctrl-C ends",
-        args.stations
+        "{} at {url} for {seconds} s, at {speed}; Ctrl-C ends",
+        counted(args.stations.into(), "station", "stations")
     ));
     let mut fleet = Fleet::start(options(&args, endpoint, duration));
     let began = tokio::time::Instant::now();
@@ -103,7 +104,8 @@ pub(crate) async fn run(
     printer.one(&Simulation::new(&args, took, fleet.tally()))?;
     if fleet.tally().lost > 0 {
         printer.hint(
-            "two simulations with the same ids throw each other off; --prefix gives this one others",
+            "the daemon ended connections: it went away, or another simulation has the same ids \
+             (--prefix gives this one others)",
         );
     }
     Ok(status(interrupted, args.stations, fleet.tally()))

@@ -13,7 +13,7 @@ use crate::{
     paging::Pages,
     secret::Secret,
     table::printable,
-    view::{Delivery, TestOutcome, Webhook, WebhookAndSecret},
+    view::{Delivery, Retried, TestOutcome, Webhook, WebhookAndSecret},
     words::counted,
 };
 
@@ -162,28 +162,25 @@ async fn delete(
     Ok(ExitStatus::Success)
 }
 
-async fn retry(id: u64, client: &Client, printer: &Printer) -> Result<ExitStatus, Error> {
-    #[derive(Serialize)]
-    struct Retrying {
-        id: u64,
-        retrying: u64,
-    }
+/// What could be sent now, if there is anything. That this can't be known is no failure.
+async fn waiting(id: u64, client: &Client) -> Option<u64> {
+    let request = v1::GetWebhookRequest { id };
+    let answer = client.webhooks().get_webhook(request).await.ok()?;
+    let webhook = answer.into_inner().webhook?;
+    let waiting = webhook.stats.unwrap_or_default().retrying;
+    Some(waiting).filter(|waiting| *waiting > 0 && webhook.enabled)
+}
 
+async fn retry(id: u64, client: &Client, printer: &Printer) -> Result<ExitStatus, Error> {
     let request = v1::RetryDeliveriesRequest { id };
     let answer = client.webhooks().retry_deliveries(request).await?;
-    let retrying = answer.into_inner().retrying;
-    let sentence = match retrying {
-        0 => "nothing waits for a retry".to_owned(),
-        waiting => format!(
-            "sending {} that waited for a retry, up to the first failure",
-            counted(waiting, "delivery", "deliveries")
-        ),
-    };
-    printer.done(&Retrying { id, retrying }, &sentence)?;
-    if retrying > 0 {
+    let retried = Retried::new(id, &answer.into_inner());
+    printer.done(&retried, &retried.sentence())?;
+    if retried.failed > 0 {
         printer.hint(&format!(
-            "`pipeletctl deliveries list --status pending --webhook {id}` shows what still waits"
+            "`pipeletctl doctor` says why, and `webhooks test {id}`"
         ));
+        return Ok(ExitStatus::Failed);
     }
     Ok(ExitStatus::Success)
 }
@@ -199,11 +196,7 @@ async fn test(
     let outcome = TestOutcome::from(answer.into_inner());
     printer.either(&outcome, &outcome.sentence())?;
     if outcome.ok {
-        let webhook = v1::GetWebhookRequest { id };
-        let webhook = client.webhooks().get_webhook(webhook).await?.into_inner();
-        let stats = webhook.webhook.and_then(|webhook| webhook.stats);
-        let waiting = stats.unwrap_or_default().retrying;
-        if waiting > 0 {
+        if let Some(waiting) = waiting(id, client).await {
             let waits = counted(waiting, "delivery waits", "deliveries wait");
             let hint =
                 format!("{waits} for a retry: `pipeletctl webhooks retry {id}` sends at once");

@@ -8,7 +8,7 @@ use crossterm::event::KeyCode;
 use pipelet_proto::v1;
 
 use super::Told;
-use crate::overview::{Lately, Overview, age};
+use crate::overview::{Lately, Overview, age, dead_letters};
 
 /// Over how many looks shares and quantiles are taken.
 const LOOKS: usize = 60;
@@ -206,7 +206,7 @@ impl Board {
         let success = self.over([LATEST, LOOKS], webhook).success;
         let stats = webhook.stats.unwrap_or_default();
         // What failed waits for a retry, or is dead: without either, all is mended.
-        let has_failed = stats.retrying > 0 || stats.dead > 0;
+        let has_failed = stats.retrying > 0 || dead_letters(&stats) > 0;
         let now = self.now().map(|now| now.at).unwrap_or_default();
         if !webhook.enabled {
             State::Off
@@ -289,7 +289,7 @@ impl Board {
                 });
                 return Some(Wish::Look(id));
             }
-            KeyCode::Char('r') if webhook.stats.unwrap_or_default().dead == 0 => {
+            KeyCode::Char('r') if dead_letters(&webhook.stats.unwrap_or_default()) == 0 => {
                 self.note = format!("webhook {id} has no dead letters");
             }
             KeyCode::Char('r') => self.ask("replay the dead letters of", id, Wish::Replay(id)),

@@ -21,7 +21,7 @@ use crate::{
     overview::Overview,
     screen::{self, Input, Screen},
     settings::Settings,
-    words::counted,
+    view::Retried,
 };
 
 const EVERY: Duration = Duration::from_secs(1);
@@ -131,9 +131,8 @@ async fn switch(id: u64, enabled: bool, client: &Client) -> Result<Told, Status>
 async fn retry(id: u64, client: &Client) -> Result<Told, Status> {
     let request = v1::RetryDeliveriesRequest { id };
     let answer = client.webhooks().retry_deliveries(request).await?;
-    let waiting = counted(answer.into_inner().retrying, "delivery", "deliveries");
-    let told = format!("webhook {id}: sending {waiting} now, up to the first failure");
-    Ok(Told::Sentence(told))
+    let retried = Retried::new(id, &answer.into_inner()).sentence();
+    Ok(Told::Sentence(format!("webhook {id}: {retried}")))
 }
 
 async fn replay(id: u64, client: &Client) -> Result<Told, Status> {

@@ -15,7 +15,7 @@ use ratatui::{
 
 use super::board::{Board, Detail, State};
 use crate::{
-    overview::{age, percent, short},
+    overview::{age, dead_letters, percent, short},
     table::shortened,
 };
 
@@ -167,7 +167,7 @@ fn webhooks(frame: &mut Frame, board: &Board, area: Rect) {
             Cell::from(span(lately.p99)),
             Cell::from(stats.retrying.to_string()),
             Cell::from(span(next)),
-            Cell::from(stats.dead.to_string()),
+            Cell::from(dead_letters(&stats).to_string()),
         ])
     });
     let title = format!(" webhooks, {} ", board.sort.name());

@@ -42,6 +42,8 @@ struct Lately {
     counted_from: Option<Time>,
     /// What backfills sent it again, ever.
     backfilled: u64,
+    /// Its dead letters that were purged, ever.
+    purged: u64,
 }
 
 #[derive(Debug, Serialize)]
@@ -107,6 +109,8 @@ struct Books {
     delivered: u64,
     pending: u64,
     dead: u64,
+    /// Of the dead ones.
+    purged: u64,
     cancelled: u64,
     /// What was received and is in none of the others; below zero: what is in one too many.
     gap: i128,
@@ -119,6 +123,7 @@ impl Books {
             delivered: wire.delivered,
             pending: wire.pending,
             dead: wire.dead,
+            purged: wire.purged,
             cancelled: wire.cancelled,
             gap: 0,
         }
@@ -140,6 +145,7 @@ impl Books {
             delivered: self.delivered.saturating_add(other.delivered),
             pending: self.pending.saturating_add(other.pending),
             dead: self.dead.saturating_add(other.dead),
+            purged: self.purged.saturating_add(other.purged),
             cancelled: self.cancelled.saturating_add(other.cancelled),
             gap: self.gap + other.gap,
         }
@@ -151,12 +157,17 @@ impl Books {
             delivered,
             pending,
             dead,
+            purged,
             cancelled,
             ..
         } = self;
+        let purged = match purged {
+            0 => String::new(),
+            purged => format!(" ({purged} purged)"),
+        };
         format!(
-            "{received} received {sign} {delivered} delivered + {pending} pending + {dead} dead + \
-             {cancelled} cancelled"
+            "{received} received {sign} {delivered} delivered + {pending} pending + {dead} \
+             dead{purged} + {cancelled} cancelled"
         )
     }
 
@@ -193,6 +204,7 @@ impl Since {
                 books: Books::of(webhook.since?),
                 counted_from: Time::from_wire(webhook.since_counted_from),
                 backfilled: webhook.backfilled,
+                purged: webhook.stats.unwrap_or_default().purged,
             })
         });
         let webhooks: Vec<_> = webhooks.collect();
@@ -253,15 +265,21 @@ impl Lately {
                 self.id
             )
         });
+        let id = self.id;
         let backfilled = (self.backfilled > 0).then(|| {
             format!(
-                "backfills sent webhook {} ({name}) {} again, ever; only what of it waits or is \
-                 dead is counted here",
-                self.id,
-                counted(self.backfilled, "event", "events")
+                "webhook {id} ({name}): {} sent again by backfills, at some time; here that counts \
+                 only while it is pending or dead",
+                counted(self.backfilled, "event was", "events were")
             )
         });
-        from.into_iter().chain(backfilled)
+        let purged = (self.purged > 0).then(|| {
+            format!(
+                "webhook {id} ({name}): {} purged, at some time; here that counts as delivered",
+                counted(self.purged, "dead letter was", "dead letters were")
+            )
+        });
+        from.into_iter().chain(backfilled).chain(purged)
     }
 }
 
@@ -322,7 +340,11 @@ impl Audit {
     /// What is not in the figures of a span of time.
     pub(crate) fn caveats(&self) -> impl Iterator<Item = String> {
         let webhooks = self.since.iter().flat_map(|since| &since.webhooks);
-        webhooks.flat_map(Lately::caveats)
+        let is_deleted = self.webhooks.iter().any(|of| of.state == "deleted");
+        let deleted = is_deleted || self.forgotten.is_some();
+        let deleted = self.since.iter().filter(move |_| deleted);
+        let deleted = deleted.map(|_| "deleted webhooks are not counted here".to_owned());
+        webhooks.flat_map(Lately::caveats).chain(deleted)
     }
 
     /// The webhooks whose books could not be seen.

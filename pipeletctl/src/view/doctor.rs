@@ -10,7 +10,12 @@ use pipelet_proto::v1;
 use serde::Serialize;
 
 use super::time::Time;
-use crate::{error::Report, table::printable, words::counted};
+use crate::{
+    error::{ExitStatus, Report},
+    overview::dead_letters,
+    table::printable,
+    words::counted,
+};
 
 /// Clocks that differ by more are worth a look.
 const SKEW_WARNING: SignedDuration = SignedDuration::from_secs(5);
@@ -57,6 +62,8 @@ pub(crate) struct Hook {
     /// The last attempt of a delivery that failed.
     pub(crate) last_failure: Option<v1::Attempt>,
     pub(crate) last_delivery: Option<v1::Attempt>,
+    /// Whether these were asked for.
+    pub(crate) looked: bool,
 }
 
 impl Hook {
@@ -70,7 +77,7 @@ impl Hook {
     /// The status of the deliveries that show why it fails, where it does.
     pub(crate) fn status_of_failures(&self) -> Option<&'static str> {
         let stats = self.webhook.stats.unwrap_or_default();
-        match (stats.retrying, stats.dead) {
+        match (stats.retrying, dead_letters(&stats)) {
             (0, 0) => None,
             (0, _) => Some("dead"),
             (_, _) => Some("pending"),
@@ -81,10 +88,12 @@ impl Hook {
     fn fails(&self) -> bool {
         let stats = self.webhook.stats.unwrap_or_default();
         let at = |attempt: &Option<v1::Attempt>| attempt.as_ref().and_then(|it| moment(it.at));
+        // What a backfill sends again waits for its first attempt, and has not failed.
+        let has_failed = self.last_failure.is_some() || !self.looked;
         // None is before all times.
         self.webhook.enabled
-            && (stats.retrying > 0
-                || stats.dead > 0 && at(&self.last_failure) > at(&self.last_delivery))
+            && (stats.retrying > 0 && has_failed
+                || dead_letters(&stats) > 0 && at(&self.last_failure) > at(&self.last_delivery))
     }
 }
 
@@ -147,21 +156,23 @@ pub(crate) fn judge(facts: &Facts) -> Vec<Finding> {
 }
 
 /// What can be said where the daemon told nothing.
-pub(crate) fn unanswered(report: Report, reached: bool, has_key: bool) -> Vec<Finding> {
-    let check = if reached { "call" } else { "daemon" };
-    let refused = Finding {
+pub(crate) fn unanswered(report: &Report, reached: bool, has_key: bool) -> Vec<Finding> {
+    let refused = |check| Finding {
         check,
         level: Level::Problem,
-        message: report.message,
-        hint: report.hints.into_iter().next(),
+        message: report.message.clone(),
+        hint: report.hints.first().cloned(),
     };
+    if report.status == ExitStatus::NotAuthorised {
+        return vec![refused("key")];
+    }
     let key = if has_key {
         Finding::new("key", Level::Ok, "there is an API key to show")
     } else {
         Finding::new("key", Level::Problem, "there is no API key")
             .hint("set PIPELET_API_KEY, or name a file with --api-key-file")
     };
-    vec![refused, key]
+    vec![refused(if reached { "call" } else { "daemon" }), key]
 }
 
 fn version(ours: &str, theirs: &str) -> Finding {
@@ -331,8 +342,9 @@ fn webhook(hook: &Hook) -> Vec<Finding> {
         }
         findings.push(Finding::new("webhooks", Level::Problem, message).hint(hint));
     }
-    if stats.dead > 0 {
-        let letters = counted(stats.dead, "dead letter", "dead letters");
+    let dead = dead_letters(&stats);
+    if dead > 0 {
+        let letters = counted(dead, "dead letter", "dead letters");
         let mut message = format!("webhook {id} ({name}) has {letters}");
         // Otherwise the failures were told already, or are another's.
         if let Some(last) = last_failure.as_ref().filter(|_| !hook.fails()) {
@@ -671,6 +683,7 @@ mod tests {
                 },
                 last_failure: attempt(NOW),
                 last_delivery: delivered.and_then(attempt),
+                looked: true,
             };
             let findings = webhooks(&[hook], false);
             let problem = findings.iter().find(|finding| finding.is_problem());

@@ -37,13 +37,19 @@ impl From<v1::Event> for Event {
 }
 
 impl Event {
+    /// Its type, with a mark where no charger has said it.
+    fn kind(&self) -> String {
+        let mark = if self.synthetic { " (synthetic)" } else { "" };
+        format!("{}{mark}", printable(&self.event))
+    }
+
     /// What it is, and below it what it says, in this width.
     pub(super) fn heading(&self, width: usize) -> String {
         let what = format!(
             "{}  {}  {}",
             or_dash(self.timestamp),
             printable(&self.station_id),
-            printable(&self.event)
+            self.kind()
         );
         let said = shortened(self.payload.as_text(), width);
         format!("{}\n{said}", shortened(&what, width))
@@ -55,7 +61,7 @@ impl Event {
             "{:<20}  {:<20}  {:<24}  {}  {}",
             or_dash(self.timestamp),
             printable(&self.station_id),
-            printable(&self.event),
+            self.kind(),
             printable(&self.id),
             shortened(self.payload.as_text(), SHOWN_PAYLOAD),
         )
@@ -70,7 +76,7 @@ impl Row for Event {
             self.id.clone(),
             or_dash(self.timestamp),
             self.station_id.clone(),
-            self.event.clone(),
+            self.kind(),
             self.payload.as_text().to_owned(),
         ]
     }
@@ -144,7 +150,7 @@ mod tests {
         });
         assert_eq!(
             event.line(),
-            "2026-04-14T12:34:56Z  WALLBOX_001           Heartbeat                 {}"
+            "2026-04-14T12:34:56Z  WALLBOX_001           Heartbeat                 e  {}"
         );
         assert_eq!(
             serde_json::to_string(&event).unwrap(),

@@ -9,7 +9,7 @@ use serde::Serialize;
 use super::{time::Time, yes_no};
 use crate::{
     output::Row,
-    overview::{Lately, age, percent, short},
+    overview::{Lately, age, dead_letters, percent, short},
 };
 
 #[derive(Debug, Serialize)]
@@ -43,7 +43,7 @@ impl WebhookFigures {
             enabled: webhook.enabled,
             pending: stats.pending,
             retrying: stats.retrying,
-            dead: stats.dead,
+            dead: dead_letters(&stats),
             backlog_age_seconds: age.map(|age| age.as_secs_f64()),
             next_retry_at: Time::from_wire(webhook.next_retry_at),
             attempts: lately.attempts,

@@ -17,6 +17,7 @@ mod figures;
 mod forwarded;
 mod id_tag;
 mod payload;
+mod retried;
 mod simulation;
 mod station;
 mod time;
@@ -36,6 +37,7 @@ pub(crate) use self::{
     figures::WebhookFigures,
     forwarded::Forwarded,
     id_tag::IdTag,
+    retried::Retried,
     simulation::Simulation,
     station::Station,
     trace::EventTrace,

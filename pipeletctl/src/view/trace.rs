@@ -182,6 +182,10 @@ impl WebhookTrace {
             ),
             "delivered" if self.attempts_kept => "delivered".to_owned(),
             "delivered" => "delivered; the details are no longer kept".to_owned(),
+            "purged" => "a dead letter, which was purged".to_owned(),
+            "settled" => {
+                "delivered, or a dead letter that was purged, which is no longer known".to_owned()
+            }
             "forgotten" => "settled or not wanted, which is no longer known".to_owned(),
             other => printable(other),
         }

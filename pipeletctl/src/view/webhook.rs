@@ -34,6 +34,7 @@ struct Stats {
     pending: u64,
     retrying: u64,
     dead: u64,
+    purged: u64,
     cancelled: u64,
 }
 
@@ -69,6 +70,7 @@ impl From<v1::WebhookStats> for Stats {
             pending: wire.pending,
             retrying: wire.retrying,
             dead: wire.dead,
+            purged: wire.purged,
             cancelled: wire.cancelled,
         }
     }
@@ -100,7 +102,10 @@ impl Row for Webhook {
             events,
             self.stats.delivered.to_string(),
             self.stats.pending.to_string(),
-            self.stats.dead.to_string(),
+            self.stats
+                .dead
+                .saturating_sub(self.stats.purged)
+                .to_string(),
             self.url.clone(),
         ]
     }
@@ -151,6 +156,10 @@ impl Describe for Webhook {
             some => some.join(", "),
         };
         let stats = &self.stats;
+        let dead = match stats.purged {
+            0 => stats.dead.to_string(),
+            purged => format!("{} ({purged} purged)", stats.dead),
+        };
         Details::default()
             .line("id", self.id.to_string())
             .line("name", &self.name)
@@ -166,9 +175,9 @@ impl Describe for Webhook {
             .line("delivered", stats.delivered.to_string())
             .line(
                 "pending",
-                format!("{} ({} waiting for a retry)", stats.pending, stats.retrying),
+                format!("{} ({} to be retried or sent again)", stats.pending, stats.retrying),
             )
-            .line("dead", stats.dead.to_string())
+            .line("dead", dead)
             .line("cancelled", stats.cancelled.to_string())
     }
 }
@@ -399,6 +408,7 @@ mod tests {
                 retrying: 1,
                 dead: 1,
                 cancelled: 1,
+                purged: 0,
             }),
         }
         .into()
@@ -427,6 +437,7 @@ mod tests {
                     "pending": 1,
                     "retrying": 1,
                     "dead": 1,
+                    "purged": 0,
                     "cancelled": 1,
                 },
             })

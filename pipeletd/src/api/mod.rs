@@ -40,7 +40,7 @@ const REQUEST_TIMEOUT: Duration = Duration::from_mins(11);
 const DEFAULT_PAGE: usize = 50;
 const MAX_PAGE: usize = 500;
 
-/// Rounded, so that a whole is not shorter than what it consists of.
+/// Rounded to the nearest.
 fn millis(duration: Duration) -> u64 {
     let rounded = duration.saturating_add(Duration::from_micros(500));
     u64::try_from(rounded.as_millis()).unwrap_or(u64::MAX)

@@ -124,10 +124,13 @@ impl Delivery {
                         id: *id,
                         webhook: failed.webhook,
                     };
-                    recorded.push(inner.means.ledger.record(entry).await?);
+                    recorded.push((failed, inner.means.ledger.record(entry).await?));
                 }
-                for recorded in recorded {
-                    purged += u64::from(recorded.await == Ok(true));
+                for (failed, recorded) in recorded {
+                    if recorded.await == Ok(true) {
+                        purged += 1;
+                        inner.tell_purged(&failed);
+                    }
                 }
             }
             Ok(purged)
@@ -140,6 +143,18 @@ impl Inner {
     async fn failed_delivery(&self, id: FailedId) -> Result<Option<FailedDelivery>, DeliveryError> {
         let store = Arc::clone(&self.means.store);
         Ok(blocking(move || store.failed_delivery(id)).await?)
+    }
+
+    fn tell_purged(&self, failed: &FailedDelivery) {
+        let event = &failed.event;
+        tracing::info!(
+            webhook = failed.webhook.0, event_id = %event.id, event = %event.kind,
+            station = %event.station, failed_delivery = failed.id.0, "purged"
+        );
+        // That of a deleted webhook has nobody to remember it.
+        if let Ok(running) = self.running(failed.webhook) {
+            running.history.purged(event.id);
+        }
     }
 
     /// The ids that are meant now; what fails from here on is not among them.

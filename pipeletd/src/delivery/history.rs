@@ -15,7 +15,11 @@ use crate::events::{Event, EventId, EventType, StationId};
 const MAX: usize = 100;
 
 #[derive(Debug, Default)]
-pub struct History(Mutex<VecDeque<Settled>>);
+pub struct History {
+    settled: Mutex<VecDeque<Settled>>,
+    /// The events of dead letters that were purged.
+    purged: Mutex<VecDeque<EventId>>,
+}
 
 /// A delivery that was settled.
 #[derive(Debug, Clone)]
@@ -39,9 +43,22 @@ impl History {
         self.push(event, false, attempts);
     }
 
+    pub fn purged(&self, event: EventId) {
+        let mut purged = self.purged.lock().unwrap_or_else(PoisonError::into_inner);
+        if purged.len() == MAX {
+            purged.pop_front();
+        }
+        purged.push_back(event);
+    }
+
+    pub fn was_purged(&self, event: EventId) -> bool {
+        let purged = self.purged.lock().unwrap_or_else(PoisonError::into_inner);
+        purged.contains(&event)
+    }
+
     /// The latest first.
     pub fn latest(&self) -> Vec<Settled> {
-        let settled = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let settled = self.settled.lock().unwrap_or_else(PoisonError::into_inner);
         settled.iter().rev().cloned().collect()
     }
 
@@ -54,7 +71,7 @@ impl History {
             ..
         } = *event;
         let station = station.clone();
-        let mut settled = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut settled = self.settled.lock().unwrap_or_else(PoisonError::into_inner);
         if settled.len() == MAX {
             settled.pop_front();
         }

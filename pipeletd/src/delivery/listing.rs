@@ -1,7 +1,8 @@
 //! A webhook's deliveries as a list that is read page by page: what waits for a retry, by due
 //! time, and behind it the latest that were settled, the latest first.
 //!
-//! It moves while it is read: a delivery that is settled between two pages may be on both.
+//! It moves while it is read: a delivery that is settled or tried between two pages may be on both,
+//! or on none.
 
 use super::{
     history::Settled,

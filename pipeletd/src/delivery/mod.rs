@@ -30,7 +30,7 @@ pub use self::{
     audit::{Audit, AuditState, Audited},
     backfill::{Backfill, Backfilled},
     dead_letters::{ReplayProgress, Selection},
-    dispatcher::{Means, Terms},
+    dispatcher::{Means, RetriedNow, Terms},
     listing::{Listed, Place, Status},
     observation::{Observation, Observations},
     trace::{Fate, NotWanted, Trace},

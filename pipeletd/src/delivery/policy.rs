@@ -309,10 +309,10 @@ mod tests {
         };
         check("", "at least one wait");
         check(" ", "at least one wait");
-        check("1s,", "no duration");
-        check("soon", "\"soon\" in the retry schedule is no duration");
-        check("30", "no duration");
-        check("-1s", "no duration");
+        check("1s,", "no wait such as");
+        check("soon", "\"soon\" in the retry schedule is no wait such as");
+        check("30", "no wait such as");
+        check("-1s", "no wait such as");
         check("0s", "less than a millisecond");
         check("1s,8days", "more than 7 days");
         check(&["1s"; 101].join(","), "at most 100 waits");

@@ -188,10 +188,12 @@ impl Epoch {
     /// Of one webhook, where no event on the way needs more: an audit of a span of time and an
     /// event's trace look back with them.
     pub const MOST: usize = 64;
+    /// And so much of them, in bytes: each change of the webhook writes them anew, amid the events.
+    const MOST_BYTES: usize = 64 * 1024;
 
     /// The history that this one ends. What is older than every event that the journal keeps is
-    /// dropped, and so are the oldest of very many, but none that an event on the way needs: those
-    /// are from `floor` on.
+    /// dropped, and so are the oldest of what is too much, but none that an event on the way needs:
+    /// those are from `floor` on.
     pub fn after(self, past: &[Self], floor: Seq, oldest: Seq) -> Vec<Self> {
         let mut epochs = past.to_vec();
         // Holds for no event.
@@ -201,10 +203,22 @@ impl Epoch {
         }
         let at = |seq| epochs.iter().rposition(|epoch| epoch.from <= seq);
         let unkept = at(oldest).unwrap_or(0);
-        let too_many = epochs.len().saturating_sub(Self::MOST);
+        let mut bytes = 0;
+        let few = epochs.iter().rev().take(Self::MOST);
+        let few = few.take_while(|epoch| {
+            bytes += epoch.size();
+            bytes <= Self::MOST_BYTES
+        });
+        let too_many = epochs.len() - few.count().max(1);
         let unneeded = at(floor).unwrap_or(0);
         epochs.drain(..unkept.max(too_many).min(unneeded));
         epochs
+    }
+
+    /// About, in bytes.
+    fn size(&self) -> usize {
+        let names = self.events.names().iter().chain(self.stations.patterns());
+        64 + names.map(String::len).sum::<usize>()
     }
 
     fn wants_the_same(&self, other: &Self) -> bool {
@@ -226,7 +240,7 @@ pub fn is_owed(webhook: WebhookId, epochs: &[Epoch], seq: Seq, event: &Event) ->
     epoch.is_some_and(|epoch| epoch.wants(webhook, event))
 }
 
-/// A webhook as it is stored: itself, and the history that its backlog needs.
+/// A webhook as it is stored: itself, and what it wanted before.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StoredWebhook {
     pub webhook: Webhook,
@@ -255,6 +269,8 @@ pub struct Books {
     pub retrying: u64,
     /// Dead-lettered and not replayed, purged ones included.
     pub dead: u64,
+    /// Of the dead ones, those that were purged; of a webhook that is deleted it is not kept.
+    pub purged: u64,
     pub cancelled: u64,
 }
 
@@ -271,6 +287,7 @@ impl Books {
             pending: backlog + account.retrying,
             retrying: account.retrying,
             dead: account.dead + account.purged,
+            purged: account.purged,
             cancelled: account.cancelled,
         }
     }
@@ -295,6 +312,7 @@ impl Books {
             pending: self.pending + other.pending,
             retrying: self.retrying + other.retrying,
             dead: self.dead + other.dead,
+            purged: self.purged + other.purged,
             cancelled: self.cancelled + other.cancelled,
         }
     }
@@ -466,5 +484,15 @@ mod tests {
         };
         assert_eq!(flip(|at| at).len(), Epoch::MOST);
         assert_eq!(flip(|_| 0).len(), 200);
+        // Of many stations, fewer are kept, and the present one in any case.
+        let large = |at| Epoch {
+            stations: {
+                let names = (0..1_000).map(|number| format!("{}{number}", "S".repeat(200)));
+                StationSelection::parse(&names.collect::<Vec<_>>()).unwrap()
+            },
+            ..epoch(at, at % 2 == 0)
+        };
+        let past = large(1).after(&[epoch(0, true)], Seq(1), Seq(0));
+        assert_eq!(past, [large(1)]);
     }
 }

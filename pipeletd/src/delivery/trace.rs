@@ -41,6 +41,10 @@ pub enum Fate {
     Dead(Box<FailedDelivery>),
     /// With its attempts, as long as they are kept.
     Delivered(Option<Vec<Attempt>>),
+    /// It was a dead letter, which was purged.
+    Purged,
+    /// Delivered, or a dead letter that was purged: which, is no longer known.
+    Settled,
     /// It was settled, or not wanted: what was wanted then is no longer kept.
     Forgotten,
 }
@@ -131,6 +135,10 @@ impl Delivery {
             (Some(Exception::Failed(failed)), _) => Fate::Dead(failed),
             (None, Some(settled)) if settled.delivered => Fate::Delivered(Some(settled.attempts)),
             (None, _) if is_waiting => Fate::Waiting,
+            (None, _) if running.history.was_purged(event.id) => Fate::Purged,
+            (None, _) if is_owed && self.0.means.ledger.account(webhook).purged > 0 => {
+                Fate::Settled
+            }
             (None, _) if is_owed => Fate::Delivered(None),
             (None, _) => Fate::Forgotten,
         })

@@ -19,7 +19,7 @@ use tracing::Instrument as _;
 pub use super::test_event::TestResult;
 use super::{
     deleted::Deleted,
-    dispatcher::{Control, Dispatcher, Means, Progress, Terms},
+    dispatcher::{Control, Dispatcher, Means, Progress, RetriedNow, Terms},
     history::History,
     ledger::{Entry, LedgerError},
     record::{Books, Epoch, Retry, RetryKey, Stage, StoredWebhook},
@@ -428,16 +428,20 @@ impl Delivery {
     }
 
     /// Sends what waits for a retry before it is due: one first, then more as long as none fails.
-    /// Returns how many wait.
-    pub async fn retry_now(&self, id: WebhookId) -> Result<u64, DeliveryError> {
+    /// Returns how many wait, and what tells at its end how that went.
+    pub async fn retry_now(
+        &self,
+        id: WebhookId,
+    ) -> Result<(u64, oneshot::Receiver<RetriedNow>), DeliveryError> {
         let running = self.0.running(id)?;
         if !running.stored().webhook.enabled {
             return Err(DeliveryError::WebhookDisabled(id));
         }
         let waiting = self.0.means.ledger.account(id).retrying;
         // One that has ended is deleted, or the daemon is.
-        let _ = running.control.send(Control::RetryNow).await;
-        Ok(waiting)
+        let (tell, told) = oneshot::channel();
+        let _ = running.control.send(Control::RetryNow(tell)).await;
+        Ok((waiting, told))
     }
 
     /// When the next retry is due, if one waits.

@@ -13,7 +13,7 @@ use std::{
 use jiff::Timestamp;
 
 use super::{
-    record::{Books, Epoch, FailedFilter, is_owed},
+    record::{Books, FailedFilter, is_owed},
     webhooks::{Delivery, DeliveryError, Inner, Running},
 };
 use crate::{
@@ -101,8 +101,8 @@ impl Inner {
         Ok(start)
     }
 
-    /// None where everything from `start` on is counted. One that has all the past that it may
-    /// have has lost some of it, or is about to.
+    /// None where everything from `start` on is counted. Where the webhook was there before the
+    /// first of its wants that are known, earlier ones are forgotten.
     async fn counted_from(
         &self,
         running: &Running,
@@ -110,14 +110,18 @@ impl Inner {
     ) -> Result<Option<Timestamp>, StoreError> {
         let stored = running.stored();
         let first = stored.epochs.first().map_or(start, |epoch| epoch.from);
-        if first <= start || stored.epochs.len() < Epoch::MOST {
+        if first <= start {
             return Ok(None);
         }
-        let events = self.means.journal.read_from(first, 1).await?;
+        let before = Seq(first.0 - 1);
+        let around = self.means.journal.read_from(before, 2).await?;
+        let time_of = |wanted: Seq| {
+            let found = around.iter().find(|(seq, _)| *seq == wanted);
+            found.map(|(_, event)| event.time)
+        };
+        let was_there = time_of(before).is_some_and(|time| time > stored.webhook.created_at);
         let now = || self.means.clock.now();
-        Ok(Some(
-            events.first().map_or_else(now, |(_, event)| event.time),
-        ))
+        Ok(was_there.then(|| time_of(first).unwrap_or_else(now)))
     }
 
     fn put_together(&self, counted: &Counted, (retrying, dead): (u64, u64)) -> Books {
@@ -135,6 +139,8 @@ impl Inner {
             pending: waiting + retrying,
             retrying,
             dead,
+            // Those are among the delivered ones: of what they were, nothing is kept.
+            purged: 0,
             cancelled: 0,
         }
     }

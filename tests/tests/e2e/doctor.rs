@@ -104,7 +104,7 @@ async fn a_key_that_is_wrong_and_a_daemon_that_is_not_there() {
     let stranger = ctl.clone().variable("PIPELET_API_KEY", "hcpms_live_wrong");
     let (findings, code) = examined(&stranger).await;
     assert_eq!(code, 1, "{findings:?}");
-    says(of(&findings, "call"), "problem", "unauthenticated");
+    says(of(&findings, "key"), "problem", "unauthenticated");
 
     let nobody = Receiver::refused_url().await.replace("/webhooks/ocpp", "");
     let (findings, code) = examined(&ctl.variable("PIPELET_SERVER", &nobody)).await;

@@ -99,6 +99,46 @@ async fn a_dead_letter_is_named_and_old_deliveries_are_still_known_as_such() {
     );
 }
 
+/// Nowhere is it called delivered, and nobody is warned of what is not there any more.
+#[tokio::test]
+async fn a_dead_letter_that_was_purged_is_told_of_as_that() {
+    let builder = daemon().flag("--max-attempts", "1");
+    let mut scene = Scene::with(builder, &["Heartbeat"]).await;
+    scene.receiver.answer(Answer::Status(500));
+    let mut station = scene.station("S1").await;
+    station.ok("Heartbeat", "{}").await;
+    let dead = scene.api.await_failed("", 1).await.remove(0);
+    let ctl = scene.ctl();
+    let purge = format!("dlq purge {}", dead["id"]);
+    ctl.line(&purge).await.ok();
+
+    let id = dead["event_id"].as_str().expect("an id").to_owned();
+    let traced = ctl.json(&format!("trace {id}")).await;
+    assert_eq!(traced["webhooks"][0]["outcome"], "purged", "{traced}");
+    let log = scene.daemon.log();
+    let purged = |line: &str| line.contains(r#""message":"purged""#) && line.contains(&id);
+    assert!(log.lines().any(purged), "{log}");
+    let books = json!({"received": 1, "delivered": 0, "dead": 1, "purged": 1});
+    scene.api.await_stats(scene.webhook, books).await;
+    let figures = ctl.json("webhooks stats").await;
+    assert_eq!(figures[0]["dead"], 0, "{figures}");
+    let audit = ctl.line("audit").await.ok();
+    assert!(audit.contains("+ 1 dead (1 purged) +"), "{audit}");
+    let lately = ctl.line("audit --since 1h").await;
+    assert!(
+        lately.stderr.contains("1 dead letter was purged"),
+        "{lately:?}"
+    );
+    let healthy = ctl.line("doctor").await.ok();
+    assert!(!healthy.contains("dead letter"), "{healthy}");
+
+    // Which it was is forgotten with the process, and is not made up.
+    scene.daemon.terminate().await;
+    scene.start_again().await;
+    let traced = scene.ctl().json(&format!("trace {id}")).await;
+    assert_eq!(traced["webhooks"][0]["outcome"], "settled", "{traced}");
+}
+
 /// How long the parts of each attempt took, those that were made.
 async fn parts(scene: &Scene, id: &str) -> Vec<[bool; 4]> {
     let traced = scene.ctl().json(&format!("trace {id}")).await;

@@ -503,8 +503,9 @@ async fn what_waits_goes_out_when_the_receiver_is_mended() {
     scene.receiver.answer(Answer::Status(200));
     let line = format!("webhooks retry {}", scene.webhook);
     let told = scene.ctl().line(&line).await;
-    let sending = "sending 40 deliveries that waited";
-    assert!(told.stderr.contains(sending), "{told:?}");
+    assert_eq!(told.code, 0, "{told:?}");
+    let said = "delivered 40 of 40 deliveries that waited";
+    assert!(told.stderr.contains(said), "{told:?}");
     let delivered = json!({"received": 40, "delivered": 40, "pending": 0});
     scene.api.await_stats(scene.webhook, delivered).await;
     assert_eq!(scene.receiver.requests().len(), 40 + 1 + 40);
@@ -518,7 +519,11 @@ async fn what_is_loaded_when_one_fails_waits_as_it_did() {
     let scene = with_waiting(40, 1).await;
     let retry = format!("/webhooks/{}/retry", scene.webhook);
     scene.receiver.answer_next(vec![Answer::Status(200); 10]);
-    scene.api.post_empty(&retry).await.expect(202);
+    let line = format!("webhooks retry {}", scene.webhook);
+    let told = scene.ctl().line(&line).await;
+    assert_eq!(told.code, 1, "{told:?}");
+    let said = "delivered 10 of 40 deliveries that waited; 1 failed";
+    assert!(told.stderr.contains(said), "{told:?}");
     await_second_failures(&scene, 1).await;
     let so_far = json!({"delivered": 10, "retrying": 30});
     scene.api.await_stats(scene.webhook, so_far).await;

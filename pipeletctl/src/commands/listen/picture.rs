@@ -23,7 +23,8 @@ const DIM: Style = Style::new().add_modifier(Modifier::DIM);
 const STRONG: Style = Style::new().add_modifier(Modifier::BOLD);
 const CHOSEN: Style = Style::new().add_modifier(Modifier::REVERSED);
 
-pub(super) fn draw(frame: &mut Frame, board: &Board) {
+/// Bounds how far the board is scrolled by what is there to be seen.
+pub(super) fn draw(frame: &mut Frame, board: &mut Board) {
     let [title, list, detail, hint] = Layout::vertical([
         Constraint::Length(3),
         Constraint::Min(5),
@@ -33,7 +34,7 @@ pub(super) fn draw(frame: &mut Frame, board: &Board) {
     .areas(frame.area());
     frame.render_widget(Paragraph::new(head(board)), title);
     frame.render_widget(rows(board, list), list);
-    frame.render_widget(chosen(board), detail);
+    frame.render_widget(chosen(board, detail.width), detail);
     frame.render_widget(Paragraph::new(keys(board)), hint);
 }
 
@@ -98,25 +99,28 @@ fn line(row: &Row, width: usize) -> Line<'_> {
     ])
 }
 
-fn chosen(board: &Board) -> Paragraph<'_> {
+fn chosen(board: &mut Board, width: u16) -> Paragraph<'static> {
     let Some(row) = board.selected().map(|at| &board.rows[at]) else {
         return Paragraph::new("").block(Block::bordered());
     };
     let mut lines = Vec::new();
     if !row.answer.is_empty() {
-        lines.push(Line::from(printable(&row.answer)));
+        lines.push(printable(&row.answer));
     }
     let payload: Result<serde_json::Value, _> = serde_json::from_str(&row.event.payload);
     let payload = payload.and_then(|payload| serde_json::to_string_pretty(&payload));
     let payload = payload.unwrap_or_else(|_| row.event.payload.clone());
-    lines.extend(payload.lines().map(|line| Line::from(printable(line))));
+    lines.extend(payload.lines().map(printable));
     let title = format!(" {} ", row.event.id);
-    // The last line stays in sight.
-    let most = u16::try_from(lines.len())
-        .unwrap_or(u16::MAX)
-        .saturating_sub(1);
-    Paragraph::new(lines)
-        .scroll((board.scrolled.min(most), 0))
+    // The last row stays in sight; a line that is wrapped takes several.
+    let width = usize::from(width.saturating_sub(2)).max(1);
+    let rows = lines
+        .iter()
+        .map(|line| line.chars().count().div_ceil(width).max(1));
+    let most = u16::try_from(rows.sum::<usize>()).unwrap_or(u16::MAX);
+    board.scrolled = board.scrolled.min(most.saturating_sub(1));
+    Paragraph::new(lines.into_iter().map(Line::from).collect::<Vec<_>>())
+        .scroll((board.scrolled, 0))
         .wrap(Wrap { trim: false })
         .block(Block::bordered().title(title))
 }
@@ -143,7 +147,7 @@ mod tests {
         view::Forwarded,
     };
 
-    fn drawn(width: u16, height: u16, board: &Board) -> String {
+    fn drawn(width: u16, height: u16, board: &mut Board) -> String {
         let mut terminal = Terminal::new(TestBackend::new(width, height)).unwrap();
         terminal.draw(|frame| draw(frame, board)).unwrap();
         terminal.backend().to_string()
@@ -180,7 +184,7 @@ mod tests {
             board.attempted(told, &attempted.outcome, settles);
         }
         for (width, height) in [(80, 24), (200, 50)] {
-            let picture = drawn(width, height, &board);
+            let picture = drawn(width, height, &mut board);
             for seen in [
                 "to http://localhost:3000/hooks",
                 "✗ no answer: connection refused",
@@ -199,13 +203,13 @@ mod tests {
             }
         }
         board.pressed(KeyCode::PageDown);
-        assert!(!drawn(80, 24, &board).contains("\"connectorId\": 1"));
+        assert!(!drawn(80, 24, &mut board).contains("\"connectorId\": 1"));
         board.pressed(KeyCode::PageUp);
-        assert!(drawn(80, 24, &board).contains("\"connectorId\": 1"));
+        assert!(drawn(80, 24, &mut board).contains("\"connectorId\": 1"));
         board.pressed(KeyCode::Char('?'));
-        assert!(drawn(80, 24, &board).contains("no answer: tried again"));
+        assert!(drawn(80, 24, &mut board).contains("no answer: tried again"));
         // A terminal that is too small is no reason to fail.
-        drawn(20, 5, &board);
-        drawn(80, 24, &Board::new(String::new(), None));
+        drawn(20, 5, &mut board);
+        drawn(80, 24, &mut Board::new(String::new(), None));
     }
 }

@@ -101,6 +101,7 @@ fn books_on_wire(books: Books) -> v1::WebhookStats {
         pending,
         retrying,
         dead,
+        purged,
         cancelled,
     } = books;
     v1::WebhookStats {
@@ -109,6 +110,7 @@ fn books_on_wire(books: Books) -> v1::WebhookStats {
         pending,
         retrying,
         dead,
+        purged,
         cancelled,
     }
 }
@@ -278,6 +280,14 @@ pub(super) fn trace(trace: Trace) -> v1::WebhookTrace {
             outcome: "delivered".to_owned(),
             attempts_kept: made.is_some(),
             attempts: attempts(made.unwrap_or_default()),
+            ..told
+        },
+        Fate::Purged => v1::WebhookTrace {
+            outcome: "purged".to_owned(),
+            ..told
+        },
+        Fate::Settled => v1::WebhookTrace {
+            outcome: "settled".to_owned(),
             ..told
         },
         Fate::Forgotten => v1::WebhookTrace {

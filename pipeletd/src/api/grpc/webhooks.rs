@@ -1,8 +1,9 @@
 //! `WebhookService`.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
 use pipelet_proto::v1::{self, webhook_service_server::WebhookService};
+use tokio::time::timeout;
 use tonic::{Request, Response, Status};
 
 use super::{
@@ -12,7 +13,7 @@ use super::{
 };
 use crate::{
     auth::Role,
-    delivery::{self, Delivery, IfRevision, Listed, WebhookView},
+    delivery::{self, Delivery, IfRevision, Listed, RetriedNow, WebhookView},
     webhooks::{Field, Secret, WebhookDraft, WebhookId},
 };
 
@@ -104,6 +105,9 @@ fn masked(spec: &v1::WebhookSpec, paths: &[String]) -> Result<WebhookDraft, ApiE
     }
     Ok(draft)
 }
+
+/// How long the answer waits for what came of retries that were asked for.
+const RETRY_PATIENCE: Duration = Duration::from_secs(3);
 
 /// What the caller of each method needs.
 pub(super) const NEEDS: Needs = &[
@@ -198,9 +202,18 @@ impl WebhookService for WebhookRpc {
         request: Request<v1::RetryDeliveriesRequest>,
     ) -> Answer<v1::RetryDeliveriesResponse> {
         let id = WebhookId(request.into_inner().id);
-        let retrying = self.delivery.retry_now(id).await;
-        let retrying = retrying.map_err(ApiError::from)?;
-        Ok(Response::new(v1::RetryDeliveriesResponse { retrying }))
+        let begun = self.delivery.retry_now(id).await;
+        let (retrying, told) = begun.map_err(ApiError::from)?;
+        // An error means that the webhook was disabled or deleted meanwhile.
+        let ended = timeout(RETRY_PATIENCE, told).await.ok().map(Result::ok);
+        let ended = ended.flatten();
+        let RetriedNow { delivered, failed } = ended.unwrap_or_default();
+        Ok(Response::new(v1::RetryDeliveriesResponse {
+            retrying,
+            delivered,
+            failed,
+            ended: ended.is_some(),
+        }))
     }
 
     async fn rotate_signing_secret(

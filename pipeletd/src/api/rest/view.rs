@@ -75,6 +75,7 @@ struct StatsJson {
     pending: u64,
     retrying: u64,
     dead: u64,
+    purged: u64,
     cancelled: u64,
 }
 
@@ -86,6 +87,7 @@ impl From<WebhookView> for WebhookJson {
             pending,
             retrying,
             dead,
+            purged,
             cancelled,
         } = books;
         Self {
@@ -110,6 +112,7 @@ impl From<WebhookView> for WebhookJson {
                 pending,
                 retrying,
                 dead,
+                purged,
                 cancelled,
             },
         }

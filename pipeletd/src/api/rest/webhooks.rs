@@ -160,7 +160,7 @@ async fn retry(
     State(delivery): State<Delivery>,
     Path(path): Path<String>,
 ) -> Result<(StatusCode, Json<RetryingJson>), Problem> {
-    let retrying = delivery.retry_now(id(&path)?).await?;
+    let (retrying, _) = delivery.retry_now(id(&path)?).await?;
     Ok((StatusCode::ACCEPTED, Json(RetryingJson { retrying })))
 }
 

@@ -7,11 +7,20 @@
 
 use std::{collections::HashSet, sync::Arc};
 
+use tokio::sync::oneshot;
+
 use super::{DispatchError, Dispatcher, Origin, RETRY_WINDOW, due_time};
 use crate::{delivery::record::RetryKey, store::blocking};
 
 /// At once, at most: of the room for retries, those that are due keep their share.
 const MOST: usize = RETRY_WINDOW / 4;
+
+/// How many attempts of a pass ended how.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct RetriedNow {
+    pub delivered: u64,
+    pub failed: u64,
+}
 
 #[derive(Debug)]
 pub(super) struct Early {
@@ -22,6 +31,9 @@ pub(super) struct Early {
     loaded: HashSet<RetryKey>,
     /// There are no more behind `after`.
     ended: bool,
+    counts: RetriedNow,
+    /// Who wants to know how it ends.
+    told: Vec<oneshot::Sender<RetriedNow>>,
 }
 
 impl Early {
@@ -31,6 +43,8 @@ impl Early {
             room: 1,
             loaded: HashSet::new(),
             ended: false,
+            counts: RetriedNow::default(),
+            told: Vec::new(),
         }
     }
 
@@ -42,9 +56,11 @@ impl Early {
 
 impl Dispatcher {
     /// One that is under way already is not begun anew.
-    pub(super) fn begin_early(&mut self) {
+    pub(super) fn begin_early(&mut self, tell: oneshot::Sender<RetriedNow>) {
         if self.webhook.enabled {
-            self.early.get_or_insert_with(Early::begin);
+            let early = self.early.get_or_insert_with(Early::begin);
+            early.told.retain(|tell| !tell.is_closed());
+            early.told.push(tell);
         }
     }
 
@@ -75,11 +91,12 @@ impl Dispatcher {
                 taken.push(retry);
             }
         }
-        if early.ended && early.loaded.is_empty() {
-            self.early = None;
-        }
+        let done = early.ended && early.loaded.is_empty();
         for retry in taken {
             self.enqueue_retry(retry);
+        }
+        if done {
+            self.end_early();
         }
         Ok(())
     }
@@ -90,6 +107,11 @@ impl Dispatcher {
         if !early.loaded.remove(&key) {
             return;
         }
+        if delivered {
+            early.counts.delivered += 1;
+        } else {
+            early.counts.failed += 1;
+        }
         early.room = early.room.saturating_mul(2).min(MOST);
         let done = early.ended && early.loaded.is_empty();
         if done || !delivered {
@@ -99,9 +121,14 @@ impl Dispatcher {
 
     /// What is loaded and not in flight waits for its time again.
     pub(super) fn end_early(&mut self) {
-        let Some(Early { loaded, .. }) = self.early.take() else {
+        let Some(early) = self.early.take() else {
             return;
         };
+        for tell in early.told {
+            // Who asked may have gone away.
+            let _ = tell.send(early.counts);
+        }
+        let loaded = early.loaded;
         let unloaded = self.lanes.remove(|job| match &job.origin {
             Origin::Retry(retry) => loaded.contains(&retry.key),
             Origin::Live(_) => false,

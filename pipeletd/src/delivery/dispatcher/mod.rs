@@ -30,6 +30,7 @@ use tokio::{
 };
 
 pub(super) use self::attempts::post;
+pub use self::early::RetriedNow;
 use self::{early::Early, lanes::Lanes};
 use super::{
     history::History,
@@ -118,7 +119,7 @@ pub enum Control {
     /// Retries became due without the dispatcher's doing.
     Replayed,
     /// What waits for its retry shall not: the receiver is mended.
-    RetryNow,
+    RetryNow(oneshot::Sender<RetriedNow>),
     /// Let what is in flight finish within `grace`, write the cursor down, end.
     Stop { grace: Duration },
     /// Drop everything and end: the webhook is deleted.
@@ -386,7 +387,7 @@ impl Dispatcher {
                     Some(Control::Replayed) => {
                         self.next_due = Some(self.means.retry_clock.now());
                     }
-                    Some(Control::RetryNow) => self.begin_early(),
+                    Some(Control::RetryNow(tell)) => self.begin_early(tell),
                     Some(Control::Abandon) => return self.abandon().await,
                     Some(Control::Stop { grace }) => return self.stop(grace).await,
                     None => return self.stop(Duration::ZERO).await,
