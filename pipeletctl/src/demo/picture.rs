@@ -224,7 +224,7 @@ fn post_list<'a>(scene: &Scene, area: Rect) -> Paragraph<'a> {
             Span::raw("      ")
         };
         Line::from(vec![
-            Span::styled(format!("{:>4.0}s ", at.as_secs_f32()), DIM),
+            Span::styled(format!("{:>4}s ", at.as_secs()), DIM),
             Span::raw(format!("{:<18}", shortened(&post.event, 18))),
             Span::styled(format!(" {}", shortened(&post.station, 7)), DIM),
             again,
