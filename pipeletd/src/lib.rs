@@ -236,6 +236,9 @@ fn refuse(error: &ConfigError) -> ExitCode {
         ConfigError::Arguments(error) => {
             // Help goes to stdout and is no failure; that a pipe is closed doesn't matter here.
             let _ = error.print();
+            if let Some(variable) = config::variable_at_fault(error) {
+                tell(format_args!("it is the value of the variable {variable}"));
+            }
             ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(EXIT_USAGE))
         }
         ConfigError::Faults(faults) => {

@@ -130,7 +130,7 @@ impl Row for Station {
     const HEADERS: &'static [&'static str] = &[
         "ID",
         "CONNECTED",
-        "REGISTRATION",
+        "BOOT POLICY",
         "PROFILE",
         "VENDOR",
         "MODEL",

@@ -175,7 +175,10 @@ impl Describe for Webhook {
             .line("delivered", stats.delivered.to_string())
             .line(
                 "pending",
-                format!("{} ({} to be retried or sent again)", stats.pending, stats.retrying),
+                format!(
+                    "{} ({} to be retried or sent again)",
+                    stats.pending, stats.retrying
+                ),
             )
             .line("dead", dead)
             .line("cancelled", stats.cancelled.to_string())

@@ -27,7 +27,7 @@ pub use self::{
     byte_size::{ByteSize, InvalidByteSize},
     file::Position,
     manual::write as write_manual,
-    sources::{Loaded, Origin, Setting, Sources},
+    sources::{Loaded, Origin, Setting, Sources, variable_at_fault},
 };
 use crate::{
     auth::{ApiKey, InvalidApiKey},

@@ -169,7 +169,7 @@ impl Sources {
         let id = argument.get_id().as_str();
         let raw = self.said.get_raw(id).into_iter().flatten();
         let said = raw.map(OsString::from).collect();
-        let variable = || format!("PIPELETD_{}", name.replace('-', "_").to_uppercase());
+        let variable = || variable_of(name);
         let entry = entries.iter().find(|entry| entry.name == name);
         let (values, origin) = match (self.said.value_source(id), entry) {
             (Some(ValueSource::CommandLine), _) => (said, Origin::Flag(name.to_owned())),
@@ -184,6 +184,23 @@ impl Sources {
             origin,
         })
     }
+}
+
+/// The variable that a value came from which clap refuses by its flag's name, as nobody gave the
+/// flag.
+pub fn variable_at_fault(error: &Error) -> Option<String> {
+    let Some(ContextValue::String(flag)) = error.get(ContextKind::InvalidArg) else {
+        return None;
+    };
+    let flag = flag.split([' ', '=']).next()?;
+    let is_given = |word: OsString| word.to_string_lossy().starts_with(flag);
+    let variable = variable_of(flag.strip_prefix("--")?);
+    let is_at_fault = std::env::var_os(&variable).is_some() && !std::env::args_os().any(is_given);
+    is_at_fault.then_some(variable)
+}
+
+fn variable_of(name: &str) -> String {
+    format!("PIPELETD_{}", name.replace('-', "_").to_uppercase())
 }
 
 /// The command line's parser, for values that come from elsewhere.

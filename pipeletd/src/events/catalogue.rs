@@ -120,6 +120,13 @@ pub struct UnknownEventType {
     pub nearest: Option<EventType>,
 }
 
+impl UnknownEventType {
+    /// In the words of who asks a station for something.
+    pub fn as_action(&self) -> String {
+        format!("unknown action {:?}{}", self.name, suggestion(self.nearest))
+    }
+}
+
 fn suggestion(nearest: Option<EventType>) -> String {
     nearest.map_or_else(String::new, |kind| {
         format!(", did you mean {kind:?}?", kind = kind.name())

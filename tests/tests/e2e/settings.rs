@@ -134,6 +134,11 @@ async fn a_check_says_everything_that_is_wrong_and_touches_nothing() {
     }
     let usage = daemon().flag("--max-attempts", "0").switch("--check");
     assert_eq!(usage.run_to_end().await.code, Some(2));
+    let variable = daemon().variable("PIPELETD_PING_INTERVAL", "soon");
+    let usage = variable.switch("--check").run_to_end().await;
+    assert_eq!(usage.code, Some(2), "{usage:?}");
+    let named = "it is the value of the variable PIPELETD_PING_INTERVAL";
+    assert!(usage.stderr.contains(named), "{usage:?}");
 }
 
 #[tokio::test]

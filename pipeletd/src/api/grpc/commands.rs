@@ -19,7 +19,7 @@ pub(super) async fn call(
     let action = request
         .action
         .parse::<EventType>()
-        .map_err(|unknown| unknown_action(unknown.to_string()))?;
+        .map_err(|unknown| unknown_action(unknown.as_action()))?;
     let payload = payload(action, &request)?;
     let wait = timeout(request.timeout)?;
     let answer = stations
