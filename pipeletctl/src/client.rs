@@ -30,7 +30,7 @@ const MAX_ANSWER_BYTES: usize = 64 * 1024 * 1024;
 /// How often a connection with a stream on it is probed.
 const KEEP_ALIVE: Duration = Duration::from_secs(30);
 
-/// How much longer than the station the daemon has to answer.
+/// How much longer than what it waits for the daemon has to answer.
 const PATIENCE: Duration = Duration::from_secs(5);
 
 type Transport = InterceptedService<Channel, WithKey>;
@@ -74,6 +74,11 @@ impl Client {
             .max_decoding_message_size(MAX_ANSWER_BYTES)
     }
 
+    /// The same, for a call that waits for what comes of it.
+    pub(crate) fn patient_webhooks(&self, wait: Duration) -> WebhookServiceClient<Transport> {
+        WebhookServiceClient::with_interceptor(self.patient(wait), self.with_key.clone())
+    }
+
     pub(crate) fn failed_deliveries(&self) -> FailedDeliveryServiceClient<Transport> {
         FailedDeliveryServiceClient::with_interceptor(self.channel.clone(), self.with_key.clone())
             .max_decoding_message_size(MAX_ANSWER_BYTES)
@@ -90,10 +95,13 @@ impl Client {
 
     /// The same, for calls in which a station has the time-out for itself.
     pub(crate) fn patient_stations(&self) -> StationServiceClient<Transport> {
-        let timeout = self.timeout.saturating_add(PATIENCE);
-        let channel = self.endpoint.clone().timeout(timeout).connect_lazy();
-        StationServiceClient::with_interceptor(channel, self.with_key.clone())
+        StationServiceClient::with_interceptor(self.patient(self.timeout), self.with_key.clone())
             .max_decoding_message_size(MAX_ANSWER_BYTES)
+    }
+
+    fn patient(&self, wait: Duration) -> Channel {
+        let timeout = wait.saturating_add(PATIENCE);
+        self.endpoint.clone().timeout(timeout).connect_lazy()
     }
 
     /// How long to wait for an answer, as the user said.

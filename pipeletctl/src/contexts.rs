@@ -58,7 +58,8 @@ fn there_are(names: &[String]) -> String {
     if names.is_empty() {
         return "; `pipeletctl context add NAME --server URL` makes one".to_owned();
     }
-    format!("; there are {}", names.join(", "))
+    let verb = if names.len() == 1 { "is" } else { "are" };
+    format!("; there {verb} {}", names.join(", "))
 }
 
 impl Contexts {

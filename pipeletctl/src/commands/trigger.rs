@@ -37,7 +37,12 @@ pub(crate) async fn run(
         [] => format!("{id}: no webhook wants it"),
         ids => {
             let ids: Vec<_> = ids.iter().map(u64::to_string).collect();
-            format!("{id} is on its way to webhook {}", ids.join(", "))
+            let webhooks = if ids.len() == 1 {
+                "webhook"
+            } else {
+                "webhooks"
+            };
+            format!("{id} is on its way to {webhooks} {}", ids.join(", "))
         }
     };
     printer.note(&to);

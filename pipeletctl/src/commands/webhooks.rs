@@ -1,6 +1,6 @@
 //! `webhooks`: the life of a subscription.
 
-use std::path::PathBuf;
+use std::{path::PathBuf, time::Duration};
 
 use pipelet_proto::v1;
 use serde::Serialize;
@@ -16,6 +16,9 @@ use crate::{
     view::{Delivery, Retried, TestOutcome, Webhook, WebhookAndSecret},
     words::counted,
 };
+
+/// For what comes of retries that are sent now.
+const RETRY_PATIENCE: Duration = Duration::from_mins(1);
 
 pub(crate) async fn run(
     verb: Webhooks,
@@ -172,10 +175,21 @@ async fn waiting(id: u64, client: &Client) -> Option<u64> {
 }
 
 async fn retry(id: u64, client: &Client, printer: &Printer) -> Result<ExitStatus, Error> {
-    let request = v1::RetryDeliveriesRequest { id };
-    let answer = client.webhooks().retry_deliveries(request).await?;
-    let retried = Retried::new(id, &answer.into_inner());
+    let request = v1::RetryDeliveriesRequest {
+        id,
+        wait: prost_types::Duration::try_from(RETRY_PATIENCE).ok(),
+    };
+    let bar = printer.progress("sending");
+    let mut webhooks = client.patient_webhooks(RETRY_PATIENCE);
+    let answer = webhooks.retry_deliveries(request).await;
+    bar.finish_and_clear();
+    let retried = Retried::new(id, &answer?.into_inner());
     printer.done(&retried, &retried.sentence())?;
+    if !retried.ended {
+        printer.hint(&format!(
+            "it goes on: `pipeletctl deliveries list --status pending --webhook {id}` shows what waits"
+        ));
+    }
     if retried.failed > 0 {
         printer.hint(&format!(
             "`pipeletctl doctor` says why, and `webhooks test {id}`"

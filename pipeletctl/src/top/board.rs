@@ -15,6 +15,8 @@ const LOOKS: usize = 60;
 /// Over how many it is judged whether a webhook fails: few, so that one that is mended is so at once.
 const LATEST: usize = 5;
 const RATES: usize = 400;
+/// For how many looks a note is shown.
+const NOTED: usize = 15;
 /// A backlog that is older is worth a look.
 const LATE: Duration = Duration::from_secs(30);
 
@@ -34,6 +36,8 @@ pub(super) struct Board {
     pub(super) asking: Option<Question>,
     pub(super) help: bool,
     pub(super) note: String,
+    /// For how many looks it was there.
+    noted: usize,
 }
 
 #[derive(Debug)]
@@ -126,6 +130,7 @@ impl Board {
             asking: None,
             help: false,
             note: String::new(),
+            noted: 0,
         }
     }
 
@@ -148,6 +153,10 @@ impl Board {
             self.rates.pop_front();
         }
         self.gone = None;
+        self.noted += 1;
+        if self.noted > NOTED {
+            self.note.clear();
+        }
     }
 
     pub(super) fn lost(&mut self, why: &str) {
@@ -155,15 +164,17 @@ impl Board {
     }
 
     pub(super) fn told(&mut self, told: Result<Told, String>) {
-        match told {
+        self.note = match told {
             Ok(Told::Deliveries(id, deliveries)) => {
                 if let Some(detail) = self.detail.as_mut().filter(|detail| detail.id == id) {
                     detail.deliveries = deliveries;
                 }
+                return;
             }
-            Ok(Told::Sentence(sentence)) => self.note = sentence,
-            Err(why) => self.note = format!("that failed: {why}"),
-        }
+            Ok(Told::Sentence(sentence)) => sentence,
+            Err(why) => format!("that failed: {why}"),
+        };
+        self.noted = 0;
     }
 
     pub(super) fn now(&self) -> Option<&Overview> {
@@ -264,6 +275,7 @@ impl Board {
             return wish;
         }
         self.note.clear();
+        self.noted = 0;
         self.help = false;
         match key {
             KeyCode::Up | KeyCode::Char('k') => self.choose(self.chosen().checked_sub(1)),
@@ -378,6 +390,18 @@ mod tests {
         }
         assert_eq!(board.lately(board.webhooks()[0]).attempts, 14);
         assert_eq!(state(&board), State::Late);
+    }
+
+    #[test]
+    fn a_note_is_there_for_a_while() {
+        let mut board = board();
+        board.told(Ok(Told::Sentence("done".to_owned())));
+        let look = |board: &mut Board, second| board.look(overview(second, 110, 105, [0; 4]));
+        let shown = i64::try_from(NOTED).unwrap();
+        (3..3 + shown).for_each(|second| look(&mut board, second));
+        assert_eq!(board.note, "done");
+        look(&mut board, 3 + shown);
+        assert_eq!(board.note, "");
     }
 
     #[test]

@@ -129,7 +129,7 @@ async fn switch(id: u64, enabled: bool, client: &Client) -> Result<Told, Status>
 }
 
 async fn retry(id: u64, client: &Client) -> Result<Told, Status> {
-    let request = v1::RetryDeliveriesRequest { id };
+    let request = v1::RetryDeliveriesRequest { id, wait: None };
     let answer = client.webhooks().retry_deliveries(request).await?;
     let retried = Retried::new(id, &answer.into_inner()).sentence();
     Ok(Told::Sentence(format!("webhook {id}: {retried}")))

@@ -44,6 +44,8 @@ struct Lately {
     backfilled: u64,
     /// Its dead letters that were purged, ever.
     purged: u64,
+    /// Whether what was delivered is told from all else.
+    exact: bool,
 }
 
 #[derive(Debug, Serialize)]
@@ -197,14 +199,18 @@ impl Since {
     /// Deleted webhooks are in it no more.
     fn of(time: Timestamp, wire: &[v1::WebhookAudit]) -> Self {
         let webhooks = wire.iter().filter_map(|webhook| {
+            let purged = webhook.stats.unwrap_or_default().purged;
             Some(Lately {
+                exact: purged == 0
+                    && webhook.backfilled == 0
+                    && webhook.since_counted_from.is_none(),
                 id: webhook.id,
                 name: webhook.name.clone(),
                 state: webhook.state.clone(),
                 books: Books::of(webhook.since?),
                 counted_from: Time::from_wire(webhook.since_counted_from),
                 backfilled: webhook.backfilled,
-                purged: webhook.stats.unwrap_or_default().purged,
+                purged,
             })
         });
         let webhooks: Vec<_> = webhooks.collect();
@@ -249,10 +255,17 @@ impl Audit {
     }
 }
 
+/// `~` stands before what the notes below put in doubt.
+fn about(exact: bool, count: String) -> String {
+    if exact { count } else { format!("~{count}") }
+}
+
 impl Lately {
     fn cells(&self) -> Vec<String> {
         let mut cells = vec![self.id.to_string(), self.name.clone(), self.state.clone()];
-        cells.extend(self.books.cells());
+        let [received, delivered, rest @ ..] = self.books.cells();
+        cells.extend([received, about(self.exact, delivered)]);
+        cells.extend(rest);
         cells
     }
 
@@ -307,7 +320,9 @@ impl Audit {
             let rows: Vec<_> = webhooks.iter().map(Lately::cells).collect();
             let headers = Self::HEADERS.split_last().map_or(&[][..], |(_, rest)| rest);
             let table = table::columns(headers, &rows);
-            return format!("{table}\n\nsince {time}: {}", total.sentence("="));
+            let exact = webhooks.iter().all(|webhook| webhook.exact);
+            let sign = if exact { "=" } else { "≈" };
+            return format!("{table}\n\nsince {time}: {}", total.sentence(sign));
         }
         let sign = if self.balanced { "=" } else { "≠" };
         let mut text = String::new();

@@ -87,13 +87,17 @@ impl Hook {
     /// Whether the latest that is known of it is a failure.
     fn fails(&self) -> bool {
         let stats = self.webhook.stats.unwrap_or_default();
-        let at = |attempt: &Option<v1::Attempt>| attempt.as_ref().and_then(|it| moment(it.at));
+        if !self.webhook.enabled || stats.retrying == 0 && dead_letters(&stats) == 0 {
+            return false;
+        }
         // What a backfill sends again waits for its first attempt, and has not failed.
-        let has_failed = self.last_failure.is_some() || !self.looked;
-        // None is before all times.
-        self.webhook.enabled
-            && (stats.retrying > 0 && has_failed
-                || dead_letters(&stats) > 0 && at(&self.last_failure) > at(&self.last_delivery))
+        let Some(last) = &self.last_failure else {
+            return stats.retrying > 0 && !self.looked;
+        };
+        let at = |attempt: &v1::Attempt| moment(attempt.at);
+        self.last_delivery
+            .as_ref()
+            .is_none_or(|delivery| at(last) > at(delivery))
     }
 }
 
@@ -341,6 +345,15 @@ fn webhook(hook: &Hook) -> Vec<Finding> {
             let _ = write!(hint, ", and `webhooks retry {id}`");
         }
         findings.push(Finding::new("webhooks", Level::Problem, message).hint(hint));
+    } else if *enabled && let (1.., Some(last)) = (stats.retrying, last_failure) {
+        let (why, _) = why(webhook, Some(last));
+        let deliveries = counted(stats.retrying, "delivery waits", "deliveries wait");
+        let message = format!(
+            "webhook {id} ({name}) takes deliveries; {deliveries} to be tried again, the last \
+             failure was: {why}"
+        );
+        let hint = format!("`pipeletctl webhooks retry {id}` sends them now");
+        findings.push(Finding::new("webhooks", Level::Warning, message).hint(hint));
     }
     let dead = dead_letters(&stats);
     if dead > 0 {
@@ -353,7 +366,8 @@ fn webhook(hook: &Hook) -> Vec<Finding> {
         }
         findings.push(
             Finding::new("dead letters", Level::Warning, message).hint(format!(
-                "`pipeletctl dlq list --webhook {id}` shows them; `dlq replay` sends them again{}",
+                "`pipeletctl dlq list --webhook {id}` shows them; `dlq replay --webhook {id}` sends \
+                 them again{}",
                 if hook.fails() {
                     ", once it takes them"
                 } else {
@@ -690,6 +704,39 @@ mod tests {
             assert_eq!(problem.is_some(), fails, "{findings:?}");
             let letters = findings.last().unwrap();
             check(letters, Level::Warning, "2 dead letters");
+        }
+    }
+
+    /// What is sent again by a backfill has not failed; what is mended fails no more.
+    #[test]
+    fn one_that_takes_deliveries_is_no_problem_though_some_wait() {
+        let attempt = |at| v1::Attempt {
+            at: Some(wire(at)),
+            status_code: Some(503),
+            ..v1::Attempt::default()
+        };
+        for (failure, delivery, level) in [
+            (None, None, Level::Ok),
+            (Some(NOW), Some(NOW + 1), Level::Warning),
+            (Some(NOW), Some(NOW - 1), Level::Problem),
+            (Some(NOW), None, Level::Problem),
+        ] {
+            let hook = Hook {
+                webhook: v1::Webhook {
+                    enabled: true,
+                    stats: Some(v1::WebhookStats {
+                        pending: 3,
+                        retrying: 3,
+                        ..v1::WebhookStats::default()
+                    }),
+                    ..v1::Webhook::default()
+                },
+                last_failure: failure.map(attempt),
+                last_delivery: delivery.map(attempt),
+                looked: true,
+            };
+            let findings = webhooks(&[hook], false);
+            assert_eq!(findings[0].level, level, "{findings:?}");
         }
     }
 }

@@ -11,7 +11,7 @@ pub(crate) struct Retried {
     /// How many waited.
     retrying: u64,
     /// Whether what follows is all.
-    ended: bool,
+    pub(crate) ended: bool,
     delivered: u64,
     pub(crate) failed: u64,
 }

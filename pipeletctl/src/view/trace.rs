@@ -37,6 +37,8 @@ struct WebhookTrace {
     next_attempt_at: Option<Time>,
     failed_delivery_id: Option<u64>,
     failed_at: Option<Time>,
+    /// What was not wanted may have been sent by a backfill all the same.
+    or_sent_again: bool,
 }
 
 impl EventTrace {
@@ -162,14 +164,22 @@ impl WebhookTrace {
     fn sentence(&self) -> String {
         let reason = self.reason.as_deref();
         match self.outcome.as_str() {
-            "not_wanted" => match reason {
-                Some("created_later") => "not wanted: it was created later".to_owned(),
-                Some("for_another") => "not wanted: it was triggered for another".to_owned(),
-                Some("disabled") => "not wanted: it was disabled then".to_owned(),
-                Some("other_events") => "not wanted: it is subscribed to other events".to_owned(),
-                Some("other_stations") => "not wanted: it is for other stations".to_owned(),
-                other => format!("not wanted: {}", other.unwrap_or("for no reason")),
-            },
+            "not_wanted" => {
+                let why = match reason {
+                    Some("created_later") => "it was created later",
+                    Some("for_another") => "it was triggered for another",
+                    Some("disabled") => "it was disabled then",
+                    Some("other_events") => "it is subscribed to other events",
+                    Some("other_stations") => "it is for other stations",
+                    other => other.unwrap_or("for no reason"),
+                };
+                let unless = if self.or_sent_again {
+                    "; a backfill may have sent it all the same, which is no longer known"
+                } else {
+                    ""
+                };
+                format!("not wanted: {}{unless}", printable(why))
+            }
             "waiting" => "waiting for its first attempt, or amid it".to_owned(),
             "retrying" => match self.next_attempt_at {
                 Some(at) => format!("failed so far; the next attempt is due at {at}"),
@@ -196,6 +206,7 @@ impl From<v1::WebhookTrace> for WebhookTrace {
     fn from(wire: v1::WebhookTrace) -> Self {
         Self {
             webhook_id: wire.webhook_id,
+            or_sent_again: wire.or_sent_again,
             name: wire.name,
             outcome: wire.outcome,
             reason: (!wire.reason.is_empty()).then_some(wire.reason),

@@ -72,7 +72,11 @@ impl Delivery {
             let state = match stored.stage {
                 Stage::Active => continue,
                 Stage::Deleting => AuditState::Deleting,
-                Stage::Deleted(books) => AuditState::Deleted(books),
+                // Those may go on after the deletion.
+                Stage::Deleted(books) => AuditState::Deleted(Books {
+                    purged: self.0.means.ledger.account(id).purged,
+                    ..books
+                }),
             };
             if wanted(id) && !audited.iter().any(|audited| audited.id == id) {
                 audited.push(Audited {
@@ -97,7 +101,14 @@ impl Delivery {
             }),
             None => Ok(Audit {
                 webhooks: audited,
-                forgotten,
+                forgotten: Forgotten {
+                    // None is forgotten before its last dead letter is gone.
+                    books: Books {
+                        purged: forgotten.books.dead,
+                        ..forgotten.books
+                    },
+                    ..forgotten
+                },
             }),
         }
     }

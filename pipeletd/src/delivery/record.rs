@@ -269,7 +269,7 @@ pub struct Books {
     pub retrying: u64,
     /// Dead-lettered and not replayed, purged ones included.
     pub dead: u64,
-    /// Of the dead ones, those that were purged; of a webhook that is deleted it is not kept.
+    /// Of the dead ones, those that were purged.
     pub purged: u64,
     pub cancelled: u64,
 }

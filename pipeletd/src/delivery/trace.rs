@@ -31,7 +31,11 @@ pub struct Trace {
 
 #[derive(Debug)]
 pub enum Fate {
-    NotWanted(NotWanted),
+    NotWanted {
+        why: NotWanted,
+        /// A backfill may have sent it all the same, which is no longer known.
+        or_sent_again: bool,
+    },
     /// Its first attempt is still to be made, or under way.
     Waiting,
     Retrying {
@@ -94,12 +98,20 @@ impl Delivery {
         let mut traces = Vec::new();
         for running in running {
             let stored = running.stored();
-            let fate = match wanted(stored.webhook.id, &stored.epochs, seq, event) {
-                Some(Err(why)) => Fate::NotWanted(why),
+            let wanted = match wanted(stored.webhook.id, &stored.epochs, seq, event) {
                 None if stored.webhook.created_at > event.time => {
-                    Fate::NotWanted(NotWanted::CreatedLater)
+                    Some(Err(NotWanted::CreatedLater))
                 }
-                wanted => self.fate(&running, seq, event, wanted.is_some()).await?,
+                wanted => wanted,
+            };
+            let is_owed = matches!(wanted, Some(Ok(())));
+            // A backfill sends what was not wanted, too.
+            let fate = match (self.fate(&running, seq, event, is_owed).await?, wanted) {
+                (Fate::Forgotten, Some(Err(why))) => Fate::NotWanted {
+                    why,
+                    or_sent_again: self.0.means.ledger.account(stored.webhook.id).backfilled > 0,
+                },
+                (fate, _) => fate,
             };
             traces.push(Trace {
                 webhook: stored.webhook.id,

@@ -45,11 +45,21 @@ async fn a_webhook_gets_what_was_before_it() {
         let original = original.expect("an event of before");
         assert_eq!((request.text(), request.attempt()), (original.text(), "1"));
     }
+    let traced = async |scene: &Scene| {
+        let event = again[0].header("webhook-id").expect("an id");
+        let traced = scene.ctl().json(&format!("trace {event}")).await;
+        traced["webhooks"][1].clone()
+    };
     // The books count them as received, and hold over a crash.
     let books = json!({"received": 3, "delivered": 3, "pending": 0});
     scene.api.await_stats(id, books.clone()).await;
+    assert_eq!(traced(&scene).await["outcome"], "delivered");
     scene.crash().await;
     scene.api.await_stats(id, books).await;
+    // Which it was is forgotten with the process, and not denied.
+    let trace = traced(&scene).await;
+    assert_eq!(trace["outcome"], "not_wanted", "{trace}");
+    assert_eq!(trace["or_sent_again"], true, "{trace}");
     ctl_audit(&scene).await;
 
     // New events go their usual way.

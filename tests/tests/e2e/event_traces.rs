@@ -132,11 +132,20 @@ async fn a_dead_letter_that_was_purged_is_told_of_as_that() {
     let healthy = ctl.line("doctor").await.ok();
     assert!(!healthy.contains("dead letter"), "{healthy}");
 
+    let delete = format!("webhooks delete {} --yes", scene.webhook);
+    let before = ctl.json("audit").await;
+    assert_eq!(before["total"]["purged"], 1, "{before}");
+
     // Which it was is forgotten with the process, and is not made up.
     scene.daemon.terminate().await;
     scene.start_again().await;
     let traced = scene.ctl().json(&format!("trace {id}")).await;
     assert_eq!(traced["webhooks"][0]["outcome"], "settled", "{traced}");
+    // The books remember it, even those of a webhook that is gone.
+    let ctl = scene.ctl();
+    ctl.line(&delete).await.ok();
+    let after = ctl.json("audit").await;
+    assert_eq!(after["total"]["purged"], 1, "{after}");
 }
 
 /// How long the parts of each attempt took, those that were made.

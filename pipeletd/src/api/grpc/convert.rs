@@ -248,9 +248,10 @@ pub(super) fn trace(trace: Trace) -> v1::WebhookTrace {
         ..v1::WebhookTrace::default()
     };
     match fate {
-        Fate::NotWanted(why) => v1::WebhookTrace {
+        Fate::NotWanted { why, or_sent_again } => v1::WebhookTrace {
             outcome: "not_wanted".to_owned(),
             reason: why.code().to_owned(),
+            or_sent_again,
             ..told
         },
         Fate::Waiting => v1::WebhookTrace {

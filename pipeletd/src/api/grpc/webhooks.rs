@@ -108,6 +108,7 @@ fn masked(spec: &v1::WebhookSpec, paths: &[String]) -> Result<WebhookDraft, ApiE
 
 /// How long the answer waits for what came of retries that were asked for.
 const RETRY_PATIENCE: Duration = Duration::from_secs(3);
+const MOST_RETRY_PATIENCE: Duration = Duration::from_mins(1);
 
 /// What the caller of each method needs.
 pub(super) const NEEDS: Needs = &[
@@ -201,11 +202,15 @@ impl WebhookService for WebhookRpc {
         &self,
         request: Request<v1::RetryDeliveriesRequest>,
     ) -> Answer<v1::RetryDeliveriesResponse> {
-        let id = WebhookId(request.into_inner().id);
-        let begun = self.delivery.retry_now(id).await;
+        let v1::RetryDeliveriesRequest { id, wait } = request.into_inner();
+        let wait = wait.map_or(RETRY_PATIENCE, |wait| {
+            let wait = Duration::try_from(wait).unwrap_or(Duration::ZERO);
+            wait.min(MOST_RETRY_PATIENCE)
+        });
+        let begun = self.delivery.retry_now(WebhookId(id)).await;
         let (retrying, told) = begun.map_err(ApiError::from)?;
         // An error means that the webhook was disabled or deleted meanwhile.
-        let ended = timeout(RETRY_PATIENCE, told).await.ok().map(Result::ok);
+        let ended = timeout(wait, told).await.ok().map(Result::ok);
         let ended = ended.flatten();
         let RetriedNow { delivered, failed } = ended.unwrap_or_default();
         Ok(Response::new(v1::RetryDeliveriesResponse {
