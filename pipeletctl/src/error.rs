@@ -62,7 +62,7 @@ pub(crate) enum Error {
     File { path: PathBuf, source: io::Error },
     #[error("nothing to change")]
     NothingToChange,
-    #[error("this may purge many dead letters, and there is no terminal to ask on")]
+    #[error("purging more than one dead letter asks first, and there is no terminal to ask on")]
     NobodyToAsk,
     #[error("there is no terminal to draw on")]
     NoTerminal,
@@ -170,10 +170,7 @@ impl Report {
                 Some("`pipeletctl webhooks stats` tells the same in a pipe"),
             ),
             Error::NobodyToConfirm => (ExitStatus::Usage, Some("add --yes to go on unasked")),
-            Error::NobodyToAsk => (
-                ExitStatus::Usage,
-                Some("add --yes to purge without being asked"),
-            ),
+            Error::NobodyToAsk => (ExitStatus::Usage, Some("add --yes to purge unasked")),
             Error::Incomplete(_) => (
                 ExitStatus::Failed,
                 Some("pipeletctl and pipeletd may differ in version: see `pipeletctl status`"),

@@ -31,6 +31,9 @@ const DOWN: Duration = Duration::from_mins(30);
 
 const DAY: Duration = Duration::from_hours(24);
 
+/// After so long without a station, the central system is away.
+const OUTAGE: Duration = Duration::from_secs(3);
+
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum SimulateError {
     #[error("{0} is not on this machine")]
@@ -102,6 +105,10 @@ pub(crate) async fn run(
         return Err(SimulateError::NobodyConnected { url, why }.into());
     }
     printer.one(&Simulation::new(&args, took, fleet.tally()))?;
+    let mut said = fleet.tally().by_action.keys();
+    if fleet.tally().answered > 0 && said.all(|action| action.as_str() == "BootNotification") {
+        printer.hint("no station was accepted: `pipeletctl stations list` shows their boot policy");
+    }
     if fleet.tally().lost > 0 {
         printer.hint(
             "the daemon ended connections: it went away, or another simulation has the same ids \
@@ -124,6 +131,7 @@ async fn watch(
     tokio::pin!(over);
     let mut second = tokio::time::interval(Duration::from_millis(250));
     let began = tokio::time::Instant::now();
+    let mut reach = Reach::default();
     loop {
         tokio::select! {
             () = &mut over => return false,
@@ -131,11 +139,37 @@ async fn watch(
             _ = second.tick() => {
                 bar.set_message(progress(fleet));
                 bar.set_position(began.elapsed().as_secs());
+                if let Some(note) = reach.look(fleet.online(), tokio::time::Instant::now()) {
+                    bar.suspend(|| printer.note(note));
+                }
             }
             going_on = fleet.go_on() => if !going_on {
                 return false;
             },
         }
+    }
+}
+
+/// Whether the stations reach anybody, for who sees no bar.
+#[derive(Debug, Default)]
+struct Reach {
+    were_online: bool,
+    alone_since: Option<tokio::time::Instant>,
+    told: bool,
+}
+
+impl Reach {
+    /// What is to be said of it now. That all dial anew at once is no outage.
+    fn look(&mut self, online: usize, now: tokio::time::Instant) -> Option<&'static str> {
+        if online > 0 {
+            self.were_online = true;
+            self.alone_since = None;
+            return std::mem::take(&mut self.told).then_some("stations are connected again");
+        }
+        let alone_since = *self.alone_since.get_or_insert(now);
+        let is_news = self.were_online && !self.told && now - alone_since >= OUTAGE;
+        self.told |= is_news;
+        is_news.then_some("no station is connected any more; they go on dialling")
     }
 }
 
@@ -205,5 +239,31 @@ fn status(interrupted: bool, stations: u32, tally: &Tally) -> ExitStatus {
         ExitStatus::Success
     } else {
         ExitStatus::PartlyFailed
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_outage_is_told_of_once() {
+        let began = tokio::time::Instant::now();
+        let mut reach = Reach::default();
+        let gone = Some("no station is connected any more; they go on dialling");
+        for (second, online, said) in [
+            (0, 0, None),
+            (5, 0, None),
+            (6, 2, None),
+            (7, 0, None),
+            (9, 0, None),
+            (10, 0, gone),
+            (20, 0, None),
+            (21, 1, Some("stations are connected again")),
+            (22, 2, None),
+        ] {
+            let now = began + Duration::from_secs(second);
+            assert_eq!(reach.look(online, now), said, "after {second} s");
+        }
     }
 }

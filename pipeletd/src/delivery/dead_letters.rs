@@ -67,6 +67,18 @@ impl Delivery {
             .ok_or(DeliveryError::NoSuchFailedDelivery(id))
     }
 
+    /// Why this one, named alone, could not be replayed.
+    pub async fn check_replay(&self, id: FailedId) -> Result<(), DeliveryError> {
+        let webhook = self.failed_delivery(id).await?.webhook;
+        let running = self.0.running(webhook);
+        let running = running.map_err(|_| DeliveryError::WebhookDeleted(webhook))?;
+        if running.stored().webhook.enabled {
+            Ok(())
+        } else {
+            Err(DeliveryError::WebhookDisabled(webhook))
+        }
+    }
+
     /// Replays one, which must be there and its webhook too; doesn't wait for the attempt.
     pub async fn replay_one(&self, id: FailedId) -> Result<ReplayProgress, DeliveryError> {
         let failed = self.failed_delivery(id).await?;

@@ -419,6 +419,13 @@ async fn failed_deliveries_outlive_their_webhook_until_purged() {
         .api
         .await_failed(&format!("?webhook_id={}", scene.webhook), 2)
         .await;
+    let ctl = scene.ctl();
+    let alone = format!("dlq replay {}", failed[0]["id"]);
+    let disable = format!("webhooks disable {}", scene.webhook);
+    ctl.line(&disable).await.ok();
+    let refused = ctl.line(&alone).await;
+    assert_eq!(refused.code, 5, "{refused:?}");
+    assert!(refused.stderr.contains("webhook_disabled"), "{refused:?}");
     scene
         .api
         .delete(&format!("/webhooks/{}", scene.webhook))
@@ -426,6 +433,9 @@ async fn failed_deliveries_outlive_their_webhook_until_purged() {
         .expect(204);
 
     scene.api.await_failed("", 2).await;
+    let refused = ctl.line(&alone).await;
+    assert_eq!(refused.code, 5, "{refused:?}");
+    assert!(refused.stderr.contains("webhook_deleted"), "{refused:?}");
     let replayed = scene
         .api
         .post("/failed-deliveries/replay", &json!({"all": true}))
@@ -434,7 +444,7 @@ async fn failed_deliveries_outlive_their_webhook_until_purged() {
     let path = format!("/failed-deliveries/{}", failed[0]["id"]);
     assert_eq!(scene.api.delete(&path).await.status, 204);
     scene.api.delete(&path).await.expect(404);
-    scene.ctl().line("dlq purge --all --yes").await.ok();
+    ctl.line("dlq purge --all --yes").await.ok();
     scene.api.await_failed("", 0).await;
 }
 

@@ -118,7 +118,13 @@ impl FailedDeliveryService for FailedDeliveryRpc {
 
     async fn replay(&self, request: Request<v1::ReplayRequest>) -> Answer<Self::ReplayStream> {
         let selection = match request.into_inner().which {
-            Some(replay_request::Which::Ids(ids)) => self.named(ids).await?,
+            Some(replay_request::Which::Ids(ids)) => {
+                if let [only] = ids.ids[..] {
+                    let checked = self.delivery.check_replay(FailedId(only)).await;
+                    checked.map_err(ApiError::from)?;
+                }
+                self.named(ids).await?
+            }
             Some(replay_request::Which::Filter(filter)) => convert::filter(filter)?.into(),
             None => return Err(nothing_selected().into()),
         };
