@@ -42,9 +42,10 @@ struct Lately {
     counted_from: Option<Time>,
     /// What backfills sent it again, ever.
     backfilled: u64,
-    /// Its dead letters that were purged, ever.
-    purged: u64,
-    /// Whether what was delivered is told from all else.
+    /// Dead letters of it were purged, at some time: those of this span are among the delivered,
+    /// for nothing is kept of them.
+    delivered_or_purged: bool,
+    /// Whether nothing else is in doubt.
     exact: bool,
 }
 
@@ -153,7 +154,7 @@ impl Books {
         }
     }
 
-    fn sentence(self, sign: &str) -> String {
+    fn sentence(self, sign: &str, delivered_as: &str) -> String {
         let Self {
             received,
             delivered,
@@ -168,7 +169,7 @@ impl Books {
             purged => format!(" ({purged} purged)"),
         };
         format!(
-            "{received} received {sign} {delivered} delivered + {pending} pending + {dead} \
+            "{received} received {sign} {delivered} {delivered_as} + {pending} pending + {dead} \
              dead{purged} + {cancelled} cancelled"
         )
     }
@@ -199,18 +200,15 @@ impl Since {
     /// Deleted webhooks are in it no more.
     fn of(time: Timestamp, wire: &[v1::WebhookAudit]) -> Self {
         let webhooks = wire.iter().filter_map(|webhook| {
-            let purged = webhook.stats.unwrap_or_default().purged;
             Some(Lately {
-                exact: purged == 0
-                    && webhook.backfilled == 0
-                    && webhook.since_counted_from.is_none(),
+                exact: webhook.backfilled == 0 && webhook.since_counted_from.is_none(),
                 id: webhook.id,
                 name: webhook.name.clone(),
                 state: webhook.state.clone(),
                 books: Books::of(webhook.since?),
                 counted_from: Time::from_wire(webhook.since_counted_from),
                 backfilled: webhook.backfilled,
-                purged,
+                delivered_or_purged: webhook.stats.unwrap_or_default().purged > 0,
             })
         });
         let webhooks: Vec<_> = webhooks.collect();
@@ -286,13 +284,7 @@ impl Lately {
                 counted(self.backfilled, "event was", "events were")
             )
         });
-        let purged = (self.purged > 0).then(|| {
-            format!(
-                "webhook {id} ({name}): {} purged, at some time; here that counts as delivered",
-                counted(self.purged, "dead letter was", "dead letters were")
-            )
-        });
-        from.into_iter().chain(backfilled).chain(purged)
+        from.into_iter().chain(backfilled)
     }
 }
 
@@ -318,11 +310,22 @@ impl Audit {
         }) = &self.since
         {
             let rows: Vec<_> = webhooks.iter().map(Lately::cells).collect();
+            let delivered = if webhooks.iter().any(|webhook| webhook.delivered_or_purged) {
+                "delivered or purged"
+            } else {
+                "delivered"
+            };
             let headers = Self::HEADERS.split_last().map_or(&[][..], |(_, rest)| rest);
-            let table = table::columns(headers, &rows);
+            let heading = delivered.to_uppercase();
+            let headers = headers.iter().map(|header| match *header {
+                "DELIVERED" => heading.as_str(),
+                header => header,
+            });
+            let table = table::columns(&headers.collect::<Vec<_>>(), &rows);
             let exact = webhooks.iter().all(|webhook| webhook.exact);
             let sign = if exact { "=" } else { "≈" };
-            return format!("{table}\n\nsince {time}: {}", total.sentence(sign));
+            let sentence = total.sentence(sign, delivered);
+            return format!("{table}\n\nsince {time}: {sentence}");
         }
         let sign = if self.balanced { "=" } else { "≠" };
         let mut text = String::new();
@@ -333,7 +336,7 @@ impl Audit {
         if !rows.is_empty() {
             let _ = write!(text, "{}\n\n", table::columns(Self::HEADERS, &rows));
         }
-        text.push_str(&self.total.sentence(sign));
+        text.push_str(&self.total.sentence(sign, "delivered"));
         text
     }
 
