@@ -91,3 +91,31 @@ async fn it_stops_when_failures_return_and_the_same_command_goes_on() {
     assert!(screen.stderr.contains("17 delivered"), "{screen:?}");
     scene.api.await_failed("", 0).await;
 }
+
+/// A canary is one letter, and the daemon says why one alone can't be replayed.
+#[tokio::test]
+async fn a_disabled_webhook_and_one_that_is_gone_are_left_and_the_others_get_their_own() {
+    let scene = scene(3).await;
+    let other = Receiver::start().await;
+    other.answer(Answer::Status(500));
+    let gone = scene.api.subscribe(&other.url(), &["Authorize"]).await;
+    scene.api.subscribe(&other.url(), &["Authorize"]).await;
+    let mut station = scene.station("T1").await;
+    station.ok("Authorize", json!({"idTag": "T"})).await;
+    scene.api.await_failed("", 5).await;
+    let ctl = scene.ctl();
+    let disable = format!("webhooks disable {}", scene.webhook);
+    ctl.line(&disable).await.ok();
+    ctl.line(&format!("webhooks delete {gone} --yes"))
+        .await
+        .ok();
+    other.answer(Answer::Status(200));
+
+    for pace in ["--canary", "--rate 1/s"] {
+        let line = format!("-o json dlq replay --all {pace}");
+        let output = ctl.line(&line).await;
+        let done = outcome(&output);
+        let delivered = u64::from(pace == "--canary");
+        assert_eq!(done["delivered"], delivered, "{pace}: {output:?}");
+    }
+}

@@ -134,6 +134,14 @@ async fn send(
             outcome.left -= 1;
             return Ok(());
         }
+        // One alone is refused with the reason, where among others it is skipped: its webhook is
+        // disabled or deleted.
+        Err(status) if status.code() == Code::FailedPrecondition && batch.len() == 1 => {
+            outcome.replay.skipped += 1;
+            outcome.left -= 1;
+            ramp.ended();
+            return Ok(());
+        }
         Err(status) => return Err(status.into()),
     };
     let mut seen = v1::ReplayResponse::default();

@@ -41,8 +41,12 @@ impl FailedDeliveryRpc {
         if let [only] = ids.ids[..] {
             self.delivery.failed_delivery(FailedId(only)).await?;
         }
-        Ok(Selection::Ids(ids.ids.into_iter().map(FailedId).collect()))
+        Ok(selection(ids))
     }
+}
+
+fn selection(ids: v1::FailedDeliveryIds) -> Selection {
+    Selection::Ids(ids.ids.into_iter().map(FailedId).collect())
 }
 
 fn progress(progress: ReplayProgress, done: bool) -> v1::ReplayResponse {
@@ -123,7 +127,7 @@ impl FailedDeliveryService for FailedDeliveryRpc {
                     let checked = self.delivery.check_replay(FailedId(only)).await;
                     checked.map_err(ApiError::from)?;
                 }
-                self.named(ids).await?
+                selection(ids)
             }
             Some(replay_request::Which::Filter(filter)) => convert::filter(filter)?.into(),
             None => return Err(nothing_selected().into()),
