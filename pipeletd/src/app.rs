@@ -10,7 +10,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use self::dials::Dials;
 use crate::{
     api::{
-        Addresses, ApiKeys, Door, Gate, Readiness, Roster, Tails, Trigger, grpc,
+        Addresses, ApiKeys, Door, Gate, Readers, Readiness, Roster, Tails, Trigger, grpc,
         metrics::{self, Metrics},
         rest,
     },
@@ -26,6 +26,7 @@ use crate::{
     descriptors,
     id_tags::Policy,
     journal::{CommitterThread, Journal, Opened, retention::Retention},
+    limits::memory::MemoryBudget,
     ocpp::{self, Ocpp},
     registration::{Admission, Registry},
     reload::Shown,
@@ -49,6 +50,7 @@ pub struct App {
     registry: Registry,
     delivery: Delivery,
     journal: Journal,
+    memory: MemoryBudget,
     committer: CommitterThread,
     ledger: Ledger,
     ledger_thread: LedgerThread,
@@ -135,10 +137,12 @@ impl App {
         let backup: Arc<dyn Backup> = sled.clone();
         let store: Arc<dyn Store> = sled;
         let stored = store.webhooks()?;
+        let memory = MemoryBudget::of(config.memory_budget.bytes());
         let ending = CancellationToken::new();
         let opened = Journal::open(
             Arc::clone(&store),
             delivery::subscriptions(&stored),
+            &memory,
             clock,
             ending.clone(),
         )?;
@@ -152,7 +156,8 @@ impl App {
             Ledger::open(Arc::clone(&store), retry_clock, ending.clone())?;
         let keyring = Keyring::new(config.api_rate);
         let keys = ApiKeys::open(Arc::clone(&store), keyring.clone(), clock)?;
-        let gate = Gate::new(keyring.clone(), clock);
+        let answers = Readers::new(memory.readers.clone());
+        let gate = Gate::new(keyring.clone(), answers, clock);
         first_key(&keys, config).await?;
 
         let admission = match config.stations {
@@ -175,6 +180,7 @@ impl App {
             store: Arc::clone(&store),
             clock,
             retry_clock,
+            memory: memory.deliveries.clone(),
             runtime: delivering,
         };
         let delivery = Delivery::start(means, terms, stored, readers, failed.clone()).await?;
@@ -192,6 +198,7 @@ impl App {
             registry,
             delivery,
             journal,
+            memory,
             committer,
             ledger,
             ledger_thread,
@@ -240,6 +247,7 @@ impl App {
             ],
             certificates: self.certificates(),
             spans: self.spans.clone(),
+            memory: self.memory.clone(),
             clock: self.clock,
             started: self.started,
         })

@@ -240,6 +240,16 @@ impl Daemon {
         self.running().child.id().expect("it runs")
     }
 
+    /// The most that the process ever had in memory, in bytes.
+    pub fn peak_memory(&self) -> u64 {
+        let status = format!("/proc/{}/status", self.pid());
+        let status = fs::read_to_string(status).expect("a running process");
+        let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+        let kib = peak.and_then(|peak| peak.trim().strip_suffix(" kB"));
+        let kib: u64 = kib.and_then(|kib| kib.parse().ok()).expect("VmHWM in kB");
+        kib << 10
+    }
+
     pub fn http(&self) -> SocketAddr {
         self.running().http
     }

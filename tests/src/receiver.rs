@@ -8,7 +8,10 @@ use std::{
     collections::VecDeque,
     convert::Infallible,
     net::{Ipv4Addr, SocketAddr},
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
     thread::JoinHandle,
     time::{Duration, Instant},
 };
@@ -102,6 +105,8 @@ pub struct Receiver {
 #[derive(Debug)]
 struct Shared {
     script: Mutex<Script>,
+    /// Of longer bodies, only so many bytes are kept.
+    body_limit: AtomicUsize,
     requests: watch::Sender<Vec<Request>>,
     released: watch::Sender<bool>,
 }
@@ -135,6 +140,7 @@ impl Receiver {
                 next: VecDeque::new(),
                 otherwise: Answer::Status(200),
             }),
+            body_limit: AtomicUsize::new(usize::MAX),
             requests: watch::Sender::new(Vec::new()),
             released: watch::Sender::new(false),
         });
@@ -199,6 +205,11 @@ impl Receiver {
     /// How the next requests are answered, before it goes on as it was.
     pub fn answer_next(&self, answers: impl IntoIterator<Item = Answer>) {
         self.script(|script| script.next.extend(answers));
+    }
+
+    /// Keeps only so many bytes of a longer body from now on, for who is sent very many of them.
+    pub fn keep_of_bodies(&self, bytes: usize) {
+        self.shared.body_limit.store(bytes, Ordering::Relaxed);
     }
 
     /// Lets go of what [`Answer::Held`] holds, for good.
@@ -296,9 +307,14 @@ async fn serve(listener: TcpListener, app: Router, identity: Option<Identity>) {
 async fn take(State(shared): State<Arc<Shared>>, request: http::Request<Body>) -> Response {
     let arrived = Instant::now();
     let (parts, body) = request.into_parts();
-    let body = to_bytes(body, usize::MAX)
+    let mut body = to_bytes(body, usize::MAX)
         .await
         .expect("a whole request body");
+    let limit = shared.body_limit.load(Ordering::Relaxed);
+    if body.len() > limit {
+        // Copied, so that the rest doesn't stay with it.
+        body = Bytes::copy_from_slice(&body[..limit]);
+    }
     let answer = {
         let mut script = shared.script.lock().unwrap_or_else(PoisonError::into_inner);
         script

@@ -30,7 +30,11 @@ const THIRD_PARTY: &[(&str, &[&str])] = &[
     ("prost::", &["pipeletd/src/telemetry/otlp"]),
     (
         "hyper::",
-        &["pipeletd/src/delivery/http", "pipeletd/src/api/server"],
+        &[
+            "pipeletd/src/delivery/http",
+            "pipeletd/src/api/server",
+            "pipeletd/src/api/readers",
+        ],
     ),
     (
         "hyper_util::",

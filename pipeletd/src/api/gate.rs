@@ -12,7 +12,10 @@ use std::{
 use http::{HeaderMap, HeaderName};
 use tokio::time::Instant;
 
-use super::error::ApiError;
+use super::{
+    error::ApiError,
+    readers::{Reader, Readers},
+};
 use crate::{
     auth::{Caller, Keyring, Refused, Role},
     clock::Clock,
@@ -26,6 +29,7 @@ const API_KEY: HeaderName = HeaderName::from_static("x-api-key");
 pub struct Gate {
     keyring: Keyring,
     guesses: Arc<Guesses>,
+    readers: Readers,
     clock: Clock,
 }
 
@@ -34,10 +38,11 @@ pub struct Gate {
 pub(super) struct Peer(pub(super) SocketAddr);
 
 impl Gate {
-    pub fn new(keyring: Keyring, clock: Clock) -> Self {
+    pub fn new(keyring: Keyring, readers: Readers, clock: Clock) -> Self {
         Self {
             keyring,
             guesses: Arc::default(),
+            readers,
             clock,
         }
     }
@@ -60,6 +65,11 @@ impl Gate {
             // Only who has the key learns that it was one.
             Err(Refused::Expired) => Err(self.refused(ApiError::KeyExpired, peer, instant)),
         }
+    }
+
+    /// The caller's access to the memory for answers.
+    pub(super) fn reader(&self, caller: &Caller) -> Reader {
+        self.readers.reader(caller.key_id)
     }
 
     fn refused(&self, error: ApiError, Peer(peer): Peer, now: Instant) -> ApiError {
@@ -106,7 +116,7 @@ mod tests {
     use super::*;
     use crate::{
         auth::{ApiKey, ApiKeyInfo},
-        limits::Rate,
+        limits::{Rate, memory::Turns},
     };
 
     fn headers(keys: &[&str]) -> HeaderMap {
@@ -136,7 +146,7 @@ mod tests {
             expires_at: None,
             last_used_at: None,
         });
-        let gate = Gate::new(keyring, clock);
+        let gate = Gate::new(keyring, Readers::new(Turns::of(1 << 20)), clock);
         let code = |key: &str, from: &str| {
             let peer = Peer(SocketAddr::new(from.parse().unwrap(), 1));
             gate.admit(&headers(&[key]), peer)

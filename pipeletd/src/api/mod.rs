@@ -13,6 +13,7 @@ mod gate;
 pub mod grpc;
 pub mod keys;
 pub mod metrics;
+mod readers;
 mod request_id;
 pub mod rest;
 mod roster;
@@ -25,6 +26,7 @@ mod trigger;
 pub use self::{
     gate::Gate,
     keys::ApiKeys,
+    readers::Readers,
     roster::Roster,
     server::Door,
     status::{Addresses, Readiness},

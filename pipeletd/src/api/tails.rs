@@ -13,12 +13,16 @@ use super::error::ApiError;
 use crate::{
     events::{Event, EventFilter, Seq},
     journal::{Follower, Journal},
+    store::ReadLimit,
 };
 
 /// At once.
 const MAX_TAILS: usize = 64;
-/// Events that one tail reads at once.
-const STRIDE: usize = 256;
+/// What one tail reads at once.
+const READ_AHEAD: ReadLimit = ReadLimit {
+    count: 256,
+    bytes: 64 << 10,
+};
 
 /// Opens tails. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -111,7 +115,7 @@ impl Tail {
                     return Some(Ok(Tailed { seq, event, missed }));
                 }
             }
-            let reading = self.follower.next(STRIDE);
+            let reading = self.follower.next(READ_AHEAD);
             match self.shutdown.run_until_cancelled(reading).await? {
                 Ok(followed) => {
                     self.missed += followed.missed;

@@ -5,10 +5,10 @@ use std::{net::SocketAddr, path::PathBuf, str::FromStr, time::Duration};
 
 use clap::{ArgAction, Parser};
 
-use super::{Authorize, ByteSize, LogFormat, StationsPolicy, Task};
+use super::{Authorize, ByteSize, InvalidByteSize, LogFormat, StationsPolicy, Task};
 use crate::{
     delivery::policy::RetrySchedule,
-    limits::Rate,
+    limits::{Rate, memory::MemoryBudget},
     telemetry::{self, Endpoint, InvalidLevel},
     webhooks::{AllowedTarget, InvalidAllowedTarget},
 };
@@ -163,6 +163,11 @@ pub(super) struct Arguments {
         value_delimiter = ',', value_parser = allowed_target)]
     pub(super) allow_target: Vec<AllowedTarget>,
 
+    /// How much of events may be in memory at once: those on their way into the journal and to
+    /// webhooks, and those that API callers read
+    #[arg(long, env = "PIPELETD_MEMORY_BUDGET", value_name = "SIZE", value_parser = memory_budget, default_value = "64MiB")]
+    pub(super) memory_budget: ByteSize,
+
     /// How long settled events are kept
     #[arg(long, env = "PIPELETD_RETENTION", value_name = "TIME", value_parser = any_time, default_value = "24h")]
     pub(super) retention: Duration,
@@ -246,6 +251,14 @@ pub(super) enum InvalidCount {
 }
 
 #[derive(Debug, thiserror::Error)]
+pub(super) enum InvalidMemoryBudget {
+    #[error(transparent)]
+    NoSize(#[from] InvalidByteSize),
+    #[error("it is at least {} MiB, so that the largest events fit in", MemoryBudget::SMALLEST >> 20)]
+    TooSmall,
+}
+
+#[derive(Debug, thiserror::Error)]
 #[error("it is no address such as 127.0.0.1:8080 or [::1]:8080")]
 pub(super) struct InvalidAddress;
 
@@ -279,6 +292,14 @@ fn time(text: &str, least: Duration, most: Duration) -> Result<Duration, Invalid
     } else {
         Err(InvalidTime::OutOfRange { least, most })
     }
+}
+
+fn memory_budget(text: &str) -> Result<ByteSize, InvalidMemoryBudget> {
+    let size: ByteSize = text.parse()?;
+    if size.bytes() < MemoryBudget::SMALLEST {
+        return Err(InvalidMemoryBudget::TooSmall);
+    }
+    Ok(size)
 }
 
 fn allowed_target(text: &str) -> Result<AllowedTarget, InvalidAllowedTarget> {

@@ -61,6 +61,8 @@ pub struct Config {
     pub ca_file: Option<PathBuf>,
     pub allow_private_targets: bool,
     pub allow_targets: Vec<AllowedTarget>,
+    /// Of events.
+    pub memory_budget: ByteSize,
     pub retention: Duration,
     pub retention_size: ByteSize,
     /// Of transactions that have stopped.

@@ -97,6 +97,7 @@ pub(super) fn resolve(
         ca_file: said.ca_file,
         allow_private_targets,
         allow_targets: said.allow_target,
+        memory_budget: said.memory_budget,
         retention: said.retention,
         retention_size: said.retention_size,
         transaction_retention: said.transaction_retention,

@@ -19,7 +19,7 @@ use super::{
 };
 use crate::{
     events::{Event, EventFilter, Seq},
-    store::BATCH_BYTES,
+    store::{BATCH_BYTES, ReadLimit},
     webhooks::WebhookId,
 };
 
@@ -147,7 +147,11 @@ impl Inner {
             if found.len() >= limit || bytes >= BATCH_BYTES || at.0 - start.0 >= MAX_LOOKED_AT {
                 return Ok((found, Some(at..end)));
             }
-            let events = self.means.journal.read_from(at, STRIDE).await?;
+            let events = self
+                .means
+                .journal
+                .read_from(at, ReadLimit::part(STRIDE))
+                .await?;
             at = end;
             for (seq, event) in events {
                 if seq >= end {

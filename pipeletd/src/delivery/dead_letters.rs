@@ -17,7 +17,11 @@ use super::{
     record::{FailedDelivery, FailedFilter, FailedId, Retry, RetryKey},
     webhooks::{Delivery, DeliveryError, Inner},
 };
-use crate::store::blocking;
+use crate::{
+    events::{EventId, EventType, StationId},
+    store::{Part, ReadLimit, blocking},
+    webhooks::WebhookId,
+};
 
 /// Failed deliveries that are read, replayed or purged at once.
 const STRIDE: usize = 200;
@@ -47,6 +51,28 @@ pub struct ReplayProgress {
     pub skipped: u64,
 }
 
+/// What is told of a failed delivery that was purged: everything but its payload.
+struct Purged {
+    id: FailedId,
+    webhook: WebhookId,
+    event: EventId,
+    kind: EventType,
+    station: StationId,
+}
+
+impl Purged {
+    fn of(failed: &FailedDelivery) -> Self {
+        let event = &failed.event;
+        Self {
+            id: failed.id,
+            webhook: failed.webhook,
+            event: event.id,
+            kind: event.kind,
+            station: event.station.clone(),
+        }
+    }
+}
+
 type Outcomes = FuturesUnordered<oneshot::Receiver<bool>>;
 
 impl Delivery {
@@ -54,8 +80,8 @@ impl Delivery {
         &self,
         filter: FailedFilter,
         after: Option<FailedId>,
-        limit: usize,
-    ) -> Result<Vec<FailedDelivery>, DeliveryError> {
+        limit: ReadLimit,
+    ) -> Result<Part<FailedDelivery>, DeliveryError> {
         let store = Arc::clone(&self.0.means.store);
         Ok(blocking(move || store.failed_deliveries(&filter, after, limit)).await?)
     }
@@ -136,12 +162,13 @@ impl Delivery {
                         id: *id,
                         webhook: failed.webhook,
                     };
-                    recorded.push((failed, inner.means.ledger.record(entry).await?));
+                    let told = Purged::of(&failed);
+                    recorded.push((told, inner.means.ledger.record(entry).await?));
                 }
-                for (failed, recorded) in recorded {
+                for (told, recorded) in recorded {
                     if recorded.await == Ok(true) {
                         purged += 1;
-                        inner.tell_purged(&failed);
+                        inner.tell_purged(&told);
                     }
                 }
             }
@@ -157,15 +184,14 @@ impl Inner {
         Ok(blocking(move || store.failed_delivery(id)).await?)
     }
 
-    fn tell_purged(&self, failed: &FailedDelivery) {
-        let event = &failed.event;
+    fn tell_purged(&self, told: &Purged) {
         tracing::info!(
-            webhook = failed.webhook.0, event_id = %event.id, event = %event.kind,
-            station = %event.station, failed_delivery = failed.id.0, "purged"
+            webhook = told.webhook.0, event_id = %told.event, event = %told.kind,
+            station = %told.station, failed_delivery = told.id.0, "purged"
         );
         // That of a deleted webhook has nobody to remember it.
-        if let Ok(running) = self.running(failed.webhook) {
-            running.history.purged(event.id);
+        if let Ok(running) = self.running(told.webhook) {
+            running.history.purged(told.event);
         }
     }
 
@@ -179,11 +205,12 @@ impl Inner {
         loop {
             let store = Arc::clone(&self.means.store);
             let (filter, after) = (filter.clone(), ids.last().copied());
-            let page = blocking(move || store.failed_deliveries(&filter, after, STRIDE)).await?;
-            if page.is_empty() {
+            let limit = ReadLimit::part(STRIDE);
+            let page = blocking(move || store.failed_deliveries(&filter, after, limit)).await?;
+            if page.items.is_empty() {
                 return Ok(ids);
             }
-            ids.extend(page.iter().map(|failed| failed.id));
+            ids.extend(page.items.iter().map(|failed| failed.id));
         }
     }
 

@@ -9,7 +9,10 @@ use super::{
     record::{Retry, RetryKey},
     webhooks::{Delivery, DeliveryError},
 };
-use crate::webhooks::WebhookId;
+use crate::{
+    store::{Part, ReadLimit},
+    webhooks::WebhookId,
+};
 
 #[derive(Debug)]
 pub enum Listed {
@@ -41,6 +44,14 @@ impl Listed {
         }
     }
 
+    /// About how many bytes of memory it takes.
+    pub fn memory_size(&self) -> usize {
+        match self {
+            Self::Waiting(retry) => retry.memory_size(),
+            Self::Settled(_) => size_of::<Self>(),
+        }
+    }
+
     pub const fn place(&self) -> Place {
         match self {
             Self::Waiting(retry) => Place::Waiting(retry.key),
@@ -50,14 +61,14 @@ impl Listed {
 }
 
 impl Delivery {
-    /// At most `limit` deliveries behind a place; where a status is given, those that have it.
+    /// Deliveries behind a place; where a status is given, those that have it.
     pub async fn deliveries(
         &self,
         id: WebhookId,
         only: Option<Status>,
         after: Option<Place>,
-        limit: usize,
-    ) -> Result<Vec<Listed>, DeliveryError> {
+        limit: ReadLimit,
+    ) -> Result<Part<Listed>, DeliveryError> {
         let wanted = |status| only.is_none_or(|only| only == status);
         let (after, settled_before) = match after {
             Some(Place::Settled(number)) => (None, Some(number)),
@@ -66,15 +77,21 @@ impl Delivery {
         };
         let mut listed = Vec::new();
         if wanted(Status::Pending) && settled_before.is_none() {
-            let retries = self.retries(id, after, limit).await?;
-            listed.extend(retries.into_iter().map(Listed::Waiting));
+            let retries = self.retries(id, after, limit).await?.map(Listed::Waiting);
+            if retries.is_cut {
+                return Ok(retries);
+            }
+            listed.extend(retries.items);
         }
         let settled = self.0.running(id)?.history.latest().into_iter();
         let settled = settled
             .filter(|it| settled_before.is_none_or(|before| it.number < before))
             .map(Listed::Settled)
             .filter(|it| wanted(it.status()));
-        listed.extend(settled.take(limit - listed.len()));
-        Ok(listed)
+        listed.extend(settled.take(limit.count - listed.len()));
+        Ok(Part {
+            items: listed,
+            is_cut: false,
+        })
     }
 }

@@ -52,6 +52,20 @@ pub struct Retry {
     pub last_response: Option<String>,
 }
 
+impl Retry {
+    /// About how many bytes of memory it takes.
+    pub fn memory_size(&self) -> usize {
+        self.event.memory_size() + size_of_story(&self.attempts, self.last_response.as_deref())
+    }
+}
+
+/// Of a delivery, what is not its event.
+fn size_of_story(attempts: &[Attempt], last_response: Option<&str>) -> usize {
+    let errors = attempts.iter().filter_map(|attempt| attempt.error.as_ref());
+    let errors: usize = errors.map(String::len).sum();
+    size_of_val(attempts) + errors + last_response.map_or(0, str::len)
+}
+
 /// Where a retry stands: by webhook, and there by due time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct RetryKey {
@@ -92,6 +106,13 @@ pub struct FailedDelivery {
     pub reason: DeadReason,
     pub failed_at: Timestamp,
     pub last_response: Option<String>,
+}
+
+impl FailedDelivery {
+    /// About how many bytes of memory it takes.
+    pub fn memory_size(&self) -> usize {
+        self.event.memory_size() + size_of_story(&self.attempts, self.last_response.as_deref())
+    }
 }
 
 /// Which failed deliveries are meant. What is set must all hold; the default means all.

@@ -22,6 +22,7 @@ use crate::{
         Event, EventId, EventSelection, EventType, Payload, Seq, StationId, StationSelection,
     },
     journal::{Journal, Opened},
+    limits::memory::MemoryBudget,
     store::{Change, Progress, Store, memory::MemoryStore},
     telemetry::Spans,
     webhooks::{TargetPolicy, Webhook, WebhookId, WebhookUrl},
@@ -115,6 +116,7 @@ async fn start(store: &Arc<dyn Store>) -> (Delivery, Ledger) {
     let opened = Journal::open(
         Arc::clone(store),
         subscriptions(&stored),
+        &MemoryBudget::of(MemoryBudget::SMALLEST),
         Clock::system(),
         CancellationToken::new(),
     )
@@ -134,6 +136,7 @@ async fn start(store: &Arc<dyn Store>) -> (Delivery, Ledger) {
         spans: Spans::default(),
     });
     let means = Means {
+        memory: MemoryBudget::of(MemoryBudget::SMALLEST).deliveries,
         journal,
         ledger: ledger.clone(),
         store: Arc::clone(store),
@@ -194,7 +197,7 @@ async fn a_deletion_that_was_broken_off_is_finished_at_the_start() {
         (5, 1, 4)
     );
     assert!(books.balance());
-    assert_eq!(store.retries(W, None, 9).unwrap(), []);
+    assert_eq!(store.retry_keys(W, None, 9).unwrap(), []);
     assert_eq!(store.moved(W).unwrap(), []);
     assert_eq!(store.cursors().unwrap(), []);
 }
@@ -243,7 +246,7 @@ async fn what_the_ledger_knows_and_the_cursor_does_not_is_not_owed_twice() {
     };
     assert_eq!(store.cursors().unwrap(), [(W, settled)]);
     assert_eq!(
-        store.retries(W, None, 9).unwrap().len(),
+        store.retry_keys(W, None, 9).unwrap().len(),
         2,
         "no third one was made"
     );
@@ -265,9 +268,10 @@ async fn a_failed_attempt_is_on_record_before_the_cursor_moves() {
     let (connection, _) = receiver.accept().await.unwrap();
     drop(connection);
     delivery.stop(Duration::from_secs(10)).await;
-    let retries = store.retries(W, None, 9).unwrap();
-    assert_eq!(retries[0].attempts.len(), 1);
-    assert_eq!(retries[0].attempts[0].status, None);
+    let keys = store.retry_keys(W, None, 9).unwrap();
+    let retry = store.retry(keys[0]).unwrap().unwrap();
+    assert_eq!(retry.attempts.len(), 1);
+    assert_eq!(retry.attempts[0].status, None);
     let settled = Cursor {
         read_to: Seq(1),
         owed: vec![],

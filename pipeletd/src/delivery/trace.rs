@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{
     events::{Event, Seq},
-    store::{Store, StoreError, blocking},
+    store::{ReadLimit, Store, StoreError, blocking},
     webhooks::WebhookId,
 };
 
@@ -141,7 +141,7 @@ impl Delivery {
             .find(|settled| settled.event == event.id);
         Ok(match (found, settled) {
             (Some(Exception::Retry(retry)), _) => Fate::Retrying {
-                due: self.due_at(&retry),
+                due: self.due_at(retry.key),
                 attempts: retry.attempts,
             },
             (Some(Exception::Failed(failed)), _) => Fate::Dead(failed),
@@ -192,10 +192,12 @@ fn exception(
 ) -> Result<Option<Exception>, StoreError> {
     let mut after = None;
     loop {
-        let retries = store.retries(webhook, after, STRIDE)?;
-        after = retries.last().map(|last| last.key);
-        if let Some(retry) = retries.into_iter().find(|retry| retry.key.seq == seq) {
-            return Ok(Some(Exception::Retry(retry)));
+        let keys = store.retry_keys(webhook, after, STRIDE)?;
+        after = keys.last().copied();
+        for key in keys.into_iter().filter(|key| key.seq == seq) {
+            if let Some(retry) = store.retry(key)? {
+                return Ok(Some(Exception::Retry(retry)));
+            }
         }
         if after.is_none() {
             break;
@@ -210,9 +212,10 @@ fn exception(
     };
     let mut after = None;
     loop {
-        let failed = store.failed_deliveries(&filter, after, STRIDE)?;
-        after = failed.last().map(|last| last.id);
-        if let Some(failed) = failed.into_iter().find(|failed| failed.seq == seq) {
+        let failed = store.failed_deliveries(&filter, after, ReadLimit::part(STRIDE))?;
+        after = failed.items.last().map(|last| last.id);
+        let mut failed = failed.items.into_iter();
+        if let Some(failed) = failed.find(|failed| failed.seq == seq) {
             return Ok(Some(Exception::Failed(Box::new(failed))));
         }
         if after.is_none() {

@@ -29,7 +29,7 @@ use super::{
 use crate::{
     events::{EventType, Seq},
     journal::{AppendError, Reader, ReceivedCount, SubscribeError},
-    store::{Change, Store, StoreError, blocking},
+    store::{Change, Part, ReadLimit, Store, StoreError, blocking, take_up_to},
     webhooks::{Fault, SigningSecret, TargetPolicy, Webhook, WebhookDraft, WebhookId},
 };
 
@@ -419,8 +419,8 @@ impl Delivery {
     }
 
     /// The wall time of a retry, as far as the wall clock can be trusted now.
-    pub fn due_at(&self, retry: &Retry) -> Option<Timestamp> {
-        let due = Timestamp::from_millisecond(retry.key.due_ms).ok()?;
+    pub fn due_at(&self, retry: RetryKey) -> Option<Timestamp> {
+        let due = Timestamp::from_millisecond(retry.due_ms).ok()?;
         let Means {
             clock, retry_clock, ..
         } = &self.0.means;
@@ -446,24 +446,27 @@ impl Delivery {
 
     /// When the next retry is due, if one waits.
     pub async fn next_retry(&self, id: WebhookId) -> Result<Option<Timestamp>, DeliveryError> {
-        match self.retries(id, None, 1).await {
-            Ok(retries) => Ok(retries.first().and_then(|retry| self.due_at(retry))),
-            // It was deleted meanwhile.
-            Err(DeliveryError::NoSuchWebhook(_)) => Ok(None),
-            Err(error) => Err(error),
-        }
+        let store = Arc::clone(&self.0.means.store);
+        let keys = blocking(move || store.retry_keys(id, None, 1)).await?;
+        Ok(keys.first().and_then(|key| self.due_at(*key)))
     }
 
-    /// At most `limit` deliveries that wait for a retry, by due time.
+    /// Deliveries that wait for a retry, by due time.
     pub(super) async fn retries(
         &self,
         id: WebhookId,
         after: Option<RetryKey>,
-        limit: usize,
-    ) -> Result<Vec<Retry>, DeliveryError> {
+        limit: ReadLimit,
+    ) -> Result<Part<Retry>, DeliveryError> {
         self.0.running(id)?;
         let store = Arc::clone(&self.0.means.store);
-        Ok(blocking(move || store.retries(id, after, limit)).await?)
+        let retries = blocking(move || {
+            let keys = store.retry_keys(id, after, limit.count)?;
+            // One that is settled meanwhile is left out.
+            let retries = keys.iter().filter_map(|key| store.retry(*key).transpose());
+            take_up_to(limit, retries, Retry::memory_size)
+        });
+        Ok(retries.await?)
     }
 
     /// What the webhook's attempts came to since the daemon started.
@@ -615,11 +618,10 @@ impl Inner {
         let id = stored.webhook.id;
         loop {
             let store = Arc::clone(&self.means.store);
-            let retries = blocking(move || store.retries(id, None, CANCEL_STRIDE)).await?;
+            let retries = blocking(move || store.retry_keys(id, None, CANCEL_STRIDE)).await?;
             if retries.is_empty() {
                 break;
             }
-            let retries = retries.iter().map(|retry| retry.key).collect();
             self.means
                 .ledger
                 .record_durably(Entry::Cancelled {

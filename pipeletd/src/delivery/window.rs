@@ -18,7 +18,7 @@ use super::{
 };
 use crate::{
     events::Seq,
-    store::{Store, StoreError, blocking},
+    store::{ReadLimit, Store, StoreError, blocking},
     webhooks::WebhookId,
 };
 
@@ -83,7 +83,7 @@ impl Inner {
         let mut at = start;
         let end = journal.head();
         while at < end {
-            let events = journal.read_from(at, STRIDE).await?;
+            let events = journal.read_from(at, ReadLimit::part(STRIDE)).await?;
             let Some((last, _)) = events.last() else {
                 break;
             };
@@ -114,7 +114,11 @@ impl Inner {
             return Ok(None);
         }
         let before = Seq(first.0 - 1);
-        let around = self.means.journal.read_from(before, 2).await?;
+        let around = self
+            .means
+            .journal
+            .read_from(before, ReadLimit::part(2))
+            .await?;
         let time_of = |wanted: Seq| {
             let found = around.iter().find(|(seq, _)| *seq == wanted);
             found.map(|(_, event)| event.time)
@@ -151,11 +155,13 @@ fn kept(store: &dyn Store, id: WebhookId, since: Timestamp) -> Result<(u64, u64)
     let mut retrying = 0;
     let mut after = None;
     loop {
-        let retries = store.retries(id, after, STRIDE)?;
-        let Some(last) = retries.last() else { break };
-        after = Some(last.key);
-        let lately = retries.iter().filter(|retry| retry.event.time >= since);
-        retrying += lately.count() as u64;
+        let keys = store.retry_keys(id, after, STRIDE)?;
+        let Some(last) = keys.last() else { break };
+        after = Some(*last);
+        for key in keys {
+            let retry = store.retry(key)?;
+            retrying += u64::from(retry.is_some_and(|retry| retry.event.time >= since));
+        }
     }
     let filter = FailedFilter {
         webhook: Some(id),
@@ -165,10 +171,12 @@ fn kept(store: &dyn Store, id: WebhookId, since: Timestamp) -> Result<(u64, u64)
     let mut dead = 0;
     let mut after = None;
     loop {
-        let failed = store.failed_deliveries(&filter, after, STRIDE)?;
-        let Some(last) = failed.last() else { break };
+        let failed = store.failed_deliveries(&filter, after, ReadLimit::part(STRIDE))?;
+        let Some(last) = failed.items.last() else {
+            break;
+        };
         after = Some(last.id);
-        dead += failed.len() as u64;
+        dead += failed.items.len() as u64;
     }
     Ok((retrying, dead))
 }

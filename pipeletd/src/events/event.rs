@@ -106,9 +106,14 @@ impl Event {
         body.into()
     }
 
-    /// About how many bytes of memory it takes, and of disk before compression.
+    /// About how many bytes of disk it takes, before compression.
     pub fn size(&self) -> usize {
         self.payload.as_bytes().len() + self.station.as_str().len() + 64
+    }
+
+    /// About how many bytes of memory it takes, with the body that is made of it.
+    pub fn memory_size(&self) -> usize {
+        2 * self.size() + size_of::<Self>()
     }
 }
 

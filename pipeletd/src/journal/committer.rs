@@ -26,7 +26,7 @@ use super::{Feed, Position, Request, Shared, Then};
 use crate::{
     delivery::record::{Cursor, Epoch, Received, is_owed},
     events::{Event, EventType, Seq},
-    store::{BATCH_BYTES, Progress, Store, StoreError},
+    store::{BATCH_BYTES, Progress, ReadLimit, Store, StoreError},
     webhooks::WebhookId,
 };
 
@@ -495,7 +495,7 @@ fn count_again(
 ) -> Result<(), StoreError> {
     let mut from = range.start;
     while from < range.end {
-        let events = store.read_from(from, STRIDE)?;
+        let events = store.read_from(from, ReadLimit::part(STRIDE))?;
         let Some((last, _)) = events.last() else {
             break;
         };

@@ -10,7 +10,7 @@ use tokio::sync::watch;
 use super::Journal;
 use crate::{
     events::{Event, Seq},
-    store::{StoreError, blocking},
+    store::{ReadLimit, StoreError},
 };
 
 #[derive(Debug)]
@@ -40,19 +40,6 @@ impl Journal {
             position,
         }
     }
-
-    /// At most `limit` events that are durable, from a position on.
-    pub async fn read_from(
-        &self,
-        from: Seq,
-        limit: usize,
-    ) -> Result<Vec<(Seq, Arc<Event>)>, StoreError> {
-        if let Some(events) = self.shared.recent.read_from(from, limit) {
-            return Ok(events);
-        }
-        let store = Arc::clone(&self.shared.store);
-        blocking(move || store.read_from(from, limit)).await
-    }
 }
 
 impl Follower {
@@ -61,9 +48,14 @@ impl Follower {
         self.position
     }
 
-    /// Waits until there is something to read, and returns at most `limit` events. Nothing is
-    /// lost where this is dropped meanwhile.
-    pub async fn next(&mut self, limit: usize) -> Result<Followed, StoreError> {
+    /// Waits until there is something to read.
+    pub async fn ready(&mut self) {
+        self.wait().await;
+    }
+
+    /// Waits until there is something to read, and returns it up to the limit. Nothing is lost
+    /// where this is dropped meanwhile.
+    pub async fn next(&mut self, limit: ReadLimit) -> Result<Followed, StoreError> {
         let head = self.wait().await;
         let mut events = self.journal.read_from(self.position, limit).await?;
         events.retain(|(seq, _)| *seq < head);

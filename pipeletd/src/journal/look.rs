@@ -15,10 +15,10 @@ use jiff::Timestamp;
 use super::Journal;
 use crate::{
     events::{Event, EventFilter, EventId, Seq},
-    store::{Store, StoreError, blocking},
+    store::{ReadLimit, Store, StoreError, blocking},
 };
 
-/// Events that are read at once.
+/// Positions that are looked at at once.
 const STRIDE: u64 = 512;
 /// Events that one call looks at, so that a filter which nothing passes costs a bounded time.
 const MAX_LOOKED_AT: u64 = 128 * 1024;
@@ -33,14 +33,21 @@ pub struct Latest {
     pub before: Option<Seq>,
 }
 
+impl Latest {
+    /// How many bytes of memory each event takes.
+    pub fn sizes(&self) -> impl Iterator<Item = usize> {
+        self.events.iter().map(|(_, event)| event.memory_size())
+    }
+}
+
 impl Journal {
-    /// At most `limit` events that match and stand before `before`, the latest first. May find
-    /// fewer than there are, even none, and says then where to go on.
+    /// Events that match and stand before `before`, the latest first. May find fewer than there
+    /// are, even none, and says then where to go on.
     pub async fn latest(
         &self,
         filter: EventFilter,
         before: Option<Seq>,
-        limit: usize,
+        limit: ReadLimit,
     ) -> Result<Latest, StoreError> {
         let (store, end) = self.to_look();
         blocking(move || latest(store.as_ref(), end, &filter, before, limit)).await
@@ -73,7 +80,7 @@ fn latest(
     durable: Seq,
     filter: &EventFilter,
     before: Option<Seq>,
-    limit: usize,
+    limit: ReadLimit,
 ) -> Result<Latest, StoreError> {
     let Range { start, end } = kept(store, durable)?;
     let range = |from: Seq, to: Seq| from..to.max(from);
@@ -87,26 +94,35 @@ fn latest(
         None => start,
     };
     let mut found = Latest::default();
+    let mut bytes = 0;
     let mut to = end;
+    let mut stride = STRIDE;
     while start < to {
-        if found.events.len() == limit || end.0 - to.0 >= MAX_LOOKED_AT {
+        if found.events.len() == limit.count || end.0 - to.0 >= MAX_LOOKED_AT {
             found.before = Some(to);
             break;
         }
-        let from = Seq(to.0.saturating_sub(STRIDE)).max(start);
-        let mut events = read(store, &(from..to))?;
-        while let Some((seq, event)) = events.pop() {
-            to = seq;
+        let from = Seq(to.0.saturating_sub(stride)).max(start);
+        let events = read(store, &(from..to))?;
+        // They are read forward: where the first ones are as much as may be read at once, the last
+        // ones are still to come.
+        if events.last().is_some_and(|(seq, _)| seq.next() < to) {
+            stride = (stride / 2).max(1);
+            continue;
+        }
+        for (seq, event) in events.into_iter().rev() {
             if filter.contains(&event) {
-                found.events.push((seq, event));
-                if found.events.len() == limit {
-                    break;
+                let size = event.memory_size();
+                if !limit.admits(found.events.len(), bytes, size) {
+                    found.before = Some(seq.next());
+                    return Ok(found);
                 }
+                bytes += size;
+                found.events.push((seq, event));
             }
         }
-        if found.events.len() < limit {
-            to = from;
-        }
+        to = from;
+        stride = (stride * 2).min(STRIDE);
     }
     Ok(found)
 }
@@ -120,16 +136,33 @@ fn find(
     let kept = kept(store, durable)?;
     let middle = first_at(store, kept.clone(), id.time())?;
     let (mut below, mut above) = (middle, middle);
-    let has_id = |(_, event): &(Seq, Arc<Event>)| event.id == id;
     while above.0 - below.0 < MAX_LOOKED_AT && (kept.start < below || above < kept.end) {
         let ahead = above..Seq(above.0 + STRIDE).min(kept.end);
         let behind = Seq(below.0.saturating_sub(STRIDE)).max(kept.start)..below;
-        for range in [&ahead, &behind] {
-            if let Some(found) = read(store, range)?.into_iter().find(has_id) {
+        (below, above) = (behind.start, ahead.end);
+        for range in [ahead, behind] {
+            if let Some(found) = find_in(store, range, id)? {
                 return Ok(Some(found));
             }
         }
-        (below, above) = (behind.start, ahead.end);
+    }
+    Ok(None)
+}
+
+fn find_in(
+    store: &dyn Store,
+    Range { mut start, end }: Range<Seq>,
+    id: EventId,
+) -> Result<Option<(Seq, Arc<Event>)>, StoreError> {
+    while start < end {
+        let events = read(store, &(start..end))?;
+        let Some((last, _)) = events.last() else {
+            break;
+        };
+        start = last.next();
+        if let Some(found) = events.into_iter().find(|(_, event)| event.id == id) {
+            return Ok(Some(found));
+        }
     }
     Ok(None)
 }
@@ -140,12 +173,10 @@ fn kept(store: &dyn Store, durable: Seq) -> Result<Range<Seq>, StoreError> {
     Ok(start..durable.max(start))
 }
 
+/// The first ones of a range.
 fn read(store: &dyn Store, range: &Range<Seq>) -> Result<Vec<(Seq, Arc<Event>)>, StoreError> {
     let count = usize::try_from(range.end.0 - range.start.0).unwrap_or(usize::MAX);
-    if count == 0 {
-        return Ok(Vec::new());
-    }
-    let mut events = store.read_from(range.start, count)?;
+    let mut events = store.read_from(range.start, ReadLimit::part(count))?;
     events.retain(|(seq, _)| *seq < range.end);
     Ok(events)
 }
@@ -158,7 +189,7 @@ fn first_at(
 ) -> Result<Seq, StoreError> {
     while start < end {
         let middle = Seq(start.0.midpoint(end.0));
-        match store.read_from(middle, 1)?.first() {
+        match store.read_from(middle, ReadLimit::part(1))?.first() {
             Some((seq, event)) if event.time < time => start = seq.next(),
             // Where retention has just taken it, it was too old anyway: nothing but a later one
             // can come back.
@@ -222,7 +253,7 @@ mod tests {
         let mut before = None;
         let mut seen = Vec::new();
         loop {
-            let page = latest(&store, head, &heartbeats(), before, 7).unwrap();
+            let page = latest(&store, head, &heartbeats(), before, ReadLimit::page(7)).unwrap();
             assert!(page.events.len() <= 7);
             seen.extend(page.events.iter().map(|(seq, _)| seq.0));
             before = page.before;
@@ -235,9 +266,43 @@ mod tests {
     }
 
     #[test]
+    fn pages_of_large_events_are_short_and_leave_nothing_out() {
+        let store = MemoryStore::default();
+        let large = |size: usize| {
+            let payload = format!("{{\"data\":\"{}\"}}", "x".repeat(size));
+            let payload = Payload::parse(payload.as_bytes()).unwrap();
+            let station = StationId::new("S").unwrap();
+            let kind = EventType::DataTransfer;
+            Arc::new(Event::new(id(0), kind, station, at(0), None, payload))
+        };
+        let sizes = [10, 900_000, 500_000, 3_000_000, 1_000, 1_000, 700_000, 10];
+        let events: Vec<_> = sizes.map(large).into_iter().cycle().take(40).collect();
+        store.append(Seq(0), &events, &[]).unwrap();
+        let (mut before, mut seen) = (None, Vec::new());
+        loop {
+            let limit = ReadLimit::page(500);
+            let page = latest(&store, Seq(40), &EventFilter::default(), before, limit).unwrap();
+            assert!(page.sizes().sum::<usize>() <= limit.bytes || page.events.len() == 1);
+            seen.extend(page.events.iter().map(|(seq, _)| seq.0));
+            before = page.before;
+            if before.is_none() {
+                break;
+            }
+        }
+        assert_eq!(seen, (0..40).rev().collect::<Vec<_>>());
+    }
+
+    #[test]
     fn what_is_not_yet_durable_is_not_seen() {
         let (store, _) = store(0..100);
-        let page = latest(&store, Seq(50), &EventFilter::default(), None, 1).unwrap();
+        let page = latest(
+            &store,
+            Seq(50),
+            &EventFilter::default(),
+            None,
+            ReadLimit::page(1),
+        )
+        .unwrap();
         assert_eq!(page.events[0].0, Seq(49));
         assert!(find(&store, Seq(50), id(60)).unwrap().is_none());
     }
@@ -251,7 +316,7 @@ mod tests {
                 until: until.map(at),
                 ..EventFilter::default()
             };
-            let page = latest(&store, head, &filter, None, 10_000).unwrap();
+            let page = latest(&store, head, &filter, None, ReadLimit::page(10_000)).unwrap();
             let seqs = page.events.iter().map(|(seq, _)| seq.0);
             assert!(seqs.eq((first..=last).rev()), "{since:?} {until:?}");
             assert_eq!(page.before, None);
@@ -269,9 +334,9 @@ mod tests {
             kinds: Some(EventSelection::parse(&["Reset"]).unwrap()),
             ..EventFilter::default()
         };
-        let first = latest(&store, head, &nothing, None, 10).unwrap();
+        let first = latest(&store, head, &nothing, None, ReadLimit::page(10)).unwrap();
         assert!(first.events.is_empty());
-        let second = latest(&store, head, &nothing, first.before, 10).unwrap();
+        let second = latest(&store, head, &nothing, first.before, ReadLimit::page(10)).unwrap();
         assert_eq!((second.events.len(), second.before), (0, None));
     }
 

@@ -14,6 +14,7 @@
 mod committer;
 mod counts;
 mod feed;
+mod fetch;
 mod follower;
 mod look;
 mod reader;
@@ -36,6 +37,7 @@ use tokio_util::sync::CancellationToken;
 use self::{committer::Committer, counts::Counts, feed::Feed, recent::Recent};
 pub use self::{
     committer::CommitterThread,
+    fetch::Fetched,
     follower::{Followed, Follower},
     look::Latest,
     reader::{Read, Reader, ReceivedCount},
@@ -45,6 +47,7 @@ use crate::{
     delivery::record::{Cursor, Epoch},
     events::{Event, EventType, Seq},
     latencies::LatencySnapshot,
+    limits::memory::{MemoryBudget, Turns},
     store::{Outage, Store, StoreError, blocking},
     webhooks::WebhookId,
 };
@@ -104,6 +107,7 @@ struct Shared {
     /// Events below were handed to every feed that wants them; never above `head`.
     fed: AtomicU64,
     recent: Recent,
+    incoming: Turns,
     /// Tells followers what `head` has become.
     grown: watch::Sender<Seq>,
     /// Why no events are taken now, or why the committer has ended.
@@ -167,6 +171,7 @@ impl Journal {
     pub fn open(
         store: Arc<dyn Store>,
         webhooks: Vec<(WebhookId, Vec<Epoch>)>,
+        memory: &MemoryBudget,
         clock: Clock,
         ending: CancellationToken,
     ) -> Result<Opened, StoreError> {
@@ -177,7 +182,8 @@ impl Journal {
             durable: AtomicU64::new(head.0),
             head: AtomicU64::new(head.0),
             fed: AtomicU64::new(head.0),
-            recent: Recent::starting_at(head),
+            recent: Recent::starting_at(head, memory.recent),
+            incoming: memory.incoming.clone(),
             grown: watch::Sender::new(head),
             outage: Outage::default(),
             counts: Counts::default(),
@@ -211,13 +217,21 @@ impl Journal {
         F: FnOnce(Seq, &Event) -> T + Send + 'static,
     {
         self.shared.outage.check().map_err(AppendError::Failing)?;
+        let memory = self.shared.incoming.take(event.memory_size()).await;
         let (done, committed) = oneshot::channel();
         let then: Then = Box::new(move |seq, event| {
+            // Held until then, whatever becomes of the caller.
+            drop(memory);
             // A caller that went away doesn't undo what is on disk.
             let _ = done.send(then(seq, event));
         });
         self.send(Request::Append { event, then }).await?;
         committed.await.map_err(|_| self.ended())
+    }
+
+    /// In bytes: what the ring of recent events takes.
+    pub fn recent_bytes(&self) -> usize {
+        self.shared.recent.bytes()
     }
 
     /// When the event at this position came to disk; known of recent ones.

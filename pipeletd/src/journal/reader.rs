@@ -1,24 +1,21 @@
 //! One webhook's way through the journal, forward.
 
-use std::sync::{Arc, atomic::Ordering};
+use std::{
+    collections::VecDeque,
+    sync::{Arc, atomic::Ordering},
+};
 
 use super::{
     Journal,
     feed::{Feed, Taken},
+    fetch::Fetched,
 };
 use crate::{
     delivery::record::{Cursor, is_owed},
     events::{Event, Seq},
-    store::{Store, StoreError, blocking},
+    store::{ReadLimit, StoreError},
     webhooks::WebhookId,
 };
-
-/// Events read from the store at once by one that lags.
-const STRIDE: usize = 512;
-/// And so many by one that comes back to some positions: what stands between is read in vain.
-const NEAR: u64 = 64;
-/// Where fewer than one in so many is wanted, each is read by itself.
-const SPARSE: usize = 16;
 
 /// Reads what one webhook is owed, each event once and in order.
 #[derive(Debug)]
@@ -29,6 +26,8 @@ pub struct Reader {
     /// The cursor that it started with.
     start: Cursor,
     position: Seq,
+    /// Taken out of the feed and not read yet, in ascending order.
+    taken: VecDeque<Seq>,
 }
 
 /// What a reader found.
@@ -54,6 +53,7 @@ impl Reader {
             feed,
             start,
             position,
+            taken: VecDeque::new(),
         }
     }
 
@@ -77,28 +77,30 @@ impl Reader {
         self.feed.wake.notified().await;
     }
 
-    /// Reads at most `limit` events forward; fewer where it had to pass many that are not owed.
-    pub async fn read(&mut self, limit: usize) -> Result<Read, StoreError> {
+    /// Reads events forward; fewer than there is room for where it had to pass many that are not
+    /// owed.
+    pub async fn read(&mut self, limit: ReadLimit) -> Result<Read, StoreError> {
+        if !self.taken.is_empty() {
+            return self.read_taken(limit, false).await;
+        }
         // Loaded before the feed is looked into: what is below it was pushed before.
         let fed = Seq(self.journal.shared.fed.load(Ordering::Acquire));
         // Loaded before the epochs are: they hold for every event below it.
         let head = self.journal.head();
-        match self.feed.take(self.position, limit, || self.journal.head()) {
+        match self
+            .feed
+            .take(self.position, limit.count, || self.journal.head())
+        {
             Taken::Live { seqs, drained } => {
-                let events = self.fetch(&seqs).await?;
-                if let Some(last) = seqs.last() {
-                    self.position = last.next();
-                }
-                if drained {
+                self.taken.extend(seqs);
+                let read = self.read_taken(limit, drained).await?;
+                if read.caught_up {
                     self.position = self.position.max(fed);
                 }
-                Ok(Read {
-                    events,
-                    caught_up: drained,
-                })
+                Ok(read)
             }
             Taken::Lagging(epochs) => {
-                let mut events = self.stride(limit.min(STRIDE)).await?;
+                let mut events = self.journal.read_from(self.position, limit).await?;
                 events.retain(|(seq, _)| *seq < head);
                 if let Some((last, _)) = events.last() {
                     self.position = last.next();
@@ -112,61 +114,25 @@ impl Reader {
         }
     }
 
-    /// The events at these positions, which ascend, wherever they are kept.
-    pub async fn fetch(&self, seqs: &[Seq]) -> Result<Vec<(Seq, Arc<Event>)>, StoreError> {
-        if let Some(events) = self.journal.shared.recent.get(seqs) {
-            return Ok(events);
+    /// Reads of what was taken out of the feed, which is all that is owed where that is `drained`.
+    async fn read_taken(&mut self, limit: ReadLimit, drained: bool) -> Result<Read, StoreError> {
+        let seqs = self.taken.make_contiguous();
+        let seqs = &seqs[..seqs.len().min(limit.count)];
+        let fetched = self.journal.fetch(seqs, limit).await?;
+        if let Some(last) = self.taken.drain(..fetched.looked_at).next_back() {
+            self.position = last.next();
         }
-        let store = Arc::clone(&self.journal.shared.store);
-        let seqs = seqs.to_vec();
-        blocking(move || {
-            let mut events = Vec::with_capacity(seqs.len());
-            let mut rest = seqs.as_slice();
-            while let Some(first) = rest.first() {
-                let reach = rest.partition_point(|seq| seq.0 - first.0 < NEAR);
-                let (near, further) = rest.split_at(reach);
-                pick(store.as_ref(), near, &mut events)?;
-                rest = further;
-            }
-            Ok(events)
+        Ok(Read {
+            events: fetched.events,
+            caught_up: drained && self.taken.is_empty(),
         })
-        .await
     }
 
-    async fn stride(&self, limit: usize) -> Result<Vec<(Seq, Arc<Event>)>, StoreError> {
-        if let Some(events) = self.journal.shared.recent.read_from(self.position, limit) {
-            return Ok(events);
-        }
-        let store = Arc::clone(&self.journal.shared.store);
-        let from = self.position;
-        blocking(move || store.read_from(from, limit)).await
+    /// Of the events at these positions, which ascend, those that there is room for, wherever
+    /// they are kept.
+    pub async fn fetch(&self, seqs: &[Seq], limit: ReadLimit) -> Result<Fetched, StoreError> {
+        self.journal.fetch(seqs, limit).await
     }
-}
-
-/// Adds the events at these positions, which ascend and are not far apart.
-///
-/// A store keeps neighbours together: where many of them are wanted, they are read in one go.
-fn pick(
-    store: &dyn Store,
-    seqs: &[Seq],
-    events: &mut Vec<(Seq, Arc<Event>)>,
-) -> Result<(), StoreError> {
-    let (Some(first), Some(last)) = (seqs.first(), seqs.last()) else {
-        return Ok(());
-    };
-    let span = usize::try_from(last.0 - first.0).map_or(usize::MAX, |apart| apart + 1);
-    if span > seqs.len() * SPARSE {
-        for seq in seqs {
-            events.extend(store.event(*seq)?.map(|event| (*seq, event)));
-        }
-    } else {
-        let read = store.read_from(*first, span)?;
-        events.extend(
-            read.into_iter()
-                .filter(|(seq, _)| seqs.binary_search(seq).is_ok()),
-        );
-    }
-    Ok(())
 }
 
 /// A live count of what a webhook has been owed in all. Cheap to clone.

@@ -13,7 +13,7 @@ use super::{AppendError, Journal};
 use crate::{
     clock::Clock,
     events::Seq,
-    store::{Store, StoreError, blocking},
+    store::{ReadLimit, Store, StoreError, blocking},
 };
 
 /// How often the journal's end is looked at.
@@ -70,7 +70,7 @@ impl Retention {
         let mut end = bounds.start;
         while end < floor {
             let judged_to = end;
-            for (seq, event) in store.read_from(judged_to, STRIDE)? {
+            for (seq, event) in store.read_from(judged_to, ReadLimit::part(STRIDE))? {
                 if seq >= floor || (event.time >= oldest && kept <= self.size) {
                     break;
                 }
@@ -90,7 +90,7 @@ impl Retention {
 
 /// The journal's size by its number of events and the mean size of some of them.
 fn estimated_size(store: &dyn Store, count: u64, start: Seq) -> Result<u64, StoreError> {
-    let sample = store.read_from(start, STRIDE)?;
+    let sample = store.read_from(start, ReadLimit::part(STRIDE))?;
     let bytes: usize = sample.iter().map(|(_, event)| event.size()).sum();
     Ok(count * bytes as u64 / (sample.len() as u64).max(1))
 }
@@ -102,6 +102,7 @@ mod tests {
     use super::*;
     use crate::{
         events::{Event, EventId, EventType, Payload, StationId},
+        limits::memory::MemoryBudget,
         store::{memory::MemoryStore, sled::SledStore},
     };
 
@@ -156,8 +157,15 @@ mod tests {
         let events: Vec<_> = (0..10).map(event).collect();
         store.append(Seq(0), &events, &[]).unwrap();
         let ending = CancellationToken::new();
-        let journal =
-            Journal::open(Arc::clone(&store), Vec::new(), Clock::system(), ending).unwrap();
+        let memory = MemoryBudget::of(MemoryBudget::SMALLEST);
+        let journal = Journal::open(
+            Arc::clone(&store),
+            Vec::new(),
+            &memory,
+            Clock::system(),
+            ending,
+        )
+        .unwrap();
         let kept = watch::Sender::new(Retention {
             keep: Duration::from_hours(1_000_000),
             size: u64::MAX,

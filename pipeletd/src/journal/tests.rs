@@ -10,7 +10,8 @@ use crate::{
     events::{
         Event, EventId, EventSelection, EventType, Payload, Seq, StationId, StationSelection,
     },
-    store::{Store, memory::MemoryStore},
+    limits::memory::MemoryBudget,
+    store::{ReadLimit, Store, memory::MemoryStore},
     webhooks::WebhookId,
 };
 
@@ -50,6 +51,7 @@ fn open(
     } = Journal::open(
         Arc::clone(store),
         webhooks,
+        &MemoryBudget::of(MemoryBudget::SMALLEST),
         Clock::system(),
         CancellationToken::new(),
     )
@@ -75,7 +77,7 @@ async fn append(journal: &Journal, kinds: &[EventType]) -> Vec<Seq> {
 async fn read(reader: &mut Reader, count: usize) -> Vec<u64> {
     let mut seqs = Vec::new();
     loop {
-        let read = reader.read(100).await.unwrap();
+        let read = reader.read(ReadLimit::part(100)).await.unwrap();
         seqs.extend(read.events.iter().map(|(seq, _)| seq.0));
         if read.caught_up && seqs.len() >= count {
             return seqs;
@@ -141,7 +143,7 @@ async fn a_reader_that_reads_while_events_come_misses_none() {
         let reader = &mut readers[0];
         let mut seqs = Vec::new();
         while seqs.len() < total {
-            let read = reader.read(37).await.unwrap();
+            let read = reader.read(ReadLimit::part(37)).await.unwrap();
             seqs.extend(read.events.iter().map(|(seq, _)| seq.0));
             if read.caught_up && seqs.len() < total {
                 reader.woken().await;
@@ -165,12 +167,21 @@ async fn what_left_the_memory_is_fetched_from_the_store() {
     let dense: Vec<_> = (0..1_500).step_by(3).map(Seq).collect();
     let sparse: Vec<_> = (1_600..6_000).step_by(170).map(Seq).collect();
     let wanted = [dense, vec![Seq(1_555)], sparse].concat();
-    let fetched = readers[0].fetch(&wanted).await.unwrap();
-    let fetched: Vec<_> = fetched.into_iter().map(|(seq, _)| seq).collect();
-    let kept = wanted
-        .into_iter()
-        .filter(|seq| (10..5_000).contains(&seq.0));
-    assert_eq!(fetched, kept.collect::<Vec<_>>());
+    let kept = wanted.iter().filter(|seq| (10..5_000).contains(&seq.0));
+    let kept: Vec<_> = kept.copied().collect();
+    // Whatever there is room for at once: every one is looked at once, and none is left out.
+    for bytes in [1, 5_000, 1 << 20] {
+        let (mut fetched, mut rest) = (Vec::new(), &wanted[..]);
+        while !rest.is_empty() {
+            let limit = ReadLimit { count: 99, bytes };
+            let part = readers[0].fetch(rest, limit).await.unwrap();
+            let sizes = part.events.iter().map(|(_, event)| event.memory_size());
+            assert!(sizes.sum::<usize>() <= bytes || part.events.len() == 1);
+            fetched.extend(part.events.into_iter().map(|(seq, _)| seq));
+            rest = &rest[part.looked_at..];
+        }
+        assert_eq!(fetched, kept, "{bytes} bytes at once");
+    }
 }
 
 #[tokio::test]
@@ -290,13 +301,25 @@ async fn a_follower_sees_what_was_and_what_comes() {
         assert_eq!(followed.missed, 0);
         followed.events.into_iter().map(|(seq, _)| seq).collect()
     };
-    assert_eq!(seqs(from_start.next(1).await.unwrap()), [Seq(0)]);
-    assert_eq!(seqs(from_start.next(10).await.unwrap()), [Seq(1)]);
+    assert_eq!(
+        seqs(from_start.next(ReadLimit::part(1)).await.unwrap()),
+        [Seq(0)]
+    );
+    assert_eq!(
+        seqs(from_start.next(ReadLimit::part(10)).await.unwrap()),
+        [Seq(1)]
+    );
     // Only now: who appended is told before those who follow, so "now" was earlier until here.
     let mut from_now = journal.follow(Seq(1_000));
-    let (next, _) = tokio::join!(from_now.next(10), append(&journal, &BOTH[..1]));
+    let (next, _) = tokio::join!(
+        from_now.next(ReadLimit::part(10)),
+        append(&journal, &BOTH[..1])
+    );
     assert_eq!(seqs(next.unwrap()), [Seq(2)]);
-    assert_eq!(seqs(from_start.next(10).await.unwrap()), [Seq(2)]);
+    assert_eq!(
+        seqs(from_start.next(ReadLimit::part(10)).await.unwrap()),
+        [Seq(2)]
+    );
 }
 
 #[tokio::test]
@@ -309,7 +332,7 @@ async fn a_follower_is_told_what_retention_took() {
     let (journal, _, _thread) = open(&store, Vec::new());
     let mut follower = journal.follow(Seq(2));
     store.drop_below(Seq(6), 100).unwrap();
-    let Followed { missed, events } = follower.next(100).await.unwrap();
+    let Followed { missed, events } = follower.next(ReadLimit::part(100)).await.unwrap();
     assert_eq!((missed, events.len()), (4, 4));
 }
 

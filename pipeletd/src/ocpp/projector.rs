@@ -21,7 +21,7 @@ use crate::{
     events::Seq,
     journal::Journal,
     projection::{Transaction, TransactionFilter},
-    store::{Store, StoreError},
+    store::{ReadLimit, Store, StoreError},
 };
 
 const SAVE_EVERY: Duration = Duration::from_millis(500);
@@ -52,7 +52,7 @@ pub(super) fn restore(store: &dyn Store, head: Seq) -> Result<(Stations, Seq), S
     stations.transactions().resume(open);
     let mut from = saved.projected_to;
     while from < head {
-        let events = store.read_from(from, REPLAY_BATCH)?;
+        let events = store.read_from(from, ReadLimit::part(REPLAY_BATCH))?;
         let Some((last, _)) = events.last() else {
             break;
         };

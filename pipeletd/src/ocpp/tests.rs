@@ -15,8 +15,9 @@ use tokio_tungstenite::{
 use super::*;
 use crate::{
     events::{EventType, Payload, Seq, StationId},
+    limits::memory::MemoryBudget,
     registration::Admission,
-    store::memory::MemoryStore,
+    store::{ReadLimit, memory::MemoryStore},
 };
 
 struct Daemon {
@@ -42,6 +43,7 @@ impl Daemon {
         let opened = Journal::open(
             Arc::clone(&store_handle),
             Vec::new(),
+            &MemoryBudget::of(MemoryBudget::SMALLEST),
             Clock::system(),
             CancellationToken::new(),
         )
@@ -86,7 +88,10 @@ impl Daemon {
 
     /// Of the messages; connections are left out.
     fn events(&self) -> Vec<(EventType, Value)> {
-        let events = self.store.read_from(Seq(0), 1_000).unwrap();
+        let events = self
+            .store
+            .read_from(Seq(0), ReadLimit::part(1_000))
+            .unwrap();
         let messages = events.iter().filter(|(_, e)| e.message_id.is_some());
         messages
             .map(|(_, e)| {
@@ -99,7 +104,10 @@ impl Daemon {
     }
 
     fn kinds(&self) -> Vec<EventType> {
-        let events = self.store.read_from(Seq(0), 1_000).unwrap();
+        let events = self
+            .store
+            .read_from(Seq(0), ReadLimit::part(1_000))
+            .unwrap();
         events.iter().map(|(_, event)| event.kind).collect()
     }
 

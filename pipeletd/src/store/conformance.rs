@@ -7,7 +7,9 @@ use std::{sync::Arc, time::Duration};
 
 use jiff::Timestamp;
 
-use super::{Change, NextIds, Progress, Store, memory::MemoryStore, sled::SledStore};
+use super::{
+    Change, NextIds, Part, Progress, ReadLimit, Store, memory::MemoryStore, sled::SledStore,
+};
 use crate::{
     delivery::record::{
         Account, Attempt, Books, Cursor, DeadReason, Epoch, FailedDelivery, FailedFilter, FailedId,
@@ -180,15 +182,19 @@ fn retries_come_by_due_time_and_webhook() {
             .map(Change::Retry);
         store.commit(&changes.collect::<Vec<_>>()).unwrap();
 
-        assert_eq!(store.retries(WebhookId(1), None, 2).unwrap(), due[..2]);
-        assert_eq!(
-            store.retries(WebhookId(1), Some(due[0].key), 9).unwrap(),
-            due[1..]
-        );
-        assert_eq!(store.retries(WebhookId(3), None, 9).unwrap(), []);
+        let keys = |webhook, after, limit| {
+            let keys = store.retry_keys(WebhookId(webhook), after, limit);
+            keys.unwrap()
+        };
+        let [first, second, third] = due.each_ref().map(|retry| retry.key);
+        assert_eq!(keys(1, None, 2), [first, second]);
+        assert_eq!(keys(1, Some(first), 9), [second, third]);
+        assert_eq!(keys(3, None, 9), []);
+        assert_eq!(store.retry(second).unwrap().as_ref(), Some(&due[1]));
 
-        store.commit(&[Change::RetryGone(due[0].key)]).unwrap();
-        assert_eq!(store.retries(WebhookId(1), None, 1).unwrap(), due[1..2]);
+        store.commit(&[Change::RetryGone(first)]).unwrap();
+        assert_eq!(keys(1, None, 1), [second]);
+        assert_eq!(store.retry(first).unwrap(), None);
     });
 }
 
@@ -204,9 +210,14 @@ fn failed_deliveries_are_found_by_what_they_are() {
         store.commit(&all.clone().map(Change::Failed)).unwrap();
         let ids = |filter: &FailedFilter, after: Option<u64>, limit| {
             let found = store
-                .failed_deliveries(filter, after.map(FailedId), limit)
+                .failed_deliveries(filter, after.map(FailedId), ReadLimit::page(limit))
                 .unwrap();
-            found.iter().map(|failed| failed.id.0).collect::<Vec<_>>()
+            assert!(!found.is_cut);
+            found
+                .items
+                .iter()
+                .map(|failed| failed.id.0)
+                .collect::<Vec<_>>()
         };
         let any = FailedFilter::default();
         assert_eq!(ids(&any, None, 9), [1, 2, 3, 4]);
@@ -245,6 +256,13 @@ fn failed_deliveries_are_found_by_what_they_are() {
             ..any
         };
         assert_eq!(ids(&window, None, 9), [2, 3]);
+
+        let bytes = all[0].memory_size() + all[1].memory_size();
+        let limit = ReadLimit { count: 9, bytes };
+        let found = store.failed_deliveries(&FailedFilter::default(), None, limit);
+        let first = all[..2].to_vec();
+        let (items, is_cut) = (first, true);
+        assert_eq!(found.unwrap(), Part { items, is_cut });
 
         assert_eq!(
             store.failed_delivery(FailedId(3)).unwrap().as_ref(),
@@ -442,10 +460,8 @@ fn everything_survives_a_restart() {
             );
             assert_eq!(store.webhooks().unwrap(), [webhook(1)]);
             assert_eq!(store.registrations().unwrap(), [registration("A")]);
-            assert_eq!(
-                store.retries(WebhookId(1), None, 9).unwrap(),
-                [retry(1, 5_000, 1)]
-            );
+            let kept = retry(1, 5_000, 1);
+            assert_eq!(store.retry(kept.key).unwrap(), Some(kept));
             assert_eq!(
                 store.failed_delivery(FailedId(1)).unwrap(),
                 Some(failed(1, 1, 0))

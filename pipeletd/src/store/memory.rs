@@ -9,7 +9,9 @@ use std::{
 
 use jiff::Timestamp;
 
-use super::{Change, NextIds, Progress, SavedStations, Store, StoreError};
+use super::{
+    Change, NextIds, Part, Progress, ReadLimit, SavedStations, Store, StoreError, take_up_to,
+};
 use crate::{
     auth::ApiKeyInfo,
     delivery::record::{
@@ -197,12 +199,11 @@ impl Store for MemoryStore {
         Ok(())
     }
 
-    fn read_from(&self, from: Seq, limit: usize) -> Result<Vec<(Seq, Arc<Event>)>, StoreError> {
+    fn read_from(&self, from: Seq, limit: ReadLimit) -> Result<Vec<(Seq, Arc<Event>)>, StoreError> {
         let contents = self.contents();
-        let events = contents.events.range(from..).take(limit);
-        Ok(events
-            .map(|(seq, event)| (*seq, Arc::clone(event)))
-            .collect())
+        let events = contents.events.range(from..);
+        let events = events.map(|(seq, event)| Ok((*seq, Arc::clone(event))));
+        Ok(take_up_to(limit, events, |(_, event)| event.memory_size())?.items)
     }
 
     fn event(&self, seq: Seq) -> Result<Option<Arc<Event>>, StoreError> {
@@ -279,12 +280,12 @@ impl Store for MemoryStore {
         Ok(moved.map(|(_, seq)| *seq).collect())
     }
 
-    fn retries(
+    fn retry_keys(
         &self,
         webhook: WebhookId,
         after: Option<RetryKey>,
         limit: usize,
-    ) -> Result<Vec<Retry>, StoreError> {
+    ) -> Result<Vec<RetryKey>, StoreError> {
         let first = RetryKey {
             webhook,
             due_ms: 0,
@@ -293,27 +294,26 @@ impl Store for MemoryStore {
         let from = after.map_or(Bound::Included(first), Bound::Excluded);
         let contents = self.contents();
         let retries = contents.retries.range((from, Bound::Unbounded));
-        let of_webhook = retries.take_while(|(key, _)| key.webhook == webhook);
-        Ok(of_webhook
-            .take(limit)
-            .map(|(_, retry)| retry.clone())
-            .collect())
+        let keys = retries.map(|(key, _)| *key);
+        let of_webhook = keys.take_while(|key| key.webhook == webhook);
+        Ok(of_webhook.take(limit).collect())
+    }
+
+    fn retry(&self, key: RetryKey) -> Result<Option<Retry>, StoreError> {
+        Ok(self.contents().retries.get(&key).cloned())
     }
 
     fn failed_deliveries(
         &self,
         filter: &FailedFilter,
         after: Option<FailedId>,
-        limit: usize,
-    ) -> Result<Vec<FailedDelivery>, StoreError> {
+        limit: ReadLimit,
+    ) -> Result<Part<FailedDelivery>, StoreError> {
         let from = FailedId(after.map_or(0, |id| id.0 + 1));
         let contents = self.contents();
         let failed = contents.failed.range(from..).map(|(_, failed)| failed);
-        Ok(failed
-            .filter(|failed| filter.matches(failed))
-            .take(limit)
-            .cloned()
-            .collect())
+        let matching = failed.filter(|failed| filter.matches(failed)).cloned();
+        take_up_to(limit, matching.map(Ok), FailedDelivery::memory_size)
     }
 
     fn failed_delivery(&self, id: FailedId) -> Result<Option<FailedDelivery>, StoreError> {

@@ -116,6 +116,61 @@ impl StoreError {
 /// much longer ones; a single long thing is none.
 pub const BATCH_BYTES: usize = 1 << 20;
 
+/// How much one read returns at most. The first thing is returned however large it is, so that
+/// every read gets on.
+#[derive(Debug, Clone, Copy)]
+pub struct ReadLimit {
+    pub count: usize,
+    /// Of events in memory: [`Event::memory_size`].
+    pub bytes: usize,
+}
+
+impl ReadLimit {
+    /// So many things, and no more than what one who reads a part after the other may hold.
+    pub const fn part(count: usize) -> Self {
+        Self {
+            count,
+            bytes: PART_BYTES,
+        }
+    }
+
+    /// A page of a list: so many things, and no more than a caller is sent at once.
+    pub const fn page(count: usize) -> Self {
+        Self {
+            count,
+            bytes: PAGE_BYTES,
+        }
+    }
+
+    /// Whether there is room for one of this size beside those that were taken.
+    pub(crate) const fn admits(&self, taken: usize, taken_bytes: usize, size: usize) -> bool {
+        taken < self.count && (taken == 0 || taken_bytes + size <= self.bytes)
+    }
+}
+
+/// Things that were read up to a limit.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Part<T> {
+    pub items: Vec<T>,
+    /// There are more, for which there was no room in bytes.
+    pub is_cut: bool,
+}
+
+impl<T> Part<T> {
+    pub fn map<U>(self, view: impl FnMut(T) -> U) -> Part<U> {
+        Part {
+            items: self.items.into_iter().map(view).collect(),
+            is_cut: self.is_cut,
+        }
+    }
+}
+
+/// What is read at once by one who reads all of something, a part after the other.
+const PART_BYTES: usize = 1 << 20;
+/// A page of the longest events that stations send often is whole, and with half of this as JSON
+/// it is less than gRPC's clients take by default, which is 4 MiB.
+pub const PAGE_BYTES: usize = 4 << 20;
+
 /// One change of what is kept beside the journal.
 #[derive(Debug, Clone)]
 #[expect(
@@ -197,8 +252,8 @@ pub trait Store: Send + Sync + fmt::Debug + 'static {
     /// Whether an `append` could work now, as far as can be told without one.
     fn check(&self) -> Result<(), StoreError>;
 
-    /// At most `limit` events from `from` on, in order.
-    fn read_from(&self, from: Seq, limit: usize) -> Result<Vec<(Seq, Arc<Event>)>, StoreError>;
+    /// Events from `from` on, in order; none only where there is none.
+    fn read_from(&self, from: Seq, limit: ReadLimit) -> Result<Vec<(Seq, Arc<Event>)>, StoreError>;
 
     fn event(&self, seq: Seq) -> Result<Option<Arc<Event>>, StoreError>;
 
@@ -235,21 +290,23 @@ pub trait Store: Send + Sync + fmt::Debug + 'static {
 
     fn moved(&self, webhook: WebhookId) -> Result<Vec<Seq>, StoreError>;
 
-    /// At most `limit` retries of a webhook after `after`, by ascending due time.
-    fn retries(
+    /// The keys of at most `limit` retries of a webhook after `after`, by ascending due time.
+    fn retry_keys(
         &self,
         webhook: WebhookId,
         after: Option<RetryKey>,
         limit: usize,
-    ) -> Result<Vec<Retry>, StoreError>;
+    ) -> Result<Vec<RetryKey>, StoreError>;
 
-    /// At most `limit` failed deliveries that match, with an id above `after`, ascending.
+    fn retry(&self, key: RetryKey) -> Result<Option<Retry>, StoreError>;
+
+    /// Failed deliveries that match, with an id above `after`, ascending.
     fn failed_deliveries(
         &self,
         filter: &FailedFilter,
         after: Option<FailedId>,
-        limit: usize,
-    ) -> Result<Vec<FailedDelivery>, StoreError>;
+        limit: ReadLimit,
+    ) -> Result<Part<FailedDelivery>, StoreError>;
 
     fn failed_delivery(&self, id: FailedId) -> Result<Option<FailedDelivery>, StoreError>;
 
@@ -296,6 +353,28 @@ pub trait Store: Send + Sync + fmt::Debug + 'static {
 
     /// A random key, made once for each store.
     fn transaction_key(&self) -> Result<[u8; 16], StoreError>;
+}
+
+/// Takes things until one more would be too many or too large together.
+pub(crate) fn take_up_to<T>(
+    limit: ReadLimit,
+    things: impl Iterator<Item = Result<T, StoreError>>,
+    size: impl Fn(&T) -> usize,
+) -> Result<Part<T>, StoreError> {
+    let mut bytes = 0;
+    let mut items = Vec::new();
+    for thing in things.take(limit.count) {
+        let thing = thing?;
+        let size = size(&thing);
+        if !limit.admits(items.len(), bytes, size) {
+            let is_cut = true;
+            return Ok(Part { items, is_cut });
+        }
+        bytes += size;
+        items.push(thing);
+    }
+    let is_cut = false;
+    Ok(Part { items, is_cut })
 }
 
 /// Runs a call that blocks where blocking does no harm; a panic in it goes on here.

@@ -34,6 +34,7 @@ mod id_tags;
 mod lifecycle;
 mod listen;
 mod logs;
+mod memory;
 mod metrics;
 mod mutations;
 mod node;

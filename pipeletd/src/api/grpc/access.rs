@@ -22,6 +22,7 @@ use super::{
     super::{
         access_log::Call,
         gate::{Gate, Peer, permit},
+        readers,
         request_id::RequestId,
     },
     api_keys, daemon, events, failed_deliveries, id_tags, stations, transactions, webhooks,
@@ -88,6 +89,7 @@ impl Guard {
             &caller,
             needed.ok_or_else(|| Status::unimplemented("there is no such method"))?,
         )?;
+        request.extensions_mut().insert(self.gate.reader(&caller));
         request.extensions_mut().insert(caller.clone());
         Ok(Some(caller))
     }
@@ -113,7 +115,7 @@ pub(super) async fn guard(
     let answer = async {
         match guard.admit(&mut request, peer) {
             Ok(caller) => {
-                let mut response = next.run(request).await;
+                let mut response = readers::keep(next.run(request).await);
                 // For the log.
                 if let Some(caller) = caller {
                     response.extensions_mut().insert(caller);

@@ -17,6 +17,7 @@ use crate::{
     events::{Event, EventFilter, EventType},
     ocpp::StationView,
     registration::{Registration, SecurityProfile},
+    store::Part,
     webhooks::{Signing, WebhookId},
 };
 
@@ -59,11 +60,21 @@ pub(super) fn page_token<C, E>(
 
 /// Cuts a list that was fetched with one item more than asked for, and names the next page.
 pub(super) fn page<I>(
-    mut items: Vec<I>,
+    items: Vec<I>,
     size: usize,
     cursor: impl FnOnce(&I) -> String,
 ) -> (Vec<I>, String) {
-    let more = items.len() > size;
+    let is_cut = false;
+    page_part(Part { items, is_cut }, size, cursor)
+}
+
+/// The same of what was read up to a number of bytes.
+pub(super) fn page_part<I>(
+    Part { mut items, is_cut }: Part<I>,
+    size: usize,
+    cursor: impl FnOnce(&I) -> String,
+) -> (Vec<I>, String) {
+    let more = is_cut || items.len() > size;
     items.truncate(size);
     let next = items
         .last()

@@ -14,13 +14,15 @@ use super::{
         trigger::{Asked, Trigger},
     },
     access::Needs,
-    convert,
+    convert, readers,
 };
 use crate::{
     auth::Role,
     delivery::{Backfill, Delivery},
     events::{Event, EventType, Seq},
     journal::Journal,
+    limits::memory::LARGEST_EVENT,
+    store::ReadLimit,
     webhooks::WebhookId,
 };
 
@@ -64,41 +66,50 @@ impl EventService for EventRpc {
         &self,
         request: Request<v1::ListEventsRequest>,
     ) -> Result<Response<v1::ListEventsResponse>, Status> {
+        let reader = readers::of(&request)?;
         let request = request.into_inner();
         let filter = convert::event_filter(request.filter.unwrap_or_default(), "/filter")?;
         let before = convert::page_token(&request.page_token, position)?;
-        let limit = convert::page_size(request.page_size);
+        let limit = ReadLimit::page(convert::page_size(request.page_size));
+        let room = reader.page().await;
         let latest = self.journal.latest(filter, before, limit).await;
         let latest = latest.map_err(ApiError::from)?;
+        let room = room.down_to(latest.sizes());
         let events = latest.events.iter();
         let next = latest.before.map(|seq| cursor::of_number(seq.0));
-        Ok(Response::new(v1::ListEventsResponse {
+        let answer = v1::ListEventsResponse {
             events: events.map(|(_, event)| convert::event(event)).collect(),
             next_page_token: next.unwrap_or_default(),
-        }))
+        };
+        Ok(room.held().within(Response::new(answer)))
     }
 
     async fn get_event(
         &self,
         request: Request<v1::GetEventRequest>,
     ) -> Result<Response<v1::GetEventResponse>, Status> {
+        let room = readers::of(&request)?.room(LARGEST_EVENT).await;
         let (_, event) = self.find(&request.into_inner().id).await?;
+        let room = room.down_to([event.memory_size()].into_iter());
         let event = Some(convert::event(&event));
-        Ok(Response::new(v1::GetEventResponse { event }))
+        let answer = v1::GetEventResponse { event };
+        Ok(room.held().within(Response::new(answer)))
     }
 
     async fn trace_event(
         &self,
         request: Request<v1::TraceEventRequest>,
     ) -> Result<Response<v1::TraceEventResponse>, Status> {
+        let room = readers::of(&request)?.page().await;
         let (seq, event) = self.find(&request.into_inner().id).await?;
         let traces = self.delivery.trace(seq, &event).await;
         let traces = traces.map_err(ApiError::from)?;
-        Ok(Response::new(v1::TraceEventResponse {
+        let answer = v1::TraceEventResponse {
             event: Some(convert::event(&event)),
             webhooks: traces.into_iter().map(convert::trace).collect(),
             durable_at: self.journal.durable_at(seq).map(convert::time),
-        }))
+        };
+        Ok(room.held().within(Response::new(answer)))
     }
 
     async fn backfill(

@@ -10,12 +10,16 @@ use tonic::{Request, Response, Status, codegen::BoxStream};
 use super::{
     super::{cursor, error::ApiError},
     access::Needs,
-    convert,
+    convert, readers,
 };
-use crate::auth::Role;
-use crate::delivery::{
-    Delivery, ReplayProgress, Selection,
-    record::{FailedDelivery, FailedId},
+use crate::{
+    auth::Role,
+    delivery::{
+        Delivery, ReplayProgress, Selection,
+        record::{FailedDelivery, FailedId},
+    },
+    limits::memory::LARGEST_EVENT,
+    store::ReadLimit,
 };
 
 /// Progress that a slow caller may have waiting.
@@ -83,6 +87,7 @@ impl FailedDeliveryService for FailedDeliveryRpc {
         &self,
         request: Request<v1::ListFailedDeliveriesRequest>,
     ) -> Answer<v1::ListFailedDeliveriesResponse> {
+        let reader = readers::of(&request)?;
         let v1::ListFailedDeliveriesRequest {
             filter,
             page_size,
@@ -91,33 +96,37 @@ impl FailedDeliveryService for FailedDeliveryRpc {
         let filter = convert::filter(filter.unwrap_or_default())?;
         let size = convert::page_size(page_size);
         let after = convert::page_token(&page_token, cursor::to_number).map_err(ApiError::from)?;
+        let room = reader.page().await;
         let failed = self
             .delivery
-            .failed_deliveries(filter, after.map(FailedId), size + 1)
-            .await;
+            .failed_deliveries(filter, after.map(FailedId), ReadLimit::page(size + 1))
+            .await
+            .map_err(ApiError::from)?;
+        let room = room.down_to(failed.items.iter().map(FailedDelivery::memory_size));
         let last = |failed: &FailedDelivery| cursor::of_number(failed.id.0);
-        let (failed, next_page_token) = convert::page(failed.map_err(ApiError::from)?, size, last);
-        let failed_deliveries = failed.into_iter().map(convert::failed).collect();
-        Ok(Response::new(v1::ListFailedDeliveriesResponse {
-            failed_deliveries,
+        let (failed, next_page_token) = convert::page_part(failed, size, last);
+        let answer = v1::ListFailedDeliveriesResponse {
+            failed_deliveries: failed.into_iter().map(convert::failed).collect(),
             next_page_token,
-        }))
+        };
+        Ok(room.held().within(Response::new(answer)))
     }
 
     async fn get_failed_delivery(
         &self,
         request: Request<v1::GetFailedDeliveryRequest>,
     ) -> Answer<v1::GetFailedDeliveryResponse> {
+        let room = readers::of(&request)?.room(LARGEST_EVENT).await;
         let id = FailedId(request.into_inner().id);
         let failed = self
             .delivery
             .failed_delivery(id)
             .await
             .map_err(ApiError::from)?;
+        let room = room.down_to([failed.memory_size()].into_iter());
         let failed_delivery = Some(convert::failed(failed));
-        Ok(Response::new(v1::GetFailedDeliveryResponse {
-            failed_delivery,
-        }))
+        let answer = v1::GetFailedDeliveryResponse { failed_delivery };
+        Ok(room.held().within(Response::new(answer)))
     }
 
     async fn replay(&self, request: Request<v1::ReplayRequest>) -> Answer<Self::ReplayStream> {

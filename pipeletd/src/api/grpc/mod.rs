@@ -8,6 +8,7 @@ mod daemon;
 mod events;
 mod failed_deliveries;
 mod id_tags;
+mod readers;
 mod stations;
 mod status;
 mod transactions;

@@ -9,11 +9,12 @@ use tonic::{Request, Response, Status};
 use super::{
     super::{cursor, error::ApiError, millis, signing_secret},
     access::Needs,
-    convert,
+    convert, readers,
 };
 use crate::{
     auth::Role,
     delivery::{self, Delivery, IfRevision, Listed, RetriedNow, WebhookView},
+    store::ReadLimit,
     webhooks::{Field, Secret, WebhookDraft, WebhookId},
 };
 
@@ -276,6 +277,7 @@ impl WebhookService for WebhookRpc {
         &self,
         request: Request<v1::ListDeliveriesRequest>,
     ) -> Answer<v1::ListDeliveriesResponse> {
+        let reader = readers::of(&request)?;
         let v1::ListDeliveriesRequest {
             webhook_id,
             page_size,
@@ -287,22 +289,26 @@ impl WebhookService for WebhookRpc {
         let size = convert::page_size(page_size);
         let after = convert::page_token(&page_token, |text| cursor::to_delivery(id, text))
             .map_err(ApiError::from)?;
-        let deliveries = self.delivery.deliveries(id, only, after, size + 1).await;
+        let room = reader.page().await;
+        let limit = ReadLimit::page(size + 1);
+        let deliveries = self.delivery.deliveries(id, only, after, limit).await;
         let deliveries = deliveries.map_err(ApiError::from)?;
+        let room = room.down_to(deliveries.items.iter().map(Listed::memory_size));
         let last = |last: &Listed| cursor::of_delivery(last.place());
-        let (deliveries, next_page_token) = convert::page(deliveries, size, last);
+        let (deliveries, next_page_token) = convert::page_part(deliveries, size, last);
         let deliveries = deliveries.into_iter().map(|listed| match listed {
             Listed::Waiting(retry) => {
-                let due = self.delivery.due_at(&retry);
+                let due = self.delivery.due_at(retry.key);
                 convert::retry(retry, due)
             }
             Listed::Settled(settled) => convert::settled(settled),
         });
         let deliveries = deliveries.collect();
-        Ok(Response::new(v1::ListDeliveriesResponse {
+        let answer = v1::ListDeliveriesResponse {
             deliveries,
             next_page_token,
-        }))
+        };
+        Ok(room.held().within(Response::new(answer)))
     }
 
     async fn audit_webhooks(

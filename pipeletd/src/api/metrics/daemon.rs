@@ -5,13 +5,14 @@ use std::ops::Range;
 use prometheus::proto::MetricFamily;
 
 use super::{Sources, family::Family};
-use crate::{events::Seq, ocpp::CommandOutcome, reload::Shown};
+use crate::{events::Seq, limits::memory::MemoryBudget, ocpp::CommandOutcome, reload::Shown};
 
 pub(super) fn families(sources: &Sources) -> Vec<MetricFamily> {
     let mut families = state(sources);
     families.extend(journal(sources));
     families.extend(connections(sources));
     families.extend(commands(sources));
+    families.extend(memory(sources));
     families.extend(spans(sources));
     families
 }
@@ -130,6 +131,35 @@ fn commands(sources: &Sources) -> Vec<MetricFamily> {
         }
     }
     vec![outcomes.done(), took.done()]
+}
+
+/// Of the memory budget, what is for what and how much of it is used.
+fn memory(sources: &Sources) -> Vec<MetricFamily> {
+    let mut budget = Family::gauge(
+        "pipelet_memory_budget_bytes",
+        "What events may take in memory, by what holds them.",
+    );
+    let mut used = Family::gauge(
+        "pipelet_memory_used_bytes",
+        "What events take in memory, by what holds them.",
+    );
+    let MemoryBudget {
+        recent,
+        incoming,
+        deliveries,
+        readers,
+    } = &sources.memory;
+    let recent_used = sources.readiness.journal.recent_bytes();
+    for (part, size, taken) in [
+        ("recent", *recent, recent_used),
+        ("incoming", incoming.size(), incoming.used()),
+        ("deliveries", deliveries.size(), deliveries.used()),
+        ("readers", readers.size(), readers.used()),
+    ] {
+        budget.add(&[("part", part)], size);
+        used.add(&[("part", part)], taken);
+    }
+    vec![budget.done(), used.done()]
 }
 
 fn spans(sources: &Sources) -> Vec<MetricFamily> {

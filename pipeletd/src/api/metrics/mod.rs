@@ -20,6 +20,7 @@ use super::status::Readiness;
 use crate::{
     clock::Clock,
     delivery::Delivery,
+    limits::memory::MemoryBudget,
     ocpp::Stations,
     reload::Shown,
     store::{StoreError, blocking},
@@ -41,6 +42,7 @@ pub struct Sources {
     /// What is shown over TLS.
     pub certificates: Vec<Shown>,
     pub spans: Spans,
+    pub memory: MemoryBudget,
     pub clock: Clock,
     pub started: Timestamp,
 }

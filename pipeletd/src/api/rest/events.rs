@@ -3,7 +3,7 @@
 use std::{convert::Infallible, time::Duration};
 
 use axum::{
-    Json,
+    Extension, Json,
     extract::State,
     http::{HeaderMap, StatusCode, header},
     response::{
@@ -19,6 +19,7 @@ use super::{
         cursor,
         error::ApiError,
         event_filter::Said,
+        readers::{Held, Reader},
         tails::{Begin, Tail, Tailed, Tails},
         trigger::{Asked, Trigger},
     },
@@ -32,6 +33,8 @@ use super::{
 use crate::{
     events::{EventFilter, EventType, Seq},
     journal::Journal,
+    limits::memory::LARGEST_EVENT,
+    store::ReadLimit,
 };
 
 /// How often a stream without events says that it is there, for what stands in between.
@@ -72,28 +75,35 @@ async fn event_types() -> Json<List<EventTypeJson>> {
 /// The latest first. A page may be shorter than asked for where little matches.
 async fn list(
     State(Handles { journal, .. }): State<Handles>,
+    Extension(reader): Extension<Reader>,
     mut query: Query,
-) -> Result<Json<List<EventJson>>, Problem> {
+) -> Result<(Extension<Held>, Json<List<EventJson>>), Problem> {
     let page = query.page(|text| cursor::to_number(text).map(Seq));
     let until = query.time("until");
     let filter = filter(query, until)?;
-    let latest = journal.latest(filter, page.after, page.limit).await?;
+    let room = reader.page().await;
+    let limit = ReadLimit::page(page.limit);
+    let latest = journal.latest(filter, page.after, limit).await?;
+    let room = room.down_to(latest.sizes());
     let events = latest.events.iter();
     let data = events.map(|(_, event)| EventJson::of(event)).collect();
     let next = latest.before.map(|seq| cursor::of_number(seq.0));
-    Ok(Json(List::part(data, next)))
+    Ok((Extension(room.held()), Json(List::part(data, next))))
 }
 
 async fn show(
     State(Handles { journal, .. }): State<Handles>,
+    Extension(reader): Extension<Reader>,
     Path(id): Path<String>,
-) -> Result<Json<EventJson>, Problem> {
+) -> Result<(Extension<Held>, Json<EventJson>), Problem> {
+    let room = reader.room(LARGEST_EVENT).await;
     let found = match id.parse() {
         Ok(id) => journal.find(id).await?,
         Err(_) => None,
     };
     let (_, event) = found.ok_or_else(|| ApiError::no_such_event(&id))?;
-    Ok(Json(EventJson::of(&event)))
+    let room = room.down_to([event.memory_size()].into_iter());
+    Ok((Extension(room.held()), Json(EventJson::of(&event))))
 }
 
 async fn pull(

@@ -1,7 +1,7 @@
 //! `/failed-deliveries`: the dead letters.
 
 use axum::{
-    Json,
+    Extension, Json,
     extract::State,
     http::StatusCode,
     routing::{delete, get, post},
@@ -10,7 +10,11 @@ use jiff::Timestamp;
 use serde::Serialize;
 
 use super::{
-    super::{cursor, error::ApiError},
+    super::{
+        cursor,
+        error::ApiError,
+        readers::{Held, Reader},
+    },
     access::{Routes, operates, reads},
     body::Fields,
     page::{List, Query},
@@ -24,6 +28,7 @@ use crate::{
         record::{FailedDelivery, FailedFilter, FailedId},
     },
     events::EventType,
+    limits::memory::LARGEST_EVENT,
     webhooks::{Fault, Field, WebhookId},
 };
 
@@ -67,8 +72,9 @@ fn id(path: &str) -> Result<FailedId, ApiError> {
 
 async fn list(
     State(delivery): State<Delivery>,
+    Extension(reader): Extension<Reader>,
     mut query: Query,
-) -> Result<Json<List<FailedJson>>, Problem> {
+) -> Result<(Extension<Held>, Json<List<FailedJson>>), Problem> {
     let page = query.page(|text| cursor::to_number(text).map(FailedId));
     let filter = FailedFilter {
         webhook: query.take("webhook_id", "a webhook's id", |text| text.parse().ok()),
@@ -78,18 +84,25 @@ async fn list(
         until: query.time("until"),
     };
     query.finish()?;
+    let room = reader.page().await;
     let failed = delivery
-        .failed_deliveries(filter, page.after, page.fetch())
+        .failed_deliveries(filter, page.after, page.read())
         .await?;
+    let room = room.down_to(failed.items.iter().map(FailedDelivery::memory_size));
     let after = |last: &FailedDelivery| cursor::of_number(last.id.0);
-    Ok(Json(page.list(failed, after, FailedJson::from)))
+    let list = page.list_part(failed, after, FailedJson::from);
+    Ok((Extension(room.held()), Json(list)))
 }
 
 async fn show(
     State(delivery): State<Delivery>,
+    Extension(reader): Extension<Reader>,
     Path(path): Path<String>,
-) -> Result<Json<FailedJson>, Problem> {
-    Ok(Json(delivery.failed_delivery(id(&path)?).await?.into()))
+) -> Result<(Extension<Held>, Json<FailedJson>), Problem> {
+    let room = reader.room(LARGEST_EVENT).await;
+    let failed = delivery.failed_delivery(id(&path)?).await?;
+    let room = room.down_to([failed.memory_size()].into_iter());
+    Ok((Extension(room.held()), Json(failed.into())))
 }
 
 async fn purge(

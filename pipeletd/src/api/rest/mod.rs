@@ -40,6 +40,7 @@ use super::{
     error::ApiError,
     gate::{Gate, Peer},
     metrics::Metrics,
+    readers,
     request_id::RequestId,
     roster::Roster,
     server::{self, Door},
@@ -153,8 +154,9 @@ async fn authenticate(
 ) -> Response {
     match gate.admit(request.headers(), peer) {
         Ok(caller) => {
+            request.extensions_mut().insert(gate.reader(&caller));
             request.extensions_mut().insert(caller.clone());
-            let mut response = next.run(request).await;
+            let mut response = readers::keep(next.run(request).await);
             // For the log.
             response.extensions_mut().insert(caller);
             response

@@ -10,7 +10,10 @@ use super::{
     super::{DEFAULT_PAGE, MAX_PAGE, cursor::InvalidCursor, error::ApiError},
     problem::Problem,
 };
-use crate::webhooks::Fault;
+use crate::{
+    store::{Part, ReadLimit},
+    webhooks::Fault,
+};
 
 /// The parameters of a request, and what was wrong with those taken so far.
 #[derive(Debug)]
@@ -128,14 +131,30 @@ impl<C> Page<C> {
         self.limit + 1
     }
 
+    /// The same, and no more bytes than a page may have.
+    pub(super) const fn read(&self) -> ReadLimit {
+        ReadLimit::page(self.fetch())
+    }
+
     /// Makes the list of what was fetched.
     pub(super) fn list<I, T>(
         &self,
-        mut items: Vec<I>,
+        items: Vec<I>,
         cursor: impl FnOnce(&I) -> String,
         view: impl FnMut(I) -> T,
     ) -> List<T> {
-        let more = items.len() > self.limit;
+        let is_cut = false;
+        self.list_part(Part { items, is_cut }, cursor, view)
+    }
+
+    /// The same of what was read up to a number of bytes.
+    pub(super) fn list_part<I, T>(
+        &self,
+        Part { mut items, is_cut }: Part<I>,
+        cursor: impl FnOnce(&I) -> String,
+        view: impl FnMut(I) -> T,
+    ) -> List<T> {
+        let more = is_cut || items.len() > self.limit;
         items.truncate(self.limit);
         let next_cursor = items.last().filter(|_| more).map(cursor);
         List {

@@ -1,7 +1,7 @@
 //! `/webhooks`: the lifecycle of the contract.
 
 use axum::{
-    Json,
+    Extension, Json,
     extract::State,
     http::{HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
@@ -11,7 +11,12 @@ use axum::{
 use serde::Serialize;
 
 use super::{
-    super::{cursor, error::ApiError, signing_secret},
+    super::{
+        cursor,
+        error::ApiError,
+        readers::{Held, Reader},
+        signing_secret,
+    },
     access::{Routes, operates, reads},
     body::{Fields, OptionalFields, merged},
     etag::{IfMatch, etag},
@@ -195,24 +200,28 @@ async fn test(
 /// What waits for a retry, by due time, then the latest deliveries that were settled.
 async fn deliveries(
     State(delivery): State<Delivery>,
+    Extension(reader): Extension<Reader>,
     Path(path): Path<String>,
     mut query: Query,
-) -> Result<Json<List<DeliveryJson>>, Problem> {
+) -> Result<(Extension<Held>, Json<List<DeliveryJson>>), Problem> {
     let id = id(&path)?;
     let page = query.page(|text| cursor::to_delivery(id, text));
     query.finish()?;
+    let room = reader.page().await;
     let deliveries = delivery
-        .deliveries(id, None, page.after, page.fetch())
+        .deliveries(id, None, page.after, page.read())
         .await?;
-    Ok(Json(page.list(
+    let room = room.down_to(deliveries.items.iter().map(Listed::memory_size));
+    let list = page.list_part(
         deliveries,
         |last| cursor::of_delivery(last.place()),
         |listed| match listed {
             Listed::Waiting(retry) => {
-                let due = delivery.due_at(&retry);
+                let due = delivery.due_at(retry.key);
                 DeliveryJson::waiting(retry, due)
             }
             Listed::Settled(settled) => settled.into(),
         },
-    )))
+    );
+    Ok((Extension(room.held()), Json(list)))
 }

@@ -74,7 +74,7 @@ impl Dispatcher {
             self.mind_early(retry.key, delivered);
         }
         self.lanes.done(&job.event.station);
-        self.loaded_bytes -= job.event.size();
+        let bytes = job.memory_size();
         let made = match &job.origin {
             Origin::Live(_) => 1,
             Origin::Retry(retry) => retry.round + 1,
@@ -98,9 +98,12 @@ impl Dispatcher {
         stats.attempted(&attempted, attempt.number, verdict);
         self.tell(&job, &attempt, &attempted, verdict);
         match verdict {
-            Verdict::Delivered => self.delivered(job, attempt).await,
-            Verdict::RetryAt(due) => self.retry_at(due, made, job, attempt, attempted).await,
-            Verdict::Dead => self.dead(job, attempt, attempted).await,
+            Verdict::Delivered => self.delivered(job, attempt, bytes).await,
+            Verdict::RetryAt(due) => {
+                self.retry_at(due, made, job, attempt, attempted, bytes)
+                    .await
+            }
+            Verdict::Dead => self.dead(job, attempt, attempted, bytes).await,
         }
     }
 
@@ -139,9 +142,11 @@ impl Dispatcher {
         &mut self,
         job: Job,
         attempt: Attempt,
+        bytes: usize,
     ) -> Result<(), DispatchError> {
         match job.origin {
             Origin::Live(seq) => {
+                self.memory.give_back(bytes);
                 self.owed.remove(&seq);
                 self.progress.delivered.fetch_add(1, Ordering::Relaxed);
                 self.dirty = true;
@@ -151,15 +156,13 @@ impl Dispatcher {
             Origin::Retry(mut retry) => {
                 retry.attempts.push(attempt);
                 self.history.delivered(&job.event, retry.attempts);
-                let entry = Entry::Delivered { was: retry.key };
-                self.record(
-                    entry,
-                    Durable::Replaced {
-                        was: retry.key,
-                        due: None,
-                    },
-                )
-                .await
+                let was = retry.key;
+                let then = Durable::Replaced {
+                    was,
+                    due: None,
+                    bytes,
+                };
+                self.record(Entry::Delivered { was }, then).await
             }
         }
     }
@@ -171,6 +174,7 @@ impl Dispatcher {
         job: Job,
         attempt: Attempt,
         attempted: Attempted,
+        bytes: usize,
     ) -> Result<(), DispatchError> {
         let key = |seq| RetryKey {
             webhook: self.webhook.id,
@@ -186,14 +190,9 @@ impl Dispatcher {
                     round,
                     last_response: answer(&attempted),
                 };
-                self.record(
-                    Entry::Moved { retry },
-                    Durable::Moved {
-                        seq,
-                        due: Some(due),
-                    },
-                )
-                .await
+                let due = Some(due);
+                let then = Durable::Moved { seq, due, bytes };
+                self.record(Entry::Moved { retry }, then).await
             }
             Origin::Retry(was) => {
                 let mut attempts = was.attempts;
@@ -210,14 +209,12 @@ impl Dispatcher {
                     was: was.key,
                     retry,
                 };
-                self.record(
-                    entry,
-                    Durable::Replaced {
-                        was: was.key,
-                        due: Some(due),
-                    },
-                )
-                .await
+                let then = Durable::Replaced {
+                    was: was.key,
+                    due: Some(due),
+                    bytes,
+                };
+                self.record(entry, then).await
             }
         }
     }
@@ -227,6 +224,7 @@ impl Dispatcher {
         job: Job,
         attempt: Attempt,
         attempted: Attempted,
+        bytes: usize,
     ) -> Result<(), DispatchError> {
         let seq = job.seq();
         let (was, mut attempts) = match job.origin {
@@ -246,22 +244,18 @@ impl Dispatcher {
             failed_at: self.means.clock.now(),
             last_response: answer(&attempted),
         };
-        match was {
-            None => {
-                self.record(
-                    Entry::MovedDead { failed },
-                    Durable::Moved { seq, due: None },
-                )
-                .await
-            }
-            Some(was) => {
-                self.record(
-                    Entry::Dead { was, failed },
-                    Durable::Replaced { was, due: None },
-                )
-                .await
-            }
-        }
+        let due = None;
+        let (entry, then) = match was {
+            None => (
+                Entry::MovedDead { failed },
+                Durable::Moved { seq, due, bytes },
+            ),
+            Some(was) => (
+                Entry::Dead { was, failed },
+                Durable::Replaced { was, due, bytes },
+            ),
+        };
+        self.record(entry, then).await
     }
 }
 

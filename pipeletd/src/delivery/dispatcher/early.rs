@@ -9,7 +9,7 @@ use std::{collections::HashSet, sync::Arc};
 
 use tokio::sync::oneshot;
 
-use super::{DispatchError, Dispatcher, Origin, RETRY_WINDOW, due_time};
+use super::{DispatchError, Dispatcher, Origin, RETRY_WINDOW};
 use crate::{delivery::record::RetryKey, store::blocking};
 
 /// At once, at most: of the room for retries, those that are due keep their share.
@@ -67,6 +67,7 @@ impl Dispatcher {
     pub(super) fn may_load_early(&self) -> bool {
         self.store_rests.is_none()
             && self.loaded_retries.len() < RETRY_WINDOW
+            && !self.retry_memory.is_exhausted()
             && self.early.as_ref().is_some_and(Early::wants_more)
     }
 
@@ -77,25 +78,25 @@ impl Dispatcher {
         let (id, after) = (self.id(), early.after);
         let limit = early.room - early.loaded.len();
         let store = Arc::clone(&self.means.store);
-        let retries = blocking(move || store.retries(id, after, limit)).await?;
+        let keys = blocking(move || store.retry_keys(id, after, limit)).await?;
+        // Those that are loaded already are due.
+        let wanted = |key: &RetryKey| !self.loaded_retries.contains(key);
+        let wanted: Vec<_> = keys.iter().copied().filter(wanted).collect();
+        let dealt_with = self.load_retries(&wanted).await?;
         let Some(early) = &mut self.early else {
             return Ok(());
         };
-        early.ended = retries.len() < limit;
-        let mut taken = Vec::new();
-        for retry in retries {
-            early.after = Some(retry.key);
-            // Else it is due, and loaded as that.
-            if self.loaded_retries.insert(retry.key) {
-                early.loaded.insert(retry.key);
-                taken.push(retry);
-            }
-        }
-        let done = early.ended && early.loaded.is_empty();
-        for retry in taken {
-            self.enqueue_retry(retry);
-        }
-        if done {
+        early.loaded.extend(&wanted[..dealt_with]);
+        early.loaded.retain(|key| self.loaded_retries.contains(key));
+        let reached = if dealt_with < wanted.len() {
+            // There was no room for the next one.
+            wanted[..dealt_with].last()
+        } else {
+            early.ended = keys.len() < limit;
+            keys.last()
+        };
+        early.after = reached.copied().or(early.after);
+        if early.ended && early.loaded.is_empty() {
             self.end_early();
         }
         Ok(())
@@ -134,11 +135,9 @@ impl Dispatcher {
             Origin::Live(_) => false,
         });
         for job in unloaded {
-            self.loaded_bytes -= job.event.size();
+            let bytes = job.memory_size();
             if let Origin::Retry(retry) = job.origin {
-                self.loaded_retries.remove(&retry.key);
-                // The last look for what is due passed it over.
-                self.expect(due_time(retry.key));
+                self.unload_retry(retry.key, bytes);
             }
         }
     }

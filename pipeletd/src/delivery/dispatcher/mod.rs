@@ -46,14 +46,14 @@ use crate::{
     clock::Clock,
     events::{Event, Seq},
     journal::{AppendError, Journal, Reader},
+    limits::memory::{Pool, Share},
     store::{Store, StoreError, blocking},
     webhooks::{TargetPolicy, Webhook, WebhookId},
 };
 
-/// Loaded jobs: waiting, ready or in flight. Bounds the memory of a webhook.
+/// Loaded jobs: waiting, ready or in flight. How many bytes of events they may be is the memory
+/// budget's business.
 const WINDOW: usize = 2048;
-/// And so many bytes of events, beyond which nothing more is loaded.
-const WINDOW_BYTES: usize = 8 << 20;
 /// Events read forward at once.
 const STRIDE: usize = 256;
 /// Of the window, how much due retries may take: new events keep their share.
@@ -78,6 +78,8 @@ pub struct Means {
     pub store: Arc<dyn Store>,
     pub clock: Clock,
     pub retry_clock: RetryClock,
+    /// What all dispatchers together may hold of events.
+    pub memory: Pool,
     /// Where dispatchers and their attempts run: a runtime of their own, because in the stations'
     /// each step of an attempt would wait for every station that has something to say.
     pub runtime: Handle,
@@ -184,8 +186,12 @@ impl Job {
         }
     }
 
-    fn is_live(&self) -> bool {
-        matches!(self.origin, Origin::Live(_))
+    /// About how many bytes of memory it takes.
+    fn memory_size(&self) -> usize {
+        match &self.origin {
+            Origin::Live(_) => self.event.memory_size(),
+            Origin::Retry(retry) => retry.memory_size(),
+        }
     }
 
     /// The number of its next attempt.
@@ -210,12 +216,19 @@ struct Finished {
 /// What has become durable.
 #[derive(Debug)]
 enum Durable {
-    /// The delivery is on record outside the happy path, its next attempt due then.
-    Moved { seq: Seq, due: Option<Timestamp> },
-    /// The retry at this key is no longer there; the one that replaces it is due then.
+    /// The delivery is on record outside the happy path, its next attempt due then; its memory is
+    /// free.
+    Moved {
+        seq: Seq,
+        due: Option<Timestamp>,
+        bytes: usize,
+    },
+    /// The retry at this key is no longer there; the one that replaces it is due then, and its
+    /// memory is free.
     Replaced {
         was: RetryKey,
         due: Option<Timestamp>,
+        bytes: usize,
     },
     /// A cursor that knows these moves.
     Checkpoint { moved: Vec<Seq> },
@@ -236,7 +249,10 @@ pub struct Dispatcher {
     history: Arc<History>,
 
     lanes: Lanes<Job>,
-    loaded_bytes: usize,
+    /// What events that were read forward take, up to their being settled or on record elsewhere.
+    memory: Share,
+    /// What retries take. A share of their own, so that new events keep theirs.
+    retry_memory: Share,
     attempts: FuturesUnordered<BoxFuture<'static, Finished>>,
     /// Connections that no attempt uses.
     lines: Vec<Line>,
@@ -248,6 +264,8 @@ pub struct Dispatcher {
 
     /// Read forward and not settled.
     owed: BTreeSet<Seq>,
+    /// Of them, those that are not loaded.
+    unloaded: BTreeSet<Seq>,
     /// Ahead of the cursor, but already on record outside the happy path, from before a crash.
     moved_ahead: HashSet<Seq>,
     /// Moves that no durable cursor knows yet.
@@ -286,6 +304,7 @@ impl Dispatcher {
         history: Arc<History>,
     ) -> Self {
         let written_to = reader.start().read_to;
+        let [memory, retry_memory] = [(); 2].map(|()| means.memory.share());
         Self {
             means,
             terms,
@@ -296,13 +315,15 @@ impl Dispatcher {
             progress,
             history,
             lanes: Lanes::default(),
-            loaded_bytes: 0,
+            memory,
+            retry_memory,
             attempts: FuturesUnordered::new(),
             lines: Vec::new(),
             pace: Pace::new(Instant::now()),
             may_read: true,
             store_rests: None,
             owed: BTreeSet::new(),
+            unloaded: BTreeSet::new(),
             moved_ahead: HashSet::new(),
             moved: Vec::new(),
             written_to,
@@ -345,6 +366,8 @@ impl Dispatcher {
                     self.settle_all(finished).await?;
                 }
                 Some(durable) = self.durable.next() => self.on_durable(durable).await?,
+                () = self.memory.released() => {}
+                () = self.retry_memory.released() => {}
                 () = self.reader.woken() => self.may_read = true,
                 () = time::sleep_until(self.next_checkpoint), if self.dirty && !self.checkpointing => {}
                 () = until(self.means.retry_clock, self.next_due), if self.may_load_retries() => {
@@ -372,6 +395,7 @@ impl Dispatcher {
                         self.may_read = true;
                         if !self.webhook.enabled {
                             self.end_early();
+                            self.unload();
                         }
                         // Who asked may have gone away.
                         let _ = taken.send(());
@@ -416,23 +440,21 @@ impl Dispatcher {
         let id = self.id();
         let store = Arc::clone(&self.means.store);
         let (moved, due) = blocking(move || {
-            let first = store.retries(id, None, 1)?;
-            Ok::<_, StoreError>((store.moved(id)?, first.first().map(|retry| retry.key)))
+            let first = store.retry_keys(id, None, 1)?;
+            Ok::<_, StoreError>((store.moved(id)?, first.first().copied()))
         })
         .await?;
         self.next_due = due.and_then(due_time);
 
         let cursor = self.reader.start().clone();
         let moved: HashSet<_> = moved.into_iter().collect();
-        let owed: Vec<_> = cursor
+        self.unloaded = cursor
             .owed
             .iter()
             .copied()
             .filter(|seq| !moved.contains(seq))
             .collect();
-        for (seq, event) in self.reader.fetch(&owed).await? {
-            self.load(seq, event);
-        }
+        self.owed.clone_from(&self.unloaded);
         self.dirty = !moved.is_empty();
         self.moved = moved
             .iter()

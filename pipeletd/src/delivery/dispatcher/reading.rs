@@ -1,24 +1,29 @@
 //! How a dispatcher gets its jobs: forward from the cursor, and from the retries that are due.
+//!
+//! Nothing is loaded that was not reserved in the memory budget before.
 
 use std::sync::Arc;
 
 use super::{
     DispatchError, Dispatcher, Durable, Job, MAX_RETRYING, Origin, RETRY_WINDOW, STRIDE, WINDOW,
-    WINDOW_BYTES, due_time,
+    due_time,
 };
 use crate::{
     delivery::{
         ledger::Entry,
-        record::{DeadReason, FailedDelivery, FailedId, Retry},
+        record::{DeadReason, FailedDelivery, FailedId, Retry, RetryKey},
     },
     events::{Event, Seq},
-    store::blocking,
+    store::{ReadLimit, Store, StoreError, blocking, take_up_to},
 };
 
 impl Dispatcher {
     pub(super) fn wants_to_read(&self) -> bool {
-        self.may_read
-            && self.store_rests.is_none()
+        let is_behind = self.may_read || !self.unloaded.is_empty();
+        // A disabled webhook that is owed nothing goes along, so that the journal is free to go.
+        let is_wanted = self.webhook.enabled || self.owed.is_empty();
+        is_behind
+            && is_wanted
             && self.has_room()
             && self.means.ledger.account(self.id()).retrying < MAX_RETRYING
     }
@@ -30,13 +35,23 @@ impl Dispatcher {
         Ok(())
     }
 
-    pub(super) async fn read_stride(&mut self) -> Result<(), DispatchError> {
-        let room = WINDOW.saturating_sub(self.lanes.len()).min(STRIDE);
-        let read = self.reader.read(room).await?;
-        self.may_read = !read.caught_up;
+    fn has_room(&self) -> bool {
+        self.store_rests.is_none() && self.lanes.len() < WINDOW && !self.memory.is_exhausted()
+    }
+
+    /// Loads what is owed and was read before; where there is none, what comes next.
+    async fn read_stride(&mut self) -> Result<(), DispatchError> {
+        let Some(reserved) = self.memory.reserve() else {
+            return Ok(());
+        };
+        let read = self.read(reserved).await;
+        let loaded = read.as_ref().map_or(&[][..], Vec::as_slice);
+        let loaded = loaded.iter().map(|(_, event)| event.memory_size()).sum();
+        self.memory.settle(reserved, loaded);
         let oldest = self.means.clock.ago(self.terms.backlog_age);
-        for (seq, event) in read.events {
+        for (seq, event) in read? {
             if self.moved_ahead.remove(&seq) {
+                self.memory.give_back(event.memory_size());
                 self.moved.push(seq);
                 self.dirty = true;
             } else if event.time < oldest {
@@ -48,21 +63,58 @@ impl Dispatcher {
         Ok(())
     }
 
-    fn has_room(&self) -> bool {
-        self.lanes.len() < WINDOW && self.loaded_bytes < WINDOW_BYTES
+    /// Reads so many bytes of what [`Self::read_stride`] loads.
+    async fn read(&mut self, bytes: usize) -> Result<Vec<(Seq, Arc<Event>)>, StoreError> {
+        let count = WINDOW.saturating_sub(self.lanes.len()).min(STRIDE);
+        let limit = ReadLimit { count, bytes };
+        if self.unloaded.is_empty() {
+            let read = self.reader.read(limit).await?;
+            self.may_read = !read.caught_up;
+            return Ok(read.events);
+        }
+        let seqs: Vec<_> = self.unloaded.iter().copied().take(count).collect();
+        let fetched = self.reader.fetch(&seqs, limit).await?;
+        // Those that are no longer kept are owed no longer; the others are loaded now.
+        for seq in &seqs[..fetched.looked_at] {
+            self.unloaded.remove(seq);
+            self.owed.remove(seq);
+        }
+        Ok(fetched.events)
     }
 
-    pub(super) fn load(&mut self, seq: Seq, event: Arc<Event>) {
+    fn load(&mut self, seq: Seq, event: Arc<Event>) {
         self.owed.insert(seq);
         self.enqueue(event, Origin::Live(seq));
     }
 
     fn enqueue(&mut self, event: Arc<Event>, origin: Origin) {
-        self.loaded_bytes += event.size();
         let station = event.station.clone();
         self.lanes.push(&station, Job { event, origin });
     }
 
+    /// Lets go of what is not in flight: it is loaded again once it is needed.
+    pub(super) fn unload(&mut self) {
+        for job in self.lanes.remove(|_| true) {
+            let bytes = job.memory_size();
+            match job.origin {
+                Origin::Live(seq) => {
+                    self.memory.give_back(bytes);
+                    self.unloaded.insert(seq);
+                }
+                Origin::Retry(retry) => self.unload_retry(retry.key, bytes),
+            }
+        }
+    }
+
+    /// The retry waits for its time again.
+    pub(super) fn unload_retry(&mut self, key: RetryKey, bytes: usize) {
+        self.retry_memory.give_back(bytes);
+        self.loaded_retries.remove(&key);
+        // The last look for what is due passed it over.
+        self.expect(due_time(key));
+    }
+
+    /// Of an event that was read, and its memory counted.
     pub(super) async fn give_up_unattempted(
         &mut self,
         seq: Seq,
@@ -86,19 +138,21 @@ impl Dispatcher {
             webhook, event_id = %event.id, event = %event.kind, station = %event.station,
             error = "it could not be attempted for too long", "dead-lettered"
         );
+        let bytes = failed.event.memory_size();
+        let due = None;
         self.record(
             Entry::MovedDead { failed },
-            Durable::Moved { seq, due: None },
+            Durable::Moved { seq, due, bytes },
         )
         .await
     }
 
     pub(super) fn may_load_retries(&self) -> bool {
-        // Each look reads what is loaded again, so it has to be worth it.
         self.webhook.enabled
             && self.store_rests.is_none()
             && self.next_due.is_some()
             && self.loaded_retries.len() <= RETRY_WINDOW / 2
+            && !self.retry_memory.is_exhausted()
     }
 
     pub(super) async fn load_due(&mut self) -> Result<(), DispatchError> {
@@ -106,52 +160,98 @@ impl Dispatcher {
         let store = Arc::clone(&self.means.store);
         // Those that are loaded still have their records: they come first, and are passed over.
         let limit = self.loaded_retries.len() + RETRY_WINDOW;
-        let retries = blocking(move || store.retries(id, None, limit)).await?;
-        let now_ms = self.means.retry_clock.now().as_millisecond();
-        let cut_off = retries.len() == limit;
-        self.next_due = cut_off.then(|| self.means.retry_clock.now());
-        for retry in retries {
-            if self.loaded_retries.contains(&retry.key) {
+        let keys = blocking(move || store.retry_keys(id, None, limit)).await?;
+        let now = self.means.retry_clock.now();
+        self.next_due = (keys.len() == limit).then_some(now);
+        let mut due = Vec::new();
+        let room = RETRY_WINDOW.saturating_sub(self.loaded_retries.len());
+        for key in keys {
+            if self.loaded_retries.contains(&key) {
                 continue;
             }
-            if retry.key.due_ms > now_ms || self.loaded_retries.len() >= RETRY_WINDOW {
-                self.next_due = due_time(retry.key);
+            if key.due_ms > now.as_millisecond() || due.len() == room {
+                self.next_due = due_time(key);
                 break;
             }
-            self.loaded_retries.insert(retry.key);
-            self.enqueue_retry(retry);
+            due.push(key);
+        }
+        let rest = self.load_retries(&due).await?;
+        if let Some(key) = due.get(rest) {
+            self.next_due = due_time(*key);
         }
         Ok(())
     }
 
-    pub(super) fn enqueue_retry(&mut self, retry: Retry) {
-        self.enqueue(Arc::clone(&retry.event), Origin::Retry(Box::new(retry)));
+    /// Loads the retries at these keys as far as there is room, and says how many of the keys it has
+    /// dealt with.
+    pub(super) async fn load_retries(&mut self, keys: &[RetryKey]) -> Result<usize, DispatchError> {
+        if keys.is_empty() {
+            return Ok(0);
+        }
+        let Some(reserved) = self.retry_memory.reserve() else {
+            return Ok(0);
+        };
+        let store = Arc::clone(&self.means.store);
+        let (asked, limit) = (
+            keys.to_vec(),
+            ReadLimit {
+                count: keys.len(),
+                bytes: reserved,
+            },
+        );
+        let read = blocking(move || read_retries(store.as_ref(), &asked, limit)).await;
+        let loaded = read.as_ref().map_or(&[][..], |(retries, _)| retries);
+        let loaded = loaded.iter().map(Retry::memory_size).sum();
+        self.retry_memory.settle(reserved, loaded);
+        let (retries, dealt_with) = read?;
+        for retry in retries {
+            self.loaded_retries.insert(retry.key);
+            self.enqueue(Arc::clone(&retry.event), Origin::Retry(Box::new(retry)));
+        }
+        Ok(dealt_with)
     }
 
     /// Moves an idle webhook's cursor along, and gives up what a stalled one has owed too long.
     pub(super) async fn tend(&mut self) -> Result<(), DispatchError> {
         self.may_read = true;
         self.dirty |= self.reader.position() > self.written_to;
-        let oldest = self.means.clock.ago(self.terms.backlog_age);
-        if !self.webhook.enabled {
-            let too_old = self
-                .lanes
-                .remove(|job| job.is_live() && job.event.time < oldest);
-            for job in too_old {
-                self.loaded_bytes -= job.event.size();
-                self.give_up_unattempted(job.seq(), job.event).await?;
-            }
-        }
-        // Too many retries hold the reading up: the backlog ages in the journal.
-        while self.may_read && !self.wants_to_read() && self.has_room() {
-            let store = Arc::clone(&self.means.store);
-            let position = self.reader.position();
-            let next = blocking(move || store.event(position)).await?;
-            if next.is_none_or(|event| event.time >= oldest) {
-                break;
-            }
+        // Nothing is loaded while it is disabled or has too many retries: the backlog ages in the
+        // journal.
+        while !self.wants_to_read() && self.has_room() && self.next_is_too_old().await? {
             self.read_stride().await?;
+        }
+        if !self.webhook.enabled {
+            self.unload();
         }
         Ok(())
     }
+
+    /// Whether what [`Self::read_stride`] would load first could not be attempted for too long.
+    async fn next_is_too_old(&mut self) -> Result<bool, DispatchError> {
+        let next = match self.unloaded.first() {
+            Some(seq) => *seq,
+            None if self.may_read => self.reader.position(),
+            None => return Ok(false),
+        };
+        let store = Arc::clone(&self.means.store);
+        let event = blocking(move || store.event(next)).await?;
+        let oldest = self.means.clock.ago(self.terms.backlog_age);
+        Ok(event.is_some_and(|event| event.time < oldest))
+    }
+}
+
+/// The retries at the first of these keys, with how many of the keys were looked at.
+fn read_retries(
+    store: &dyn Store,
+    keys: &[RetryKey],
+    limit: ReadLimit,
+) -> Result<(Vec<Retry>, usize), StoreError> {
+    let mut looked_at = 0;
+    let retries = keys.iter().filter_map(|key| {
+        looked_at += 1;
+        store.retry(*key).transpose()
+    });
+    let read = take_up_to(limit, retries, Retry::memory_size)?;
+    // The one for which there was no room was looked at in vain.
+    Ok((read.items, looked_at - usize::from(read.is_cut)))
 }

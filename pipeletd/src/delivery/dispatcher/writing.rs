@@ -29,13 +29,15 @@ impl Dispatcher {
 
     pub(super) async fn on_durable(&mut self, durable: Durable) -> Result<(), DispatchError> {
         match durable {
-            Durable::Moved { seq, due } => {
+            Durable::Moved { seq, due, bytes } => {
+                self.memory.give_back(bytes);
                 self.expect(due);
                 self.owed.remove(&seq);
                 self.moved.push(seq);
                 self.dirty = true;
             }
-            Durable::Replaced { was, due } => {
+            Durable::Replaced { was, due, bytes } => {
+                self.retry_memory.give_back(bytes);
                 self.expect(due);
                 self.loaded_retries.remove(&was);
             }

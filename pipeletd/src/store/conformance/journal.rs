@@ -5,7 +5,7 @@ use std::{ops::Range, sync::Arc};
 use super::{check, check_reopened, event, events};
 use crate::{
     events::{Event, Seq},
-    store::Store,
+    store::{ReadLimit, Store},
 };
 
 /// Appends events together, at the journal's end.
@@ -28,13 +28,16 @@ fn numbered(numbers: Range<u64>) -> Vec<(Seq, Arc<Event>)> {
 fn the_journal_gives_back_what_was_appended() {
     check(|store| {
         assert_eq!(store.bounds().unwrap(), Seq(0)..Seq(0));
-        assert_eq!(store.read_from(Seq(0), 10).unwrap(), []);
+        assert_eq!(store.read_from(Seq(0), ReadLimit::part(10)).unwrap(), []);
         assert_eq!(store.event(Seq(0)).unwrap(), None);
         append(store, 0..300);
         append(store, 300..700);
         assert_eq!(store.bounds().unwrap(), Seq(0)..Seq(700));
 
-        assert_eq!(store.read_from(Seq(295), 10).unwrap(), numbered(295..305));
+        assert_eq!(
+            store.read_from(Seq(295), ReadLimit::part(10)).unwrap(),
+            numbered(295..305)
+        );
         assert_eq!(store.event(Seq(699)).unwrap(), Some(event(699, 300)));
         assert_eq!(store.event(Seq(700)).unwrap(), None);
     });
@@ -50,13 +53,13 @@ fn every_event_of_a_batch_can_be_read_from() {
         for from in 0..70 {
             for limit in [1, 2, 30, 100] {
                 let until = 70.min(from + limit as u64);
-                let read = store.read_from(Seq(from), limit).unwrap();
+                let read = store.read_from(Seq(from), ReadLimit::part(limit)).unwrap();
                 assert_eq!(read, numbered(from..until), "{limit} from {from}");
             }
             assert_eq!(store.event(Seq(from)).unwrap(), Some(event(from, 300)));
         }
-        assert_eq!(store.read_from(Seq(70), 10).unwrap(), []);
-        assert_eq!(store.read_from(Seq(5), 0).unwrap(), []);
+        assert_eq!(store.read_from(Seq(70), ReadLimit::part(10)).unwrap(), []);
+        assert_eq!(store.read_from(Seq(5), ReadLimit::part(0)).unwrap(), []);
     });
 }
 
@@ -76,9 +79,20 @@ fn long_payloads_are_kept_whole() {
         let together = [&[event(4, 10)], &long[..], &[event(9, 10)]].concat();
         store.append(Seq(4), &together, &[]).unwrap();
 
-        let read = store.read_from(Seq(0), 99).unwrap();
-        let read: Vec<_> = read.into_iter().map(|(_, event)| event).collect();
-        assert_eq!(read, [&long[..], &together].concat());
+        let all = [&long[..], &together].concat();
+        for bytes in [1, 100_000, usize::MAX] {
+            let mut read = Vec::new();
+            while read.len() < all.len() {
+                let from = Seq(read.len() as u64);
+                let part = store.read_from(from, ReadLimit { count: 99, bytes });
+                let part = part.unwrap().into_iter().map(|(_, event)| event);
+                let part: Vec<_> = part.collect();
+                let size: usize = part.iter().map(|event| event.memory_size()).sum();
+                assert!(size <= bytes || part.len() == 1, "{size} of {bytes}");
+                read.extend(part);
+            }
+            assert_eq!(read, all, "{bytes} bytes at once");
+        }
         store.drop_below(Seq(3), 10).unwrap();
         assert_eq!(store.event(Seq(2)).unwrap(), None);
         assert_eq!(store.event(Seq(3)).unwrap(), Some(Arc::clone(&long[3])));
@@ -92,7 +106,10 @@ fn dropping_keeps_the_journals_end() {
         assert!(store.drop_below(Seq(4), 3).unwrap() > 3 * 50);
         assert_eq!(store.bounds().unwrap(), Seq(3)..Seq(10));
         assert_eq!(store.event(Seq(2)).unwrap(), None);
-        assert_eq!(store.read_from(Seq(0), 1).unwrap(), numbered(3..4));
+        assert_eq!(
+            store.read_from(Seq(0), ReadLimit::part(1)).unwrap(),
+            numbered(3..4)
+        );
         store.drop_below(Seq(4), 100).unwrap();
         assert_eq!(store.bounds().unwrap(), Seq(4)..Seq(10));
         store.drop_below(Seq(1_000), 100).unwrap();
@@ -114,14 +131,17 @@ fn dropping_takes_nothing_at_the_floor_or_above() {
             assert!(bounds.start.0 <= floor && floor - bounds.start.0 < 50);
             assert_eq!(bounds.end, Seq(500));
             let left = numbered(bounds.start.0..500);
-            assert_eq!(store.read_from(Seq(0), 1_000).unwrap(), left);
+            assert_eq!(
+                store.read_from(Seq(0), ReadLimit::part(1_000)).unwrap(),
+                left
+            );
         }
         store.drop_below(Seq(9_999), 1_000).unwrap();
         assert_eq!(store.event(Seq(499)).unwrap(), Some(event(499, 300)));
         append(store, 500..510);
         let start = store.bounds().unwrap().start;
         assert_eq!(
-            store.read_from(start, 1_000).unwrap(),
+            store.read_from(start, ReadLimit::part(1_000)).unwrap(),
             numbered(start.0..510)
         );
     });
@@ -158,7 +178,10 @@ fn numbers_go_on_after_a_restart() {
             assert_eq!(bounds.end, Seq(48));
             append(store, 48..60);
             assert_eq!(store.bounds().unwrap(), bounds.start..Seq(60));
-            assert_eq!(store.read_from(Seq(45), 99).unwrap(), numbered(45..60));
+            assert_eq!(
+                store.read_from(Seq(45), ReadLimit::part(99)).unwrap(),
+                numbered(45..60)
+            );
         },
     );
 }
@@ -177,7 +200,10 @@ fn what_is_cut_off_makes_room_for_other_events() {
         },
         |store| {
             assert_eq!(store.bounds().unwrap(), Seq(0)..Seq(52));
-            assert_eq!(store.read_from(Seq(0), 200).unwrap(), numbered(0..52));
+            assert_eq!(
+                store.read_from(Seq(0), ReadLimit::part(200)).unwrap(),
+                numbered(0..52)
+            );
         },
     );
 }

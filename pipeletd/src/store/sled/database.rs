@@ -218,9 +218,22 @@ impl Database {
         &self,
         prefix: &[u8],
     ) -> impl Iterator<Item = Result<IVec, StoreError>> + use<'_> {
+        self.keys_from(prefix, prefix)
+    }
+
+    /// The keys from `from` on that begin so, in their order.
+    pub(super) fn keys_from(
+        &self,
+        from: &[u8],
+        prefix: &[u8],
+    ) -> impl Iterator<Item = Result<IVec, StoreError>> + use<'_> {
+        let prefix = prefix.to_vec();
+        let from = from.to_vec();
         let keys = self.engine().map(|engine| {
-            let keys = engine.tree.scan_prefix(prefix).keys();
-            keys.map(move |key| self.noticed(&engine, key.map_err(StoreError::Engine)))
+            let keys = engine.tree.range(from..).keys();
+            let of_kind = keys
+                .take_while(move |key| key.as_ref().map_or(true, |key| key.starts_with(&prefix)));
+            of_kind.map(move |key| self.noticed(&engine, key.map_err(StoreError::Engine)))
         });
         Self::or_error(keys)
     }

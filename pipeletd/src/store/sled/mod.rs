@@ -28,7 +28,7 @@ use self::{
     witness::Found,
 };
 use super::{
-    Change, NextIds, Progress, SavedStations, Store, StoreError,
+    Change, NextIds, Part, Progress, ReadLimit, SavedStations, Store, StoreError,
     block::{self, Block},
     codec,
     codec::record_error,
@@ -37,7 +37,7 @@ use super::{
     keys::{self, Kind, Meta},
     records, registration_record,
     sealing::{KeyId, SecretKeys},
-    station_record,
+    station_record, take_up_to,
 };
 use crate::{
     auth::ApiKeyInfo,
@@ -393,27 +393,34 @@ impl Store for SledStore {
         self.cold.check().and_then(|()| self.hot.check())
     }
 
-    fn read_from(&self, from: Seq, limit: usize) -> Result<Vec<(Seq, Arc<Event>)>, StoreError> {
+    fn read_from(&self, from: Seq, limit: ReadLimit) -> Result<Vec<(Seq, Arc<Event>)>, StoreError> {
         let key = keys::event(from);
         let containing = self.hot.key_at_or_before(Kind::Event, &key)?;
         let start = containing.as_deref().unwrap_or(&key);
-        let mut blocks = self.hot.range(start, &keys::prefix(Kind::Event));
+        let mut bytes = 0;
         let mut events = Vec::new();
-        while events.len() < limit {
-            let Some(entry) = blocks.next() else {
-                break;
-            };
+        for entry in self.hot.range(start, &keys::prefix(Kind::Event)) {
             let (key, value) = entry?;
             let block = Block::unpack(Seq(number_of(&key)?), &value)?;
-            for event in block.read_from(from).take(limit - events.len()) {
-                events.push(event?);
+            for event in block.read_from(from) {
+                let (seq, event) = event?;
+                let size = event.memory_size();
+                if !limit.admits(events.len(), bytes, size) {
+                    return Ok(events);
+                }
+                bytes += size;
+                events.push((seq, event));
+            }
+            // So that no further block is read for nothing.
+            if events.len() >= limit.count || bytes >= limit.bytes {
+                break;
             }
         }
         Ok(events)
     }
 
     fn event(&self, seq: Seq) -> Result<Option<Arc<Event>>, StoreError> {
-        let events = self.read_from(seq, 1)?;
+        let events = self.read_from(seq, ReadLimit::part(1))?;
         let event = events.into_iter().find(|(found, _)| *found == seq);
         Ok(event.map(|(_, event)| event))
     }
@@ -526,29 +533,33 @@ impl Store for SledStore {
             .collect()
     }
 
-    fn retries(
+    fn retry_keys(
         &self,
         webhook: WebhookId,
         after: Option<RetryKey>,
         limit: usize,
-    ) -> Result<Vec<Retry>, StoreError> {
+    ) -> Result<Vec<RetryKey>, StoreError> {
         let prefix = keys::of_webhook(Kind::Retry, webhook);
         let from = after.map_or_else(|| prefix.clone(), |key| successor(keys::retry(key)));
-        let retries = self.cold.range(&from, &prefix).take(limit).map(|entry| {
-            let (key, value) = entry?;
-            let key = keys::read_retry(&key)
-                .ok_or_else(|| record_error("retry", "its key is cut short"))?;
-            records::decode_retry(key, &value)
+        let keys = self.cold.keys_from(&from, &prefix).take(limit).map(|key| {
+            keys::read_retry(&key?).ok_or_else(|| record_error("retry", "its key is cut short"))
         });
-        retries.collect()
+        keys.collect()
+    }
+
+    fn retry(&self, key: RetryKey) -> Result<Option<Retry>, StoreError> {
+        let value = self.cold.get(&keys::retry(key))?;
+        value
+            .map(|value| records::decode_retry(key, &value))
+            .transpose()
     }
 
     fn failed_deliveries(
         &self,
         filter: &FailedFilter,
         after: Option<FailedId>,
-        limit: usize,
-    ) -> Result<Vec<FailedDelivery>, StoreError> {
+        limit: ReadLimit,
+    ) -> Result<Part<FailedDelivery>, StoreError> {
         let from = FailedId(after.map_or(0, |id| id.0 + 1));
         let matching = |failed: &Result<FailedDelivery, StoreError>| {
             failed
@@ -564,7 +575,7 @@ impl Store for SledStore {
                 let id = entry.and_then(|(key, _)| number_of(&key)).map(FailedId);
                 id.and_then(|id| self.failed_delivery(id)).transpose()
             });
-            return failed.filter(matching).take(limit).collect();
+            return take_up_to(limit, failed.filter(matching), FailedDelivery::memory_size);
         }
         let all = self
             .cold
@@ -573,7 +584,7 @@ impl Store for SledStore {
             let (key, value) = entry?;
             records::decode_failed(FailedId(number_of(&key)?), &value)
         });
-        failed.filter(matching).take(limit).collect()
+        take_up_to(limit, failed.filter(matching), FailedDelivery::memory_size)
     }
 
     fn failed_delivery(&self, id: FailedId) -> Result<Option<FailedDelivery>, StoreError> {
@@ -741,14 +752,23 @@ mod tests {
         }
         let store = SledStore::open(directory.path()).unwrap();
         assert_eq!(store.bounds().unwrap(), Seq(5)..Seq(15));
-        assert_eq!(store.read_from(Seq(0), 99).unwrap(), numbered(5..15));
-        assert_eq!(store.read_from(Seq(7), 4).unwrap(), numbered(7..11));
+        assert_eq!(
+            store.read_from(Seq(0), ReadLimit::part(99)).unwrap(),
+            numbered(5..15)
+        );
+        assert_eq!(
+            store.read_from(Seq(7), ReadLimit::part(4)).unwrap(),
+            numbered(7..11)
+        );
         assert_eq!(store.event(Seq(8)).unwrap(), Some(event(8)));
 
         store.drop_below(Seq(7), 99).unwrap();
         assert_eq!(store.bounds().unwrap(), Seq(7)..Seq(15));
         store.drop_below(Seq(12), 99).unwrap();
-        assert_eq!(store.read_from(Seq(12), 99).unwrap(), numbered(12..15));
+        assert_eq!(
+            store.read_from(Seq(12), ReadLimit::part(99)).unwrap(),
+            numbered(12..15)
+        );
         assert_eq!(store.event(Seq(8)).unwrap(), None);
     }
 

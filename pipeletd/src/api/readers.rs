@@ -1,0 +1,159 @@
+//! What is in memory for those who read through the API: a page, from before it is read until its
+//! bytes have been sent.
+//!
+//! Whoever comes first is served first; of what there is, one API key has a part at most, so a
+//! reader who takes nothing of its answers holds up nobody but those with the same key. How long
+//! it can is the connection's business.
+
+use std::{
+    collections::HashMap,
+    pin::Pin,
+    sync::{Arc, Mutex, PoisonError},
+    task::{Context, Poll},
+};
+
+use axum::{
+    body::{Body, HttpBody},
+    http::Response,
+};
+use bytes::Bytes;
+use hyper::body::{Frame, SizeHint};
+use tokio::sync::OwnedSemaphorePermit;
+
+use crate::{limits::memory::Turns, store::PAGE_BYTES};
+
+/// Of all that there is for readers, what one key may have: one in so many.
+const KEY_FRACTION: usize = 4;
+
+/// The memory of all readers. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Readers {
+    all: Turns,
+    /// By the number of the API key.
+    keys: Arc<Mutex<HashMap<u64, Turns>>>,
+}
+
+/// One caller's access to it.
+#[derive(Debug, Clone)]
+pub(super) struct Reader {
+    readers: Readers,
+    key_id: u64,
+}
+
+/// What is held for a page, or an event of a tail.
+#[derive(Debug)]
+pub(super) struct Reserved {
+    of_key: OwnedSemaphorePermit,
+    of_all: OwnedSemaphorePermit,
+}
+
+/// What is held for an answer. In an answer's extensions it is kept until the answer was sent.
+#[derive(Debug, Clone)]
+pub(super) struct Held(
+    #[expect(dead_code, reason = "given back when it is dropped")] Arc<Reserved>,
+);
+
+impl Readers {
+    pub fn new(all: Turns) -> Self {
+        Self {
+            all,
+            keys: Arc::default(),
+        }
+    }
+
+    pub(super) fn reader(&self, key_id: u64) -> Reader {
+        let readers = self.clone();
+        Reader { readers, key_id }
+    }
+
+    fn of_key(&self, key_id: u64) -> Turns {
+        let mut keys = self.keys.lock().unwrap_or_else(PoisonError::into_inner);
+        keys.retain(|id, turns| *id == key_id || turns.used() > 0);
+        let size = self.all.size() / KEY_FRACTION;
+        keys.entry(key_id)
+            .or_insert_with(|| Turns::of(size))
+            .clone()
+    }
+}
+
+impl Reader {
+    /// Waits for room for a page of a list.
+    pub(super) async fn page(&self) -> Reserved {
+        self.room(PAGE_BYTES).await
+    }
+
+    /// Waits for room for so many bytes.
+    pub(super) async fn room(&self, bytes: usize) -> Reserved {
+        let of_key = self.readers.of_key(self.key_id).take(bytes).await;
+        let of_all = self.readers.all.take(bytes).await;
+        Reserved { of_key, of_all }
+    }
+}
+
+impl Reserved {
+    /// Gives back what is more than these sizes together.
+    pub(super) fn down_to(mut self, sizes: impl Iterator<Item = usize>) -> Self {
+        let needed = sizes.sum();
+        for held in [&mut self.of_key, &mut self.of_all] {
+            drop(held.split(held.num_permits().saturating_sub(needed)));
+        }
+        self
+    }
+
+    pub(super) fn held(self) -> Held {
+        Held(Arc::new(self))
+    }
+}
+
+/// Has an answer's body keep what its extensions say is held for it.
+pub(super) fn keep(mut response: Response<Body>) -> Response<Body> {
+    match response.extensions_mut().remove::<Held>() {
+        Some(held) => response.map(|body| Body::new(Keeping { body, held })),
+        None => response,
+    }
+}
+
+/// A body whose bytes keep what is held for it, however long they wait to be sent.
+struct Keeping {
+    body: Body,
+    held: Held,
+}
+
+struct Kept {
+    bytes: Bytes,
+    _held: Held,
+}
+
+impl AsRef<[u8]> for Kept {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
+impl HttpBody for Keeping {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        let polled = Pin::new(&mut self.body).poll_frame(cx);
+        polled.map_ok(|frame| {
+            frame.map_data(|bytes| {
+                Bytes::from_owner(Kept {
+                    bytes,
+                    _held: self.held.clone(),
+                })
+            })
+        })
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}

@@ -1,0 +1,119 @@
+//! Memory is bounded by bytes, whatever stations send, receivers refuse and API callers ask for.
+
+use futures_util::future::join_all;
+use pipelet_tests::{Answer, Api, Receiver, Station, deadline::eventually};
+use serde_json::{Value, json};
+
+use crate::scene::{Scene, daemon};
+
+/// What the daemon must do with, in bytes.
+const LIMIT: u64 = 256 << 20;
+const STATIONS: usize = 5;
+const FRAMES_EACH: usize = 60;
+const ALL: usize = STATIONS * FRAMES_EACH;
+/// Of a payload, in bytes: a frame of almost the largest size that is taken.
+const PAYLOAD: usize = 1_000_000;
+const WEBHOOKS: usize = 3;
+const STARTS: usize = 2;
+
+/// Of what a receiver refuses, nothing may be held but what there is room for: not while it comes,
+/// not after a start, not for those who list it, and not until it is delivered after all.
+#[tokio::test]
+async fn a_backlog_of_large_events_fits_into_a_small_memory() {
+    let receiver = Receiver::start().await;
+    receiver.keep_of_bodies(64);
+    receiver.answer(Answer::Status(413));
+    let builder = daemon().flag("--retry-schedule", "1s");
+    let builder = builder.flag("--max-attempts", "100000");
+    let daemon = builder.start().await;
+    let mut scene = Scene {
+        api: daemon.api(),
+        webhook: daemon.api().subscribe(&receiver.url(), &["*"]).await,
+        daemon,
+        receiver,
+    };
+    let mut webhooks = vec![scene.webhook];
+    for _ in 1..WEBHOOKS {
+        webhooks.push(
+            scene
+                .api
+                .subscribe(&scene.receiver.url(), &["DataTransfer"])
+                .await,
+        );
+    }
+    talk(&scene).await;
+    for webhook in &webhooks {
+        await_all(&scene.api, *webhook, "pending").await;
+    }
+    assert_peak(&scene, "while they came");
+
+    for _ in 0..STARTS {
+        scene.crash().await;
+        // Every one is attempted again, more than once.
+        let before = scene.receiver.count();
+        scene.receiver.await_requests(before + 2 * ALL).await;
+        assert_peak(&scene, "after a start");
+    }
+
+    page_through(&scene.api, "/events?limit=500").await;
+    for webhook in &webhooks {
+        page_through(
+            &scene.api,
+            &format!("/webhooks/{webhook}/deliveries?limit=500"),
+        )
+        .await;
+    }
+    assert_peak(&scene, "with readers");
+
+    scene.receiver.answer(Answer::Status(204));
+    for webhook in &webhooks {
+        await_all(&scene.api, *webhook, "delivered").await;
+    }
+    assert_peak(&scene, "once they were delivered");
+}
+
+async fn talk(scene: &Scene) {
+    let data = "x".repeat(PAYLOAD);
+    let payload = json!({"vendorId": "Acme", "data": data}).to_string();
+    let talking = (0..STATIONS).map(|number| {
+        let payload = &payload;
+        async move {
+            let mut station = Station::connect(scene.daemon.ocpp(), &format!("S{number}")).await;
+            for _ in 0..FRAMES_EACH {
+                station.ok("DataTransfer", payload).await;
+            }
+        }
+    });
+    join_all(talking).await;
+}
+
+/// Waits until the books of the webhook have every event in this column.
+async fn await_all(api: &Api, webhook: u64, column: &str) {
+    let what = format!("every event of webhook {webhook} to be {column}");
+    let enough = |stats: &Value| stats[column].as_u64() >= Some(ALL as u64);
+    eventually(&what, || api.stats(webhook), enough).await;
+}
+
+/// Reads a whole list, and checks that it has every event.
+async fn page_through(api: &Api, path: &str) {
+    let mut cursor = String::new();
+    let mut seen = 0;
+    loop {
+        let page = api.get(&format!("{path}{cursor}")).await.expect(200);
+        let data = page["data"].as_array().expect("data");
+        seen += data
+            .iter()
+            .filter(|item| item["event"] == "DataTransfer")
+            .count();
+        let Some(next) = page["next_cursor"].as_str() else {
+            break;
+        };
+        cursor = format!("&cursor={next}");
+    }
+    assert!(seen >= ALL, "{seen} of {ALL} at {path}");
+}
+
+fn assert_peak(scene: &Scene, when: &str) {
+    let peak = scene.daemon.peak_memory();
+    assert!(peak < LIMIT, "{} MiB {when}", peak >> 20);
+}
