@@ -5,6 +5,7 @@
 use std::net::SocketAddr;
 
 use http::header::CONTENT_TYPE;
+use http_body_util::BodyExt as _;
 
 use crate::deadline::within;
 
@@ -46,6 +47,25 @@ impl Rpc {
     /// An answer that has begun, and goes on until it is dropped; or the status of the refusal.
     pub async fn open(&self, method: &str, key: Option<&str>) -> Result<reqwest::Response, u16> {
         self.begin(method, key, EMPTY.to_vec()).await
+    }
+
+    /// Reads an answer that has begun to its end: the status that it ends with, and its message.
+    pub async fn end(answer: reqwest::Response) -> (u16, String) {
+        let mut body = http::Response::<reqwest::Body>::from(answer).into_body();
+        loop {
+            let frame = within("the end of a stream", body.frame()).await;
+            let frame = frame.expect("trailers").expect("an unbroken stream");
+            if let Ok(trailers) = frame.into_trailers() {
+                let text = |name| {
+                    let value = trailers.get(name).and_then(|value| value.to_str().ok());
+                    value.unwrap_or_default().to_owned()
+                };
+                return (
+                    text("grpc-status").parse().expect("a status"),
+                    text("grpc-message"),
+                );
+            }
+        }
     }
 
     async fn begin(

@@ -22,6 +22,8 @@ pub enum ApiError {
     Unauthenticated,
     /// An API key that was one until it expired.
     KeyExpired,
+    /// An API key that was revoked while it was in use.
+    KeyRevoked,
     /// The caller is known and may not do this.
     Forbidden {
         has: Role,
@@ -98,6 +100,7 @@ impl ApiError {
         match self {
             Self::Unauthenticated => "unauthenticated",
             Self::KeyExpired => "key_expired",
+            Self::KeyRevoked => "key_revoked",
             Self::Forbidden { .. } => "forbidden",
             Self::NotFound { code, .. }
             | Self::Conflict { code, .. }
@@ -122,6 +125,7 @@ impl ApiError {
                 "send a valid API key in the X-API-Key header (or x-api-key metadata)".to_owned()
             }
             Self::KeyExpired => "this API key has expired; ask an admin for another".to_owned(),
+            Self::KeyRevoked => "this API key was revoked; ask an admin for another".to_owned(),
             Self::Forbidden { has, needed } => {
                 format!("this needs an API key with the role {needed}; this one's is {has}")
             }
@@ -156,6 +160,7 @@ impl ApiError {
             // The gate has told the log where they come from, and of how many it is enough.
             Self::Unauthenticated
             | Self::KeyExpired
+            | Self::KeyRevoked
             | Self::Forbidden { .. }
             | Self::NotFound { .. }
             | Self::Conflict { .. }

@@ -15,6 +15,7 @@ use tokio::time::Instant;
 use super::{
     error::ApiError,
     readers::{Reader, Readers},
+    validity::Validity,
 };
 use crate::{
     auth::{Caller, Keyring, Refused, Role},
@@ -70,6 +71,11 @@ impl Gate {
     /// The caller's access to the memory for answers.
     pub(super) fn reader(&self, caller: &Caller) -> Reader {
         self.readers.reader(caller.key_id)
+    }
+
+    /// For how long the caller stays let in.
+    pub(super) fn validity(&self, caller: &Caller) -> Validity {
+        Validity::new(caller.clone(), self.clock)
     }
 
     fn refused(&self, error: ApiError, Peer(peer): Peer, now: Instant) -> ApiError {
@@ -158,6 +164,6 @@ mod tests {
         assert_eq!(codes.first(), Some(&"unauthenticated"));
         assert_eq!(codes.last(), Some(&"too_many_guesses"));
         assert!(code(key.expose(), "10.0.0.1").is_ok());
-        assert_eq!(code("wrong", "10.0.0.2"), Err("unauthenticated"));
+        assert_eq!(code("wrong", "10.0.0.2").err(), Some("unauthenticated"));
     }
 }

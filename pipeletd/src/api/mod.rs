@@ -22,6 +22,7 @@ mod signing_secret;
 mod status;
 mod tails;
 mod trigger;
+mod validity;
 
 pub use self::{
     gate::Gate,

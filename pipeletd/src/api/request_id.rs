@@ -52,6 +52,11 @@ impl RequestId {
         response
     }
 
+    /// Does something under this id, where the task is no longer the one that answers.
+    pub(super) fn within<T>(&self, work: impl FnOnce() -> T) -> T {
+        CURRENT.sync_scope(self.clone(), work)
+    }
+
     pub(super) fn as_str(&self) -> &str {
         &self.0
     }

@@ -5,6 +5,7 @@
 
 use std::{collections::VecDeque, sync::Arc};
 
+use futures_util::{Stream, stream};
 use jiff::Timestamp;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
@@ -106,8 +107,18 @@ impl Tail {
         self.follower.position().0.checked_sub(1).map(Seq)
     }
 
-    /// The next event that is wanted; `None` once the daemon ends.
-    pub(super) async fn next(&mut self) -> Option<Result<Tailed, ApiError>> {
+    /// The events that are wanted; ends with the daemon, or after an error.
+    pub(super) fn into_stream(self) -> impl Stream<Item = Result<Tailed, ApiError>> + Send {
+        stream::unfold(Some(self), |tail| async move {
+            let mut tail = tail?;
+            let next = tail.next().await?;
+            let going_on = next.is_ok().then_some(tail);
+            Some((next, going_on))
+        })
+    }
+
+    /// `None` once the daemon ends.
+    async fn next(&mut self) -> Option<Result<Tailed, ApiError>> {
         loop {
             while let Some((seq, event)) = self.read.pop_front() {
                 if self.filter.contains(&event) {

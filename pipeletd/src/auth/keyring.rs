@@ -9,6 +9,7 @@ use std::{
 
 use jiff::Timestamp;
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 
 use super::{ApiKeyInfo, KeyHash, Role};
 use crate::limits::{Bucket, Rate};
@@ -28,6 +29,8 @@ struct Inner {
 struct Known {
     info: ApiKeyInfo,
     usage: Mutex<Usage>,
+    /// Ends what the key has opened.
+    revoked: CancellationToken,
 }
 
 #[derive(Debug)]
@@ -39,13 +42,25 @@ struct Usage {
 }
 
 /// Who calls: the key that was shown.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct Caller {
     pub key_id: u64,
     pub name: String,
     pub role: Role,
     /// From then on the key lets nobody in.
     pub expires_at: Option<Timestamp>,
+    revoked: CancellationToken,
+}
+
+impl Caller {
+    /// Returns when the key is revoked.
+    pub async fn revoked(&self) {
+        self.revoked.cancelled().await;
+    }
+
+    pub fn is_expired(&self, now: Timestamp) -> bool {
+        self.expires_at.is_some_and(|end| end <= now)
+    }
 }
 
 /// Why a key does not let its caller in.
@@ -92,6 +107,7 @@ impl Keyring {
             name: known.info.name.clone(),
             expires_at: known.info.expires_at,
             role: known.info.role,
+            revoked: known.revoked.clone(),
         })
     }
 
@@ -102,7 +118,11 @@ impl Keyring {
             calls: Bucket::full(self.rate(), Instant::now()),
         });
         let mut keys = self.0.keys.write().unwrap_or_else(PoisonError::into_inner);
-        keys.push(Known { info, usage });
+        keys.push(Known {
+            info,
+            usage,
+            revoked: CancellationToken::new(),
+        });
     }
 
     /// Holds every key to another rate from its next call on.
@@ -114,9 +134,15 @@ impl Keyring {
         *self.0.rate.read().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Lets nobody in with this key any more, and ends what it has opened.
     pub fn remove(&self, id: u64) {
         let mut keys = self.0.keys.write().unwrap_or_else(PoisonError::into_inner);
-        keys.retain(|key| key.info.id != id);
+        let removed: Vec<_> = keys.extract_if(.., |key| key.info.id == id).collect();
+        // Whoever is woken by it shall find the key gone.
+        drop(keys);
+        for key in removed {
+            key.revoked.cancel();
+        }
     }
 
     pub fn list(&self) -> Vec<ApiKeyInfo> {
@@ -183,10 +209,10 @@ mod tests {
         let two = added(&keyring, 2, None);
         let caller = check(two.expose()).unwrap();
         assert_eq!((caller.key_id, caller.role), (2, Role::Operator));
-        assert_eq!(check("hcpms_live_wrong"), Err(Refused::Unknown));
-        assert_eq!(check(""), Err(Refused::Unknown));
+        assert_eq!(check("hcpms_live_wrong").err(), Some(Refused::Unknown));
+        assert_eq!(check("").err(), Some(Refused::Unknown));
         keyring.remove(2);
-        assert_eq!(check(two.expose()), Err(Refused::Unknown));
+        assert_eq!(check(two.expose()).err(), Some(Refused::Unknown));
         assert!(!format!("{keyring:?}{two:?}").contains(two.expose()));
     }
 
@@ -197,7 +223,7 @@ mod tests {
         let key = added(&keyring, 1, Some(end));
         let check = |now| keyring.check(key.expose(), now, Instant::now());
         assert!(check(end - Duration::from_millis(1)).is_ok());
-        assert_eq!(check(end), Err(Refused::Expired));
+        assert_eq!(check(end).err(), Some(Refused::Expired));
     }
 
     #[test]
@@ -208,7 +234,8 @@ mod tests {
         let check = |key: &ApiKey, at| keyring.check(key.expose(), NOW, at);
         assert!((0..3).all(|_| check(&one, start).is_ok()));
         let retry_after = Duration::from_secs(1);
-        assert_eq!(check(&one, start), Err(Refused::TooFast { retry_after }));
+        let too_fast = Refused::TooFast { retry_after };
+        assert_eq!(check(&one, start).err(), Some(too_fast));
         assert!(check(&two, start).is_ok());
         assert!(check(&one, start + retry_after).is_ok());
     }

@@ -107,6 +107,7 @@ pub struct ApiKeyInfo {
     pub name: String,
     pub created_at: Timestamp,
     pub hash: KeyHash,
+    /// Never changes; whoever needs another gets another key.
     pub role: Role,
     /// From then on it lets nobody in.
     pub expires_at: Option<Timestamp>,

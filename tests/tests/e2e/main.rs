@@ -31,6 +31,7 @@ mod events;
 mod formats;
 mod https;
 mod id_tags;
+mod key_ends;
 mod lifecycle;
 mod listen;
 mod logs;

@@ -21,9 +21,11 @@ use tonic::Status;
 use super::{
     super::{
         access_log::Call,
+        error::ApiError,
         gate::{Gate, Peer, permit},
         readers,
         request_id::RequestId,
+        validity::Validity,
     },
     api_keys, daemon, events, failed_deliveries, id_tags, stations, transactions, webhooks,
 };
@@ -91,6 +93,7 @@ impl Guard {
         )?;
         request.extensions_mut().insert(self.gate.reader(&caller));
         request.extensions_mut().insert(caller.clone());
+        request.extensions_mut().insert(self.gate.validity(&caller));
         Ok(Some(caller))
     }
 
@@ -100,6 +103,13 @@ impl Guard {
         let changes = found.is_some_and(|(_, role)| *role != Role::ReadOnly);
         (found.map(|(path, _)| path.as_str()), changes)
     }
+}
+
+/// For how long the caller of a stream is let in.
+pub(super) fn validity<T>(request: &tonic::Request<T>) -> Result<Validity, ApiError> {
+    let found = request.extensions().get::<Validity>().cloned();
+    // The guard has put it there.
+    found.ok_or(ApiError::Unauthenticated)
 }
 
 /// Lets a call through whose caller may make it, under an id that its answer and the log name.
@@ -114,14 +124,16 @@ pub(super) async fn guard(
     let call = Call::begin("grpc", request.method().as_str(), &id);
     let answer = async {
         match guard.admit(&mut request, peer) {
-            Ok(caller) => {
-                let mut response = readers::keep(next.run(request).await);
+            Ok(Some(caller)) => {
+                let validity = guard.gate.validity(&caller);
+                let answer = validity.run(next.run(request)).await;
+                let answer = answer.unwrap_or_else(|ended| Status::from(ended).into_http());
+                let mut response = readers::keep(answer);
                 // For the log.
-                if let Some(caller) = caller {
-                    response.extensions_mut().insert(caller);
-                }
+                response.extensions_mut().insert(caller);
                 response
             }
+            Ok(None) => next.run(request).await,
             Err(status) => status.into_http(),
         }
     };

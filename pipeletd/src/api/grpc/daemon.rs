@@ -11,15 +11,16 @@ use jiff::Timestamp;
 use pipelet_proto::v1::{self, daemon_service_server::DaemonService};
 use tokio::{runtime::Handle, sync::mpsc, time::timeout};
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::{Request, Response, Status};
+use tonic::{Request, Response, Status, codegen::BoxStream};
 
 use super::{
     super::{
         error::ApiError,
         status::{Addresses, Disk, Readiness},
     },
-    access::Needs,
+    access::{Needs, validity},
     convert,
+    status::statuses,
 };
 use crate::{
     auth::{Caller, Role},
@@ -137,12 +138,13 @@ impl DaemonService for DaemonRpc {
         }))
     }
 
-    type BackUpStream = ReceiverStream<Result<v1::BackUpResponse, Status>>;
+    type BackUpStream = BoxStream<v1::BackUpResponse>;
 
     async fn back_up(
         &self,
-        _: Request<v1::BackUpRequest>,
+        request: Request<v1::BackUpRequest>,
     ) -> Result<Response<Self::BackUpStream>, Status> {
+        let validity = validity(&request)?;
         let (pieces, stream) = mpsc::channel(PIECES);
         let backup = Arc::clone(&self.backup);
         let runtime = Handle::current();
@@ -158,13 +160,13 @@ impl DaemonService for DaemonRpc {
             match backup.back_up(&mut out) {
                 Ok(()) => tracing::info!("a backup is done"),
                 Err(error) => {
-                    let status = ApiError::from(error).into();
                     // Who has gone away needs no answer.
-                    let _ = pieces.try_send(Err(status));
+                    let _ = pieces.try_send(Err(error.into()));
                 }
             }
         });
-        Ok(Response::new(ReceiverStream::new(stream)))
+        let told = validity.stream(ReceiverStream::new(stream));
+        Ok(Response::new(Box::pin(statuses(told))))
     }
 }
 
@@ -177,7 +179,7 @@ fn certificate(shown: &Shown) -> v1::CertificateStatus {
 
 /// Sends what is written to a caller.
 struct Pieces<'a> {
-    pieces: &'a mpsc::Sender<Result<v1::BackUpResponse, Status>>,
+    pieces: &'a mpsc::Sender<Result<v1::BackUpResponse, ApiError>>,
     runtime: &'a Handle,
 }
 

@@ -10,11 +10,12 @@ use super::{
     super::{
         cursor,
         error::ApiError,
-        tails::{Begin, Tail, Tailed, Tails},
+        tails::{Begin, Tailed, Tails},
         trigger::{Asked, Trigger},
     },
-    access::Needs,
+    access::{Needs, validity},
     convert, readers,
+    status::statuses,
 };
 use crate::{
     auth::Role,
@@ -165,6 +166,7 @@ impl EventService for EventRpc {
         &self,
         request: Request<v1::TailEventsRequest>,
     ) -> Result<Response<Self::TailEventsStream>, Status> {
+        let validity = validity(&request)?;
         let v1::TailEventsRequest {
             events,
             station_ids,
@@ -192,10 +194,8 @@ impl EventService for EventRpc {
                 ..v1::TailEventsResponse::default()
             })
         });
-        let told = stream::unfold(tail, |mut tail: Tail| async move {
-            let next = tail.next().await?;
-            Some((next.map(tailed).map_err(Status::from), tail))
-        });
+        let told = validity.stream(tail.into_stream());
+        let told = statuses(told.map(|next| next.map(tailed)));
         Ok(Response::new(Box::pin(stream::iter(announced).chain(told))))
     }
 }

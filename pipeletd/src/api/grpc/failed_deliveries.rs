@@ -9,8 +9,9 @@ use tonic::{Request, Response, Status, codegen::BoxStream};
 
 use super::{
     super::{cursor, error::ApiError},
-    access::Needs,
+    access::{Needs, validity},
     convert, readers,
+    status::statuses,
 };
 use crate::{
     auth::Role,
@@ -130,6 +131,7 @@ impl FailedDeliveryService for FailedDeliveryRpc {
     }
 
     async fn replay(&self, request: Request<v1::ReplayRequest>) -> Answer<Self::ReplayStream> {
+        let validity = validity(&request)?;
         let selection = match request.into_inner().which {
             Some(replay_request::Which::Ids(ids)) => {
                 if let [only] = ids.ids[..] {
@@ -149,14 +151,11 @@ impl FailedDeliveryService for FailedDeliveryRpc {
             let result = delivery.replay(selection, Some(told)).await;
             let last = result.map(|state| progress(state, true));
             // A caller that has hung up doesn't want to know.
-            let _ = ended
-                .send(last.map_err(|error| Status::from(ApiError::from(error))))
-                .await;
+            let _ = ended.send(last.map_err(ApiError::from)).await;
         });
         let updates = ReceiverStream::new(progressing).map(|state| Ok(progress(state, false)));
-        Ok(Response::new(Box::pin(
-            updates.chain(ReceiverStream::new(end)),
-        )))
+        let told = validity.stream(updates.chain(ReceiverStream::new(end)));
+        Ok(Response::new(Box::pin(statuses(told))))
     }
 
     async fn purge(&self, request: Request<v1::PurgeRequest>) -> Answer<v1::PurgeResponse> {

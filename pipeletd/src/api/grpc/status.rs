@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 
+use futures_util::{Stream, StreamExt as _};
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt};
 
@@ -12,7 +13,9 @@ const DOMAIN: &str = "pipelet";
 
 const fn code(error: &ApiError) -> Code {
     match error {
-        ApiError::Unauthenticated | ApiError::KeyExpired => Code::Unauthenticated,
+        ApiError::Unauthenticated | ApiError::KeyExpired | ApiError::KeyRevoked => {
+            Code::Unauthenticated
+        }
         ApiError::Forbidden { .. } => Code::PermissionDenied,
         ApiError::NotFound { .. } => Code::NotFound,
         ApiError::Conflict { .. } | ApiError::PreconditionFailed(_) => Code::FailedPrecondition,
@@ -50,6 +53,14 @@ impl From<ApiError> for Status {
         }
         Self::with_error_details(code(&error), error.message(), details)
     }
+}
+
+/// What a call streams, its errors under the call's id: the stream is read when the call is over.
+pub(super) fn statuses<T>(
+    items: impl Stream<Item = Result<T, ApiError>>,
+) -> impl Stream<Item = Result<T, Status>> {
+    let id = RequestId::current();
+    items.map(move |item| item.map_err(|error| id.within(|| error.into())))
 }
 
 /// A JSON pointer as a field's path: `/events/1` is `events[1]`.

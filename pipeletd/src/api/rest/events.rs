@@ -20,8 +20,10 @@ use super::{
         error::ApiError,
         event_filter::Said,
         readers::{Held, Reader},
-        tails::{Begin, Tail, Tailed, Tails},
+        request_id::RequestId,
+        tails::{Begin, Tailed, Tails},
         trigger::{Asked, Trigger},
+        validity::Validity,
     },
     access::{Routes, operates, reads},
     body::Fields,
@@ -128,8 +130,11 @@ async fn pull(
 }
 
 /// Server-sent events: from now on, from `since`, or from where `Last-Event-ID` says.
+///
+/// Where it ends before the daemon does, the last event is an `error` that says why.
 async fn follow(
     State(Handles { tails, .. }): State<Handles>,
+    Extension(validity): Extension<Validity>,
     headers: HeaderMap,
     query: Query,
 ) -> Result<Sse<impl Stream<Item = Result<sse::Event, Infallible>>>, Problem> {
@@ -140,16 +145,24 @@ async fn follow(
         (None, None) => Begin::Now,
     };
     let tail = tails.open(filter, begin).await?;
-    // A reader that comes back says where it was, so a failed read just ends the stream.
-    let told = stream::unfold(tail, |mut tail: Tail| async move {
-        let next = tail.next().await?.ok()?;
-        Some((stream::iter(sent(next)), tail))
+    let id = RequestId::current();
+    let told = validity.stream(tail.into_stream()).map(move |next| {
+        let sent = next.map_or_else(|error| vec![failed(error, &id)], sent);
+        stream::iter(sent.into_iter().map(Ok))
     });
     let alive = KeepAlive::new().interval(KEEP_ALIVE);
-    Ok(Sse::new(told.flatten().map(Ok)).keep_alive(alive))
+    Ok(Sse::new(told.flatten()).keep_alive(alive))
 }
 
-fn sent(Tailed { seq, event, missed }: Tailed) -> impl Iterator<Item = sse::Event> {
+fn failed(error: ApiError, id: &RequestId) -> sse::Event {
+    error.log(id.as_str());
+    let problem = Problem::new(error, id.clone()).document();
+    sse::Event::default()
+        .event("error")
+        .data(problem.to_string())
+}
+
+fn sent(Tailed { seq, event, missed }: Tailed) -> Vec<sse::Event> {
     let gap = (missed > 0).then(|| {
         let data = format!(r#"{{"missed":{missed}}}"#);
         sse::Event::default().event("gap").data(data)
@@ -159,7 +172,7 @@ fn sent(Tailed { seq, event, missed }: Tailed) -> impl Iterator<Item = sse::Even
         .id(cursor::of_number(seq.0))
         .event(event.kind.name())
         .data(json.expect("a payload is JSON, and all else is text"));
-    gap.into_iter().chain([event])
+    gap.into_iter().chain([event]).collect()
 }
 
 fn last_event_id(headers: &HeaderMap) -> Result<Option<Seq>, ApiError> {

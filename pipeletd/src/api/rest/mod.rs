@@ -154,9 +154,13 @@ async fn authenticate(
 ) -> Response {
     match gate.admit(request.headers(), peer) {
         Ok(caller) => {
+            let validity = gate.validity(&caller);
             request.extensions_mut().insert(gate.reader(&caller));
             request.extensions_mut().insert(caller.clone());
-            let mut response = readers::keep(next.run(request).await);
+            request.extensions_mut().insert(validity.clone());
+            let answer = validity.run(next.run(request)).await;
+            let answer = answer.unwrap_or_else(|ended| Problem::new(ended, id).into_response());
+            let mut response = readers::keep(answer);
             // For the log.
             response.extensions_mut().insert(caller);
             response

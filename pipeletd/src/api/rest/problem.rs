@@ -23,6 +23,30 @@ impl Problem {
     pub(super) fn new(error: ApiError, id: RequestId) -> Self {
         Self { error, id }
     }
+
+    /// The document that tells of it.
+    pub(super) fn document(&self) -> Value {
+        let Self { error, id } = self;
+        let status = status(error);
+        let mut problem = Map::from_iter([
+            ("type".to_owned(), json!("about:blank")),
+            ("title".to_owned(), json!(status.canonical_reason())),
+            ("status".to_owned(), json!(status.as_u16())),
+            ("code".to_owned(), json!(error.code())),
+            ("detail".to_owned(), json!(error.message())),
+            ("request_id".to_owned(), json!(id.as_str())),
+        ]);
+        if let ApiError::Invalid(faults) = error {
+            let faults = faults.iter().map(|fault| {
+                json!({ "pointer": fault.pointer, "code": fault.code, "message": fault.message })
+            });
+            problem.insert("errors".to_owned(), faults.collect());
+        }
+        if let ApiError::Forbidden { needed, .. } = error {
+            problem.insert("needed_role".to_owned(), json!(needed.name()));
+        }
+        Value::Object(problem)
+    }
 }
 
 impl<E: Into<ApiError>> From<E> for Problem {
@@ -41,7 +65,9 @@ pub(super) fn of_panic(_: Box<dyn Any + Send>) -> Response<Body> {
 
 fn status(error: &ApiError) -> StatusCode {
     match error {
-        ApiError::Unauthenticated | ApiError::KeyExpired => StatusCode::UNAUTHORIZED,
+        ApiError::Unauthenticated | ApiError::KeyExpired | ApiError::KeyRevoked => {
+            StatusCode::UNAUTHORIZED
+        }
         ApiError::Forbidden { .. } => StatusCode::FORBIDDEN,
         ApiError::NotFound { .. } => StatusCode::NOT_FOUND,
         ApiError::Conflict { .. } => StatusCode::CONFLICT,
@@ -60,27 +86,10 @@ fn status(error: &ApiError) -> StatusCode {
 
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
-        let Self { error, id } = self;
+        let Self { error, id } = &self;
         error.log(id.as_str());
-        let status = status(&error);
-        let mut problem = Map::from_iter([
-            ("type".to_owned(), json!("about:blank")),
-            ("title".to_owned(), json!(status.canonical_reason())),
-            ("status".to_owned(), json!(status.as_u16())),
-            ("code".to_owned(), json!(error.code())),
-            ("detail".to_owned(), json!(error.message())),
-            ("request_id".to_owned(), json!(id.as_str())),
-        ]);
-        if let ApiError::Invalid(faults) = &error {
-            let faults = faults.iter().map(|fault| {
-                json!({ "pointer": fault.pointer, "code": fault.code, "message": fault.message })
-            });
-            problem.insert("errors".to_owned(), faults.collect());
-        }
-        if let ApiError::Forbidden { needed, .. } = &error {
-            problem.insert("needed_role".to_owned(), json!(needed.name()));
-        }
-        let mut response = (status, Json(Value::Object(problem))).into_response();
+        let status = status(error);
+        let mut response = (status, Json(self.document())).into_response();
         let headers = response.headers_mut();
         let problem_json = HeaderValue::from_static("application/problem+json");
         headers.insert(header::CONTENT_TYPE, problem_json);
@@ -89,7 +98,7 @@ impl IntoResponse for Problem {
             let challenge = HeaderValue::from_static("ApiKey realm=\"pipelet\"");
             headers.insert(header::WWW_AUTHENTICATE, challenge);
         }
-        if let ApiError::Throttled { retry_after, .. } = &error {
+        if let ApiError::Throttled { retry_after, .. } = error {
             // Whole seconds (RFC 9110, section 10.2.3), of which none would be too early.
             let seconds = retry_after.as_secs() + 1;
             headers.insert(header::RETRY_AFTER, seconds.into());
