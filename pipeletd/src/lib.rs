@@ -72,6 +72,8 @@ use self::{
 /// `EX_CONFIG` of sysexits.h.
 const EXIT_CONFIG: u8 = 78;
 const EXIT_USAGE: u8 = 2;
+/// Who reads the store. More would read no faster, and each keeps memory of what it has read.
+const BLOCKING_THREADS: usize = 8;
 /// How long threads that nobody can call back, such as in the system's resolver, hold up the end.
 const THREADS_GRACE: Duration = Duration::from_millis(500);
 
@@ -208,6 +210,7 @@ fn restore(config: &Config, file: &Path, set_aside: bool) -> anyhow::Result<()> 
 fn runtime(name: &str) -> io::Result<Runtime> {
     Builder::new_multi_thread()
         .enable_all()
+        .max_blocking_threads(BLOCKING_THREADS)
         .thread_name(name)
         .build()
 }

@@ -10,6 +10,7 @@ use std::{
     pin::Pin,
     sync::{Arc, Mutex, PoisonError},
     task::{Context, Poll},
+    time::Duration,
 };
 
 use axum::{
@@ -17,13 +18,21 @@ use axum::{
     http::Response,
 };
 use bytes::Bytes;
+use futures_util::{Stream, StreamExt as _, stream};
 use hyper::body::{Frame, SizeHint};
-use tokio::sync::OwnedSemaphorePermit;
+use tokio::{sync::OwnedSemaphorePermit, time::timeout};
 
-use crate::{limits::memory::Turns, store::PAGE_BYTES};
+use super::error::ApiError;
+use crate::{
+    limits::memory::{LARGEST_EVENT, Turns},
+    store::PAGE_BYTES,
+};
 
 /// Of all that there is for readers, what one key may have: one in so many.
-const KEY_FRACTION: usize = 4;
+const KEY_FRACTION: usize = 2;
+
+/// How long a caller waits for room before it is told to come again.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// The memory of all readers. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -77,9 +86,24 @@ impl Readers {
 }
 
 impl Reader {
-    /// Waits for room for a page of a list.
-    pub(super) async fn page(&self) -> Reserved {
-        self.room(PAGE_BYTES).await
+    /// Room for a page of a list.
+    pub(super) async fn page(&self) -> Result<Reserved, ApiError> {
+        self.room_soon(PAGE_BYTES).await
+    }
+
+    /// Room for one event, with what became of it.
+    pub(super) async fn event(&self) -> Result<Reserved, ApiError> {
+        self.room_soon(LARGEST_EVENT).await
+    }
+
+    async fn room_soon(&self, bytes: usize) -> Result<Reserved, ApiError> {
+        let room = timeout(PATIENCE, self.room(bytes)).await;
+        room.map_err(|_| ApiError::TooMany {
+            code: "too_many_readers",
+            message: "there is no memory for this answer, because other readers are slow to take \
+                      theirs"
+                .to_owned(),
+        })
     }
 
     /// Waits for room for so many bytes.
@@ -103,6 +127,19 @@ impl Reserved {
     pub(super) fn held(self) -> Held {
         Held(Arc::new(self))
     }
+}
+
+/// Passes items on, and keeps what is held for one until the next is asked for, which whoever sends
+/// them does once it has room again.
+pub(super) fn hold_until_next<T>(
+    items: impl Stream<Item = (T, Option<Held>)> + Send + 'static,
+) -> impl Stream<Item = T> + Send + 'static {
+    let items = Box::pin(items);
+    stream::unfold((items, None), |(mut items, last)| async move {
+        drop(last);
+        let (item, held) = items.next().await?;
+        Some((item, (items, held)))
+    })
 }
 
 /// Has an answer's body keep what its extensions say is held for it.

@@ -10,11 +10,15 @@ use jiff::Timestamp;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 
-use super::error::ApiError;
+use super::{
+    error::ApiError,
+    readers::{Held, Reader},
+};
 use crate::{
     events::{Event, EventFilter, Seq},
-    journal::{Follower, Journal},
-    store::ReadLimit,
+    journal::{Followed, Follower, Journal},
+    limits::memory::LARGEST_EVENT,
+    store::{ReadLimit, StoreError},
 };
 
 /// At once.
@@ -48,7 +52,10 @@ pub(super) enum Begin {
 pub(super) struct Tail {
     follower: Follower,
     filter: EventFilter,
+    reader: Reader,
     read: VecDeque<(Seq, Arc<Event>)>,
+    /// For what was read.
+    held: Option<Held>,
     missed: u64,
     shutdown: CancellationToken,
     _place: OwnedSemaphorePermit,
@@ -60,6 +67,8 @@ pub(super) struct Tailed {
     pub(super) event: Arc<Event>,
     /// How many events just before it are no longer kept.
     pub(super) missed: u64,
+    /// For the event, until it was sent.
+    pub(super) held: Option<Held>,
 }
 
 impl Tails {
@@ -76,6 +85,7 @@ impl Tails {
         &self,
         mut filter: EventFilter,
         begin: Begin,
+        reader: Reader,
     ) -> Result<Tail, ApiError> {
         let place = Arc::clone(&self.room).try_acquire_owned();
         let place = place.map_err(|_| ApiError::TooMany {
@@ -93,7 +103,9 @@ impl Tails {
         Ok(Tail {
             follower: self.journal.follow(from),
             filter,
+            reader,
             read: VecDeque::new(),
+            held: None,
             missed: 0,
             shutdown: self.shutdown.clone(),
             _place: place,
@@ -123,17 +135,33 @@ impl Tail {
             while let Some((seq, event)) = self.read.pop_front() {
                 if self.filter.contains(&event) {
                     let missed = std::mem::take(&mut self.missed);
-                    return Some(Ok(Tailed { seq, event, missed }));
+                    return Some(Ok(Tailed {
+                        seq,
+                        event,
+                        missed,
+                        held: self.held.clone(),
+                    }));
                 }
             }
-            let reading = self.follower.next(READ_AHEAD);
-            match self.shutdown.run_until_cancelled(reading).await? {
-                Ok(followed) => {
-                    self.missed += followed.missed;
-                    self.read.extend(followed.events);
-                }
+            self.held = None;
+            let shutdown = self.shutdown.clone();
+            match shutdown.run_until_cancelled(self.read_on()).await? {
+                Ok(()) => {}
                 Err(error) => return Some(Err(error.into())),
             }
         }
+    }
+
+    /// Waits for more, and for room for it.
+    async fn read_on(&mut self) -> Result<(), StoreError> {
+        self.follower.ready().await;
+        let room = self.reader.room(LARGEST_EVENT).await;
+        let Followed { missed, events } = self.follower.next(READ_AHEAD).await?;
+        // As they were read, and as they are written to the reader.
+        let sizes = events.iter().map(|(_, event)| 2 * event.memory_size());
+        self.held = Some(room.down_to(sizes).held());
+        self.missed += missed;
+        self.read.extend(events);
+        Ok(())
     }
 }

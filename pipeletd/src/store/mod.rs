@@ -45,6 +45,7 @@ use crate::{
     },
     events::{Event, IdTagKey, Seq, StationId},
     id_tags::IdTagEntry,
+    limits::memory::LARGEST_EVENT,
     projection::{StationState, Transaction, TransactionFilter},
     registration::Registration,
     webhooks::WebhookId,
@@ -167,9 +168,9 @@ impl<T> Part<T> {
 
 /// What is read at once by one who reads all of something, a part after the other.
 const PART_BYTES: usize = 1 << 20;
-/// A page of the longest events that stations send often is whole, and with half of this as JSON
-/// it is less than gRPC's clients take by default, which is 4 MiB.
-pub const PAGE_BYTES: usize = 4 << 20;
+/// A page of what stations send mostly is whole. As JSON it is about half of this, and so less than
+/// the 4 MiB that gRPC's clients take by default.
+pub const PAGE_BYTES: usize = LARGEST_EVENT;
 
 /// One change of what is kept beside the journal.
 #[derive(Debug, Clone)]

@@ -1,7 +1,7 @@
 //! Memory is bounded by bytes, whatever stations send, receivers refuse and API callers ask for.
 
 use futures_util::future::join_all;
-use pipelet_tests::{Answer, Api, Receiver, Station, deadline::eventually};
+use pipelet_tests::{Answer, Api, RawSocket, Receiver, Station, deadline::eventually};
 use serde_json::{Value, json};
 
 use crate::scene::{Scene, daemon};
@@ -15,6 +15,7 @@ const ALL: usize = STATIONS * FRAMES_EACH;
 const PAYLOAD: usize = 1_000_000;
 const WEBHOOKS: usize = 3;
 const STARTS: usize = 2;
+const SLOW_READERS: usize = 40;
 
 /// Of what a receiver refuses, nothing may be held but what there is room for: not while it comes,
 /// not after a start, not for those who list it, and not until it is delivered after all.
@@ -55,7 +56,7 @@ async fn a_backlog_of_large_events_fits_into_a_small_memory() {
         assert_peak(&scene, "after a start");
     }
 
-    page_through(&scene.api, "/events?limit=500").await;
+    read_slowly(&scene).await;
     for webhook in &webhooks {
         page_through(
             &scene.api,
@@ -63,7 +64,7 @@ async fn a_backlog_of_large_events_fits_into_a_small_memory() {
         )
         .await;
     }
-    assert_peak(&scene, "with readers");
+    assert_peak(&scene, "with slow readers");
 
     scene.receiver.answer(Answer::Status(204));
     for webhook in &webhooks {
@@ -92,6 +93,28 @@ async fn await_all(api: &Api, webhook: u64, column: &str) {
     let what = format!("every event of webhook {webhook} to be {column}");
     let enough = |stats: &Value| stats[column].as_u64() >= Some(ALL as u64);
     eventually(&what, || api.stats(webhook), enough).await;
+}
+
+/// Callers who ask for all that there is, and read nothing of it. Their key is not the others'.
+async fn read_slowly(scene: &Scene) {
+    let made = scene
+        .ctl()
+        .json("keys create --name slow --role read-only")
+        .await;
+    let key = made["key"].as_str().expect("a key");
+    let paths = [
+        "events?limit=500",
+        "events/stream?since=2026-01-01T00:00:00Z",
+    ];
+    let mut readers = Vec::new();
+    for path in paths.iter().cycle().take(SLOW_READERS) {
+        let mut reader = RawSocket::connect(scene.daemon.http()).await;
+        let request =
+            format!("GET /api/v1/{path} HTTP/1.1\r\nHost: api\r\nX-API-Key: {key}\r\n\r\n");
+        reader.write(request.as_bytes()).await;
+        readers.push(reader);
+    }
+    page_through(&scene.api, "/events?limit=500").await;
 }
 
 /// Reads a whole list, and checks that it has every event.

@@ -10,6 +10,7 @@ use super::{
     super::{
         cursor,
         error::ApiError,
+        readers::hold_until_next,
         tails::{Begin, Tailed, Tails},
         trigger::{Asked, Trigger},
     },
@@ -22,7 +23,6 @@ use crate::{
     delivery::{Backfill, Delivery},
     events::{Event, EventType, Seq},
     journal::Journal,
-    limits::memory::LARGEST_EVENT,
     store::ReadLimit,
     webhooks::WebhookId,
 };
@@ -72,7 +72,7 @@ impl EventService for EventRpc {
         let filter = convert::event_filter(request.filter.unwrap_or_default(), "/filter")?;
         let before = convert::page_token(&request.page_token, position)?;
         let limit = ReadLimit::page(convert::page_size(request.page_size));
-        let room = reader.page().await;
+        let room = reader.page().await?;
         let latest = self.journal.latest(filter, before, limit).await;
         let latest = latest.map_err(ApiError::from)?;
         let room = room.down_to(latest.sizes());
@@ -89,7 +89,7 @@ impl EventService for EventRpc {
         &self,
         request: Request<v1::GetEventRequest>,
     ) -> Result<Response<v1::GetEventResponse>, Status> {
-        let room = readers::of(&request)?.room(LARGEST_EVENT).await;
+        let room = readers::of(&request)?.event().await?;
         let (_, event) = self.find(&request.into_inner().id).await?;
         let room = room.down_to([event.memory_size()].into_iter());
         let event = Some(convert::event(&event));
@@ -101,7 +101,7 @@ impl EventService for EventRpc {
         &self,
         request: Request<v1::TraceEventRequest>,
     ) -> Result<Response<v1::TraceEventResponse>, Status> {
-        let room = readers::of(&request)?.page().await;
+        let room = readers::of(&request)?.page().await?;
         let (seq, event) = self.find(&request.into_inner().id).await?;
         let traces = self.delivery.trace(seq, &event).await;
         let traces = traces.map_err(ApiError::from)?;
@@ -166,7 +166,7 @@ impl EventService for EventRpc {
         &self,
         request: Request<v1::TailEventsRequest>,
     ) -> Result<Response<Self::TailEventsStream>, Status> {
-        let validity = validity(&request)?;
+        let (validity, reader) = (validity(&request)?, readers::of(&request)?);
         let v1::TailEventsRequest {
             events,
             station_ids,
@@ -185,7 +185,7 @@ impl EventService for EventRpc {
             (None, Some(time)) => Begin::At(convert::from_time(time, "/since")?),
             (None, None) => Begin::Now,
         };
-        let tail = self.tails.open(filter, begin).await?;
+        let tail = self.tails.open(filter, begin, reader).await?;
         let announced = announce.then(|| {
             Ok(v1::TailEventsResponse {
                 cursor: tail
@@ -194,8 +194,11 @@ impl EventService for EventRpc {
                 ..v1::TailEventsResponse::default()
             })
         });
-        let told = validity.stream(tail.into_stream());
-        let told = statuses(told.map(|next| next.map(tailed)));
+        let told = validity.stream(tail.into_stream()).map(|next| match next {
+            Ok(next) => (Ok(tailed(&next)), next.held),
+            Err(error) => (Err(error), None),
+        });
+        let told = statuses(hold_until_next(told));
         Ok(Response::new(Box::pin(stream::iter(announced).chain(told))))
     }
 }
@@ -214,10 +217,10 @@ fn position(token: &str) -> Result<Seq, ApiError> {
     Ok(Seq(cursor::to_number(token)?))
 }
 
-fn tailed(Tailed { seq, event, missed }: Tailed) -> v1::TailEventsResponse {
+fn tailed(tailed: &Tailed) -> v1::TailEventsResponse {
     v1::TailEventsResponse {
-        event: Some(convert::event(&event)),
-        missed,
-        cursor: cursor::of_number(seq.0),
+        event: Some(convert::event(&tailed.event)),
+        missed: tailed.missed,
+        cursor: cursor::of_number(tailed.seq.0),
     }
 }

@@ -19,7 +19,6 @@ use crate::{
         Delivery, ReplayProgress, Selection,
         record::{FailedDelivery, FailedId},
     },
-    limits::memory::LARGEST_EVENT,
     store::ReadLimit,
 };
 
@@ -97,7 +96,7 @@ impl FailedDeliveryService for FailedDeliveryRpc {
         let filter = convert::filter(filter.unwrap_or_default())?;
         let size = convert::page_size(page_size);
         let after = convert::page_token(&page_token, cursor::to_number).map_err(ApiError::from)?;
-        let room = reader.page().await;
+        let room = reader.page().await?;
         let failed = self
             .delivery
             .failed_deliveries(filter, after.map(FailedId), ReadLimit::page(size + 1))
@@ -117,7 +116,7 @@ impl FailedDeliveryService for FailedDeliveryRpc {
         &self,
         request: Request<v1::GetFailedDeliveryRequest>,
     ) -> Answer<v1::GetFailedDeliveryResponse> {
-        let room = readers::of(&request)?.room(LARGEST_EVENT).await;
+        let room = readers::of(&request)?.event().await?;
         let id = FailedId(request.into_inner().id);
         let failed = self
             .delivery

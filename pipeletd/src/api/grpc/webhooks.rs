@@ -289,7 +289,7 @@ impl WebhookService for WebhookRpc {
         let size = convert::page_size(page_size);
         let after = convert::page_token(&page_token, |text| cursor::to_delivery(id, text))
             .map_err(ApiError::from)?;
-        let room = reader.page().await;
+        let room = reader.page().await?;
         let limit = ReadLimit::page(size + 1);
         let deliveries = self.delivery.deliveries(id, only, after, limit).await;
         let deliveries = deliveries.map_err(ApiError::from)?;

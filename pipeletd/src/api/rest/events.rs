@@ -19,7 +19,7 @@ use super::{
         cursor,
         error::ApiError,
         event_filter::Said,
-        readers::{Held, Reader},
+        readers::{self, Held, Reader},
         request_id::RequestId,
         tails::{Begin, Tailed, Tails},
         trigger::{Asked, Trigger},
@@ -35,7 +35,6 @@ use super::{
 use crate::{
     events::{EventFilter, EventType, Seq},
     journal::Journal,
-    limits::memory::LARGEST_EVENT,
     store::ReadLimit,
 };
 
@@ -83,7 +82,7 @@ async fn list(
     let page = query.page(|text| cursor::to_number(text).map(Seq));
     let until = query.time("until");
     let filter = filter(query, until)?;
-    let room = reader.page().await;
+    let room = reader.page().await?;
     let limit = ReadLimit::page(page.limit);
     let latest = journal.latest(filter, page.after, limit).await?;
     let room = room.down_to(latest.sizes());
@@ -98,7 +97,7 @@ async fn show(
     Extension(reader): Extension<Reader>,
     Path(id): Path<String>,
 ) -> Result<(Extension<Held>, Json<EventJson>), Problem> {
-    let room = reader.room(LARGEST_EVENT).await;
+    let room = reader.event().await?;
     let found = match id.parse() {
         Ok(id) => journal.find(id).await?,
         Err(_) => None,
@@ -135,6 +134,7 @@ async fn pull(
 async fn follow(
     State(Handles { tails, .. }): State<Handles>,
     Extension(validity): Extension<Validity>,
+    Extension(reader): Extension<Reader>,
     headers: HeaderMap,
     query: Query,
 ) -> Result<Sse<impl Stream<Item = Result<sse::Event, Infallible>>>, Problem> {
@@ -144,12 +144,12 @@ async fn follow(
         (None, Some(time)) => Begin::At(time),
         (None, None) => Begin::Now,
     };
-    let tail = tails.open(filter, begin).await?;
+    let tail = tails.open(filter, begin, reader).await?;
     let id = RequestId::current();
-    let told = validity.stream(tail.into_stream()).map(move |next| {
-        let sent = next.map_or_else(|error| vec![failed(error, &id)], sent);
-        stream::iter(sent.into_iter().map(Ok))
-    });
+    let told = validity
+        .stream(tail.into_stream())
+        .map(move |next| next.map_or_else(|error| (vec![failed(error, &id)], None), sent));
+    let told = readers::hold_until_next(told).map(|events| stream::iter(events).map(Ok));
     let alive = KeepAlive::new().interval(KEEP_ALIVE);
     Ok(Sse::new(told.flatten()).keep_alive(alive))
 }
@@ -162,7 +162,13 @@ fn failed(error: ApiError, id: &RequestId) -> sse::Event {
         .data(problem.to_string())
 }
 
-fn sent(Tailed { seq, event, missed }: Tailed) -> Vec<sse::Event> {
+fn sent(tailed: Tailed) -> (Vec<sse::Event>, Option<Held>) {
+    let Tailed {
+        seq,
+        event,
+        missed,
+        held,
+    } = tailed;
     let gap = (missed > 0).then(|| {
         let data = format!(r#"{{"missed":{missed}}}"#);
         sse::Event::default().event("gap").data(data)
@@ -172,7 +178,7 @@ fn sent(Tailed { seq, event, missed }: Tailed) -> Vec<sse::Event> {
         .id(cursor::of_number(seq.0))
         .event(event.kind.name())
         .data(json.expect("a payload is JSON, and all else is text"));
-    gap.into_iter().chain([event]).collect()
+    (gap.into_iter().chain([event]).collect(), held)
 }
 
 fn last_event_id(headers: &HeaderMap) -> Result<Option<Seq>, ApiError> {

@@ -28,7 +28,6 @@ use crate::{
         record::{FailedDelivery, FailedFilter, FailedId},
     },
     events::EventType,
-    limits::memory::LARGEST_EVENT,
     webhooks::{Fault, Field, WebhookId},
 };
 
@@ -84,7 +83,7 @@ async fn list(
         until: query.time("until"),
     };
     query.finish()?;
-    let room = reader.page().await;
+    let room = reader.page().await?;
     let failed = delivery
         .failed_deliveries(filter, page.after, page.read())
         .await?;
@@ -99,7 +98,7 @@ async fn show(
     Extension(reader): Extension<Reader>,
     Path(path): Path<String>,
 ) -> Result<(Extension<Held>, Json<FailedJson>), Problem> {
-    let room = reader.room(LARGEST_EVENT).await;
+    let room = reader.event().await?;
     let failed = delivery.failed_delivery(id(&path)?).await?;
     let room = room.down_to([failed.memory_size()].into_iter());
     Ok((Extension(room.held()), Json(failed.into())))

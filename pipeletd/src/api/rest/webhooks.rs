@@ -207,7 +207,7 @@ async fn deliveries(
     let id = id(&path)?;
     let page = query.page(|text| cursor::to_delivery(id, text));
     query.finish()?;
-    let room = reader.page().await;
+    let room = reader.page().await?;
     let deliveries = delivery
         .deliveries(id, None, page.after, page.read())
         .await?;
