@@ -3,7 +3,7 @@
 //! The invariant: a CALLRESULT is made only once the event is durable and in the station's state,
 //! and a CALL that became an event once never becomes a second one. Knows texts, not sockets.
 
-use std::{cell::RefCell, collections::VecDeque, net::SocketAddr, sync::Arc, time::Duration};
+use std::{cell::RefCell, net::SocketAddr, sync::Arc, time::Duration};
 
 use jiff::Timestamp;
 use tokio::time::sleep_until;
@@ -20,13 +20,10 @@ use super::{
 };
 use crate::{
     events::{Event, EventId, EventType, Payload},
-    projection::{BootStatus, Digest},
+    projection::BootStatus,
     registration::SecurityProfile,
     telemetry::Span,
 };
-
-/// So many answers are kept for messages that are sent again on the same connection.
-const KEPT_ANSWERS: usize = 16;
 
 /// A station that has had nothing to tell for so long is at rest.
 const AT_REST: Duration = Duration::from_secs(10);
@@ -48,22 +45,9 @@ pub(super) struct Opening {
 pub(super) struct Conversation {
     seat: Seat,
     services: Arc<Services>,
-    /// The oldest first.
-    answered: VecDeque<Answered>,
-}
-
-#[derive(Debug)]
-struct Answered {
-    call: CallKey,
-    answer: Box<str>,
-}
-
-/// Two CALLs of one connection with the same key are the same CALL.
-#[derive(Debug, PartialEq, Eq)]
-struct CallKey {
-    message_id: Box<str>,
-    kind: EventType,
-    payload: Digest,
+    /// A CALL was refused since the last event: what comes next does not follow the last CALL of
+    /// the station's state, so it is not that one once more.
+    refused_since: bool,
 }
 
 /// What a message of the station was.
@@ -84,7 +68,7 @@ impl Conversation {
         Self {
             seat,
             services,
-            answered: VecDeque::new(),
+            refused_since: false,
         }
     }
 
@@ -231,9 +215,15 @@ impl Conversation {
 
     async fn answer(&mut self, call: Call<'_>) -> String {
         let id = call.id;
-        match self.result(call).await {
-            Ok(payload) => wire::call_result(id, &payload),
+        let result = self.result(call).await;
+        match result {
+            Ok(payload) => {
+                self.refused_since = false;
+                wire::call_result(id, &payload)
+            }
             Err(refusal) => {
+                // With an InternalError it is to be sent again, and may be an event already.
+                self.refused_since |= refusal.code != ErrorCode::InternalError;
                 let station = self.seat.station();
                 let (code, reason) = (refusal.code, &refusal.description);
                 tracing::info!(%station, message_id = id.token(), %code, reason, "refused");
@@ -242,34 +232,13 @@ impl Conversation {
         }
     }
 
-    async fn result(&mut self, call: Call<'_>) -> Result<Box<str>, Refusal> {
+    async fn result(&self, call: Call<'_>) -> Result<String, Refusal> {
         let kind = handler::recognise(&call.action)?;
         let boot_policy = self.services.registry.boot_policy(self.seat.station());
         handler::refuse_unaccepted(kind, boot_policy)?;
-        let key = CallKey {
-            message_id: call.id.token().into(),
-            kind,
-            payload: Digest::of(call.payload.as_bytes()),
-        };
-        if let Some(before) = self.answered.iter().find(|before| before.call == key) {
-            return Ok(before.answer.clone());
-        }
         self.judge(kind, &call.payload)?;
-        let answer = self
-            .take_in(kind, &call.id.text(), call.payload, boot_policy)
-            .await?;
-        if kind == EventType::BootNotification && boot_policy != BootStatus::Accepted {
-            // It shall boot again, maybe under the same message id, and be accepted one day.
-            return Ok(answer);
-        }
-        if self.answered.len() >= KEPT_ANSWERS {
-            self.answered.pop_front();
-        }
-        self.answered.push_back(Answered {
-            call: key,
-            answer: answer.clone(),
-        });
-        Ok(answer)
+        self.take_in(kind, &call.id.text(), call.payload, boot_policy)
+            .await
     }
 
     /// Holds the payload against the standard, where somebody wants to know.
@@ -297,7 +266,7 @@ impl Conversation {
         message_id: &str,
         payload: Payload,
         boot_policy: BootStatus,
-    ) -> Result<Box<str>, Refusal> {
+    ) -> Result<String, Refusal> {
         if kind == EventType::Heartbeat {
             self.gather().await;
         }
@@ -308,9 +277,10 @@ impl Conversation {
         }
         let services = &self.services;
         let now = services.clock.now();
+        let follows = !self.refused_since;
         let repeat = self
             .seat
-            .look(|state| state.repeat_of(message_id, kind, &payload));
+            .look(|state| state.repeat_of(message_id, kind, &payload, follows));
         let transaction_id = match repeat {
             Some(repeat) => repeat.transaction_id,
             None if kind == EventType::StartTransaction => Some(self.new_transaction_id().await?),
@@ -345,7 +315,7 @@ impl Conversation {
             let station = self.seat.station();
             tracing::debug!(%station, event = %kind, message_id, "answered again");
         }
-        Ok(answer.into())
+        Ok(answer)
     }
 
     /// Lets a heartbeat of a station at rest wait for others.

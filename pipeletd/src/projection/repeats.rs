@@ -1,8 +1,10 @@
 //! Recognising what a station sends once more because an answer was lost.
 //!
 //! A station may repeat its last CALL under the same message id, on a new connection or to a
-//! daemon that has restarted since, and it may repeat a `StartTransaction` under a new id. Neither
-//! happened twice, so neither may become a second event or a second transaction.
+//! daemon that has restarted since, and it may repeat a `StartTransaction` under a new id, until it
+//! stops that transaction. Neither happened twice, so neither may become a second event or a second
+//! transaction. Everything else is new, whatever its message id: a station has one CALL outstanding
+//! at a time (OCPP-J 1.6, section 4.1.1), and some use an id again.
 
 use std::fmt;
 
@@ -71,7 +73,8 @@ impl StartKey {
     }
 }
 
-/// A transaction that was started lately; it may have ended since.
+/// A transaction that was started lately and has not been stopped. Another one that is stopped may
+/// begin just like it: a clock that starts in 1970 says the same each time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct StartedTransaction {
     pub key: StartKey,
@@ -87,13 +90,16 @@ pub struct Repeat {
 
 impl StationState {
     /// Whether this CALL, with the payload as it came, is one that has already become an event.
+    /// `follows` says that no other CALL came since the last one of this state.
     pub fn repeat_of(
         &self,
         message_id: &str,
         kind: EventType,
         payload: &Payload,
+        follows: bool,
     ) -> Option<Repeat> {
         self.repeat_of_last_call(message_id, kind, payload)
+            .filter(|_| follows)
             .or_else(|| self.repeat_of_start(kind, payload))
     }
 

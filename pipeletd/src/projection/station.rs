@@ -245,6 +245,8 @@ impl StationState {
         if let Some(id) = fields.integer("transactionId") {
             self.open_transactions
                 .retain(|transaction| transaction.transaction_id != id);
+            self.recent_starts
+                .retain(|start| start.transaction_id != id);
         }
     }
 }

@@ -146,7 +146,7 @@ fn lists_are_bounded() {
 fn repeats_are_recognised() {
     let check = |events: &[Event], id: &str, kind, payload: &str, expected| {
         let payload = Payload::parse(payload.as_bytes()).unwrap();
-        let found = station(events).repeat_of(id, kind, &payload);
+        let found = station(events).repeat_of(id, kind, &payload, true);
         assert_eq!(found, expected, "{id} {kind}");
     };
     let repeat = |transaction_id| Some(Repeat { transaction_id });
@@ -168,17 +168,19 @@ fn repeats_are_recognised() {
     let two = [event(meter, "1", "{}"), event(meter, "2", "{}")];
     check(&two, "1", meter, "{}", None);
 
-    // ... but a transaction stays known, under any message id and after its end.
+    // ... but a transaction stays known under any message id, until its stop.
     let started = [start_event("1", 42)];
     check(&started, "1", start, START, repeat(Some(42)));
     check(&started, "9", start, START, repeat(Some(42)));
-    check(
-        &[start_event("1", 42), stop()],
-        "9",
-        start,
-        START,
-        repeat(Some(42)),
-    );
+    check(&[start_event("1", 42), stop()], "9", start, START, None);
+    // A retry comes after no other CALL, whether that became an event or not.
+    let start_payload = Payload::parse(START.as_bytes()).unwrap();
+    let status = Payload::empty();
+    let notified = station(&[event(EventType::StatusNotification, "1", "{}")]);
+    let found = notified.repeat_of("1", EventType::StatusNotification, &status, false);
+    assert_eq!(found, None);
+    let found = station(&started).repeat_of("1", start, &start_payload, false);
+    assert_eq!(found, repeat(Some(42)), "it is the same transaction");
     check(&started, "9", start, &START.replace("\"A\"", "\"B\""), None);
     // Without a timestamp nothing says that it is the same one.
     let undated = r#"{"connectorId":1,"idTag":"A","meterStart":7}"#;

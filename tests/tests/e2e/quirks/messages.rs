@@ -54,6 +54,85 @@ async fn a_resent_message_is_answered_again_and_happens_once() {
     scene.api.await_stats(scene.webhook, stats).await;
 }
 
+/// Some count from 1 after every start, and some give every message the same id: only the CALL right
+/// before can come again, for a station has one outstanding at a time.
+#[tokio::test]
+async fn a_message_id_that_is_used_again_is_a_new_message() {
+    let scene = Scene::new(&["StatusNotification", "BootNotification", "Heartbeat"]).await;
+    let mut station = scene.station("S1").await;
+    let status = |status: &str| json!({"connectorId": 1, "errorCode": "NoError", "status": status});
+    for (number, word) in (1..).zip(["Available", "Charging", "Available"]) {
+        station
+            .call_as("1", "StatusNotification", status(word))
+            .await
+            .result();
+        let requests = scene.receiver.await_requests(number).await;
+        assert_eq!(requests[number - 1].json()["payload"]["status"], word);
+        let known = scene.api.get("/stations/S1").await.expect(200);
+        assert_eq!(known["connectors"][0]["status"], word);
+    }
+    // One that was refused stood between the two, and one that is no CALL at all did not.
+    station.call_as("2", "Bogus", "{}").await.error_code();
+    station
+        .call_as("1", "StatusNotification", status("Available"))
+        .await
+        .result();
+    scene.receiver.await_requests(4).await;
+    station.send(r#"[1,"x"]"#).await;
+    station
+        .call_as("1", "StatusNotification", status("Available"))
+        .await
+        .result();
+
+    // What asks for the time gets the time that it is: the new event's.
+    let boot = json!({"chargePointVendor": "V", "chargePointModel": "M"});
+    let mut asked = 4;
+    for (action, payload) in [("BootNotification", boot), ("Heartbeat", json!({}))] {
+        for _ in 0..2 {
+            let answer = station.call_as("1", action, &payload).await.result();
+            asked += 1;
+            let requests = scene.receiver.await_requests(asked).await;
+            let event = requests[asked - 1].json();
+            assert_eq!(event["event"], action);
+            assert_eq!(answer["currentTime"], event["timestamp"], "{action}");
+        }
+    }
+}
+
+/// With a clock that begins in 1970 at every start, two transactions may well look the same.
+#[tokio::test]
+async fn a_start_like_one_that_was_stopped_is_another_transaction() {
+    let mut scene = Scene::new(&["StartTransaction", "StopTransaction"]).await;
+    let start = START.replace("2026-04-14T12:34:56Z", "1970-01-01T00:00:30Z");
+    let mut known = Vec::new();
+    for round in 0..3 {
+        let mut station = scene.station("S1").await;
+        let first = station.ok("StartTransaction", &start).await["transactionId"].clone();
+        assert!(!known.contains(&first), "{first} was stopped");
+        if round == 1 {
+            drop(station);
+            scene.crash().await;
+            station = scene.station("S1").await;
+        }
+        // A real retry comes before the stop.
+        let retried = station.call_as("again", "StartTransaction", &start).await;
+        assert_eq!(retried.result()["transactionId"], first);
+        let stop =
+            json!({"transactionId": first, "meterStop": 9, "timestamp": "1970-01-01T01:00:00Z"});
+        station.ok("StopTransaction", &stop).await;
+        let path = format!("/transactions/{first}");
+        let ended = scene.api.get(&path).await.expect(200);
+        assert_eq!(ended["status"], "stopped");
+        known.push(first);
+        drop(station);
+        if round == 1 {
+            scene.crash().await;
+        }
+    }
+    let stats = json!({"received": 6, "delivered": 6});
+    scene.api.await_stats(scene.webhook, stats).await;
+}
+
 /// [libocpp#688]
 #[tokio::test]
 async fn a_start_retried_under_a_new_message_id_is_the_same_transaction() {
