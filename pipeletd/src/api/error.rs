@@ -66,6 +66,8 @@ pub enum ApiError {
         code: &'static str,
         message: String,
     },
+    /// A station was asked, and nobody can read its answer; what it did is not known.
+    MalformedAnswer(String),
     /// The daemon can't do it now.
     Unavailable(String),
     /// Our fault; the log knows more.
@@ -107,6 +109,7 @@ impl ApiError {
             | Self::TooMany { code, .. }
             | Self::Throttled { code, .. }
             | Self::NoAnswer { code, .. } => code,
+            Self::MalformedAnswer(_) => "malformed_answer",
             Self::PreconditionFailed(_) => "precondition_failed",
             Self::Invalid(_) => "invalid_request",
             Self::Malformed(_) => "malformed_request",
@@ -134,6 +137,7 @@ impl ApiError {
             | Self::TooMany { message, .. }
             | Self::Throttled { message, .. }
             | Self::NoAnswer { message, .. }
+            | Self::MalformedAnswer(message)
             | Self::PreconditionFailed(message)
             | Self::Malformed(message) => message.clone(),
             Self::Invalid(faults) => match faults.as_slice() {
@@ -168,6 +172,7 @@ impl ApiError {
             | Self::TooMany { .. }
             | Self::Throttled { .. }
             | Self::NoAnswer { .. }
+            | Self::MalformedAnswer(_)
             | Self::Invalid(_)
             | Self::Malformed(_)
             | Self::MethodNotAllowed
@@ -237,6 +242,7 @@ impl From<CommandError> for ApiError {
                 code: "station_timeout",
                 message,
             },
+            CommandError::MalformedAnswer(_) => Self::MalformedAnswer(message),
             CommandError::ConnectionLost => Self::NoAnswer {
                 code: "station_connection_lost",
                 message,

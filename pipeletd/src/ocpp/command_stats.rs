@@ -17,7 +17,7 @@ pub enum CommandOutcome {
     Answered,
     /// With a CALLERROR.
     Refused,
-    /// It was sent, and no answer came in time, or before the connection ended.
+    /// It was sent, and no answer that can be read came in time, or before the connection ended.
     Unanswered,
     NotSent,
 }
@@ -44,9 +44,12 @@ impl CommandOutcome {
         match outcome {
             Ok(Answer::Result(_)) => Self::Answered,
             Ok(Answer::Error { .. }) => Self::Refused,
-            Err(CommandError::TimedOut | CommandError::ConnectionLost | CommandError::NotKept) => {
-                Self::Unanswered
-            }
+            Err(
+                CommandError::TimedOut
+                | CommandError::MalformedAnswer(_)
+                | CommandError::ConnectionLost
+                | CommandError::NotKept,
+            ) => Self::Unanswered,
             Err(
                 CommandError::NotACommand(_)
                 | CommandError::Invalid(_)

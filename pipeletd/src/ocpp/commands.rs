@@ -12,7 +12,6 @@ use tokio::time::Instant;
 use super::{
     stations::Stations,
     v16::{self, Violation},
-    wire::ErrorCode,
 };
 use crate::{
     events::{Direction, EventType, Payload, StationId},
@@ -31,7 +30,8 @@ pub enum Answer {
     Result(Payload),
     /// A CALLERROR. The details are `{}` where the station gave none.
     Error {
-        code: ErrorCode,
+        /// As the station spells it.
+        code: String,
         description: String,
         details: Payload,
     },
@@ -58,6 +58,9 @@ pub enum CommandError {
     /// It was sent.
     #[error("the station did not answer in time; it may still do what it was asked")]
     TimedOut,
+    /// It was sent. This is what came, cut to what is worth showing.
+    #[error("the station's answer can't be read; it may have done what it was asked: {0}")]
+    MalformedAnswer(String),
     /// It was sent.
     #[error("the connection ended before the answer; the station may have done what it was asked")]
     ConnectionLost,

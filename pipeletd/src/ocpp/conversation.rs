@@ -58,7 +58,7 @@ pub(super) enum Heard {
     /// An answer to a CALL of ours.
     Answer {
         message_id: String,
-        answer: Answer,
+        answer: Result<Answer, CommandError>,
     },
     Nothing,
 }
@@ -83,7 +83,7 @@ impl Conversation {
             Ok(Frame::Call(call)) => Heard::Call(Box::pin(self.answer(call)).await),
             Ok(Frame::CallResult { id, payload }) => Heard::Answer {
                 message_id: id.text().into_owned(),
-                answer: Answer::Result(payload),
+                answer: Ok(Answer::Result(payload)),
             },
             Ok(Frame::CallError {
                 id,
@@ -92,11 +92,15 @@ impl Conversation {
                 details,
             }) => Heard::Answer {
                 message_id: id.text().into_owned(),
-                answer: Answer::Error {
-                    code,
+                answer: Ok(Answer::Error {
+                    code: code.into_owned(),
                     description: description.into_owned(),
                     details,
-                },
+                }),
+            },
+            Ok(Frame::MalformedAnswer { id }) => Heard::Answer {
+                message_id: id.text().into_owned(),
+                answer: Err(CommandError::MalformedAnswer(shown(text))),
             },
             Ok(Frame::Ignored { why }) => {
                 let station = self.seat.station();
@@ -134,6 +138,7 @@ impl Conversation {
                 tracing::info!(%station, %action, %event_id, "command answered");
             }
             Ok(Answer::Error { code, .. }) => {
+                let code = shown(code);
                 tracing::info!(%station, %action, %event_id, %code, "command refused by the station");
             }
             Err(error) => {
@@ -406,6 +411,19 @@ fn random_bytes() -> Result<[u8; 10], Refusal> {
             fetched.pop()
         })
         .ok_or_else(|| internal_error("no event id, try again"))
+}
+
+/// As much of what a station sent as a log line or an error's text has room for; what can't be seen
+/// is written as escapes.
+fn shown(text: &str) -> String {
+    let mut shown = String::new();
+    for c in text[..text.floor_char_boundary(255)].chars() {
+        match c {
+            '"' | '\'' | '\\' => shown.push(c),
+            c => shown.extend(c.escape_debug()),
+        }
+    }
+    shown
 }
 
 /// A station keeps a message that is answered with this, and sends it again.

@@ -93,10 +93,14 @@ impl Outbox {
     }
 
     /// Takes in an answer; `None` where nobody waits for it, or not any more.
-    pub(super) fn answered(&mut self, message_id: &str, answer: Answer) -> Option<Settled> {
+    pub(super) fn answered(
+        &mut self,
+        message_id: &str,
+        answer: Result<Answer, CommandError>,
+    ) -> Option<Settled> {
         self.outstanding
             .take_if(|outstanding| outstanding.event.message_id.as_deref() == Some(message_id))
-            .map(|outstanding| outstanding.settle(Ok(answer)))
+            .map(|outstanding| outstanding.settle(answer))
     }
 
     /// Waits no longer for what is outstanding.

@@ -4,6 +4,7 @@
 
 use std::{borrow::Cow, fmt};
 
+use serde::de::{Deserializer, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
 use crate::events::Payload;
@@ -18,13 +19,18 @@ pub enum Frame<'a> {
     },
     CallError {
         id: MessageId<'a>,
-        code: ErrorCode,
+        /// In the station's own spelling; some have codes of their own.
+        code: Cow<'a, str>,
         description: Cow<'a, str>,
         /// Empty where they are missing or no object: some stations leave them out.
         details: Payload,
     },
-    /// A message type that the standard does not know, or an answer that nobody can read. The
-    /// standard wants it ignored; an error in return could start a quarrel without end.
+    /// A CALLRESULT or CALLERROR that says what it answers, and nothing else that can be read.
+    MalformedAnswer {
+        id: MessageId<'a>,
+    },
+    /// A message type that the standard does not know, or an answer to nothing. The standard wants
+    /// it ignored; an error in return could start a quarrel without end.
     Ignored {
         why: &'static str,
     },
@@ -90,19 +96,6 @@ pub enum ErrorCode {
 }
 
 impl ErrorCode {
-    pub const ALL: &[Self] = &[
-        Self::NotImplemented,
-        Self::NotSupported,
-        Self::InternalError,
-        Self::ProtocolError,
-        Self::SecurityError,
-        Self::FormationViolation,
-        Self::PropertyConstraintViolation,
-        Self::OccurrenceConstraintViolation,
-        Self::TypeConstraintViolation,
-        Self::GenericError,
-    ];
-
     /// As the standard spells it.
     pub const fn name(self) -> &'static str {
         match self {
@@ -118,19 +111,6 @@ impl ErrorCode {
             Self::GenericError => "GenericError",
         }
     }
-
-    /// Takes the corrected spellings of later versions too; what is unknown is generic.
-    pub fn from_name(name: &str) -> Self {
-        match name {
-            "OccurrenceConstraintViolation" => Self::OccurrenceConstraintViolation,
-            "FormatViolation" => Self::FormationViolation,
-            _ => Self::ALL
-                .iter()
-                .copied()
-                .find(|code| code.name() == name)
-                .unwrap_or(Self::GenericError),
-        }
-    }
 }
 
 impl fmt::Display for ErrorCode {
@@ -141,17 +121,25 @@ impl fmt::Display for ErrorCode {
 
 /// Reads one text message.
 pub fn parse(text: &str) -> Result<Frame<'_>, BadFrame<'_>> {
-    let elements: Vec<&RawValue> = serde_json::from_str(text).map_err(|error| BadFrame {
-        id: MessageId::UNREADABLE,
-        code: ErrorCode::FormationViolation,
-        why: if error.is_data() {
-            "the message is not a JSON array"
-        } else {
-            "the message is not JSON"
-        },
-    })?;
+    let mut elements = Vec::new();
+    let whole = read_elements(text, &mut elements);
     let id = elements.get(1).and_then(|token| MessageId::read(token));
-    match elements.first().map(|token| token.get()) {
+    let kind = elements.first().map(|token| token.get());
+    if let Err(error) = whole {
+        // An answer that was cut off is still the only one that will come.
+        return match (kind, id) {
+            (Some("3" | "4"), Some(id)) => Ok(Frame::MalformedAnswer { id }),
+            _ => Err(malformed(
+                None,
+                if error.is_data() {
+                    "the message is not a JSON array"
+                } else {
+                    "the message is not JSON"
+                },
+            )),
+        };
+    }
+    match kind {
         Some("2") => parse_call(id, &elements).map(Frame::Call),
         Some("3") => Ok(parse_result(id, &elements)),
         Some("4") => Ok(parse_error(id, &elements)),
@@ -160,6 +148,33 @@ pub fn parse(text: &str) -> Result<Frame<'_>, BadFrame<'_>> {
         }),
         Some(_) | None => Err(malformed(id, "the message type is not a number")),
     }
+}
+
+/// Reads an array's elements, those before an error too.
+fn read_elements<'a>(
+    text: &'a str,
+    elements: &mut Vec<&'a RawValue>,
+) -> Result<(), serde_json::Error> {
+    struct Collect<'e, 'a>(&'e mut Vec<&'a RawValue>);
+
+    impl<'de: 'a, 'a> Visitor<'de> for Collect<'_, 'a> {
+        type Value = ();
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("an array")
+        }
+
+        fn visit_seq<A: SeqAccess<'de>>(self, mut array: A) -> Result<(), A::Error> {
+            while let Some(element) = array.next_element()? {
+                self.0.push(element);
+            }
+            Ok(())
+        }
+    }
+
+    let mut json = serde_json::Deserializer::from_str(text);
+    json.deserialize_seq(Collect(elements))?;
+    json.end()
 }
 
 fn parse_call<'a>(
@@ -181,8 +196,9 @@ fn parse_call<'a>(
 fn parse_result<'a>(id: Option<MessageId<'a>>, elements: &[&'a RawValue]) -> Frame<'a> {
     match (id, payload(elements.get(2))) {
         (Some(id), Some(payload)) => Frame::CallResult { id, payload },
-        (None, _) | (_, None) => Frame::Ignored {
-            why: "malformed CALLRESULT",
+        (Some(id), None) => Frame::MalformedAnswer { id },
+        (None, _) => Frame::Ignored {
+            why: "a CALLRESULT without a message id",
         },
     }
 }
@@ -192,12 +208,13 @@ fn parse_error<'a>(id: Option<MessageId<'a>>, elements: &[&'a RawValue]) -> Fram
     match (id, text(2)) {
         (Some(id), Some(code)) => Frame::CallError {
             id,
-            code: ErrorCode::from_name(&code),
+            code,
             description: text(3).unwrap_or_default(),
             details: payload(elements.get(4)).unwrap_or_else(Payload::empty),
         },
-        (None, _) | (_, None) => Frame::Ignored {
-            why: "malformed CALLERROR",
+        (Some(id), None) => Frame::MalformedAnswer { id },
+        (None, _) => Frame::Ignored {
+            why: "a CALLERROR without a message id",
         },
     }
 }
@@ -323,18 +340,38 @@ mod tests {
             parse(r#"[3,"a",{"status":"Accepted"}]"#),
             Ok(Frame::CallResult { id, .. }) if id.text() == "a"
         ));
-        for text in [
-            r#"[4,"a","OccurrenceConstraintViolation","why"]"#,
-            r#"[4,"a","OccurenceConstraintViolation","why",{}]"#,
+        for (text, expected) in [
+            (r#"[4,"a","NotSupported","why"]"#, "NotSupported"),
+            (r#"[4,"a","Oops \u00e4","why",{}]"#, "Oops ä"),
         ] {
             assert!(matches!(
                 parse(text),
-                Ok(Frame::CallError { code: ErrorCode::OccurrenceConstraintViolation, description, .. })
-                    if description == "why"
+                Ok(Frame::CallError { code, description, .. })
+                    if code == expected && description == "why"
             ));
         }
-        for text in ["[1,\"a\"]", "[3]", "[3,\"a\",[]]", "[4,\"a\"]", "[99]"] {
+        for text in [
+            r#"[3,"a",[]]"#,
+            r#"[3,"a",5]"#,
+            r#"[3,"a""#,
+            r#"[3,"a",{"b":"#,
+            r#"[3,"a",{}]]"#,
+            r#"[4,"a"]"#,
+            r#"[4,"a",null,null,null]"#,
+            r#"[4,"a","NotSupp"#,
+        ] {
+            let parsed = parse(text);
+            assert!(
+                matches!(parsed, Ok(Frame::MalformedAnswer { id }) if id.text() == "a"),
+                "{text}: {parsed:?}"
+            );
+        }
+        for text in ["[1,\"a\"]", "[3]", "[3,null,[]]", "[4,{}]", "[99]"] {
             assert!(matches!(parse(text), Ok(Frame::Ignored { .. })), "{text}");
+        }
+        // Without its id, it may as well have been a CALL.
+        for text in ["[3", "[3,", "[3,\"a"] {
+            assert!(parse(text).is_err(), "{text}");
         }
     }
 
@@ -352,13 +389,5 @@ mod tests {
         );
         let long = call_error(MessageId("1"), ErrorCode::GenericError, &"ä".repeat(999));
         assert_eq!(long.matches('ä').count(), 255);
-    }
-
-    #[test]
-    fn codes_lead_back() {
-        for code in ErrorCode::ALL {
-            assert_eq!(ErrorCode::from_name(code.name()), *code);
-        }
-        assert_eq!(ErrorCode::from_name("Oops"), ErrorCode::GenericError);
     }
 }

@@ -246,10 +246,10 @@ async fn a_callerror_is_an_answer_too() {
             r#""NotSupported","no lock",{"b":1,"a":2}"#,
             r#"{"code":"NotSupported","description":"no lock","details":{"b":1,"a":2}}"#,
         ),
-        // Four elements, and the corrected spelling.
+        // Four elements, and the corrected spelling, which is the station's own.
         (
             r#""OccurrenceConstraintViolation","""#,
-            r#"{"code":"OccurenceConstraintViolation","description":"","details":{}}"#,
+            r#"{"code":"OccurrenceConstraintViolation","description":"","details":{}}"#,
         ),
     ] {
         let body = r#"{"connectorId":1}"#;
@@ -266,6 +266,76 @@ async fn a_callerror_is_an_answer_too() {
         );
     }
     scene.receiver.await_requests(2).await;
+}
+
+/// Codes that the standard does not know tell an operator more than the one that stands for all.
+#[tokio::test]
+async fn a_stations_own_error_code_is_told_as_it_is() {
+    let scene = Scene::new(&["Reset"]).await;
+    let mut station = scene.station("S1").await;
+    for code in ["VendorTimeout", "notsupported", "", "ä\"b"] {
+        let reply = ask(
+            &scene.api,
+            "/stations/S1/commands/Reset",
+            r#"{"type":"Soft"}"#,
+        );
+        let asked = station.asked().await;
+        let answer = json!([4, asked.id, code, "the relay is stuck", {"relay": 2}]);
+        station.send(answer.to_string()).await;
+        let reply = reply.await.expect("a reply").expect(200);
+        let error =
+            json!({"code": code, "description": "the relay is stuck", "details": {"relay": 2}});
+        assert_eq!(reply, json!({"status": "error", "error": error}));
+    }
+}
+
+/// Nobody waits for what can't come any more, and the next command goes out at once.
+#[tokio::test]
+async fn an_answer_that_can_not_be_read_ends_the_command() {
+    let scene = Scene::new(&["Reset"]).await;
+    let mut station = scene.station("S1").await;
+    let long = "x".repeat(5_000);
+    let answers = [
+        "[3,ID,[]]",
+        r#"[3,ID,"x"]"#,
+        "[4,ID]",
+        "[4,ID,null,null,null]",
+        r#"[3,ID,{"status":"Acc"#,
+        "[4,ID",
+        &format!(r#"[3,ID,"{long}"]"#),
+        "[3,ID,\"\u{9b}2J\u{202e}\"]",
+    ];
+    for (number, answer) in (1..).zip(answers) {
+        let path = "/stations/S1/commands/Reset?timeout=10m";
+        let reply = ask(&scene.api, path, r#"{"type":"Soft"}"#);
+        let asked = station.asked().await;
+        let next = ask(&scene.api, "/stations/S1/commands/ClearCache", "{}");
+        let answer = answer.replace("ID", &format!("\"{}\"", asked.id));
+        station.send(answer.as_str()).await;
+        let problem = reply.await.expect("a reply").expect(502);
+        assert_eq!(problem["code"], "malformed_answer", "{answer}");
+        let detail = problem["detail"].as_str().expect("a detail");
+        let came = answer.replace('\u{9b}', r"\u{9b}");
+        let came = came.replace('\u{202e}', r"\u{202e}");
+        assert!(detail.contains(&came[..came.len().min(100)]), "{detail}");
+        assert!(detail.len() < 1_000, "{detail}");
+        answer_next(&mut station, "ClearCache", "{}").await;
+        next.await.expect("a reply").expect(200);
+        // It was sent, so it is an event.
+        scene.receiver.await_requests(number).await;
+    }
+    let told = ask(
+        &scene.api,
+        "/stations/S1/commands/Reset",
+        r#"{"type":"Soft"}"#,
+    );
+    let asked = station.asked().await;
+    // What answers something else ends nothing.
+    station.send(r#"[3,"another",[]]"#).await;
+    station.send("[3]").await;
+    station.send(r#"[3,null,"x"]"#).await;
+    station.answer(&asked, "{}").await;
+    told.await.expect("a reply").expect(200);
 }
 
 #[tokio::test]

@@ -97,7 +97,7 @@ impl From<Answer> for call_response::Outcome {
                 description,
                 details,
             } => Self::Error(v1::CallError {
-                code: code.name().to_owned(),
+                code,
                 description,
                 details: text(&details),
             }),

@@ -26,6 +26,8 @@ const fn code(error: &ApiError) -> Code {
         ApiError::MethodNotAllowed => Code::Unimplemented,
         ApiError::TooMany { .. } | ApiError::Throttled { .. } => Code::ResourceExhausted,
         ApiError::NoAnswer { .. } => Code::DeadlineExceeded,
+        // It comes from somebody who does not speak gRPC.
+        ApiError::MalformedAnswer(_) => Code::Unknown,
         ApiError::Unavailable(_) => Code::Unavailable,
         ApiError::Internal(_) => Code::Internal,
     }

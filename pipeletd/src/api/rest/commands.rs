@@ -102,7 +102,7 @@ pub(super) enum AnswerJson {
 
 #[derive(Debug, Serialize)]
 pub(super) struct CallErrorJson {
-    code: &'static str,
+    code: String,
     description: String,
     details: Option<Box<RawValue>>,
 }
@@ -120,7 +120,7 @@ impl From<Answer> for AnswerJson {
                 details,
             } => Self::Error {
                 error: CallErrorJson {
-                    code: code.name(),
+                    code,
                     description,
                     details: raw(&details),
                 },

@@ -79,6 +79,7 @@ fn status(error: &ApiError) -> StatusCode {
         ApiError::UnsupportedMediaType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
         ApiError::TooMany { .. } | ApiError::Throttled { .. } => StatusCode::TOO_MANY_REQUESTS,
         ApiError::NoAnswer { .. } => StatusCode::GATEWAY_TIMEOUT,
+        ApiError::MalformedAnswer(_) => StatusCode::BAD_GATEWAY,
         ApiError::Unavailable(_) => StatusCode::SERVICE_UNAVAILABLE,
         ApiError::Internal(_) => StatusCode::INTERNAL_SERVER_ERROR,
     }
