@@ -14,7 +14,7 @@ use super::{
     commands::{self, Answer, CommandError},
     handler::{self, Refusal},
     outbox::Settled,
-    stations::{Left, Seat},
+    stations::Seat,
     v16,
     wire::{self, Call, ErrorCode, Frame},
 };
@@ -31,6 +31,9 @@ const AT_REST: Duration = Duration::from_secs(10);
 /// resting fleet says, and each by itself would cost a sync with several pages of writing. The price
 /// is that such a connection hears of nothing else for so long.
 const GATHERING: Duration = Duration::from_millis(100);
+
+/// Why a connection ended whose station has come anew.
+pub(super) const REPLACED: &str = "replaced";
 
 /// What is told of a connection when it begins.
 #[derive(Debug)]
@@ -164,7 +167,8 @@ impl Conversation {
         commands::forbids(status, action).then_some(status)
     }
 
-    /// Journals that the station is here.
+    /// Journals that the station is here, and before it the end of the connection that this one
+    /// replaces, if that one has not told of it yet.
     pub(super) async fn opened(&self, opening: &Opening) {
         let payload = serde_json::json!({
             "remoteAddress": opening.peer.to_string(),
@@ -172,31 +176,30 @@ impl Conversation {
             "securityProfile": opening.profile.number(),
         });
         let _turn = self.seat.turn().await;
-        if self.seat.open() {
-            self.note(EventType::StationConnected, &payload).await;
+        if self.seat.is_replaced() {
+            // It was never told of, so nobody waits for its end.
+            return;
+        }
+        if let Some(lasted) = self.seat.open() {
+            self.note_end(REPLACED, lasted).await;
+        }
+        self.note(EventType::StationConnected, &payload).await;
+    }
+
+    /// Journals that this connection is over, unless the one that replaced it has done so.
+    pub(super) async fn closed(&self, reason: &str) {
+        // The seat is left within the turn: what a new connection journals comes after this.
+        let _turn = self.seat.turn().await;
+        if let Some(lasted) = self.seat.leave() {
+            self.note_end(reason, lasted).await;
         }
     }
 
-    /// Journals that the station is gone, unless a newer connection speaks for it.
-    pub(super) async fn closed(&self, reason: &str, after: Duration) {
+    async fn note_end(&self, reason: &str, lasted: Duration) {
         // Whole milliseconds, told in seconds.
-        let seconds = (after.as_secs_f64() * 1000.0).round() / 1000.0;
+        let seconds = (lasted.as_secs_f64() * 1000.0).round() / 1000.0;
         let payload = serde_json::json!({ "reason": reason, "duration": seconds });
-        loop {
-            // The seat is left within the turn: what a new connection journals comes after this.
-            let turn = self.seat.turn().await;
-            match self.seat.leave() {
-                Left::Gone => {
-                    self.note(EventType::StationDisconnected, &payload).await;
-                    return;
-                }
-                Left::Quietly => return,
-                Left::Unsettled => {}
-            }
-            // Its handshake may fail yet. It opens within a turn of its own.
-            drop(turn);
-            self.seat.settled().await;
-        }
+        self.note(EventType::StationDisconnected, &payload).await;
     }
 
     async fn note(&self, kind: EventType, payload: &serde_json::Value) {

@@ -29,7 +29,7 @@ use tokio_util::sync::CancellationToken;
 use super::{
     Config, Services, Tempo,
     commands::CommandError,
-    conversation::{Conversation, Heard, Opening},
+    conversation::{Conversation, Heard, Opening, REPLACED},
     desk::{Command, End, Told},
     first_bits::Overlooking,
     outbox::{Due, Outbox},
@@ -109,7 +109,7 @@ impl Ended {
         match self {
             Self::ByStation(_) => "closed_by_station",
             Self::Shutdown => "shutdown",
-            Self::Replaced => "replaced",
+            Self::Replaced => REPLACED,
             Self::Dismissed => "disconnected_by_operator",
             Self::Unregistered => "unregistered",
             Self::Silent => "silent",
@@ -174,7 +174,6 @@ pub(super) struct Session<S> {
     conversation: Conversation,
     outbox: Outbox,
     opening: Opening,
-    since: Instant,
     tempo: Tempo,
     next_tempo: watch::Receiver<Tempo>,
     /// Then unanswered ones tell that it is gone.
@@ -199,7 +198,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
             outbox: Outbox::new(conversation.seat().desk().clone()),
             conversation,
             opening,
-            since: Instant::now(),
             tempo,
             next_tempo,
             answers_pings: false,
@@ -234,8 +232,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
         if let Some(unanswered) = self.outbox.give_up(CommandError::ConnectionLost) {
             self.conversation.keep(unanswered).await;
         }
-        let after = self.since.elapsed();
-        self.conversation.closed(ended.reason(), after).await;
+        self.conversation.closed(ended.reason()).await;
         close(&mut self.socket, ended).await;
     }
 

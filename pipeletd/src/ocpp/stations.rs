@@ -17,7 +17,7 @@ use std::{
 };
 
 use jiff::Timestamp;
-use tokio::sync::{Notify, Semaphore};
+use tokio::{sync::Semaphore, time::Instant};
 
 pub(super) use self::seat::{Place, Seat};
 use super::{
@@ -56,8 +56,6 @@ pub(super) struct Station {
     /// Whoever handles a message of this station holds its one permit, from the look at the state
     /// until the event is in it: a connection and its successor never interleave.
     turn: Semaphore,
-    /// Tells those who wait that a newcomer has opened its connection, or gone.
-    settled: Notify,
 }
 
 #[derive(Debug)]
@@ -67,8 +65,8 @@ struct Live {
     seat: Option<Occupied>,
     /// Of the last seat; it tells an old connection from the present one.
     generation: u64,
-    /// It was told that the station is here, and not yet that it is gone.
-    told: bool,
+    /// The connection that was told of, and whose end was not yet.
+    told: Option<Told>,
     last_frame_at: Option<Timestamp>,
 }
 
@@ -86,19 +84,14 @@ struct Occupied {
     since: Timestamp,
     protocol: Option<Box<str>>,
     desk: Desk,
-    /// Until then it may go without a word, as when its handshake fails in the end.
-    opened: bool,
 }
 
-/// What it means that a connection leaves.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Left {
-    /// Nobody is here any more, and that is still to be told.
-    Gone,
-    /// There is nothing to tell: a newer connection is here, or was, or it had not been told.
-    Quietly,
-    /// A newer connection has yet to open, or to go.
-    Unsettled,
+/// A connection that is known outside: a `StationConnected` told of it.
+#[derive(Debug)]
+struct Told {
+    /// Of its seat.
+    generation: u64,
+    since: Instant,
 }
 
 /// A station as the API shows it.
@@ -225,7 +218,6 @@ impl Stations {
             since: now,
             protocol: protocol.map(Into::into),
             desk: desk.clone(),
-            opened: false,
         });
         if before.is_none() {
             // Under the lock, or one that leaves at once would be counted out before it is in.
@@ -357,11 +349,10 @@ impl Station {
                 unsaved: Unsaved::Nothing,
                 seat: None,
                 generation: 0,
-                told: false,
+                told: None,
                 last_frame_at: None,
             }),
             turn: Semaphore::new(1),
-            settled: Notify::new(),
         }
     }
 

@@ -269,6 +269,7 @@ async fn the_newest_connection_wins() {
         [
             StationConnected,
             Heartbeat,
+            StationDisconnected,
             StationConnected,
             Heartbeat,
             StationDisconnected

@@ -281,7 +281,7 @@ async fn between_the_daemon_and_its_stations() {
     let expected = [&came, &beat, &gone("silent"), &came, &beat].map(Value::clone);
     let heard = || async { heard_of(&beside, "LOST") };
     eventually("all of the lost one", heard, |heard| **heard == expected).await;
-    let expected = [&came, &beat, &came, &beat].map(Value::clone);
+    let expected = [&came, &beat, &gone("replaced"), &came, &beat].map(Value::clone);
     let heard = || async { heard_of(&beside, "MOVED") };
     eventually("all of the moved one", heard, |heard| **heard == expected).await;
     witness.abort();

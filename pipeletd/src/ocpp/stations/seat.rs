@@ -1,14 +1,14 @@
 //! Where a station's connection has its place, and what it may do there.
 
 use std::{
-    pin::pin,
     sync::{Arc, atomic::Ordering},
+    time::Duration,
 };
 
 use jiff::Timestamp;
-use tokio::sync::SemaphorePermit;
+use tokio::{sync::SemaphorePermit, time::Instant};
 
-use super::{Left, Station, Stations};
+use super::{Station, Stations, Told};
 use crate::{
     events::{Event, Seq, StationId},
     ocpp::desk::Desk,
@@ -93,48 +93,24 @@ impl Seat {
         self.place.station.live().last_frame_at = Some(now);
     }
 
-    /// Notes that the connection was told to be open; false where a newer one has the seat.
-    pub(in crate::ocpp) fn open(&self) -> bool {
-        let mut live = self.place.station.live();
-        let ours = live.generation == self.generation;
-        if ours && let Some(seat) = &mut live.seat {
-            seat.opened = true;
-            live.told = true;
-        }
-        drop(live);
-        self.place.station.settled.notify_waiters();
-        ours
+    /// Notes that this connection is told of, and gives how long the one before it lasted, where
+    /// its end has yet to be told. Must be called within the station's turn.
+    pub(in crate::ocpp) fn open(&self) -> Option<Duration> {
+        let ours = Told {
+            generation: self.generation,
+            since: Instant::now(),
+        };
+        let before = self.place.station.live().told.replace(ours);
+        before.map(|before| before.since.elapsed())
     }
 
-    /// Leaves the seat, and tells what that means. Where it is [`Left::Unsettled`], it can be left
-    /// again to learn more.
-    pub(in crate::ocpp) fn leave(&self) -> Left {
+    /// Leaves the seat, and gives how long the connection lasted, where its end has yet to be told.
+    /// Must be called within the station's turn.
+    pub(in crate::ocpp) fn leave(&self) -> Option<Duration> {
         self.vacate();
         let mut live = self.place.station.live();
-        match live.seat.as_ref().map(|newer| newer.opened) {
-            Some(false) => Left::Unsettled,
-            None if std::mem::take(&mut live.told) => Left::Gone,
-            Some(true) | None => Left::Quietly,
-        }
-    }
-
-    /// Waits until no newer connection is about to open.
-    pub(in crate::ocpp) async fn settled(&self) {
-        loop {
-            let mut settled = pin!(self.place.station.settled.notified());
-            // Before the look, so that nothing is missed between the two.
-            settled.as_mut().enable();
-            if !self.is_contested() {
-                return;
-            }
-            settled.await;
-        }
-    }
-
-    fn is_contested(&self) -> bool {
-        let live = self.place.station.live();
-        let newer = live.generation != self.generation;
-        newer && live.seat.as_ref().is_some_and(|seat| !seat.opened)
+        let ours = live.told.take_if(|told| told.generation == self.generation);
+        ours.map(|told| told.since.elapsed())
     }
 
     fn vacate(&self) {
@@ -146,8 +122,6 @@ impl Seat {
                 .connected
                 .fetch_sub(1, Ordering::Relaxed);
         }
-        drop(live);
-        self.place.station.settled.notify_waiters();
     }
 }
 

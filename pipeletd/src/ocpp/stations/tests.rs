@@ -28,23 +28,19 @@ fn ids(views: &[StationView]) -> Vec<&str> {
 fn the_newest_connection_has_the_seat() {
     let stations = Stations::default();
     let old = stations.seat(&id("A"), time(1), None, 10).unwrap();
-    assert!(old.open());
     assert!(!old.is_replaced());
     let new = stations.seat(&id("A"), time(2), None, 10).unwrap();
     assert!(old.is_replaced());
     assert!(!new.is_replaced());
 
-    assert_eq!(old.leave(), Left::Unsettled);
-    assert!(!old.open());
-    assert!(new.open());
-    assert_eq!(old.leave(), Left::Quietly);
+    // Its end takes nothing away from its successor.
+    old.leave();
     drop(old);
     let view = stations.get(&id("A")).unwrap();
     assert_eq!(view.connected_since, Some(time(2)));
     assert_eq!(stations.counts().connected, 1);
 
-    assert_eq!(new.leave(), Left::Gone);
-    assert_eq!(new.leave(), Left::Quietly);
+    new.leave();
     drop(new);
     assert_eq!(stations.get(&id("A")).unwrap().connected_since, None);
     let counts = StationCounts {
@@ -56,35 +52,29 @@ fn the_newest_connection_has_the_seat() {
 }
 
 #[test]
-fn the_last_one_to_leave_tells_once() {
+fn the_end_of_each_that_was_told_of_is_told_once() {
     let stations = Stations::default();
     let seat = || stations.seat(&id("A"), time(1), None, 10).unwrap();
 
-    // A newcomer that never opened, gone before the old one or after it.
+    // Its own end comes first, or its successor's beginning.
     let old = seat();
-    assert!(old.open());
-    drop(seat());
-    assert_eq!(old.leave(), Left::Gone);
-    let old = seat();
-    assert!(old.open());
+    assert!(old.open().is_none());
+    assert!(old.leave().is_some());
+    assert!(old.leave().is_none());
     let new = seat();
-    assert_eq!(old.leave(), Left::Unsettled);
-    drop(new);
-    assert_eq!(old.leave(), Left::Gone);
+    assert!(new.open().is_none());
+    let newest = seat();
+    assert!(newest.open().is_some());
+    assert!(new.leave().is_none());
+    assert!(newest.leave().is_some());
 
-    // One that was replaced before it could open was never told of.
+    // A newcomer that never opened leaves nothing to tell, and takes nothing.
     let old = seat();
+    assert!(old.open().is_none());
     let new = seat();
+    assert!(new.leave().is_none());
     drop(new);
-    assert_eq!(old.leave(), Left::Quietly);
-
-    // One that opened and went has told of itself.
-    let old = seat();
-    assert!(old.open());
-    let new = seat();
-    assert!(new.open());
-    assert_eq!(new.leave(), Left::Gone);
-    assert_eq!(old.leave(), Left::Quietly);
+    assert!(old.leave().is_some());
 }
 
 #[test]

@@ -223,15 +223,61 @@ async fn the_newest_socket_speaks_for_its_station_whatever_the_old_one_does() {
     assert_eq!(known["connected"], true);
     new.close().await;
 
-    let told = scene.receiver.await_requests(4).await;
+    // The old one's end is told before its successor.
+    let told = scene.receiver.await_requests(5).await;
     let told: Vec<Value> = told.iter().map(|r| r.json()["event"].clone()).collect();
     let expected = [
         "StationConnected",
+        "StationDisconnected",
         "StationConnected",
         "Heartbeat",
         "StationDisconnected",
     ];
     assert_eq!(told, expected);
+    let requests = scene.receiver.requests();
+    let ends = [1, 4].map(|at| requests[at].json()["payload"].clone());
+    assert_eq!(ends[0]["reason"], "replaced");
+    assert!(ends[0]["duration"].is_number(), "{}", ends[0]);
+    assert_eq!(ends[1]["reason"], "closed_by_station");
+}
+
+#[tokio::test]
+async fn every_connection_that_was_told_of_has_its_end() {
+    let scene = Scene::new(&["StationConnected", "StationDisconnected"]).await;
+    // All at once, so that they replace each other at any moment of their lives.
+    let ocpp = scene.daemon.ocpp();
+    let dials: Vec<_> = (0..30)
+        .map(|_| tokio::spawn(Station::dial(ocpp, "/ocpp/S1", Some("ocpp1.6"))))
+        .collect();
+    let mut dialled = Vec::new();
+    for dial in dials {
+        // One that was replaced at once may have been too late for its own handshake.
+        dialled.extend(dial.await.expect("a task that ends"));
+    }
+    drop(dialled);
+    // The last connection's end is the last that is told: the state is left before, in one turn.
+    let words = eventually(
+        "as many ends as beginnings",
+        || async {
+            let events = scene.api.get("/events?limit=500").await.expect(200);
+            let events = events["data"].as_array().expect("a list").clone();
+            let words = events.iter().rev().map(|event| event["event"].clone());
+            words.collect::<Vec<Value>>()
+        },
+        |words| {
+            words
+                .last()
+                .is_some_and(|last| last == "StationDisconnected")
+        },
+    )
+    .await;
+    for pair in words.chunks(2) {
+        assert_eq!(
+            pair,
+            ["StationConnected", "StationDisconnected"],
+            "{words:?}"
+        );
+    }
 }
 
 /// [lbbrhzn/ocpp#211]
