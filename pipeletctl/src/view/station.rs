@@ -48,9 +48,9 @@ struct Connector {
 #[derive(Debug, Serialize)]
 struct OpenTransaction {
     transaction_id: i64,
-    connector_id: u32,
+    connector_id: Option<u32>,
     id_tag: String,
-    meter_start: i64,
+    meter_start: Option<i64>,
     started_at: Option<Time>,
 }
 
@@ -211,9 +211,9 @@ fn transactions(transactions: &[OpenTransaction]) -> String {
         .map(|transaction| {
             vec![
                 transaction.transaction_id.to_string(),
-                transaction.connector_id.to_string(),
+                or_dash(transaction.connector_id),
                 transaction.id_tag.clone(),
-                format!("{} Wh", transaction.meter_start),
+                or_dash(transaction.meter_start.map(|start| format!("{start} Wh"))),
                 or_dash(transaction.started_at),
             ]
         })
@@ -258,9 +258,9 @@ mod tests {
             }],
             open_transactions: vec![v1::OpenTransaction {
                 transaction_id: 42,
-                connector_id: 1,
+                connector_id: Some(1),
                 id_tag: "T".into(),
-                meter_start: 5,
+                meter_start: Some(5),
                 started_at: None,
             }],
             ..v1::Station::default()

@@ -6,7 +6,7 @@ use serde::Serialize;
 use super::{or_dash, payload::Payload, time::Time};
 use crate::{
     output::{Describe, Row},
-    table::Details,
+    table::{Details, printable},
 };
 
 #[derive(Debug, Serialize)]
@@ -14,7 +14,7 @@ use crate::{
 pub(crate) struct Transaction {
     transaction_id: i64,
     station_id: String,
-    connector_id: u32,
+    connector_id: Option<u32>,
     id_tag: String,
     id_tag_status: Option<String>,
     status: String,
@@ -28,6 +28,7 @@ pub(crate) struct Transaction {
     stop_reason: Option<String>,
     stop_id_tag: Option<String>,
     last_meter_values: Option<MeterValues>,
+    notes: Vec<String>,
 }
 
 #[derive(Debug, Serialize)]
@@ -64,6 +65,7 @@ impl From<v1::Transaction> for Transaction {
             stop_reason: wire.stop_reason,
             stop_id_tag: wire.stop_id_tag,
             last_meter_values: wire.last_meter_values.map(MeterValues::from),
+            notes: wire.notes,
         }
     }
 }
@@ -85,7 +87,7 @@ impl Row for Transaction {
         vec![
             self.transaction_id.to_string(),
             self.station_id.clone(),
-            self.connector_id.to_string(),
+            or_dash(self.connector_id),
             self.id_tag.clone(),
             self.status.clone(),
             or_dash(self.started_at),
@@ -102,7 +104,7 @@ impl Describe for Transaction {
         Details::default()
             .line("id", self.transaction_id.to_string())
             .line("station", &self.station_id)
-            .line("connector", self.connector_id.to_string())
+            .line("connector", or_dash(self.connector_id))
             .line("id tag", &self.id_tag)
             .line("id tag status", or_dash(self.id_tag_status.as_ref()))
             .line("status", &self.status)
@@ -115,10 +117,19 @@ impl Describe for Transaction {
             .line("stop received", or_dash(self.stop_received_at))
             .line("stop reason", or_dash(self.stop_reason.as_ref()))
             .line("stopped by", or_dash(self.stop_id_tag.as_ref()))
+            .section("notes", self.notes())
             .section(
                 "last meter values",
                 values.map_or_else(String::new, |values| values.sampled_value.indented()),
             )
+    }
+}
+
+impl Transaction {
+    /// A line each; they have the station's own words in them.
+    fn notes(&self) -> String {
+        let notes: Vec<String> = self.notes.iter().map(|note| printable(note)).collect();
+        notes.join("\n")
     }
 }
 
@@ -137,7 +148,7 @@ mod tests {
         let transaction = Transaction::from(v1::Transaction {
             transaction_id: 42,
             station_id: "S".into(),
-            connector_id: 1,
+            connector_id: Some(1),
             id_tag: "T".into(),
             id_tag_status: Some("Accepted".into()),
             status: "stopped".into(),
@@ -170,9 +181,15 @@ mod tests {
                 "stop_reason": "Local",
                 "stop_id_tag": null,
                 "last_meter_values": {"timestamp": null, "sampled_value": [{"value": "1.50"}]},
+                "notes": [],
             })
         );
-        let cells = transaction.cells();
+        let noted = Transaction {
+            notes: vec!["a: \u{9b}2J".to_owned(), "b".to_owned()],
+            ..transaction
+        };
+        assert!(noted.describe().draw().contains("\n  a: \\u{9b}2J\n  b"));
+        let cells = noted.cells();
         assert_eq!(
             cells,
             ["42", "S", "1", "T", "stopped", "-", "-", "4 Wh", "Local"]

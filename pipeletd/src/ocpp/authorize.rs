@@ -51,7 +51,7 @@ impl Authorization {
             .and_then(|id| id.try_into().ok());
         let here = Place {
             station,
-            connector_id: connector.unwrap_or(0),
+            connector_id: connector,
         };
         let elsewhere = || starting.taken || stations.transactions().charges_elsewhere(&tag, here);
         let info = id_tags.verdict(&tag, now, elsewhere);

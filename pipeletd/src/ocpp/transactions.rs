@@ -46,7 +46,7 @@ pub(super) struct LateStop {
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Place<'a> {
     pub(super) station: &'a StationId,
-    pub(super) connector_id: u32,
+    pub(super) connector_id: Option<u32>,
 }
 
 impl LiveTransactions {
@@ -329,7 +329,7 @@ mod tests {
             let station = StationId::new(station).unwrap();
             let here = Place {
                 station: &station,
-                connector_id,
+                connector_id: Some(connector_id),
             };
             live.charges_elsewhere(&tag, here)
         };

@@ -46,17 +46,29 @@ impl<'a> Fields<'a> {
         }
     }
 
-    /// A whole number, also where it was written `"1"` or `1.0`.
+    /// A whole number, also where it was written `"1"`, `1.0` or `1e0`.
     pub fn integer(&self, name: &str) -> Option<i64> {
-        let text = self.text(name)?;
-        let text = text.trim();
-        let whole = match text.split_once('.') {
-            Some((whole, fraction)) if fraction.bytes().all(|digit| digit == b'0') => whole,
-            Some(_) => return None,
-            None => text,
-        };
-        whole.parse().ok()
+        whole(self.text(name)?.trim())
     }
+}
+
+/// The value of a decimal number that is a whole one. Exact: floating point would round.
+fn whole(text: &str) -> Option<i64> {
+    let (mantissa, exponent) = text.split_once(['e', 'E']).unwrap_or((text, "0"));
+    let (integer, fraction) = mantissa.split_once('.').unwrap_or((mantissa, ""));
+    let fraction = fraction.trim_end_matches('0');
+    let digits: i128 = format!("{integer}{fraction}").parse().ok()?;
+    let exponent: i64 = exponent.parse().ok()?;
+    let shift = exponent.checked_sub(fraction.len().try_into().ok()?)?;
+    let power = 10_i128.checked_pow(shift.unsigned_abs().try_into().ok()?)?;
+    let value = if shift >= 0 {
+        digits.checked_mul(power)?
+    } else if digits % power == 0 {
+        digits / power
+    } else {
+        return None;
+    };
+    value.try_into().ok()
 }
 
 #[derive(Deserialize)]
@@ -107,7 +119,16 @@ mod tests {
         check("9223372036854775807", Some(i64::MAX));
         check("9223372036854775808", None);
         check("1.5", None);
-        check("1e3", None);
+        check("1e3", Some(1000));
+        check("-1.250E+2", Some(-125));
+        check("1500e-2", Some(15));
+        check("1501e-2", None);
+        check("12.7", None);
+        check("1e19", None);
+        check("1e99999999999999999999", None);
+        check("1e-99999", None);
+        check("\"1.-5\"", None);
+        check("\"e\"", None);
         check("null", None);
         check("[1]", None);
         check("\"one\"", None);

@@ -43,17 +43,17 @@ pub struct ConnectorState {
     pub updated_at: Timestamp,
 }
 
-/// A transaction whose `StopTransaction` has not come. What the station left out is empty or 0.
+/// A transaction whose `StopTransaction` has not come. What the station left out, or wrote so that
+/// nobody can read it, is missing or empty.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OpenTransaction {
     pub transaction_id: i64,
-    pub connector_id: u32,
+    pub connector_id: Option<u32>,
     pub id_tag: String,
-    pub meter_start: i64,
+    pub meter_start: Option<i64>,
     /// As the station wrote it.
     pub timestamp: String,
-    /// The station's time where it can be read, or when we took the request in.
-    pub started_at: Timestamp,
+    pub started_at: Option<Timestamp>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -127,7 +127,7 @@ impl StationState {
         match event.kind {
             EventType::BootNotification => self.boot(event.time, &fields()),
             EventType::StatusNotification => self.connector_status(event.time, &fields()),
-            EventType::StartTransaction => self.start(event.time, &fields()),
+            EventType::StartTransaction => self.start(&fields()),
             EventType::StopTransaction => self.stop(&fields()),
             EventType::Heartbeat
             | EventType::StationConnected
@@ -214,7 +214,7 @@ impl StationState {
         );
     }
 
-    fn start(&mut self, time: Timestamp, fields: &Fields<'_>) {
+    fn start(&mut self, fields: &Fields<'_>) {
         let Some(transaction_id) = fields.integer("transactionId") else {
             return;
         };
@@ -233,10 +233,10 @@ impl StationState {
         let timestamp = fields.text("timestamp").unwrap_or_default();
         self.open_transactions.push(OpenTransaction {
             transaction_id,
-            connector_id: unsigned(fields, "connectorId").unwrap_or(0),
+            connector_id: unsigned(fields, "connectorId"),
             id_tag: clipped(&fields.text("idTag").unwrap_or_default()),
-            meter_start: fields.integer("meterStart").unwrap_or(0),
-            started_at: parse_station_time(&timestamp).unwrap_or(time),
+            meter_start: fields.integer("meterStart"),
+            started_at: parse_station_time(&timestamp),
             timestamp: clipped(&timestamp),
         });
     }

@@ -1,7 +1,8 @@
 //! A transaction, from its `StartTransaction` to its `StopTransaction`, folded from the journal.
 //!
-//! The fold never fails: what a station left out or wrote oddly is missing here, and nothing
-//! more. Whatever a station sends, one transaction takes a bounded number of bytes.
+//! The fold never fails: what a station left out or wrote so that nobody can read it is missing
+//! here, never another value, and a note says what was written. Whatever a station sends, one
+//! transaction takes a bounded number of bytes.
 
 use jiff::Timestamp;
 use serde_json::value::RawValue;
@@ -15,19 +16,21 @@ pub struct Transaction {
     pub seq: Seq,
     pub transaction_id: i64,
     pub station: StationId,
-    pub connector_id: u32,
+    pub connector_id: Option<u32>,
     /// As the station wrote it.
     pub id_tag: String,
     /// What the station was told about the tag.
     pub authorization: Option<AuthorizationStatus>,
     /// In Wh.
     pub meter_start: Option<i64>,
-    /// The station's time where it can be read, or when we took the request in.
-    pub started_at: Timestamp,
+    /// The station's time.
+    pub started_at: Option<Timestamp>,
     pub start_received_at: Timestamp,
     pub last_meter_values: Option<MeterReading>,
     /// `None` while it is open.
     pub stop: Option<TransactionStop>,
+    /// What can't be what the station says, for people.
+    pub notes: Vec<String>,
 }
 
 /// How a transaction ended.
@@ -35,10 +38,10 @@ pub struct Transaction {
 pub struct TransactionStop {
     /// In Wh.
     pub meter_stop: Option<i64>,
-    /// The station's time where it can be read, or when we took the request in.
-    pub stopped_at: Timestamp,
+    /// The station's time.
+    pub stopped_at: Option<Timestamp>,
     pub received_at: Timestamp,
-    pub reason: String,
+    pub reason: Option<String>,
     /// Who ended it, where the station says.
     pub id_tag: Option<String>,
 }
@@ -50,6 +53,8 @@ pub struct StopRequest {
     pub stop: TransactionStop,
     /// The last of its own transaction data.
     pub reading: Option<MeterReading>,
+    /// As in [`Transaction`].
+    pub notes: Vec<String>,
 }
 
 /// The last meter values that were sent of a transaction.
@@ -67,7 +72,7 @@ pub struct TransactionFilter {
     pub station: Option<StationId>,
     pub id_tag: Option<IdTagKey>,
     pub open: Option<bool>,
-    /// By the time of the start: from, included.
+    /// By the time of the start, or when it came where that is missing: from, included.
     pub since: Option<Timestamp>,
     /// By the time of the start: until, excluded.
     pub until: Option<Timestamp>,
@@ -76,19 +81,20 @@ pub struct TransactionFilter {
 impl Transaction {
     /// Begins with a `StartTransaction`, if it has the id that its transaction was given.
     pub fn started(seq: Seq, event: &Event) -> Option<Self> {
-        let fields = Fields::parse(event.payload.as_bytes());
+        let mut message = Message::of(event);
         Some(Self {
             seq,
-            transaction_id: fields.integer("transactionId")?,
+            transaction_id: message.fields.integer("transactionId")?,
             station: event.station.clone(),
-            connector_id: unsigned(&fields, "connectorId").unwrap_or(0),
-            id_tag: clipped(&fields.text("idTag").unwrap_or_default()),
+            connector_id: message.connector(),
+            id_tag: message.text("idTag").unwrap_or_default(),
             authorization: event.authorization,
-            meter_start: fields.integer("meterStart"),
-            started_at: station_time(&fields, event),
+            meter_start: message.meter("meterStart"),
+            started_at: message.time(),
             start_received_at: event.time,
             last_meter_values: None,
             stop: None,
+            notes: message.notes,
         })
     }
 
@@ -98,6 +104,13 @@ impl Transaction {
         let mut stopped = self.clone();
         if stopped.stop.is_none() {
             stopped.last_meter_values = request.reading.or(stopped.last_meter_values);
+            stopped.notes.extend(request.notes);
+            if let (Some(start), Some(stop)) = (stopped.meter_start, request.stop.meter_stop)
+                && stop < start
+            {
+                let note = format!("meterStop {stop} is below meterStart {start}");
+                stopped.notes.push(note);
+            }
             stopped.stop = Some(request.stop);
         }
         stopped
@@ -119,11 +132,12 @@ impl Transaction {
         if self.is_open() { "open" } else { "stopped" }
     }
 
-    /// What was charged, in Wh, once both meter values are known. Below zero where a meter was
-    /// set back: that is for people to see.
+    /// What was charged, in Wh, once both meter values are known. Where a meter was set back, they
+    /// don't say it.
     pub fn energy_wh(&self) -> Option<i64> {
         let stop = self.stop.as_ref()?;
-        stop.meter_stop?.checked_sub(self.meter_start?)
+        let energy = stop.meter_stop?.checked_sub(self.meter_start?);
+        energy.filter(|energy| *energy >= 0)
     }
 }
 
@@ -131,22 +145,27 @@ impl StopRequest {
     /// Some chargers send 0 or −1 for a transaction whose id they never learned: that is none
     /// that we know.
     pub fn of(event: &Event) -> Option<Self> {
-        let fields = Fields::parse(event.payload.as_bytes());
-        let transaction_id = fields.integer("transactionId").filter(|id| *id > 0)?;
-        let text = |name| fields.text(name).map(|text| clipped(&text));
+        let mut message = Message::of(event);
+        let transaction_id = message.fields.integer("transactionId");
+        let transaction_id = transaction_id.filter(|id| *id > 0)?;
         let stop = TransactionStop {
-            meter_stop: fields.integer("meterStop"),
-            stopped_at: station_time(&fields, event),
+            meter_stop: message.meter("meterStop"),
+            stopped_at: message.time(),
             received_at: event.time,
-            // It may be left out only where it is this one (OCPP 1.6, section 6.49).
-            reason: text("reason").unwrap_or_else(|| "Local".to_owned()),
-            id_tag: text("idTag"),
+            reason: if message.fields.has("reason") {
+                message.text("reason")
+            } else {
+                // It may be left out only where it is this one (OCPP 1.6, section 6.49).
+                Some("Local".to_owned())
+            },
+            id_tag: message.text("idTag"),
         };
-        let reading = fields.raw("transactionData").and_then(MeterReading::last);
+        let data = message.fields.raw("transactionData");
         Some(Self {
             transaction_id,
             stop,
-            reading,
+            reading: data.and_then(MeterReading::last),
+            notes: message.notes,
         })
     }
 }
@@ -179,6 +198,8 @@ impl MeterReading {
 
 impl TransactionFilter {
     pub fn matches(&self, transaction: &Transaction) -> bool {
+        let began = transaction.started_at;
+        let began = began.unwrap_or(transaction.start_received_at);
         self.station
             .as_ref()
             .is_none_or(|station| *station == transaction.station)
@@ -187,20 +208,59 @@ impl TransactionFilter {
                 .as_ref()
                 .is_none_or(|tag| *tag == IdTagKey::of(&transaction.id_tag))
             && self.open.is_none_or(|open| open == transaction.is_open())
-            && self
-                .since
-                .is_none_or(|since| since <= transaction.started_at)
-            && self
-                .until
-                .is_none_or(|until| transaction.started_at < until)
+            && self.since.is_none_or(|since| since <= began)
+            && self.until.is_none_or(|until| began < until)
     }
 }
 
-fn station_time(fields: &Fields<'_>, event: &Event) -> Timestamp {
-    let written = fields.text("timestamp");
-    written
-        .and_then(|text| parse_station_time(&text))
-        .unwrap_or(event.time)
+/// A station's message while it is read, and what of it can't be.
+struct Message<'a> {
+    event: &'a Event,
+    fields: Fields<'a>,
+    notes: Vec<String>,
+}
+
+impl<'a> Message<'a> {
+    fn of(event: &'a Event) -> Self {
+        Self {
+            event,
+            fields: Fields::parse(event.payload.as_bytes()),
+            notes: Vec::new(),
+        }
+    }
+
+    fn connector(&mut self) -> Option<u32> {
+        let id = unsigned(&self.fields, "connectorId");
+        self.noted("connectorId", id, "no connector")
+    }
+
+    fn meter(&mut self, name: &str) -> Option<i64> {
+        let value = self.fields.integer(name);
+        self.noted(name, value, "no whole number")
+    }
+
+    fn time(&mut self) -> Option<Timestamp> {
+        let time = self.fields.text("timestamp");
+        let time = time.and_then(|text| parse_station_time(&text));
+        self.noted("timestamp", time, "no time")
+    }
+
+    fn text(&mut self, name: &str) -> Option<String> {
+        let text = self.fields.text(name).map(|text| clipped(&text));
+        self.noted(name, text, "no text")
+    }
+
+    /// Notes what was written where it has no value.
+    fn noted<T>(&mut self, name: &str, value: Option<T>, is: &str) -> Option<T> {
+        if value.is_none()
+            && let Some(written) = self.fields.raw(name)
+        {
+            let written = &written[..written.floor_char_boundary(64)];
+            let kind = self.event.kind;
+            self.notes.push(format!("{kind}.{name}: {written} is {is}"));
+        }
+        value
+    }
 }
 
 #[cfg(test)]

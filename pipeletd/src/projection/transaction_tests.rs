@@ -35,9 +35,10 @@ const START: &str = r#"{"connectorId":2,"idTag":"Rfid_1","meterStart":1000,
 #[test]
 fn a_transaction_from_start_to_stop() {
     let transaction = started(START).unwrap();
-    assert_eq!(transaction.started_at, time("2026-04-14T09:00:00Z"));
+    assert_eq!(transaction.started_at, Some(time("2026-04-14T09:00:00Z")));
     assert_eq!(transaction.start_received_at, time("2026-04-14T12:00:00Z"));
-    assert_eq!((transaction.connector_id, transaction.seq), (2, Seq(7)));
+    assert_eq!(transaction.connector_id, Some(2));
+    assert_eq!(transaction.seq, Seq(7));
     assert!(transaction.is_open());
     assert_eq!(transaction.energy_wh(), None);
 
@@ -47,22 +48,24 @@ fn a_transaction_from_start_to_stop() {
     assert_eq!(end.transaction_id, 42);
     let stopped = transaction.stopped(end);
     assert_eq!(stopped.energy_wh(), Some(2500));
+    assert!(stopped.notes.is_empty());
     let second = stop(r#"{"transactionId":42,"meterStop":9}"#).unwrap();
     assert_eq!(stopped.stopped(second), stopped, "the first stop counts");
     let end = stopped.stop.unwrap();
-    assert_eq!(end.reason, "EVDisconnected");
+    assert_eq!(end.reason.as_deref(), Some("EVDisconnected"));
     assert_eq!(end.id_tag.as_deref(), Some("RFID_1"));
-    assert_eq!(end.stopped_at, time("2026-04-14T11:00:00Z"));
+    assert_eq!(end.stopped_at, Some(time("2026-04-14T11:00:00Z")));
 }
 
 #[test]
 fn what_a_station_left_out_is_missing() {
     assert_eq!(started(r#"{"idTag":"A"}"#), None);
     let bare = started(r#"{"transactionId":1}"#).unwrap();
-    assert_eq!(bare.started_at, time("2026-04-14T12:00:00Z"));
+    assert_eq!((bare.started_at, bare.connector_id), (None, None));
     assert_eq!(bare.meter_start, None);
+    assert!(bare.notes.is_empty(), "nothing was written");
     let end = stop(r#"{"transactionId":1,"meterStop":5}"#).unwrap();
-    assert_eq!(end.stop.reason, "Local");
+    assert_eq!(end.stop.reason.as_deref(), Some("Local"));
     assert_eq!(bare.stopped(end).energy_wh(), None);
     for payload in [
         "{}",
@@ -83,8 +86,41 @@ fn energy_is_what_the_meter_says() {
         assert_eq!(started(&begun).unwrap().stopped(ended).energy_wh(), energy);
     };
     check(0, 0, Some(0));
-    check(100, 50, Some(-50));
+    check(100, 50, None);
     check(i64::MIN, i64::MAX, None);
+}
+
+#[test]
+fn what_can_not_be_read_is_noted_and_no_other_value() {
+    let long = "9".repeat(200);
+    let odd = format!(
+        r#"{{"transactionId":1,"connectorId":-1,"idTag":{{}},"meterStart":{long},"timestamp":"99"}}"#
+    );
+    let odd = started(&odd).unwrap();
+    assert_eq!((odd.connector_id, odd.meter_start), (None, None));
+    assert_eq!((odd.started_at, odd.id_tag.as_str()), (None, ""));
+    let expected = [
+        "StartTransaction.connectorId: -1 is no connector".to_owned(),
+        "StartTransaction.idTag: {} is no text".to_owned(),
+        format!(
+            "StartTransaction.meterStart: {} is no whole number",
+            &long[..64]
+        ),
+        "StartTransaction.timestamp: \"99\" is no time".to_owned(),
+    ];
+    assert_eq!(odd.notes, expected);
+
+    let end = r#"{"transactionId":1,"meterStop":1.5,"reason":[],"idTag":true}"#;
+    let stopped = odd.stopped(stop(end).unwrap());
+    let end = stopped.stop.unwrap();
+    assert_eq!((end.meter_stop, end.stopped_at), (None, None));
+    assert_eq!((end.reason, end.id_tag), (None, None));
+    let expected = [
+        "StopTransaction.meterStop: 1.5 is no whole number",
+        "StopTransaction.reason: [] is no text",
+        "StopTransaction.idTag: true is no text",
+    ];
+    assert_eq!(stopped.notes[4..], expected);
 }
 
 #[test]

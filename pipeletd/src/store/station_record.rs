@@ -87,11 +87,14 @@ struct ConnectorRecord {
 #[derive(Serialize, Deserialize)]
 struct TransactionRecord {
     id: i64,
-    connector: u32,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    connector: Option<u32>,
     id_tag: String,
-    meter_start: i64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    meter_start: Option<i64>,
     timestamp: String,
-    started_ms: i64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    started_ms: Option<i64>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -148,7 +151,7 @@ impl From<&OpenTransaction> for TransactionRecord {
             id_tag: transaction.id_tag.clone(),
             meter_start: transaction.meter_start,
             timestamp: transaction.timestamp.clone(),
-            started_ms: transaction.started_at.as_millisecond(),
+            started_ms: transaction.started_at.map(Timestamp::as_millisecond),
         }
     }
 }
@@ -222,7 +225,7 @@ impl TryFrom<TransactionRecord> for OpenTransaction {
             id_tag: record.id_tag,
             meter_start: record.meter_start,
             timestamp: record.timestamp,
-            started_at: timestamp(record.started_ms)?,
+            started_at: record.started_ms.map(timestamp).transpose()?,
         })
     }
 }

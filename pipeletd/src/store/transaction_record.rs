@@ -23,7 +23,8 @@ struct TransactionRecord {
     seq: u64,
     id: i64,
     station: String,
-    connector: u32,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    connector: Option<u32>,
     id_tag: String,
     /// The status's code.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -31,12 +32,15 @@ struct TransactionRecord {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     meter_start: Option<i64>,
     /// Times are milliseconds since 1970.
-    started_ms: i64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    started_ms: Option<i64>,
     start_received_ms: i64,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     reading: Option<ReadingRecord>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     stop: Option<StopRecord>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    notes: Vec<String>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -51,9 +55,11 @@ struct ReadingRecord {
 struct StopRecord {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     meter_stop: Option<i64>,
-    stopped_ms: i64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    stopped_ms: Option<i64>,
     received_ms: i64,
-    reason: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    reason: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     id_tag: Option<String>,
 }
@@ -69,7 +75,7 @@ pub(super) fn encode_transaction(transaction: &Transaction) -> Vec<u8> {
         id_tag: transaction.id_tag.clone(),
         authorization: transaction.authorization.map(AuthorizationStatus::code),
         meter_start: transaction.meter_start,
-        started_ms: transaction.started_at.as_millisecond(),
+        started_ms: transaction.started_at.map(Timestamp::as_millisecond),
         start_received_ms: transaction.start_received_at.as_millisecond(),
         reading: reading.map(|reading| ReadingRecord {
             sampled_ms: reading.sampled_at.map(Timestamp::as_millisecond),
@@ -77,11 +83,12 @@ pub(super) fn encode_transaction(transaction: &Transaction) -> Vec<u8> {
         }),
         stop: stop.map(|stop| StopRecord {
             meter_stop: stop.meter_stop,
-            stopped_ms: stop.stopped_at.as_millisecond(),
+            stopped_ms: stop.stopped_at.map(Timestamp::as_millisecond),
             received_ms: stop.received_at.as_millisecond(),
             reason: stop.reason.clone(),
             id_tag: stop.id_tag.clone(),
         }),
+        notes: transaction.notes.clone(),
     })
 }
 
@@ -101,7 +108,7 @@ pub(super) fn decode_transaction(bytes: &[u8]) -> Result<Transaction, StoreError
     let stop = record.stop.map(|stop| {
         Ok(TransactionStop {
             meter_stop: stop.meter_stop,
-            stopped_at: time(stop.stopped_ms)?,
+            stopped_at: stop.stopped_ms.map(time).transpose()?,
             received_at: time(stop.received_ms)?,
             reason: stop.reason,
             id_tag: stop.id_tag,
@@ -115,10 +122,11 @@ pub(super) fn decode_transaction(bytes: &[u8]) -> Result<Transaction, StoreError
         id_tag: record.id_tag,
         authorization: authorization.transpose()?,
         meter_start: record.meter_start,
-        started_at: time(record.started_ms)?,
+        started_at: record.started_ms.map(time).transpose()?,
         start_received_at: time(record.start_received_ms)?,
         last_meter_values: reading,
         stop: stop.transpose()?,
+        notes: record.notes,
     })
 }
 

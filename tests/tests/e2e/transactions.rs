@@ -77,6 +77,104 @@ async fn a_transaction_is_known_from_start_to_stop() {
     assert_eq!(scene.ctl().line("transactions show 1").await.code, 3);
 }
 
+/// A value that nobody can read is none, and a note says what it was; it never becomes another one.
+#[tokio::test]
+async fn what_can_not_be_read_is_null_and_noted() {
+    let scene = Scene::new(&["StartTransaction"]).await;
+    let mut station = scene.station("S1").await;
+    let null = Value::Null;
+    let cases = [
+        (
+            r#"{"connectorId":-1,"idTag":"A","meterStart":12.7,"timestamp":"2026-02-30T12:00:00Z"}"#,
+            json!([null, null, null]),
+            json!([
+                "StartTransaction.connectorId: -1 is no connector",
+                "StartTransaction.meterStart: 12.7 is no whole number",
+                "StartTransaction.timestamp: \"2026-02-30T12:00:00Z\" is no time"
+            ]),
+        ),
+        (
+            r#"{"connectorId":18446744073709551616,"idTag":"B","meterStart":1e3,"timestamp":"2020-04-14T12:00:00Z"}"#,
+            json!([null, 1000, "2020-04-14T12:00:00.000Z"]),
+            json!(["StartTransaction.connectorId: 18446744073709551616 is no connector"]),
+        ),
+        (
+            r#"{"connectorId":"2","idTag":"C","meterStart":12.50e1,"timestamp":5}"#,
+            json!([2, 125, null]),
+            json!(["StartTransaction.timestamp: 5 is no time"]),
+        ),
+        (
+            r#"{"connectorId":{},"idTag":"D","meterStart":1e30}"#,
+            json!([null, null, null]),
+            json!([
+                "StartTransaction.connectorId: {} is no connector",
+                "StartTransaction.meterStart: 1e30 is no whole number"
+            ]),
+        ),
+    ];
+    let mut begun = Vec::new();
+    for (payload, values, notes) in cases {
+        let id = station.ok("StartTransaction", payload).await["transactionId"].clone();
+        let one = scene
+            .api
+            .get(&format!("/transactions/{id}"))
+            .await
+            .expect(200);
+        let keys = ["connector_id", "meter_start", "started_at"];
+        assert_eq!(json!(keys.map(|key| &one[key])), values, "{payload}");
+        assert_eq!(one["notes"], notes, "{payload}");
+        assert!(one["start_received_at"].is_string());
+        let known = scene.api.get("/stations/S1").await.expect(200);
+        let open = known["open_transactions"].as_array().expect("a list");
+        let open = open.last().expect("an open transaction");
+        assert_eq!(json!(keys.map(|key| &open[key])), values, "{payload}");
+        assert_eq!(
+            scene.ctl().json(&format!("transactions show {id}")).await,
+            one
+        );
+        begun.push(id);
+    }
+    assert_eq!(
+        scene.ctl().json("stations show S1").await,
+        scene.api.get("/stations/S1").await.expect(200)
+    );
+    // One without a time of its own is found by the time that it came.
+    let path = format!("/transactions/{}", begun[0]);
+    let came = scene.api.get(&path).await.expect(200)["start_received_at"].clone();
+    let query = format!("?since={}", came.as_str().expect("a time"));
+    assert_eq!(ids(&scene.api, &query).await.len(), 3);
+
+    // A meter that ran backwards says nothing of what was charged.
+    let stop = format!(
+        r#"{{"transactionId":{},"meterStop":999,"timestamp":"later","reason":["x"]}}"#,
+        begun[1]
+    );
+    station.ok("StopTransaction", stop).await;
+    let path = format!("/transactions/{}", begun[1]);
+    let stopped = scene.api.get(&path).await.expect(200);
+    for (key, value) in [
+        ("meter_stop", json!(999)),
+        ("energy_wh", null.clone()),
+        ("stopped_at", null.clone()),
+        ("stop_reason", null),
+        (
+            "notes",
+            json!([
+                "StartTransaction.connectorId: 18446744073709551616 is no connector",
+                "StopTransaction.timestamp: \"later\" is no time",
+                "StopTransaction.reason: [\"x\"] is no text",
+                "meterStop 999 is below meterStart 1000"
+            ]),
+        ),
+    ] {
+        assert_eq!(stopped[key], value, "{key}");
+    }
+    let line = format!("transactions show {}", begun[1]);
+    assert_eq!(scene.ctl().json(&line).await, stopped);
+    let table = scene.ctl().line(&line).await.ok();
+    assert!(table.contains("999 is below meterStart 1000"), "{table}");
+}
+
 #[tokio::test]
 async fn transactions_are_listed_latest_first_by_filter_and_in_pages() {
     let scene = Scene::new(&["StartTransaction"]).await;

@@ -423,7 +423,7 @@ pub(super) fn station(listed: Listed) -> v1::Station {
             connector_id: open.connector_id,
             id_tag: open.id_tag,
             meter_start: open.meter_start,
-            started_at: Some(time(open.started_at)),
+            started_at: open.started_at.map(time),
         });
     v1::Station {
         id: state.id.to_string(),

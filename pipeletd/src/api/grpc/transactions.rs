@@ -35,16 +35,17 @@ fn transaction(transaction: &Transaction) -> v1::Transaction {
         meter_start: transaction.meter_start,
         meter_stop: stop.and_then(|stop| stop.meter_stop),
         energy_wh: transaction.energy_wh(),
-        started_at: Some(time(transaction.started_at)),
+        started_at: transaction.started_at.map(time),
         start_received_at: Some(time(transaction.start_received_at)),
-        stopped_at: stop.map(|stop| time(stop.stopped_at)),
+        stopped_at: stop.and_then(|stop| stop.stopped_at).map(time),
         stop_received_at: stop.map(|stop| time(stop.received_at)),
-        stop_reason: stop.map(|stop| stop.reason.clone()),
+        stop_reason: stop.and_then(|stop| stop.reason.clone()),
         stop_id_tag: stop.and_then(|stop| stop.id_tag.clone()),
         last_meter_values: reading.map(|reading| v1::LastMeterValues {
             timestamp: reading.sampled_at.map(time),
             sampled_value: reading.sampled_values.clone(),
         }),
+        notes: transaction.notes.clone(),
     }
 }
 

@@ -31,20 +31,21 @@ pub(super) fn routes(transactions: Transactions) -> Routes {
 struct TransactionJson {
     transaction_id: i64,
     station_id: String,
-    connector_id: u32,
+    connector_id: Option<u32>,
     id_tag: String,
     id_tag_status: Option<&'static str>,
     status: &'static str,
     meter_start: Option<i64>,
     meter_stop: Option<i64>,
     energy_wh: Option<i64>,
-    started_at: String,
+    started_at: Option<String>,
     start_received_at: String,
     stopped_at: Option<String>,
     stop_received_at: Option<String>,
     stop_reason: Option<String>,
     stop_id_tag: Option<String>,
     last_meter_values: Option<MeterValuesJson>,
+    notes: Vec<String>,
 }
 
 #[derive(Debug, Serialize)]
@@ -77,13 +78,14 @@ impl From<Arc<Transaction>> for TransactionJson {
             meter_start: transaction.meter_start,
             meter_stop: stop.and_then(|stop| stop.meter_stop),
             energy_wh: transaction.energy_wh(),
-            started_at: time(transaction.started_at),
+            started_at: transaction.started_at.map(time),
             start_received_at: time(transaction.start_received_at),
-            stopped_at: stop.map(|stop| time(stop.stopped_at)),
+            stopped_at: stop.and_then(|stop| stop.stopped_at).map(time),
             stop_received_at: stop.map(|stop| time(stop.received_at)),
-            stop_reason: stop.map(|stop| stop.reason.clone()),
+            stop_reason: stop.and_then(|stop| stop.reason.clone()),
             stop_id_tag: stop.and_then(|stop| stop.id_tag.clone()),
             last_meter_values: reading.map(MeterValuesJson::from),
+            notes: transaction.notes.clone(),
         }
     }
 }

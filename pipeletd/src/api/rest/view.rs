@@ -362,10 +362,10 @@ struct ConnectorJson {
 #[derive(Debug, Serialize)]
 struct OpenTransactionJson {
     transaction_id: i64,
-    connector_id: u32,
+    connector_id: Option<u32>,
     id_tag: String,
-    meter_start: i64,
-    started_at: String,
+    meter_start: Option<i64>,
+    started_at: Option<String>,
 }
 
 impl From<Listed> for StationJson {
@@ -393,7 +393,7 @@ impl From<Listed> for StationJson {
                 connector_id: open.connector_id,
                 id_tag: open.id_tag,
                 meter_start: open.meter_start,
-                started_at: time(open.started_at),
+                started_at: open.started_at.map(time),
             });
         Self {
             id: state.id.to_string(),
