@@ -6,7 +6,7 @@ use bytes::Bytes;
 use jiff::Timestamp;
 use serde_json::value::RawValue;
 
-use super::{AuthorizationStatus, Direction, EventId, EventType, StationId};
+use super::{AuthorizationStatus, Direction, EventId, EventType, StationId, json};
 
 /// A position in the journal. The first event has 0.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
@@ -171,19 +171,22 @@ impl Payload {
         &self.0
     }
 
-    /// The same object with one more number at its end, all other bytes untouched.
+    /// The same object with this number at its end, and no other field of that key; all other bytes
+    /// are untouched.
     #[must_use]
     pub fn with_number(&self, key: &'static str, value: i64) -> Self {
-        let inner = self.0.trim_ascii_end();
-        let inner = inner.strip_suffix(b"}").unwrap_or(inner);
-        let comma = if inner.trim_ascii_end().ends_with(b"{") {
-            ""
-        } else {
-            ","
-        };
-        let mut bytes = Vec::with_capacity(inner.len() + key.len() + 32);
-        bytes.extend_from_slice(inner);
-        bytes.extend_from_slice(format!("{comma}\"{key}\":{value}}}").as_bytes());
+        let mut bytes = Vec::with_capacity(self.0.len() + key.len() + 32);
+        bytes.push(b'{');
+        for member in json::members(&self.0) {
+            if json::is_named(member, key) {
+                continue;
+            }
+            bytes.extend_from_slice(member);
+            if !member.trim_ascii().is_empty() {
+                bytes.push(b',');
+            }
+        }
+        bytes.extend_from_slice(format!("\"{key}\":{value}}}").as_bytes());
         Self(bytes.into())
     }
 }
@@ -243,6 +246,16 @@ mod tests {
         check("{ }", r#"{ "transactionId":42}"#);
         check(r#"{"a":1}"#, r#"{"a":1,"transactionId":42}"#);
         check(r#"{"a":{}}"#, r#"{"a":{},"transactionId":42}"#);
+        check(
+            r#"{ "a" : [1,2] , "b":"," }"#,
+            r#"{ "a" : [1,2] , "b":"," ,"transactionId":42}"#,
+        );
+        // There is one of it in the end.
+        check(r#"{"transactionId":{"a":7}}"#, r#"{"transactionId":42}"#);
+        check(
+            r#"{"transactionId" : 7, "a":{"transactionId":1} ,"transact\u0069onId":"x" }"#,
+            r#"{ "a":{"transactionId":1} ,"transactionId":42}"#,
+        );
     }
 
     #[test]

@@ -8,6 +8,7 @@ mod event;
 mod filter;
 mod id;
 mod id_tag;
+mod json;
 mod sample;
 mod selection;
 mod stations;

@@ -56,6 +56,8 @@ pub(super) enum Refusal {
     NotHttp,
     #[error("the request's head is larger than {MAX_HEAD} bytes")]
     TooLarge,
+    #[error("the request has more than {MAX_HEADERS} headers")]
+    TooManyHeaders,
     #[error("only GET is served here")]
     WrongMethod,
     #[error("stations connect to /ocpp/{{station id}}")]
@@ -64,7 +66,7 @@ pub(super) enum Refusal {
     NotWebSocket,
     #[error("the WebSocket version is not 13")]
     WrongVersion,
-    #[error("the Sec-WebSocket-Key is missing")]
+    #[error("the Sec-WebSocket-Key is missing, or is not 16 bytes in Base64")]
     NoKey,
     #[error("too many stations are known")]
     Full,
@@ -144,7 +146,7 @@ pub(super) fn parse(head: &[u8]) -> Result<Option<(Request, usize)>, Refusal> {
     let length = match parsed.parse(head) {
         Ok(httparse::Status::Complete(length)) => length,
         Ok(httparse::Status::Partial) => return Ok(None),
-        Err(httparse::Error::TooManyHeaders) => return Err(Refusal::TooLarge),
+        Err(httparse::Error::TooManyHeaders) => return Err(Refusal::TooManyHeaders),
         Err(_) => return Err(Refusal::NotHttp),
     };
     if parsed.version != Some(1) {
@@ -192,7 +194,7 @@ pub(super) fn decide(request: Request) -> Result<Upgrade, Refusal> {
     if request.version != "13" {
         return Err(Refusal::WrongVersion);
     }
-    let key = request.key.as_deref().filter(|key| !key.is_empty());
+    let key = request.key.as_deref().filter(|key| is_key(key));
     let key = key.ok_or(Refusal::NoKey)?;
     Ok(Upgrade {
         station,
@@ -200,6 +202,14 @@ pub(super) fn decide(request: Request) -> Result<Upgrade, Refusal> {
         credentials: request.credentials,
         accept_key: derive_accept_key(key.as_bytes()),
     })
+}
+
+/// 16 bytes in Base64 (RFC 6455, section 4.1). The bits that the last digit has to spare are not looked
+/// at: in the standard's own example they are set.
+fn is_key(key: &str) -> bool {
+    let digits = key.strip_suffix("==").unwrap_or_default();
+    let is_digit = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'/');
+    digits.len() == 22 && digits.bytes().all(is_digit)
 }
 
 fn agree(offered: &[String]) -> Subprotocol {
@@ -286,7 +296,7 @@ impl Refusal {
     fn response(self) -> String {
         let (status, header) = match self {
             Self::NotHttp | Self::NoKey => ("400 Bad Request", ""),
-            Self::TooLarge => ("431 Request Header Fields Too Large", ""),
+            Self::TooLarge | Self::TooManyHeaders => ("431 Request Header Fields Too Large", ""),
             Self::WrongMethod => ("405 Method Not Allowed", "Allow: GET\r\n"),
             Self::NotFound | Self::Unregistered => ("404 Not Found", ""),
             Self::NotWebSocket => ("426 Upgrade Required", "Upgrade: websocket\r\n"),

@@ -132,7 +132,38 @@ fn what_is_not_taken_is_told_why() {
         "{response}"
     );
     let many = vec!["A: b"; 100];
-    check(get, &many, Refusal::TooLarge, "431");
+    check(get, &many, Refusal::TooManyHeaders, "431");
+    assert!(
+        Refusal::TooManyHeaders
+            .response()
+            .ends_with("the request has more than 64 headers\n")
+    );
+}
+
+#[test]
+fn a_key_is_sixteen_bytes() {
+    let check = |key: &str, taken: bool| {
+        let key = format!("Sec-WebSocket-Key: {key}");
+        let decided = decided(
+            "GET /ocpp/CP1 HTTP/1.1",
+            &["Upgrade: websocket", VERSION, &key],
+        );
+        if taken {
+            assert!(decided.is_ok(), "{key}");
+        } else {
+            assert_eq!(decided.unwrap_err(), Refusal::NoKey, "{key}");
+        }
+    };
+    check("dGhlIHNhbXBsZSBub25jZQ==", true);
+    // The example of RFC 6455, section 4.1, with bits to spare that are set.
+    check("AQIDBAUGBwgJCgsMDQ4PEC==", true);
+    check("//////////////////////==", true);
+    check("", false);
+    check("abcd", false);
+    check("dGhlIHNhbXBsZSBub25jZQ", false);
+    check("dGhlIHNhbXBsZSBub25jZQAA", false);
+    check("dGhlIHNhbXBsZSBub25j-Q==", false);
+    check("dGhlIHNhbXBsZSBub25jZQAAAA==", false);
 }
 
 #[tokio::test]

@@ -431,7 +431,7 @@ async fn subprotocols_are_handled_as_the_standard_says() {
 
     // A library would refuse the answer, so this one speaks by hand.
     let mut stream = TcpStream::connect(daemon.address).await.unwrap();
-    let request = "GET /ocpp/CP3 HTTP/1.1\r\nUpgrade: websocket\r\nSec-WebSocket-Key: a\r\n\
+    let request = "GET /ocpp/CP3 HTTP/1.1\r\nUpgrade: websocket\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\
                    Sec-WebSocket-Version: 13\r\nSec-WebSocket-Protocol: ocpp2.0.1\r\n\r\n";
     stream.write_all(request.as_bytes()).await.unwrap();
     let mut answer = Vec::new();
@@ -464,7 +464,7 @@ async fn a_newcomer_whose_handshake_fails_takes_no_event_with_it() {
 async fn frames_that_come_with_the_handshake_are_read() {
     let daemon = Daemon::fresh().await;
     let mut stream = TcpStream::connect(daemon.address).await.unwrap();
-    let mut request = b"GET /ocpp/CP1 HTTP/1.1\r\nUpgrade: websocket\r\nSec-WebSocket-Key: a\r\n\
+    let mut request = b"GET /ocpp/CP1 HTTP/1.1\r\nUpgrade: websocket\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\
                         Sec-WebSocket-Version: 13\r\n\r\n"
         .to_vec();
     let call = b"[2,1,\"Heartbeat\",{}]";

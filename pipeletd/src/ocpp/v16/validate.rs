@@ -33,8 +33,11 @@ pub fn validate(action: EventType, payload: &Payload) -> Vec<Violation> {
     match serde_json::from_slice(payload.as_bytes()) {
         Ok(Value::Object(object)) => faults.check_object("", fields, &object),
         Ok(_) => faults.add("", ErrorCode::FormationViolation, "must be an object"),
-        // JSON that is nested too deeply ends here too.
-        Err(_) => faults.add("", ErrorCode::FormationViolation, "is not readable JSON"),
+        // As where half a character is escaped, or a number has an exponent of thousands.
+        Err(error) => {
+            let message = format!("can't be read: {error}");
+            faults.add("", ErrorCode::FormationViolation, message);
+        }
     }
     faults.0
 }

@@ -189,6 +189,18 @@ fn every_field_is_held_to_its_table() {
 }
 
 #[test]
+fn what_can_not_be_read_is_told_with_its_reason() {
+    for (payload, reason) in [
+        (r#"{"idTag":"\udc00"}"#, "surrogate"),
+        (r#"{"idTag":1e400}"#, "out of range"),
+    ] {
+        let payload = Payload::parse(payload.as_bytes()).unwrap();
+        let [fault] = validate(EventType::Authorize, &payload).try_into().unwrap();
+        assert!(fault.message.contains(reason), "{}", fault.message);
+    }
+}
+
+#[test]
 fn all_faults_are_told() {
     use ErrorCode::{
         FormationViolation as Formation, OccurrenceConstraintViolation as Occurrence,

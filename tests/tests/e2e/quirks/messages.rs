@@ -305,6 +305,36 @@ async fn a_start_with_an_odd_id_tag_has_its_transaction() {
     }
 }
 
+/// Which of the two a receiver would read, nobody knows: the id is the one that we gave.
+#[tokio::test]
+async fn a_start_that_brings_an_id_of_its_own_has_ours_alone() {
+    let scene = Scene::new(&["StartTransaction"]).await;
+    let mut station = scene.station("S1").await;
+    let cases = [
+        (r#"{"transactionId":7,"idTag":"T"}"#, r#"{"idTag":"T""#),
+        (r#"{"idTag":"U", "transactionId" : 7 }"#, r#"{"idTag":"U""#),
+        (
+            r#"{"idTag":"T","transaction\u0049d":{"a":[1,2]},"transactionId":null,"meterStart":5}"#,
+            r#"{"idTag":"T","meterStart":5"#,
+        ),
+        (r#"{"transactionId":7}"#, "{"),
+    ];
+    for (number, (payload, rest)) in (1..).zip(cases) {
+        let answer = station.call_as("1", "StartTransaction", payload).await;
+        let id = answer.result()["transactionId"].clone();
+        let requests = scene.receiver.await_requests(number).await;
+        let comma = if rest == "{" { "" } else { "," };
+        let expected = format!(r#""payload":{rest}{comma}"transactionId":{id}}}}}"#);
+        let text = requests[number - 1].text();
+        assert!(text.ends_with(&expected), "{text}");
+        // And it is known again under its message id.
+        let again = station.call_as("1", "StartTransaction", payload).await;
+        assert_eq!(again.result()["transactionId"], id);
+    }
+    let stats = json!({"received": cases.len(), "delivered": cases.len()});
+    scene.api.await_stats(scene.webhook, stats).await;
+}
+
 /// [MicroOcpp#240]
 #[tokio::test]
 async fn a_long_batch_of_meter_values_arrives_whole() {
