@@ -142,13 +142,22 @@ pub enum PayloadError {
     NotJson(#[source] serde_json::Error),
     #[error("the payload is not a JSON object")]
     NotAnObject,
+    #[error("the payload is nested deeper than {} levels", Payload::MAX_DEPTH)]
+    TooDeep,
 }
 
 impl Payload {
+    /// How deep arrays and objects may be nested, the payload itself included. The standard's own
+    /// are nested five deep, and readers that have a limit, as Python's and serde's, take 127 or more.
+    pub const MAX_DEPTH: usize = 64;
+
     /// Takes text that was already parsed as JSON.
     pub fn from_raw(raw: &RawValue) -> Result<Self, PayloadError> {
         if !raw.get().starts_with('{') {
             return Err(PayloadError::NotAnObject);
+        }
+        if json::is_deeper_than(Self::MAX_DEPTH, raw.get().as_bytes()) {
+            return Err(PayloadError::TooDeep);
         }
         Ok(Self(Bytes::copy_from_slice(raw.get().as_bytes())))
     }
@@ -259,10 +268,19 @@ mod tests {
     }
 
     #[test]
-    fn only_an_object_is_a_payload() {
+    fn only_an_object_that_is_not_too_deep_is_a_payload() {
         assert!(matches!(
             Payload::parse(b"[1]"),
             Err(PayloadError::NotAnObject)
+        ));
+        let nested = |depth: usize| {
+            let arrays = depth - 1;
+            format!("{{\"a\":{}{}}}", "[".repeat(arrays), "]".repeat(arrays))
+        };
+        assert!(Payload::parse(nested(64).as_bytes()).is_ok());
+        assert!(matches!(
+            Payload::parse(nested(65).as_bytes()),
+            Err(PayloadError::TooDeep)
         ));
         assert!(matches!(
             Payload::parse(b"{"),

@@ -4,6 +4,25 @@
 
 use std::iter;
 
+/// Whether arrays and objects are nested in more levels than these.
+pub(super) fn is_deeper_than(levels: usize, json: &[u8]) -> bool {
+    // Nearly always there are not so many brackets at all. To count them, those in strings too, takes
+    // a tenth of the time: in runs whose count fits a byte, so that many are compared at once.
+    let opening = json.chunks(255).map(|run| {
+        let opening = run.iter().map(|byte| matches!(byte, b'{' | b'['));
+        usize::from(opening.map(u8::from).sum::<u8>())
+    });
+    let opening: usize = opening.sum();
+    if opening <= levels {
+        return false;
+    }
+    let mut depth = 0_usize;
+    punctuation(json).any(|(_, byte)| {
+        depth = below(depth, byte);
+        depth > levels
+    })
+}
+
 /// The members of an object, each with the white space around it; one of white space alone where it
 /// is empty.
 pub(super) fn members(object: &[u8]) -> Vec<&[u8]> {
@@ -68,6 +87,18 @@ fn string_length(rest: &[u8]) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn depth_is_that_of_brackets_outside_of_strings() {
+        let check = |json: &str, depth: usize| {
+            assert!(!is_deeper_than(depth, json.as_bytes()), "{json}");
+            assert!(is_deeper_than(depth - 1, json.as_bytes()), "{json}");
+        };
+        check("{}", 1);
+        check(r#"{"a":[],"b":[{}],"c":{}}"#, 3);
+        check(r#"{"a":"[[[[","\"[[":["\\",["\\\"[[["]]}"#, 3);
+        check(&format!("{}{}", "[".repeat(900), "]".repeat(900)), 900);
+    }
 
     #[test]
     fn members_are_found_at_the_top_alone() {

@@ -7,7 +7,7 @@ use std::{borrow::Cow, fmt};
 use serde::de::{Deserializer, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
-use crate::events::Payload;
+use crate::events::{Payload, PayloadError};
 
 /// What a text message holds.
 #[derive(Debug)]
@@ -184,8 +184,13 @@ fn parse_call<'a>(
     let id = id.ok_or_else(|| malformed(None, "the message id is missing or unusable"))?;
     let action = elements.get(2).and_then(|token| string(token.get()));
     let action = action.ok_or_else(|| malformed(Some(id), "the action is not a string"))?;
-    let payload = payload(elements.get(3))
-        .ok_or_else(|| malformed(Some(id), "the payload is not an object"))?;
+    let payload = payload(elements.get(3)).map_err(|error| {
+        let why = match error {
+            PayloadError::TooDeep => "the payload is nested deeper than 64 levels",
+            PayloadError::NotJson(_) | PayloadError::NotAnObject => "the payload is not an object",
+        };
+        malformed(Some(id), why)
+    })?;
     Ok(Call {
         id,
         action,
@@ -195,8 +200,8 @@ fn parse_call<'a>(
 
 fn parse_result<'a>(id: Option<MessageId<'a>>, elements: &[&'a RawValue]) -> Frame<'a> {
     match (id, payload(elements.get(2))) {
-        (Some(id), Some(payload)) => Frame::CallResult { id, payload },
-        (Some(id), None) => Frame::MalformedAnswer { id },
+        (Some(id), Ok(payload)) => Frame::CallResult { id, payload },
+        (Some(id), Err(_)) => Frame::MalformedAnswer { id },
         (None, _) => Frame::Ignored {
             why: "a CALLRESULT without a message id",
         },
@@ -210,7 +215,7 @@ fn parse_error<'a>(id: Option<MessageId<'a>>, elements: &[&'a RawValue]) -> Fram
             id,
             code,
             description: text(3).unwrap_or_default(),
-            details: payload(elements.get(4)).unwrap_or_else(Payload::empty),
+            details: payload(elements.get(4)).unwrap_or_else(|_| Payload::empty()),
         },
         (Some(id), None) => Frame::MalformedAnswer { id },
         (None, _) => Frame::Ignored {
@@ -231,10 +236,10 @@ const fn malformed<'a>(id: Option<MessageId<'a>>, why: &'static str) -> BadFrame
 }
 
 /// A payload that is missing or null is an empty one.
-fn payload(token: Option<&&RawValue>) -> Option<Payload> {
+fn payload(token: Option<&&RawValue>) -> Result<Payload, PayloadError> {
     match token {
-        Some(token) if token.get() != "null" => Payload::from_raw(token).ok(),
-        Some(_) | None => Some(Payload::empty()),
+        Some(token) if token.get() != "null" => Payload::from_raw(token),
+        Some(_) | None => Ok(Payload::empty()),
     }
 }
 
@@ -332,6 +337,12 @@ mod tests {
         check("[2,\"a\"]", "\"a\"", "the action is not a string");
         check("[2,\"a\",7,{}]", "\"a\"", "the action is not a string");
         check("[2,7,\"X\",[]]", "7", "the payload is not an object");
+        let deep = format!("[2,7,\"X\",{{\"a\":{}{}}}]", "[".repeat(64), "]".repeat(64));
+        let why = format!(
+            "the payload is nested deeper than {} levels",
+            Payload::MAX_DEPTH
+        );
+        check(&deep, "7", &why);
     }
 
     #[test]

@@ -295,6 +295,7 @@ async fn an_answer_that_can_not_be_read_ends_the_command() {
     let scene = Scene::new(&["Reset"]).await;
     let mut station = scene.station("S1").await;
     let long = "x".repeat(5_000);
+    let deep = format!(r#"[3,ID,{{"a":{}{}}}]"#, "[".repeat(64), "]".repeat(64));
     let answers = [
         "[3,ID,[]]",
         r#"[3,ID,"x"]"#,
@@ -304,6 +305,7 @@ async fn an_answer_that_can_not_be_read_ends_the_command() {
         "[4,ID",
         &format!(r#"[3,ID,"{long}"]"#),
         "[3,ID,\"\u{9b}2J\u{202e}\"]",
+        &deep,
     ];
     for (number, answer) in (1..).zip(answers) {
         let path = "/stations/S1/commands/Reset?timeout=10m";

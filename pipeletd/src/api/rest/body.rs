@@ -78,16 +78,22 @@ impl<S: Send + Sync> FromRequest<S> for RawBody {
         let body = read(request.into_body()).await?;
         match (body.is_empty(), is_json) {
             (true, _) => Ok(Self(Payload::empty())),
-            (false, true) => Ok(Self(Payload::parse(&body).map_err(not_an_object)?)),
+            (false, true) => Ok(Self(Payload::parse(&body).map_err(not_a_payload)?)),
             (false, false) => Err(ApiError::UnsupportedMediaType.into()),
         }
     }
 }
 
-fn not_an_object(error: PayloadError) -> ApiError {
+fn not_a_payload(error: PayloadError) -> ApiError {
     ApiError::Malformed(match error {
         PayloadError::NotJson(error) => format!("the body is not JSON: {error}"),
         PayloadError::NotAnObject => "the body is not a JSON object".to_owned(),
+        PayloadError::TooDeep => {
+            format!(
+                "the body is nested deeper than {} levels",
+                Payload::MAX_DEPTH
+            )
+        }
     })
 }
 

@@ -335,6 +335,43 @@ async fn a_start_that_brings_an_id_of_its_own_has_ours_alone() {
     scene.api.await_stats(scene.webhook, stats).await;
 }
 
+/// Receivers and tools read JSON with a limit of their own, so nothing deeper may become an event.
+#[tokio::test]
+async fn what_is_nested_too_deeply_is_refused_before_it_is_an_event() {
+    let scene = Scene::new(&["Heartbeat"]).await;
+    let mut station = scene.station("S1").await;
+    let nested = |depth: usize| {
+        let arrays = depth - 1;
+        format!(
+            r#"{{"]x\"[":{}{}}}"#,
+            "[".repeat(arrays),
+            "]".repeat(arrays)
+        )
+    };
+    station.ok("Heartbeat", nested(64)).await;
+    for payload in [nested(65), nested(150_000)] {
+        let refused = station.call("Heartbeat", payload).await;
+        assert_eq!(
+            refused,
+            Called::Error {
+                code: "FormationViolation".to_owned(),
+                description: "the payload is nested deeper than 64 levels".to_owned(),
+            }
+        );
+    }
+    // Breadth is no depth, and a bracket in a text is no bracket.
+    let broad = format!(
+        r#"{{"a":"{}","b":[{}0]}}"#,
+        "[".repeat(500),
+        "[],".repeat(500)
+    );
+    station.ok("Heartbeat", broad).await;
+    let stats = json!({"received": 2, "delivered": 2});
+    scene.api.await_stats(scene.webhook, stats).await;
+    let listed = scene.ctl().line("events list -o yaml").await.ok();
+    assert_eq!(listed.matches("Heartbeat").count(), 2, "{listed}");
+}
+
 /// [MicroOcpp#240]
 #[tokio::test]
 async fn a_long_batch_of_meter_values_arrives_whole() {
