@@ -18,6 +18,7 @@ use crate::{
     cli::{Cli, Global},
     client::Client,
     contexts::Contexts,
+    escape::{is_unprintable, printable},
     settings::{Environment, Settings},
 };
 
@@ -193,8 +194,11 @@ fn offered(
     let typed = typed.to_string_lossy();
     known
         .filter(|(value, _)| value.starts_with(&*typed))
+        // The shell prints them, and chargers wrote some. An escaped value would be another one.
+        .filter(|(value, _)| !value.contains(is_unprintable))
         .map(|(value, meaning)| {
-            CompletionCandidate::new(value).help((!meaning.is_empty()).then(|| meaning.into()))
+            let meaning = (!meaning.is_empty()).then(|| printable(&meaning).into());
+            CompletionCandidate::new(value).help(meaning)
         })
         .collect()
 }

@@ -15,6 +15,7 @@ mod completing;
 mod contexts;
 mod demo;
 mod error;
+mod escape;
 mod forward;
 mod interrupts;
 mod output;

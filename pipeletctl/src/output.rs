@@ -2,7 +2,7 @@
 //!
 //! Invariants: a document (json, yaml) is well formed whatever the number of items; a list is
 //! printed as it arrives, except in a table, whose widths want all rows; colour only repeats
-//! what the words say. It does not know what it prints: views bring their own columns.
+//! what the words say; what a terminal must not be given raw is escaped in every format. It does not know what it prints: views bring their own columns.
 
 use std::{
     io::{self, BufWriter, IsTerminal as _, Write},
@@ -19,6 +19,7 @@ use serde::Serialize;
 
 use crate::{
     error::Report,
+    escape,
     table::{self, Details},
 };
 
@@ -95,9 +96,12 @@ impl Printer {
     pub(crate) fn follow<T: Serialize>(&self, item: &T, line: &str) -> io::Result<()> {
         let mut out = io::stdout().lock();
         match self.format {
-            Format::Table => writeln!(out, "{line}"),
+            Format::Table => writeln!(out, "{}", escape::printable_lines(line)),
             // An array would never be closed, so each object stands for itself.
-            Format::Json | Format::Jsonl => writeln!(out, "{}", serde_json::to_string(item)?),
+            Format::Json | Format::Jsonl => {
+                let json = serde_json::to_string(item)?;
+                writeln!(out, "{}", escape::json(&json))
+            }
             Format::Yaml => write!(out, "---\n{}", yaml(item)?),
         }?;
         out.flush()
@@ -112,7 +116,8 @@ impl Printer {
     #[expect(clippy::unused_self, reason = "the printer alone may print")]
     pub(crate) fn text(&self, text: &str) -> io::Result<()> {
         let mut out = io::stdout().lock();
-        writeln!(out, "{}", text.trim_end_matches('\n'))?;
+        let text = escape::printable_lines(text.trim_end_matches('\n'));
+        writeln!(out, "{text}")?;
         out.flush()
     }
 
@@ -120,20 +125,22 @@ impl Printer {
     #[expect(clippy::unused_self, reason = "the printer alone may print")]
     pub(crate) fn note(&self, text: &str) {
         // A remark that nobody can read is no reason to fail.
-        let _ = writeln!(anstream::stderr(), "{text}");
+        let _ = writeln!(anstream::stderr(), "{}", escape::printable_lines(text));
     }
 
     /// Tells on stderr what to do next.
     #[expect(clippy::unused_self, reason = "the printer alone may print")]
     pub(crate) fn hint(&self, text: &str) {
         let style = Style::new().fg_color(Some(AnsiColor::Cyan.into())).bold();
+        let text = escape::printable_lines(text);
         let _ = writeln!(anstream::stderr(), "{style}hint:{style:#} {text}");
     }
 
     /// Tells on stderr what went wrong and what to do next.
     pub(crate) fn report(&self, report: &Report) {
         let style = Style::new().fg_color(Some(AnsiColor::Red.into())).bold();
-        self.note(&format!("{style}error:{style:#} {}", report.message));
+        let message = escape::printable_lines(&report.message);
+        let _ = writeln!(anstream::stderr(), "{style}error:{style:#} {message}");
         for detail in &report.details {
             self.note(&format!("  {detail}"));
         }
@@ -179,8 +186,10 @@ impl Printer {
 
     fn document<T: Serialize>(&self, item: &T) -> io::Result<()> {
         match self.format {
-            Format::Table | Format::Json => self.text(&serde_json::to_string_pretty(item)?),
-            Format::Jsonl => self.text(&serde_json::to_string(item)?),
+            Format::Table | Format::Json => {
+                self.text(&escape::json(&serde_json::to_string_pretty(item)?))
+            }
+            Format::Jsonl => self.text(&escape::json(&serde_json::to_string(item)?)),
             Format::Yaml => self.text(&yaml(item)?),
         }
     }
@@ -217,10 +226,17 @@ impl<T: Serialize + Row, W: Write> List<T, W> {
                 let lead = if self.count == 0 { "[\n  " } else { ",\n  " };
                 // No JSON string holds a line break, so every one in the text may be indented.
                 let text = serde_json::to_string_pretty(item)?.replace('\n', "\n  ");
-                write!(self.out, "{lead}{text}")?;
+                write!(self.out, "{lead}{}", escape::json(&text))?;
             }
-            Format::Jsonl => writeln!(self.out, "{}", serde_json::to_string(item)?)?,
-            Format::Yaml => write!(self.out, "{}", yaml(&[item])?)?,
+            Format::Jsonl => {
+                let json = serde_json::to_string(item)?;
+                writeln!(self.out, "{}", escape::json(&json))?;
+            }
+            // An item of a list of its own, which the next ones go on with.
+            Format::Yaml => match yaml_block(&[item])? {
+                Some(block) => write!(self.out, "{block}")?,
+                None => writeln!(self.out, "- {}", yaml_flow(item)?)?,
+            },
         }
         self.count += 1;
         Ok(())
@@ -245,16 +261,35 @@ impl<T: Serialize + Row, W: Write> List<T, W> {
     }
 }
 
-/// By way of JSON, as a raw payload is raw to `serde_json` only.
 fn yaml<T: Serialize>(item: &T) -> io::Result<String> {
+    match yaml_block(item)? {
+        Some(block) => Ok(block),
+        None => Ok(yaml_flow(item)? + "\n"),
+    }
+}
+
+/// The style that people read; `None` where that can't have the item, as with half a character, a
+/// number that is too large, a depth that is too great, or text that is not fit for a terminal.
+///
+/// By way of JSON, as a raw payload is raw to `serde_json` only.
+fn yaml_block<T: Serialize>(item: &T) -> io::Result<Option<String>> {
     let json = serde_json::to_string(item)?;
     // The first keeps the keys' order, but refuses a key that comes twice, as some chargers'
     // payloads have it; the second takes the last of them.
     let text = match serde_json::from_str::<serde_yaml_ng::Value>(&json) {
         Ok(value) => serde_yaml_ng::to_string(&value),
-        Err(_) => serde_yaml_ng::to_string(&serde_json::from_str::<serde_json::Value>(&json)?),
+        Err(_) => match serde_json::from_str::<serde_json::Value>(&json) {
+            Ok(value) => serde_yaml_ng::to_string(&value),
+            Err(_) => return Ok(None),
+        },
     };
-    text.map_err(io::Error::other)
+    let fit = |c| c == '\n' || !escape::is_unprintable(c);
+    Ok(text.ok().filter(|text| text.chars().all(fit)))
+}
+
+/// The style that is JSON, which has room for anything.
+fn yaml_flow<T: Serialize>(item: &T) -> io::Result<String> {
+    Ok(escape::yaml_of_json(&serde_json::to_string(item)?))
 }
 
 #[cfg(test)]
@@ -324,6 +359,38 @@ mod tests {
         ] {
             assert_eq!(listed(format, Vec::new()), expected, "{format:?}");
         }
+    }
+
+    #[test]
+    fn one_strange_thing_never_ends_a_list() {
+        let deep = format!("{}{}", "[".repeat(5_000), "]".repeat(5_000));
+        let strange = [
+            r#"{"a":"\ud800"}"#,
+            r#"{"a":1e400}"#,
+            &deep,
+            "\"\u{9b}\u{202e}\"",
+        ];
+        let things = || {
+            let strange = strange.iter().zip(2..);
+            let strange = strange.map(|(payload, id)| thing(id, payload));
+            [thing(1, "{}")]
+                .into_iter()
+                .chain(strange)
+                .chain([thing(9, "{}")])
+        };
+        for format in [Format::Table, Format::Json, Format::Jsonl, Format::Yaml] {
+            let text = listed(format, things().collect());
+            assert!(text.contains('9'), "{format:?}: {text}");
+            for hidden in ['\u{9b}', '\u{202e}'] {
+                assert!(!text.contains(hidden), "{format:?}: {text}");
+            }
+        }
+        let text = listed(Format::Yaml, things().collect());
+        let lines: Vec<_> = text.lines().collect();
+        assert_eq!(lines[2], "- {\"id\":2,\"payload\":{\"a\":\"\u{fffd}\"}}");
+        assert_eq!(lines[3], "- {\"id\":3,\"payload\":{\"a\":1e400}}");
+        assert_eq!(lines[5], "- {\"id\":5,\"payload\":\"\\u009b\\u202e\"}");
+        assert_eq!(lines[6..], ["- id: 9", "  payload: {}"]);
     }
 
     #[test]

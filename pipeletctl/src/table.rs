@@ -7,6 +7,8 @@ use std::fmt::Write as _;
 
 use comfy_table::{ContentArrangement, Table, presets};
 
+pub(crate) use crate::escape::printable;
+
 const MAX_CELL: usize = 48;
 
 /// Columns under their headers.
@@ -56,19 +58,6 @@ impl Details {
     }
 }
 
-/// `text` without control characters, which are written as escapes.
-pub(crate) fn printable(text: &str) -> String {
-    let mut safe = String::with_capacity(text.len());
-    for c in text.chars() {
-        if c.is_control() {
-            safe.extend(c.escape_default());
-        } else {
-            safe.push(c);
-        }
-    }
-    safe
-}
-
 /// At most `width` printable characters; `…` stands for the rest.
 pub(crate) fn shortened(text: &str, width: usize) -> String {
     let safe = printable(text);
@@ -115,7 +104,7 @@ mod tests {
     fn a_cell_is_bounded_and_harmless() {
         assert_eq!(shortened("abcdef", 6), "abcdef");
         assert_eq!(shortened("abcdefg", 6), "abcde…");
-        assert_eq!(printable("\u{1b}[31mred\n"), "\\u{1b}[31mred\\n");
+        assert_eq!(shortened("\u{1b}[31m\u{202e}", 9), "\\u{1b}[3…");
     }
 
     #[test]

@@ -14,7 +14,7 @@
 //! | [`registration`] | which stations are expected, and what is asked of each |
 //! | [`api`] | REST and gRPC over the handles of all these |
 //! | [`limits`], [`tls`], [`latencies`] | how often something may happen; certificates and streams; how long something takes |
-//! | [`app`] | puts it together; [`config`], [`check`], [`telemetry`], [`shutdown`], [`reload`], [`service_manager`], [`auth`], [`clock`], [`core_dumps`], [`descriptors`], [`private_file`] |
+//! | [`app`] | puts it together; [`config`], [`check`], [`telemetry`], [`shutdown`], [`reload`], [`service_manager`], [`auth`], [`clock`], [`core_dumps`], [`descriptors`], [`private_file`], [`printable`] |
 //!
 //! The way of an event: `ocpp` answers a station once `journal` has its event on disk; `journal`
 //! hands its position to the feeds of the webhooks that want it; each webhook's dispatcher in
@@ -37,6 +37,7 @@ pub mod journal;
 pub mod latencies;
 pub mod limits;
 pub mod ocpp;
+pub mod printable;
 pub mod private_file;
 pub mod projection;
 pub mod registration;

@@ -1,6 +1,9 @@
 //! The log: on stderr, for people or as JSON, one line for each thing that happened.
+//!
+//! Chargers, receivers and callers wrote some of what is in it, so nothing goes out that a terminal
+//! obeys or hides.
 
-use std::io;
+use std::{borrow::Cow, io};
 
 use tracing_subscriber::{
     EnvFilter, Layer as _, Registry,
@@ -11,7 +14,7 @@ use tracing_subscriber::{
     util::SubscriberInitExt as _,
 };
 
-use crate::config::LogFormat;
+use crate::{config::LogFormat, printable};
 
 /// Changes what is logged while the daemon runs. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -39,7 +42,15 @@ pub fn filter(level: &str) -> Result<EnvFilter, InvalidLevel> {
 /// Starts logging for the whole process.
 pub fn start(level: &str, format: LogFormat) -> Result<LogLevel, InvalidLevel> {
     let (filter, handle) = reload::Layer::new(filter(level)?);
-    let log = fmt::layer().with_writer(io::stderr).with_target(false);
+    let escape = match format {
+        LogFormat::Text => printable::log_line,
+        LogFormat::Json => printable::json_line,
+    };
+    let writer = move || Escaped {
+        out: io::stderr(),
+        escape,
+    };
+    let log = fmt::layer().with_writer(writer).with_target(false);
     let log = match format {
         LogFormat::Text => log
             .with_ansi(io::IsTerminal::is_terminal(&io::stderr()))
@@ -52,6 +63,24 @@ pub fn start(level: &str, format: LogFormat) -> Result<LogLevel, InvalidLevel> {
         .with(log)
         .try_init();
     Ok(LogLevel(handle))
+}
+
+/// Writes lines, each of which comes whole.
+struct Escaped<W> {
+    out: W,
+    escape: fn(&str) -> Cow<'_, str>,
+}
+
+impl<W: io::Write> io::Write for Escaped<W> {
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        let text = String::from_utf8_lossy(line);
+        self.out.write_all((self.escape)(&text).as_bytes())?;
+        Ok(line.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.out.flush()
+    }
 }
 
 impl LogLevel {

@@ -9,7 +9,7 @@ use tokio::{
     process::Command,
 };
 
-use crate::scene::Scene;
+use crate::scene::{Scene, daemon};
 
 #[tokio::test]
 async fn events_can_be_watched() {
@@ -293,4 +293,69 @@ async fn a_payload_of_many_lines_is_streamed_whole() {
     station.ok("MeterValues", lines).await;
     let sent = stream.next().await.expect("an event");
     assert_eq!(number(&sent.json()), 7);
+}
+
+/// Of the characters that a terminal obeys or hides, what stations and callers wrote has them all
+/// over; what is shown has none, in any format, nor is any event too strange for a list.
+#[tokio::test]
+async fn what_others_wrote_moves_no_cursor_and_ends_no_list() {
+    const HIDDEN: [char; 5] = ['\u{9b}', '\u{202e}', '\u{200b}', '\u{7f}', '\u{e0041}'];
+    let builder = daemon().flag("--log-level", "debug");
+    let scene = Scene::with(builder, &["DataTransfer"]).await;
+    let evil: String = HIDDEN.iter().collect();
+    let name = json!({"name": format!("a\u{202e}b\u{200b}c")});
+    scene.api.put("/webhooks/1", &name).await.expect(200);
+    let mut station = scene.station("S1").await;
+    let boot = json!({"chargePointVendor": format!("v{evil}"), "chargePointModel": "m"});
+    station.ok("BootNotification", &boot).await;
+    station.call(&format!("Foo{evil}"), "{}").await;
+    let data = |data: &str| format!(r#"{{"vendorId":"V","data":{data}}}"#);
+    for strange in [r#""\ud800""#, "\"x\"", "1e400", "[[[[[[[[[[]]]]]]]]]]"] {
+        station.call("DataTransfer", data(strange)).await;
+    }
+    station
+        .ok("DataTransfer", data(&format!("\"31m{evil}\"")))
+        .await;
+    station.ok("Heartbeat", "{}").await;
+    scene.receiver.await_requests(1).await;
+
+    let ctl = scene.ctl();
+    let events = scene.api.get("/events?limit=500").await;
+    let events = events.text.matches("\"id\":\"evt_").count();
+    assert_eq!(events, 8);
+    let commands = [
+        "events list",
+        "stations list",
+        "stations show S1",
+        "webhooks list",
+        "webhooks show 1",
+        "deliveries list",
+        "dlq list",
+    ];
+    for format in ["table", "json", "jsonl", "yaml"] {
+        for command in commands {
+            let shown = ctl.line(&format!("-o {format} {command}")).await;
+            assert_eq!(shown.code, 0, "-o {format} {command}: {shown:?}");
+            for hidden in HIDDEN {
+                let found = shown.stdout.contains(hidden) || shown.stderr.contains(hidden);
+                assert!(!found, "-o {format} {command}: {shown:?}");
+            }
+        }
+    }
+    let lines = ctl.line("-o jsonl events list").await.ok();
+    assert_eq!(lines.lines().count(), events);
+    let items = ctl.line("-o yaml events list").await.ok();
+    let items = items.lines().filter(|line| line.starts_with("- "));
+    assert_eq!(items.count(), events);
+    // What is escaped has its value still.
+    let shown = ctl.json("stations show S1").await;
+    assert_eq!(shown["vendor"], format!("v{evil}"), "{shown}");
+
+    let metrics = scene.api.get("/metrics").await.text;
+    assert!(metrics.contains("a\\\\u{202e}b\\\\u{200b}c"), "{metrics}");
+    for (what, text) in [("/metrics", &metrics), ("the log", &scene.daemon.log())] {
+        for hidden in HIDDEN {
+            assert!(!text.contains(hidden), "{what}: {text}");
+        }
+    }
 }

@@ -4,7 +4,7 @@ use prometheus::proto::{
     Bucket, Counter, Gauge, Histogram, LabelPair, Metric, MetricFamily, MetricType,
 };
 
-use crate::latencies::LatencySnapshot;
+use crate::{latencies::LatencySnapshot, printable::printable};
 
 /// The bounds that are shown of a latency's, in microseconds: enough to see where a delay begins,
 /// and few enough for a thousand webhooks.
@@ -94,7 +94,7 @@ fn labelled(labels: Labels<'_>) -> Metric {
     let pairs = labels.iter().map(|(name, value)| {
         let mut pair = LabelPair::default();
         pair.set_name((*name).to_owned());
-        pair.set_value((*value).to_owned());
+        pair.set_value(printable(value).into_owned());
         pair
     });
     Metric::from_label(pairs.collect())
@@ -155,7 +155,7 @@ mod tests {
         latencies.record(Duration::from_millis(2));
         latencies.record(Duration::from_mins(1));
         let mut named = Family::gauge("named", "Somebody's \\ name.");
-        named.add(&[("name", "a \"b\"\n\\"), ("id", "1")], true);
+        named.add(&[("name", "a \"b\"\n\\\u{202e}"), ("id", "1")], true);
         let took =
             Family::histogram("took_seconds", "How long.").of_latencies(&latencies.snapshot());
         let count = Family::counter("count_total", "So many.").of(7_u64);
@@ -163,7 +163,7 @@ mod tests {
         let text = text.unwrap();
         let expected = [
             "# HELP named Somebody's \\\\ name.\n# TYPE named gauge\n",
-            "named{name=\"a \\\"b\\\"\\n\\\\\",id=\"1\"} 1\n",
+            "named{name=\"a \\\"b\\\"\\\\n\\\\\\\\u{202e}\",id=\"1\"} 1\n",
             "# TYPE count_total counter\ncount_total 7\n",
             "took_seconds_bucket{le=\"0.001\"} 0\ntook_seconds_bucket{le=\"0.0025\"} 1\n",
             "took_seconds_bucket{le=\"10\"} 1\ntook_seconds_bucket{le=\"+Inf\"} 2\n",
