@@ -226,6 +226,29 @@ async fn what_is_asked_in_bad_faith_is_refused_as_a_problem() {
             &[431],
         ),
         (
+            "a head of 32 KiB and a little",
+            request(
+                "GET /api/v1/webhooks",
+                &[&key, &format!("A: {}", "b".repeat(32 * 1024))],
+                "",
+            ),
+            &[431],
+        ),
+        (
+            "a head of nearly 32 KiB",
+            request(
+                "GET /api/v1/webhooks",
+                &[&key, &format!("A: {}", "b".repeat(32 * 1024 - 500))],
+                "",
+            ),
+            &[200],
+        ),
+        (
+            "a URI of 32 KiB",
+            request(&format!("GET /{}", "a".repeat(32 * 1024)), &[], ""),
+            &[414, 431],
+        ),
+        (
             "a URI that is too long",
             request(&format!("GET /{}", "a".repeat(70_000)), &[], ""),
             &[414, 431],

@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use axum::{Router, extract::Request};
+use axum::{Router, extract::Request, response::IntoResponse as _};
+use http::{HeaderValue, StatusCode, header, request};
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio_util::sync::CancellationToken;
@@ -26,13 +27,24 @@ pub(in crate::api) async fn serve(door: Door, routes: Router, shutdown: Cancella
 
 async fn serve_one(connection: Connection, routes: Router, shutdown: CancellationToken) {
     let peer = connection.peer();
-    let answer = service_fn(move |mut request: Request<Incoming>| {
-        request.extensions_mut().insert(peer);
-        routes.clone().call(request)
+    let answer = service_fn(move |request: Request<Incoming>| {
+        let mut routes = routes.clone();
+        async move {
+            let (mut head, body) = request.into_parts();
+            if size(&head) > MAX_HEAD {
+                // As hyper itself answers, without a body.
+                let close = [(header::CONNECTION, HeaderValue::from_static("close"))];
+                let too_large = StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE;
+                return Ok((too_large, close).into_response());
+            }
+            head.extensions.insert(peer);
+            routes.call(Request::from_parts(head, body)).await
+        }
     });
     let serving = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD_TIMEOUT)
+        // Bounds what is buffered, which may be a last read more than that.
         .max_buf_size(MAX_HEAD)
         .max_headers(MAX_HEADERS)
         .serve_connection(TokioIo::new(connection), answer);
@@ -47,4 +59,16 @@ async fn serve_one(connection: Connection, routes: Router, shutdown: Cancellatio
     if let Err(error) = served {
         tracing::debug!(peer = %peer.0, %error, "an API caller's connection ended early");
     }
+}
+
+/// Of a request's head as it was sent, but for what may stand around values.
+fn size(head: &request::Parts) -> usize {
+    const BEYOND_METHOD_AND_TARGET: usize = "  HTTP/1.1\r\n\r\n".len();
+    const BEYOND_NAME_AND_VALUE: usize = ": \r\n".len();
+    let headers = head
+        .headers
+        .iter()
+        .map(|(name, value)| name.as_str().len() + value.len() + BEYOND_NAME_AND_VALUE);
+    let target = head.uri.to_string();
+    head.method.as_str().len() + target.len() + BEYOND_METHOD_AND_TARGET + headers.sum::<usize>()
 }
