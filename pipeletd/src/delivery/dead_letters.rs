@@ -14,6 +14,7 @@ use tokio::{
 use super::{
     dispatcher::Control,
     ledger::Entry,
+    policy::Verdict,
     record::{FailedDelivery, FailedFilter, FailedId, Retry, RetryKey},
     webhooks::{Delivery, DeliveryError, Inner},
 };
@@ -45,8 +46,10 @@ pub struct ReplayProgress {
     pub replayed: u64,
     /// Of those: delivered at the first attempt.
     pub delivered: u64,
-    /// Of those: failed at the first attempt, and waiting for the next.
+    /// Of those: failed at the first attempt.
     pub failed: u64,
+    /// Of those that failed: dead letters again, because no attempt was left.
+    pub dead: u64,
     /// Left as they are: the webhook is deleted or disabled, or someone else was faster.
     pub skipped: u64,
 }
@@ -73,7 +76,7 @@ impl Purged {
     }
 }
 
-type Outcomes = FuturesUnordered<oneshot::Receiver<bool>>;
+type Outcomes = FuturesUnordered<oneshot::Receiver<Verdict>>;
 
 impl Delivery {
     pub async fn failed_deliveries(
@@ -219,7 +222,7 @@ impl Inner {
         &self,
         id: FailedId,
         watched: bool,
-    ) -> Result<Option<Option<oneshot::Receiver<bool>>>, DeliveryError> {
+    ) -> Result<Option<Option<oneshot::Receiver<Verdict>>>, DeliveryError> {
         let Some(failed) = self.failed_delivery(id).await? else {
             return Ok(None);
         };
@@ -287,8 +290,12 @@ async fn tell_outcomes(
     let deadline = time::Instant::now() + OUTCOME_WAIT;
     while let Ok(Some(outcome)) = time::timeout_at(deadline, outcomes.next()).await {
         match outcome {
-            Ok(true) => state.delivered += 1,
-            Ok(false) => state.failed += 1,
+            Ok(Verdict::Delivered) => state.delivered += 1,
+            Ok(Verdict::RetryAt(_)) => state.failed += 1,
+            Ok(Verdict::Dead) => {
+                state.failed += 1;
+                state.dead += 1;
+            }
             // The webhook was deleted, or the daemon shuts down.
             Err(_) => {}
         }

@@ -43,6 +43,20 @@ async fn it_goes_on_until_nothing_is_left() {
     );
 }
 
+/// It is not said that they will be retried: there is no second attempt.
+#[tokio::test]
+async fn what_fails_for_good_is_called_a_dead_letter() {
+    let scene = scene(2).await;
+    for line in ["dlq replay 1", "dlq replay --all --rate 1000/s"] {
+        let replayed = scene.ctl().line(line).await;
+        assert_eq!(replayed.code, 1, "{replayed:?}");
+        let told = &replayed.stderr;
+        assert!(told.contains("dead letters as before"), "{told}");
+        assert!(!told.contains("will be retried"), "{told}");
+        scene.api.await_failed("", 2).await;
+    }
+}
+
 #[tokio::test]
 async fn a_canary_that_fails_stops_it_and_the_other_webhook_gets_its_own() {
     let scene = scene(5).await;

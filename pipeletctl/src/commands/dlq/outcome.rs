@@ -14,6 +14,8 @@ pub(crate) struct ReplayOutcome {
     pub(super) replayed: u64,
     pub(super) delivered: u64,
     pub(super) failed: u64,
+    /// Of those that failed: dead letters again.
+    pub(super) dead: u64,
     pub(super) skipped: u64,
     /// Asked for by id, but not there.
     pub(super) missing: u64,
@@ -26,6 +28,7 @@ impl ReplayOutcome {
             replayed: message.replayed,
             delivered: message.delivered,
             failed: message.failed,
+            dead: message.dead,
             skipped: message.skipped,
             missing: asked.unwrap_or(0).saturating_sub(message.total),
         }
@@ -50,7 +53,11 @@ impl ReplayOutcome {
         for (count, what) in [
             (self.delivered, "delivered"),
             (self.under_way(), "under way"),
-            (self.failed, "failed again, and will be retried"),
+            (
+                self.failed.saturating_sub(self.dead),
+                "failed again, and will be retried",
+            ),
+            (self.dead, "failed again, and are dead letters as before"),
             (
                 self.skipped,
                 "skipped: gone, or the webhook is disabled or deleted",
@@ -114,12 +121,19 @@ mod tests {
     use super::*;
 
     fn replayed(numbers: [u64; 5], asked: Option<u64>) -> ReplayOutcome {
-        let [total, replayed, delivered, failed, skipped] = numbers;
+        all([numbers, [0; 5]].as_flattened(), asked)
+    }
+
+    fn all(numbers: &[u64], asked: Option<u64>) -> ReplayOutcome {
+        let [total, replayed, delivered, failed, skipped, dead, ..] = *numbers else {
+            panic!("six numbers and more");
+        };
         let message = v1::ReplayResponse {
             total,
             replayed,
             delivered,
             failed,
+            dead,
             skipped,
             done: true,
         };
@@ -150,6 +164,11 @@ mod tests {
             replayed([5, 4, 2, 1, 1], Some(6)).sentence(),
             "replayed 4 of 6 dead letters; 2 delivered; 1 under way; 1 failed again, and \
              will be retried; 1 skipped: gone, or the webhook is disabled or deleted; 1 not found"
+        );
+        assert_eq!(
+            all(&[3, 3, 0, 3, 0, 2], None).sentence(),
+            "replayed 3 of 3 dead letters; 1 failed again, and will be retried; 2 failed again, \
+             and are dead letters as before"
         );
         assert_eq!(
             replayed([0; 5], None).sentence(),

@@ -155,6 +155,7 @@ async fn send(
         ramp.went(delivered, failed);
         replay.delivered += delivered;
         replay.failed += failed;
+        replay.dead += message.dead - seen.dead;
         replay.replayed += message.replayed - seen.replayed;
         replay.skipped += message.skipped - seen.skipped;
         outcome.left = replay.total - replay.replayed - replay.skipped;
@@ -240,6 +241,7 @@ impl PacedOutcome {
                 replayed: 0,
                 delivered: 0,
                 failed: 0,
+                dead: 0,
                 skipped: 0,
                 missing,
             },

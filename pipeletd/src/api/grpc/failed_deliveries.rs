@@ -59,6 +59,7 @@ fn progress(progress: ReplayProgress, done: bool) -> v1::ReplayResponse {
         replayed,
         delivered,
         failed,
+        dead,
         skipped,
     } = progress;
     v1::ReplayResponse {
@@ -66,6 +67,7 @@ fn progress(progress: ReplayProgress, done: bool) -> v1::ReplayResponse {
         replayed,
         delivered,
         failed,
+        dead,
         skipped,
         done,
     }

@@ -116,7 +116,7 @@ impl Dispatcher {
     ) {
         if let Some(watch) = self.watches.remove(&job.seq()) {
             // Nobody may be waiting any more.
-            let _ = watch.send(verdict == Verdict::Delivered);
+            let _ = watch.send(verdict);
         }
         let (webhook, event) = (self.id().0, &job.event);
         let (event_id, station, status) = (event.id, &event.station, attempt.status);

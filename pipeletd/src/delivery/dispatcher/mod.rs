@@ -37,7 +37,7 @@ use super::{
     http::{Attempted, Destination, Line, Sender},
     ledger::{Ledger, LedgerError},
     pace::Pace,
-    policy::RetrySchedule,
+    policy::{RetrySchedule, Verdict},
     record::{Retry, RetryKey},
     retry_clock::RetryClock,
     stats::Stats,
@@ -111,10 +111,10 @@ pub enum Control {
         /// Told once that holds.
         taken: oneshot::Sender<()>,
     },
-    /// Tell `watch` whether the next attempt at this event delivers it.
+    /// Tell `watch` what follows from the next attempt at this event.
     Watch {
         seq: Seq,
-        watch: oneshot::Sender<bool>,
+        watch: oneshot::Sender<Verdict>,
     },
     /// From the next attempt on, these hold.
     Terms(Arc<Terms>),
@@ -280,7 +280,7 @@ pub struct Dispatcher {
     loaded_retries: HashSet<RetryKey>,
     next_due: Option<Timestamp>,
     early: Option<Early>,
-    watches: HashMap<Seq, oneshot::Sender<bool>>,
+    watches: HashMap<Seq, oneshot::Sender<Verdict>>,
 
     durable: FuturesUnordered<BoxFuture<'static, Durable>>,
 }
