@@ -182,6 +182,7 @@ impl App {
             retry_clock,
             memory: memory.deliveries.clone(),
             runtime: delivering,
+            attempts: Arc::default(),
         };
         let delivery = Delivery::start(means, terms, stored, readers, failed.clone()).await?;
         let addresses = Addresses {

@@ -38,6 +38,8 @@ pub struct Observations {
     pub failed_deliveries: u64,
     /// Deliveries that were cancelled with their webhooks since the daemon started.
     pub cancelled: u64,
+    /// How long attempts took since the daemon started, those of deleted webhooks too.
+    pub attempts: LatencySnapshot,
     /// How long it took to have retries and dead letters on disk.
     pub ledger_commits: LatencySnapshot,
 }
@@ -63,6 +65,7 @@ impl Delivery {
             webhooks: observed,
             failed_deliveries: inner.means.ledger.dead(),
             cancelled: inner.cancelled.load(Ordering::Relaxed),
+            attempts: inner.means.attempts.snapshot(),
             ledger_commits: inner.means.ledger.commit_latencies(),
         })
     }

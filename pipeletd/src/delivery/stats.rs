@@ -153,6 +153,11 @@ impl StatsSnapshot {
         self.outcomes[class as usize]
     }
 
+    #[cfg(test)]
+    pub fn count(&mut self, class: OutcomeClass, attempts: u64) {
+        self.outcomes[class as usize] = attempts;
+    }
+
     pub fn attempts(&self) -> u64 {
         self.outcomes.iter().sum()
     }

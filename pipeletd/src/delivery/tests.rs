@@ -143,6 +143,7 @@ async fn start(store: &Arc<dyn Store>) -> (Delivery, Ledger) {
         clock: Clock::system(),
         retry_clock,
         runtime: tokio::runtime::Handle::current(),
+        attempts: Arc::default(),
     };
     let terms = Terms {
         sender: sender.unwrap(),

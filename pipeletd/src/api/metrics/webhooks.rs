@@ -1,4 +1,8 @@
 //! What is told of webhooks and of what they are owed. Pure.
+//!
+//! Everything is told of each webhook while there are not too many; of more than that, what an
+//! alert goes by, and of that only what is there to be told. What is left out then is 0, or is in
+//! the figures of all together, or is `pipeletctl webhooks stats`'.
 
 use std::time::Duration;
 
@@ -8,11 +12,24 @@ use prometheus::proto::MetricFamily;
 use super::family::Family;
 use crate::delivery::{Observation, Observations, stats::OutcomeClass};
 
+/// So many webhooks have all their figures told, which are about fifty series each.
+const DETAILED: usize = 1_000;
+
 pub(super) fn families(seen: &Observations, now: Timestamp) -> Vec<MetricFamily> {
-    let mut families = books(seen);
-    families.extend(counts(seen));
-    families.extend(backlogs(seen, now));
+    let mut families = if seen.webhooks.len() <= DETAILED {
+        let mut families = books(seen);
+        families.extend(counts(seen));
+        families.extend(backlogs(seen, now));
+        families
+    } else {
+        alerting(seen, now)
+    };
     families.extend([
+        Family::histogram(
+            "pipelet_attempt_duration_seconds",
+            "How long attempts took, those of all webhooks together.",
+        )
+        .of_latencies(&seen.attempts),
         Family::gauge(
             "pipelet_failed_deliveries",
             "Dead letters that are kept now, of deleted webhooks too.",
@@ -33,12 +50,9 @@ pub(super) fn families(seen: &Observations, now: Timestamp) -> Vec<MetricFamily>
 }
 
 fn books(seen: &Observations) -> Vec<MetricFamily> {
-    let mut info = Family::gauge("pipelet_webhook_info", "1 for each webhook, with its name.");
+    let mut info = info_family();
     let mut enabled = Family::gauge("pipelet_webhook_enabled", "Whether it is attempted.");
-    let mut books = Family::gauge(
-        "pipelet_webhook_books",
-        "All there ever was: received = delivered + pending + dead + cancelled.",
-    );
+    let mut books = books_family();
     each(seen, |id, of| {
         let webhook = &of.stored.webhook;
         info.add(&[("webhook", id), ("name", &webhook.name)], true);
@@ -70,14 +84,7 @@ fn counts(seen: &Observations) -> Vec<MetricFamily> {
         "pipelet_webhook_retries_total",
         "Attempts after the first one at a delivery, since the start.",
     );
-    let mut dead = Family::counter(
-        "pipelet_webhook_dead_total",
-        "Deliveries that were dead-lettered, since the start.",
-    );
-    let mut attempts = Family::counter(
-        "pipelet_webhook_attempts_total",
-        "Attempts by how they ended, since the start.",
-    );
+    let (mut dead, mut attempts) = (dead_family(), attempts_family());
     let mut took = Family::histogram(
         "pipelet_webhook_attempt_duration_seconds",
         "How long attempts took, from the lookup of the name to the answer's end.",
@@ -99,15 +106,8 @@ fn counts(seen: &Observations) -> Vec<MetricFamily> {
 }
 
 fn backlogs(seen: &Observations, now: Timestamp) -> Vec<MetricFamily> {
-    let mut retrying = Family::gauge(
-        "pipelet_webhook_retrying",
-        "Of what is pending, deliveries that wait for a retry.",
-    );
+    let (mut retrying, mut age) = (retrying_family(), age_family());
     let mut in_flight = Family::gauge("pipelet_webhook_in_flight", "Attempts that run now.");
-    let mut age = Family::gauge(
-        "pipelet_webhook_backlog_age_seconds",
-        "Age of the oldest event whose first attempt is still to be made or to end; 0 without one.",
-    );
     each(seen, |id, of| {
         let labels = &[("webhook", id)];
         retrying.add(labels, of.books.retrying);
@@ -115,6 +115,77 @@ fn backlogs(seen: &Observations, now: Timestamp) -> Vec<MetricFamily> {
         age.add(labels, since(of.oldest, now).as_secs_f64());
     });
     [retrying, in_flight, age].map(Family::done).into()
+}
+
+/// What the alert rules go by.
+///
+/// A counter that an alert watches is there from the start, so that its first step is seen: of the
+/// attempts that is the delivered ones, in relation to which the others mean something.
+fn alerting(seen: &Observations, now: Timestamp) -> Vec<MetricFamily> {
+    let (mut info, mut books) = (info_family(), books_family());
+    let (mut dead, mut attempts) = (dead_family(), attempts_family());
+    let (mut retrying, mut age) = (retrying_family(), age_family());
+    each(seen, |id, of| {
+        let labels = &[("webhook", id)];
+        info.add(&[("webhook", id), ("name", &of.stored.webhook.name)], true);
+        dead.add(labels, of.stats.dead);
+        for class in OutcomeClass::ALL {
+            let count = of.stats.of(class);
+            if count > 0 || class == OutcomeClass::Delivered {
+                attempts.add(&[("webhook", id), ("outcome", class.name())], count);
+            }
+        }
+        if of.books.pending > 0 {
+            books.add(&[("webhook", id), ("entry", "pending")], of.books.pending);
+        }
+        if of.books.retrying > 0 {
+            retrying.add(labels, of.books.retrying);
+        }
+        if of.oldest.is_some() {
+            age.add(labels, since(of.oldest, now).as_secs_f64());
+        }
+    });
+    let families = [info, books, dead, attempts, retrying, age];
+    families.map(Family::done).into()
+}
+
+fn info_family() -> Family {
+    Family::gauge("pipelet_webhook_info", "1 for each webhook, with its name.")
+}
+
+fn books_family() -> Family {
+    Family::gauge(
+        "pipelet_webhook_books",
+        "All there ever was: received = delivered + pending + dead + cancelled.",
+    )
+}
+
+fn dead_family() -> Family {
+    Family::counter(
+        "pipelet_webhook_dead_total",
+        "Deliveries that were dead-lettered, since the start.",
+    )
+}
+
+fn attempts_family() -> Family {
+    Family::counter(
+        "pipelet_webhook_attempts_total",
+        "Attempts by how they ended, since the start.",
+    )
+}
+
+fn retrying_family() -> Family {
+    Family::gauge(
+        "pipelet_webhook_retrying",
+        "Of what is pending, deliveries that wait for a retry.",
+    )
+}
+
+fn age_family() -> Family {
+    Family::gauge(
+        "pipelet_webhook_backlog_age_seconds",
+        "Age of the oldest event whose first attempt is still to be made or to end; 0 without one.",
+    )
 }
 
 fn since(time: Option<Timestamp>, now: Timestamp) -> Duration {
@@ -127,5 +198,110 @@ fn each(seen: &Observations, mut tell: impl FnMut(&str, &Observation)) {
     for observation in &seen.webhooks {
         let id = observation.stored.webhook.id.0.to_string();
         tell(&id, observation);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use prometheus::TextEncoder;
+
+    use super::*;
+    use crate::{
+        delivery::{
+            record::{Books, Stage, StoredWebhook},
+            stats::StatsSnapshot,
+        },
+        events::{EventSelection, StationSelection},
+        latencies::LatencySnapshot,
+        webhooks::{Webhook, WebhookId, WebhookUrl},
+    };
+
+    const NOW: Timestamp = Timestamp::UNIX_EPOCH;
+
+    /// As many webhooks, of which the last is behind and fails.
+    fn text(webhooks: u64) -> String {
+        let url = WebhookUrl::parse("https://my-app.example.com/webhooks/ocpp").unwrap();
+        let of = |id: u64| {
+            let webhook = Webhook {
+                id: WebhookId(id),
+                name: format!("My Integration {id}"),
+                url: url.clone(),
+                enabled: true,
+                events: EventSelection::parse(&["*"]).unwrap(),
+                stations: StationSelection::default(),
+                secret: None,
+                signing: None,
+                created_at: NOW,
+                updated_at: NOW,
+                revision: 1,
+            };
+            let stored = StoredWebhook {
+                webhook,
+                epochs: Vec::new(),
+                stage: Stage::Active,
+            };
+            let is_last = u64::from(id == webhooks);
+            let mut stats = StatsSnapshot::default();
+            stats.count(OutcomeClass::Delivered, 1_234_567);
+            stats.count(OutcomeClass::Failed, is_last * 7);
+            stats.dead = is_last * 3;
+            Observation {
+                stored: Arc::new(stored),
+                books: Books {
+                    received: 1_234_567 + is_last * 12,
+                    delivered: 1_234_567,
+                    pending: is_last * 9,
+                    retrying: is_last * 4,
+                    dead: is_last * 3,
+                    purged: 0,
+                    cancelled: 0,
+                },
+                stats,
+                received: 1_234_567,
+                oldest: (is_last > 0).then(|| NOW - Duration::from_secs(61)),
+            }
+        };
+        let seen = Observations {
+            webhooks: (1..=webhooks).map(of).collect(),
+            failed_deliveries: 3,
+            cancelled: 0,
+            attempts: LatencySnapshot::default(),
+            ledger_commits: LatencySnapshot::default(),
+        };
+        let mut families = families(&seen, NOW);
+        families.retain(|family| !family.get_metric().is_empty());
+        TextEncoder::new().encode_to_string(&families).unwrap()
+    }
+
+    #[test]
+    fn what_alerts_go_by_is_told_of_any_number_of_webhooks() {
+        for (webhooks, most) in [(1, 8_000), (1_000, 3_000_000), (10_000, 2_500_000)] {
+            let text = text(webhooks);
+            assert!(text.len() < most, "{webhooks}: {} bytes", text.len());
+            for series in [
+                "info{webhook=\"ID\",name=\"My Integration ID\"} 1\n",
+                "dead_total{webhook=\"ID\"} 3\n",
+                "attempts_total{webhook=\"ID\",outcome=\"delivered\"} 1234567\n",
+                "attempts_total{webhook=\"ID\",outcome=\"status_5xx\"} 7\n",
+                "books{webhook=\"ID\",entry=\"pending\"} 9\n",
+                "retrying{webhook=\"ID\"} 4\n",
+                "backlog_age_seconds{webhook=\"ID\"} 61\n",
+            ] {
+                let series = format!(
+                    "pipelet_webhook_{}",
+                    series.replace("ID", &webhooks.to_string())
+                );
+                assert!(text.contains(&series), "{series} of {webhooks}");
+            }
+        }
+        let text = text(10_000);
+        let first = text.lines().filter(|line| line.contains("webhook=\"1\""));
+        assert_eq!(
+            first.count(),
+            3,
+            "its name, no dead letters, and what was delivered"
+        );
     }
 }

@@ -96,6 +96,7 @@ impl Dispatcher {
         let verdict = decide(&attempted.outcome, made, *max_attempts, schedule, now);
         let stats = &self.progress.stats;
         stats.attempted(&attempted, attempt.number, verdict);
+        self.means.attempts.record(attempted.duration);
         self.tell(&job, &attempt, &attempted, verdict);
         match verdict {
             Verdict::Delivered => self.delivered(job, attempt, bytes).await,

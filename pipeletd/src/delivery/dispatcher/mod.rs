@@ -46,6 +46,7 @@ use crate::{
     clock::Clock,
     events::{Event, Seq},
     journal::{AppendError, Journal, Reader},
+    latencies::Latencies,
     limits::memory::{Pool, Share},
     store::{Store, StoreError, blocking},
     webhooks::{TargetPolicy, Webhook, WebhookId},
@@ -83,6 +84,8 @@ pub struct Means {
     /// Where dispatchers and their attempts run: a runtime of their own, because in the stations'
     /// each step of an attempt would wait for every station that has something to say.
     pub runtime: Handle,
+    /// How long attempts took, whosever they were.
+    pub attempts: Arc<Latencies>,
 }
 
 /// On what terms attempts are made. They can be changed while the daemon runs.
