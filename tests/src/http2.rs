@@ -1,4 +1,7 @@
-//! A receiver that speaks HTTP/2 within TLS, and does to each stream what a script says.
+//! A receiver that speaks HTTP/2 within TLS, and does to each stream what a script says: by their
+//! order, or by the path that they are for.
+//!
+//! A connection has room for [`Http2::STREAMS`], as is usual.
 //!
 //! Like [`Receiver`](crate::Receiver) it has a thread and a runtime of its own.
 
@@ -6,8 +9,9 @@ use std::{
     convert::Infallible,
     future::poll_fn,
     net::{Ipv4Addr, SocketAddr},
-    sync::{Arc, Mutex, PoisonError},
+    sync::Arc,
     thread::JoinHandle,
+    time::Instant,
 };
 
 use bytes::Bytes;
@@ -19,9 +23,12 @@ use http::Response;
 use rustls::ServerConfig;
 use tokio::{
     net::{TcpListener, TcpStream},
-    sync::oneshot,
+    sync::{oneshot, watch},
+    task::yield_now,
 };
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
+
+use crate::deadline::within;
 
 const BEGINNING: &[u8] = b"half";
 
@@ -43,34 +50,67 @@ pub enum Stream {
     /// Closes the connection without a word.
     Close,
     Hang,
+    /// So many interim answers (1xx), and then that one.
+    Interim(usize, u16),
+    /// Interim answers without end.
+    InterimFlood,
+}
+
+/// One stream, as it came.
+#[derive(Debug, Clone)]
+pub struct SeenStream {
+    /// The connection that it came over, counted from 1.
+    pub connection: usize,
+    pub path: String,
+    pub arrived: Instant,
 }
 
 /// A receiver, which stops when it is dropped.
 #[derive(Debug)]
 pub struct Http2 {
     address: SocketAddr,
-    seen: Arc<Mutex<Vec<usize>>>,
+    seen: watch::Sender<Vec<SeenStream>>,
     server: Option<(oneshot::Sender<Infallible>, JoinHandle<()>)>,
 }
 
 #[derive(Debug, Clone)]
 struct Script {
-    /// One for each stream, whatever its connection; the last one repeats.
+    /// For streams to these paths.
+    paths: Arc<[(&'static str, Stream)]>,
+    /// One for each other stream, whatever its connection; the last one repeats.
     streams: Arc<[Stream]>,
-    /// The streams so far, by the connection that they came over, counted from 1.
-    seen: Arc<Mutex<Vec<usize>>>,
+    seen: watch::Sender<Vec<SeenStream>>,
 }
 
 impl Http2 {
+    /// How many streams there may be at once on a connection.
+    pub const STREAMS: u32 = 100;
+
     pub async fn start(tls: Arc<ServerConfig>, streams: &[Stream]) -> Self {
         Self::start_at((Ipv4Addr::LOCALHOST, 0).into(), tls, streams).await
     }
 
+    /// Does to a stream what stands beside its path.
+    pub async fn start_by_path(tls: Arc<ServerConfig>, paths: &[(&'static str, Stream)]) -> Self {
+        let any_port = (Ipv4Addr::LOCALHOST, 0).into();
+        Self::run(any_port, tls, paths, &[]).await
+    }
+
     pub async fn start_at(address: SocketAddr, tls: Arc<ServerConfig>, streams: &[Stream]) -> Self {
-        let seen = Arc::default();
+        Self::run(address, tls, &[], streams).await
+    }
+
+    async fn run(
+        address: SocketAddr,
+        tls: Arc<ServerConfig>,
+        paths: &[(&'static str, Stream)],
+        streams: &[Stream],
+    ) -> Self {
+        let seen = watch::Sender::new(Vec::new());
         let script = Script {
+            paths: paths.into(),
             streams: streams.into(),
-            seen: Arc::clone(&seen),
+            seen: seen.clone(),
         };
         let (stop, stopped) = oneshot::channel::<Infallible>();
         let (bound, address_of) = oneshot::channel();
@@ -102,13 +142,27 @@ impl Http2 {
     }
 
     pub fn url(&self) -> String {
-        format!("https://{}/hook", self.address)
+        self.url_to("/hook")
+    }
+
+    pub fn url_to(&self, path: &str) -> String {
+        format!("https://{}{path}", self.address)
     }
 
     /// The streams so far, by the connection that they came over, counted from 1.
     pub fn seen(&self) -> Vec<usize> {
-        let seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
-        seen.clone()
+        let seen = self.seen.borrow();
+        seen.iter().map(|stream| stream.connection).collect()
+    }
+
+    /// Waits until at least `count` streams to these paths have come, and returns them.
+    pub async fn await_streams(&self, paths: &[&str], count: usize) -> Vec<SeenStream> {
+        let is_one = |stream: &&SeenStream| paths.contains(&&*stream.path);
+        let mut seen = self.seen.subscribe();
+        let enough = seen.wait_for(|seen| seen.iter().filter(is_one).count() >= count);
+        let what = format!("stream {count} to {paths:?}");
+        let seen = within(&what, enough).await.expect("the sender lives");
+        seen.iter().filter(is_one).cloned().collect()
     }
 }
 
@@ -130,6 +184,7 @@ async fn serve(listener: TcpListener, acceptor: TlsAcceptor, script: Script) {
             let mut protocol = h2::server::Builder::new();
             // So that there is room for more only when what was sent has left.
             protocol.max_send_buffer_size(BEGINNING.len());
+            protocol.max_concurrent_streams(Http2::STREAMS);
             let connection = protocol.handshake(stream).await;
             converse(connection.expect("HTTP/2"), number, script).await;
         });
@@ -142,12 +197,20 @@ async fn converse(
     script: Script,
 ) {
     while let Some(Ok((request, respond))) = connection.accept().await {
-        let next = {
-            let mut seen = script.seen.lock().unwrap_or_else(PoisonError::into_inner);
-            seen.push(number);
-            let next = script.streams.get(seen.len() - 1);
-            next.or(script.streams.last()).expect("a script").clone()
+        let stream = SeenStream {
+            connection: number,
+            path: request.uri().path().to_owned(),
+            arrived: Instant::now(),
         };
+        let path = script.paths.iter().find(|(path, _)| *path == stream.path);
+        let mut so_far = 0;
+        script.seen.send_modify(|seen| {
+            so_far = seen.len();
+            seen.push(stream);
+        });
+        let in_order = script.streams.get(so_far).or(script.streams.last());
+        let next = path.map(|(_, next)| next).or(in_order);
+        let next = next.expect("a script").clone();
         match next {
             Stream::Close => return,
             Stream::GoAway(reason) => {
@@ -159,7 +222,9 @@ async fn converse(
             | Stream::AnswerEarly(_)
             | Stream::Reset(_)
             | Stream::ResetWithin(_)
-            | Stream::Hang => {}
+            | Stream::Hang
+            | Stream::Interim(..)
+            | Stream::InterimFlood => {}
         }
         tokio::spawn(act(next, request.into_body(), respond));
     }
@@ -191,6 +256,18 @@ async fn act(next: Stream, mut body: RecvStream, mut respond: SendResponse<Bytes
             }
         }
         Stream::Hang => std::future::pending().await,
+        Stream::Interim(count, status) => {
+            for _ in 0..count {
+                let _ = respond.send_informational(head(103));
+            }
+            let _ = respond.send_response(head(status), true);
+        }
+        // They wait within the connection, so that they are not made faster than they leave.
+        Stream::InterimFlood => {
+            while respond.send_informational(head(103)).is_ok() {
+                yield_now().await;
+            }
+        }
         Stream::GoAway(_) | Stream::Close => {}
     }
 }

@@ -52,7 +52,7 @@ pub use daemon::{Builder, Daemon, Ended};
 pub use dial::Dial;
 pub use event_stream::{EventStream, Sent};
 pub use faults::{DiskError, Faults};
-pub use http2::{Http2, Stream};
+pub use http2::{Http2, SeenStream, Stream};
 pub use network::Network;
 pub use raw::{RawFrame, RawSocket};
 pub use receiver::{Answer, Receiver, Request};

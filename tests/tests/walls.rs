@@ -20,13 +20,7 @@ const THIRD_PARTY: &[(&str, &[&str])] = &[
         ],
     ),
     ("lz4_flex::", &["pipeletd/src/store/block"]),
-    (
-        "reqwest::",
-        &[
-            "pipeletd/src/delivery/http",
-            "pipeletd/src/telemetry/exporter",
-        ],
-    ),
+    ("reqwest::", &["pipeletd/src/telemetry/exporter"]),
     ("prost::", &["pipeletd/src/telemetry/otlp"]),
     (
         "hyper::",
@@ -57,6 +51,7 @@ const THIRD_PARTY: &[(&str, &[&str])] = &[
     (
         "tokio_rustls::",
         &[
+            "pipeletd/src/delivery/http",
             "pipeletd/src/ocpp/entrance",
             "pipeletd/src/ocpp/gateway",
             "pipeletd/src/tls",

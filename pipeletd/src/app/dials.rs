@@ -77,7 +77,6 @@ pub(crate) fn terms(config: &Config, spans: &Spans) -> Result<Terms, OpenError> 
         timeout: config.delivery_timeout,
         targets: targets.clone(),
         extra_roots: extra_roots(config)?,
-        max_idle_per_host: config.webhook_concurrency,
         spans: spans.clone(),
     })?;
     Ok(Terms {

@@ -1,13 +1,13 @@
 //! One POST, from the name's lookup to the answer's end.
 //!
-//! The only place that knows hyper's client and reqwest. Its promises: one deadline spans the whole
+//! The only place that knows hyper's client and h2. Its promises: one deadline spans the whole
 //! exchange, no redirect is followed, no proxy is taken from the environment, at most
 //! [`Sender::ANSWER_LIMIT`] of an answer are kept, and nothing is sent to an address that the
 //! target policy refuses. It makes one attempt and says what came of it; what follows is
 //! [`policy`]'s business.
 //!
-//! Plain HTTP goes over [`Line`]s, connections of our own; reqwest makes those with TLS, where the
-//! cryptography outweighs what it costs, and brings HTTP/2.
+//! It goes out over the webhook's own [`Lines`], as HTTP/1.1 or, where a receiver with TLS chooses
+//! it, as HTTP/2.
 //!
 //! A receiver that closes an idle connection costs no attempt. Where a kept one ends before a word
 //! of the answer has come, the request goes out once more, on a new one: it bears the event's id,
@@ -16,34 +16,44 @@
 mod destination;
 mod error;
 mod heard;
+mod http1;
+mod http2;
 mod line;
 mod lookups;
 mod phases;
 mod resolver;
 mod span;
+mod stream;
 mod tls;
 mod trace_context;
 
 use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderName, HeaderValue, Method};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, header};
 use http_body_util::Full;
 use hyper_util::client::legacy::connect::HttpConnector;
 use jiff::Timestamp;
-use reqwest::{Client, redirect};
-use rustls::pki_types::{CertificateDer, pem::PemObject as _};
-use tokio::time::Instant;
+use rustls::{
+    ClientConfig,
+    pki_types::{CertificateDer, pem::PemObject as _},
+};
+use tokio::time::{Instant, timeout};
 use tower_service::Service as _;
 
-pub use self::{destination::Destination, error::AttemptError, line::Line};
+pub use self::{
+    destination::Destination,
+    error::AttemptError,
+    line::{Line, Lines},
+};
 use self::{
-    destination::Plain,
     heard::Heard,
-    line::{Connection, IDLE_TIMEOUT, PlainRequest},
+    http1::Http1,
+    http2::Http2,
+    line::{Connection, Shared},
     lookups::Lookups,
-    phases::ConnectNoted,
     resolver::PolicyResolver,
+    stream::{Metered, Stream},
     trace_context::{TRACEPARENT, new_span, traceparent},
 };
 use super::{
@@ -63,8 +73,6 @@ pub struct HttpOptions {
     pub targets: TargetPolicy,
     /// Certificates in PEM that are trusted beside the system's.
     pub extra_roots: Option<Vec<u8>>,
-    /// How many idle connections with TLS are kept for each receiver.
-    pub max_idle_per_host: usize,
     /// Where each attempt leaves its span.
     pub spans: Spans,
 }
@@ -75,8 +83,8 @@ pub enum SenderError {
     NoCertificate,
     #[error("the CA file holds a certificate that can't be read")]
     BadCertificate(#[source] Box<dyn std::error::Error + Send + Sync>),
-    #[error("can't set up the HTTP client")]
-    Client(#[source] Box<dyn std::error::Error + Send + Sync>),
+    #[error("can't set up TLS")]
+    Tls(#[source] Box<dyn std::error::Error + Send + Sync>),
 }
 
 /// One attempt to be made.
@@ -112,8 +120,7 @@ pub struct Sender(Arc<Inner>);
 #[derive(Debug)]
 struct Inner {
     connector: HttpConnector<PolicyResolver>,
-    /// For receivers with TLS; it keeps their connections.
-    client: Client,
+    tls: Arc<ClientConfig>,
     targets: TargetPolicy,
     timeout: Duration,
     connect_timeout: Duration,
@@ -130,37 +137,26 @@ impl Sender {
             .extra_roots
             .as_deref()
             .map_or(Ok(vec![]), parse_roots)?;
-        let tls = tls::client_config(roots).map_err(|error| SenderError::Client(error.into()))?;
+        let tls = tls::client_config(roots).map_err(|error| SenderError::Tls(error.into()))?;
         let (lookup_timeout, connect_timeout) = shares(options.timeout);
         let resolver = PolicyResolver::new(options.targets.clone(), Lookups::new(lookup_timeout));
-        let client = Client::builder()
-            .redirect(redirect::Policy::none())
-            .no_proxy()
-            .referer(false)
-            .dns_resolver(resolver.clone())
-            .connect_timeout(connect_timeout)
-            // HTTP/2's connections outlive an exchange that ran out of time. One over which nothing
-            // comes any more is found out early enough for another try on a new one.
-            .http2_keep_alive_interval(options.timeout / 2)
-            .http2_keep_alive_timeout(options.timeout / 4)
-            .connector_layer(ConnectNoted)
-            .tcp_nodelay(true)
-            .tls_backend_preconfigured(tls)
-            .pool_max_idle_per_host(options.max_idle_per_host)
-            .pool_idle_timeout(IDLE_TIMEOUT)
-            .build()
-            .map_err(|error| SenderError::Client(error.into()))?;
         let mut connector = HttpConnector::new_with_resolver(resolver);
+        connector.enforce_http(false);
         connector.set_nodelay(true);
         connector.set_connect_timeout(Some(connect_timeout));
         Ok(Self(Arc::new(Inner {
             connector,
-            client,
+            tls: Arc::new(tls),
             targets: options.targets.clone(),
             timeout: options.timeout,
             connect_timeout,
             spans: options.spans.clone(),
         })))
+    }
+
+    /// A webhook's connections; there are none yet.
+    pub fn lines(&self) -> Lines {
+        Lines::new(Arc::clone(&self.0.tls))
     }
 
     /// Makes one attempt, over the connection that `line` keeps where it can. Takes as long as the
@@ -199,80 +195,64 @@ impl Inner {
             let checked = self.targets.check_host(&host);
             checked.map_err(AttemptError::TargetRefused)?;
         }
-        if let Some(plain) = &to.plain {
-            let request = || {
-                let mut request = PlainRequest::new(Full::new(post.body.clone()));
-                *request.method_mut() = Method::POST;
-                *request.uri_mut() = plain.target.clone();
-                *request.headers_mut() = headers(post, span);
-                Box::new(request)
-            };
-            return self.exchange_plain(request, plain, line, heard).await;
-        }
-        let request = || {
-            let mut request = reqwest::Request::new(Method::POST, to.url.url().clone());
-            *request.headers_mut() = headers(post, span);
-            *request.body_mut() = Some(post.body.clone().into());
-            request
-        };
-        // On the heap, because most attempts would carry the room for it in vain.
-        Box::pin(self.exchange_tls(request, line, heard)).await
-    }
-
-    async fn exchange_plain(
-        &self,
-        request: impl Fn() -> Box<PlainRequest>,
-        plain: &Plain,
-        line: &mut Line,
-        heard: &mut Heard,
-    ) -> Result<(), AttemptError> {
-        if let Some(kept) = line.take(&plain.origin).await {
-            match over(kept, request(), plain, line, heard).await {
+        if let Some(kept) = line.take(&to.origin).await {
+            match over(kept, post, span, line, heard).await {
                 // It was closed meanwhile.
                 Err(AttemptError::BrokenOff) if heard.is_nothing() => {}
                 ended => return ended,
             }
         }
-        let connection = Box::pin(self.connect(plain)).await?;
-        over(connection, request(), plain, line, heard).await
+        let connection = Box::pin(self.connect(to, &line.shared)).await?;
+        over(connection, post, span, line, heard).await
     }
 
-    async fn exchange_tls(
+    /// A connection, or a stream of one that another attempt has made.
+    async fn connect(&self, to: &Destination, shared: &Shared) -> Result<Connection, AttemptError> {
+        let limit = self.connect_timeout;
+        let connecting = async {
+            if !to.is_secure() {
+                let stream = Stream::Plain(self.dial(to).await?);
+                return Ok(Connection::Http1(Http1::begin(stream).await?));
+            }
+            if let Some(place) = shared.place(&to.origin) {
+                return Ok(Connection::Http2(place));
+            }
+            let _turn = shared.turn().await;
+            if let Some(place) = shared.place(&to.origin) {
+                return Ok(Connection::Http2(place));
+            }
+            let stream = self.secure(self.dial(to).await?, to, shared).await?;
+            if !stream.speaks_http2() {
+                shared.chose_http1();
+                return Ok(Connection::Http1(Http1::begin(stream).await?));
+            }
+            let http2 = Http2::begin(stream, to.origin.clone(), self.timeout / 2).await?;
+            let place = shared.add(&http2);
+            place.map(Connection::Http2).ok_or(AttemptError::BrokenOff)
+        };
+        let connected = phases::connect(timeout(limit, connecting)).await;
+        connected.unwrap_or(Err(AttemptError::ConnectTimeout { limit }))
+    }
+
+    async fn dial(&self, to: &Destination) -> Result<Metered, AttemptError> {
+        let dialled = self.connector.clone().call(to.origin.clone()).await;
+        let socket =
+            dialled.map_err(|error| AttemptError::connecting(&error, self.connect_timeout))?;
+        Ok(Metered::new(socket.into_inner()))
+    }
+
+    async fn secure(
         &self,
-        request: impl Fn() -> reqwest::Request,
-        line: &mut Line,
-        heard: &mut Heard,
-    ) -> Result<(), AttemptError> {
-        let may_be_kept = line.take_pooled();
-        let mut ended = self.exchange_pooled(request(), heard).await;
-        if may_be_kept && ended == Err(AttemptError::BrokenOff) && heard.is_nothing() {
-            ended = self.exchange_pooled(request(), heard).await;
-        }
-        if ended? {
-            line.keep_pooled();
-        }
-        Ok(())
-    }
-
-    /// Tells whether the connection can be used again.
-    async fn exchange_pooled(
-        &self,
-        request: reqwest::Request,
-        heard: &mut Heard,
-    ) -> Result<bool, AttemptError> {
-        let response = self.client.execute(request).await;
-        let response =
-            response.map_err(|error| AttemptError::pooled(&error, self.connect_timeout))?;
-        let response: http::Response<reqwest::Body> = response.into();
-        heard.listen(response).await
-    }
-
-    async fn connect(&self, plain: &Plain) -> Result<Connection, AttemptError> {
-        let connecting = self.connector.clone().call(plain.origin.clone());
-        let connected = phases::connect(connecting).await;
-        let stream =
-            connected.map_err(|error| AttemptError::connecting(error, self.connect_timeout))?;
-        Connection::begin(stream).await
+        socket: Metered,
+        to: &Destination,
+        shared: &Shared,
+    ) -> Result<Stream, AttemptError> {
+        let name = to.server_name().ok_or(AttemptError::Connect)?;
+        phases::handshake_begins();
+        let secured = shared.tls().connect(name, socket).await;
+        let secured =
+            secured.map_err(|error| AttemptError::connecting(&error, self.connect_timeout))?;
+        Ok(Stream::Tls(Box::new(secured)))
     }
 }
 
@@ -285,16 +265,47 @@ fn shares(timeout: Duration) -> (Duration, Duration) {
 
 /// An exchange over a connection, which the line keeps where it can be used again.
 async fn over(
-    mut connection: Connection,
-    request: Box<PlainRequest>,
-    plain: &Plain,
+    connection: Connection,
+    post: &Post<'_>,
+    span: u64,
     line: &mut Line,
     heard: &mut Heard,
 ) -> Result<(), AttemptError> {
-    if connection.exchange(request, heard).await? {
-        line.keep(connection, plain.origin.clone());
+    match connection {
+        Connection::Http1(mut connection) => {
+            if connection.exchange(for_http1(post, span), heard).await? {
+                line.keep_http1(connection, &post.to.origin);
+            }
+            Ok(())
+        }
+        Connection::Http2(place) => {
+            // What becomes of the stream is not the connection's end.
+            line.keep_http2(place.connection());
+            let request = || for_http2(post, span);
+            // On the heap, because most attempts would carry the room for it in vain.
+            Box::pin(place.exchange(request, &post.body, heard)).await
+        }
     }
-    Ok(())
+}
+
+fn for_http1(post: &Post<'_>, span: u64) -> Request<Full<Bytes>> {
+    let mut request = Request::new(Full::new(post.body.clone()));
+    *request.method_mut() = Method::POST;
+    *request.uri_mut() = post.to.target.clone();
+    *request.headers_mut() = headers(post, span);
+    request
+}
+
+fn for_http2(post: &Post<'_>, span: u64) -> Request<()> {
+    let mut request = Request::new(());
+    *request.method_mut() = Method::POST;
+    *request.uri_mut() = post.to.uri.clone();
+    *request.headers_mut() = headers(post, span);
+    // There, the host is no header, and nothing else says how long the body is.
+    request.headers_mut().remove(header::HOST);
+    let length = post.body.len().into();
+    request.headers_mut().insert(header::CONTENT_LENGTH, length);
+    request
 }
 
 const WEBHOOK_ID: HeaderName = HeaderName::from_static("webhook-id");

@@ -80,10 +80,13 @@ impl OutcomeClass {
                 AttemptError::Refused
                 | AttemptError::Unreachable
                 | AttemptError::BrokenOff
+                | AttemptError::StreamRefused
                 | AttemptError::StreamReset
                 | AttemptError::Connect => Self::Connection,
                 AttemptError::Tls(_) => Self::Tls,
-                AttemptError::Protocol => Self::Protocol,
+                AttemptError::Protocol | AttemptError::Interim | AttemptError::Endless => {
+                    Self::Protocol
+                }
             },
         }
     }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::{
     dispatcher::{Means, destination, post},
-    http::{Line, Sender},
+    http::Sender,
 };
 use crate::{
     events::{Event, EventId, EventType, Payload, StationId, Synthetic, sample_payload},
@@ -48,7 +48,7 @@ pub(super) async fn send(
     let to = destination(webhook);
     let post = post(&to, webhook.id, &event, 1, now);
     // A connection of its own: the test says what a stranger would meet.
-    let attempted = sender.post(post, &mut Line::default()).await;
+    let attempted = sender.post(post, &mut sender.lines().take()).await;
     TestResult {
         ok: attempted.outcome.is_delivered(),
         status: attempted.outcome.status(),

@@ -132,7 +132,6 @@ async fn start(store: &Arc<dyn Store>) -> (Delivery, Ledger) {
         timeout: Duration::from_secs(10),
         targets: ANYWHERE,
         extra_roots: None,
-        max_idle_per_host: 1,
         spans: Spans::default(),
     });
     let means = Means {

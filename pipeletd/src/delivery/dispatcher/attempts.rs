@@ -31,7 +31,7 @@ impl Dispatcher {
         {
             let Some(job) = self.lanes.take() else { break };
             self.pace.started(now);
-            let line = self.lines.pop().unwrap_or_default();
+            let line = self.lines.take();
             let to = Arc::clone(&self.destination);
             let terms = Arc::clone(&self.terms);
             let attempt = attempt(terms, to, self.id(), self.means.clock, job, line);
@@ -63,11 +63,8 @@ impl Dispatcher {
             at,
             attempted,
             line,
-            terms,
         } = finished;
-        if line.is_fresh() && Arc::ptr_eq(&terms, &self.terms) {
-            self.lines.push(line);
-        }
+        self.lines.put(line);
         let delivered = attempted.outcome.is_delivered();
         self.pace.ended(delivered, Instant::now());
         if let Origin::Retry(retry) = &job.origin {
@@ -276,7 +273,6 @@ async fn attempt(
         at,
         attempted,
         line,
-        terms,
     }
 }
 

@@ -34,7 +34,7 @@ pub use self::early::RetriedNow;
 use self::{early::Early, lanes::Lanes};
 use super::{
     history::History,
-    http::{Attempted, Destination, Line, Sender},
+    http::{Attempted, Destination, Line, Lines, Sender},
     ledger::{Ledger, LedgerError},
     pace::Pace,
     policy::{RetrySchedule, Verdict},
@@ -212,8 +212,6 @@ struct Finished {
     at: Timestamp,
     attempted: Attempted,
     line: Line,
-    /// Those that it was made on.
-    terms: Arc<Terms>,
 }
 
 /// What has become durable.
@@ -257,8 +255,7 @@ pub struct Dispatcher {
     /// What retries take. A share of their own, so that new events keep theirs.
     retry_memory: Share,
     attempts: FuturesUnordered<BoxFuture<'static, Finished>>,
-    /// Connections that no attempt uses.
-    lines: Vec<Line>,
+    lines: Lines,
     pace: Pace,
     /// There may be more to read forward.
     may_read: bool,
@@ -310,6 +307,7 @@ impl Dispatcher {
         let [memory, retry_memory] = [(); 2].map(|()| means.memory.share());
         Self {
             means,
+            lines: terms.sender.lines(),
             terms,
             destination: Arc::new(destination(&webhook)),
             webhook,
@@ -321,7 +319,6 @@ impl Dispatcher {
             memory,
             retry_memory,
             attempts: FuturesUnordered::new(),
-            lines: Vec::new(),
             pace: Pace::new(Instant::now()),
             may_read: true,
             store_rests: None,
@@ -386,7 +383,7 @@ impl Dispatcher {
                 () = until_instant(self.store_rests), if self.store_rests.is_some() => {
                     self.store_rests = None;
                 }
-                _ = sweep.tick(), if !self.lines.is_empty() => self.lines.retain(Line::is_fresh),
+                _ = sweep.tick(), if !self.lines.is_empty() => self.lines.sweep(),
                 _ = tend.tick() => {
                     let tended = self.tend().await;
                     self.excuse_outage(tended)?;
@@ -407,9 +404,9 @@ impl Dispatcher {
                         self.watches.insert(seq, watch);
                     }
                     Some(Control::Terms(terms)) => {
+                        // Those of before lead to where one might not get any more.
+                        self.lines = terms.sender.lines();
                         self.terms = terms;
-                        // They lead to where one might not get any more.
-                        self.lines.clear();
                     }
                     Some(Control::Replayed) => {
                         self.next_due = Some(self.means.retry_clock.now());

@@ -2,10 +2,12 @@
 //!
 //! Made once for each change of the webhook, so that an attempt parses nothing.
 
-use std::sync::Arc;
+use std::{net::IpAddr, sync::Arc};
 
 use http::{HeaderMap, HeaderValue, Uri, header, uri::PathAndQuery};
 use jiff::Timestamp;
+use rustls::pki_types::ServerName;
+use url::Host;
 
 use crate::webhooks::{SecretHeader, Signer, Signing, WebhookUrl};
 
@@ -19,8 +21,12 @@ pub struct Destination {
     pub(super) url: WebhookUrl,
     /// The URL for those who may read everything but secrets.
     pub(super) shown: Arc<str>,
-    /// None where the URL asks for TLS.
-    pub(super) plain: Option<Plain>,
+    /// Scheme and authority only.
+    pub(super) origin: Uri,
+    /// Path and query only (RFC 9112, section 3.2.1).
+    pub(super) target: Uri,
+    /// All of it, as HTTP/2 wants it.
+    pub(super) uri: Uri,
     pub(super) headers: HeaderMap,
     signing: Option<Signers>,
 }
@@ -32,23 +38,11 @@ struct Signers {
     retired: Vec<(Signer, Timestamp)>,
 }
 
-/// What an HTTP/1.1 connection of our own needs to know.
-#[derive(Debug)]
-pub(super) struct Plain {
-    /// Scheme and authority only.
-    pub(super) origin: Uri,
-    /// Path and query only (RFC 9112, section 3.2.1).
-    pub(super) target: Uri,
-}
-
 impl Destination {
     pub fn new(url: WebhookUrl, secret: Option<&SecretHeader>, signing: Option<&Signing>) -> Self {
         let mut headers = HeaderMap::with_capacity(16);
-        let plain = Plain::of(&url);
-        // Over TLS, HTTP/2 may be spoken, where the host is no header.
-        if let Some(plain) = &plain
-            && let Some(authority) = plain.origin.authority()
-        {
+        let (origin, target, uri) = parts(&url).expect("a webhook's URL is a URI");
+        if let Some(authority) = origin.authority() {
             let host = HeaderValue::try_from(authority.as_str());
             headers.insert(header::HOST, host.expect("an authority is ASCII"));
         }
@@ -61,9 +55,24 @@ impl Destination {
         Self {
             shown: shown(&url),
             url,
-            plain,
+            origin,
+            target,
+            uri,
             headers,
             signing: signing.map(Signers::of),
+        }
+    }
+
+    pub(super) fn is_secure(&self) -> bool {
+        self.url.url().scheme() == "https"
+    }
+
+    /// What its certificate must be for.
+    pub(super) fn server_name(&self) -> Option<ServerName<'static>> {
+        match self.url.url().host()? {
+            Host::Domain(name) => ServerName::try_from(name.to_owned()).ok(),
+            Host::Ipv4(address) => Some(IpAddr::from(address).into()),
+            Host::Ipv6(address) => Some(IpAddr::from(address).into()),
         }
     }
 
@@ -103,18 +112,14 @@ impl Signers {
     }
 }
 
-impl Plain {
-    fn of(url: &WebhookUrl) -> Option<Self> {
-        let uri: Uri = url.url().as_str().parse().ok()?;
-        let (scheme, authority) = (uri.scheme()?.as_str(), uri.authority()?.clone());
-        let origin = Uri::builder().scheme(scheme).authority(authority);
-        let root = || PathAndQuery::from_static("/");
-        let target = uri.path_and_query().cloned().unwrap_or_else(root);
-        (scheme == "http").then_some(Self {
-            origin: origin.path_and_query("/").build().ok()?,
-            target: target.into(),
-        })
-    }
+/// Origin, target and all of it.
+fn parts(url: &WebhookUrl) -> Result<(Uri, Uri, Uri), http::Error> {
+    let uri: Uri = url.url().as_str().parse()?;
+    let root = || PathAndQuery::from_static("/");
+    let target = uri.path_and_query().cloned().unwrap_or_else(root);
+    let mut origin = uri.clone().into_parts();
+    origin.path_and_query = Some(root());
+    Ok((Uri::from_parts(origin)?, target.into(), uri))
 }
 
 #[cfg(test)]
@@ -126,12 +131,13 @@ mod tests {
         let check = |url: &str, host: &str, target: &str| {
             let to = Destination::new(WebhookUrl::parse(url).unwrap(), None, None);
             assert_eq!(to.headers[header::HOST], host, "{url}");
-            assert_eq!(to.plain.unwrap().target, target, "{url}");
+            assert_eq!(to.target, target, "{url}");
         };
         check("http://example.com", "example.com", "/");
         check("HTTP://Example.com:80/A?b=c", "example.com", "/A?b=c");
         check("http://[::1]:8080/x", "[::1]:8080", "/x");
         check("http://h:81?q", "h:81", "/?q");
+        check("https://example.com:443/x", "example.com", "/x");
     }
 
     #[test]
@@ -142,16 +148,5 @@ mod tests {
         };
         check("https://h/a?key=hunter2", "https://h/a?REDACTED");
         check("http://h:81/a", "http://h:81/a");
-    }
-
-    #[test]
-    fn over_tls_the_client_names_the_host() {
-        let to = Destination::new(
-            WebhookUrl::parse("https://example.com/x").unwrap(),
-            None,
-            None,
-        );
-        assert!(to.plain.is_none());
-        assert!(!to.headers.contains_key(header::HOST));
     }
 }

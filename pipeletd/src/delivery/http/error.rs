@@ -4,7 +4,7 @@ use std::{error::Error, io, iter, time::Duration};
 
 use humantime::format_duration;
 
-use super::lookups::LookupFailed;
+use super::{heard::Interim, lookups::LookupFailed};
 use crate::webhooks::RefusedTarget;
 
 /// Why no whole answer came, in plain words for operators.
@@ -32,6 +32,17 @@ pub enum AttemptError {
     /// HTTP/2's way to break off an exchange and keep the connection.
     #[error("the receiver reset the stream")]
     StreamReset,
+    /// The same, without having done anything with it (RFC 9113, section 8.7).
+    #[error("the receiver refused the stream")]
+    StreamRefused,
+    #[error(
+        "more interim answers (1xx) than {}, or than 4 KiB of them",
+        Interim::MOST
+    )]
+    Interim,
+    /// Of whatever it was: no answer has so much in it.
+    #[error("the receiver sends without end")]
+    Endless,
     /// What came was no HTTP, or against its rules.
     #[error("the answer is not valid HTTP")]
     Protocol,
@@ -53,15 +64,12 @@ impl AttemptError {
             Self::Tls(_) => "tls",
             Self::BrokenOff => "broken_off",
             Self::StreamReset => "stream_reset",
+            Self::StreamRefused => "stream_refused",
+            Self::Interim => "interim_answers",
+            Self::Endless => "endless",
             Self::Protocol => "protocol",
             Self::Connect => "connect",
         }
-    }
-}
-
-impl From<reqwest::Error> for AttemptError {
-    fn from(error: reqwest::Error) -> Self {
-        Self::by_cause(&error).unwrap_or(Self::Protocol)
     }
 }
 
@@ -73,25 +81,9 @@ impl From<hyper::Error> for AttemptError {
 
 impl AttemptError {
     /// Of an error while connecting, for which this was the limit.
-    pub(super) fn connecting(error: impl Error + 'static, limit: Duration) -> Self {
+    pub(super) fn connecting(error: &(dyn Error + 'static), limit: Duration) -> Self {
         let timed_out = |error: &io::Error| error.kind() == io::ErrorKind::TimedOut;
-        let timed_out = find::<io::Error>(&error).is_some_and(timed_out);
-        Self::while_connecting(&error, timed_out, limit)
-    }
-
-    /// Of an error of the pool's; for connecting, this was the limit.
-    pub(super) fn pooled(error: &reqwest::Error, limit: Duration) -> Self {
-        if error.is_connect() {
-            Self::while_connecting(error, error.is_timeout(), limit)
-        } else if error.is_timeout() {
-            // Nothing came over a connection any more, not even what answers a ping.
-            Self::BrokenOff
-        } else {
-            Self::by_cause(error).unwrap_or(Self::Protocol)
-        }
-    }
-
-    fn while_connecting(error: &(dyn Error + 'static), timed_out: bool, limit: Duration) -> Self {
+        let timed_out = find::<io::Error>(error).is_some_and(timed_out);
         match Self::by_cause(error) {
             Some(known @ (Self::Dns | Self::TargetRefused(_))) => known,
             _ if timed_out => Self::ConnectTimeout { limit },
@@ -100,19 +92,13 @@ impl AttemptError {
         }
     }
 
-    fn by_cause(error: &(dyn Error + 'static)) -> Option<Self> {
+    pub(super) fn by_cause(error: &(dyn Error + 'static)) -> Option<Self> {
         if let Some(refused) = find::<RefusedTarget>(error) {
             Some(Self::TargetRefused(refused.clone()))
         } else if find::<LookupFailed>(error).is_some() {
             Some(Self::Dns)
         } else if let Some(tls) = find::<rustls::Error>(error) {
             Some(Self::Tls(tls.to_string()))
-        } else if let Some(told) = find::<h2::Error>(error).filter(|error| error.is_remote()) {
-            Some(if told.is_reset() {
-                Self::StreamReset
-            } else {
-                Self::BrokenOff
-            })
         } else if let Some(known) = find::<io::Error>(error).and_then(from_io) {
             Some(known)
         } else {
@@ -131,6 +117,8 @@ fn from_io(error: &io::Error) -> Option<AttemptError> {
         K::ConnectionReset | K::ConnectionAborted | K::BrokenPipe | K::UnexpectedEof => {
             Some(AttemptError::BrokenOff)
         }
+        // What an allowance says that is used up.
+        K::QuotaExceeded => Some(AttemptError::Endless),
         _ => None,
     }
 }

@@ -1,11 +1,11 @@
 //! What was heard of an answer, whole or not: a deadline may cut it anywhere.
 
-use std::time::Duration;
+use std::{
+    sync::atomic::{AtomicUsize, Ordering::Relaxed},
+    time::Duration,
+};
 
-use bytes::Bytes;
-use http::{HeaderValue, Response, StatusCode, header};
-use http_body_util::BodyExt;
-use hyper::body::Body;
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header, response};
 use jiff::Timestamp;
 use tokio::time::Instant;
 
@@ -23,37 +23,56 @@ pub(super) struct Heard {
     ended: bool,
 }
 
-impl Heard {
-    /// Reads an answer to its end, or to where it exceeds the limit: what is beyond is not waited
-    /// for. Tells whether the end was reached.
-    pub(super) async fn listen<B>(
-        &mut self,
-        mut response: Response<B>,
-    ) -> Result<bool, AttemptError>
-    where
-        B: Body<Data = Bytes> + Unpin,
-        AttemptError: From<B::Error>,
-    {
-        self.status = Some(response.status());
-        self.since = Some(Instant::now());
-        let retry_after = response.headers().get_all(header::RETRY_AFTER);
-        self.retry_after = retry_after.iter().cloned().collect();
-        let body = response.body_mut();
-        while let Some(frame) = body.frame().await {
-            let frame = frame?;
-            let Some(chunk) = frame.data_ref() else {
-                continue;
-            };
-            let room = Sender::ANSWER_LIMIT - self.answer.len();
-            self.answer
-                .extend_from_slice(&chunk[..chunk.len().min(room)]);
-            if chunk.len() > room {
-                self.ended = true;
-                return Ok(false);
-            }
+/// The interim answers (1xx) to one request. A receiver may say that it is still there; what it
+/// says is not for us, and must end.
+#[derive(Debug, Default)]
+pub(super) struct Interim {
+    count: AtomicUsize,
+    bytes: AtomicUsize,
+}
+
+impl Interim {
+    /// Early hints (RFC 8297) may come several times, and nothing else does.
+    pub(super) const MOST: usize = 8;
+
+    pub(super) fn note(&self, headers: &HeaderMap) {
+        let line = |(name, value): (&HeaderName, &HeaderValue)| name.as_str().len() + value.len();
+        self.count.fetch_add(1, Relaxed);
+        let bytes = headers.iter().map(line).sum();
+        self.bytes.fetch_add(bytes, Relaxed);
+    }
+
+    pub(super) fn check(&self) -> Result<(), AttemptError> {
+        let (count, bytes) = (self.count.load(Relaxed), self.bytes.load(Relaxed));
+        if count > Self::MOST || bytes > Sender::ANSWER_LIMIT {
+            return Err(AttemptError::Interim);
         }
+        Ok(())
+    }
+}
+
+impl Heard {
+    /// The answer's head has come.
+    pub(super) fn begin(&mut self, head: &response::Parts) {
+        self.status = Some(head.status);
+        self.since = Some(Instant::now());
+        let retry_after = head.headers.get_all(header::RETRY_AFTER);
+        self.retry_after = retry_after.iter().cloned().collect();
+    }
+
+    /// Some of its body has come. False once that exceeds the limit: what is beyond is not waited
+    /// for.
+    pub(super) fn take(&mut self, chunk: &[u8]) -> bool {
+        let room = Sender::ANSWER_LIMIT - self.answer.len();
+        self.answer
+            .extend_from_slice(&chunk[..chunk.len().min(room)]);
+        self.ended = chunk.len() > room;
+        !self.ended
+    }
+
+    /// That was all of it.
+    pub(super) const fn end(&mut self) {
         self.ended = true;
-        Ok(true)
     }
 
     /// When the answer began.

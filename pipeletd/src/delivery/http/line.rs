@@ -1,30 +1,26 @@
-//! A connection of our own to a receiver without TLS, kept from one attempt to the next.
+//! One webhook's connections, and the place of each between two attempts.
 //!
-//! It is driven by the attempt that uses it, within that attempt's task: no pool, no task for the
-//! connection, and nobody to be woken on another thread. Measured against reqwest in the same
-//! daemon, that halves what a POST costs.
-//!
-//! Connections with TLS are in reqwest's pool; of those a line only knows that one was left there.
+//! Nothing here is shared with another webhook, not even where both lead to the same receiver: one
+//! whose requests are never answered takes the connections and the streams that it has, and no
+//! others.
 
 use std::{
-    future::{Future, poll_fn},
-    pin::{Pin, pin},
-    task::Poll,
+    sync::{
+        Arc, Mutex, OnceLock, PoisonError, Weak,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
     time::Duration,
 };
 
-use bytes::Bytes;
-use http::{Request, Uri};
-use http_body_util::Full;
-use hyper::client::conn::http1;
-use hyper_util::rt::TokioIo;
-use rustix::{
-    io::Errno,
-    net::{RecvFlags, recv},
-};
-use tokio::{net::TcpStream, time::Instant};
+use http::Uri;
+use rustls::{ClientConfig, client::Resumption};
+use tokio::{sync, time::Instant};
+use tokio_rustls::TlsConnector;
 
-use super::{AttemptError, heard::Heard};
+use super::{
+    http1::Http1,
+    http2::{Http2, Place},
+};
 
 /// Shorter than the five seconds after which common servers close an idle connection, so that
 /// a request seldom crosses such a close.
@@ -32,14 +28,78 @@ pub(super) const IDLE_TIMEOUT: Duration = Duration::from_secs(4);
 /// One that has rested for longer is looked at before it is used. In a burst of attempts that look
 /// would cost more than it could find.
 const RESTED: Duration = Duration::from_millis(1);
-/// Of an answer's head and what is read ahead of its body, in bytes.
-const READ_BUFFER: usize = 64 * 1024;
+/// Receivers of one webhook whose TLS sessions are kept to be resumed: one, and those that it has
+/// been turned to.
+const SESSIONS: usize = 4;
 
-pub(super) type PlainRequest = Request<Full<Bytes>>;
+/// The connections of one webhook, made by [`Sender::lines`](super::Sender::lines).
+#[derive(Debug)]
+pub struct Lines {
+    shared: Arc<Shared>,
+    /// That no attempt uses.
+    idle: Vec<Line>,
+}
+
+impl Lines {
+    pub(super) fn new(tls: Arc<ClientConfig>) -> Self {
+        let shared = Shared {
+            tls,
+            own_tls: OnceLock::new(),
+            http2: Mutex::default(),
+            is_http1: AtomicBool::new(false),
+            connecting: sync::Mutex::default(),
+        };
+        Self {
+            shared: Arc::new(shared),
+            idle: Vec::new(),
+        }
+    }
+
+    /// A line for one attempt.
+    pub fn take(&mut self) -> Line {
+        self.idle.pop().unwrap_or_else(|| Line {
+            shared: Arc::clone(&self.shared),
+            kept: None,
+        })
+    }
+
+    /// Keeps it for the next attempt, if it is one of these and has something to be kept.
+    pub fn put(&mut self, mut line: Line) {
+        line.used();
+        if line.is_fresh() && Arc::ptr_eq(&line.shared, &self.shared) {
+            self.idle.push(line);
+        }
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.idle.is_empty()
+    }
+
+    /// Closes what has been idle for too long.
+    pub fn sweep(&mut self) {
+        self.idle.retain(Line::is_fresh);
+    }
+}
 
 /// A place for a connection between two attempts; at most one attempt uses it at a time.
-#[derive(Debug, Default)]
-pub struct Line(Option<Kept>);
+#[derive(Debug)]
+pub struct Line {
+    pub(super) shared: Arc<Shared>,
+    kept: Option<Kept>,
+}
+
+/// What a webhook's lines have in common.
+#[derive(Debug)]
+pub(super) struct Shared {
+    tls: Arc<ClientConfig>,
+    /// The same with sessions of its own to be resumed, once it is needed.
+    own_tls: OnceLock<Arc<ClientConfig>>,
+    /// Those that speak HTTP/2; the lines that have used them hold them.
+    http2: Mutex<Vec<Weak<Http2>>>,
+    /// The receiver has chosen HTTP/1.1, where each attempt needs a connection of its own.
+    is_http1: AtomicBool,
+    connecting: sync::Mutex<()>,
+}
 
 #[derive(Debug)]
 struct Kept {
@@ -49,134 +109,127 @@ struct Kept {
 
 #[derive(Debug)]
 enum What {
-    Own { connection: Connection, origin: Uri },
-    Pooled,
+    Http1 { connection: Http1, origin: Uri },
+    Http2(Arc<Http2>),
+}
+
+/// A connection that an attempt uses.
+#[derive(Debug)]
+pub(super) enum Connection {
+    Http1(Http1),
+    Http2(Place),
 }
 
 impl Line {
     /// Whether there is a connection that may still be used.
     pub fn is_fresh(&self) -> bool {
         let fresh = |kept: &Kept| kept.since.elapsed() < IDLE_TIMEOUT;
-        self.0.as_ref().is_some_and(fresh)
+        self.kept.as_ref().is_some_and(fresh)
     }
 
-    /// The connection to this origin, unless something came over it, or it was closed, while it
-    /// rested.
+    /// A connection to this origin that has been used before, unless something came over it, or
+    /// it was closed, while it rested.
     pub(super) async fn take(&mut self, origin: &Uri) -> Option<Connection> {
-        let kept = self.take_fresh()?;
-        let rested = kept.since.elapsed() > RESTED;
-        match kept.what {
-            What::Own {
+        let fresh = self.is_fresh();
+        let kept = self.kept.take().filter(|_| fresh);
+        let rested = kept.as_ref().map(|kept| kept.since.elapsed());
+        match kept.map(|kept| kept.what) {
+            Some(What::Http1 {
                 connection,
                 origin: kept,
-            } if kept == *origin => {
-                if rested {
-                    return connection.if_silent().await;
-                }
-                Some(connection)
+            }) if kept == *origin => {
+                let connection = if rested > Some(RESTED) {
+                    connection.if_silent().await
+                } else {
+                    Some(connection)
+                };
+                connection.map(Connection::Http1)
             }
-            What::Own { .. } | What::Pooled => None,
+            Some(What::Http2(connection)) if connection.origin == *origin => {
+                connection.place().map(Connection::Http2)
+            }
+            Some(What::Http1 { .. } | What::Http2(_)) | None => None,
         }
     }
 
-    pub(super) fn keep(&mut self, connection: Connection, origin: Uri) {
-        self.put(What::Own { connection, origin });
+    /// An HTTP/2 connection has been in use until now, however its stream ended.
+    fn used(&mut self) {
+        if let Some(Kept {
+            what: What::Http2(connection),
+            since,
+        }) = &mut self.kept
+            && !connection.has_ended()
+        {
+            *since = Instant::now();
+        }
     }
 
-    /// Whether the pool may have a connection that has been used before.
-    pub(super) fn take_pooled(&mut self) -> bool {
-        let kept = self.take_fresh();
-        kept.is_some_and(|kept| matches!(kept.what, What::Pooled))
+    pub(super) fn keep_http1(&mut self, connection: Http1, origin: &Uri) {
+        let origin = origin.clone();
+        self.put(What::Http1 { connection, origin });
     }
 
-    pub(super) fn keep_pooled(&mut self) {
-        self.put(What::Pooled);
-    }
-
-    fn take_fresh(&mut self) -> Option<Kept> {
-        let fresh = self.is_fresh();
-        self.0.take().filter(|_| fresh)
+    pub(super) fn keep_http2(&mut self, connection: &Arc<Http2>) {
+        self.put(What::Http2(Arc::clone(connection)));
     }
 
     fn put(&mut self, what: What) {
         let since = Instant::now();
-        self.0 = Some(Kept { what, since });
+        self.kept = Some(Kept { what, since });
     }
 }
 
-#[derive(Debug)]
-pub(super) struct Connection {
-    sender: http1::SendRequest<Full<Bytes>>,
-    /// On the heap: it is moved with every attempt.
-    driver: Box<Driver>,
-}
-
-/// None once the connection has ended.
-#[derive(Debug)]
-struct Driver(Option<http1::Connection<TokioIo<TcpStream>, Full<Bytes>>>);
-
-impl Connection {
-    pub(super) async fn begin(stream: TokioIo<TcpStream>) -> Result<Self, AttemptError> {
-        let mut builder = http1::Builder::new();
-        builder.max_buf_size(READ_BUFFER);
-        let (sender, connection) = builder.handshake(stream).await?;
-        let driver = Box::new(Driver(Some(connection)));
-        Ok(Self { sender, driver })
+impl Shared {
+    pub(super) fn tls(&self) -> TlsConnector {
+        let own = self.own_tls.get_or_init(|| {
+            let mut config = ClientConfig::clone(&self.tls);
+            config.resumption = Resumption::in_memory_sessions(SESSIONS);
+            Arc::new(config)
+        });
+        TlsConnector::from(Arc::clone(own))
     }
 
-    /// The same connection, where nothing is there to be read. The socket itself is asked, because
-    /// what the runtime knows of it may be older, and what is read behind the next request would
-    /// pass for its answer.
-    async fn if_silent(self) -> Option<Self> {
-        let parts = self.driver.0?.into_parts();
-        let peek = RecvFlags::PEEK | RecvFlags::DONTWAIT;
-        let there = recv(parts.io.inner(), &mut [0], peek);
-        if !parts.read_buf.is_empty() || there.err() != Some(Errno::WOULDBLOCK) {
+    /// A place on a connection that speaks HTTP/2.
+    pub(super) fn place(&self, origin: &Uri) -> Option<Place> {
+        let mut found = None;
+        self.http2().retain(|connection| {
+            let Some(connection) = connection.upgrade() else {
+                return false;
+            };
+            if found.is_none() && connection.origin == *origin {
+                found = connection.place();
+            }
+            true
+        });
+        found
+    }
+
+    /// A place on it, and on it for the others.
+    pub(super) fn add(&self, connection: &Arc<Http2>) -> Option<Place> {
+        self.is_http1.store(false, Relaxed);
+        let place = Arc::clone(connection).place();
+        self.http2().push(Arc::downgrade(connection));
+        place
+    }
+
+    pub(super) fn chose_http1(&self) {
+        self.is_http1.store(true, Relaxed);
+    }
+
+    /// The turn of the first that connects. Others wait until it has connected or failed, because
+    /// there may be a stream for each of them then; none where they have.
+    pub(super) async fn turn(&self) -> Option<sync::MutexGuard<'_, ()>> {
+        if self.is_http1.load(Relaxed) {
             return None;
         }
-        Self::begin(parts.io).await.ok()
-    }
-
-    /// Sends the request and hears the answer; tells whether the connection can be used again.
-    pub(super) async fn exchange(
-        &mut self,
-        request: Box<PlainRequest>,
-        heard: &mut Heard,
-    ) -> Result<bool, AttemptError> {
-        let Self { sender, driver } = self;
-        let exchange = async {
-            sender.ready().await?;
-            let sent = sender.try_send_request(*request).await;
-            let response = sent.map_err(|mut error| match error.take_message() {
-                // Nothing of it was written, whatever it was that ended the connection.
-                Some(_) => AttemptError::BrokenOff,
-                None => error.into_error().into(),
-            })?;
-            let whole = heard.listen(response).await?;
-            // A receiver may answer before it has read everything: then the rest is still to be
-            // written.
-            Ok(whole && sender.ready().await.is_ok())
+        let Ok(turn) = self.connecting.try_lock() else {
+            drop(self.connecting.lock().await);
+            return None;
         };
-        driver.along(exchange).await
+        Some(turn)
     }
-}
 
-impl Driver {
-    /// Lets the connection do its reading and writing for as long as the exchange takes.
-    async fn along<T>(&mut self, exchange: impl Future<Output = T>) -> T {
-        let mut exchange = pin!(exchange);
-        poll_fn(|context| {
-            if let Poll::Ready(done) = exchange.as_mut().poll(context) {
-                return Poll::Ready(done);
-            }
-            // What ends the connection also ends the exchange, which says why.
-            if let Some(connection) = &mut self.0
-                && Pin::new(connection).poll(context).is_ready()
-            {
-                self.0 = None;
-            }
-            exchange.as_mut().poll(context)
-        })
-        .await
+    fn http2(&self) -> std::sync::MutexGuard<'_, Vec<Weak<Http2>>> {
+        self.http2.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -1,20 +1,11 @@
 //! What of an attempt's time went where.
 //!
-//! The libraries look names up and connect where they call us back, within the attempt's own task
-//! (a connection is made by the exchange that waits for it, and goes on without it only where
-//! another came free first). So it is noted beside that task, and read at the attempt's end.
+//! Names are looked up where a library calls us back, within the attempt's own task. So it is noted
+//! beside that task, and read at the attempt's end.
 
-use std::{
-    cell::Cell,
-    pin::pin,
-    task::{Context, Poll},
-    time::Duration,
-};
+use std::{cell::Cell, pin::pin, time::Duration};
 
-use futures_util::future::BoxFuture;
 use tokio::time::{Instant, timeout_at};
-use tower_layer::Layer;
-use tower_service::Service;
 
 use crate::delivery::record::Phases;
 
@@ -58,12 +49,7 @@ impl Noted {
         answered: Option<Instant>,
         ended: Instant,
     ) -> Phases {
-        let noted = match answered {
-            // It was answered over another connection than the one that it began to make.
-            Some(_) if matches!(self.connect, Part::Since(_)) => Self::default(),
-            _ => self,
-        };
-        let parts = [noted.lookup, noted.connect, noted.handshake];
+        let parts = [self.lookup, self.connect, self.handshake];
         let [lookup, connect, handshake] = parts.map(|part| part.until(ended));
         let before = connect.or(lookup).unwrap_or_default();
         Phases {
@@ -127,38 +113,6 @@ fn set(change: impl FnOnce(&mut Noted)) {
     });
 }
 
-/// Notes how long reqwest's connecting takes, TLS included.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct ConnectNoted;
-
-#[derive(Debug, Clone)]
-pub(super) struct Noting<S>(S);
-
-impl<S> Layer<S> for ConnectNoted {
-    type Service = Noting<S>;
-
-    fn layer(&self, inner: S) -> Noting<S> {
-        Noting(inner)
-    }
-}
-
-impl<S, R> Service<R> for Noting<S>
-where
-    S: Service<R, Response: 'static, Error: 'static, Future: Send + 'static>,
-{
-    type Response = S::Response;
-    type Error = S::Error;
-    type Future = BoxFuture<'static, Result<S::Response, S::Error>>;
-
-    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
-        self.0.poll_ready(context)
-    }
-
-    fn call(&mut self, request: R) -> Self::Future {
-        Box::pin(connect(self.0.call(request)))
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use tokio::time::sleep;
@@ -217,12 +171,8 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_kept_connection_spares_the_rest() {
         let begun = Instant::now();
-        let unused = connect(sleep(1000 * MS));
-        let (_, noted) = noting(begun + 2 * MS, unused).await;
         let answered = Some(begun + 2 * MS);
-        let found = noted.phases(begun, answered, Instant::now());
-        assert_eq!(found, phases([None, None, None, Some(2)]));
-        let found = Noted::default().phases(begun, answered, Instant::now());
+        let found = Noted::default().phases(begun, answered, begun + 2 * MS);
         assert_eq!(found, phases([None, None, None, Some(2)]));
     }
 }

@@ -12,7 +12,6 @@ use std::{
 };
 
 use hyper_util::client::legacy::connect::dns;
-use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 use tower_service::Service;
 
 use super::{lookups::Lookups, phases};
@@ -39,15 +38,6 @@ impl PolicyResolver {
     }
 }
 
-/// For reqwest.
-impl Resolve for PolicyResolver {
-    fn resolve(&self, name: Name) -> Resolving {
-        let looking = self.clone().look_up(name.as_str().to_owned());
-        Box::pin(async move { Ok(Box::new(looking.await?.into_iter()) as Addrs) })
-    }
-}
-
-/// For connections of our own.
 impl Service<dns::Name> for PolicyResolver {
     type Response = vec::IntoIter<SocketAddr>;
     type Error = LookupError;

@@ -30,14 +30,13 @@ fn sender_trusting(extra_roots: Option<Vec<u8>>, timeout: Duration, allow_privat
             allowed: Vec::new(),
         },
         extra_roots,
-        max_idle_per_host: 8,
         spans: Spans::default(),
     })
     .unwrap()
 }
 
 async fn post_to(sender: &Sender, url: &str) -> Attempted {
-    post_over(sender, url, &mut Line::default()).await
+    post_over(sender, url, &mut sender.lines().take()).await
 }
 
 async fn post_over(sender: &Sender, url: &str, line: &mut Line) -> Attempted {
@@ -389,7 +388,7 @@ async fn an_idle_connection_that_was_closed_costs_no_attempt() {
         }
     });
     let sender = sender(LONG, true);
-    let mut line = Line::default();
+    let mut line = sender.lines().take();
     for round in 0..20 {
         let attempted = post_over(&sender, &url, &mut line).await;
         let delivered = Outcome::Delivered { status: 200 };
@@ -410,7 +409,7 @@ async fn a_kept_connection_is_used_again() {
         }
     });
     let sender = sender(LONG, true);
-    let mut line = Line::default();
+    let mut line = sender.lines().take();
     for _ in 0..5 {
         let attempted = post_over(&sender, &url, &mut line).await;
         assert!(attempted.outcome.is_delivered());
@@ -436,9 +435,10 @@ async fn an_answer_before_everything_was_read_does_not_cut_the_rest_off() {
         let mut rest = vec![0; LEN];
         stream.read_exact(&mut rest).await.unwrap();
     });
-    let mut line = Line::default();
+    let sender = sender(LONG, true);
+    let mut line = sender.lines().take();
     let body = Bytes::from(vec![b' '; LEN]);
-    let attempted = post_body(&sender(LONG, true), &url, &mut line, body).await;
+    let attempted = post_body(&sender, &url, &mut line, body).await;
     assert_eq!(attempted.outcome, Outcome::Delivered { status: 200 });
     assert!(line.is_fresh());
     receiver.await.unwrap();
@@ -448,11 +448,12 @@ async fn an_answer_before_everything_was_read_does_not_cut_the_rest_off() {
 async fn a_rest_that_nobody_reads_does_not_undo_the_answer() {
     let (listener, url) = listen().await;
     let receiver = tokio::spawn(answered_early(listener));
-    let mut line = Line::default();
     let body = Bytes::from(vec![b' '; 32 << 20]);
     // Time for the answer on a busy machine, too.
     let limit = 10 * SHORT;
-    let attempted = post_body(&sender(limit, true), &url, &mut line, body).await;
+    let sender = sender(limit, true);
+    let mut line = sender.lines().take();
+    let attempted = post_body(&sender, &url, &mut line, body).await;
     assert_eq!(attempted.outcome, Outcome::Delivered { status: 200 });
     assert!(attempted.duration >= limit);
     assert!(!line.is_fresh(), "half of a request is on it");

@@ -6,6 +6,7 @@ use pipelet_tests::Step;
 
 use super::{Case, NOT_HTTP, case, check_both, cut, delivered, failed, rejected, scripted};
 
+const INTERIM: &str = "more interim answers (1xx) than 8, or than 4 KiB of them";
 const OK: &str = "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
 
 fn status(name: &'static str, status: u16) -> Case {
@@ -79,6 +80,8 @@ async fn that_come_after_interim_ones() {
     check_both(|| {
         let never_asked = "HTTP/1.1 100 Continue\r\n\r\n";
         let hints = "HTTP/1.1 103 Early Hints\r\nlink: </x>\r\n\r\n";
+        let large = format!("HTTP/1.1 103 X\r\nx: {}\r\n\r\n", "y".repeat(4096));
+        let endless = vec![Step::Read, Step::Flood(never_asked.into())];
         let switch = "HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\n\
                       upgrade: websocket\r\n\r\n";
         vec![
@@ -89,7 +92,10 @@ async fn that_come_after_interim_ones() {
                 delivered(200),
             ),
             scripted("103", after(hints), delivered(200)),
-            scripted("many", after(&never_asked.repeat(500)), delivered(200)),
+            scripted("several", after(&hints.repeat(8)), delivered(200)),
+            scripted("one too many", after(&hints.repeat(9)), failed(INTERIM)),
+            scripted("one that is too large", after(&large), failed(INTERIM)),
+            scripted("no end of them", endless, failed(INTERIM)),
             // An upgrade that nobody asked for is no interim answer.
             case("101", switch, rejected(101, "")),
             scripted("101 and more", after(switch), rejected(101, "")),

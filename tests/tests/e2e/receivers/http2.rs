@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 
 use super::{BROKEN_OFF, NO_ANSWER, quick};
 
+const INTERIM: &str = "more interim answers (1xx) than 8, or than 4 KiB of them";
 const RESET: &str = "the receiver reset the stream";
 
 /// What a receiver does to its streams, and the attempts at the one event that come of it: the
@@ -88,6 +89,24 @@ fn rows() -> Vec<Row> {
             "it closes the connection",
             &[Stream::Close, Stream::Answer(200)],
             vec![failed(BROKEN_OFF), answered(200)],
+            &[1, 2],
+        ),
+        row(
+            "interim answers, and then one",
+            &[Stream::Interim(8, 200)],
+            vec![answered(200)],
+            &[1],
+        ),
+        row(
+            "one interim answer too many",
+            &[Stream::Interim(9, 200), Stream::Answer(200)],
+            vec![failed(INTERIM), answered(200)],
+            &[1, 2],
+        ),
+        row(
+            "no end of interim answers",
+            &[Stream::InterimFlood, Stream::Answer(200)],
+            vec![failed(INTERIM), answered(200)],
             &[1, 2],
         ),
         row(
