@@ -293,6 +293,7 @@ fn for_http1(post: &Post<'_>, span: u64) -> Request<Full<Bytes>> {
     *request.method_mut() = Method::POST;
     *request.uri_mut() = post.to.target.clone();
     *request.headers_mut() = headers(post, span);
+    *request.extensions_mut() = post.to.case.clone();
     request
 }
 

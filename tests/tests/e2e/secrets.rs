@@ -8,7 +8,9 @@ use std::{
     process::Stdio,
 };
 
-use pipelet_tests::{Api, Daemon, Dial, Ended, Receiver, deadline::within};
+use pipelet_tests::{
+    Api, Authority, Daemon, Dial, Ended, Receiver, Scripted, Station, Step, Tls, deadline::within,
+};
 use rustix::process::{Pid, Resource, Rlimit, prlimit};
 use serde_json::json;
 use tokio::process::Command;
@@ -17,6 +19,41 @@ use crate::{scene::daemon, traces::holds};
 
 const BOOTSTRAP: &str = "hcpms_live_planted-bootstrap-key";
 const PASSWORD: &str = "planted station password";
+
+/// HTTP knows no case in names, but receivers do that were told to compare it.
+#[tokio::test]
+async fn the_secrets_header_goes_out_as_it_was_written() {
+    let authority = Authority::new();
+    let trusted = tempfile::NamedTempFile::new().expect("a temporary file");
+    fs::write(trusted.path(), authority.pem()).expect("a writable file");
+    let path = trusted.path().to_str().expect("UTF-8");
+    let daemon = daemon().flag("--ca-file", path).start().await;
+    let api = daemon.api();
+    let mut station = Station::connect(daemon.ocpp(), "S1").await;
+    let server = authority.server().server_config(&["http/1.1"]);
+    let ok = Step::write("HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n");
+    for tls in [Tls::None, Tls::Server(server)] {
+        let script = vec![Step::Read, ok.clone(), Step::Read, ok.clone()];
+        let receiver = Scripted::always(tls, script).await;
+        let webhook = json!({
+            "name": "N", "url": receiver.url(), "events": ["Heartbeat"],
+            "secret_header": "X-WebHook-SECRET", "secret_value": "one",
+        });
+        let created = api.post("/webhooks", &webhook).await.expect(201);
+        station.ok("Heartbeat", "{}").await;
+        receiver.await_requests(1).await;
+        let change = json!({"secret_header": "x-Other", "secret_value": "two"});
+        let path = format!("/webhooks/{}", created["id"]);
+        api.put(&path, &change).await.expect(200);
+        station.ok("Heartbeat", "{}").await;
+        let requests = receiver.await_requests(2).await;
+        assert_eq!(requests[0].header("X-WebHook-SECRET"), Some("one"));
+        assert_eq!(requests[1].header("x-Other"), Some("two"));
+        // The others are as they are documented.
+        assert!(requests[1].header("webhook-id").is_some(), "{requests:?}");
+        api.delete(&path).await;
+    }
+}
 
 #[tokio::test]
 async fn what_a_daemon_leaves_behind_has_no_secret_in_it() {

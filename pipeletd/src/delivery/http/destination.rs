@@ -2,9 +2,13 @@
 //!
 //! Made once for each change of the webhook, so that an attempt parses nothing.
 
-use std::{net::IpAddr, sync::Arc};
+use std::{convert::Infallible, future::ready, net::IpAddr, sync::Arc};
 
-use http::{HeaderMap, HeaderValue, Uri, header, uri::PathAndQuery};
+use futures_util::FutureExt as _;
+use http::{Extensions, HeaderMap, HeaderValue, Request, Response, Uri, header, uri::PathAndQuery};
+use http_body_util::Empty;
+use hyper::{body::Incoming, server::conn::http1, service::service_fn, upgrade::OnUpgrade};
+use hyper_util::rt::TokioIo;
 use jiff::Timestamp;
 use rustls::pki_types::ServerName;
 use url::Host;
@@ -28,6 +32,8 @@ pub struct Destination {
     /// All of it, as HTTP/2 wants it.
     pub(super) uri: Uri,
     pub(super) headers: HeaderMap,
+    /// How the secret's header is written over HTTP/1.1.
+    pub(super) case: Extensions,
     signing: Option<Signers>,
 }
 
@@ -49,8 +55,10 @@ impl Destination {
         headers.insert(header::CONTENT_TYPE, JSON);
         headers.insert(header::USER_AGENT, USER_AGENT);
         headers.insert(header::ACCEPT, HeaderValue::from_static("*/*"));
+        let mut case = Extensions::new();
         if let Some(secret) = secret {
             headers.insert(secret.name().clone(), secret.value().clone());
+            case = case_of(secret);
         }
         Self {
             shown: shown(&url),
@@ -59,6 +67,7 @@ impl Destination {
             target,
             uri,
             headers,
+            case,
             signing: signing.map(Signers::of),
         }
     }
@@ -110,6 +119,33 @@ impl Signers {
                 .collect(),
         }
     }
+}
+
+/// What makes hyper write the header's name as the user did. HTTP knows no case in names (RFC 9110,
+/// section 5.1), but receivers do that were told to compare it. Hyper takes it from a map that only
+/// its parser makes, so it is given the name to parse.
+fn case_of(secret: &SecretHeader) -> Extensions {
+    let name = secret.text();
+    if name == secret.name().as_str() {
+        return Extensions::new();
+    }
+    let head = format!("GET / HTTP/1.1\r\n{name}: \r\n\r\n");
+    let (parsed, case) = std::sync::mpsc::channel();
+    let service = service_fn(|request: Request<Incoming>| {
+        // Who asked is there until this has ended.
+        let _ = parsed.send(request.into_parts().0.extensions);
+        ready(Ok::<_, Infallible>(Response::new(Empty::<&[u8]>::new())))
+    });
+    let io = tokio::io::join(head.as_bytes(), tokio::io::sink());
+    let mut parser = http1::Builder::new();
+    let parsing = parser.preserve_header_case(true).half_close(true);
+    // All of it is there, so nothing is waited for.
+    let _ended = parsing
+        .serve_connection(TokioIo::new(io), service)
+        .now_or_never();
+    let mut case = case.try_recv().unwrap_or_default();
+    case.remove::<OnUpgrade>();
+    case
 }
 
 /// Origin, target and all of it.

@@ -135,7 +135,7 @@ async fn a_delivery_has_the_headers_that_receivers_are_promised() {
         "content-type: application/json",
         "content-length: 28",
         concat!("user-agent: Pipelet/", env!("CARGO_PKG_VERSION")),
-        "x-webhook-secret: hunter2",
+        "X-Webhook-Secret: hunter2",
         "webhook-id: evt_019d8bfcd58077078707070707070707",
         "webhook-timestamp: 1776170096",
         "webhook-signature: v1,",
@@ -364,7 +364,7 @@ async fn a_receiver_with_tls_gets_the_same_and_is_heard_the_same() {
     assert!(request.starts_with("POST /hook HTTP/1.1\r\n"), "{request}");
     for header in [
         format!("host: localhost:{port}"),
-        "x-webhook-secret: hunter2".to_owned(),
+        "X-Webhook-Secret: hunter2".to_owned(),
         concat!("user-agent: Pipelet/", env!("CARGO_PKG_VERSION")).to_owned(),
         "pipelet-attempt: 3".to_owned(),
     ] {
