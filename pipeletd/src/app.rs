@@ -19,7 +19,7 @@ use crate::{
     config::{Authorize, Config, StationsPolicy},
     delivery::{
         self, Delivery, DeliveryError, Means,
-        http::SenderError,
+        http::{Resources, SenderError},
         ledger::{Ledger, LedgerThread},
         retry_clock::RetryClock,
     },
@@ -67,10 +67,14 @@ pub struct App {
     ending: CancellationToken,
     /// Cancelled when a part fails that the daemon can't go on without.
     failed: CancellationToken,
+    resources: Resources,
     spans: Spans,
     /// None where there is no collector.
     exporter: Option<Exporter>,
 }
+
+/// Threads for looking receivers' names up.
+const LOOKUPS: usize = 256;
 
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
@@ -131,7 +135,8 @@ impl App {
         let http = door("--http-listen", config.http_listen, &[b"http/1.1"], config).await?;
         let grpc = door("--grpc-listen", config.grpc_listen, &[b"h2"], config).await?;
         let (spans, exporter) = exporter(config)?;
-        let terms = dials::terms(config, &spans)?;
+        let resources = Resources::new(LOOKUPS);
+        let terms = dials::terms(config, &resources, &spans)?;
 
         let sled = open_store(config)?;
         let backup: Arc<dyn Backup> = sled.clone();
@@ -214,6 +219,7 @@ impl App {
             shutdown_grace: watch::Sender::new(config.shutdown_grace),
             ending,
             failed,
+            resources,
             spans,
             exporter,
         })
@@ -267,6 +273,7 @@ impl App {
             retention: self.retention.clone(),
             transaction_retention: self.ocpp.transaction_retention(),
             shutdown_grace: self.shutdown_grace.clone(),
+            resources: self.resources.clone(),
             spans: self.spans.clone(),
         }
     }

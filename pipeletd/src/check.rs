@@ -9,6 +9,7 @@ use tokio::runtime::Builder;
 use crate::{
     app::dials,
     config::{Config, Fault, Loaded, Origin},
+    delivery::http::Resources,
     store::{self, sled::SledStore},
     telemetry::Spans,
     tls::{self, Certificates, TlsFiles},
@@ -48,7 +49,7 @@ fn certificates(files: Option<&TlsFiles>) -> Result<(), String> {
 fn authorities(config: &Config) -> Result<(), String> {
     // One that is installed already, as in a test, is as good.
     let _ = tls::install_provider();
-    let terms = dials::terms(config, &Spans::default());
+    let terms = dials::terms(config, &Resources::new(1), &Spans::default());
     terms.map(|_| ()).map_err(|error| in_words(&error))
 }
 

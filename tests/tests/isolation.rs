@@ -9,8 +9,8 @@ use std::{
 };
 
 use pipelet_tests::{
-    Answer, Api, Authority, Builder, Daemon, Http2, Receiver, Scripted, SeenStream, Station, Step,
-    Stream, Tls,
+    Answer, Api, Authority, Builder, Daemon, Faults, Http2, Receiver, Scripted, SeenStream,
+    Station, Step, Stream, Tls,
 };
 use serde_json::json;
 use tempfile::NamedTempFile;
@@ -186,6 +186,61 @@ async fn interim_answers_without_end_cost_their_own_webhook_an_attempt() {
     assert_unharmed(&api, webhook).await;
     for webhook in webhooks {
         await_first_error(&api, webhook, "interim answers").await;
+    }
+}
+
+/// More names that hang than there are threads for them: one webhook whose name was known before,
+/// and one whose name is not. The connections are not kept, so that names matter each time.
+#[tokio::test]
+async fn names_that_hang_cost_no_other_name_anything() {
+    let (faults, builder) = Faults::of(daemon());
+    let daemon = builder.flag("--api-rate", "10000/s").start().await;
+    let api = daemon.api();
+    let ok = "HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: 0\r\n\r\n";
+    let script = vec![Step::Read, Step::write(ok)];
+    let mut neighbours = Vec::new();
+    for name in ["known.example", "new.example"] {
+        faults.resolve(name, &["127.0.0.1"]);
+        let receiver = Scripted::always(Tls::None, script.clone()).await;
+        neighbours.push((receiver.url_of(name), receiver));
+    }
+    let [(known_url, known), (new_url, new)] = &neighbours[..] else {
+        unreachable!("two were made");
+    };
+    let webhook = api.subscribe(known_url, &["Heartbeat"]).await;
+    let mut station = Station::connect(daemon.ocpp(), "S1").await;
+    let mut count = 0;
+    let mut arrived = async || {
+        count += 1;
+        known.await_requests(count).await[count - 1].arrived
+    };
+    let alone = latencies_by(&mut station, &mut arrived).await;
+
+    for number in 0..100 {
+        let name = format!("hangs-{number}.example");
+        faults.resolve(&name, &["hang"]);
+        api.subscribe(&format!("http://{name}:9/"), &["Heartbeat"])
+            .await;
+    }
+    let mut others = stations(&daemon, 4).await;
+    for other in &mut others {
+        other.ok("Heartbeat", "{}").await;
+        arrived().await;
+    }
+    let newcomer = api.subscribe(new_url, &["Heartbeat"]).await;
+    let beside = latencies_by(&mut station, &mut arrived).await;
+    tell("100 names that hang", &alone, &beside);
+    new.await_requests(SAMPLES as usize).await;
+    for webhook in [webhook, newcomer] {
+        assert_unharmed(&api, webhook).await;
+    }
+    // The resolver itself hangs from now on, for all of them.
+    for name in ["known.example", "new.example"] {
+        faults.resolve(name, &["hang"]);
+    }
+    latencies_by(&mut station, &mut arrived).await;
+    for webhook in [webhook, newcomer] {
+        assert_unharmed(&api, webhook).await;
     }
 }
 

@@ -13,7 +13,7 @@ use crate::{
     config::Config,
     delivery::{
         Delivery, Terms,
-        http::{HttpOptions, Sender},
+        http::{HttpOptions, Resources, Sender},
     },
     journal::retention::Retention,
     ocpp::Tempo,
@@ -30,6 +30,7 @@ pub struct Dials {
     pub(super) retention: watch::Sender<Retention>,
     pub(super) transaction_retention: watch::Sender<Duration>,
     pub(super) shutdown_grace: watch::Sender<Duration>,
+    pub(super) resources: Resources,
     pub(super) spans: Spans,
 }
 
@@ -56,7 +57,7 @@ impl Dials {
 
     /// Takes those settings over, or says why it can't and leaves all as they are.
     pub async fn turn(&self, config: &Config) -> Result<(), OpenError> {
-        let terms = terms(config, &self.spans)?;
+        let terms = terms(config, &self.resources, &self.spans)?;
         self.delivery.change_terms(terms).await;
         self.tempo.send_replace(tempo(config));
         self.keyring.set_rate(config.api_rate);
@@ -68,7 +69,11 @@ impl Dials {
     }
 }
 
-pub(crate) fn terms(config: &Config, spans: &Spans) -> Result<Terms, OpenError> {
+pub(crate) fn terms(
+    config: &Config,
+    resources: &Resources,
+    spans: &Spans,
+) -> Result<Terms, OpenError> {
     let targets = TargetPolicy {
         allow_private: config.allow_private_targets,
         allowed: config.allow_targets.clone(),
@@ -77,6 +82,7 @@ pub(crate) fn terms(config: &Config, spans: &Spans) -> Result<Terms, OpenError> 
         timeout: config.delivery_timeout,
         targets: targets.clone(),
         extra_roots: extra_roots(config)?,
+        resources: resources.clone(),
         spans: spans.clone(),
     })?;
     Ok(Terms {

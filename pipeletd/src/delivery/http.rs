@@ -73,8 +73,24 @@ pub struct HttpOptions {
     pub targets: TargetPolicy,
     /// Certificates in PEM that are trusted beside the system's.
     pub extra_roots: Option<Vec<u8>>,
+    pub resources: Resources,
     /// Where each attempt leaves its span.
     pub spans: Spans,
+}
+
+/// What all attempts of a process share, however often their terms change. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Resources {
+    lookups: Lookups,
+}
+
+impl Resources {
+    /// With so many threads for looking names up.
+    pub fn new(lookups: usize) -> Self {
+        Self {
+            lookups: Lookups::new(lookups),
+        }
+    }
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -121,6 +137,7 @@ pub struct Sender(Arc<Inner>);
 struct Inner {
     connector: HttpConnector<PolicyResolver>,
     tls: Arc<ClientConfig>,
+    resources: Resources,
     targets: TargetPolicy,
     timeout: Duration,
     connect_timeout: Duration,
@@ -139,7 +156,8 @@ impl Sender {
             .map_or(Ok(vec![]), parse_roots)?;
         let tls = tls::client_config(roots).map_err(|error| SenderError::Tls(error.into()))?;
         let (lookup_timeout, connect_timeout) = shares(options.timeout);
-        let resolver = PolicyResolver::new(options.targets.clone(), Lookups::new(lookup_timeout));
+        let lookups = options.resources.lookups.clone();
+        let resolver = PolicyResolver::new(options.targets.clone(), lookups, lookup_timeout);
         let mut connector = HttpConnector::new_with_resolver(resolver);
         connector.enforce_http(false);
         connector.set_nodelay(true);
@@ -147,6 +165,7 @@ impl Sender {
         Ok(Self(Arc::new(Inner {
             connector,
             tls: Arc::new(tls),
+            resources: options.resources.clone(),
             targets: options.targets.clone(),
             timeout: options.timeout,
             connect_timeout,
@@ -170,6 +189,12 @@ impl Sender {
         let end = end.unwrap_or_else(|| heard.cut_off(limit));
         let ended = Instant::now();
         let (outcome, duration) = (heard.outcome(end, post.now), ended - started);
+        if heard.is_nothing()
+            && let Some(name) = post.to.url.url().domain()
+        {
+            // The receiver may have moved.
+            self.0.resources.lookups.distrust(name);
+        }
         let spans = &self.0.spans;
         spans.record(|| span::of_attempt(&post, span, &outcome, duration));
         Attempted {

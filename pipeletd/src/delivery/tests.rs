@@ -8,7 +8,7 @@ use tokio_util::sync::CancellationToken;
 use super::{
     AuditState, Delivery, Means, Terms,
     deleted::KEPT,
-    http::{HttpOptions, Sender},
+    http::{HttpOptions, Resources, Sender},
     ledger::{Entry, Ledger},
     record::{
         Account, Attempt, Books, Cursor, Epoch, Phases, Retry, RetryKey, Stage, StoredWebhook,
@@ -132,6 +132,7 @@ async fn start(store: &Arc<dyn Store>) -> (Delivery, Ledger) {
         timeout: Duration::from_secs(10),
         targets: ANYWHERE,
         extra_roots: None,
+        resources: Resources::new(16),
         spans: Spans::default(),
     });
     let means = Means {

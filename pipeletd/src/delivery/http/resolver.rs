@@ -8,6 +8,7 @@ use std::{
     net::SocketAddr,
     pin::Pin,
     task::{Context, Poll},
+    time::Duration,
     vec,
 };
 
@@ -21,18 +22,24 @@ use crate::webhooks::{RefusedTarget, TargetPolicy};
 pub(super) struct PolicyResolver {
     targets: TargetPolicy,
     lookups: Lookups,
+    /// What a lookup may take.
+    limit: Duration,
 }
 
 type LookupError = Box<dyn Error + Send + Sync>;
 
 impl PolicyResolver {
-    pub(super) fn new(targets: TargetPolicy, lookups: Lookups) -> Self {
-        Self { targets, lookups }
+    pub(super) fn new(targets: TargetPolicy, lookups: Lookups, limit: Duration) -> Self {
+        Self {
+            targets,
+            lookups,
+            limit,
+        }
     }
 
     async fn look_up(self, name: String) -> Result<Vec<SocketAddr>, LookupError> {
         // The port is the URL's; 0 stands for that.
-        let found = phases::lookup(self.lookups.addresses(&name)).await?;
+        let found = phases::lookup(self.lookups.addresses(&name, self.limit)).await?;
         let found = found.iter().copied();
         Ok(keep_allowed(&self.targets, &name, found)?)
     }

@@ -30,6 +30,7 @@ fn sender_trusting(extra_roots: Option<Vec<u8>>, timeout: Duration, allow_privat
             allowed: Vec::new(),
         },
         extra_roots,
+        resources: Resources::new(16),
         spans: Spans::default(),
     })
     .unwrap()

@@ -86,37 +86,43 @@ async fn an_address_that_neither_accepts_nor_refuses() {
     }
 }
 
+/// What a name led to is used again for a while, until it leads nowhere.
 #[tokio::test]
-async fn a_name_that_fails_is_looked_up_anew_at_each_attempt() {
+async fn a_name_is_looked_up_anew_when_it_failed_or_its_receiver_is_gone() {
     let (_file, builder) = quick(&Authority::new());
     let (faults, builder) = Faults::of(builder);
-    let daemon = builder.start().await;
+    let daemon = builder.flag("--retry-schedule", "1h").start().await;
     let api = daemon.api();
     faults.resolve("receiver.example", &["fail"]);
     let receiver = Scripted::always(Tls::None, once()).await;
+    let port = receiver.address().port();
     let url = receiver.url_of("receiver.example");
     let webhook = api.subscribe(&url, &["Heartbeat"]).await;
     let mut station = Station::connect(daemon.ocpp(), "S1").await;
     station.ok("Heartbeat", "{}").await;
-    assert_eq!(
-        error(&api, webhook).await,
-        "the host name can't be resolved"
-    );
-    // It comes to be, it moves elsewhere, and nothing of what it was is remembered.
-    let elsewhere = Scripted::start_at(
-        ([127, 0, 0, 2], receiver.address().port()).into(),
-        Tls::None,
-        vec![once()],
-    );
-    let elsewhere = elsewhere.await;
-    for (at, there) in [("127.0.0.1", &receiver), ("127.0.0.2", &elsewhere)] {
-        faults.resolve("receiver.example", &[at]);
+    api.await_stats(webhook, json!({"retrying": 1})).await;
+
+    faults.resolve("receiver.example", &["127.0.0.1"]);
+    station.ok("Heartbeat", "{}").await;
+    receiver.await_requests(1).await;
+    let elsewhere = ([127, 0, 0, 2], port).into();
+    let elsewhere = Scripted::start_at(elsewhere, Tls::None, vec![once()]).await;
+    // The resolver has nothing to do with that, or knows nothing any more.
+    for to in ["127.0.0.2", "fail"] {
+        faults.resolve("receiver.example", &[to]);
         station.ok("Heartbeat", "{}").await;
-        there.await_requests(1).await;
     }
-    api.await_stats(webhook, json!({"delivered": 2, "dead": 1}))
+    receiver.await_requests(3).await;
+    api.await_stats(webhook, json!({"delivered": 3})).await;
+
+    faults.resolve("receiver.example", &["127.0.0.2"]);
+    drop(receiver);
+    station.ok("Heartbeat", "{}").await;
+    api.await_stats(webhook, json!({"retrying": 2})).await;
+    station.ok("Heartbeat", "{}").await;
+    elsewhere.await_requests(1).await;
+    api.await_stats(webhook, json!({"delivered": 4, "retrying": 2}))
         .await;
-    assert_eq!((receiver.connections(), elsewhere.connections()), (1, 1));
 }
 
 /// A name that came to lead here after the webhook was made: the address that would be connected
