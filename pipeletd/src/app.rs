@@ -73,9 +73,6 @@ pub struct App {
     exporter: Option<Exporter>,
 }
 
-/// Threads for looking receivers' names up.
-const LOOKUPS: usize = 256;
-
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
     #[error("can't listen on {address}; another address can be given with {flag}")]
@@ -132,10 +129,18 @@ impl App {
         delivering: Handle,
     ) -> Result<Self, OpenError> {
         let started = clock.now();
-        let http = door("--http-listen", config.http_listen, &[b"http/1.1"], config).await?;
-        let grpc = door("--grpc-listen", config.grpc_listen, &[b"h2"], config).await?;
+        let shares = descriptors::shares(
+            config.max_connections,
+            config.api_max_connections,
+            descriptors::raise(),
+        );
+        let door = async |flag, address, protocols| {
+            door(flag, address, protocols, config, shares.api).await
+        };
+        let http = door("--http-listen", config.http_listen, &[b"http/1.1"]).await?;
+        let grpc = door("--grpc-listen", config.grpc_listen, &[b"h2"]).await?;
         let (spans, exporter) = exporter(config)?;
-        let resources = Resources::new(LOOKUPS);
+        let resources = Resources::new(shares.lookups, shares.receivers);
         let terms = dials::terms(config, &resources, &spans)?;
 
         let sled = open_store(config)?;
@@ -171,7 +176,7 @@ impl App {
         };
         let registry = Registry::open(Arc::clone(&store), admission, clock)?;
         let ocpp = Ocpp::open(
-            ocpp_config(config, spans.clone()),
+            ocpp_config(config, shares.stations, spans.clone()),
             registry.clone(),
             Arc::clone(&store),
             journal.clone(),
@@ -406,7 +411,7 @@ fn open_store(config: &Config) -> Result<Arc<SledStore>, StoreError> {
     Ok(Arc::new(store))
 }
 
-fn ocpp_config(config: &Config, spans: Spans) -> ocpp::Config {
+fn ocpp_config(config: &Config, max_connections: usize, spans: Spans) -> ocpp::Config {
     ocpp::Config {
         listen: config.ocpp_listen,
         tls: config.ocpp_tls.clone(),
@@ -417,7 +422,7 @@ fn ocpp_config(config: &Config, spans: Spans) -> ocpp::Config {
             Authorize::Registered => Policy::Registered,
         },
         transaction_retention: config.transaction_retention,
-        max_connections: descriptors::connections(config.max_connections, descriptors::raise()),
+        max_connections,
         spans,
         ..ocpp::Config::default()
     }
@@ -429,6 +434,7 @@ async fn door(
     address: SocketAddr,
     protocols: &'static [&'static [u8]],
     config: &Config,
+    max_connections: usize,
 ) -> Result<Door, OpenError> {
     let listener = bind(flag, address).await?;
     let certificates = match &config.api_tls {
@@ -449,7 +455,7 @@ async fn door(
     Ok(Door {
         listener,
         certificates,
-        max_connections: config.api_max_connections,
+        max_connections,
         connections: TaskTracker::new(),
     })
 }

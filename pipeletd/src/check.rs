@@ -49,7 +49,7 @@ fn certificates(files: Option<&TlsFiles>) -> Result<(), String> {
 fn authorities(config: &Config) -> Result<(), String> {
     // One that is installed already, as in a test, is as good.
     let _ = tls::install_provider();
-    let terms = dials::terms(config, &Resources::new(1), &Spans::default());
+    let terms = dials::terms(config, &Resources::new(1, 1), &Spans::default());
     terms.map(|_| ()).map_err(|error| in_words(&error))
 }
 

@@ -16,6 +16,7 @@ use serde_json::json;
 use tempfile::NamedTempFile;
 
 const SAMPLES: u32 = 300;
+const STATUS: &str = r#"{"connectorId":1,"errorCode":"NoError","status":"Available"}"#;
 
 fn daemon() -> Builder {
     Daemon::builder(env!("CARGO_BIN_EXE_e2e-pipeletd"))
@@ -119,9 +120,8 @@ async fn webhooks_at_one_origin_share_no_connection() {
         api.subscribe(&origin.url_to(path), &["StatusNotification"])
             .await;
     }
-    let status = r#"{"connectorId":1,"errorCode":"NoError","status":"Available"}"#;
     for other in &mut others {
-        other.ok("StatusNotification", status).await;
+        other.ok("StatusNotification", STATUS).await;
     }
     let hang = origin
         .await_streams(&hanging, Http2::STREAMS as usize)
@@ -214,22 +214,21 @@ async fn names_that_hang_cost_no_other_name_anything() {
         count += 1;
         known.await_requests(count).await[count - 1].arrived
     };
-    let alone = latencies_by(&mut station, &mut arrived).await;
-
+    let mut others = stations(&daemon, 8).await;
     for number in 0..100 {
         let name = format!("hangs-{number}.example");
         faults.resolve(&name, &["hang"]);
-        api.subscribe(&format!("http://{name}:9/"), &["Heartbeat"])
-            .await;
+        let url = format!("http://{name}:9/");
+        api.subscribe(&url, &["StatusNotification"]).await;
     }
-    let mut others = stations(&daemon, 4).await;
+    let alone = latencies_by(&mut station, &mut arrived).await;
     for other in &mut others {
-        other.ok("Heartbeat", "{}").await;
-        arrived().await;
+        other.ok("StatusNotification", STATUS).await;
     }
-    let newcomer = api.subscribe(new_url, &["Heartbeat"]).await;
     let beside = latencies_by(&mut station, &mut arrived).await;
     tell("100 names that hang", &alone, &beside);
+    let newcomer = api.subscribe(new_url, &["Heartbeat"]).await;
+    latencies_by(&mut station, &mut arrived).await;
     new.await_requests(SAMPLES as usize).await;
     for webhook in [webhook, newcomer] {
         assert_unharmed(&api, webhook).await;
@@ -242,6 +241,53 @@ async fn names_that_hang_cost_no_other_name_anything() {
     for webhook in [webhook, newcomer] {
         assert_unharmed(&api, webhook).await;
     }
+}
+
+/// 100 webhooks that would have 64 sockets each, and never let go of one, where 4096 files may be
+/// open: others still get theirs, and so do stations and callers.
+#[tokio::test]
+async fn receivers_that_hang_leave_sockets_for_everybody_else() {
+    const LIMIT: usize = 4096;
+    let limited = format!("ulimit -n {LIMIT} && exec \"$@\"");
+    let daemon = daemon()
+        .under(&["sh", "-c", &limited, "sh"])
+        .flag("--delivery-timeout", "5m")
+        .flag("--api-rate", "10000/s")
+        .start()
+        .await;
+    let api = daemon.api();
+    let healthy = Receiver::start().await;
+    let webhook = api.subscribe(&healthy.url(), &["Heartbeat"]).await;
+    let mut station = Station::connect(daemon.ocpp(), "S1").await;
+    let mut others = stations(&daemon, 64).await;
+    let silent = Receiver::start().await;
+    silent.answer(Answer::Hang);
+    for _ in 0..100 {
+        api.subscribe(&silent.url(), &["StatusNotification"]).await;
+    }
+    let alone = latencies(&mut station, &healthy).await;
+    for other in &mut others {
+        other.ok("StatusNotification", STATUS).await;
+    }
+    // Each of them has some.
+    silent.await_requests(300).await;
+    let beside = latencies(&mut station, &healthy).await;
+    tell("100 that hold all sockets they get", &alone, &beside);
+    let late = Receiver::start().await;
+    let newcomer = api.subscribe(&late.url(), &["Heartbeat"]).await;
+    latencies(&mut station, &late).await;
+    for webhook in [webhook, newcomer] {
+        assert_unharmed(&api, webhook).await;
+    }
+    api.get("/readyz").await.expect(200);
+    let tested = api.post_empty(&format!("/webhooks/{webhook}/test")).await;
+    assert_eq!(tested.expect(200)["ok"], true);
+    let mut new = Station::connect(daemon.ocpp(), "NEW").await;
+    new.ok("Heartbeat", "{}").await;
+    let open = std::fs::read_dir(format!("/proc/{}/fd", daemon.pid()));
+    let open = open.expect("/proc").count();
+    assert!(open < LIMIT / 4, "{open} files are open");
+    assert!(!daemon.log().contains("could not be accepted"));
 }
 
 /// What the attempt at an event that waits for its retry ended with.

@@ -22,6 +22,7 @@ mod line;
 mod lookups;
 mod phases;
 mod resolver;
+mod sockets;
 mod span;
 mod stream;
 mod tls;
@@ -53,6 +54,7 @@ use self::{
     line::{Connection, Shared},
     lookups::Lookups,
     resolver::PolicyResolver,
+    sockets::Sockets,
     stream::{Metered, Stream},
     trace_context::{TRACEPARENT, new_span, traceparent},
 };
@@ -82,13 +84,15 @@ pub struct HttpOptions {
 #[derive(Debug, Clone)]
 pub struct Resources {
     lookups: Lookups,
+    sockets: Sockets,
 }
 
 impl Resources {
-    /// With so many threads for looking names up.
-    pub fn new(lookups: usize) -> Self {
+    /// With so many threads for looking names up, and so many sockets.
+    pub fn new(lookups: usize, sockets: usize) -> Self {
         Self {
             lookups: Lookups::new(lookups),
+            sockets: Sockets::new(sockets),
         }
     }
 }
@@ -175,7 +179,7 @@ impl Sender {
 
     /// A webhook's connections; there are none yet.
     pub fn lines(&self) -> Lines {
-        Lines::new(Arc::clone(&self.0.tls))
+        Lines::new(Arc::clone(&self.0.tls), self.0.resources.sockets.share())
     }
 
     /// Makes one attempt, over the connection that `line` keeps where it can. Takes as long as the

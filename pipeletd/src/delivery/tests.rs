@@ -132,7 +132,7 @@ async fn start(store: &Arc<dyn Store>) -> (Delivery, Ledger) {
         timeout: Duration::from_secs(10),
         targets: ANYWHERE,
         extra_roots: None,
-        resources: Resources::new(16),
+        resources: Resources::new(16, 1024),
         spans: Spans::default(),
     });
     let means = Means {

@@ -25,13 +25,18 @@ impl Dispatcher {
     /// wait while the dispatcher does, for a read of the store or for room in the ledger's queue.
     pub(super) fn launch(&mut self) {
         let now = Instant::now();
+        self.lacks_sockets = false;
         while self.webhook.enabled
+            && self.lanes.is_ready()
             && self.attempts.len() < self.terms.concurrency
             && self.pace.rest(now).is_none()
         {
+            let Some(line) = self.lines.take() else {
+                self.lacks_sockets = true;
+                break;
+            };
             let Some(job) = self.lanes.take() else { break };
             self.pace.started(now);
-            let line = self.lines.take();
             let to = Arc::clone(&self.destination);
             let terms = Arc::clone(&self.terms);
             let attempt = attempt(terms, to, self.id(), self.means.clock, job, line);

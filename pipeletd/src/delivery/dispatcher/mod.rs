@@ -256,6 +256,8 @@ pub struct Dispatcher {
     retry_memory: Share,
     attempts: FuturesUnordered<BoxFuture<'static, Finished>>,
     lines: Lines,
+    /// Attempts wait until other webhooks have given some back.
+    lacks_sockets: bool,
     pace: Pace,
     /// There may be more to read forward.
     may_read: bool,
@@ -308,6 +310,7 @@ impl Dispatcher {
         Self {
             means,
             lines: terms.sender.lines(),
+            lacks_sockets: false,
             terms,
             destination: Arc::new(destination(&webhook)),
             webhook,
@@ -380,6 +383,7 @@ impl Dispatcher {
                 }
                 () = std::future::ready(()), if self.wants_to_read() => {}
                 () = until_instant(resting) => {}
+                () = self.lines.room(), if self.lacks_sockets => {}
                 () = until_instant(self.store_rests), if self.store_rests.is_some() => {
                     self.store_rests = None;
                 }

@@ -20,6 +20,7 @@ use tokio_rustls::TlsConnector;
 use super::{
     http1::Http1,
     http2::{Http2, Place},
+    sockets::{Share, Socket},
 };
 
 /// Shorter than the five seconds after which common servers close an idle connection, so that
@@ -36,12 +37,13 @@ const SESSIONS: usize = 4;
 #[derive(Debug)]
 pub struct Lines {
     shared: Arc<Shared>,
+    sockets: Arc<Share>,
     /// That no attempt uses.
     idle: Vec<Line>,
 }
 
 impl Lines {
-    pub(super) fn new(tls: Arc<ClientConfig>) -> Self {
+    pub(super) fn new(tls: Arc<ClientConfig>, sockets: Arc<Share>) -> Self {
         let shared = Shared {
             tls,
             own_tls: OnceLock::new(),
@@ -51,16 +53,26 @@ impl Lines {
         };
         Self {
             shared: Arc::new(shared),
+            sockets,
             idle: Vec::new(),
         }
     }
 
-    /// A line for one attempt.
-    pub fn take(&mut self) -> Line {
-        self.idle.pop().unwrap_or_else(|| Line {
-            shared: Arc::clone(&self.shared),
+    /// A line for one attempt; none while other webhooks have the sockets.
+    pub fn take(&mut self) -> Option<Line> {
+        if let Some(idle) = self.idle.pop() {
+            return Some(idle);
+        }
+        Some(Line {
             kept: None,
+            shared: Arc::clone(&self.shared),
+            _socket: self.sockets.take()?,
         })
+    }
+
+    /// Waits until there may be one.
+    pub async fn room(&self) {
+        self.sockets.room().await;
     }
 
     /// Keeps it for the next attempt, if it is one of these and has something to be kept.
@@ -84,8 +96,11 @@ impl Lines {
 /// A place for a connection between two attempts; at most one attempt uses it at a time.
 #[derive(Debug)]
 pub struct Line {
-    pub(super) shared: Arc<Shared>,
     kept: Option<Kept>,
+    pub(super) shared: Arc<Shared>,
+    /// Given back when the connection is closed. A connection that speaks HTTP/2 is held by the
+    /// lines that use it, so there are never more of them than lines.
+    _socket: Socket,
 }
 
 /// What a webhook's lines have in common.

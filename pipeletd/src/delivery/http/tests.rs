@@ -30,14 +30,14 @@ fn sender_trusting(extra_roots: Option<Vec<u8>>, timeout: Duration, allow_privat
             allowed: Vec::new(),
         },
         extra_roots,
-        resources: Resources::new(16),
+        resources: Resources::new(16, 1024),
         spans: Spans::default(),
     })
     .unwrap()
 }
 
 async fn post_to(sender: &Sender, url: &str) -> Attempted {
-    post_over(sender, url, &mut sender.lines().take()).await
+    post_over(sender, url, &mut sender.lines().take().unwrap()).await
 }
 
 async fn post_over(sender: &Sender, url: &str, line: &mut Line) -> Attempted {
@@ -389,7 +389,7 @@ async fn an_idle_connection_that_was_closed_costs_no_attempt() {
         }
     });
     let sender = sender(LONG, true);
-    let mut line = sender.lines().take();
+    let mut line = sender.lines().take().unwrap();
     for round in 0..20 {
         let attempted = post_over(&sender, &url, &mut line).await;
         let delivered = Outcome::Delivered { status: 200 };
@@ -410,7 +410,7 @@ async fn a_kept_connection_is_used_again() {
         }
     });
     let sender = sender(LONG, true);
-    let mut line = sender.lines().take();
+    let mut line = sender.lines().take().unwrap();
     for _ in 0..5 {
         let attempted = post_over(&sender, &url, &mut line).await;
         assert!(attempted.outcome.is_delivered());
@@ -437,7 +437,7 @@ async fn an_answer_before_everything_was_read_does_not_cut_the_rest_off() {
         stream.read_exact(&mut rest).await.unwrap();
     });
     let sender = sender(LONG, true);
-    let mut line = sender.lines().take();
+    let mut line = sender.lines().take().unwrap();
     let body = Bytes::from(vec![b' '; LEN]);
     let attempted = post_body(&sender, &url, &mut line, body).await;
     assert_eq!(attempted.outcome, Outcome::Delivered { status: 200 });
@@ -453,7 +453,7 @@ async fn a_rest_that_nobody_reads_does_not_undo_the_answer() {
     // Time for the answer on a busy machine, too.
     let limit = 10 * SHORT;
     let sender = sender(limit, true);
-    let mut line = sender.lines().take();
+    let mut line = sender.lines().take().unwrap();
     let attempted = post_body(&sender, &url, &mut line, body).await;
     assert_eq!(attempted.outcome, Outcome::Delivered { status: 200 });
     assert!(attempted.duration >= limit);

@@ -1,0 +1,243 @@
+//! The sockets that deliveries may have open, shared among the webhooks.
+//!
+//! Half of them is kept for webhooks that have few: each may have [`LEAST`], or as many as that
+//! half has for each of all webhooks, and one at least. Of the other half a webhook takes more
+//! while it has fewer than are left there, so that whatever some of them hold, others find some,
+//! too. One that gets none waits, and that is no attempt yet.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+
+use tokio::sync::Notify;
+
+/// What each webhook may have, whatever the others hold, where there are enough.
+const LEAST: usize = 4;
+
+/// Cheap to clone.
+#[derive(Debug, Clone)]
+pub(super) struct Sockets(Arc<Mutex<Pool>>);
+
+#[derive(Debug)]
+struct Pool {
+    /// How many there are for webhooks that have few.
+    reserve: usize,
+    reserve_left: usize,
+    left: usize,
+    webhooks: usize,
+    waiting: Vec<Weak<Share>>,
+}
+
+/// The sockets of one webhook.
+#[derive(Debug)]
+pub(super) struct Share {
+    all: Sockets,
+    held: Mutex<Held>,
+    room: Notify,
+}
+
+#[derive(Debug, Clone, Copy, Default)]
+struct Held {
+    of_reserve: usize,
+    others: usize,
+    waits: bool,
+}
+
+/// The right to have one socket open.
+#[derive(Debug)]
+pub(super) struct Socket {
+    share: Arc<Share>,
+    of_reserve: bool,
+}
+
+impl Sockets {
+    pub(super) fn new(count: usize) -> Self {
+        let reserve = count.div_ceil(2);
+        Self(Arc::new(Mutex::new(Pool {
+            reserve,
+            reserve_left: reserve,
+            left: count - reserve,
+            webhooks: 0,
+            waiting: Vec::new(),
+        })))
+    }
+
+    /// For one more webhook.
+    pub(super) fn share(&self) -> Arc<Share> {
+        self.pool().webhooks += 1;
+        Arc::new(Share {
+            all: self.clone(),
+            held: Mutex::default(),
+            room: Notify::new(),
+        })
+    }
+
+    fn pool(&self) -> MutexGuard<'_, Pool> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Pool {
+    /// Whether one who holds so many gets another, and whether it is of the reserve.
+    fn grants(&self, held: Held) -> Option<bool> {
+        let least = (self.reserve / self.webhooks.max(1)).clamp(1, LEAST);
+        if held.of_reserve < least && self.reserve_left > 0 {
+            return Some(true);
+        }
+        (held.of_reserve + held.others < self.left).then_some(false)
+    }
+
+    /// Of those who wait and would get one, the one that holds the fewest.
+    fn next(&mut self) -> Option<Arc<Share>> {
+        let waiting = std::mem::take(&mut self.waiting);
+        let mut next: Option<(usize, Arc<Share>)> = None;
+        for share in waiting {
+            let Some(share) = share.upgrade() else {
+                continue;
+            };
+            let held = *share.held();
+            let count = held.of_reserve + held.others;
+            let fewer = next.as_ref().is_none_or(|(fewest, _)| count < *fewest);
+            let chosen = fewer && self.grants(held).is_some();
+            let other = if chosen {
+                next.replace((count, share)).map(|(_, share)| share)
+            } else {
+                Some(share)
+            };
+            self.waiting.extend(other.as_ref().map(Arc::downgrade));
+        }
+        let (_, share) = next?;
+        share.held().waits = false;
+        Some(share)
+    }
+}
+
+impl Share {
+    pub(super) fn take(self: &Arc<Self>) -> Option<Socket> {
+        let mut pool = self.all.pool();
+        let mut held = self.held();
+        let of_reserve = pool.grants(*held)?;
+        if of_reserve {
+            pool.reserve_left -= 1;
+            held.of_reserve += 1;
+        } else {
+            pool.left -= 1;
+            held.others += 1;
+        }
+        drop(held);
+        Some(Socket {
+            share: Arc::clone(self),
+            of_reserve,
+        })
+    }
+
+    /// Waits until there may be one.
+    pub(super) async fn room(self: &Arc<Self>) {
+        {
+            let mut pool = self.all.pool();
+            let mut held = self.held();
+            if pool.grants(*held).is_some() {
+                return;
+            }
+            if !held.waits {
+                held.waits = true;
+                pool.waiting.push(Arc::downgrade(self));
+            }
+        }
+        self.room.notified().await;
+    }
+
+    /// Where both are locked, the pool is first.
+    fn held(&self) -> MutexGuard<'_, Held> {
+        self.held.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Share {
+    fn drop(&mut self) {
+        self.all.pool().webhooks -= 1;
+    }
+}
+
+impl Drop for Socket {
+    fn drop(&mut self) {
+        let next = {
+            let mut pool = self.share.all.pool();
+            let mut held = self.share.held();
+            if self.of_reserve {
+                pool.reserve_left += 1;
+                held.of_reserve -= 1;
+            } else {
+                pool.left += 1;
+                held.others -= 1;
+            }
+            drop(held);
+            pool.next()
+        };
+        // Outside of the lock, because it may be the last that holds it.
+        if let Some(share) = next {
+            share.room.notify_one();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::FutureExt as _;
+
+    use super::*;
+
+    fn all_of(share: &Arc<Share>) -> Vec<Socket> {
+        std::iter::from_fn(|| share.take()).collect()
+    }
+
+    #[test]
+    fn whoever_comes_later_finds_some() {
+        let sockets = Sockets::new(512);
+        let shares: Vec<_> = (0..100).map(|_| sockets.share()).collect();
+        let held: Vec<_> = shares.iter().map(all_of).collect();
+        let counts: Vec<_> = held.iter().map(Vec::len).collect();
+        assert!(counts[0] <= 130, "{counts:?}");
+        assert!(counts.iter().all(|count| *count >= 2), "{counts:?}");
+        assert!(counts.iter().sum::<usize>() <= 512, "{counts:?}");
+        let newcomer = sockets.share();
+        assert!(all_of(&newcomer).len() >= 2);
+        drop(held);
+        let pool = sockets.pool();
+        assert_eq!((pool.reserve_left, pool.left), (256, 256));
+    }
+
+    #[tokio::test]
+    async fn who_holds_the_fewest_is_next() {
+        let sockets = Sockets::new(4);
+        let shares: Vec<_> = (0..3).map(|_| sockets.share()).collect();
+        let [first, second, third] = &shares[..] else {
+            unreachable!("three were made");
+        };
+        let mut held = all_of(first);
+        held.extend(all_of(second));
+        held.extend(all_of(third));
+        assert!(second.take().is_none() && third.take().is_none());
+        for share in [first, second, third] {
+            assert!(share.room().now_or_never().is_none());
+        }
+        let fewest = shares.iter().min_by_key(|share| {
+            let held = *share.held();
+            held.of_reserve + held.others
+        });
+        held.clear();
+        let fewest = fewest.unwrap();
+        fewest.room().await;
+        assert!(fewest.take().is_some());
+    }
+
+    #[test]
+    fn who_has_gone_is_not_counted() {
+        let sockets = Sockets::new(8);
+        let gone = sockets.share();
+        let held = all_of(&gone);
+        assert!(!held.is_empty());
+        assert!(gone.room().now_or_never().is_none());
+        drop((gone, held));
+        assert_eq!(sockets.pool().webhooks, 0);
+        assert!(sockets.share().take().is_some());
+    }
+}
