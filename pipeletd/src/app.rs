@@ -423,6 +423,7 @@ fn ocpp_config(config: &Config, max_connections: usize, spans: Spans) -> ocpp::C
         },
         transaction_retention: config.transaction_retention,
         max_connections,
+        handshake_timeout: config.ocpp_handshake_timeout,
         spans,
         ..ocpp::Config::default()
     }

@@ -1,12 +1,12 @@
 //! A charger's end of the connection below the WebSocket: handshakes and frames byte by byte,
 //! for what no library would send.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use serde_json::Value;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
-    net::TcpStream,
+    net::{TcpSocket, TcpStream},
 };
 
 use crate::deadline::within;
@@ -69,6 +69,19 @@ impl RawSocket {
         }
     }
 
+    /// A connection from this address, which is one of this machine's: all of 127.0.0.0/8 are.
+    pub async fn connect_from(source: IpAddr, to: SocketAddr) -> Self {
+        let connecting = async {
+            let socket = TcpSocket::new_v4()?;
+            socket.bind(SocketAddr::new(source, 0))?;
+            socket.connect(to).await
+        };
+        let stream = within("a TCP connection", connecting).await;
+        Self {
+            stream: stream.expect("a TCP connection"),
+        }
+    }
+
     /// A connection with a plain handshake behind it.
     pub async fn open(ocpp: SocketAddr, station_id: &str) -> Self {
         let mut socket = Self::connect(ocpp).await;
@@ -85,6 +98,11 @@ impl RawSocket {
     /// Sends a request's head, and returns the answer's.
     pub async fn shake_hands(&mut self, head: &str) -> String {
         self.write(head.as_bytes()).await;
+        self.answer_head().await
+    }
+
+    /// The head of the answer to a request.
+    pub async fn answer_head(&mut self) -> String {
         let mut answer = Vec::new();
         within("the handshake's answer", async {
             while !answer.ends_with(b"\r\n\r\n") {
@@ -99,6 +117,12 @@ impl RawSocket {
         within("bytes to leave", self.stream.write_all(bytes))
             .await
             .expect("an open socket");
+    }
+
+    /// The same to a daemon that may have hung up; whether the bytes left.
+    pub async fn write_while_open(&mut self, bytes: &[u8]) -> bool {
+        let written = within("bytes to leave", self.stream.write_all(bytes)).await;
+        written.is_ok()
     }
 
     /// Sends one masked frame.
@@ -170,6 +194,12 @@ impl RawSocket {
             code = code.or(frame.close_code());
         }
         code
+    }
+
+    /// Reads to the connection's end, in order or not.
+    pub async fn ended(&mut self) {
+        let mut rest = Vec::new();
+        let _ = self.stream.read_to_end(&mut rest).await;
     }
 
     async fn bytes<const N: usize>(&mut self) -> Option<[u8; N]> {

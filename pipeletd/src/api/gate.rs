@@ -6,7 +6,7 @@
 
 use std::{
     net::{IpAddr, SocketAddr},
-    sync::Arc,
+    sync::{Arc, Weak},
 };
 
 use http::{HeaderMap, HeaderName};
@@ -20,7 +20,7 @@ use super::{
 use crate::{
     auth::{Caller, Keyring, Refused, Role},
     clock::Clock,
-    limits::Guesses,
+    limits::{Guesses, Pending},
 };
 
 const API_KEY: HeaderName = HeaderName::from_static("x-api-key");
@@ -35,8 +35,25 @@ pub struct Gate {
 }
 
 /// Where a connection comes from.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Peer(pub(super) SocketAddr);
+#[derive(Debug, Clone)]
+pub(super) struct Peer {
+    pub(super) address: SocketAddr,
+    /// While no key was shown on it, others may take its turn.
+    pending: Weak<Pending>,
+}
+
+impl Peer {
+    pub(super) fn new(address: SocketAddr, pending: &Arc<Pending>) -> Self {
+        let pending = Arc::downgrade(pending);
+        Self { address, pending }
+    }
+
+    fn settle(&self) {
+        if let Some(pending) = self.pending.upgrade() {
+            pending.settle();
+        }
+    }
+}
 
 impl Gate {
     pub fn new(keyring: Keyring, readers: Readers, clock: Clock) -> Self {
@@ -49,14 +66,17 @@ impl Gate {
     }
 
     /// Who calls.
-    pub(super) fn admit(&self, headers: &HeaderMap, peer: Peer) -> Result<Caller, ApiError> {
+    pub(super) fn admit(&self, headers: &HeaderMap, peer: &Peer) -> Result<Caller, ApiError> {
         let instant = Instant::now();
         let checked = match shown(headers) {
             Some(key) => self.keyring.check(key, self.clock.now(), instant),
             None => Err(Refused::Unknown),
         };
         match checked {
-            Ok(caller) => Ok(caller),
+            Ok(caller) => {
+                peer.settle();
+                Ok(caller)
+            }
             Err(Refused::TooFast { retry_after }) => Err(ApiError::Throttled {
                 code: "too_many_requests",
                 message: "this API key is used too often".to_owned(),
@@ -78,10 +98,11 @@ impl Gate {
         Validity::new(caller.clone(), self.clock)
     }
 
-    fn refused(&self, error: ApiError, Peer(peer): Peer, now: Instant) -> ApiError {
-        match self.guesses.spend(peer.ip(), now) {
+    fn refused(&self, error: ApiError, peer: &Peer, now: Instant) -> ApiError {
+        let from = peer.address.ip();
+        match self.guesses.spend(from, now) {
             Ok(()) => {
-                log_refusal(peer.ip(), &error);
+                log_refusal(from, &error);
                 error
             }
             Err(too_many) => ApiError::Throttled {
@@ -154,8 +175,11 @@ mod tests {
         });
         let gate = Gate::new(keyring, Readers::new(Turns::of(1 << 20)), clock);
         let code = |key: &str, from: &str| {
-            let peer = Peer(SocketAddr::new(from.parse().unwrap(), 1));
-            gate.admit(&headers(&[key]), peer)
+            let peer = Peer {
+                address: SocketAddr::new(from.parse().unwrap(), 1),
+                pending: Weak::new(),
+            };
+            gate.admit(&headers(&[key]), &peer)
                 .map_err(|error| error.code())
         };
         let codes: Vec<_> = (0..40)

@@ -122,6 +122,10 @@ pub(super) struct Arguments {
     )]
     pub(super) ocpp_rate: Rate,
 
+    /// The most that a charger's handshake may take, TLS included
+    #[arg(long, env = "PIPELETD_OCPP_HANDSHAKE_TIMEOUT", value_name = "TIME", value_parser = short_time, default_value = "3s")]
+    pub(super) ocpp_handshake_timeout: Duration,
+
     /// Who may connect: every charger, or those that were registered
     #[arg(long, env = "PIPELETD_STATIONS", value_enum, default_value = "open")]
     pub(super) stations: StationsPolicy,

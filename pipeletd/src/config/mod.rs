@@ -52,6 +52,7 @@ pub struct Config {
     pub ocpp_listen: SocketAddr,
     pub ocpp_tls: Option<TlsOptions>,
     pub ocpp_rate: Rate,
+    pub ocpp_handshake_timeout: Duration,
     pub stations: StationsPolicy,
     pub retry_schedule: RetrySchedule,
     pub max_attempts: u32,

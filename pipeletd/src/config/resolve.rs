@@ -88,6 +88,7 @@ pub(super) fn resolve(
         ocpp_listen: said.ocpp_listen,
         ocpp_tls,
         ocpp_rate: said.ocpp_rate,
+        ocpp_handshake_timeout: said.ocpp_handshake_timeout,
         stations: said.stations,
         retry_schedule: said.retry_schedule,
         max_attempts: said.max_attempts,

@@ -6,14 +6,17 @@
 
 use std::{
     collections::HashMap,
-    net::{IpAddr, Ipv6Addr},
+    net::IpAddr,
     sync::{Mutex, PoisonError},
     time::Duration,
 };
 
 use tokio::time::Instant;
 
-use super::rate::{Bucket, Rate};
+use super::{
+    network::network,
+    rate::{Bucket, Rate},
+};
 
 /// Wrong ones of one address.
 const RATE: Rate = Rate::new(1.0, 20.0);
@@ -59,17 +62,6 @@ fn make_room(buckets: &mut HashMap<IpAddr, Bucket>, now: Instant) {
         && let Some(any) = buckets.keys().next().copied()
     {
         buckets.remove(&any);
-    }
-}
-
-/// Whoever has an IPv6 address has the rest of its /64 too.
-fn network(address: IpAddr) -> IpAddr {
-    match address.to_canonical() {
-        IpAddr::V4(address) => address.into(),
-        IpAddr::V6(address) => {
-            let prefix = address.to_bits() >> 64 << 64;
-            Ipv6Addr::from_bits(prefix).into()
-        }
     }
 }
 

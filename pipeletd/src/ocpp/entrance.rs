@@ -17,6 +17,7 @@ use super::{
 };
 use crate::{
     events::StationId,
+    limits::Pending,
     registration::{Admission, SecurityProfile},
     tls::Stream,
 };
@@ -40,6 +41,7 @@ pub(super) async fn shake_hands(
     stream: TcpStream,
     peer: SocketAddr,
     tls: Option<TlsAcceptor>,
+    pending: &Pending,
     services: &Services,
 ) -> Result<Visitor, HandshakeError> {
     // Frames are small and answers are waited for; Nagle's algorithm would only delay them.
@@ -59,6 +61,10 @@ pub(super) async fn shake_hands(
         guest,
         seat,
     } = agreed?;
+    // Whoever has its answer is not dropped for others.
+    if !pending.settle() {
+        return Err(HandshakeError::CrowdedOut);
+    }
     handshake::accept(&mut stream, &upgrade).await?;
     let subprotocol = match upgrade.subprotocol {
         Subprotocol::Agreed(name) => Some(name),

@@ -1,9 +1,11 @@
 //! Where stations connect: the listeners, and a task for each connection.
 //!
 //! The listeners are bound before anything runs, so a port of 0 has its real number. A connection
-//! is accepted only when there is room for it; the rest wait in the kernel's queues. When everybody
-//! comes back together, so many handshakes at once have their turn, and connections that say nothing
-//! take none.
+//! is served only when there is room for it; the rest wait in the kernel's queues. When everybody
+//! comes back together, a limited number of handshakes at once have their turn, and addresses share
+//! the turns: see `limits`. Connections that say nothing take none, and neither does a request whose
+//! head has come whole, because nothing is waited for then. Where there is no room, an unfinished
+//! handshake makes some.
 
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
@@ -22,11 +24,12 @@ use super::{
     desk::End,
     entrance::{self, Visitor},
     first_bits::Overlooking,
-    handshake::HandshakeError,
+    handshake::{self, HandshakeError},
     session::{self, Ended, Session},
 };
 use crate::{
     events::StationId,
+    limits::{Pending, Turns},
     tls::{Certificates, Stream},
 };
 
@@ -119,21 +122,27 @@ impl Gateway {
         shutdown: &CancellationToken,
     ) {
         let room = Arc::new(Semaphore::new(services.config.max_connections));
-        let turns = Arc::new(Semaphore::new(services.config.max_handshakes));
-        // The semaphore is never closed, so this goes on until it is dropped.
-        while let Ok(place) = Arc::clone(&room).acquire_owned().await {
-            let accepted = self.accept().await;
-            let (services, turns) = (Arc::clone(services), Arc::clone(&turns));
-            connections.spawn(serve(accepted, place, turns, services, shutdown.clone()));
+        let turns = Turns::new(services.config.max_handshakes);
+        loop {
+            let accepted = self.accept(&turns).await;
+            // The semaphore is never closed, so this goes on until it is dropped.
+            let Some(place) = turns.place(&room).await else {
+                return;
+            };
+            let pending = turns.arrive(accepted.peer.ip());
+            let services = Arc::clone(services);
+            connections.spawn(serve(accepted, place, pending, services, shutdown.clone()));
         }
     }
 
-    async fn accept(&self) -> Accepted {
+    async fn accept(&self, turns: &Turns) -> Accepted {
         loop {
             match self.next().await {
                 Ok(accepted) => return accepted,
                 Err(error) => {
                     tracing::warn!(%error, "a connection could not be accepted");
+                    // Where descriptors are short, one of those that show nothing has one.
+                    turns.drop_one();
                     sleep(ACCEPT_BACK_OFF).await;
                 }
             }
@@ -163,13 +172,13 @@ impl Gateway {
 async fn serve(
     accepted: Accepted,
     _place: OwnedSemaphorePermit,
-    turns: Arc<Semaphore>,
+    pending: Pending,
     services: Arc<Services>,
     shutdown: CancellationToken,
 ) {
     let peer = accepted.peer;
     // On the heap, because a session lives long, and would carry the room for it all the time.
-    let entering = Box::pin(enter(accepted, turns, services));
+    let entering = Box::pin(enter(accepted, pending, services));
     match shutdown.run_until_cancelled(entering).await {
         Some(Ok(Entered::Station(mut session))) => {
             // It may have come in after all the others were told.
@@ -198,23 +207,38 @@ enum Entered {
     Stranger(StationId, Box<WebSocketStream<Overlooking<Stream>>>),
 }
 
-/// Waits for the first bytes, then for a turn, then for the handshake.
+/// Waits for the handshake, which others may cut short.
 async fn enter(
     accepted: Accepted,
-    turns: Arc<Semaphore>,
+    pending: Pending,
     services: Arc<Services>,
 ) -> Result<Entered, HandshakeError> {
+    let peer = accepted.peer;
+    let visitor = tokio::select! {
+        visitor = shake_hands(accepted, &pending, &services) => visitor?,
+        () = pending.dropped() => return Err(HandshakeError::CrowdedOut),
+    };
+    drop(pending);
+    Ok(seat(visitor, peer, services).await)
+}
+
+/// Waits for the first bytes, then for a turn, then for the rest of the handshake.
+async fn shake_hands(
+    accepted: Accepted,
+    pending: &Pending,
+    services: &Services,
+) -> Result<Visitor, HandshakeError> {
     let Accepted { stream, peer, tls } = accepted;
     let limit = services.config.handshake_timeout;
     let late = |_| HandshakeError::TooLate;
     // A look at the first byte: that a socket seems readable need not mean that anything is there.
     let first = timeout(limit, stream.peek(&mut [0])).await;
     first.map_err(late)??;
-    // The semaphore is never closed.
-    let _turn = turns.acquire_owned().await;
-    let shaking = entrance::shake_hands(stream, peer, tls, &services);
-    let visitor = timeout(limit, shaking).await.map_err(late)??;
-    Ok(seat(visitor, peer, services).await)
+    if tls.is_some() || !handshake::is_whole(&stream).await? {
+        pending.turn().await;
+    }
+    let shaking = entrance::shake_hands(stream, peer, tls, pending, services);
+    timeout(limit, shaking).await.map_err(late)?
 }
 
 async fn seat(visitor: Visitor, peer: SocketAddr, services: Arc<Services>) -> Entered {

@@ -6,7 +6,10 @@
 
 use std::{io, str};
 
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::{
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
+    net::TcpStream,
+};
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
 use super::credentials::Credentials;
@@ -94,6 +97,8 @@ pub(super) enum HandshakeError {
     Ended,
     #[error("it took too long")]
     TooLate,
+    #[error("it was unfinished when others came, and its address had the most of these")]
+    CrowdedOut,
     #[error("{refusal}")]
     Refused {
         refusal: Refusal,
@@ -115,9 +120,17 @@ impl HandshakeError {
     pub(super) const fn station(&self) -> Option<&StationId> {
         match self {
             Self::Refused { station, .. } => station.as_ref(),
-            Self::Io(_) | Self::Ended | Self::TooLate => None,
+            Self::Io(_) | Self::Ended | Self::TooLate | Self::CrowdedOut => None,
         }
     }
+}
+
+/// Whether a request's head is there from its first byte to its last one, and nothing need be
+/// waited for. Where something is there already, this doesn't wait.
+pub(super) async fn is_whole(stream: &TcpStream) -> io::Result<bool> {
+    let mut head = vec![0; MAX_HEAD];
+    let there = stream.peek(&mut head).await?;
+    Ok(head[..there].windows(4).any(|bytes| bytes == b"\r\n\r\n"))
 }
 
 /// Reads a request's head. What came after it belongs to the WebSocket.

@@ -96,11 +96,13 @@ pub struct Config {
     pub max_frame: usize,
     /// Connections at once, unfinished handshakes included; more wait to be accepted.
     pub max_connections: usize,
-    /// Handshakes at once: when everybody comes back together, the rest wait for their turn.
+    /// Handshakes at once: when everybody comes back together, the rest wait for their turn, and
+    /// where one address has more of them than others, its oldest make room.
     pub max_handshakes: usize,
     /// Stations that are remembered, connected or not; more are refused.
     pub max_stations: usize,
-    /// To the first byte of a connection, and from there to the finished handshake.
+    /// To the first byte of a connection, and from its turn to the finished handshake, that of TLS
+    /// included.
     pub handshake_timeout: Duration,
     /// Where each event leaves the span of its arrival.
     pub spans: Spans,
@@ -131,7 +133,7 @@ impl Default for Config {
             max_connections: 50_000,
             max_handshakes: 512,
             max_stations: 200_000,
-            handshake_timeout: Duration::from_secs(10),
+            handshake_timeout: Duration::from_secs(3),
             spans: Spans::default(),
         }
     }

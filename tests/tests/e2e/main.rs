@@ -28,6 +28,7 @@ mod docs;
 mod doctor;
 mod event_traces;
 mod events;
+mod floods;
 mod formats;
 mod https;
 mod id_tags;

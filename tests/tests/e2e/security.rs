@@ -12,13 +12,13 @@ use crate::scene::{Scene, daemon};
 const PASSWORD: &str = "correct horse battery";
 
 /// The files of a daemon that speaks TLS, and who vouches for it and for stations.
-struct Tls {
+pub(crate) struct Tls {
     directory: TempDir,
-    authority: Authority,
+    pub(crate) authority: Authority,
 }
 
 impl Tls {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let directory = tempfile::tempdir().expect("a temporary directory");
         let authority = Authority::new();
         let tls = Self {
@@ -39,7 +39,7 @@ impl Tls {
         fs::write(self.path("cert.pem"), &server.certificate_pem).expect("a writable file");
     }
 
-    fn daemon(&self) -> Builder {
+    pub(crate) fn daemon(&self) -> Builder {
         let text = |path: &Path| path.to_str().expect("UTF-8").to_owned();
         daemon()
             .flag("--ocpp-tls-listen", "127.0.0.1:0")

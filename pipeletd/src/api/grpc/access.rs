@@ -80,7 +80,7 @@ impl Guard {
     }
 
     /// Who calls, where that matters.
-    fn admit(&self, request: &mut Request, peer: Peer) -> Result<Option<Caller>, Status> {
+    fn admit(&self, request: &mut Request, peer: &Peer) -> Result<Option<Caller>, Status> {
         let path = request.uri().path();
         if OPEN.iter().any(|service| path.starts_with(service)) {
             return Ok(None);
@@ -123,7 +123,7 @@ pub(super) async fn guard(
     let (route, changes) = guard.method(request.uri().path());
     let call = Call::begin("grpc", request.method().as_str(), &id);
     let answer = async {
-        match guard.admit(&mut request, peer) {
+        match guard.admit(&mut request, &peer) {
             Ok(Some(caller)) => {
                 let validity = guard.gate.validity(&caller);
                 let answer = validity.run(next.run(request)).await;

@@ -152,7 +152,7 @@ async fn authenticate(
     mut request: Request,
     next: Next,
 ) -> Response {
-    match gate.admit(request.headers(), peer) {
+    match gate.admit(request.headers(), &peer) {
         Ok(caller) => {
             let validity = gate.validity(&caller);
             request.extensions_mut().insert(gate.reader(&caller));

@@ -7,7 +7,9 @@
 
 use std::{
     io,
+    net::SocketAddr,
     pin::Pin,
+    sync::Arc,
     task::{Context, Poll, ready},
     time::Duration,
 };
@@ -17,8 +19,10 @@ use tokio::{
     sync::OwnedSemaphorePermit,
     time::{Sleep, sleep, timeout},
 };
+use tokio_util::sync::WaitForCancellationFutureOwned;
 
 use super::super::gate::Peer;
+use crate::limits::Pending;
 
 /// From the moment that a caller does not take what is written, to its having taken it all.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(20);
@@ -27,7 +31,10 @@ const WRITE_TIMEOUT: Duration = Duration::from_secs(20);
 #[derive(Debug)]
 pub(in crate::api) struct Connection<S = crate::tls::Stream> {
     stream: S,
-    peer: Peer,
+    address: SocketAddr,
+    /// Its turn, and whether it was dropped for another one.
+    pending: Arc<Pending>,
+    dropped: Pin<Box<WaitForCancellationFutureOwned>>,
     /// What was read already, and is to be read again.
     beginning: Vec<u8>,
     patience: Duration,
@@ -38,10 +45,17 @@ pub(in crate::api) struct Connection<S = crate::tls::Stream> {
 }
 
 impl<S: AsyncRead + Unpin> Connection<S> {
-    pub(super) fn new(stream: S, peer: Peer, place: OwnedSemaphorePermit) -> Self {
+    pub(super) fn new(
+        stream: S,
+        address: SocketAddr,
+        pending: Arc<Pending>,
+        place: OwnedSemaphorePermit,
+    ) -> Self {
         Self {
             stream,
-            peer,
+            address,
+            dropped: Box::pin(pending.dropped()),
+            pending,
             beginning: Vec::new(),
             patience: WRITE_TIMEOUT,
             stalled: None,
@@ -49,8 +63,8 @@ impl<S: AsyncRead + Unpin> Connection<S> {
         }
     }
 
-    pub(in crate::api) const fn peer(&self) -> Peer {
-        self.peer
+    pub(in crate::api) fn peer(&self) -> Peer {
+        Peer::new(self.address, &self.pending)
     }
 
     /// Waits for the first `count` bytes, which are then read like any others.
@@ -60,7 +74,7 @@ impl<S: AsyncRead + Unpin> Connection<S> {
         within: Duration,
     ) -> io::Result<Self> {
         let mut beginning = vec![0; count];
-        timeout(within, self.stream.read_exact(&mut beginning)).await??;
+        timeout(within, self.read_exact(&mut beginning)).await??;
         self.beginning = beginning;
         Ok(self)
     }
@@ -100,6 +114,9 @@ impl<S: AsyncRead + Unpin> AsyncRead for Connection<S> {
         cx: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
+        if !self.pending.is_settled() && self.dropped.as_mut().poll(cx).is_ready() {
+            return Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into()));
+        }
         if self.beginning.is_empty() {
             return Pin::new(&mut self.stream).poll_read(cx, buffer);
         }
@@ -133,21 +150,27 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Connection<S> {
 
 #[cfg(test)]
 mod tests {
-    use std::{net::SocketAddr, sync::Arc};
-
     use tokio::{
         io::{AsyncWriteExt as _, DuplexStream, duplex},
         sync::Semaphore,
     };
 
     use super::*;
+    use crate::limits::Turns;
 
     /// Our end, which takes 8 bytes before it waits, and the caller's.
     fn pair() -> (Connection<DuplexStream>, DuplexStream) {
+        let (ours, theirs, _) = among(&Turns::new(1));
+        (ours, theirs)
+    }
+
+    fn among(turns: &Turns) -> (Connection<DuplexStream>, DuplexStream, Arc<Pending>) {
         let (ours, theirs) = duplex(8);
         let place = Arc::new(Semaphore::new(1)).try_acquire_owned().unwrap();
-        let peer = Peer(SocketAddr::from(([127, 0, 0, 1], 1)));
-        (Connection::new(ours, peer, place), theirs)
+        let address = SocketAddr::from(([127, 0, 0, 1], 1));
+        let pending = Arc::new(turns.arrive(address.ip()));
+        let connection = Connection::new(ours, address, Arc::clone(&pending), place);
+        (connection, theirs, pending)
     }
 
     async fn gives_up(mut ours: Connection<DuplexStream>) {
@@ -195,5 +218,19 @@ mod tests {
         ours.read_exact(&mut read).await.unwrap();
         assert_eq!(&read, b"abcdef");
         assert!(ours.begun(1, Duration::from_millis(1)).await.is_err());
+    }
+
+    #[tokio::test]
+    async fn who_shows_no_key_makes_room_for_others() {
+        let turns = Turns::new(2);
+        let (mut first, _first, _) = among(&turns);
+        let (mut second, mut caller, pending) = among(&turns);
+        assert!(pending.settle());
+        turns.drop_one();
+        turns.drop_one();
+        let error = first.read_u8().await.unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::ConnectionAborted);
+        caller.write_u8(7).await.unwrap();
+        assert_eq!(second.read_u8().await.unwrap(), 7);
     }
 }

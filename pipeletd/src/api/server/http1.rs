@@ -27,8 +27,9 @@ pub(in crate::api) async fn serve(door: Door, routes: Router, shutdown: Cancella
 
 async fn serve_one(connection: Connection, routes: Router, shutdown: CancellationToken) {
     let peer = connection.peer();
+    let address = peer.address;
     let answer = service_fn(move |request: Request<Incoming>| {
-        let mut routes = routes.clone();
+        let (mut routes, peer) = (routes.clone(), peer.clone());
         async move {
             let (mut head, body) = request.into_parts();
             if size(&head) > MAX_HEAD {
@@ -57,7 +58,7 @@ async fn serve_one(connection: Connection, routes: Router, shutdown: Cancellatio
         }
     };
     if let Err(error) = served {
-        tracing::debug!(peer = %peer.0, %error, "an API caller's connection ended early");
+        tracing::debug!(peer = %address, %error, "an API caller's connection ended early");
     }
 }
 

@@ -1,8 +1,10 @@
 //! Where callers come in: a listener with room for so many connections, with or without TLS.
 //!
-//! A connection is accepted only when there is room for it; the rest wait in the kernel's queue.
-//! Whoever takes too long, in the handshake, with a request's head or in reading an answer, is
-//! dropped, so that a slow caller holds a place for a short time and costs nobody else anything.
+//! Connections beyond that wait for their turn, and where there is no room for those that wait, in
+//! the kernel's queue. One on which no key was shown yet holds its turn by leave of the others: see
+//! `limits`. Whoever takes too long, in the handshake, with a request's head or in reading an
+//! answer, is dropped, so that a slow caller holds a place for a short time and costs nobody else
+//! anything.
 //! What is asked for is none of this module's business.
 
 mod connection;
@@ -18,12 +20,16 @@ use tokio::{
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 pub(super) use self::{connection::Connection, http1::serve};
-use super::gate::Peer;
-use crate::tls::{Certificates, Stream};
+use crate::{
+    limits::Turns,
+    tls::{Certificates, Stream},
+};
 
 /// After a failed accept, as when the process has run out of descriptors.
 const ACCEPT_BACK_OFF: Duration = Duration::from_millis(200);
-/// From the accepted connection to the end of the TLS handshake.
+/// Connections that wait for their turn: so many that a burst of callers is served without a word.
+const MAX_WAITING: usize = 200;
+/// From a connection's turn to the end of the TLS handshake.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// A bound listener.
@@ -31,7 +37,7 @@ const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 pub struct Door {
     pub listener: TcpListener,
     pub certificates: Option<Certificates>,
-    /// At once; more wait to be accepted.
+    /// At once; more wait for their turn.
     pub max_connections: usize,
     /// Those there are: a clone tells how many.
     pub connections: TaskTracker,
@@ -58,15 +64,27 @@ impl Door {
     where
         F: Future<Output = ()> + Send + 'static,
     {
-        let room = Arc::new(Semaphore::new(self.max_connections));
-        // The semaphore is never closed, so this goes on until it is dropped.
-        while let Ok(place) = Arc::clone(&room).acquire_owned().await {
-            let (stream, peer) = self.accept().await;
+        let room = Arc::new(Semaphore::new(self.max_connections + MAX_WAITING));
+        let turns = Turns::new(self.max_connections);
+        loop {
+            let (stream, peer) = self.accept(&turns).await;
+            // The semaphore is never closed, so this goes on until it is dropped.
+            let Some(place) = turns.place(&room).await else {
+                return;
+            };
+            let pending = Arc::new(turns.arrive(peer.ip()));
             let (certificates, serve) = (self.certificates.clone(), serve.clone());
             self.connections.spawn(async move {
-                let shaking = shake_hands(stream, certificates);
-                match timeout(HANDSHAKE_TIMEOUT, shaking).await {
-                    Ok(Ok(stream)) => serve(Connection::new(stream, Peer(peer), place)).await,
+                let shaking = async {
+                    pending.turn().await;
+                    timeout(HANDSHAKE_TIMEOUT, shake_hands(stream, certificates)).await
+                };
+                let shaken = tokio::select! {
+                    shaken = shaking => shaken,
+                    () = pending.dropped() => return,
+                };
+                match shaken {
+                    Ok(Ok(stream)) => serve(Connection::new(stream, peer, pending, place)).await,
                     Ok(Err(error)) => {
                         tracing::debug!(%peer, %error, "an API caller's handshake failed");
                     }
@@ -76,12 +94,14 @@ impl Door {
         }
     }
 
-    async fn accept(&self) -> (TcpStream, SocketAddr) {
+    async fn accept(&self, turns: &Turns) -> (TcpStream, SocketAddr) {
         loop {
             match self.listener.accept().await {
                 Ok(accepted) => return accepted,
                 Err(error) => {
                     tracing::warn!(%error, "an API caller's connection could not be accepted");
+                    // Where descriptors are short, one of those that show nothing has one.
+                    turns.drop_one();
                     sleep(ACCEPT_BACK_OFF).await;
                 }
             }

@@ -1,0 +1,137 @@
+//! Addresses that open connections and never say who they are: whatever they do, those of other
+//! addresses come in, and those that are in stay.
+
+use std::{
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    time::Duration,
+};
+
+use pipelet_tests::{Dial, Frame, RawSocket, deadline::within, raw::HANDSHAKE_KEY};
+use tokio::{task::JoinSet, time::sleep};
+
+use crate::{
+    scene::{Scene, ctl, daemon},
+    security::Tls,
+};
+
+const ATTACKER: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 2));
+const NEIGHBOUR: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 3));
+
+/// Connections that begin like this, and go no further; another comes for each that was ended.
+fn flood(flood: &mut JoinSet<()>, count: usize, to: SocketAddr, beginning: &'static [u8]) {
+    for _ in 0..count {
+        flood.spawn(async move {
+            loop {
+                let mut socket = RawSocket::connect_from(ATTACKER, to).await;
+                socket.write_while_open(beginning).await;
+                socket.ended().await;
+            }
+        });
+    }
+}
+
+/// A station's handshake whose head does not come in one piece.
+async fn connect_slowly(ocpp: SocketAddr, id: &str) -> RawSocket {
+    let mut socket = RawSocket::connect_from(NEIGHBOUR, ocpp).await;
+    socket.write(b"GET /ocpp/").await;
+    let rest = format!(
+        "{id} HTTP/1.1\r\nHost: csms\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+         Sec-WebSocket-Version: 13\r\nSec-WebSocket-Protocol: ocpp1.6\r\n\
+         Sec-WebSocket-Key: {HANDSHAKE_KEY}\r\n\r\n"
+    );
+    let answer = socket.shake_hands(&rest).await;
+    assert!(answer.starts_with("HTTP/1.1 101 "), "{answer}");
+    socket
+}
+
+/// More of them than there are turns, and none that time would end.
+#[tokio::test]
+async fn half_a_handshake_keeps_no_station_out() {
+    const HELD: usize = 600;
+    let tls = Tls::new();
+    let patient = tls.daemon().flag("--ocpp-handshake-timeout", "1h");
+    let scene = Scene::with(patient, &["Heartbeat"]).await;
+    let (ocpp, ocpps) = (scene.daemon.ocpp(), scene.daemon.ocpps());
+    let mut established = scene.station("ESTABLISHED").await;
+    let mut attack = JoinSet::new();
+    flood(&mut attack, HELD, ocpp, b"G");
+    flood(&mut attack, 100, ocpps, b"\x16");
+    for round in 0..5 {
+        let mut station = connect_slowly(ocpp, &format!("SLOW{round}")).await;
+        station.frame(0x81, br#"[2,"1","Heartbeat",{}]"#).await;
+        assert!(station.next_json().await.is_some());
+        let dial = Dial::new(ocpps, &format!("TLS{round}")).tls(tls.authority.trusting(None));
+        let mut secure = dial.connect().await.expect("a handshake");
+        secure.ok("Heartbeat", "{}").await;
+        established.ok("Heartbeat", "{}").await;
+    }
+    // Behind the very address, whoever has its head ready is served.
+    let head = format!(
+        "GET /ocpp/SAME HTTP/1.1\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\
+         Sec-WebSocket-Key: {HANDSHAKE_KEY}\r\n\r\n"
+    );
+    let mut same = RawSocket::connect_from(ATTACKER, ocpp).await;
+    let answer = same.shake_hands(&head).await;
+    assert!(answer.starts_with("HTTP/1.1 101 "), "{answer}");
+}
+
+/// The same where connections are few: those that say nothing are the first to go.
+#[tokio::test]
+async fn connections_that_say_nothing_keep_no_station_out() {
+    let patient = daemon().flag("--ocpp-handshake-timeout", "1h");
+    let scene = Scene::with(patient.flag("--max-connections", "20"), &["Heartbeat"]).await;
+    let mut established = scene.station("ESTABLISHED").await;
+    let mut attack = JoinSet::new();
+    flood(&mut attack, 400, scene.daemon.ocpp(), b"");
+    for round in 0..5 {
+        let mut station = connect_slowly(scene.daemon.ocpp(), &format!("S{round}")).await;
+        station.frame(0x81, br#"[2,"1","Heartbeat",{}]"#).await;
+        assert!(station.next_json().await.is_some());
+        established.ok("Heartbeat", "{}").await;
+    }
+    attack.shutdown().await;
+    established.send(r#"[2,"last","Heartbeat",{}]"#).await;
+    assert!(matches!(established.next().await, Frame::Json(_)));
+}
+
+#[tokio::test]
+async fn half_a_request_keeps_no_caller_out() {
+    let daemon = daemon().flag("--api-max-connections", "4").start().await;
+    let mut attack = JoinSet::new();
+    let half = b"GET /api/v1/webhooks HTTP/1.1\r\nHost: h\r\nX-Slow: ";
+    flood(&mut attack, 150, daemon.http(), half);
+    // A whole one without a key is no better.
+    let strange = b"GET /nothing HTTP/1.1\r\nHost: h\r\n\r\n";
+    flood(&mut attack, 150, daemon.http(), strange);
+    flood(&mut attack, 150, daemon.grpc(), b"PRI * HTTP/2.0\r\n");
+    flood(
+        &mut attack,
+        150,
+        daemon.grpc(),
+        b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0",
+    );
+    for _ in 0..5 {
+        daemon.api().get("/webhooks").await.expect(200);
+        ctl(&daemon).line("--timeout 25s status").await.ok();
+    }
+}
+
+/// From its first byte to its last one, whatever comes in between.
+#[tokio::test]
+async fn a_handshake_has_an_end() {
+    let scene = Scene::with(
+        daemon().flag("--ocpp-handshake-timeout", "200ms"),
+        &["Heartbeat"],
+    )
+    .await;
+    let mut socket = RawSocket::connect_from(NEIGHBOUR, scene.daemon.ocpp()).await;
+    socket.write(b"GET /ocpp/").await;
+    let dripping = async {
+        // A byte now and then buys no time.
+        while socket.write_while_open(b"S").await {
+            sleep(Duration::from_millis(20)).await;
+        }
+    };
+    within("the daemon to hang up", dripping).await;
+    assert!(scene.daemon.log().contains("it took too long"));
+}
