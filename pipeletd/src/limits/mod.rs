@@ -10,7 +10,7 @@ mod rate;
 mod turns;
 
 pub use self::{
-    guesses::{Guesses, TooMany},
+    guesses::{Guesses, PasswordGuesses, TooMany},
     rate::{Bucket, InvalidRate, Rate},
     turns::{Pending, Turns},
 };

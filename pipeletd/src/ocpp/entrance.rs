@@ -142,15 +142,15 @@ fn admit(
     let (registry, guesses) = (&services.registry, &services.guesses);
     let entry = registry.find(&upgrade.station);
     let registration = entry.as_ref().map(|entry| &*entry.registration);
-    // Paid before the look, so that many at once can't look for the price of one.
     let is_guess = upgrade.credentials.is_some() && admission::asks_password(registration);
-    if is_guess {
-        let paid = guesses.spend(peer.ip(), Instant::now());
-        paid.map_err(|_| Refusal::TooManyGuesses)?;
-    }
+    let now = Instant::now();
+    let paid = is_guess.then(|| guesses.spend(peer.ip(), &upgrade.station, now));
+    let paid = paid.transpose().map_err(|_| Refusal::TooManyGuesses)?;
     let admitted = admission::admit(registration, registry.admission(), &shown);
-    if is_guess && admitted != Err(Refusal::WrongCredentials) {
-        guesses.refund(peer.ip());
+    if let Some(paid) = paid
+        && admitted != Err(Refusal::WrongCredentials)
+    {
+        guesses.refund(paid, now);
     }
     let profile = admitted?;
     let revoked = match (registry.admission(), entry) {

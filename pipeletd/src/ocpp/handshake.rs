@@ -79,7 +79,7 @@ pub(super) enum Refusal {
     NoCredentials,
     #[error("the credentials are wrong")]
     WrongCredentials,
-    #[error("too many wrong passwords came from this address")]
+    #[error("too many wrong passwords for this station came from this address")]
     TooManyGuesses,
     #[error("the station has another security profile")]
     WrongProfile,

@@ -120,24 +120,32 @@ async fn a_password_is_asked_for_before_the_upgrade() {
 }
 
 #[tokio::test]
-async fn whoever_guesses_is_held_back() {
+async fn whoever_guesses_is_held_back_and_nobody_beside_it_is() {
     let scene = Scene::new(&["Heartbeat"]).await;
-    register(&scene, "S1", json!({"password": PASSWORD})).await;
-    let dial = Dial::new(scene.daemon.ocpp(), "S1");
+    for id in ["S1", "S2", "S3"] {
+        register(&scene, id, json!({"password": PASSWORD})).await;
+    }
+    let dial = |id: &str, password| Dial::new(scene.daemon.ocpp(), id).basic(id, password);
     // Right ones cost nothing.
     for _ in 0..30 {
-        let right = dial.clone().basic("S1", PASSWORD);
-        right.connect().await.expect("a handshake");
+        dial("S1", PASSWORD).connect().await.expect("a handshake");
     }
-    let guess = || {
-        dial.clone()
-            .basic("S1", "a wild guess, a wrong one")
-            .refused()
-    };
-    let held_back = eventually("a 429", guess, |status| *status == 429).await;
-    assert_eq!(held_back, 429);
-    // The address may still speak for stations without a password.
-    scene.station("S2").await.ok("Heartbeat", "{}").await;
+    let guess = || dial("S1", "a wild guess, a wrong one").refused();
+    eventually("a 429", guess, |status| *status == 429).await;
+    // Behind the same address, others come in, as does one without a password.
+    for _ in 0..30 {
+        assert_eq!(guess().await, 429);
+        dial("S2", PASSWORD).connect().await.expect("a handshake");
+    }
+    scene.station("OPEN").await.ok("Heartbeat", "{}").await;
+    // However many stations are guessed at.
+    for number in 0..20 {
+        let id = format!("GUESSED{number}");
+        register(&scene, &id, json!({"password": PASSWORD})).await;
+        while dial(&id, "a wild guess, a wrong one").refused().await != 429 {}
+    }
+    let mut station = dial("S3", PASSWORD).connect().await.expect("a handshake");
+    station.ok("Heartbeat", "{}").await;
 }
 
 #[tokio::test]
