@@ -251,6 +251,7 @@ impl App {
         Metrics::new(metrics::Sources {
             delivery: self.delivery.clone(),
             stations: self.ocpp.stations(),
+            connections: self.ocpp.connection_stats(),
             readiness,
             data_dir: self.data_dir.clone(),
             callers: [
@@ -424,6 +425,7 @@ fn ocpp_config(config: &Config, max_connections: usize, spans: Spans) -> ocpp::C
         transaction_retention: config.transaction_retention,
         max_connections,
         handshake_timeout: config.ocpp_handshake_timeout,
+        max_unfinished: config.ocpp_max_unfinished.bytes(),
         spans,
         ..ocpp::Config::default()
     }

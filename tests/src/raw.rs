@@ -127,28 +127,12 @@ impl RawSocket {
 
     /// Sends one masked frame.
     pub async fn frame(&mut self, first_byte: u8, payload: &[u8]) {
-        self.announce(first_byte, payload.len()).await;
-        let masked = payload.iter().zip(MASK.iter().cycle());
-        let masked: Vec<u8> = masked.map(|(byte, mask)| byte ^ mask).collect();
-        self.write(&masked).await;
+        self.write(&masked(first_byte, payload)).await;
     }
 
     /// Sends the header of a masked frame with so many bytes to follow.
     pub async fn announce(&mut self, first_byte: u8, length: usize) {
-        let mut header = vec![first_byte];
-        match (u8::try_from(length), u16::try_from(length)) {
-            (Ok(short @ ..LENGTH_OF_16_BITS), _) => header.push(MASKED | short),
-            (_, Ok(medium)) => {
-                header.push(MASKED | LENGTH_OF_16_BITS);
-                header.extend(medium.to_be_bytes());
-            }
-            (_, Err(_)) => {
-                header.push(MASKED | LENGTH_OF_64_BITS);
-                header.extend((length as u64).to_be_bytes());
-            }
-        }
-        header.extend(MASK);
-        self.write(&header).await;
+        self.write(&header(first_byte, length)).await;
     }
 
     /// The next frame of the daemon's, or none at the connection's end.
@@ -207,4 +191,29 @@ impl RawSocket {
         self.stream.read_exact(&mut bytes).await.ok()?;
         Some(bytes)
     }
+}
+
+/// The bytes of one masked frame.
+pub fn masked(first_byte: u8, payload: &[u8]) -> Vec<u8> {
+    let mut frame = header(first_byte, payload.len());
+    let masked = payload.iter().zip(MASK.iter().cycle());
+    frame.extend(masked.map(|(byte, mask)| byte ^ mask));
+    frame
+}
+
+fn header(first_byte: u8, length: usize) -> Vec<u8> {
+    let mut header = vec![first_byte];
+    match (u8::try_from(length), u16::try_from(length)) {
+        (Ok(short @ ..LENGTH_OF_16_BITS), _) => header.push(MASKED | short),
+        (_, Ok(medium)) => {
+            header.push(MASKED | LENGTH_OF_16_BITS);
+            header.extend(medium.to_be_bytes());
+        }
+        (_, Err(_)) => {
+            header.push(MASKED | LENGTH_OF_64_BITS);
+            header.extend((length as u64).to_be_bytes());
+        }
+    }
+    header.extend(MASK);
+    header
 }

@@ -126,6 +126,11 @@ pub(super) struct Arguments {
     #[arg(long, env = "PIPELETD_OCPP_HANDSHAKE_TIMEOUT", value_name = "TIME", value_parser = short_time, default_value = "3s")]
     pub(super) ocpp_handshake_timeout: Duration,
 
+    /// What chargers' messages may take whose end has not come, all together; beyond it, the
+    /// charger with the largest has to come again
+    #[arg(long, env = "PIPELETD_OCPP_MAX_UNFINISHED", value_name = "SIZE", value_parser = room_for_a_message, default_value = "64MiB")]
+    pub(super) ocpp_max_unfinished: ByteSize,
+
     /// Who may connect: every charger, or those that were registered
     #[arg(long, env = "PIPELETD_STATIONS", value_enum, default_value = "open")]
     pub(super) stations: StationsPolicy,
@@ -271,6 +276,22 @@ fn at_least_one<T: FromStr + From<u8> + PartialOrd>(text: &str) -> Result<T, Inv
         Ok(number) if number < T::from(1) => Err(InvalidCount::Zero),
         parsed => parsed.map_err(|_| InvalidCount::NoNumber),
     }
+}
+
+#[derive(Debug, thiserror::Error)]
+pub(super) enum InvalidRoom {
+    #[error(transparent)]
+    NoSize(#[from] InvalidByteSize),
+    #[error("it is at least 1MiB, as one message may have")]
+    TooSmall,
+}
+
+fn room_for_a_message(text: &str) -> Result<ByteSize, InvalidRoom> {
+    let size: ByteSize = text.parse()?;
+    if size.bytes() < 1 << 20 {
+        return Err(InvalidRoom::TooSmall);
+    }
+    Ok(size)
 }
 
 fn address(text: &str) -> Result<SocketAddr, InvalidAddress> {

@@ -53,6 +53,7 @@ pub struct Config {
     pub ocpp_tls: Option<TlsOptions>,
     pub ocpp_rate: Rate,
     pub ocpp_handshake_timeout: Duration,
+    pub ocpp_max_unfinished: ByteSize,
     pub stations: StationsPolicy,
     pub retry_schedule: RetrySchedule,
     pub max_attempts: u32,

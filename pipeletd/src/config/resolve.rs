@@ -89,6 +89,7 @@ pub(super) fn resolve(
         ocpp_tls,
         ocpp_rate: said.ocpp_rate,
         ocpp_handshake_timeout: said.ocpp_handshake_timeout,
+        ocpp_max_unfinished: said.ocpp_max_unfinished,
         stations: said.stations,
         retry_schedule: said.retry_schedule,
         max_attempts: said.max_attempts,

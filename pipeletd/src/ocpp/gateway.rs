@@ -202,7 +202,7 @@ async fn serve(
 
 /// A connection after its handshake.
 enum Entered {
-    Station(Box<Session<Overlooking<Stream>>>),
+    Station(Box<Session<Stream>>),
     /// It speaks another protocol, and is told so.
     Stranger(StationId, Box<WebSocketStream<Overlooking<Stream>>>),
 }
@@ -242,7 +242,13 @@ async fn shake_hands(
 }
 
 async fn seat(visitor: Visitor, peer: SocketAddr, services: Arc<Services>) -> Entered {
-    let socket = session::upgraded(visitor.stream, visitor.rest, &services.config).await;
+    let socket = session::upgraded(
+        visitor.stream,
+        visitor.rest,
+        &services.config,
+        services.stats.unfinished.clone(),
+    )
+    .await;
     let Some(seat) = visitor.seat else {
         return Entered::Stranger(visitor.station, Box::new(socket));
     };

@@ -6,8 +6,9 @@
 //! | `admission`, `credentials`, `client_names` | who may speak for a station, and how it is shown |
 //! | `conversation` | what is said on one connection: repeats, events, answers |
 //! | `commands`, `desk`, `outbox` | what is asked of stations: checked, queued, sent one by one |
-//! | `command_stats` | how that ended, in figures |
+//! | `command_stats`, `connection_stats` | how that ended, and how connections do, in figures |
 //! | `session`, `gateway`, `entrance` | sockets: one task for each station, and how they come in |
+//! | `first_bits`, `unfinished` | the bytes below: what is overlooked in them, and what they may take |
 //! | `authorize` | which tag a message is about, and the verdict on it |
 //! | `stations`, `projector` | what is known of stations, in memory and in the store |
 //! | `transactions`, `history` | what they charge: what is open, and all that ever was |
@@ -24,6 +25,7 @@ use tokio_util::sync::CancellationToken;
 pub use self::{
     command_stats::{CommandCounts, CommandOutcome},
     commands::{Answer, CommandError, DEFAULT_TIMEOUT, MAX_TIMEOUT},
+    connection_stats::ConnectionStats,
     history::Transactions,
     stations::{StationCounts, StationView, Stations},
 };
@@ -49,6 +51,7 @@ mod authorize;
 mod client_names;
 mod command_stats;
 mod commands;
+mod connection_stats;
 mod conversation;
 mod credentials;
 mod desk;
@@ -65,6 +68,7 @@ mod session;
 mod stations;
 mod transaction_ids;
 mod transactions;
+mod unfinished;
 mod unkept;
 pub mod v16;
 pub mod wire;
@@ -94,6 +98,9 @@ pub struct Config {
     pub transaction_retention: Duration,
     /// The largest message and the largest WebSocket frame, in bytes.
     pub max_frame: usize,
+    /// Messages whose end has not come, over all connections, in bytes: beyond it, the connection
+    /// goes that has the largest.
+    pub max_unfinished: u64,
     /// Connections at once, unfinished handshakes included; more wait to be accepted.
     pub max_connections: usize,
     /// Handshakes at once: when everybody comes back together, the rest wait for their turn, and
@@ -130,6 +137,7 @@ impl Default for Config {
             authorize: Policy::AcceptAll,
             transaction_retention: Duration::MAX,
             max_frame: 1024 * 1024,
+            max_unfinished: 64 * 1024 * 1024,
             max_connections: 50_000,
             max_handshakes: 512,
             max_stations: 200_000,
@@ -172,6 +180,7 @@ struct Services {
     transaction_ids: TransactionIds,
     id_tags: IdTags,
     unkept: Unkept,
+    stats: ConnectionStats,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -233,6 +242,7 @@ impl Ocpp {
         let unkept = Unkept::new(config.spans.clone(), clock);
         let services = Arc::new(Services {
             tempo: watch::Sender::new(config.tempo),
+            stats: ConnectionStats::new(config.max_unfinished),
             config,
             began: Instant::now(),
             journal,
@@ -269,6 +279,11 @@ impl Ocpp {
     pub fn transactions(&self) -> Transactions {
         let live = self.services.stations.transactions().clone();
         Transactions::new(live, self.projector.store())
+    }
+
+    /// What becomes of connections.
+    pub fn connection_stats(&self) -> ConnectionStats {
+        self.services.stats.clone()
     }
 
     pub fn id_tags(&self) -> IdTags {

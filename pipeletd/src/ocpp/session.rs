@@ -29,10 +29,12 @@ use tokio_util::sync::CancellationToken;
 use super::{
     Config, Services, Tempo,
     commands::CommandError,
+    connection_stats::ReasonCounts,
     conversation::{Conversation, Heard, Opening, REPLACED},
     desk::{Command, End, Told},
-    first_bits::Overlooking,
+    first_bits::{Overlooking, TooMuchUnfinished},
     outbox::{Due, Outbox},
+    unfinished::Unfinished,
     wire,
 };
 use crate::limits::Bucket;
@@ -43,7 +45,8 @@ const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
 const MISSED_PINGS: u32 = 3;
 /// How long the closing handshake may take.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
-/// In bytes. Each connection has one at all times, and it grows where a message is longer. The room
+/// In bytes. Each connection has one at all times, and for a message that is longer it gets another
+/// one for a while. The room
 /// behind a message is used before the buffer begins anew, so a smaller one would have more messages
 /// read in two pieces.
 const READ_BUFFER: usize = 1024;
@@ -58,6 +61,7 @@ pub(super) async fn upgraded<S>(
     stream: S,
     mut rest: Vec<u8>,
     config: &Config,
+    unfinished: Unfinished,
 ) -> WebSocketStream<Overlooking<S>>
 where
     S: AsyncRead + AsyncWrite + Unpin,
@@ -68,7 +72,7 @@ where
         .write_buffer_size(0)
         .max_message_size(Some(config.max_frame))
         .max_frame_size(Some(config.max_frame));
-    let stream = Overlooking::new(stream, &mut rest);
+    let stream = Overlooking::new(stream, &mut rest, unfinished);
     WebSocketStream::from_partially_read(stream, rest, Role::Server, Some(limits)).await
 }
 
@@ -89,6 +93,8 @@ pub(super) enum Ended {
     Silent,
     #[error("a message is larger than the limit")]
     TooLarge,
+    #[error("{TooMuchUnfinished}")]
+    TooMuchUnfinished,
     #[error("a text message is not UTF-8")]
     NotUtf8,
     #[error("{0}")]
@@ -104,6 +110,22 @@ pub(super) enum Ended {
 }
 
 impl Ended {
+    /// All that a station's connection may end for.
+    pub(super) const REASONS: [&str; 12] = [
+        "closed_by_station",
+        "connection_lost",
+        "disconnected_by_operator",
+        "frame_too_large",
+        "not_utf8",
+        "protocol_violation",
+        "replaced",
+        "shutdown",
+        "silent",
+        "stalled",
+        "too_much_unfinished",
+        "unregistered",
+    ];
+
     /// A word that never changes: it is in the disconnection's event.
     pub(super) const fn reason(&self) -> &'static str {
         match self {
@@ -114,6 +136,7 @@ impl Ended {
             Self::Unregistered => "unregistered",
             Self::Silent => "silent",
             Self::TooLarge => "frame_too_large",
+            Self::TooMuchUnfinished => "too_much_unfinished",
             Self::NotUtf8 => "not_utf8",
             Self::Violation(_) => "protocol_violation",
             Self::NoSubprotocol => "no_common_subprotocol",
@@ -130,6 +153,7 @@ impl Ended {
             Self::Unregistered => (CloseCode::Policy, "the station is not registered"),
             Self::Silent => (CloseCode::Away, "nothing was heard for too long"),
             Self::TooLarge => (CloseCode::Size, "the message is too large"),
+            Self::TooMuchUnfinished => (CloseCode::Again, "too many unfinished messages"),
             Self::NotUtf8 => (CloseCode::Invalid, "the message is not UTF-8"),
             Self::Violation(_) => (CloseCode::Protocol, "not a valid WebSocket frame"),
             Self::NoSubprotocol => (CloseCode::Protocol, "only ocpp1.6 is spoken here"),
@@ -158,6 +182,9 @@ impl From<tungstenite::Error> for Ended {
         match error {
             Error::Capacity(_) => Self::TooLarge,
             Error::Utf8(_) => Self::NotUtf8,
+            Error::Io(error) if error.get_ref().is_some_and(TooMuchUnfinished::is_cause) => {
+                Self::TooMuchUnfinished
+            }
             Error::Protocol(ProtocolError::ResetWithoutClosingHandshake) => Self::BrokenOff,
             Error::Protocol(violation) => Self::Violation(violation),
             error => Self::Failed(error),
@@ -170,7 +197,7 @@ impl From<tungstenite::Error> for Ended {
 /// room for the largest thing that it ever waits for.
 #[derive(Debug)]
 pub(super) struct Session<S> {
-    socket: WebSocketStream<S>,
+    socket: WebSocketStream<Overlooking<S>>,
     conversation: Conversation,
     outbox: Outbox,
     opening: Opening,
@@ -181,11 +208,12 @@ pub(super) struct Session<S> {
     /// Cancelled when the station may no longer be here; `None` where that can't be.
     revoked: Option<CancellationToken>,
     clock: crate::clock::Clock,
+    ended: ReasonCounts,
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
     pub(super) fn new(
-        socket: WebSocketStream<S>,
+        socket: WebSocketStream<Overlooking<S>>,
         conversation: Conversation,
         opening: Opening,
         revoked: Option<CancellationToken>,
@@ -203,6 +231,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
             answers_pings: false,
             revoked,
             clock: services.clock,
+            ended: services.stats.ended.clone(),
         }
     }
 
@@ -228,6 +257,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
     async fn finish(&mut self, ended: &Ended) {
         let (station, peer) = (self.conversation.seat().station(), self.opening.peer);
         tracing::info!(%station, %peer, reason = ended.reason(), detail = %ended, "connection ended");
+        self.ended.count(ended.reason());
         self.outbox.close();
         if let Some(unanswered) = self.outbox.give_up(CommandError::ConnectionLost) {
             self.conversation.keep(unanswered).await;
@@ -313,6 +343,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
             if let Err(ended) = heard {
                 return ended;
             }
+            if self.socket.get_ref().rests_after_large_frame()
+                && let Err(ended) = Box::pin(self.shrink()).await
+            {
+                return ended;
+            }
             last_look = match last_look {
                 Some(left) if self.outbox.is_outstanding() => Some(left - 1),
                 Some(_) | None => None,
@@ -322,6 +357,21 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
                 Box::pin(self.give_up()).await;
             }
         }
+    }
+
+    /// Gives back the buffer that has grown for a large message: the WebSocket itself would keep it
+    /// for as long as the connection lives. Nothing is in it that was not handled.
+    async fn shrink(&mut self) -> Result<(), Ended> {
+        match timeout(WRITE_TIMEOUT, self.socket.flush()).await {
+            Ok(flushed) => flushed?,
+            Err(_) => return Err(Ended::Stalled),
+        }
+        let limits = *self.socket.get_config();
+        if let Some(stream) = self.socket.get_mut().take_out() {
+            self.socket =
+                WebSocketStream::from_raw_socket(stream, Role::Server, Some(limits)).await;
+        }
+        Ok(())
     }
 
     fn silence_limit(&self) -> Duration {
@@ -422,7 +472,9 @@ where
         // This also sends the answer to the station's own close.
         while let Some(Ok(_)) = socket.next().await {}
         let unread = match ended {
-            Ended::TooLarge | Ended::NotUtf8 | Ended::Violation(_) => MAX_REST,
+            Ended::TooLarge | Ended::TooMuchUnfinished | Ended::NotUtf8 | Ended::Violation(_) => {
+                MAX_REST
+            }
             Ended::ByStation(_)
             | Ended::Shutdown
             | Ended::Replaced

@@ -8,8 +8,12 @@ use std::{
 };
 
 use pipelet_tests::{
-    Daemon, RawSocket, Station,
-    raw::first_byte::{self, CLOSE, GOES_ON, RSV2, TEXT, TEXT_BEGINS},
+    Daemon, RawSocket, Scrape, Station,
+    deadline::eventually,
+    raw::{
+        first_byte::{self, CLOSE, GOES_ON, PING, RSV2, TEXT, TEXT_BEGINS},
+        masked,
+    },
 };
 use serde_json::json;
 use tokio::task::JoinSet;
@@ -122,6 +126,86 @@ async fn binary_frames_are_no_reason_to_part() {
         let answer = socket.next_json().await.expect("an open connection");
         assert_eq!(answer[0], kind, "{answer}");
     }
+}
+
+/// All messages together have a limit as long as their end has not come, and the largest goes.
+#[tokio::test]
+async fn unfinished_messages_have_a_limit_in_all() {
+    let builder = daemon().flag("--ocpp-max-unfinished", "1MiB");
+    let scene = Scene::with(builder, &["StationDisconnected"]).await;
+    let begin = async |id: &str, first_byte: u8, length: usize| {
+        let mut socket = RawSocket::open(scene.daemon.ocpp(), id).await;
+        socket.announce(first_byte, length).await;
+        // What is held counts, and so does what room was made for.
+        socket.write(&vec![b' '; length / 2]).await;
+        socket
+    };
+    let held = async |bytes: f64| {
+        let scrape = || async { Scrape::of(scene.api.get("/metrics").await.text) };
+        let is = |scrape: &Scrape| scrape.get("pipelet_unfinished_message_bytes") == Some(bytes);
+        eventually("the bytes to be told", scrape, is).await
+    };
+    let mut whole = begin("WHOLE", first_byte::BINARY, 400_000).await;
+    held(400_000.0).await;
+    let mut parts = RawSocket::open(scene.daemon.ocpp(), "PARTS").await;
+    parts.frame(TEXT_BEGINS, &vec![b' '; 250_000]).await;
+    parts.frame(GOES_ON, &vec![b' '; 250_000]).await;
+    held(900_000.0).await;
+    // It would be too many, and is not the largest.
+    let mut next = begin("NEXT", first_byte::BINARY, 200_000).await;
+    assert_eq!(parts.closed().await, Some(1013));
+    held(600_000.0).await;
+    let told = scene.receiver.await_requests(1).await[0].json();
+    assert_eq!(told["station_id"], "PARTS");
+    assert_eq!(told["payload"]["reason"], "too_much_unfinished");
+    // The others finish what they have begun, and go on.
+    for (socket, left) in [(&mut whole, 200_000), (&mut next, 100_000)] {
+        socket.write(&vec![b' '; left]).await;
+        let answer = socket.next_json().await.expect("an open connection");
+        assert_eq!(answer[0], 4, "{answer}");
+        socket.frame(TEXT, HEARTBEAT).await;
+        assert_eq!(socket.next_json().await.expect("an answer")[0], 3);
+    }
+    let scrape = held(0.0).await;
+    let ended = |reason| {
+        scrape.get(&format!(
+            "pipelet_station_connections_ended_total{{reason=\"{reason}\"}}"
+        ))
+    };
+    assert_eq!(ended("too_much_unfinished"), Some(1.0));
+    assert_eq!(ended("silent"), Some(0.0));
+}
+
+/// What a connection needed for a large message is gone with the message, and whatever came with
+/// it or after it is read.
+#[tokio::test]
+async fn a_large_message_leaves_no_large_buffer() {
+    const STATIONS: usize = 100;
+    let scene = Scene::new(&["Heartbeat"]).await;
+    let filler = "x".repeat(MEBIBYTE - 100);
+    let large = format!(r#"[2,"large","NoSuchAction",{{"filler":"{filler}"}}]"#);
+    let mut before = 0;
+    let mut sockets = Vec::with_capacity(STATIONS);
+    for number in 0..STATIONS {
+        let mut socket = RawSocket::open(scene.daemon.ocpp(), &format!("S{number}")).await;
+        let frames = [
+            masked(TEXT, large.as_bytes()),
+            masked(PING, b"beside"),
+            masked(TEXT, HEARTBEAT),
+        ];
+        socket.write(&frames.concat()).await;
+        let refused = socket.next_json().await.expect("an answer");
+        assert_eq!(refused[2], "NotImplemented");
+        let beside = socket.next().await.expect("a pong");
+        assert_eq!(beside.first_byte, first_byte::PONG);
+        assert_eq!(socket.next_json().await.expect("an answer")[0], 3);
+        sockets.push(socket);
+        if number == 10 {
+            before = resident(&scene.daemon);
+        }
+    }
+    let after = resident(&scene.daemon);
+    assert!(after < before + 30 * MEBIBYTE, "{before}, then {after}");
 }
 
 /// Half-open sockets: nothing comes from the one, and nobody has closed it. The other has nothing

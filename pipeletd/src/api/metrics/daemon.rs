@@ -93,7 +93,21 @@ fn connections(sources: &Sources) -> Vec<MetricFamily> {
     for (api, connections) in &sources.callers {
         callers.add(&[("api", api)], connections.len());
     }
+    let mut ended = Family::counter(
+        "pipelet_station_connections_ended_total",
+        "Connections of stations that have ended, by the reason in StationDisconnected, since the \
+         start.",
+    );
+    for (reason, count) in sources.connections.ended() {
+        ended.add(&[("reason", reason)], count);
+    }
     vec![
+        ended.done(),
+        Family::gauge(
+            "pipelet_unfinished_message_bytes",
+            "Messages of stations whose end has not come.",
+        )
+        .of(sources.connections.unfinished_bytes()),
         Family::gauge("pipelet_stations_connected", "Stations that are connected.")
             .of(counts.connected),
         Family::gauge(

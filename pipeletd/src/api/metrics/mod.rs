@@ -21,7 +21,7 @@ use crate::{
     clock::Clock,
     delivery::Delivery,
     limits::memory::MemoryBudget,
-    ocpp::Stations,
+    ocpp::{ConnectionStats, Stations},
     reload::Shown,
     store::{StoreError, blocking},
     telemetry::Spans,
@@ -35,6 +35,7 @@ pub const CONTENT_TYPE: &str = TEXT_FORMAT;
 pub struct Sources {
     pub delivery: Delivery,
     pub stations: Stations,
+    pub connections: ConnectionStats,
     pub readiness: Readiness,
     pub data_dir: PathBuf,
     /// The connections of API callers, by the API.

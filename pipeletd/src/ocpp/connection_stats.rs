@@ -1,0 +1,55 @@
+//! How connections of stations end, in figures, and what they hold while they last.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use super::{session::Ended, unfinished::Unfinished};
+
+/// Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct ConnectionStats {
+    pub(super) unfinished: Unfinished,
+    pub(super) ended: ReasonCounts,
+}
+
+/// How often something came to pass, by why it did.
+#[derive(Debug, Clone)]
+pub(super) struct ReasonCounts(Arc<Mutex<BTreeMap<&'static str, u64>>>);
+
+impl ConnectionStats {
+    pub(super) fn new(max_unfinished: u64) -> Self {
+        Self {
+            unfinished: Unfinished::new(max_unfinished),
+            ended: ReasonCounts::new(Ended::REASONS),
+        }
+    }
+
+    /// The bytes of all messages whose end has not come.
+    pub fn unfinished_bytes(&self) -> u64 {
+        self.unfinished.bytes()
+    }
+
+    /// Connections that have ended since the start, by the reason in their `StationDisconnected`.
+    pub fn ended(&self) -> BTreeMap<&'static str, u64> {
+        self.ended.snapshot()
+    }
+}
+
+impl ReasonCounts {
+    pub(super) fn new(reasons: impl IntoIterator<Item = &'static str>) -> Self {
+        let counts = reasons.into_iter().map(|reason| (reason, 0)).collect();
+        Self(Arc::new(Mutex::new(counts)))
+    }
+
+    pub(super) fn count(&self, reason: &'static str) {
+        let mut counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        *counts.entry(reason).or_default() += 1;
+    }
+
+    pub(super) fn snapshot(&self) -> BTreeMap<&'static str, u64> {
+        let counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        counts.clone()
+    }
+}
