@@ -320,6 +320,7 @@ impl App {
         let handles = grpc::Handles {
             delivery: self.delivery.clone(),
             stations: stations.clone(),
+            connections: self.ocpp.connection_stats(),
             roster,
             transactions: self.ocpp.transactions(),
             id_tags: self.ocpp.id_tags(),

@@ -180,6 +180,14 @@ impl RawSocket {
         code
     }
 
+    /// All that comes to the connection's end.
+    pub async fn rest(&mut self) -> String {
+        let mut rest = Vec::new();
+        let read = within("the connection's end", self.stream.read_to_end(&mut rest));
+        read.await.expect("an end in order");
+        String::from_utf8(rest).expect("UTF-8")
+    }
+
     /// Reads to the connection's end, in order or not.
     pub async fn ended(&mut self) {
         let mut rest = Vec::new();

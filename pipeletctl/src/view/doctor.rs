@@ -156,6 +156,8 @@ pub(crate) fn judge(facts: &Facts) -> Vec<Finding> {
     findings.extend(certificates(&status.certificates, facts.answered));
     findings.extend(webhooks(&facts.webhooks, facts.more_webhooks));
     findings.push(handshakes(status.handshakes_refused));
+    let refused = status.refused_handshakes.iter();
+    findings.extend(refused.map(|refused| refused_handshake(refused, facts.answered)));
     findings
 }
 
@@ -432,9 +434,50 @@ fn handshakes(refused: u64) -> Finding {
         return Finding::new("stations", Level::Ok, "no handshake was refused");
     }
     let message = format!("handshakes refused since the start: {refused}");
-    Finding::new("stations", Level::Warning, message).hint(
-        "the daemon's log names each and why; `pipeletctl stations list` shows who is registered",
-    )
+    Finding::new("stations", Level::Warning, message)
+        .hint("`pipeletctl stations list` shows who is registered; the latest refusals follow")
+}
+
+fn refused_handshake(refused: &v1::RefusedHandshake, now: Timestamp) -> Finding {
+    let station = refused.station_id.as_deref();
+    let who = match (station, refused.path.as_str()) {
+        (Some(station), path) => format!("{station} at {path}"),
+        (None, "") => "no request".to_owned(),
+        (None, path) => path.to_owned(),
+    };
+    let mut message = format!(
+        "{} from {}: {}",
+        who, refused.remote_address, refused.detail
+    );
+    if !refused.subprotocols.is_empty() {
+        let _ = write!(message, "; offered: {}", refused.subprotocols.join(", "));
+    }
+    let _ = write!(message, " ({} times", refused.count);
+    if let Some(last) = moment(refused.last_at) {
+        let _ = write!(message, ", last {}", ago(now.duration_since(last)));
+    }
+    message.push(')');
+    let finding = Finding::new("stations", Level::Warning, message);
+    match refused.reason.as_str() {
+        "no_common_subprotocol" => finding.hint("set the charger to OCPP 1.6J (JSON)"),
+        "bad_station_id" | "not_found" => {
+            finding.hint("the charger's URL is ws://HOST:PORT/ocpp/ and its id")
+        }
+        "not_registered" => finding.hint("`pipeletctl stations add` registers it"),
+        "no_credentials" | "wrong_credentials" | "wrong_security_profile" => {
+            finding.hint("`pipeletctl stations set` changes what is asked of it")
+        }
+        _ => finding,
+    }
+}
+
+fn ago(since: SignedDuration) -> String {
+    match since.as_secs() {
+        ..60 => "just now".to_owned(),
+        secs @ ..3600 => format!("{} min ago", secs / 60),
+        secs @ ..172_800 => format!("{} h ago", secs / 3600),
+        secs => format!("{} days ago", secs / 86_400),
+    }
 }
 
 fn moment(wire: Option<prost_types::Timestamp>) -> Option<Timestamp> {
@@ -568,6 +611,28 @@ mod tests {
         check(&ready(&status), Level::Ok, "taken");
         check(&handshakes(0), Level::Ok, "no handshake");
         check(&handshakes(3), Level::Warning, ": 3");
+        let now = Timestamp::from_second(1_000_000).unwrap();
+        let mut refused = v1::RefusedHandshake {
+            reason: "no_common_subprotocol".to_owned(),
+            detail: "another one is spoken".to_owned(),
+            station_id: Some("CP1".to_owned()),
+            path: "/ocpp/CP1".to_owned(),
+            subprotocols: vec!["ocpp2.0.1".to_owned(), "ocpp2.1".to_owned()],
+            remote_address: "10.0.0.7".to_owned(),
+            count: 3,
+            last_at: Some(prost_types::Timestamp {
+                seconds: 1_000_000 - 300,
+                nanos: 0,
+            }),
+        };
+        let expected = "CP1 at /ocpp/CP1 from 10.0.0.7: another one is spoken; \
+                        offered: ocpp2.0.1, ocpp2.1 (3 times, last 5 min ago)";
+        check(&refused_handshake(&refused, now), Level::Warning, expected);
+        refused.station_id = None;
+        refused.path.clear();
+        refused.subprotocols.clear();
+        let expected = "no request from 10.0.0.7: another one is spoken (3 times";
+        check(&refused_handshake(&refused, now), Level::Warning, expected);
     }
 
     #[test]

@@ -68,22 +68,31 @@ impl FromStr for EventId {
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct StationId(Arc<str>);
 
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error(
     "a station id has 1 to {} bytes and no control characters",
     StationId::MAX_LEN
 )]
-pub struct InvalidStationId;
+pub enum InvalidStationId {
+    Empty,
+    TooLong,
+    Control,
+}
 
 impl StationId {
     /// In bytes. OCPP 1.6 names no limit; this is what fits a record's length byte.
     pub const MAX_LEN: usize = 255;
 
     pub fn new(id: &str) -> Result<Self, InvalidStationId> {
-        if id.is_empty() || id.len() > Self::MAX_LEN || id.chars().any(char::is_control) {
-            return Err(InvalidStationId);
+        if id.is_empty() {
+            Err(InvalidStationId::Empty)
+        } else if id.len() > Self::MAX_LEN {
+            Err(InvalidStationId::TooLong)
+        } else if id.chars().any(char::is_control) {
+            Err(InvalidStationId::Control)
+        } else {
+            Ok(Self(id.into()))
         }
-        Ok(Self(id.into()))
     }
 
     pub fn as_str(&self) -> &str {
@@ -120,8 +129,12 @@ mod tests {
 
     #[test]
     fn station_ids_that_are_none() {
-        for id in ["", "a\nb", &"x".repeat(256)] {
-            assert_eq!(StationId::new(id), Err(InvalidStationId), "{id:?}");
+        for (id, why) in [
+            ("", InvalidStationId::Empty),
+            ("a\nb", InvalidStationId::Control),
+            (&"x".repeat(256), InvalidStationId::TooLong),
+        ] {
+            assert_eq!(StationId::new(id), Err(why), "{id:?}");
         }
         for id in ["WALLBOX_001", "a b|c", "ladesäule-7", &"x".repeat(255)] {
             assert_eq!(StationId::new(id).unwrap().as_str(), id);

@@ -1,17 +1,22 @@
-//! How connections of stations end, in figures, and what they hold while they last.
+//! How handshakes and connections of stations end, in figures, and what they hold meanwhile.
 
 use std::{
     collections::BTreeMap,
     sync::{Arc, Mutex, PoisonError},
 };
 
-use super::{session::Ended, unfinished::Unfinished};
+use super::{
+    refusals::{Refusals, RefusedHandshake},
+    session::Ended,
+    unfinished::Unfinished,
+};
 
 /// Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct ConnectionStats {
     pub(super) unfinished: Unfinished,
     pub(super) ended: ReasonCounts,
+    pub(super) refusals: Refusals,
 }
 
 /// How often something came to pass, by why it did.
@@ -23,6 +28,7 @@ impl ConnectionStats {
         Self {
             unfinished: Unfinished::new(max_unfinished),
             ended: ReasonCounts::new(Ended::REASONS),
+            refusals: Refusals::default(),
         }
     }
 
@@ -34,6 +40,16 @@ impl ConnectionStats {
     /// Connections that have ended since the start, by the reason in their `StationDisconnected`.
     pub fn ended(&self) -> BTreeMap<&'static str, u64> {
         self.ended.snapshot()
+    }
+
+    /// Handshakes that were refused since the start, by reason.
+    pub fn refused(&self) -> BTreeMap<&'static str, u64> {
+        self.refusals.counts()
+    }
+
+    /// Those that were refused of late, the latest first.
+    pub fn refused_of_late(&self) -> Vec<RefusedHandshake> {
+        self.refusals.latest()
     }
 }
 

@@ -2,7 +2,7 @@
 //!
 //! Whatever is wrong is told before the upgrade, as HTTP.
 
-use std::net::SocketAddr;
+use std::{io, net::SocketAddr};
 
 use tokio::{net::TcpStream, time::Instant};
 use tokio_rustls::TlsAcceptor;
@@ -12,7 +12,8 @@ use super::{
     Services,
     admission::{self, Shown},
     client_names::ClientNames,
-    handshake::{self, HandshakeError, Refusal, Subprotocol, Upgrade},
+    handshake::{self, Asked, HandshakeError, Refusal, Subprotocol, Upgrade},
+    refusals::Failure,
     stations::Seat,
 };
 use crate::{
@@ -28,7 +29,6 @@ pub(super) struct Visitor {
     pub(super) stream: Stream,
     /// What came with the request.
     pub(super) rest: Vec<u8>,
-    pub(super) station: StationId,
     pub(super) subprotocol: Option<String>,
     pub(super) profile: SecurityProfile,
     /// There is none for a station that speaks another protocol.
@@ -47,20 +47,36 @@ pub(super) async fn shake_hands(
     // Frames are small and answers are waited for; Nagle's algorithm would only delay them.
     stream.set_nodelay(true)?;
     let mut stream = match tls {
-        Some(acceptor) => Stream::Tls(Box::new(acceptor.accept(stream).await?)),
+        Some(acceptor) => {
+            let accepted = acceptor.accept(stream).await.map_err(tls_failure)?;
+            Stream::Tls(Box::new(accepted))
+        }
         None => Stream::Plain(stream),
     };
     let agreed = agree(&mut stream, peer, services).await;
-    if let Err(HandshakeError::Refused { refusal, .. }) = &agreed {
-        services.stations.count_refusal();
+    let now = services.clock.now();
+    if let Err(error @ HandshakeError::Refused { refusal, .. }) = &agreed {
+        let why = Failure::of(error, peer);
+        services.stats.refusals.record(&why, now);
         handshake::refuse(&mut stream, *refusal).await?;
     }
     let Agreed {
         upgrade,
+        asked,
         rest,
         guest,
         seat,
     } = agreed?;
+    if upgrade.subprotocol == Subprotocol::NoneCommon {
+        let why = Failure {
+            reason: Some(handshake::NO_COMMON_SUBPROTOCOL),
+            detail: "the station offered other subprotocols than ocpp1.6 only".to_owned(),
+            station: Some(&upgrade.station),
+            asked: Some(&asked),
+            peer,
+        };
+        services.stats.refusals.record(&why, now);
+    }
     // Whoever has its answer is not dropped for others.
     if !pending.settle() {
         return Err(HandshakeError::CrowdedOut);
@@ -73,7 +89,6 @@ pub(super) async fn shake_hands(
     Ok(Visitor {
         stream,
         rest,
-        station: upgrade.station,
         subprotocol,
         profile: guest.profile,
         seat,
@@ -81,8 +96,17 @@ pub(super) async fn shake_hands(
     })
 }
 
+/// That the other end has hung up is none of TLS.
+fn tls_failure(error: io::Error) -> HandshakeError {
+    match error.kind() {
+        io::ErrorKind::InvalidData => HandshakeError::Tls(error),
+        _ => HandshakeError::Io(error),
+    }
+}
+
 struct Agreed {
     upgrade: Upgrade,
+    asked: Asked,
     rest: Vec<u8>,
     guest: Guest,
     seat: Option<Seat>,
@@ -100,11 +124,14 @@ async fn agree(
     services: &Services,
 ) -> Result<Agreed, HandshakeError> {
     let (request, rest) = handshake::read(stream).await?;
-    let upgrade = handshake::decide(request)?;
-    let refused = |refusal| HandshakeError::Refused {
+    let asked = request.asked();
+    let refused = |refusal, station: Option<&StationId>| HandshakeError::Refused {
         refusal,
-        station: Some(upgrade.station.clone()),
+        station: station.cloned(),
+        asked: Some(Box::new(asked.clone())),
     };
+    let upgrade = handshake::decide(request).map_err(|refusal| refused(refusal, None))?;
+    let refused = |refusal| refused(refusal, Some(&upgrade.station));
     let guest = admit(&upgrade, stream, peer, services).map_err(refused)?;
     // None at all where another protocol is spoken: then there is no seat.
     let spoken = match upgrade.subprotocol {
@@ -120,6 +147,7 @@ async fn agree(
     let seat = spoken.map(take_seat).transpose()?;
     Ok(Agreed {
         upgrade,
+        asked,
         rest,
         guest,
         seat,

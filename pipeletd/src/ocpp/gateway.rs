@@ -25,10 +25,10 @@ use super::{
     entrance::{self, Visitor},
     first_bits::Overlooking,
     handshake::{self, HandshakeError},
+    refusals::Failure,
     session::{self, Ended, Session},
 };
 use crate::{
-    events::StationId,
     limits::{Pending, Turns},
     tls::{Certificates, Stream},
 };
@@ -177,6 +177,7 @@ async fn serve(
     shutdown: CancellationToken,
 ) {
     let peer = accepted.peer;
+    let (stats, clock) = (services.stats.clone(), services.clock);
     // On the heap, because a session lives long, and would carry the room for it all the time.
     let entering = Box::pin(enter(accepted, pending, services));
     match shutdown.run_until_cancelled(entering).await {
@@ -187,16 +188,15 @@ async fn serve(
             }
             session.run().await;
         }
-        Some(Ok(Entered::Stranger(station, mut socket))) => {
-            let ended = Ended::NoSubprotocol;
-            tracing::info!(%station, %peer, reason = ended.reason(), detail = %ended, "connection ended");
-            Box::pin(session::close(&mut socket, &ended)).await;
+        Some(Ok(Entered::Stranger(mut socket))) => {
+            Box::pin(session::close(&mut socket, &Ended::NoSubprotocol)).await;
         }
+        // Those with an answer were told when it was given.
+        Some(Err(HandshakeError::Refused { .. })) | None => {}
         Some(Err(error)) => {
-            let station = error.station().map(tracing::field::display);
-            tracing::info!(%peer, station, reason = %error, "handshake failed");
+            let why = Failure::of(&error, peer);
+            stats.refusals.record(&why, clock.now());
         }
-        None => {}
     }
 }
 
@@ -204,7 +204,7 @@ async fn serve(
 enum Entered {
     Station(Box<Session<Stream>>),
     /// It speaks another protocol, and is told so.
-    Stranger(StationId, Box<WebSocketStream<Overlooking<Stream>>>),
+    Stranger(Box<WebSocketStream<Overlooking<Stream>>>),
 }
 
 /// Waits for the handshake, which others may cut short.
@@ -250,7 +250,7 @@ async fn seat(visitor: Visitor, peer: SocketAddr, services: Arc<Services>) -> En
     )
     .await;
     let Some(seat) = visitor.seat else {
-        return Entered::Stranger(visitor.station, Box::new(socket));
+        return Entered::Stranger(Box::new(socket));
     };
     let opening = Opening {
         peer,

@@ -13,7 +13,7 @@ use tokio::{
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
 use super::credentials::Credentials;
-use crate::events::StationId;
+use crate::events::{InvalidStationId, StationId};
 
 /// The request's head may take so many bytes.
 const MAX_HEAD: usize = 16 * 1024;
@@ -31,6 +31,13 @@ pub(super) struct Request {
     /// Of all the headers of that name.
     subprotocols: Vec<String>,
     credentials: Option<Credentials>,
+}
+
+/// What a request asks for, to tell it to people.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Asked {
+    pub(super) path: String,
+    pub(super) subprotocols: Vec<String>,
 }
 
 /// A handshake that can be finished.
@@ -65,6 +72,14 @@ pub(super) enum Refusal {
     WrongMethod,
     #[error("stations connect to /ocpp/{{station id}}")]
     NotFound,
+    #[error("the station id in the path is not UTF-8")]
+    IdNotUtf8,
+    #[error("the station id in the path {}", match .0 {
+        InvalidStationId::Empty => "is empty",
+        InvalidStationId::TooLong => "is longer than 255 bytes",
+        InvalidStationId::Control => "has control characters",
+    })]
+    InvalidId(InvalidStationId),
     #[error("this is a WebSocket endpoint")]
     NotWebSocket,
     #[error("the WebSocket version is not 13")]
@@ -93,6 +108,8 @@ pub(super) enum Refusal {
 pub(super) enum HandshakeError {
     #[error("the connection failed")]
     Io(#[from] io::Error),
+    #[error("TLS failed: {0}")]
+    Tls(io::Error),
     #[error("the connection ended before the request did")]
     Ended,
     #[error("it took too long")]
@@ -104,6 +121,8 @@ pub(super) enum HandshakeError {
         refusal: Refusal,
         /// As the request calls it, where it came to that.
         station: Option<StationId>,
+        /// None where there was no request.
+        asked: Option<Box<Asked>>,
     },
 }
 
@@ -112,15 +131,47 @@ impl From<Refusal> for HandshakeError {
         Self::Refused {
             refusal,
             station: None,
+            asked: None,
         }
     }
 }
 
+/// Of a handshake that ends well, and whose connection ends at once.
+pub(super) const NO_COMMON_SUBPROTOCOL: &str = "no_common_subprotocol";
+
+/// All that a handshake may be refused for.
+pub(super) const REASONS: [&str; 20] = [
+    "bad_station_id",
+    "crowded_out",
+    "head_too_large",
+    "no_client_certificate",
+    "no_credentials",
+    "no_websocket_key",
+    "not_found",
+    "not_http",
+    "not_registered",
+    "not_websocket",
+    "timeout",
+    "tls",
+    "too_many_guesses",
+    "too_many_stations",
+    "wrong_client_certificate",
+    "wrong_credentials",
+    "wrong_method",
+    "wrong_security_profile",
+    "wrong_websocket_version",
+    NO_COMMON_SUBPROTOCOL,
+];
+
 impl HandshakeError {
-    pub(super) const fn station(&self) -> Option<&StationId> {
+    /// A word that never changes: it is in metrics. None where the other end gave up.
+    pub(super) const fn reason(&self) -> Option<&'static str> {
         match self {
-            Self::Refused { station, .. } => station.as_ref(),
-            Self::Io(_) | Self::Ended | Self::TooLate | Self::CrowdedOut => None,
+            Self::Io(_) | Self::Ended => None,
+            Self::Tls(_) => Some("tls"),
+            Self::TooLate => Some("timeout"),
+            Self::CrowdedOut => Some("crowded_out"),
+            Self::Refused { refusal, .. } => Some(refusal.reason()),
         }
     }
 }
@@ -177,6 +228,19 @@ pub(super) fn parse(head: &[u8]) -> Result<Option<(Request, usize)>, Refusal> {
 }
 
 impl Request {
+    pub(super) fn asked(&self) -> Asked {
+        let path = self.target.split(['?', '#']).next().unwrap_or_default();
+        // A whole URL in the path may have a password in it, as a query may.
+        let named = |segment: &str| match segment.rsplit_once('@') {
+            Some((_, named)) => format!("…@{named}"),
+            None => segment.to_owned(),
+        };
+        Asked {
+            path: path.split('/').map(named).collect::<Vec<_>>().join("/"),
+            subprotocols: self.subprotocols.clone(),
+        }
+    }
+
     fn take_header(&mut self, name: &str, value: &[u8]) {
         if name.eq_ignore_ascii_case("authorization") {
             self.credentials = Some(Credentials::parse(value));
@@ -200,7 +264,7 @@ pub(super) fn decide(request: Request) -> Result<Upgrade, Refusal> {
     if request.method != "GET" {
         return Err(Refusal::WrongMethod);
     }
-    let station = station_of(&request.target).ok_or(Refusal::NotFound)?;
+    let station = station_of(&request.target)?;
     if !listed(&request.upgrade).any(|name| name.eq_ignore_ascii_case("websocket")) {
         return Err(Refusal::NotWebSocket);
     }
@@ -240,16 +304,19 @@ fn listed(value: &str) -> impl Iterator<Item = &str> {
 
 /// The last segment of a path below `/ocpp/`, decoded once. Empty segments don't count, and the
 /// target may be a whole URL, with or without a slash before it.
-fn station_of(target: &str) -> Option<StationId> {
-    let path = target.split(['?', '#']).next()?;
+fn station_of(target: &str) -> Result<StationId, Refusal> {
+    let path = target.split(['?', '#']).next().unwrap_or_default();
     let segments: Vec<&str> = path.split('/').filter(|s| !s.is_empty()).collect();
     let below = match segments.as_slice() {
         [scheme, _host, below @ ..] if scheme.ends_with(':') => below,
         below => below,
     };
     match below {
-        ["ocpp", .., id] => StationId::new(&percent_decoded(id)?).ok(),
-        _ => None,
+        ["ocpp", .., id] => {
+            let id = percent_decoded(id).ok_or(Refusal::IdNotUtf8)?;
+            StationId::new(&id).map_err(Refusal::InvalidId)
+        }
+        _ => Err(Refusal::NotFound),
     }
 }
 
@@ -306,12 +373,35 @@ impl Upgrade {
 }
 
 impl Refusal {
+    const fn reason(self) -> &'static str {
+        match self {
+            Self::NotHttp => "not_http",
+            Self::TooLarge | Self::TooManyHeaders => "head_too_large",
+            Self::WrongMethod => "wrong_method",
+            Self::NotFound => "not_found",
+            Self::IdNotUtf8 | Self::InvalidId(_) => "bad_station_id",
+            Self::NotWebSocket => "not_websocket",
+            Self::WrongVersion => "wrong_websocket_version",
+            Self::NoKey => "no_websocket_key",
+            Self::Full => "too_many_stations",
+            Self::Unregistered => "not_registered",
+            Self::NoCredentials => "no_credentials",
+            Self::WrongCredentials => "wrong_credentials",
+            Self::TooManyGuesses => "too_many_guesses",
+            Self::WrongProfile => "wrong_security_profile",
+            Self::NoCertificate => "no_client_certificate",
+            Self::WrongCertificate => "wrong_client_certificate",
+        }
+    }
+
     fn response(self) -> String {
         let (status, header) = match self {
             Self::NotHttp | Self::NoKey => ("400 Bad Request", ""),
             Self::TooLarge | Self::TooManyHeaders => ("431 Request Header Fields Too Large", ""),
             Self::WrongMethod => ("405 Method Not Allowed", "Allow: GET\r\n"),
-            Self::NotFound | Self::Unregistered => ("404 Not Found", ""),
+            Self::NotFound | Self::IdNotUtf8 | Self::InvalidId(_) | Self::Unregistered => {
+                ("404 Not Found", "")
+            }
             Self::NotWebSocket => ("426 Upgrade Required", "Upgrade: websocket\r\n"),
             Self::WrongVersion => (
                 "426 Upgrade Required",

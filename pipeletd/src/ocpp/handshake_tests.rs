@@ -36,7 +36,7 @@ fn the_response_is_the_standards() {
 #[test]
 fn stations_are_found_in_paths() {
     let check = |target: &str, expected: Option<&str>| {
-        let found = station_of(target);
+        let found = station_of(target).ok();
         assert_eq!(found.as_ref().map(StationId::as_str), expected, "{target}");
     };
     check("/ocpp/CP1", Some("CP1"));
@@ -61,6 +61,36 @@ fn stations_are_found_in_paths() {
     check("/ocpp/%ff", None);
     check("/ocpp/a%0Ab", None);
     check("*", None);
+}
+
+#[test]
+fn what_is_wrong_with_an_id_is_told() {
+    let check = |id: &str, words: &str| {
+        let refusal = station_of(&format!("/ocpp/{id}")).unwrap_err();
+        assert_eq!(refusal.to_string(), words);
+        let known = REASONS.contains(&refusal.reason());
+        assert!(known && refusal.response().starts_with("HTTP/1.1 404 "));
+    };
+    check("", "stations connect to /ocpp/{station id}");
+    check("a%00", "the station id in the path has control characters");
+    check("%FF", "the station id in the path is not UTF-8");
+    let long = "the station id in the path is longer than 255 bytes";
+    check(&"x".repeat(256), long);
+}
+
+#[test]
+fn no_secret_is_told_of_a_request() {
+    let check = |target: &str, path: &str| {
+        let target = target.to_owned();
+        let request = Request {
+            target,
+            ..Request::default()
+        };
+        assert_eq!(request.asked().path, path);
+    };
+    check("/ocpp/CP1", "/ocpp/CP1");
+    check("/ocpp/CP1?token=secret", "/ocpp/CP1");
+    check("ws://CP1:secret@h:9000/x", "ws://…@h:9000/x");
 }
 
 #[test]
@@ -192,7 +222,8 @@ async fn an_endless_head_is_refused() {
         error,
         HandshakeError::Refused {
             refusal: Refusal::TooLarge,
-            station: None
+            station: None,
+            asked: None
         }
     ));
     drop(server);

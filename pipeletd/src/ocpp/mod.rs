@@ -7,6 +7,7 @@
 //! | `conversation` | what is said on one connection: repeats, events, answers |
 //! | `commands`, `desk`, `outbox` | what is asked of stations: checked, queued, sent one by one |
 //! | `command_stats`, `connection_stats` | how that ended, and how connections do, in figures |
+//! | `refusals` | handshakes that were refused: counted, logged, and the latest kept |
 //! | `session`, `gateway`, `entrance` | sockets: one task for each station, and how they come in |
 //! | `first_bits`, `unfinished` | the bytes below: what is overlooked in them, and what they may take |
 //! | `authorize` | which tag a message is about, and the verdict on it |
@@ -27,6 +28,7 @@ pub use self::{
     commands::{Answer, CommandError, DEFAULT_TIMEOUT, MAX_TIMEOUT},
     connection_stats::ConnectionStats,
     history::Transactions,
+    refusals::RefusedHandshake,
     stations::{StationCounts, StationView, Stations},
 };
 use self::{
@@ -64,6 +66,7 @@ mod handshake;
 mod history;
 mod outbox;
 mod projector;
+mod refusals;
 mod session;
 mod stations;
 mod transaction_ids;

@@ -43,8 +43,6 @@ struct Inner {
     /// Stations with changes worth saving soon, each once.
     unsaved: Mutex<Vec<Arc<Station>>>,
     connected: AtomicUsize,
-    /// Handshakes that were answered with a refusal since the start.
-    refused: AtomicU64,
     commands: CommandStats,
     /// Events below are in the saved states.
     saved_to: AtomicU64,
@@ -108,7 +106,6 @@ pub struct StationView {
 pub struct StationCounts {
     pub connected: usize,
     pub known: usize,
-    pub handshakes_refused: u64,
 }
 
 /// Too many stations are known for another one.
@@ -128,7 +125,6 @@ impl Stations {
             transactions: LiveTransactions::default(),
             unsaved: Mutex::default(),
             connected: AtomicUsize::new(0),
-            refused: AtomicU64::new(0),
             commands: CommandStats::default(),
             saved_to: AtomicU64::new(0),
         }))
@@ -184,7 +180,6 @@ impl Stations {
         StationCounts {
             connected: self.0.connected.load(Ordering::Relaxed),
             known: known.len(),
-            handshakes_refused: self.0.refused.load(Ordering::Relaxed),
         }
     }
 
@@ -195,10 +190,6 @@ impl Stations {
 
     pub(super) fn command_stats(&self) -> &CommandStats {
         &self.0.commands
-    }
-
-    pub(super) fn count_refusal(&self) {
-        self.0.refused.fetch_add(1, Ordering::Relaxed);
     }
 
     /// Seats a new connection, and tells the one before it to go.

@@ -1,6 +1,6 @@
 //! `pipeletctl doctor`: what it finds of a daemon that is well, and of others.
 
-use pipelet_tests::{Answer, Ctl, Receiver};
+use pipelet_tests::{Answer, Ctl, RawSocket, Receiver, Scrape, raw::HANDSHAKE_KEY};
 use serde_json::{Value, json};
 
 use crate::scene::{Scene, ctl, daemon};
@@ -111,4 +111,98 @@ async fn a_key_that_is_wrong_and_a_daemon_that_is_not_there() {
     assert_eq!(code, 69, "{findings:?}");
     says(of(&findings, "daemon"), "problem", "cannot reach pipeletd");
     says(of(&findings, "key"), "ok", "");
+}
+
+/// Whatever a charger does wrong in its handshake, the operator learns which one it was and why.
+#[tokio::test]
+async fn refused_handshakes_are_told_by_charger_reason_and_offer() {
+    let scene = Scene::new(&["Heartbeat"]).await;
+    let ocpp = scene.daemon.ocpp();
+    let head = |request: &str, offer: &str| {
+        format!(
+            "{request} HTTP/1.1\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+             Sec-WebSocket-Version: 13\r\n{offer}Sec-WebSocket-Key: {HANDSHAKE_KEY}\r\n\r\n"
+        )
+    };
+    for _ in 0..3 {
+        let mut socket = RawSocket::connect(ocpp).await;
+        let offer = "Sec-WebSocket-Protocol: ocpp2.0.1, ocpp2.1\r\n";
+        let answer = socket.shake_hands(&head("GET /ocpp/NEWER", offer)).await;
+        assert!(answer.starts_with("HTTP/1.1 101 "), "{answer}");
+        assert_eq!(socket.closed().await, Some(1002));
+    }
+    let many = "x".repeat(256);
+    let requests = [
+        ("GET /wrong/CP1", "404", "stations connect to /ocpp/"),
+        ("POST /ocpp/CP2", "405", "only GET"),
+        ("GET /ocpp/a%00", "404", "has control characters"),
+        ("GET /ocpp/%FF", "404", "is not UTF-8"),
+        (
+            &format!("GET /ocpp/{many}"),
+            "404",
+            "is longer than 255 bytes",
+        ),
+        (
+            "GET /ocpp/\u{202e}\u{9b}x?token=hush",
+            "404",
+            "control characters",
+        ),
+    ];
+    for (request, status, words) in requests {
+        let mut socket = RawSocket::connect(ocpp).await;
+        socket.write(head(request, "").as_bytes()).await;
+        let answer = socket.rest().await;
+        assert!(
+            answer.starts_with(&format!("HTTP/1.1 {status} ")),
+            "{answer}"
+        );
+        assert!(answer.contains(words), "{answer}");
+    }
+
+    let scrape = Scrape::of(scene.api.get("/metrics").await.text);
+    let refused = |reason| {
+        scrape.get(&format!(
+            "pipelet_handshakes_refused_total{{reason=\"{reason}\"}}"
+        ))
+    };
+    assert_eq!(refused("no_common_subprotocol"), Some(3.0));
+    assert_eq!(refused("bad_station_id"), Some(4.0));
+    assert_eq!(refused("not_found"), Some(1.0));
+    assert_eq!(refused("wrong_method"), Some(1.0));
+    assert_eq!(refused("timeout"), Some(0.0));
+
+    let log = scene.daemon.log();
+    let lines: Vec<Value> = log
+        .lines()
+        .filter(|line| line.contains("handshake failed"))
+        .map(|line| serde_json::from_str(line).expect("JSON"))
+        .collect();
+    assert_eq!(lines.len(), 7, "{log}");
+    let newer = &lines[0];
+    assert_eq!(newer["reason"], "no_common_subprotocol", "{newer}");
+    assert_eq!(newer["station"], "NEWER", "{newer}");
+    assert_eq!(newer["path"], "/ocpp/NEWER", "{newer}");
+    assert_eq!(newer["offered"], "ocpp2.0.1, ocpp2.1", "{newer}");
+    assert_eq!(lines[1]["path"], "/wrong/CP1");
+    assert!(!log.contains(['\u{202e}', '\u{9b}']), "{log:?}");
+    assert!(!log.contains("hush"), "{log}");
+
+    let (findings, code) = examined(&scene.ctl()).await;
+    assert_eq!(code, 0, "{findings:?}");
+    let stations = findings.iter().filter(|it| it["check"] == "stations");
+    let stations: Vec<&Value> = stations.collect();
+    assert_eq!(stations.len(), 1 + 7, "{findings:?}");
+    says(stations[0], "warning", "refused since the start: 9");
+    // The latest comes first.
+    says(
+        stations[7],
+        "warning",
+        "NEWER at /ocpp/NEWER from 127.0.0.1",
+    );
+    says(
+        stations[7],
+        "warning",
+        "offered: ocpp2.0.1, ocpp2.1 (3 times",
+    );
+    says(stations[6], "warning", "/wrong/CP1 from");
 }

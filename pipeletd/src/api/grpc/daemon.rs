@@ -28,7 +28,7 @@ use crate::{
     delivery::Delivery,
     journal::Journal,
     latencies::BOUNDS,
-    ocpp::Stations,
+    ocpp::{ConnectionStats, RefusedHandshake, Stations},
     reload::Shown,
     store::{Backup, BackupError, blocking},
 };
@@ -43,6 +43,7 @@ const PATIENCE: Duration = Duration::from_mins(1);
 pub(super) struct DaemonRpc {
     pub(super) delivery: Delivery,
     pub(super) stations: Stations,
+    pub(super) connections: ConnectionStats,
     pub(super) journal: Journal,
     pub(super) readiness: Readiness,
     pub(super) addresses: Addresses,
@@ -74,6 +75,7 @@ impl DaemonService for DaemonRpc {
         let data_dir = self.data_dir.clone();
         let disk = blocking(move || Disk::of(&data_dir)).await;
         let certificates = self.certificates.iter().map(certificate).collect();
+        let refused = self.connections.refused_of_late().into_iter();
         Ok(Response::new(v1::GetStatusResponse {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             started_at: Some(convert::time(self.started_at)),
@@ -91,7 +93,7 @@ impl DaemonService for DaemonRpc {
             deliveries_pending: totals.pending,
             failed_deliveries: totals.failed_deliveries,
             ocpps_address: self.addresses.ocpps.map(|address| address.to_string()),
-            handshakes_refused: stations.handshakes_refused,
+            handshakes_refused: self.connections.refused().values().sum(),
             now: Some(convert::time(self.clock.now())),
             caller_role: caller.map_or_else(String::new, |caller| caller.role.to_string()),
             caller_expires_at: caller
@@ -100,6 +102,7 @@ impl DaemonService for DaemonRpc {
             disk_free_bytes: disk.map(|disk| disk.free),
             disk_size_bytes: disk.map(|disk| disk.size),
             certificates,
+            refused_handshakes: refused.map(refused_handshake).collect(),
         }))
     }
 
@@ -174,6 +177,19 @@ fn certificate(shown: &Shown) -> v1::CertificateStatus {
     v1::CertificateStatus {
         shown_to: shown.to.to_owned(),
         expires_at: shown.certificates.expires().map(convert::time),
+    }
+}
+
+fn refused_handshake(refused: RefusedHandshake) -> v1::RefusedHandshake {
+    v1::RefusedHandshake {
+        reason: refused.reason.to_owned(),
+        detail: refused.detail,
+        station_id: refused.station.map(|station| station.to_string()),
+        path: refused.path,
+        subprotocols: refused.subprotocols,
+        remote_address: refused.from.to_string(),
+        count: refused.count,
+        last_at: Some(convert::time(refused.last_at)),
     }
 }
 

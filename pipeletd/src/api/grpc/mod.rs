@@ -53,7 +53,7 @@ use crate::{
     delivery::Delivery,
     id_tags::IdTags,
     journal::Journal,
-    ocpp::{Stations, Transactions},
+    ocpp::{ConnectionStats, Stations, Transactions},
     reload::Shown,
     store::Backup,
 };
@@ -77,6 +77,7 @@ const PREFACE_TIMEOUT: Duration = Duration::from_secs(10);
 pub struct Handles {
     pub delivery: Delivery,
     pub stations: Stations,
+    pub connections: ConnectionStats,
     pub transactions: Transactions,
     pub id_tags: IdTags,
     pub roster: Roster,
@@ -102,6 +103,7 @@ pub async fn serve(
     let Handles {
         delivery,
         stations,
+        connections,
         transactions,
         id_tags,
         roster,
@@ -144,6 +146,7 @@ pub async fn serve(
     let daemon = DaemonRpc {
         delivery,
         stations,
+        connections,
         journal,
         readiness,
         addresses,

@@ -101,6 +101,13 @@ fn connections(sources: &Sources) -> Vec<MetricFamily> {
     for (reason, count) in sources.connections.ended() {
         ended.add(&[("reason", reason)], count);
     }
+    let mut refused = Family::counter(
+        "pipelet_handshakes_refused_total",
+        "Handshakes of stations that were refused, by reason, since the start.",
+    );
+    for (reason, count) in sources.connections.refused() {
+        refused.add(&[("reason", reason)], count);
+    }
     vec![
         ended.done(),
         Family::gauge(
@@ -115,11 +122,7 @@ fn connections(sources: &Sources) -> Vec<MetricFamily> {
             "Stations that are known, connected or not.",
         )
         .of(counts.known),
-        Family::counter(
-            "pipelet_handshakes_refused_total",
-            "Handshakes of stations that were refused, since the start.",
-        )
-        .of(counts.handshakes_refused),
+        refused.done(),
         callers.done(),
     ]
 }

@@ -46,7 +46,6 @@ fn the_newest_connection_has_the_seat() {
     let counts = StationCounts {
         connected: 0,
         known: 1,
-        handshakes_refused: 0,
     };
     assert_eq!(stations.counts(), counts);
 }
