@@ -164,6 +164,7 @@ impl Delivery {
                     let entry = Entry::Purged {
                         id: *id,
                         webhook: failed.webhook,
+                        size: failed.event.size(),
                     };
                     let told = Purged::of(&failed);
                     recorded.push((told, inner.means.ledger.record(entry).await?));

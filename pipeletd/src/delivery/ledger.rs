@@ -4,12 +4,14 @@
 //! arrives while one sync runs goes into the next. Who sends an entry is told once it is durable.
 //!
 //! While the store can't write, who waits is told so, and everything else waits: the batch that
-//! failed is written again as it was, because a part of it may be on disk.
+//! failed is written again as it was, because a part of it may be on disk. A disk that is full
+//! takes what makes room all the same: what asks for more of it is put off, and the rest goes on.
 //!
 //! Knows no HTTP and no journal.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    mem,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     thread,
     time::Duration,
@@ -52,8 +54,8 @@ pub enum Entry {
     MovedDead { failed: FailedDelivery },
     /// Another attempt failed: `retry` replaces the one at `was`.
     Again { was: RetryKey, retry: Retry },
-    /// A retry was delivered.
-    Delivered { was: RetryKey },
+    /// A retry was delivered. `size` is its event's, in bytes, as it is below.
+    Delivered { was: RetryKey, size: usize },
     /// The attempts of a retry ran out.
     Dead {
         was: RetryKey,
@@ -67,7 +69,11 @@ pub enum Entry {
     /// A failed delivery gets a new round of attempts, as `retry`.
     Replayed { id: FailedId, retry: Retry },
     /// A failed delivery is forgotten.
-    Purged { id: FailedId, webhook: WebhookId },
+    Purged {
+        id: FailedId,
+        webhook: WebhookId,
+        size: usize,
+    },
     /// The webhook is deleted, and these retries with it.
     Cancelled {
         webhook: WebhookId,
@@ -100,6 +106,19 @@ enum Request {
     Stop {
         done: oneshot::Sender<()>,
     },
+}
+
+impl Request {
+    /// Who waits for nothing else learns that it can't be written now.
+    fn told_of_outage(mut self) -> Self {
+        if let Self::Record {
+            urgent: true, done, ..
+        } = &mut self
+        {
+            drop(mem::replace(done, oneshot::channel().0));
+        }
+        self
+    }
 }
 
 #[derive(Debug, Clone, thiserror::Error)]
@@ -151,6 +170,7 @@ impl Ledger {
             ending,
             forgotten: store.forgotten()?,
             store,
+            put_off: VecDeque::new(),
         };
         let thread = thread::Builder::new()
             .name("ledger".to_owned())
@@ -256,6 +276,9 @@ struct Writer {
     outage: Arc<Outage>,
     commits: Arc<Latencies>,
     ending: CancellationToken,
+    /// What the disk has no room for, in the order it came. Who sent it waits for it before
+    /// sending more, so it is no more than what they had in flight.
+    put_off: VecDeque<Request>,
 }
 
 /// Who is told of an entry.
@@ -293,6 +316,25 @@ impl Batch {
         }
     }
 
+    /// Takes out what asks for more room than it gives back.
+    fn growing(&mut self) -> Vec<Request> {
+        let entries = mem::take(&mut self.entries);
+        let (mut growing, mut others) = (Vec::new(), Vec::new());
+        for (entry, waiting) in entries.into_iter().zip(mem::take(&mut self.waiting)) {
+            if entry.grows() {
+                growing.push(Request::Record {
+                    entry: Box::new(entry),
+                    urgent: waiting.urgent,
+                    done: waiting.done,
+                });
+            } else {
+                others.push((entry, waiting));
+            }
+        }
+        (self.entries, self.waiting) = others.into_iter().unzip();
+        growing
+    }
+
     fn is_due(&self) -> bool {
         self.urgent || self.stopped.is_some() || self.is_full()
     }
@@ -307,22 +349,26 @@ impl Writer {
         let mut stopped = None;
         let mut rested = Instant::now();
         while stopped.is_none() {
-            let Some(batch) = self.gather(&mut queue, rested) else {
+            let Some(mut batch) = self.gather(&mut queue, rested) else {
                 break;
             };
-            stopped = batch.stopped;
+            stopped = batch.stopped.take();
             if stopped.is_some() {
                 queue.close();
             }
-            self.write(batch.entries, batch.waiting)?;
+            self.put_off_growth(&mut batch)?;
+            self.write(batch)?;
             rested = Instant::now() + REST;
         }
         // Those that were queued behind a full batch.
-        let mut rest = Vec::new();
-        while let Ok(Request::Record { entry, .. }) = queue.try_recv() {
-            rest.push(*entry);
+        let mut rest = Batch::default();
+        for request in mem::take(&mut self.put_off) {
+            rest.take(request);
         }
-        self.write(rest, Vec::new())?;
+        while let Ok(request) = queue.try_recv() {
+            rest.take(request);
+        }
+        self.write(rest)?;
         if let Some(stopped) = stopped {
             let _ = stopped.send(());
         }
@@ -333,7 +379,15 @@ impl Writer {
     /// there. `None` once nobody can send any more.
     fn gather(&self, queue: &mut mpsc::Receiver<Request>, rested: Instant) -> Option<Batch> {
         let mut batch = Batch::default();
-        batch.take(queue.blocking_recv()?);
+        if self.put_off.is_empty() {
+            batch.take(queue.blocking_recv()?);
+        } else {
+            let next = async { timeout(TRY_EVERY, queue.recv()).await };
+            match self.runtime.block_on(next) {
+                Ok(request) => batch.take(request?),
+                Err(_) => return Some(batch),
+            }
+        }
         while !batch.is_due() {
             let next = async { timeout_at(rested, queue.recv()).await };
             match self.runtime.block_on(next) {
@@ -348,8 +402,41 @@ impl Writer {
         Some(batch)
     }
 
+    /// Puts off what the disk has no room for, and writes what was put off once it has.
+    fn put_off_growth(&mut self, batch: &mut Batch) -> Result<(), StoreError> {
+        if self.put_off.is_empty() && !batch.entries.iter().any(Entry::grows) {
+            return Ok(());
+        }
+        loop {
+            if let Err(error @ StoreError::Full { .. }) = self.store.check_growth()
+                && !self.ending.is_cancelled()
+            {
+                self.outage.begin(&error.chain());
+                let growing = batch.growing().into_iter().map(Request::told_of_outage);
+                self.put_off.extend(growing);
+                return Ok(());
+            }
+            // Other errors come again with the write.
+            let mut before = Batch::default();
+            while !before.is_full()
+                && let Some(request) = self.put_off.pop_front()
+            {
+                before.take(request);
+            }
+            if before.entries.is_empty() {
+                return Ok(());
+            }
+            self.write(before)?;
+        }
+    }
+
     /// Writes entries together and tells those who wait whether there was something to record.
-    fn write(&mut self, entries: Vec<Entry>, mut waiting: Vec<Waiting>) -> Result<(), StoreError> {
+    fn write(&mut self, batch: Batch) -> Result<(), StoreError> {
+        let Batch {
+            entries,
+            mut waiting,
+            ..
+        } = batch;
         if entries.is_empty() {
             return Ok(());
         }
@@ -402,14 +489,15 @@ impl Writer {
                     // Who finds the queue closed asks for the reason.
                     match &done {
                         Err(error) => self.outage.begin(&error.chain()),
-                        Ok(_) => self.outage.end(),
+                        Ok(_) if self.put_off.is_empty() => self.outage.end(),
+                        Ok(_) => {}
                     }
                     return done;
                 }
             };
             self.outage.begin(&error.chain());
             for waiting in waiting.iter_mut().filter(|waiting| waiting.urgent) {
-                drop(std::mem::replace(&mut waiting.done, oneshot::channel().0));
+                drop(mem::replace(&mut waiting.done, oneshot::channel().0));
             }
             // Cut short by the daemon's end, which is looked at above.
             let _ = self
@@ -436,7 +524,7 @@ impl Writer {
                 changes.push(Change::RetryGone(was));
                 changes.push(Change::Retry(retry));
             }
-            Entry::Delivered { was } => {
+            Entry::Delivered { was, .. } => {
                 account.retrying -= 1;
                 account.delivered += 1;
                 changes.push(Change::RetryGone(was));
@@ -458,7 +546,7 @@ impl Writer {
                 changes.push(Change::FailedGone(retry.key.webhook, id));
                 changes.push(Change::Retry(retry));
             }
-            Entry::Purged { id, webhook } => {
+            Entry::Purged { id, webhook, .. } => {
                 account.dead -= 1;
                 account.purged += 1;
                 changes.push(Change::FailedGone(webhook, id));
@@ -517,7 +605,24 @@ impl Entry {
         }
     }
 
-    /// Of the events in it, in bytes.
+    /// Whether there is more to keep after it: a [`Change`] that it makes grows.
+    const fn grows(&self) -> bool {
+        match self {
+            Self::Moved { .. }
+            | Self::MovedDead { .. }
+            | Self::Again { .. }
+            | Self::Dead { .. }
+            | Self::Backfilled { .. }
+            | Self::Replayed { .. } => true,
+            Self::Delivered { .. }
+            | Self::Purged { .. }
+            | Self::Cancelled { .. }
+            | Self::Known { .. }
+            | Self::Forgotten { .. } => false,
+        }
+    }
+
+    /// Of the events in it, in bytes. To remove one is as much work for an engine as to add it.
     fn size(&self) -> usize {
         match self {
             Self::Moved { retry } | Self::Again { retry, .. } | Self::Replayed { retry, .. } => {
@@ -527,11 +632,8 @@ impl Entry {
             Self::Backfilled { retries, .. } => {
                 retries.iter().map(|retry| retry.event.size()).sum()
             }
-            Self::Delivered { .. }
-            | Self::Purged { .. }
-            | Self::Cancelled { .. }
-            | Self::Known { .. }
-            | Self::Forgotten { .. } => 0,
+            Self::Delivered { size, .. } | Self::Purged { size, .. } => *size,
+            Self::Cancelled { .. } | Self::Known { .. } | Self::Forgotten { .. } => 0,
         }
     }
 
@@ -541,7 +643,7 @@ impl Entry {
                 retry.key.webhook
             }
             Self::MovedDead { failed } | Self::Dead { failed, .. } => failed.webhook,
-            Self::Delivered { was } => was.webhook,
+            Self::Delivered { was, .. } => was.webhook,
             Self::Purged { webhook, .. }
             | Self::Backfilled { webhook, .. }
             | Self::Cancelled { webhook, .. }

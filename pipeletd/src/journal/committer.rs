@@ -4,7 +4,8 @@
 //! its events and of the progress that webhooks reported, one flush, one sync.
 //!
 //! Where the store has an outage, nobody in the batch was told, and what the store may have kept
-//! of its events is cut off before the next: their senders have been told that they failed.
+//! of its events is cut off before the next: their senders have been told that they failed. A disk
+//! that is too full for events may have room for progress, which is what lets events be forgotten.
 
 use std::{
     collections::BTreeMap,
@@ -254,17 +255,22 @@ impl Committer {
     }
 
     fn resume(&mut self) -> Result<(), StoreError> {
-        self.shared.store.check()?;
         self.shared.store.cut_off(self.next)?;
-        self.commit()
+        self.commit()?;
+        self.shared.store.check()
     }
 
-    /// Takes a request while nothing can be written: what would be told is refused, by dropping
+    /// Takes a request while no event can be written: what would be told is refused, by dropping
     /// it, and what is only noted waits in the batch.
     fn put_off(&mut self, request: Request) -> Option<oneshot::Sender<()>> {
         match request {
-            // Cursors that are only noted don't allow anything to be forgotten.
-            Request::Append { .. } | Request::Subscribe { .. } | Request::Floor { .. } => {}
+            Request::Append { .. } | Request::Subscribe { .. } => {}
+            Request::Floor { done } => {
+                // No events come that would have the counts written down.
+                self.write_counts();
+                // Where nothing at all can be written, the next try to go on says so.
+                let _ = self.tell_floor(done);
+            }
             Request::Checkpoint {
                 webhook,
                 cursor,
@@ -324,16 +330,20 @@ impl Committer {
                 self.unsubscribe(webhook, done);
                 committed?;
             }
-            Request::Floor { done } => {
-                // What was only noted may be forgotten in a crash, and then needs its events.
-                self.commit()?;
-                let floors = self.webhooks.values().map(|webhook| webhook.cursor.floor());
-                let floor = floors.min().unwrap_or(self.next).min(self.counted_to);
-                let _ = done.send(floor);
-            }
+            Request::Floor { done } => self.tell_floor(done)?,
             Request::Stop { done } => return Ok(Some(done)),
         }
         Ok(None)
+    }
+
+    fn tell_floor(&mut self, done: oneshot::Sender<Seq>) -> Result<(), StoreError> {
+        // What was only noted may be forgotten in a crash, and then needs its events.
+        self.commit()?;
+        let floors = self.webhooks.values().map(|webhook| webhook.cursor.floor());
+        let floor = floors.min().unwrap_or(self.next).min(self.counted_to);
+        // A retention that was told to end asks no more.
+        let _ = done.send(floor);
+        Ok(())
     }
 
     /// One for a webhook that was deleted meanwhile is dropped, and `done` with it.

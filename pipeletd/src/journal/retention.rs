@@ -82,7 +82,7 @@ impl Retention {
             }
             // The store may keep some of these until what stands with them may go, too. So the
             // next look begins behind what was judged, and not at the oldest event that is left.
-            store.drop_below(end, 2 * STRIDE)?;
+            while store.drop_below(end, 2 * STRIDE)? > 0 {}
         }
         Ok(())
     }

@@ -195,6 +195,10 @@ impl Store for MemoryStore {
         Ok(())
     }
 
+    fn check_growth(&self) -> Result<(), StoreError> {
+        self.check()
+    }
+
     fn check(&self) -> Result<(), StoreError> {
         Ok(())
     }

@@ -206,6 +206,31 @@ pub enum Change {
     RetryTime(i64),
 }
 
+impl Change {
+    /// Whether there is more to keep after it; others make room, or replace what is small.
+    pub const fn grows(&self) -> bool {
+        match self {
+            Self::Webhook(_)
+            | Self::Retry(_)
+            | Self::Failed(_)
+            | Self::Moved(..)
+            | Self::ApiKey(_)
+            | Self::IdTag(_)
+            | Self::Registration(_) => true,
+            Self::WebhookGone(_)
+            | Self::Forgotten(_)
+            | Self::Account(..)
+            | Self::RetryGone(_)
+            | Self::FailedGone(..)
+            | Self::MovedGone(..)
+            | Self::ApiKeyGone(_)
+            | Self::IdTagGone(_)
+            | Self::RegistrationGone(_)
+            | Self::RetryTime(_) => false,
+        }
+    }
+}
+
 /// The next number for each kind of thing that is numbered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct NextIds {
@@ -270,8 +295,12 @@ pub trait Store: Send + Sync + fmt::Debug + 'static {
 
     // What stays beside the journal.
 
-    /// All or nothing, in the order given.
+    /// All or nothing, in the order given. Others than those that [grow](Change::grows) find room
+    /// on a disk that is too full for those.
     fn commit(&self, changes: &[Change]) -> Result<(), StoreError>;
+
+    /// Whether a `commit` of changes that grow could work now, as far as can be told without one.
+    fn check_growth(&self) -> Result<(), StoreError>;
 
     fn next_ids(&self) -> Result<NextIds, StoreError>;
 

@@ -4,7 +4,7 @@
 use std::{collections::BTreeSet, time::Duration};
 
 use pipelet_tests::{
-    Answer, Called, DiskError, Faults, SmallDisk, Station,
+    Answer, Called, DiskError, Faults, Receiver, SmallDisk, Station,
     deadline::{eventually, within},
 };
 use serde_json::{Value, json};
@@ -266,4 +266,87 @@ async fn who_came_and_went_while_the_disk_was_full_is_told_afterwards() {
     assert_eq!(told("LEAVES"), ["StationConnected", "StationDisconnected"]);
     let (on, off) = ("StationConnected", "StationDisconnected");
     assert_eq!(told("COMES"), [on, off, on, off, on, "Heartbeat"]);
+}
+
+/// An event of 40 kB that don't compress; whether it was taken.
+async fn store_one(station: &mut Station, random: &mut fastrand::Rng) -> bool {
+    let data = std::iter::repeat_with(|| random.alphanumeric()).take(40_000);
+    let payload = json!({"vendorId": "V", "data": data.collect::<String>()});
+    match station.call("DataTransfer", payload).await {
+        Called::Result(_) => true,
+        Called::Error { code, .. } => {
+            assert_eq!(code, "InternalError");
+            false
+        }
+    }
+}
+
+/// Stores events until none is taken any more, and returns how many were.
+async fn store_until_full(station: &mut Station, random: &mut fastrand::Rng) -> u64 {
+    let (mut taken, mut refused) = (0, 0);
+    while refused < 20 {
+        if store_one(station, random).await {
+            (taken, refused) = (taken + 1, 0);
+        } else {
+            refused += 1;
+        }
+    }
+    taken
+}
+
+/// Neither what is owed nor what is dead keeps the daemon from starting, however often it is killed,
+/// and both can go, which makes room for events again.
+#[tokio::test]
+async fn a_disk_that_the_store_has_filled_is_started_from_as_often_as_need_be() {
+    let disk = SmallDisk::new(64).await;
+    let builder = daemon()
+        .in_data_dir(disk.path().join("data"))
+        .flag("--max-attempts", "1");
+    let mut scene = Scene::with(builder, &["DataTransfer"]).await;
+    scene.receiver.answer(Answer::Held);
+    let failing = Receiver::start().await;
+    failing.answer(Answer::Status(500));
+    let fails = scene.api.subscribe(&failing.url(), &["DataTransfer"]).await;
+
+    let mut random = fastrand::Rng::with_seed(5);
+    let mut taken = 0;
+    for _ in 0..6 {
+        let mut station = scene.station("S1").await;
+        taken += store_until_full(&mut station, &mut random).await;
+        scene.crash().await;
+    }
+    assert!(taken > 100, "{taken}");
+    scene.receiver.release();
+    scene.receiver.answer(Answer::Status(200));
+    let delivered = json!({"received": taken, "delivered": taken});
+    scene
+        .api
+        .await_stats(scene.webhook, delivered.clone())
+        .await;
+    let mut station = scene.station("S1").await;
+    taken += store_until_full(&mut station, &mut random).await;
+    let reasons = scene.api.get("/readyz").await.expect(503)["reasons"].to_string();
+    assert!(reasons.contains("the disk is full"), "{reasons}");
+
+    failing.answer(Answer::Status(200));
+    scene.ctl().line("dlq purge --all --yes").await.ok();
+    scene.api.await_failed("", 0).await;
+    scene
+        .api
+        .await_stats(fails, json!({"received": taken, "pending": 0}))
+        .await;
+    scene.daemon.kill9().await;
+    scene.daemon.set_flag("--retention", "1ms");
+    scene.start_again().await;
+    let mut station = scene.station("S1").await;
+    let more = async {
+        let mut more = 0;
+        while more < 200 {
+            more += u64::from(store_one(&mut station, &mut random).await);
+        }
+        more
+    };
+    taken += within("room for 8 MB", more).await;
+    let delivered = json!({"received": taken, "delivered": taken});
+    scene.api.await_stats(scene.webhook, delivered).await;
 }

@@ -165,7 +165,8 @@ impl Dispatcher {
                     due: None,
                     bytes,
                 };
-                self.record(Entry::Delivered { was }, then).await
+                let size = job.event.size();
+                self.record(Entry::Delivered { was, size }, then).await
             }
         }
     }

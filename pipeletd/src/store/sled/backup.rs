@@ -9,14 +9,14 @@ use std::{
     fs::{self, File},
     io::{self, Read, Seek as _, Write},
     path::Path,
-    sync::{PoisonError, atomic::Ordering},
+    sync::{Arc, PoisonError, atomic::Ordering},
 };
 
 use super::{
     COLD_CACHE_BYTES, FORMAT_VERSION, HOT_CACHE_BYTES, SledStore,
     database::{Batch, Database},
     lock, meta_number,
-    room::Purpose,
+    room::{Purpose, Room},
 };
 use crate::{
     private_file,
@@ -61,7 +61,7 @@ impl SledStore {
     /// What has to be of one moment, in a file without a name: whoever reads a backup may be
     /// slow, and nobody can write meanwhile.
     fn freeze(&self) -> Result<File, BackupError> {
-        self.cold.check()?;
+        self.cold.check(Purpose::Event)?;
         let mut file = tempfile::tempfile_in(&self.directory).map_err(BackupError::Write)?;
         let mut buffered = io::BufWriter::new(&mut file);
         let mut writer = Writer::begin(&mut buffered)?;
@@ -107,7 +107,8 @@ impl SledStore {
             return Err(RestoreError::Occupied(directory.to_owned()));
         }
         remove(&new).map_err(at)?;
-        fill(&new, input).inspect_err(|_| {
+        let room = Arc::new(Room::of(directory)?);
+        fill(&new, input, &room).inspect_err(|_| {
             // The next restore removes what can't be removed now.
             let _ = remove(&new);
         })?;
@@ -165,9 +166,9 @@ pub(super) fn refuse_unfinished(directory: &Path) -> Result<(), StoreError> {
     Ok(())
 }
 
-fn fill(new: &Path, input: &mut dyn Read) -> Result<(), RestoreError> {
-    let hot = Database::open(&new.join("hot"), HOT_CACHE_BYTES)?;
-    let cold = Database::open(&new.join("cold"), COLD_CACHE_BYTES)?;
+fn fill(new: &Path, input: &mut dyn Read, room: &Arc<Room>) -> Result<(), RestoreError> {
+    let hot = Database::open(&new.join("hot"), HOT_CACHE_BYTES, room)?;
+    let cold = Database::open(&new.join("cold"), COLD_CACHE_BYTES, room)?;
     let mut reader = Reader::begin(input)?;
     let (mut hot_batch, mut cold_batch, mut bytes) = (Batch::default(), Batch::default(), 0);
     while let Some(record) = reader.next()? {
@@ -178,8 +179,8 @@ fn fill(new: &Path, input: &mut dyn Read) -> Result<(), RestoreError> {
         Database::put_new(batch, &record.key, &record.value);
         bytes += record.key.len() + record.value.len();
         if bytes >= RESTORED_AT_ONCE {
-            hot.apply(std::mem::take(&mut hot_batch))?;
-            cold.apply(std::mem::take(&mut cold_batch))?;
+            hot.apply(std::mem::take(&mut hot_batch), Purpose::Bookkeeping)?;
+            cold.apply(std::mem::take(&mut cold_batch), Purpose::Bookkeeping)?;
             bytes = 0;
         }
     }

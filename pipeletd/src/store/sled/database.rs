@@ -17,6 +17,8 @@
 //! - After an error of the disk it does nothing any more: it is closed, and opened again as soon
 //!   as that works. What was committed before is there then; of the batch that failed, all or
 //!   nothing is.
+//! - It seldom gives the space of what was removed back to the disk, but writes there before its
+//!   file grows. So on a disk that is full something may be written as long as the file doesn't.
 
 use std::{
     ffi::{OsStr, OsString},
@@ -24,7 +26,10 @@ use std::{
     fs::{self, File},
     io, mem,
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, PoisonError, RwLock},
+    sync::{
+        Arc, Mutex, PoisonError, RwLock,
+        atomic::{AtomicUsize, Ordering},
+    },
     thread,
     time::{Duration, Instant},
 };
@@ -53,6 +58,8 @@ const REOPEN_EVERY: Duration = Duration::from_millis(500);
 /// its way out, or a process that has just been forked and not become another program yet.
 const LOCK_PATIENCE: Duration = Duration::from_secs(2);
 const LOOK_AGAIN: Duration = Duration::from_millis(5);
+/// In bytes; so much has to have been removed for a try to write in its place.
+const WORTH_A_TRY: usize = 4 * SEGMENT;
 /// In bytes; a batch is a single write of the log, which a segment must hold.
 const COPIED_AT_ONCE: usize = 64 * 1024;
 
@@ -60,11 +67,15 @@ const COPIED_AT_ONCE: usize = 64 * 1024;
 pub(super) struct Database {
     path: PathBuf,
     cache_bytes: u64,
-    room: Room,
+    room: Arc<Room>,
     /// None after a failure, until it was opened again.
     engine: RwLock<Option<Arc<Engine>>>,
     /// Held while it is opened again.
     outage: Mutex<Outage>,
+    /// What was removed since the last try to write in its place, in bytes.
+    removed: AtomicUsize,
+    /// How long sled's file was at that try; none once it has grown.
+    was_long: Mutex<Option<u64>>,
 }
 
 /// An open database of sled's.
@@ -96,24 +107,31 @@ impl fmt::Debug for Engine {
 pub(super) struct Batch(sled::Batch);
 
 impl Database {
-    pub(super) fn open(path: &Path, cache_bytes: u64) -> Result<Self, StoreError> {
+    pub(super) fn open(
+        path: &Path,
+        cache_bytes: u64,
+        room: &Arc<Room>,
+    ) -> Result<Self, StoreError> {
+        room.make_way()?;
         let engine = Engine::open(path, cache_bytes)?;
         private_file::close_directory(path);
         Ok(Self {
             path: path.to_owned(),
             cache_bytes,
-            room: Room::of(path)?,
+            room: Arc::clone(room),
             engine: RwLock::new(Some(Arc::new(engine))),
             outage: Mutex::new(Outage {
                 why: String::new(),
                 last_try: Instant::now(),
             }),
+            removed: AtomicUsize::new(0),
+            was_long: Mutex::new(None),
         })
     }
 
     /// Applies the batch and returns once it would survive a power loss.
     pub(super) fn commit(&self, batch: Batch, purpose: Purpose) -> Result<(), StoreError> {
-        self.room.check(purpose)?;
+        self.check_room(purpose)?;
         self.with(|engine| {
             engine.apply(batch)?;
             engine.log.sync_data().map_err(StoreError::Sync)
@@ -121,15 +139,41 @@ impl Database {
     }
 
     /// Applies the batch; it becomes durable with a later commit.
-    pub(super) fn apply(&self, batch: Batch) -> Result<(), StoreError> {
-        self.room.check(Purpose::Bookkeeping)?;
+    pub(super) fn apply(&self, batch: Batch, purpose: Purpose) -> Result<(), StoreError> {
+        self.check_room(purpose)?;
         self.with(|engine| engine.apply(batch))
     }
 
-    /// Whether something new could be written, as far as can be told.
-    pub(super) fn check(&self) -> Result<(), StoreError> {
-        self.room.check(Purpose::Event)?;
+    /// Whether something could be written, as far as can be told.
+    pub(super) fn check(&self, purpose: Purpose) -> Result<(), StoreError> {
+        self.check_room(purpose)?;
         self.engine().map(|_| ())
+    }
+
+    fn check_room(&self, purpose: Purpose) -> Result<(), StoreError> {
+        match self.room.check(purpose) {
+            Err(StoreError::Full { .. }) if self.has_room_inside() => {
+                self.room.check(Purpose::Inside)
+            }
+            checked => checked,
+        }
+    }
+
+    /// Whether sled's file has room in it. It has while the file doesn't grow, which is found out
+    /// each time that enough was removed.
+    fn has_room_inside(&self) -> bool {
+        let Ok(length) = self.length() else {
+            return false;
+        };
+        let mut was = self.was_long.lock().unwrap_or_else(PoisonError::into_inner);
+        if was.is_some_and(|was| length > was) {
+            *was = None;
+        }
+        if was.is_none() && self.removed.load(Ordering::Relaxed) >= WORTH_A_TRY {
+            self.removed.store(0, Ordering::Relaxed);
+            *was = Some(length);
+        }
+        was.is_some()
     }
 
     pub(super) fn get(&self, key: &[u8]) -> Result<Option<Bytes>, StoreError> {
@@ -275,31 +319,61 @@ impl Database {
             batch.0.remove(chunk_key(key, index));
         }
         batch.0.remove(key);
-        Ok(value.len() + further * CHUNK)
+        let size = value.len() + further * CHUNK;
+        self.removed.fetch_add(size, Ordering::Relaxed);
+        Ok(size)
     }
 
     pub(super) fn is_empty(&self) -> Result<bool, StoreError> {
         self.with(|engine| Ok(engine.tree.is_empty()))
     }
 
-    /// Puts everything but what is of one kind into another database, which becomes durable with
+    /// Whether everything in it together has no more than so many bytes; looks no further.
+    pub(super) fn is_within(&self, bytes: u64) -> Result<bool, StoreError> {
+        let mut found = 0;
+        for entry in self.everything() {
+            let (key, value) = entry?;
+            found += (key.len() + value.len()) as u64;
+            if found > bytes {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    /// How long sled's file is.
+    pub(super) fn length(&self) -> Result<u64, StoreError> {
+        let known = fs::metadata(self.path.join("db"));
+        let known = known.map_err(|source| StoreError::Directory {
+            path: self.path.clone(),
+            source,
+        });
+        known.map(|known| known.len())
+    }
+
+    /// Puts everything, but what is of one kind, into another database, which becomes durable with
     /// that one's next commit.
-    pub(super) fn copy_all_but(&self, left_out: Kind, to: &Self) -> Result<(), StoreError> {
+    pub(super) fn copy(
+        &self,
+        left_out: Option<Kind>,
+        to: &Self,
+        purpose: Purpose,
+    ) -> Result<(), StoreError> {
         let mut batch = Batch::default();
         let mut bytes = 0;
         for entry in self.everything() {
             let (key, value) = entry?;
-            if key.starts_with(&keys::prefix(left_out)) {
+            if left_out.is_some_and(|kind| key.starts_with(&keys::prefix(kind))) {
                 continue;
             }
             bytes += key.len() + value.len();
             Self::put_new(&mut batch, &key, &value);
             if bytes >= COPIED_AT_ONCE {
-                to.apply(mem::take(&mut batch))?;
+                to.apply(mem::take(&mut batch), purpose)?;
                 bytes = 0;
             }
         }
-        to.apply(batch)
+        to.apply(batch, purpose)
     }
 
     /// Does something with the engine, which is closed where that fails by the disk's doing.
@@ -373,7 +447,7 @@ impl Database {
             return Err(StoreError::Closed(outage.why.clone()));
         }
         // A recovery writes, too.
-        let opened = self.room.check(Purpose::Bookkeeping);
+        let opened = self.room.make_way();
         let opened = opened.and_then(|()| Engine::open(&self.path, self.cache_bytes));
         match opened {
             Ok(opened) => {
@@ -569,14 +643,18 @@ mod tests {
 
     use super::*;
 
+    fn open(path: &Path) -> Result<Database, StoreError> {
+        Database::open(path, 1 << 20, &Arc::new(Room::of(path)?))
+    }
+
     #[test]
     fn a_lock_that_goes_is_waited_for() {
         let directory = tempfile::tempdir().unwrap();
-        let held = Database::open(directory.path(), 1 << 20).unwrap();
+        let held = open(directory.path()).unwrap();
         let (told, opened) = mpsc::channel();
         std::thread::scope(|scope| {
             scope.spawn(|| {
-                let _ = told.send(Database::open(directory.path(), 1 << 20));
+                let _ = told.send(open(directory.path()));
             });
             let early = opened.recv_timeout(20 * LOOK_AGAIN);
             assert!(early.is_err(), "{early:?}");
@@ -591,7 +669,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let conf = directory.path().join("conf");
         let key = [Kind::Retry as u8, 7];
-        let database = Database::open(directory.path(), 1 << 20).unwrap();
+        let database = open(directory.path()).unwrap();
         let mut batch = Batch::default();
         database.put(&mut batch, &key, b"kept").unwrap();
         database.commit(batch, Purpose::Event).unwrap();
@@ -603,7 +681,7 @@ mod tests {
             zeros.resize(whole.len(), 0);
             for damaged in [&whole[..length], &zeros] {
                 fs::write(&conf, damaged).unwrap();
-                let database = Database::open(directory.path(), 1 << 20).unwrap();
+                let database = open(directory.path()).unwrap();
                 assert_eq!(database.get(&key).unwrap().unwrap(), b"kept"[..]);
             }
         }
@@ -614,7 +692,7 @@ mod tests {
     #[test]
     fn a_value_that_changes_is_read_whole_or_not_at_all() {
         let directory = tempfile::tempdir().unwrap();
-        let database = Database::open(directory.path(), 1 << 20).unwrap();
+        let database = open(directory.path()).unwrap();
         let key = [Kind::Retry as u8, 7];
         let done = AtomicBool::new(false);
         std::thread::scope(|scope| {
@@ -627,7 +705,7 @@ mod tests {
                         let value = vec![u8::try_from(turn % 256).unwrap(); 5 * CHUNK];
                         database.put(&mut batch, &key, &value).unwrap();
                     }
-                    database.apply(batch).unwrap();
+                    database.apply(batch, Purpose::Event).unwrap();
                 }
                 done.store(true, Ordering::Relaxed);
             });

@@ -24,11 +24,11 @@ use jiff::Timestamp;
 
 use self::{
     database::{Batch, Database},
-    room::Purpose,
+    room::{Purpose, Room},
     witness::Found,
 };
 use super::{
-    Change, NextIds, Part, Progress, ReadLimit, SavedStations, Store, StoreError,
+    BATCH_BYTES, Change, NextIds, Part, Progress, ReadLimit, SavedStations, Store, StoreError,
     block::{self, Block},
     codec,
     codec::record_error,
@@ -109,9 +109,12 @@ impl SledStore {
 
     fn open_locked(directory: &Path, key_file: &KeyFile, lock: File) -> Result<Self, StoreError> {
         backup::refuse_unfinished(directory)?;
-        rewrite::settle(directory)?;
+        for name in [rewrite::COLD, rewrite::HOT] {
+            rewrite::settle(directory, name)?;
+        }
         let found = Found::of(directory);
-        let cold = Database::open(&directory.join("cold"), COLD_CACHE_BYTES)?;
+        let room = Arc::new(Room::of(directory)?);
+        let cold = Database::open(&directory.join("cold"), COLD_CACHE_BYTES, &room)?;
         let format = meta_number(&cold, Meta::FormatVersion)?;
         if let Some(found) = format.filter(|found| *found > FORMAT_VERSION) {
             return Err(StoreError::Newer {
@@ -120,8 +123,10 @@ impl SledStore {
                 known: FORMAT_VERSION,
             });
         }
-        let hot = Database::open(&directory.join("hot"), HOT_CACHE_BYTES)?;
+        let hot = Database::open(&directory.join("hot"), HOT_CACHE_BYTES, &room)?;
         found.check(directory, &hot, &cold, bounds(&hot)?.end.0)?;
+        let cold = rewrite::shorten(cold, directory, rewrite::COLD, COLD_CACHE_BYTES, &room)?;
+        let hot = rewrite::shorten(hot, directory, rewrite::HOT, HOT_CACHE_BYTES, &room)?;
         let sealed_with = sealed_with(&cold)?;
         let secrets = key_file.keys_for(sealed_with);
         let secrets = secrets.map_err(StoreError::KeyFile)?;
@@ -133,7 +138,7 @@ impl SledStore {
             cold.commit(rewrite::marks(&secrets), Purpose::Bookkeeping)?;
             cold
         } else {
-            rewrite::rewrite(cold, directory, &secrets)?
+            rewrite::rewrite(cold, directory, &secrets, &room)?
         };
         if secrets.has_older() {
             key_file.retire_older(&secrets);
@@ -152,7 +157,7 @@ impl SledStore {
         })
     }
 
-    fn commit_cold(&self, mut batch: Batch) -> Result<(), StoreError> {
+    fn commit_cold(&self, mut batch: Batch, purpose: Purpose) -> Result<(), StoreError> {
         let commits = self.cold_commits.lock();
         let mut commits = commits.unwrap_or_else(PoisonError::into_inner);
         let next = *commits + 1;
@@ -161,7 +166,7 @@ impl SledStore {
             &keys::meta(Meta::ColdCommits),
             &next.to_be_bytes(),
         );
-        self.cold.commit(batch, Purpose::Bookkeeping)?;
+        self.cold.commit(batch, purpose)?;
         *commits = next;
         self.cold_durable.store(next, Ordering::Release);
         Ok(())
@@ -174,7 +179,7 @@ impl SledStore {
     fn put_meta(&self, meta: Meta, value: &[u8]) -> Result<(), StoreError> {
         let mut batch = Batch::default();
         self.cold.put(&mut batch, &keys::meta(meta), value)?;
-        self.commit_cold(batch)
+        self.commit_cold(batch, Purpose::Upkeep)
     }
 
     /// A number that was given out is never given out again, whatever becomes of its bearer.
@@ -365,7 +370,7 @@ impl Store for SledStore {
             Database::put_new(&mut batch, &key, &cold_durable.to_be_bytes());
         }
         let purpose = if events.is_empty() {
-            Purpose::Bookkeeping
+            Purpose::Upkeep
         } else {
             Purpose::Event
         };
@@ -384,13 +389,18 @@ impl Store for SledStore {
             found = true;
         }
         if found {
-            self.hot.commit(batch, Purpose::Bookkeeping)?;
+            self.hot.commit(batch, Purpose::Upkeep)?;
         }
         Ok(())
     }
 
     fn check(&self) -> Result<(), StoreError> {
-        self.cold.check().and_then(|()| self.hot.check())
+        self.hot.check(Purpose::Event)?;
+        self.cold.check(Purpose::Upkeep)
+    }
+
+    fn check_growth(&self) -> Result<(), StoreError> {
+        self.cold.check(Purpose::Outlook)
     }
 
     fn read_from(&self, from: Seq, limit: ReadLimit) -> Result<Vec<(Seq, Arc<Event>)>, StoreError> {
@@ -442,13 +452,14 @@ impl Store for SledStore {
             let next = next?;
             let end = number_of(&next)?;
             // The first one goes even where it alone is over the limit.
-            if end > floor.0 || (bytes > 0 && end > limit) {
+            let is_full = end > limit || bytes >= BATCH_BYTES as u64;
+            if end > floor.0 || (bytes > 0 && is_full) {
                 break;
             }
             bytes += self.hot.remove(&mut batch, &oldest)? as u64;
             oldest = next;
         }
-        self.hot.apply(batch)?;
+        self.hot.apply(batch, Purpose::Upkeep)?;
         Ok(bytes)
     }
 
@@ -475,7 +486,12 @@ impl Store for SledStore {
         for change in changes {
             self.add(&mut batch, change)?;
         }
-        self.commit_cold(batch)
+        let purpose = if changes.iter().any(Change::grows) {
+            Purpose::Bookkeeping
+        } else {
+            Purpose::Upkeep
+        };
+        self.commit_cold(batch, purpose)
     }
 
     fn next_ids(&self) -> Result<NextIds, StoreError> {
@@ -643,7 +659,8 @@ impl Store for SledStore {
         let key = keys::meta(Meta::ProjectedTo);
         self.cold
             .put(&mut batch, &key, &projected_to.0.to_be_bytes())?;
-        self.commit_cold(batch)
+        // It follows from events that are there, and until it is saved none of them may go.
+        self.commit_cold(batch, Purpose::Upkeep)
     }
 
     fn transaction(&self, transaction_id: i64) -> Result<Option<Transaction>, StoreError> {
@@ -667,7 +684,7 @@ impl Store for SledStore {
         let mut batch = Batch::default();
         let forgotten = transactions::forget(&self.cold, &mut batch, stopped_before, limit)?;
         if forgotten > 0 {
-            self.commit_cold(batch)?;
+            self.commit_cold(batch, Purpose::Upkeep)?;
         }
         Ok(forgotten)
     }

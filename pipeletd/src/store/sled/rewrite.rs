@@ -1,4 +1,5 @@
-//! Writes the cold database anew, with its secrets sealed under the newest key.
+//! Writes a database anew: the cold one with its secrets sealed under the newest key, and either
+//! where the disk is full, and most of it is the room of what was removed.
 //!
 //! sled keeps old bytes in its log for long, so a secret that was replaced is still there for
 //! whoever reads the disk. What must go goes with the whole database: a copy without it is
@@ -11,9 +12,14 @@ use std::{
     fs::{self, File},
     io,
     path::Path,
+    sync::Arc,
 };
 
-use super::{COLD_CACHE_BYTES, FORMAT_VERSION, database::Batch, database::Database, room::Purpose};
+use super::{
+    COLD_CACHE_BYTES, FORMAT_VERSION,
+    database::{Batch, Database},
+    room::{Purpose, Room},
+};
 use crate::store::{
     StoreError,
     keys::{self, Kind, Meta},
@@ -21,21 +27,30 @@ use crate::store::{
     sealing::SecretKeys,
 };
 
-const COLD: &str = "cold";
+pub(super) const COLD: &str = "cold";
+pub(super) const HOT: &str = "hot";
+/// A database's file has to be so many times as long as what is in it, and what is worth it.
+const WORTH_IT: u64 = 4;
+
 /// The copy while it is written.
-const NEW: &str = "cold.new";
+fn new(name: &str) -> String {
+    format!("{name}.new")
+}
+
 /// The database that the copy replaces, from then on until it is removed.
-const OLD: &str = "cold.old";
+fn old(name: &str) -> String {
+    format!("{name}.old")
+}
 
 /// Finishes or undoes what a stop interrupted. To be called before the database is opened.
-pub(super) fn settle(directory: &Path) -> Result<(), StoreError> {
-    let [cold, new, old] = [COLD, NEW, OLD].map(|name| directory.join(name));
+pub(super) fn settle(directory: &Path, name: &str) -> Result<(), StoreError> {
+    let [there, new, old] = [name, &new(name), &old(name)].map(|name| directory.join(name));
     let settle = || {
-        if !cold.exists() && old.exists() && new.exists() {
-            rename(directory, NEW, COLD)?;
+        if !there.exists() && old.exists() && new.exists() {
+            rename(directory, &new, &there)?;
         }
         remove(&new)?;
-        if cold.exists() {
+        if there.exists() {
             remove(&old)?;
         }
         Ok(())
@@ -43,17 +58,57 @@ pub(super) fn settle(directory: &Path) -> Result<(), StoreError> {
     settle().map_err(|source| at(directory, source))
 }
 
+/// Gives the room of what was removed back to the disk, where that is full and it can be done. To
+/// be called before anybody else uses the database.
+pub(super) fn shorten(
+    from: Database,
+    directory: &Path,
+    name: &str,
+    cache_bytes: u64,
+    room: &Arc<Room>,
+) -> Result<Database, StoreError> {
+    if !matches!(room.check(Purpose::Event), Err(StoreError::Full { .. })) {
+        return Ok(from);
+    }
+    let Ok(fits) = room.for_a_copy() else {
+        return Ok(from);
+    };
+    // sled needs more than what is in it.
+    if !from.is_within((from.length()? / WORTH_IT).min(fits / 2))? {
+        return Ok(from);
+    }
+    let copied = Database::open(&directory.join(new(name)), cache_bytes, room).and_then(|to| {
+        from.copy(None, &to, Purpose::Upkeep)?;
+        to.commit(Batch::default(), Purpose::Upkeep)
+    });
+    match copied {
+        Ok(()) => {
+            drop(from);
+            swap(directory, name).map_err(|source| at(directory, source))?;
+            settle(directory, name)?;
+            tracing::info!(name, "wrote a database anew, for the disk is full");
+            Database::open(&directory.join(name), cache_bytes, room)
+        }
+        Err(error) if error.is_outage() => {
+            settle(directory, name)?;
+            Ok(from)
+        }
+        Err(error) => Err(error),
+    }
+}
+
 /// Takes the cold database's place with one that has everything in it, secrets sealed.
 pub(super) fn rewrite(
     from: Database,
     directory: &Path,
     secrets: &SecretKeys,
+    room: &Arc<Room>,
 ) -> Result<Database, StoreError> {
-    copy(&from, directory, secrets)?;
+    copy(&from, directory, secrets, room)?;
     drop(from);
-    swap(directory).map_err(|source| at(directory, source))?;
-    settle(directory)?;
-    Database::open(&directory.join(COLD), COLD_CACHE_BYTES)
+    swap(directory, COLD).map_err(|source| at(directory, source))?;
+    settle(directory, COLD)?;
+    Database::open(&directory.join(COLD), COLD_CACHE_BYTES, room)
 }
 
 /// What stands in a database of this format that is sealed with this key.
@@ -66,9 +121,14 @@ pub(super) fn marks(secrets: &SecretKeys) -> Batch {
     batch
 }
 
-fn copy(from: &Database, directory: &Path, secrets: &SecretKeys) -> Result<(), StoreError> {
-    let to = Database::open(&directory.join(NEW), COLD_CACHE_BYTES)?;
-    from.copy_all_but(Kind::Webhook, &to)?;
+fn copy(
+    from: &Database,
+    directory: &Path,
+    secrets: &SecretKeys,
+    room: &Arc<Room>,
+) -> Result<(), StoreError> {
+    let to = Database::open(&directory.join(new(COLD)), COLD_CACHE_BYTES, room)?;
+    from.copy(Some(Kind::Webhook), &to, Purpose::Bookkeeping)?;
     let mut batch = marks(secrets);
     for entry in from.kind(Kind::Webhook) {
         let (key, value) = entry?;
@@ -79,13 +139,14 @@ fn copy(from: &Database, directory: &Path, secrets: &SecretKeys) -> Result<(), S
     to.commit(batch, Purpose::Bookkeeping)
 }
 
-fn swap(directory: &Path) -> io::Result<()> {
-    rename(directory, COLD, OLD)?;
-    rename(directory, NEW, COLD)
+fn swap(directory: &Path, name: &str) -> io::Result<()> {
+    let [there, new, old] = [name, &new(name), &old(name)].map(|name| directory.join(name));
+    rename(directory, &there, &old)?;
+    rename(directory, &new, &there)
 }
 
-fn rename(directory: &Path, from: &str, to: &str) -> io::Result<()> {
-    fs::rename(directory.join(from), directory.join(to))?;
+fn rename(directory: &Path, from: &Path, to: &Path) -> io::Result<()> {
+    fs::rename(from, to)?;
     File::open(directory)?.sync_all()
 }
 
@@ -114,6 +175,15 @@ mod tests {
     static LONG: [u8; 30_000] = [7; 30_000];
     const LONG_KEY: &[u8] = b"r-long";
 
+    fn room(directory: &Path) -> Arc<Room> {
+        Arc::new(Room::of(directory).unwrap())
+    }
+
+    fn open(directory: &Path, name: &str) -> Database {
+        let path = directory.join(name);
+        Database::open(&path, COLD_CACHE_BYTES, &room(directory)).unwrap()
+    }
+
     /// As a store of format 2 was written: the secret in the clear.
     fn write_format_2(directory: &Path) {
         let json = format!(
@@ -123,7 +193,7 @@ mod tests {
             "epochs":[{{"from":0,"enabled":true,"events":["*"]}}]}}"#
         );
         let record = [&[1], json.as_bytes()].concat();
-        let cold = Database::open(&directory.join(COLD), COLD_CACHE_BYTES).unwrap();
+        let cold = open(directory, COLD);
         let mut batch = Batch::default();
         Database::put_new(
             &mut batch,
@@ -150,17 +220,19 @@ mod tests {
     }
 
     fn secrets(directory: &Path) -> SecretKeys {
-        let cold = Database::open(&directory.join(COLD), COLD_CACHE_BYTES).unwrap();
+        let cold = open(directory, COLD);
         let id = super::super::sealed_with(&cold).unwrap();
         KeyFile::new(directory, None).keys_for(id).unwrap()
     }
 
     /// Stops after so many steps of the copy's way into its place.
     fn stop_after(steps: usize, directory: &Path, secrets: &SecretKeys) {
-        let from = Database::open(&directory.join(COLD), COLD_CACHE_BYTES).unwrap();
-        let copied = |_: &Path| copy(&from, directory, secrets).unwrap();
-        let away = |directory: &Path| rename(directory, COLD, OLD).unwrap();
-        let into_place = |directory: &Path| rename(directory, NEW, COLD).unwrap();
+        let from = open(directory, COLD);
+        let copied = |_: &Path| copy(&from, directory, secrets, &room(directory)).unwrap();
+        let path = |name: &str| directory.join(name);
+        let away = |directory: &Path| rename(directory, &path(COLD), &path(&old(COLD))).unwrap();
+        let into_place =
+            |directory: &Path| rename(directory, &path(&new(COLD)), &path(COLD)).unwrap();
         let all: [&dyn Fn(&Path); 3] = [&copied, &away, &into_place];
         for step in &all[..steps] {
             step(directory);
@@ -179,8 +251,8 @@ mod tests {
             !holds(directory, SECRET.as_bytes()),
             "a secret is in the clear"
         );
-        for gone in [NEW, OLD] {
-            assert!(!directory.join(gone).exists(), "{gone} stayed");
+        for gone in [new(COLD), old(COLD)] {
+            assert!(!directory.join(&gone).exists(), "{gone} stayed");
         }
     }
 
@@ -199,7 +271,7 @@ mod tests {
     fn half_a_copy_is_thrown_away() {
         let directory = tempfile::tempdir().unwrap();
         write_format_2(directory.path());
-        let half = Database::open(&directory.path().join(NEW), COLD_CACHE_BYTES).unwrap();
+        let half = open(directory.path(), &new(COLD));
         half.commit(marks(&secrets(directory.path())), Purpose::Bookkeeping)
             .unwrap();
         drop(half);
