@@ -32,6 +32,7 @@ enum Slot {
     ClockOffsetMs = 3,
     Record = 4,
     SyncIsNothing = 5,
+    DieAtRename = 6,
 }
 
 /// What the disk answers.
@@ -105,6 +106,12 @@ impl Faults {
     /// The wall clock is this much behind from now on.
     pub fn set_clock_back(&self, by: Duration) {
         self.set(Slot::ClockOffsetMs, -millis(by));
+    }
+
+    /// The process is killed when it comes to its so-manieth rename in the data directory.
+    pub fn die_at_rename(&self, number: u64) {
+        let number = i64::try_from(number).expect("a small number");
+        self.set(Slot::DieAtRename, number);
     }
 
     /// What a name resolves to from now on: addresses, or `hang`, or `fail`.

@@ -69,6 +69,11 @@ pub enum StoreError {
          --set-aside), or move the data directory's hot and cold away to begin without them"
     )]
     Damaged { path: PathBuf, detail: String },
+    #[error(
+        "a restore was interrupted before it was whole, and there is no store yet; run it again, \
+         or remove {0} to begin without one"
+    )]
+    RestoreInterrupted(PathBuf),
     #[error("can't use {path}")]
     Directory {
         path: PathBuf,
@@ -100,6 +105,7 @@ impl StoreError {
             Self::Locked(_)
             | Self::Newer { .. }
             | Self::Damaged { .. }
+            | Self::RestoreInterrupted(_)
             | Self::Directory { .. }
             | Self::Record { .. }
             | Self::KeyFile(_) => false,

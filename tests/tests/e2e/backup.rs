@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeSet, fs, path::Path};
 
-use pipelet_tests::{Answer, Daemon, Ended, Request, Station};
+use pipelet_tests::{Answer, Daemon, Ended, Faults, Request, Station};
 use serde_json::json;
 use tempfile::TempDir;
 
@@ -176,4 +176,96 @@ async fn a_damaged_store_is_set_aside_for_a_backup() {
         .api
         .await_stats(scene.webhook, json!({"received": 50, "delivered": 50}))
         .await;
+}
+
+fn copy(from: &Path, to: &Path) {
+    fs::create_dir_all(to).expect("a directory");
+    for entry in fs::read_dir(from).expect("a directory") {
+        let entry = entry.expect("an entry");
+        let target = to.join(entry.file_name());
+        if entry.metadata().expect("metadata").is_dir() {
+            copy(&entry.path(), &target);
+        } else {
+            fs::copy(entry.path(), target).expect("a copy");
+        }
+    }
+}
+
+/// Wherever a restore is killed, the next start has the store of before or the backup's, says which,
+/// and a further restore works.
+#[tokio::test]
+async fn a_restore_that_is_killed_leaves_one_store_or_the_other() {
+    let (home, file, data_dir) = places();
+    let mut scene = Scene::with(daemon().in_data_dir(data_dir.clone()), EVENTS).await;
+    let mut station = scene.station("S1").await;
+    let settled = |count: u32| json!({"received": count, "delivered": count});
+    for meter in 0..5 {
+        station.start_transaction(meter).await;
+    }
+    scene.api.await_stats(scene.webhook, settled(5)).await;
+    let name = file.to_str().expect("UTF-8");
+    scene.ctl().run(&["backup", name]).await.ok();
+    for meter in 5..8 {
+        station.start_transaction(meter).await;
+    }
+    scene.api.await_stats(scene.webhook, settled(8)).await;
+    assert!(scene.daemon.terminate().await.success());
+
+    let restore = |data_dir: &Path| {
+        daemon()
+            .in_data_dir(data_dir.to_owned())
+            .switch("restore")
+            .switch(name)
+            .switch("--set-aside")
+    };
+    let (mut undone, mut finished) = (0, 0);
+    for rename in 1.. {
+        let trial = home.path().join(format!("trial{rename}"));
+        copy(&data_dir, &trial);
+        let (faults, dies) = Faults::of(restore(&trial));
+        faults.die_at_rename(rename);
+        let ended = dies.run_to_end().await;
+        let daemon = daemon().in_data_dir(trial.clone()).start().await;
+        let stats = daemon.api().stats(scene.webhook).await;
+        let log = daemon.log();
+        drop(daemon);
+        for gone in ["restored.new", "restored-1"] {
+            assert!(!trial.join(gone).exists(), "{gone} after {rename}");
+        }
+        match stats["received"].as_u64() {
+            Some(8) => {
+                undone += 1;
+                assert!(log.contains("to restore the backup, run it again"), "{log}");
+                assert!(!trial.join("hot.aside-1").exists(), "{rename}");
+            }
+            Some(5) => {
+                assert!(trial.join("hot.aside-1/db").exists(), "{rename}");
+                assert!(trial.join("cold.aside-1/db").exists(), "{rename}");
+                if ended.code == Some(0) {
+                    break;
+                }
+                finished += 1;
+                assert!(log.contains("finished a restore"), "{log}");
+            }
+            _ => panic!("after {rename}: {stats}"),
+        }
+        assert_eq!(ended.code, None, "{ended:?}");
+        assert_eq!(restore(&trial).run_to_end().await.code, Some(0));
+    }
+    // Before and at the one that decides; at the four after it.
+    assert!(undone >= 1, "{undone}");
+    assert_eq!(finished, 4);
+
+    // Without a store of before, an empty one is not begun.
+    let empty = home.path().join("empty");
+    let (faults, dies) = Faults::of(restore(&empty));
+    faults.die_at_rename(undone);
+    assert_eq!(dies.run_to_end().await.code, None);
+    let ended = daemon().in_data_dir(empty.clone()).run_to_end().await;
+    assert_eq!(ended.code, Some(1), "{ended:?}");
+    assert!(
+        ended.stderr.contains("was interrupted before it was whole"),
+        "{ended:?}"
+    );
+    assert_eq!(restore(&empty).run_to_end().await.code, Some(0));
 }

@@ -8,7 +8,7 @@
 use std::{
     fs::{self, File},
     io::{self, Read, Seek as _, Write},
-    path::Path,
+    path::{Path, PathBuf},
     sync::{Arc, PoisonError, atomic::Ordering},
 };
 
@@ -27,12 +27,15 @@ use crate::{
     },
 };
 
+const PARTS: [&str; 2] = ["hot", "cold"];
 /// In bytes; records that are restored together.
 const RESTORED_AT_ONCE: usize = 64 * 1024;
 /// Where the databases are while they are restored.
 const NEW: &str = "restored.new";
-/// Stands in the directory from before the databases are moved into it until both are there.
-const UNFINISHED: &str = "restore.unfinished";
+/// What that directory is called once they are whole, with the number under which what they
+/// replace is set aside. From then on the store is theirs, and whoever opens it moves them to
+/// their place first.
+const DECIDED: &str = "restored-";
 
 impl Backup for SledStore {
     fn back_up(&self, out: &mut dyn Write) -> Result<(), BackupError> {
@@ -97,73 +100,115 @@ impl SledStore {
         };
         private_file::make_directory(directory).map_err(at)?;
         let lock = lock(directory)?;
-        let (new, unfinished) = (directory.join(NEW), directory.join(UNFINISHED));
-        let parts = ["hot", "cold"];
-        if unfinished.exists() {
-            for name in parts {
-                remove(&directory.join(name)).map_err(at)?;
-            }
-        } else if !set_aside && parts.iter().any(|name| directory.join(name).exists()) {
+        finish(directory)?;
+        if !set_aside && is_occupied(directory) {
             return Err(RestoreError::Occupied(directory.to_owned()));
         }
+        let new = directory.join(NEW);
         remove(&new).map_err(at)?;
         let room = Arc::new(Room::of(directory)?);
         fill(&new, input, &room).inspect_err(|_| {
-            // The next restore removes what can't be removed now.
+            // The next start or restore removes what can't be removed now.
             let _ = remove(&new);
         })?;
-
-        if set_aside {
-            aside(directory, parts).map_err(at)?;
-        }
-        let place = || {
-            File::create(&unfinished)?;
-            File::open(directory)?.sync_all()?;
-            for name in parts {
-                fs::rename(new.join(name), directory.join(name))?;
-            }
-            File::open(directory)?.sync_all()?;
-            fs::remove_file(&unfinished)?;
-            fs::remove_dir(&new)?;
-            File::open(directory)?.sync_all()
-        };
-        place().map_err(at)?;
+        decide(directory).map_err(at)?;
+        finish(directory)?;
         drop(lock);
         Ok(())
     }
 }
 
-/// Renames what is there to the first name that is free, as `hot.aside-1`.
-fn aside(directory: &Path, parts: [&str; 2]) -> io::Result<()> {
+fn is_occupied(directory: &Path) -> bool {
+    PARTS.iter().any(|name| directory.join(name).exists())
+}
+
+fn aside(name: &str, number: u32) -> String {
+    format!("{name}.aside-{number}")
+}
+
+/// The one rename after which the restored store is the directory's.
+fn decide(directory: &Path) -> io::Result<()> {
     let taken = |number: &u32| {
-        parts
-            .iter()
-            .any(|name| directory.join(format!("{name}.aside-{number}")).exists())
+        let taken = |name: &&str| directory.join(aside(name, *number)).exists();
+        PARTS.iter().any(taken)
     };
-    let number = (1..=u32::MAX)
-        .find(|number| !taken(number))
-        .unwrap_or(u32::MAX);
-    for name in parts {
-        match fs::rename(
-            directory.join(name),
-            directory.join(format!("{name}.aside-{number}")),
-        ) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            Ok(()) | Err(_) => {}
-        }
-    }
+    let number = (1..=u32::MAX).find(|number| !taken(number));
+    let number = number.unwrap_or(u32::MAX);
+    let new = directory.join(NEW);
+    File::open(&new)?.sync_all()?;
+    fs::rename(new, directory.join(format!("{DECIDED}{number}")))?;
     File::open(directory)?.sync_all()
 }
 
-/// Refuses a directory that half of a store was moved into.
-pub(super) fn refuse_unfinished(directory: &Path) -> Result<(), StoreError> {
-    if directory.join(UNFINISHED).exists() {
-        return Err(StoreError::Damaged {
-            path: directory.to_owned(),
-            detail: "a restore was interrupted; run it again".to_owned(),
-        });
+/// Finishes a restore that was decided, and undoes one that was not: to be called before a store
+/// is opened.
+pub(super) fn settle(directory: &Path) -> Result<(), StoreError> {
+    if finish(directory)? {
+        tracing::warn!("finished a restore that was interrupted");
     }
+    let new = directory.join(NEW);
+    if !new.exists() {
+        return Ok(());
+    }
+    if !is_occupied(directory) {
+        // A store that is empty is not what whoever began the restore waits for.
+        return Err(StoreError::RestoreInterrupted(new));
+    }
+    remove(&new).map_err(|source| StoreError::Directory {
+        path: new.clone(),
+        source,
+    })?;
+    tracing::warn!(
+        "a restore was interrupted before it was whole: the store is what it was before; to \
+         restore the backup, run it again"
+    );
     Ok(())
+}
+
+/// Moves a restored store to its place, and what it replaces aside, as `hot.aside-1`. Returns
+/// whether there was one.
+fn finish(directory: &Path) -> Result<bool, StoreError> {
+    let finish = || {
+        let Some((decided, number)) = decided(directory)? else {
+            return Ok(false);
+        };
+        for name in PARTS {
+            let (new, place) = (decided.join(name), directory.join(name));
+            if !new.exists() {
+                continue;
+            }
+            if place.exists() {
+                fs::rename(&place, directory.join(aside(name, number)))?;
+            }
+            fs::rename(new, place)?;
+        }
+        File::open(directory)?.sync_all()?;
+        fs::remove_dir(decided)?;
+        File::open(directory)?.sync_all()?;
+        Ok(true)
+    };
+    finish().map_err(|source| StoreError::Directory {
+        path: directory.to_owned(),
+        source,
+    })
+}
+
+/// Whether a restored store is there that has still to be moved to its place.
+pub(super) fn is_decided(directory: &Path) -> bool {
+    decided(directory).is_ok_and(|decided| decided.is_some())
+}
+
+/// Where a restored store is that is not in its place yet, and its number.
+fn decided(directory: &Path) -> io::Result<Option<(PathBuf, u32)>> {
+    for entry in fs::read_dir(directory)? {
+        let entry = entry?;
+        let name = entry.file_name();
+        let number = name.to_str().and_then(|name| name.strip_prefix(DECIDED));
+        if let Some(number) = number.and_then(|number| number.parse().ok()) {
+            return Ok(Some((entry.path(), number)));
+        }
+    }
+    Ok(None)
 }
 
 fn fill(new: &Path, input: &mut dyn Read, room: &Arc<Room>) -> Result<(), RestoreError> {

@@ -85,7 +85,7 @@ impl SledStore {
 
     /// Whether the directory has a store, or one that was begun.
     pub fn is_in(directory: &Path) -> bool {
-        directory.join("cold").exists()
+        directory.join("cold").exists() || backup::is_decided(directory)
     }
 
     /// The same with a key file elsewhere than in the directory.
@@ -108,7 +108,7 @@ impl SledStore {
     }
 
     fn open_locked(directory: &Path, key_file: &KeyFile, lock: File) -> Result<Self, StoreError> {
-        backup::refuse_unfinished(directory)?;
+        backup::settle(directory)?;
         for name in [rewrite::COLD, rewrite::HOT] {
             rewrite::settle(directory, name)?;
         }

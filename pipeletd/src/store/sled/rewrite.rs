@@ -49,6 +49,9 @@ pub(super) fn settle(directory: &Path, name: &str) -> Result<(), StoreError> {
         if !there.exists() && old.exists() && new.exists() {
             rename(directory, &new, &there)?;
         }
+        if !there.exists() && old.exists() {
+            rename(directory, &old, &there)?;
+        }
         remove(&new)?;
         if there.exists() {
             remove(&old)?;
