@@ -1,8 +1,8 @@
 //! Everything that is kept, in one file: written by a daemon that runs, read into an empty
 //! directory.
 //!
-//! The file begins with a line that says what it is, holds records and ends with their number and the SHA-256 of
-//! all before it, so that one that was cut short or changed is noticed. It knows nothing of what
+//! The file begins with a line that says what it is, holds records and ends with their number and
+//! the SHA-256 of all before it, so that one that was cut short or changed is noticed. It knows nothing of what
 //! the records mean; secrets in them are sealed as they are in the store.
 
 use std::{
@@ -47,6 +47,8 @@ pub enum RestoreError {
     NotABackup,
     #[error("the backup is damaged or cut short; nothing was restored")]
     Damaged,
+    #[error("something stands behind the backup's end; nothing was restored")]
+    Trailing,
     #[error("the backup can't be read")]
     Read(#[source] io::Error),
 }
@@ -172,8 +174,14 @@ impl<'a> Reader<'a> {
         let hash = self.hash.finalize_reset();
         let mut expected = [0; 32];
         self.read(&mut expected)?;
-        let whole = u64::from_be_bytes(count) == self.count && hash[..] == expected;
-        whole.then_some(()).ok_or(RestoreError::Damaged)
+        if u64::from_be_bytes(count) != self.count || hash[..] != expected {
+            return Err(RestoreError::Damaged);
+        }
+        match self.read(&mut [0]) {
+            Ok(()) => Err(RestoreError::Trailing),
+            Err(RestoreError::Damaged) => Ok(()),
+            Err(error) => Err(error),
+        }
     }
 
     /// Makes room for what comes, not for what was announced.
@@ -253,6 +261,10 @@ mod tests {
             let mut changed = whole.clone();
             changed[index] ^= 1;
             assert!(read(&changed).is_err(), "{index}");
+        }
+        for behind in [&b"\n"[..], &whole] {
+            let error = read(&[&whole[..], behind].concat()).unwrap_err();
+            assert!(matches!(error, RestoreError::Trailing), "{error}");
         }
     }
 }

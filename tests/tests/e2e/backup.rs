@@ -113,7 +113,9 @@ async fn what_is_no_whole_backup_is_refused() {
     let name = file.to_str().expect("UTF-8");
     scene.ctl().run(&["backup", name]).await.ok();
     let whole = fs::read(&file).expect("a backup");
+    let behind = [&whole[..], b"junk"].concat();
     for (bytes, why) in [
+        (&behind[..], "something stands behind the backup's end"),
         (&whole[..whole.len() - 1], "damaged or cut short"),
         (&whole[..100], "damaged or cut short"),
         (b"something else", "no backup of pipeletd"),
