@@ -134,6 +134,21 @@ impl Builder {
         }
     }
 
+    /// Starts a daemon that may give up by itself instead of listening.
+    pub async fn start_or_end(self) -> Result<Daemon, Ended> {
+        match Running::try_spawn(&self).await {
+            Ok(running) => Ok(Daemon {
+                builder: self,
+                running: Some(running),
+            }),
+            Err(status) => Err(Ended {
+                code: status.code(),
+                stdout: String::new(),
+                stderr: fs::read_to_string(self.log_file()).unwrap_or_default(),
+            }),
+        }
+    }
+
     /// A daemon that was never started, for who wants to see its first start.
     pub fn stopped(self) -> Daemon {
         Daemon {
@@ -382,14 +397,24 @@ impl Drop for Daemon {
 
 impl Running {
     async fn spawn(builder: &Builder) -> Self {
+        match Self::try_spawn(builder).await {
+            Ok(running) => running,
+            Err(_) => {
+                let log = fs::read_to_string(builder.log_file()).unwrap_or_default();
+                panic!("pipeletd ended instead of listening:\n{log}");
+            }
+        }
+    }
+
+    async fn try_spawn(builder: &Builder) -> Result<Self, ExitStatus> {
         let mut child = builder.spawn();
         let mut lines = BufReader::new(child.stdout.take().expect("stdout is piped")).lines();
         let line = within("pipeletd to listen", lines.next_line())
             .await
             .expect("stdout is UTF-8");
         let Some(line) = line else {
-            let log = fs::read_to_string(builder.log_file()).unwrap_or_default();
-            panic!("pipeletd ended instead of listening:\n{log}");
+            let ended = within("pipeletd to give up", child.wait()).await;
+            return Err(ended.expect("an exit status"));
         };
         let find = |name: &str| -> Option<SocketAddr> {
             let rest = line.strip_prefix("listening ")?;
@@ -398,14 +423,14 @@ impl Running {
         };
         let address =
             |name| find(name).unwrap_or_else(|| panic!("no address for {name} in {line:?}"));
-        Self {
+        Ok(Self {
             http: address("http="),
             grpc: address("grpc="),
             ocpp: address("ocpp="),
             ocpps: find("ocpps="),
             child,
             _stdout: lines,
-        }
+        })
     }
 }
 

@@ -56,6 +56,7 @@ mod receivers;
 mod registration;
 mod replay_pace;
 mod retries;
+mod rot;
 mod scene;
 mod screens;
 mod secrets;

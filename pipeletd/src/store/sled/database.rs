@@ -27,7 +27,7 @@ use std::{
     io, mem,
     path::{Path, PathBuf},
     sync::{
-        Arc, Mutex, PoisonError, RwLock,
+        Arc, Mutex, OnceLock, PoisonError, RwLock,
         atomic::{AtomicUsize, Ordering},
     },
     thread,
@@ -37,7 +37,10 @@ use std::{
 use bytes::Bytes;
 use sled::{IVec, Tree};
 
-use super::room::{Purpose, Room};
+use super::{
+    panics,
+    room::{Purpose, Room},
+};
 use crate::{
     private_file,
     store::{
@@ -76,6 +79,8 @@ pub(super) struct Database {
     removed: AtomicUsize,
     /// How long sled's file was at that try; none once it has grown.
     was_long: Mutex<Option<u64>>,
+    /// What sled has panicked of; it is used no more.
+    damaged: OnceLock<String>,
 }
 
 /// An open database of sled's.
@@ -126,6 +131,7 @@ impl Database {
             }),
             removed: AtomicUsize::new(0),
             was_long: Mutex::new(None),
+            damaged: OnceLock::new(),
         })
     }
 
@@ -198,10 +204,7 @@ impl Database {
                     .as_ref()
                     .map_or(true, |(key, _)| key.starts_with(&prefix))
             });
-            of_kind.filter_map(move |entry| {
-                let whole = self.noticed(&engine, engine.whole_entry(entry));
-                whole.transpose()
-            })
+            self.whole_entries(engine, of_kind)
         });
         Self::or_error(entries)
     }
@@ -228,10 +231,7 @@ impl Database {
     ) -> impl Iterator<Item = Result<(IVec, Bytes), StoreError>> + use<'_> {
         let entries = self.engine().map(|engine| {
             let entries = engine.tree.scan_prefix(keys::prefix(kind)).rev();
-            entries.filter_map(move |entry| {
-                let whole = self.noticed(&engine, engine.whole_entry(entry));
-                whole.transpose()
-            })
+            self.whole_entries(engine, entries)
         });
         Self::or_error(entries)
     }
@@ -275,9 +275,11 @@ impl Database {
         let from = from.to_vec();
         let keys = self.engine().map(|engine| {
             let keys = engine.tree.range(from..).keys();
-            let of_kind = keys
+            let mut of_kind = keys
                 .take_while(move |key| key.as_ref().map_or(true, |key| key.starts_with(&prefix)));
-            of_kind.map(move |key| self.noticed(&engine, key.map_err(StoreError::Engine)))
+            self.guarded(engine, move |_| {
+                of_kind.next().map(|key| key.map_err(StoreError::Engine))
+            })
         });
         Self::or_error(keys)
     }
@@ -379,7 +381,53 @@ impl Database {
     /// Does something with the engine, which is closed where that fails by the disk's doing.
     fn with<T>(&self, run: impl FnOnce(&Engine) -> Result<T, StoreError>) -> Result<T, StoreError> {
         let engine = self.engine()?;
-        self.noticed(&engine, run(&engine))
+        self.guard(&engine, || run(&engine))
+    }
+
+    fn whole_entries(
+        &self,
+        engine: Arc<Engine>,
+        mut entries: impl Iterator<Item = sled::Result<(IVec, IVec)>>,
+    ) -> impl Iterator<Item = Result<(IVec, Bytes), StoreError>> {
+        self.guarded(engine, move |engine| {
+            entries.find_map(|entry| engine.whole_entry(entry).transpose())
+        })
+    }
+
+    /// An iterator of sled's, which ends with the first panic.
+    fn guarded<T>(
+        &self,
+        engine: Arc<Engine>,
+        mut next: impl FnMut(&Engine) -> Option<Result<T, StoreError>>,
+    ) -> impl Iterator<Item = Result<T, StoreError>> {
+        let mut ended = false;
+        std::iter::from_fn(move || {
+            if ended {
+                return None;
+            }
+            let next = self
+                .guard(&engine, || next(&engine).transpose())
+                .transpose();
+            ended = matches!(next, None | Some(Err(StoreError::Damaged { .. })));
+            next
+        })
+    }
+
+    /// Does something of sled's. What shows that it is damaged ends its use.
+    fn guard<T>(
+        &self,
+        engine: &Arc<Engine>,
+        run: impl FnOnce() -> Result<T, StoreError>,
+    ) -> Result<T, StoreError> {
+        let done = match panics::caught(run) {
+            Ok(done) => done.map_err(|error| damage(&self.path, error)),
+            Err(what) => {
+                let what = self.damaged.get_or_init(|| what);
+                tracing::error!(path = %self.path.display(), what, "the store is damaged");
+                Err(damaged(&self.path, what))
+            }
+        };
+        self.noticed(engine, done)
     }
 
     /// An iterator over what could be begun, or over the error alone.
@@ -394,12 +442,21 @@ impl Database {
     }
 
     fn engine(&self) -> Result<Arc<Engine>, StoreError> {
+        if let Some(what) = self.damage() {
+            return Err(damaged(&self.path, what));
+        }
         let engine = self.engine.read().unwrap_or_else(PoisonError::into_inner);
         if let Some(engine) = &*engine {
             return Ok(Arc::clone(engine));
         }
         drop(engine);
         self.open_again()
+    }
+
+    /// What sled has panicked of.
+    fn damage(&self) -> Option<&str> {
+        let own = self.damaged.get().map(String::as_str);
+        own.or_else(|| panics::of_its_threads())
     }
 
     /// Closes the engine that this result came from, where it can't be used any more.
@@ -482,22 +539,21 @@ impl Engine {
             tracing::warn!(path = %path.display(), "moved a conf that was cut short aside");
             set_aside(path, "conf").map_err(of_disk)?;
         }
-        let db = match open_sled(path, cache_bytes) {
-            Err(sled::Error::Corruption { .. })
+        let db = match panics::caught(|| open_sled(path, cache_bytes)) {
+            Ok(Err(sled::Error::Corruption { .. }))
                 if set_snapshots_aside(path).map_err(directory)? =>
             {
                 tracing::warn!(path = %path.display(), "moved a damaged snapshot aside");
-                open_sled(path, cache_bytes)
+                panics::caught(|| open_sled(path, cache_bytes))
             }
             opened => opened,
         };
-        let db = db.map_err(|error| match error {
-            sled::Error::Corruption { .. } => StoreError::Damaged {
-                path: path.to_owned(),
-                detail: error.to_string(),
-            },
-            error => StoreError::Engine(error),
-        })?;
+        let db = db.map_err(|what| damaged(path, &what))?;
+        let db = db.map_err(|error| damage(path, StoreError::Engine(error)))?;
+        if let Some(what) = panics::of_its_threads() {
+            mem::forget(db);
+            return Err(damaged(path, what));
+        }
         sync_everything(path).map_err(StoreError::Sync)?;
         let log = File::open(path.join("db")).map_err(directory)?;
         Ok(Self {
@@ -548,6 +604,48 @@ impl Engine {
             whole.extend_from_slice(&chunk);
         }
         Ok(Some(whole.into()))
+    }
+}
+
+impl Drop for Database {
+    fn drop(&mut self) {
+        // sled's own end waits for its threads, which may be those that are gone.
+        if self.damage().is_some() {
+            let engine = self
+                .engine
+                .get_mut()
+                .unwrap_or_else(PoisonError::into_inner);
+            mem::forget(engine.take());
+        }
+    }
+}
+
+fn damaged(path: &Path, what: &str) -> StoreError {
+    StoreError::Damaged {
+        path: path.to_owned(),
+        detail: what.to_owned(),
+    }
+}
+
+/// The error as what it is where it says that there is damage.
+fn damage(path: &Path, error: StoreError) -> StoreError {
+    match error {
+        StoreError::Engine(error) if is_damage(&error) => damaged(path, &error.to_string()),
+        error => error,
+    }
+}
+
+fn is_damage(error: &sled::Error) -> bool {
+    match error {
+        sled::Error::Corruption { .. }
+        | sled::Error::ReportableBug(_)
+        | sled::Error::Unsupported(_)
+        | sled::Error::CollectionNotFound(_) => true,
+        sled::Error::Io(error) => matches!(
+            error.kind(),
+            // It reads where nothing is, or what can't be.
+            io::ErrorKind::UnexpectedEof | io::ErrorKind::InvalidData | io::ErrorKind::InvalidInput
+        ),
     }
 }
 

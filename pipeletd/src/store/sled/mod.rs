@@ -5,6 +5,7 @@
 
 mod backup;
 mod database;
+mod panics;
 mod rewrite;
 mod room;
 mod transactions;

@@ -1,0 +1,106 @@
+//! A bit that rots on the disk: the daemon works, or says that the store is damaged and what to do.
+
+use std::{fs, path::Path};
+
+use pipelet_tests::{Answer, deadline::within};
+
+use crate::scene::{Scene, daemon};
+
+const EVENTS: &[&str] = &["*"];
+/// How many bits of each database's file rot, one at a time.
+const FLIPS: u32 = 40;
+
+fn copy(from: &Path, to: &Path) {
+    fs::create_dir_all(to).expect("a directory");
+    for entry in fs::read_dir(from).expect("a directory") {
+        let entry = entry.expect("an entry");
+        let target = to.join(entry.file_name());
+        if entry.metadata().expect("metadata").is_dir() {
+            copy(&entry.path(), &target);
+        } else {
+            fs::copy(entry.path(), target).expect("a copy");
+        }
+    }
+}
+
+/// Events, transactions, dead letters and stations, in a few segments; killed, so that much of it
+/// is only in sled's log.
+async fn store(data_dir: &Path) {
+    let builder = daemon()
+        .in_data_dir(data_dir.to_owned())
+        .flag("--max-attempts", "1");
+    let mut scene = Scene::with(builder, EVENTS).await;
+    for _ in 0..3 {
+        scene.receiver.answer(Answer::Status(500));
+        let mut station = scene.station("S1").await;
+        station.boot().await;
+        for meter in 0..60 {
+            station.start_transaction(meter).await;
+        }
+        scene.receiver.answer(Answer::Status(200));
+        let data = format!(r#"{{"vendorId":"V","data":"{}"}}"#, "x".repeat(20_000));
+        for _ in 0..20 {
+            station.ok("DataTransfer", &data).await;
+        }
+        scene.crash().await;
+    }
+    scene.daemon.kill9().await;
+}
+
+#[tokio::test]
+async fn one_rotten_bit_is_told_in_words_or_does_no_harm() {
+    let home = tempfile::tempdir().expect("a temporary directory");
+    let whole = home.path().join("whole");
+    store(&whole).await;
+    let mut random = fastrand::Rng::with_seed(11);
+    let (mut refused, mut works) = (0, 0);
+    for name in ["cold/db", "hot/db", "cold/conf", "hot/conf"] {
+        let length = fs::metadata(whole.join(name)).expect("a file").len();
+        let flips = if name.ends_with("db") { FLIPS } else { 4 };
+        for _ in 0..flips {
+            let at = usize::try_from(random.u64(0..length)).expect("a short file");
+            let bit = random.u8(0..8);
+            let what = format!("bit {bit} of byte {at} of {name}");
+            let rotten = home.path().join("rotten");
+            copy(&whole, &rotten);
+            let mut bytes = fs::read(rotten.join(name)).expect("a file");
+            bytes[at] ^= 1 << bit;
+            fs::write(rotten.join(name), bytes).expect("a writable file");
+
+            let started = daemon().in_data_dir(rotten.clone()).start_or_end().await;
+            let ended = match started {
+                Ok(mut daemon) => {
+                    let api = daemon.api();
+                    for path in [
+                        "/events",
+                        "/transactions",
+                        "/failed-deliveries",
+                        "/stations",
+                    ] {
+                        // It may end by itself meanwhile.
+                        let _ = api.ask(http::Method::GET, path, None).await;
+                    }
+                    let status = within(&what, daemon.terminate()).await;
+                    (status.code(), daemon.log())
+                }
+                Err(ended) => (ended.code, ended.stderr),
+            };
+            let (code, log) = ended;
+            assert!(!log.contains("panicked at"), "{what}: {log}");
+            match code {
+                Some(0) => works += 1,
+                Some(1) => {
+                    refused += 1;
+                    assert!(log.contains("is damaged: "), "{what}: {log}");
+                    assert!(log.contains("restore a backup"), "{what}: {log}");
+                }
+                code => panic!("{what}: exit {code:?}: {log}"),
+            }
+            fs::remove_dir_all(rotten).expect("a directory of ours");
+        }
+    }
+    assert!(
+        refused > 10 && works > 10,
+        "{refused} refused, {works} work"
+    );
+}
