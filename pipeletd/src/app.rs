@@ -423,7 +423,7 @@ fn ocpp_config(config: &Config, max_connections: usize, spans: Spans) -> ocpp::C
             Authorize::AcceptAll => Policy::AcceptAll,
             Authorize::Registered => Policy::Registered,
         },
-        transaction_retention: config.transaction_retention,
+        transaction_retention: dials::transaction_retention(config),
         max_connections,
         handshake_timeout: config.ocpp_handshake_timeout,
         max_unfinished: config.ocpp_max_unfinished.bytes(),

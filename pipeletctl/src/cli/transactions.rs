@@ -31,9 +31,12 @@ pub(crate) struct TransactionFilter {
     /// Only those that have not ended
     #[arg(long, conflicts_with = "stopped")]
     pub(crate) open: bool,
-    /// Only those that have ended
+    /// Only those that were stopped
     #[arg(long)]
     pub(crate) stopped: bool,
+    /// Only those of which nothing was heard for too long
+    #[arg(long, conflicts_with_all = ["open", "stopped"])]
+    pub(crate) abandoned: bool,
     /// Started from then on: 2026-04-14T12:00:00Z, or how long ago, like 2h
     #[arg(long, value_name = "TIME")]
     pub(crate) since: Option<When>,

@@ -60,16 +60,15 @@ async fn show(id: i64, client: &Client, printer: &Printer) -> Result<ExitStatus,
 }
 
 fn filter_on_wire(filter: TransactionFilter, now: Timestamp) -> v1::TransactionFilter {
-    let open = match (filter.open, filter.stopped) {
-        (true, _) => Some(true),
-        (false, true) => Some(false),
-        (false, false) => None,
-    };
+    let ended = filter.stopped || filter.abandoned;
+    let open = (filter.open || ended).then_some(filter.open);
+    let abandoned = ended.then_some(filter.abandoned);
     let moment = |when: When| when::on_wire(when.resolve(now));
     v1::TransactionFilter {
         station_id: filter.station,
         id_tag: filter.id_tag,
         open,
+        abandoned,
         since: filter.since.map(moment),
         until: filter.until.map(moment),
     }

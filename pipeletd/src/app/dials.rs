@@ -16,7 +16,7 @@ use crate::{
         http::{HttpOptions, Resources, Sender},
     },
     journal::retention::Retention,
-    ocpp::Tempo,
+    ocpp::{Tempo, TransactionRetention},
     telemetry::Spans,
     webhooks::TargetPolicy,
 };
@@ -28,7 +28,7 @@ pub struct Dials {
     pub(super) tempo: watch::Sender<Tempo>,
     pub(super) keyring: Keyring,
     pub(super) retention: watch::Sender<Retention>,
-    pub(super) transaction_retention: watch::Sender<Duration>,
+    pub(super) transaction_retention: watch::Sender<TransactionRetention>,
     pub(super) shutdown_grace: watch::Sender<Duration>,
     pub(super) resources: Resources,
     pub(super) spans: Spans,
@@ -36,7 +36,7 @@ pub struct Dials {
 
 impl Dials {
     /// The settings that [`Self::turn`] takes over.
-    pub const SETTINGS: [&str; 16] = [
+    pub const SETTINGS: [&str; 17] = [
         "api-rate",
         "ocpp-rate",
         "retry-schedule",
@@ -50,6 +50,7 @@ impl Dials {
         "retention",
         "retention-size",
         "transaction-retention",
+        "transaction-abandon-after",
         "heartbeat-interval",
         "ping-interval",
         "shutdown-grace",
@@ -63,7 +64,7 @@ impl Dials {
         self.keyring.set_rate(config.api_rate);
         self.retention.send_replace(retention(config));
         self.transaction_retention
-            .send_replace(config.transaction_retention);
+            .send_replace(transaction_retention(config));
         self.shutdown_grace.send_replace(config.shutdown_grace);
         Ok(())
     }
@@ -100,6 +101,13 @@ pub(super) const fn tempo(config: &Config) -> Tempo {
         heartbeat_interval: config.heartbeat_interval,
         ping_interval: config.ping_interval,
         station_rate: config.ocpp_rate,
+    }
+}
+
+pub(super) const fn transaction_retention(config: &Config) -> TransactionRetention {
+    TransactionRetention {
+        ended: config.transaction_retention,
+        abandoned_after: config.transaction_abandon_after,
     }
 }
 

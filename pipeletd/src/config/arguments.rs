@@ -190,9 +190,13 @@ pub(super) struct Arguments {
     )]
     pub(super) retention_size: ByteSize,
 
-    /// How long transactions that have stopped are kept
+    /// How long transactions that have ended are kept
     #[arg(long, env = "PIPELETD_TRANSACTION_RETENTION", value_name = "TIME", value_parser = any_time, default_value = "400d")]
     pub(super) transaction_retention: Duration,
+
+    /// An open transaction of which nothing is heard for so long ends as abandoned
+    #[arg(long, env = "PIPELETD_TRANSACTION_ABANDON_AFTER", value_name = "TIME", value_parser = any_time, default_value = "30d")]
+    pub(super) transaction_abandon_after: Duration,
 
     /// For a first try on your own machine: allows private targets, logs for people
     #[arg(long, env = "PIPELETD_DEV", num_args = 0..=1, require_equals = true,

@@ -67,8 +67,9 @@ pub struct Config {
     pub memory_budget: ByteSize,
     pub retention: Duration,
     pub retention_size: ByteSize,
-    /// Of transactions that have stopped.
+    /// Of transactions that have ended.
     pub transaction_retention: Duration,
+    pub transaction_abandon_after: Duration,
     pub heartbeat_interval: Duration,
     pub ping_interval: Duration,
     pub ocpp_strict: bool,

@@ -103,6 +103,7 @@ pub(super) fn resolve(
         retention: said.retention,
         retention_size: said.retention_size,
         transaction_retention: said.transaction_retention,
+        transaction_abandon_after: said.transaction_abandon_after,
         heartbeat_interval: said.heartbeat_interval,
         ping_interval: said.ping_interval,
         ocpp_strict: said.ocpp_strict,

@@ -97,8 +97,7 @@ pub struct Config {
     pub strict: bool,
     /// Whose id tags may charge.
     pub authorize: Policy,
-    /// How long a transaction that has stopped is kept.
-    pub transaction_retention: Duration,
+    pub transaction_retention: TransactionRetention,
     /// The largest message and the largest WebSocket frame, in bytes.
     pub max_frame: usize,
     /// Messages whose end has not come, over all connections, in bytes: beyond it, the connection
@@ -116,6 +115,15 @@ pub struct Config {
     pub handshake_timeout: Duration,
     /// Where each event leaves the span of its arrival.
     pub spans: Spans,
+}
+
+/// How long transactions stay. It can be changed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TransactionRetention {
+    /// Those that ended are kept.
+    pub ended: Duration,
+    /// One of which nothing is heard for so long ends as abandoned.
+    pub abandoned_after: Duration,
 }
 
 /// How fast things go. It can be changed while stations are connected: they take it with their next
@@ -138,7 +146,10 @@ impl Default for Config {
             tempo: Tempo::default(),
             strict: false,
             authorize: Policy::AcceptAll,
-            transaction_retention: Duration::MAX,
+            transaction_retention: TransactionRetention {
+                ended: Duration::MAX,
+                abandoned_after: Duration::MAX,
+            },
             max_frame: 1024 * 1024,
             max_unfinished: 64 * 1024 * 1024,
             max_connections: 50_000,
@@ -275,7 +286,7 @@ impl Ocpp {
     }
 
     /// Changes how long transactions are kept.
-    pub fn transaction_retention(&self) -> watch::Sender<Duration> {
+    pub fn transaction_retention(&self) -> watch::Sender<TransactionRetention> {
         self.projector.transaction_retention()
     }
 

@@ -13,6 +13,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::{
+    TransactionRetention,
     stations::{Station, Stations},
     transactions::LateStop,
 };
@@ -76,10 +77,10 @@ pub(super) struct Projector {
     transactions: KeptTransactions,
 }
 
-/// How long transactions that have stopped are kept.
+/// How long transactions stay.
 #[derive(Debug)]
 pub(super) struct KeptTransactions {
-    pub(super) kept: watch::Sender<Duration>,
+    pub(super) kept: watch::Sender<TransactionRetention>,
     pub(super) clock: Clock,
 }
 
@@ -101,7 +102,7 @@ impl Projector {
         }
     }
 
-    pub(super) fn transaction_retention(&self) -> watch::Sender<Duration> {
+    pub(super) fn transaction_retention(&self) -> watch::Sender<TransactionRetention> {
         self.transactions.kept.clone()
     }
 
@@ -117,6 +118,7 @@ impl Projector {
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut idle_ticks = 0;
         let mut ticks = 0_u32;
+        let mut looked_at = None;
         let mut kept = self.transactions.kept.subscribe();
         while finish.run_until_cancelled(tick.tick()).await.is_some() {
             // The head is taken first: what is below it is in the states that are taken next.
@@ -131,7 +133,10 @@ impl Projector {
             }
             if ticks.is_multiple_of(FORGET_EVERY) || kept.has_changed().unwrap_or(false) {
                 let kept = *kept.borrow_and_update();
-                self.forget_transactions(kept).await;
+                looked_at = self
+                    .abandon_transactions(kept.abandoned_after, looked_at)
+                    .await;
+                self.forget_transactions(kept.ended).await;
             }
             ticks = ticks.wrapping_add(1);
         }
@@ -142,11 +147,58 @@ impl Projector {
         }
     }
 
+    /// Gives up transactions of which nothing was heard for so long: those in memory, which are
+    /// saved with the others, and of the store's a batch behind `after`. Returns where the next
+    /// batch begins.
+    async fn abandon_transactions(&self, silence: Duration, after: Option<Seq>) -> Option<Seq> {
+        let clock = self.transactions.clock;
+        let (silent_since, now) = (clock.ago(silence), clock.now());
+        let live = self.stations.transactions().clone();
+        for abandoned in live.abandon(silent_since, now, FORGET_BATCH) {
+            self.tell_abandoned(&abandoned);
+        }
+        let store = Arc::clone(&self.store);
+        let position = self.projected_to;
+        let abandoning = tokio::task::spawn_blocking(move || {
+            let open = store.open_transactions(after, FORGET_BATCH)?;
+            let last = open.last().filter(|_| open.len() == FORGET_BATCH);
+            let last = last.map(|last| last.seq);
+            // What is in memory is known better there.
+            let silent = open.into_iter().filter(|open| {
+                open.is_silent_since(silent_since) && live.get(open.transaction_id).is_none()
+            });
+            let silent: Vec<_> = silent.map(|open| Arc::new(open.abandoned(now))).collect();
+            if !silent.is_empty() {
+                store.save_stations(&[], &silent, position)?;
+            }
+            Ok::<_, StoreError>((last, silent))
+        });
+        match abandoning.await {
+            Ok(Ok((last, silent))) => {
+                for abandoned in silent {
+                    self.tell_abandoned(&abandoned);
+                }
+                return last;
+            }
+            // There is a next time.
+            Ok(Err(error)) if error.is_outage() => {}
+            Ok(Err(error)) => tracing::error!(%error, "transactions could not be given up"),
+            Err(error) => tracing::error!(%error, "giving transactions up was cut short"),
+        }
+        after
+    }
+
+    fn tell_abandoned(&self, transaction: &Transaction) {
+        let (station, transaction_id) = (&transaction.station, transaction.transaction_id);
+        self.stations.abandoned(station, transaction_id);
+        tracing::info!(%station, transaction_id, "abandoned: nothing was heard of it for too long");
+    }
+
     async fn forget_transactions(&self, kept: Duration) {
-        let stopped_before = self.transactions.clock.ago(kept);
+        let ended_before = self.transactions.clock.ago(kept);
         let store = Arc::clone(&self.store);
         let forgetting = tokio::task::spawn_blocking(move || {
-            while store.forget_transactions(stopped_before, FORGET_BATCH)? == FORGET_BATCH {}
+            while store.forget_transactions(ended_before, FORGET_BATCH)? == FORGET_BATCH {}
             Ok::<_, StoreError>(())
         });
         match forgetting.await {
@@ -214,8 +266,9 @@ fn found(store: &dyn Store, late: &[LateStop]) -> Result<Vec<Arc<Transaction>>, 
     let mut stopped = Vec::new();
     for LateStop { station, request } in late {
         let known = store.transaction(request.transaction_id)?;
-        if let Some(open) = known.filter(|known| known.is_open() && known.station == *station) {
-            stopped.push(Arc::new(open.stopped(request.clone())));
+        let known = known.filter(|known| known.stop.is_none() && known.station == *station);
+        if let Some(known) = known {
+            stopped.push(Arc::new(known.stopped(request.clone())));
         }
     }
     Ok(stopped)

@@ -277,6 +277,24 @@ impl Stations {
         }
     }
 
+    /// A transaction of the station's was given up.
+    pub(super) fn abandoned(&self, station: &StationId, transaction_id: i64) {
+        let known = self.0.known.read().unwrap_or_else(PoisonError::into_inner);
+        let Some(station) = known.get(station).cloned() else {
+            return;
+        };
+        drop(known);
+        let mut live = station.live();
+        if !live.state.ended(transaction_id) {
+            return;
+        }
+        let before = std::mem::replace(&mut live.unsaved, Unsaved::Changed);
+        drop(live);
+        if before != Unsaved::Changed {
+            self.unsaved().push(station);
+        }
+    }
+
     /// The stations with changes worth saving soon; they count as saved from now on.
     pub(super) fn take_unsaved(&self) -> Vec<Arc<Station>> {
         let taken = std::mem::take(&mut *self.unsaved());

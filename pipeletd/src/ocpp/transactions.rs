@@ -10,6 +10,8 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
+use jiff::Timestamp;
+
 use crate::{
     events::{AuthorizationStatus, Event, EventType, IdTagKey, Seq, StationId},
     projection::{MeterReading, StopRequest, Transaction},
@@ -103,6 +105,27 @@ impl LiveTransactions {
                 live.unsaved.remove(&saved.seq);
             }
         }
+    }
+
+    /// Gives up to `limit` of those up of which nothing was heard since `silent_since`.
+    pub(super) fn abandon(
+        &self,
+        silent_since: Timestamp,
+        now: Timestamp,
+        limit: usize,
+    ) -> Vec<Arc<Transaction>> {
+        let mut live = self.live();
+        let open = live.open.values();
+        let silent = open.filter(|transaction| transaction.is_silent_since(silent_since));
+        let silent: Vec<_> = silent
+            .take(limit)
+            .map(|t| Arc::new(t.abandoned(now)))
+            .collect();
+        for abandoned in &silent {
+            live.unsaved.insert(abandoned.seq, Arc::clone(abandoned));
+            live.forget(abandoned.transaction_id);
+        }
+        silent
     }
 
     pub(super) fn take_late_stops(&self) -> Vec<LateStop> {

@@ -243,11 +243,18 @@ impl StationState {
 
     fn stop(&mut self, fields: &Fields<'_>) {
         if let Some(id) = fields.integer("transactionId") {
-            self.open_transactions
-                .retain(|transaction| transaction.transaction_id != id);
+            self.ended(id);
             self.recent_starts
                 .retain(|start| start.transaction_id != id);
         }
+    }
+
+    /// Returns whether the transaction was open.
+    pub fn ended(&mut self, transaction_id: i64) -> bool {
+        let before = self.open_transactions.len();
+        self.open_transactions
+            .retain(|transaction| transaction.transaction_id != transaction_id);
+        self.open_transactions.len() < before
     }
 }
 

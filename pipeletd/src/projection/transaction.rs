@@ -31,6 +31,9 @@ pub struct Transaction {
     pub stop: Option<TransactionStop>,
     /// What can't be what the station says, for people.
     pub notes: Vec<String>,
+    /// When it was given up, because nothing was heard of it for long. A stop that comes after all
+    /// counts instead.
+    pub abandoned_at: Option<Timestamp>,
 }
 
 /// How a transaction ended.
@@ -62,6 +65,8 @@ pub struct StopRequest {
 pub struct MeterReading {
     /// The station's time, where it can be read.
     pub sampled_at: Option<Timestamp>,
+    /// When we took it in. Not known of what was stored before this was.
+    pub received_at: Option<Timestamp>,
     /// OCPP's list `sampledValue` as the station wrote it: a JSON array.
     pub sampled_values: String,
 }
@@ -72,6 +77,7 @@ pub struct TransactionFilter {
     pub station: Option<StationId>,
     pub id_tag: Option<IdTagKey>,
     pub open: Option<bool>,
+    pub abandoned: Option<bool>,
     /// By the time of the start, or when it came where that is missing: from, included.
     pub since: Option<Timestamp>,
     /// By the time of the start: until, excluded.
@@ -95,6 +101,7 @@ impl Transaction {
             last_meter_values: None,
             stop: None,
             notes: message.notes,
+            abandoned_at: None,
         })
     }
 
@@ -112,24 +119,51 @@ impl Transaction {
                 stopped.notes.push(note);
             }
             stopped.stop = Some(request.stop);
+            stopped.abandoned_at = None;
         }
         stopped
     }
 
-    pub const fn is_open(&self) -> bool {
-        self.stop.is_none()
+    /// The same transaction, given up.
+    #[must_use]
+    pub fn abandoned(&self, at: Timestamp) -> Self {
+        let abandoned_at = self.stop.is_none().then_some(at);
+        Self {
+            abandoned_at,
+            ..self.clone()
+        }
     }
 
-    /// By when its stop came in.
-    pub fn stopped_before(&self, time: Timestamp) -> bool {
-        self.stop
-            .as_ref()
-            .is_some_and(|stop| stop.received_at < time)
+    pub const fn is_open(&self) -> bool {
+        self.stop.is_none() && self.abandoned_at.is_none()
+    }
+
+    /// Whether it is open, and nothing was heard of it since then.
+    pub fn is_silent_since(&self, time: Timestamp) -> bool {
+        let reading = self.last_meter_values.as_ref();
+        let heard = reading.and_then(|reading| reading.received_at);
+        self.is_open()
+            && heard
+                .unwrap_or(self.start_received_at)
+                .max(self.start_received_at)
+                < time
+    }
+
+    /// Whether it ended before then: its stop came in, or it was given up.
+    pub fn ended_before(&self, time: Timestamp) -> bool {
+        let stopped = self.stop.as_ref().map(|stop| stop.received_at);
+        stopped
+            .or(self.abandoned_at)
+            .is_some_and(|ended| ended < time)
     }
 
     /// A word that never changes.
     pub const fn status(&self) -> &'static str {
-        if self.is_open() { "open" } else { "stopped" }
+        match (&self.stop, self.abandoned_at) {
+            (Some(_), _) => "stopped",
+            (None, Some(_)) => "abandoned",
+            (None, None) => "open",
+        }
     }
 
     /// What was charged, in Wh, once both meter values are known. Where a meter was set back, they
@@ -164,7 +198,7 @@ impl StopRequest {
         Some(Self {
             transaction_id,
             stop,
-            reading: data.and_then(MeterReading::last),
+            reading: data.and_then(|list| MeterReading::last(list, event.time)),
             notes: message.notes,
         })
     }
@@ -178,11 +212,11 @@ impl MeterReading {
     pub fn of(event: &Event) -> Option<(i64, Self)> {
         let fields = Fields::parse(event.payload.as_bytes());
         let id = fields.integer("transactionId")?;
-        Some((id, Self::last(fields.raw("meterValue")?)?))
+        Some((id, Self::last(fields.raw("meterValue")?, event.time)?))
     }
 
     /// The last entry of a list of OCPP's `MeterValue`.
-    fn last(list: &str) -> Option<Self> {
+    fn last(list: &str, received_at: Timestamp) -> Option<Self> {
         let list: Vec<&RawValue> = serde_json::from_str(list).ok()?;
         let fields = Fields::parse(list.last()?.get().as_bytes());
         let values = fields.raw("sampledValue")?;
@@ -191,6 +225,7 @@ impl MeterReading {
             sampled_at: fields
                 .text("timestamp")
                 .and_then(|t| parse_station_time(&t)),
+            received_at: Some(received_at),
             sampled_values: values.to_owned(),
         })
     }
@@ -208,6 +243,9 @@ impl TransactionFilter {
                 .as_ref()
                 .is_none_or(|tag| *tag == IdTagKey::of(&transaction.id_tag))
             && self.open.is_none_or(|open| open == transaction.is_open())
+            && self
+                .abandoned
+                .is_none_or(|abandoned| abandoned == (transaction.status() == "abandoned"))
             && self.since.is_none_or(|since| since <= began)
             && self.until.is_none_or(|until| began < until)
     }

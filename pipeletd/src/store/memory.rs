@@ -384,14 +384,26 @@ impl Store for MemoryStore {
         Ok(matching.take(limit).cloned().collect())
     }
 
+    fn open_transactions(
+        &self,
+        after: Option<Seq>,
+        limit: usize,
+    ) -> Result<Vec<Transaction>, StoreError> {
+        let contents = self.contents();
+        let from = after.map_or(Bound::Unbounded, Bound::Excluded);
+        let behind = contents.transactions.range((from, Bound::Unbounded));
+        let open = behind.filter(|(_, transaction)| transaction.is_open());
+        Ok(open.take(limit).map(|(_, open)| open.clone()).collect())
+    }
+
     fn forget_transactions(
         &self,
-        stopped_before: Timestamp,
+        ended_before: Timestamp,
         limit: usize,
     ) -> Result<usize, StoreError> {
         let mut contents = self.contents();
         let old = contents.transactions.iter();
-        let old = old.filter(|(_, transaction)| transaction.stopped_before(stopped_before));
+        let old = old.filter(|(_, transaction)| transaction.ended_before(ended_before));
         let old: Vec<_> = old.map(|(seq, _)| *seq).take(limit).collect();
         for seq in &old {
             contents.transactions.remove(seq);

@@ -376,11 +376,19 @@ pub trait Store: Send + Sync + fmt::Debug + 'static {
         limit: usize,
     ) -> Result<Vec<Transaction>, StoreError>;
 
+    /// At most `limit` open transactions that started behind `after` in the journal, the oldest
+    /// first.
+    fn open_transactions(
+        &self,
+        after: Option<Seq>,
+        limit: usize,
+    ) -> Result<Vec<Transaction>, StoreError>;
+
     /// Forgets at most `limit` transactions that ended before this, and returns how many. Those that
     /// are open stay, however old they are. Need not be durable on return.
     fn forget_transactions(
         &self,
-        stopped_before: Timestamp,
+        ended_before: Timestamp,
         limit: usize,
     ) -> Result<usize, StoreError>;
 

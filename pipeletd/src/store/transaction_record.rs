@@ -41,12 +41,16 @@ struct TransactionRecord {
     stop: Option<StopRecord>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     notes: Vec<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    abandoned_ms: Option<i64>,
 }
 
 #[derive(Serialize, Deserialize)]
 struct ReadingRecord {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     sampled_ms: Option<i64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    received_ms: Option<i64>,
     /// JSON, as the text that came.
     values: String,
 }
@@ -79,6 +83,7 @@ pub(super) fn encode_transaction(transaction: &Transaction) -> Vec<u8> {
         start_received_ms: transaction.start_received_at.as_millisecond(),
         reading: reading.map(|reading| ReadingRecord {
             sampled_ms: reading.sampled_at.map(Timestamp::as_millisecond),
+            received_ms: reading.received_at.map(Timestamp::as_millisecond),
             values: reading.sampled_values.clone(),
         }),
         stop: stop.map(|stop| StopRecord {
@@ -89,6 +94,7 @@ pub(super) fn encode_transaction(transaction: &Transaction) -> Vec<u8> {
             id_tag: stop.id_tag.clone(),
         }),
         notes: transaction.notes.clone(),
+        abandoned_ms: transaction.abandoned_at.map(Timestamp::as_millisecond),
     })
 }
 
@@ -101,6 +107,7 @@ pub(super) fn decode_transaction(bytes: &[u8]) -> Result<Transaction, StoreError
     let reading = record.reading.map(|reading| {
         Ok(MeterReading {
             sampled_at: reading.sampled_ms.map(time).transpose()?,
+            received_at: reading.received_ms.map(time).transpose()?,
             sampled_values: reading.values,
         })
     });
@@ -127,6 +134,7 @@ pub(super) fn decode_transaction(bytes: &[u8]) -> Result<Transaction, StoreError
         last_meter_values: reading,
         stop: stop.transpose()?,
         notes: record.notes,
+        abandoned_at: record.abandoned_ms.map(time).transpose()?,
     })
 }
 

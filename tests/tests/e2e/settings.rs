@@ -273,7 +273,7 @@ async fn old_transactions_go_by_a_retention_that_changes() {
 /// What the README says that a running daemon takes over, and another value for each.
 #[tokio::test]
 async fn what_the_readme_names_is_taken_over() {
-    const VALUES: [(&str, &str); 17] = [
+    const VALUES: [(&str, &str); 18] = [
         ("log-level", "\"debug\""),
         ("api-rate", "\"7/s\""),
         ("ocpp-rate", "\"7/s\""),
@@ -288,6 +288,7 @@ async fn what_the_readme_names_is_taken_over() {
         ("retention", "\"7h\""),
         ("retention-size", "\"7GiB\""),
         ("transaction-retention", "\"7h\""),
+        ("transaction-abandon-after", "\"7h\""),
         ("heartbeat-interval", "\"7s\""),
         ("ping-interval", "\"7s\""),
         ("shutdown-grace", "\"7s\""),

@@ -282,3 +282,67 @@ async fn a_stop_that_comes_after_many_starts_still_ends_its_own() {
     })
     .await;
 }
+
+/// Whether they are in memory or, being many of one station, in the store only.
+#[tokio::test]
+async fn what_nothing_is_heard_of_ends_as_abandoned_until_its_stop_comes() {
+    let mut scene = Scene::new(&["StopTransaction"]).await;
+    let mut station = scene.station("S1").await;
+    let mut open = Vec::new();
+    for meter in 0..70 {
+        open.push(start(&mut station, 1, "A", meter).await);
+    }
+    let stopped = start(&mut station, 2, "A", 99).await;
+    stop(&mut station, stopped, 100).await;
+    let listed = async |scene: &Scene, query: &str| {
+        let mut ids = ids(&scene.api, &format!("{query}&limit=100")).await;
+        ids.reverse();
+        ids
+    };
+    scene.crash().await;
+    assert_eq!(listed(&scene, "?status=open").await, open);
+    assert!(scene.daemon.terminate().await.success());
+
+    scene.daemon.set_flag("--transaction-abandon-after", "1ms");
+    scene.start_again().await;
+    eventually(
+        "all to be abandoned",
+        || listed(&scene, "?status=abandoned"),
+        |ids| *ids == open,
+    )
+    .await;
+    assert_eq!(listed(&scene, "?status=open").await, [0_i64; 0]);
+    assert_eq!(listed(&scene, "?status=stopped").await, [stopped]);
+    let by_cli = async |filter: &str| {
+        let line = format!("transactions list --limit 100 {filter}");
+        let listed = scene.ctl().json(&line).await;
+        listed.as_array().expect("a list").len()
+    };
+    assert_eq!(by_cli("--abandoned").await, 70);
+    assert_eq!(by_cli("--stopped").await, 1);
+    assert_eq!(by_cli("--open").await, 0);
+    let known = || async { scene.api.get("/stations/S1").await.expect(200) };
+    let none = |known: &Value| known["open_transactions"] == json!([]);
+    eventually("none to be open at the station", known, none).await;
+
+    // What it survives is a kill, and a longer patience afterwards.
+    assert!(scene.daemon.terminate().await.success());
+    scene.daemon.set_flag("--transaction-abandon-after", "30d");
+    scene.start_again().await;
+    scene.crash().await;
+    assert_eq!(listed(&scene, "?status=abandoned").await, open);
+    let mut station = scene.station("S1").await;
+    for late in [open[0], open[69]] {
+        stop(&mut station, late, 200).await;
+        let path = format!("/transactions/{late}");
+        let state = || async { scene.api.get(&path).await.expect(200) };
+        eventually("a late stop", state, |known| known["status"] == "stopped").await;
+    }
+    assert_eq!(listed(&scene, "?status=abandoned").await, open[1..69]);
+
+    assert!(scene.daemon.terminate().await.success());
+    scene.daemon.set_flag("--transaction-retention", "0s");
+    scene.start_again().await;
+    let any = || listed(&scene, "?id_tag=A");
+    eventually("all to be forgotten", any, Vec::is_empty).await;
+}

@@ -64,6 +64,7 @@ fn filter(filter: v1::TransactionFilter) -> Result<TransactionFilter, ApiError> 
         station: station.transpose()?,
         id_tag: filter.id_tag.as_deref().map(IdTagKey::of),
         open: filter.open,
+        abandoned: filter.abandoned,
         since: time(filter.since, "/filter/since")?,
         until: time(filter.until, "/filter/until")?,
     })

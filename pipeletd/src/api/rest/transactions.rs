@@ -95,16 +95,19 @@ async fn list(
     mut query: Query,
 ) -> Result<Json<List<TransactionJson>>, Problem> {
     let page = query.page(|text| cursor::to_number(text).map(Seq));
+    let status = query.take("status", "open, stopped or abandoned", |text| match text {
+        "open" => Some((true, false)),
+        "stopped" => Some((false, false)),
+        "abandoned" => Some((false, true)),
+        _ => None,
+    });
     let filter = TransactionFilter {
         station: query.take("station_id", "a station's id", |text| {
             StationId::new(text).ok()
         }),
         id_tag: query.take("id_tag", "an id tag", |text| Some(IdTagKey::of(text))),
-        open: query.take("status", "open or stopped", |text| match text {
-            "open" => Some(true),
-            "stopped" => Some(false),
-            _ => None,
-        }),
+        open: status.map(|(open, _)| open),
+        abandoned: status.map(|(_, abandoned)| abandoned),
         since: query.time("since"),
         until: query.time("until"),
     };

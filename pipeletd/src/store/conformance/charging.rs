@@ -34,6 +34,7 @@ fn transaction(number: u64) -> Arc<Transaction> {
     let mut started = Transaction::started(Seq(number), &start).unwrap();
     started.last_meter_values = Some(MeterReading {
         sampled_at: Some(at(7)),
+        received_at: Some(at(8)),
         sampled_values: format!("[{{\"value\":\"{}\"}}]", "1".repeat(4_000)),
     });
     Arc::new(if number.is_multiple_of(2) {
@@ -122,6 +123,42 @@ fn a_transaction_is_replaced_when_it_ends() {
             let found = store.transaction(closed.transaction_id).unwrap();
             assert_eq!(found.as_ref(), Some(&*closed));
         }
+    });
+}
+
+#[test]
+fn a_transaction_that_is_given_up_is_open_no_more_and_may_be_stopped_after_all() {
+    check(|store| {
+        let all: Vec<_> = (0..8).map(transaction).collect();
+        store.save_stations(&[], &all, Seq(8)).unwrap();
+        let open = |after: Option<u64>, limit| {
+            let open = store.open_transactions(after.map(Seq), limit).unwrap();
+            open.iter().map(|open| open.seq.0).collect::<Vec<_>>()
+        };
+        assert_eq!(open(None, 99), [0, 2, 4, 6]);
+        assert_eq!(open(Some(0), 2), [2, 4]);
+        assert_eq!(open(Some(6), 2), [0; 0]);
+        let given_up = Arc::new(all[2].abandoned(at(50)));
+        let save = |transaction: &Arc<Transaction>| {
+            let transactions = std::slice::from_ref(transaction);
+            store.save_stations(&[], transactions, Seq(8)).unwrap();
+            let found = store.transaction(transaction.transaction_id).unwrap();
+            assert_eq!(found.as_ref(), Some(&**transaction));
+        };
+        save(&given_up);
+        assert_eq!(open(None, 99), [0, 4, 6]);
+        let abandoned = TransactionFilter {
+            abandoned: Some(true),
+            ..TransactionFilter::default()
+        };
+        let found = store.transactions(&abandoned, None, 9).unwrap();
+        assert_eq!(found, [(*given_up).clone()]);
+        save(&Arc::new(stopped(&given_up)));
+        assert_eq!(store.transactions(&abandoned, None, 9).unwrap(), []);
+        save(&Arc::new(all[4].abandoned(at(50))));
+        store.forget_transactions(at(51), 99).unwrap();
+        assert_eq!(store.transaction(all[4].transaction_id).unwrap(), None);
+        assert_eq!(open(None, 99), [0, 6]);
     });
 }
 

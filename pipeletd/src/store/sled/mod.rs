@@ -677,13 +677,21 @@ impl Store for SledStore {
         transactions::list(&self.cold, filter, before, limit)
     }
 
+    fn open_transactions(
+        &self,
+        after: Option<Seq>,
+        limit: usize,
+    ) -> Result<Vec<Transaction>, StoreError> {
+        transactions::open_after(&self.cold, after, limit)
+    }
+
     fn forget_transactions(
         &self,
-        stopped_before: Timestamp,
+        ended_before: Timestamp,
         limit: usize,
     ) -> Result<usize, StoreError> {
         let mut batch = Batch::default();
-        let forgotten = transactions::forget(&self.cold, &mut batch, stopped_before, limit)?;
+        let forgotten = transactions::forget(&self.cold, &mut batch, ended_before, limit)?;
         if forgotten > 0 {
             self.commit_cold(batch, Purpose::Upkeep)?;
         }

@@ -48,7 +48,7 @@ pub(super) fn put(
 pub(super) fn forget(
     cold: &Database,
     batch: &mut Batch,
-    stopped_before: Timestamp,
+    ended_before: Timestamp,
     limit: usize,
 ) -> Result<usize, StoreError> {
     let mut forgotten = 0;
@@ -57,7 +57,7 @@ pub(super) fn forget(
     for entry in cold.kind_backwards(Kind::Transaction) {
         let (key, value) = entry?;
         let transaction = decode_transaction(&value)?;
-        if transaction.stopped_before(stopped_before) {
+        if transaction.ended_before(ended_before) {
             cold.remove(batch, &key)?;
             cold.remove(batch, &keys::transaction_by_id(transaction.transaction_id))?;
             let Transaction { station, seq, .. } = &transaction;
@@ -71,6 +71,30 @@ pub(super) fn forget(
         }
     }
     Ok(forgotten)
+}
+
+/// The oldest that are open and started behind `after` in the journal.
+pub(super) fn open_after(
+    cold: &Database,
+    after: Option<Seq>,
+    limit: usize,
+) -> Result<Vec<Transaction>, StoreError> {
+    let open = cold.kind_backwards(Kind::OpenTransaction);
+    let seqs = open.map(|entry| {
+        let seq = keys::last_inverted(&entry?.0);
+        seq.ok_or_else(|| record_error("transaction", "its index is cut short"))
+    });
+    let behind = seqs.skip_while(|seq| match seq {
+        Ok(seq) => after.is_some_and(|after| *seq <= after),
+        Err(_) => false,
+    });
+    let found = behind.take(limit).filter_map(|seq| {
+        let value = seq.and_then(|seq| cold.get(&keys::transaction(seq)));
+        value
+            .and_then(|value| value.map(|value| decode_transaction(&value)).transpose())
+            .transpose()
+    });
+    found.collect()
 }
 
 pub(super) fn by_id(cold: &Database, id: i64) -> Result<Option<Transaction>, StoreError> {
