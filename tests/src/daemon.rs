@@ -397,13 +397,11 @@ impl Drop for Daemon {
 
 impl Running {
     async fn spawn(builder: &Builder) -> Self {
-        match Self::try_spawn(builder).await {
-            Ok(running) => running,
-            Err(_) => {
-                let log = fs::read_to_string(builder.log_file()).unwrap_or_default();
-                panic!("pipeletd ended instead of listening:\n{log}");
-            }
-        }
+        let Ok(running) = Self::try_spawn(builder).await else {
+            let log = fs::read_to_string(builder.log_file()).unwrap_or_default();
+            panic!("pipeletd ended instead of listening:\n{log}");
+        };
+        running
     }
 
     async fn try_spawn(builder: &Builder) -> Result<Self, ExitStatus> {

@@ -455,8 +455,8 @@ impl Database {
 
     /// What sled has panicked of.
     fn damage(&self) -> Option<&str> {
-        let own = self.damaged.get().map(String::as_str);
-        own.or_else(|| panics::of_its_threads())
+        let of_its_threads = panics::of_its_threads();
+        self.damaged.get().map(String::as_str).or(of_its_threads)
     }
 
     /// Closes the engine that this result came from, where it can't be used any more.

@@ -202,7 +202,7 @@ fn allocate(path: &Path, size: u64) -> io::Result<()> {
 }
 
 fn write_zeros(file: &mut File, size: u64) -> io::Result<()> {
-    let zeros = [0; 64 * 1024];
+    let zeros = [0; 4 * 1024];
     let mut left = size;
     while left > 0 {
         let piece = left.min(zeros.len() as u64);
