@@ -143,7 +143,7 @@ mod tests {
     use super::*;
     use crate::{
         auth::{ApiKey, ApiKeyInfo},
-        limits::{Rate, memory::Turns},
+        limits::{Rate, memory::FifoPool},
     };
 
     fn headers(keys: &[&str]) -> HeaderMap {
@@ -173,7 +173,7 @@ mod tests {
             expires_at: None,
             last_used_at: None,
         });
-        let gate = Gate::new(keyring, Readers::new(Turns::of(1 << 20)), clock);
+        let gate = Gate::new(keyring, Readers::new(FifoPool::of(1 << 20)), clock);
         let code = |key: &str, from: &str| {
             let peer = Peer {
                 address: SocketAddr::new(from.parse().unwrap(), 1),

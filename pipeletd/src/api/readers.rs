@@ -24,7 +24,7 @@ use tokio::{sync::OwnedSemaphorePermit, time::timeout};
 
 use super::error::ApiError;
 use crate::{
-    limits::memory::{LARGEST_EVENT, Turns},
+    limits::memory::{FifoPool, LARGEST_EVENT},
     store::PAGE_BYTES,
 };
 
@@ -37,9 +37,9 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// The memory of all readers. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Readers {
-    all: Turns,
+    all: FifoPool,
     /// By the number of the API key.
-    keys: Arc<Mutex<HashMap<u64, Turns>>>,
+    keys: Arc<Mutex<HashMap<u64, FifoPool>>>,
 }
 
 /// One caller's access to it.
@@ -63,7 +63,7 @@ pub(super) struct Held(
 );
 
 impl Readers {
-    pub fn new(all: Turns) -> Self {
+    pub fn new(all: FifoPool) -> Self {
         Self {
             all,
             keys: Arc::default(),
@@ -75,12 +75,12 @@ impl Readers {
         Reader { readers, key_id }
     }
 
-    fn of_key(&self, key_id: u64) -> Turns {
+    fn of_key(&self, key_id: u64) -> FifoPool {
         let mut keys = self.keys.lock().unwrap_or_else(PoisonError::into_inner);
-        keys.retain(|id, turns| *id == key_id || turns.used() > 0);
+        keys.retain(|id, pool| *id == key_id || pool.used() > 0);
         let size = self.all.size() / KEY_FRACTION;
         keys.entry(key_id)
-            .or_insert_with(|| Turns::of(size))
+            .or_insert_with(|| FifoPool::of(size))
             .clone()
     }
 }

@@ -22,19 +22,10 @@ pub(super) fn resolve(
         faults.push(Fault::BootstrapKey(error));
         None
     });
-    let api_tls = match (said.api_tls_cert, said.api_tls_key) {
-        (Some(certificate), Some(key)) => Some(TlsFiles {
-            certificate,
-            key,
-            client_ca: None,
-        }),
-        (None, None) => None,
-        (Some(_), None) | (None, Some(_)) => {
-            let needed = ["api-tls-cert", "api-tls-key"];
-            faults.push(incomplete(settings, &needed, &[]));
-            None
-        }
-    };
+    let api_tls = api_tls(said.api_tls_cert, said.api_tls_key).unwrap_or_else(|needed| {
+        faults.push(incomplete(settings, &needed, &[]));
+        None
+    });
     let ocpp_tls = match (said.ocpp_tls_listen, said.ocpp_tls_cert, said.ocpp_tls_key) {
         (Some(listen), Some(certificate), Some(key)) => Some(TlsOptions {
             listen,
@@ -115,6 +106,22 @@ pub(super) fn resolve(
         otlp_endpoint: said.otlp_endpoint,
         bootstrap_key,
     })
+}
+
+/// Fails with what goes together.
+fn api_tls(
+    certificate: Option<PathBuf>,
+    key: Option<PathBuf>,
+) -> Result<Option<TlsFiles>, [&'static str; 2]> {
+    match (certificate, key) {
+        (Some(certificate), Some(key)) => Ok(Some(TlsFiles {
+            certificate,
+            key,
+            client_ca: None,
+        })),
+        (None, None) => Ok(None),
+        (Some(_), None) | (None, Some(_)) => Err(["api-tls-cert", "api-tls-key"]),
+    }
 }
 
 /// Gives a setting its default, where nothing was said of it.

@@ -47,7 +47,7 @@ use crate::{
     delivery::record::{Cursor, Epoch},
     events::{Event, EventType, Seq},
     latencies::LatencySnapshot,
-    limits::memory::{MemoryBudget, Turns},
+    limits::memory::{FifoPool, MemoryBudget},
     store::{Outage, Store, StoreError, blocking},
     webhooks::WebhookId,
 };
@@ -107,7 +107,7 @@ struct Shared {
     /// Events below were handed to every feed that wants them; never above `head`.
     fed: AtomicU64,
     recent: Recent,
-    incoming: Turns,
+    incoming: FifoPool,
     /// Tells followers what `head` has become.
     grown: watch::Sender<Seq>,
     /// Why no events are taken now, or why the committer has ended.

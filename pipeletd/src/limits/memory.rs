@@ -29,11 +29,11 @@ pub struct MemoryBudget {
     /// In bytes: the ring of events that have just been journaled.
     pub recent: usize,
     /// What is on its way into the journal.
-    pub incoming: Turns,
+    pub incoming: FifoPool,
     /// What webhooks have loaded, up to its being settled.
     pub deliveries: Pool,
     /// What callers of the API read, up to its being sent.
-    pub readers: Turns,
+    pub readers: FifoPool,
 }
 
 impl MemoryBudget {
@@ -45,9 +45,9 @@ impl MemoryBudget {
         let eighth = usize::try_from(bytes / 8).unwrap_or(usize::MAX / 8);
         Self {
             recent: 2 * eighth,
-            incoming: Turns::of(eighth),
+            incoming: FifoPool::of(eighth),
             deliveries: Pool::of(3 * eighth),
-            readers: Turns::of(2 * eighth),
+            readers: FifoPool::of(2 * eighth),
         }
     }
 }
@@ -76,7 +76,7 @@ pub struct Share {
 /// A part of the budget that is taken for a moment by who knows how much it needs, in the order in
 /// which they come. Cheap to clone.
 #[derive(Debug, Clone)]
-pub struct Turns {
+pub struct FifoPool {
     room: Arc<Semaphore>,
     size: u32,
 }
@@ -197,7 +197,7 @@ impl Drop for Share {
     }
 }
 
-impl Turns {
+impl FifoPool {
     /// In bytes; at most 4 GiB.
     pub fn of(size: usize) -> Self {
         let size = u32::try_from(size).unwrap_or(u32::MAX);
@@ -273,15 +273,15 @@ mod tests {
 
     #[tokio::test]
     async fn what_is_larger_than_everything_has_its_turn_alone() {
-        let turns = Turns::of(100);
-        let first = turns.take(60).await;
-        let taken = turns.take(1_000);
+        let pool = FifoPool::of(100);
+        let first = pool.take(60).await;
+        let taken = pool.take(1_000);
         tokio::pin!(taken);
         assert!(futures_util::poll!(&mut taken).is_pending());
         drop(first);
         let all = taken.await;
-        assert_eq!(turns.used(), 100);
+        assert_eq!(pool.used(), 100);
         drop(all);
-        assert_eq!(turns.used(), 0);
+        assert_eq!(pool.used(), 0);
     }
 }
