@@ -1,4 +1,4 @@
-//! A bit that rots on the disk: the daemon works, or says that the store is damaged and what to do.
+//! Bits that rot on the disk: the daemon works, or says that the store is damaged and what to do.
 
 use std::{fs, path::Path};
 
@@ -7,8 +7,10 @@ use pipelet_tests::{Answer, deadline::within};
 use crate::scene::{Scene, daemon};
 
 const EVENTS: &[&str] = &["*"];
-/// How many bits of each database's file rot, one at a time.
-const FLIPS: u32 = 40;
+/// How often bits of each database's file rot.
+const TIMES: u32 = 20;
+/// How many at once: one is mostly met as a checksum that is wrong, many make sled panic.
+const BITS: [u32; 2] = [1, 20];
 
 fn copy(from: &Path, to: &Path) {
     fs::create_dir_all(to).expect("a directory");
@@ -48,23 +50,31 @@ async fn store(data_dir: &Path) {
 }
 
 #[tokio::test]
-async fn one_rotten_bit_is_told_in_words_or_does_no_harm() {
+async fn rotten_bits_are_told_in_words_or_do_no_harm() {
     let home = tempfile::tempdir().expect("a temporary directory");
     let whole = home.path().join("whole");
     store(&whole).await;
     let mut random = fastrand::Rng::with_seed(11);
     let (mut refused, mut works) = (0, 0);
-    for name in ["cold/db", "hot/db", "cold/conf", "hot/conf"] {
-        let length = fs::metadata(whole.join(name)).expect("a file").len();
-        let flips = if name.ends_with("db") { FLIPS } else { 4 };
-        for _ in 0..flips {
-            let at = usize::try_from(random.u64(0..length)).expect("a short file");
-            let bit = random.u8(0..8);
-            let what = format!("bit {bit} of byte {at} of {name}");
+    let files = [
+        ("cold/db", TIMES),
+        ("hot/db", TIMES),
+        ("cold/conf", 2),
+        ("hot/conf", 2),
+    ];
+    for ((name, times), bits) in files
+        .into_iter()
+        .flat_map(|file| BITS.map(|bits| (file, bits)))
+    {
+        for time in 0..times {
+            let what = format!("{bits} bits of {name}, time {time}");
             let rotten = home.path().join("rotten");
             copy(&whole, &rotten);
             let mut bytes = fs::read(rotten.join(name)).expect("a file");
-            bytes[at] ^= 1 << bit;
+            for _ in 0..bits {
+                let at = random.usize(0..bytes.len());
+                bytes[at] ^= 1 << random.u8(0..8);
+            }
             fs::write(rotten.join(name), bytes).expect("a writable file");
 
             let started = daemon().in_data_dir(rotten.clone()).start_or_end().await;
