@@ -58,8 +58,8 @@ use crate::{
 /// one left in `hot` is read as it is, and `cold` is written anew. 2 put blocks in the place of
 /// single events, 3 sealed the secrets, 4 added secrets to sign with, 5 synthetic events.
 const FORMAT_VERSION: u64 = 5;
-const HOT_CACHE_BYTES: u64 = 64 << 20;
-const COLD_CACHE_BYTES: u64 = 32 << 20;
+const HOT_CACHE_BYTES: u64 = 16 << 20;
+const COLD_CACHE_BYTES: u64 = 16 << 20;
 
 #[derive(Debug)]
 pub struct SledStore {
