@@ -12,7 +12,7 @@ use std::{
 
 use fastrand::Rng;
 use pipelet_tests::{
-    Builder, Daemon, Faults,
+    Builder, Daemon, DiskError, Faults,
     deadline::eventually,
     oracle::{Books, Counts, Fault, Key, Number, Oracle, Rules, Shape},
 };
@@ -36,6 +36,10 @@ const LONGEST_START: Duration = Duration::from_secs(2);
 const WHOLE_CHECK_EVERY: u32 = 5;
 /// In milliseconds; the longest that the daemon is left alone.
 const LONGEST_LIFE_MS: u64 = 700;
+/// In milliseconds; the longest that it lives on a disk that is full.
+const FULL_FOR_MS: u64 = 100;
+/// In bytes; what the daemon may have in memory, whatever stations send.
+const MOST_MEMORY: u64 = 256 << 20;
 /// What one kill may have told twice, over all webhooks: what was in flight, and what was settled
 /// since the last checkpoints. 50 to 80 were seen.
 const DUPLICATES_PER_KILL: u64 = 400;
@@ -290,9 +294,20 @@ impl Torture {
         };
         // The moment is the seed's choice, so there is no event to wait for.
         sleep(Duration::from_millis(life)).await;
+        let peak = self.daemon.peak_memory();
+        if peak > MOST_MEMORY {
+            let what = format!("{} MiB were in memory", peak >> 20);
+            self.world.oracle().fault(what);
+        }
         self.world.down();
         self.world.oracle().kills(Instant::now());
-        if self.random.u32(..10) == 0 {
+        if self.fills_the_disk() {
+            // What is under way meets it; the disk has room again at the next start.
+            let life = Duration::from_millis(self.random.u64(..FULL_FOR_MS));
+            sleep(life).await;
+            self.daemon.kill9().await;
+            self.lost();
+        } else if self.random.u32(..10) == 0 {
             assert!(self.daemon.terminate().await.success(), "a clean end");
         } else {
             self.daemon.kill9().await;
@@ -306,10 +321,20 @@ impl Torture {
         }
     }
 
+    /// Now and then, where there is a disk that can be full.
+    fn fills_the_disk(&mut self) -> bool {
+        let full = self.random.u32(..4) == 0;
+        if let Some(faults) = self.faults.as_ref().filter(|_| full) {
+            faults.fail_writes(Some(DiskError::Full));
+        }
+        full && self.faults.is_some()
+    }
+
     fn lost(&mut self) {
         self.kills += 1;
         let seed = self.random.u64(..);
         if let Some(faults) = &self.faults {
+            faults.fail_writes(None);
             self.undone += faults.lose_power(seed);
         }
     }

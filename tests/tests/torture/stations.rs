@@ -23,6 +23,8 @@ pub(crate) const ALL: &[&str] = &[START, STOP, METER, STATUS, HEARTBEAT, BOOT, D
 const REST_MS: u64 = 20;
 /// One of so many messages has its answer lost by the station's hanging up.
 const HANGS_UP: u32 = 60;
+/// In bytes; of the longest messages.
+const LONG_DATA: usize = 1_000_000;
 /// How long a charger waits before it dials again.
 const REDIAL: Duration = Duration::from_millis(10);
 
@@ -147,7 +149,11 @@ impl Charger {
             }),
             other => {
                 assert_eq!(other, DATA);
-                json!({"vendorId": "Acme", "data": mark})
+                // Now and then nearly as much as a message may have. Not in a short soak, for which
+                // it takes memory and store too long to be level.
+                let long = self.world.transactions && self.random.u32(..40) == 0;
+                let padding = if long { LONG_DATA } else { 0 };
+                json!({"vendorId": "Acme", "data": mark, "padding": " ".repeat(padding)})
             }
         }
     }
