@@ -267,7 +267,9 @@ impl Committer {
             Request::Append { .. } | Request::Subscribe { .. } => {}
             Request::Floor { done } => {
                 // No events come that would have the counts written down.
-                self.write_counts();
+                if self.counted_to < self.next {
+                    self.write_counts();
+                }
                 // Where nothing at all can be written, the next try to go on says so.
                 let _ = self.tell_floor(done);
             }
@@ -402,6 +404,11 @@ impl Committer {
 
     /// Writes the batch, and once it is durable tells everyone who is in it.
     fn commit(&mut self) -> Result<(), StoreError> {
+        let store = &self.shared.store;
+        let takes_strangers = store.has_room_for_strangers();
+        self.shared
+            .takes_strangers
+            .store(takes_strangers, Ordering::Relaxed);
         if self.next.0 - self.counted_to.0 >= COUNT_EVERY {
             self.write_counts();
         }

@@ -26,7 +26,7 @@ use std::{
     ops::Range,
     sync::{
         Arc,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
 };
 
@@ -110,6 +110,8 @@ struct Shared {
     incoming: FifoPool,
     /// Tells followers what `head` has become.
     grown: watch::Sender<Seq>,
+    /// Whether the disk has room for what strangers send.
+    takes_strangers: AtomicBool,
     /// Why no events are taken now, or why the committer has ended.
     outage: Outage,
     counts: Counts,
@@ -178,6 +180,7 @@ impl Journal {
         let (requests, queue) = mpsc::channel(QUEUE);
         let head = store.bounds()?.end;
         let shared = Arc::new(Shared {
+            takes_strangers: AtomicBool::new(store.has_room_for_strangers()),
             store,
             durable: AtomicU64::new(head.0),
             head: AtomicU64::new(head.0),
@@ -237,6 +240,12 @@ impl Journal {
     /// When the event at this position came to disk; known of recent ones.
     pub fn durable_at(&self, seq: Seq) -> Option<Timestamp> {
         self.shared.recent.durable_at(seq)
+    }
+
+    /// Whether stations may append that nobody has registered: they leave some of the disk to the
+    /// others. Looked at with every batch, and every ten seconds.
+    pub fn takes_strangers(&self) -> bool {
+        self.shared.takes_strangers.load(Ordering::Relaxed)
     }
 
     /// The position that the next event will have.

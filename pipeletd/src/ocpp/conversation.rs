@@ -20,6 +20,7 @@ use super::{
 };
 use crate::{
     events::{Event, EventId, EventType, Payload},
+    journal::AppendError,
     projection::BootStatus,
     registration::SecurityProfile,
     telemetry::Span,
@@ -371,12 +372,17 @@ impl Conversation {
         let Services {
             journal,
             unkept,
+            registry,
             config,
             clock,
             ..
         } = self.services.as_ref();
         let place = self.seat.place();
         let appending = Box::pin(async move {
+            if !journal.takes_strangers() && registry.find(station).is_none() {
+                let why = "the rest of the disk is for stations that are registered";
+                return Err(AppendError::Failing(why.into()));
+            }
             unkept.catch_up(place, journal).await?;
             journal.append(event, place.apply()).await
         });

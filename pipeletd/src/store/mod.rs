@@ -284,6 +284,10 @@ pub trait Store: Send + Sync + fmt::Debug + 'static {
     /// Whether an `append` could work now, as far as can be told without one.
     fn check(&self) -> Result<(), StoreError>;
 
+    /// Whether there is room for what stations send that nobody has registered: they are to leave
+    /// some of the disk to the others.
+    fn has_room_for_strangers(&self) -> bool;
+
     /// Events from `from` on, in order; none only where there is none.
     fn read_from(&self, from: Seq, limit: ReadLimit) -> Result<Vec<(Seq, Arc<Event>)>, StoreError>;
 

@@ -303,6 +303,7 @@ async fn a_disk_that_the_store_has_filled_is_started_from_as_often_as_need_be() 
         .in_data_dir(disk.path().join("data"))
         .flag("--max-attempts", "1");
     let mut scene = Scene::with(builder, &["DataTransfer"]).await;
+    scene.ctl().line("stations add S1").await.ok();
     scene.receiver.answer(Answer::Held);
     let failing = Receiver::start().await;
     failing.answer(Answer::Status(500));
@@ -349,4 +350,24 @@ async fn a_disk_that_the_store_has_filled_is_started_from_as_often_as_need_be() 
     taken += within("room for 8 MB", more).await;
     let delivered = json!({"received": taken, "delivered": taken});
     scene.api.await_stats(scene.webhook, delivered).await;
+}
+
+/// Who may connect without being registered may not take the disk from those who are.
+#[tokio::test]
+async fn strangers_leave_a_part_of_the_disk_to_registered_stations() {
+    let disk = SmallDisk::new(64).await;
+    let builder = daemon().in_data_dir(disk.path().join("data"));
+    let scene = Scene::with(builder, &["DataTransfer"]).await;
+    scene.receiver.answer(Answer::Held);
+    scene.ctl().line("stations add KNOWN").await.ok();
+    let mut random = fastrand::Rng::with_seed(7);
+    let mut stranger = scene.station("STRANGER").await;
+    assert!(store_until_full(&mut stranger, &mut random).await > 100);
+    let mut known = scene.station("KNOWN").await;
+    for _ in 0..10 {
+        assert!(store_one(&mut known, &mut random).await);
+        assert!(!store_one(&mut stranger, &mut random).await);
+    }
+    scene.ctl().line("stations add STRANGER").await.ok();
+    assert!(store_one(&mut stranger, &mut random).await);
 }

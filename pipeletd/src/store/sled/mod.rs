@@ -400,6 +400,10 @@ impl Store for SledStore {
         self.cold.check(Purpose::Upkeep)
     }
 
+    fn has_room_for_strangers(&self) -> bool {
+        self.hot.check(Purpose::Stranger).is_ok()
+    }
+
     fn check_growth(&self) -> Result<(), StoreError> {
         self.cold.check(Purpose::Outlook)
     }

@@ -26,6 +26,8 @@ use crate::store::StoreError;
 
 /// Kept back from events, in bytes: a twentieth of the disk, within these bounds.
 const KEPT_BACK: std::ops::RangeInclusive<u64> = (1 << 20)..=(64 << 20);
+/// Left free by strangers, in bytes: a tenth of the disk, and at most this.
+const STRANGERS_LEAVE: u64 = 1 << 30;
 /// Held by the reserve, in bytes: the same, and no less than this.
 const LEAST_RESERVE: u64 = 8 << 20;
 /// The reserve's name in the data directory.
@@ -36,6 +38,8 @@ const BLOCK: u64 = 512;
 /// What a write is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Purpose {
+    /// Something new comes in of a station that nobody has registered.
+    Stranger,
     /// Something new comes in.
     Event,
     /// What became of something that came in before is to be written: it may use what is kept
@@ -55,6 +59,8 @@ pub(super) enum Purpose {
 pub(super) struct Room {
     directory: PathBuf,
     kept_back: u64,
+    /// Kept back from strangers, too, in bytes.
+    left_by_strangers: u64,
     /// The reserve's size.
     reserved: u64,
     reserve: Mutex<Reserve>,
@@ -77,6 +83,7 @@ impl Room {
         let room = Self {
             directory: directory.to_owned(),
             kept_back,
+            left_by_strangers: (size / 10).min(STRANGERS_LEAVE),
             reserved: kept_back.max(LEAST_RESERVE),
             reserve: Mutex::new(Reserve::Gone),
         };
@@ -103,7 +110,8 @@ impl Room {
                 *reserve = Reserve::Gone;
                 free = self.free()?;
             }
-            Purpose::Event
+            Purpose::Stranger
+            | Purpose::Event
             | Purpose::Outlook
             | Purpose::Bookkeeping
             | Purpose::Upkeep
@@ -114,6 +122,7 @@ impl Room {
             Reserve::Gone | Reserve::Impossible => self.reserved,
         };
         let needed = match purpose {
+            Purpose::Stranger => reserved + self.kept_back.max(self.left_by_strangers),
             Purpose::Event => reserved + self.kept_back,
             Purpose::Outlook => reserved + self.kept_back / 4,
             Purpose::Bookkeeping => reserved + self.kept_back / 8,
@@ -170,6 +179,8 @@ impl Room {
             Err(error) => {
                 let error = error.chain();
                 tracing::warn!(%error, "no room can be reserved for a start from a full disk");
+                // What there is of it would only take room. Where it stays, the next start removes it.
+                let _ = self.remove_reserve();
                 Reserve::Impossible
             }
         }
