@@ -1,9 +1,9 @@
 //! What is in memory for those who read through the API: a page, from before it is read until its
 //! bytes have been sent.
 //!
-//! Whoever comes first is served first; of what there is, one API key has a part at most, so a
-//! reader who takes nothing of its answers holds up nobody but those with the same key. How long
-//! it can is the connection's business.
+//! Whoever comes first is served first; of what there is, one API key has a part at most, so readers
+//! who take nothing of their answers hold up those with the same key, and others only where several
+//! keys do the same. How long they can is the connection's business.
 
 use std::{
     collections::HashMap,
@@ -29,7 +29,7 @@ use crate::{
 };
 
 /// Of all that there is for readers, what one key may have: one in so many.
-const KEY_FRACTION: usize = 2;
+const KEY_FRACTION: usize = 4;
 
 /// How long a caller waits for room before it is told to come again.
 const PATIENCE: Duration = Duration::from_secs(10);

@@ -200,7 +200,7 @@ impl Ledger {
     /// As [`Self::record`], and waits until it is durable. After an error it may have been
     /// recorded or not, or will be yet.
     pub async fn record_durably(&self, entry: Entry) -> Result<bool, LedgerError> {
-        self.outage.check().map_err(LedgerError)?;
+        self.check()?;
         let durable = self.send(entry, true).await?;
         durable.await.map_err(|_| self.ended())
     }
@@ -242,6 +242,11 @@ impl Ledger {
         self.outage.check().err()
     }
 
+    /// Fails while something can't be written.
+    pub fn check(&self) -> Result<(), LedgerError> {
+        self.outage.check().map_err(LedgerError)
+    }
+
     /// How many failed deliveries there are, over all webhooks.
     pub fn dead(&self) -> u64 {
         self.accounts
@@ -276,8 +281,8 @@ struct Writer {
     outage: Arc<Outage>,
     commits: Arc<Latencies>,
     ending: CancellationToken,
-    /// What the disk has no room for, in the order it came. Who sent it waits for it before
-    /// sending more, so it is no more than what they had in flight.
+    /// What the disk has no room for, in the order it came. It is bounded by the memory that
+    /// webhooks have: theirs is not given back before it is written.
     put_off: VecDeque<Request>,
 }
 

@@ -306,6 +306,8 @@ impl Delivery {
             let running = inner.running(id)?;
             let was = running.stored();
             only.check(&was.webhook)?;
+            // What the ledger puts off would come after the webhook's end.
+            inner.means.ledger.check()?;
             let store = Arc::clone(&inner.means.store);
             let (stored, _) = inner
                 .means
@@ -464,7 +466,10 @@ impl Delivery {
             let keys = store.retry_keys(id, after, limit.count)?;
             // One that is settled meanwhile is left out.
             let retries = keys.iter().filter_map(|key| store.retry(*key).transpose());
-            take_up_to(limit, retries, Retry::memory_size)
+            let mut read = take_up_to(limit, retries, Retry::memory_size)?;
+            // There may be more in its place.
+            read.is_cut |= keys.len() == limit.count && read.items.len() < keys.len();
+            Ok::<_, StoreError>(read)
         });
         Ok(retries.await?)
     }

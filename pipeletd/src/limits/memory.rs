@@ -7,8 +7,8 @@
 //! less, and whoever comes late finds something. Half of a pool is kept for those who hold nothing
 //! yet: each of them may load one thing, however large, as soon as there is room for the largest.
 //!
-//! Invariant: what is reserved is counted before it is loaded, so a pool exceeds its size by no
-//! more than the last thing that each reservation loaded.
+//! Invariant: what may be loaded is counted before it is, and as the largest event at least, because
+//! a read returns one thing however large it is. So many who read at once don't exceed a pool.
 
 use std::sync::{
     Arc,
@@ -64,6 +64,14 @@ struct Counts {
     released: watch::Sender<()>,
 }
 
+/// What may be loaded, and was counted for it.
+#[derive(Debug)]
+pub struct Reservation {
+    /// In bytes: the most that a read is to return, but for its first thing.
+    pub bytes: usize,
+    counted: usize,
+}
+
 /// What one holder has of a pool; given back when it is dropped.
 #[derive(Debug)]
 pub struct Share {
@@ -109,49 +117,38 @@ impl Pool {
         }
     }
 
-    /// How many bytes more one may have who holds so many, where that is worth a read.
-    fn more(&self, used: usize, held: usize) -> Option<usize> {
+    /// What one may load who holds so many bytes, where that is worth a read.
+    fn more(&self, used: usize, held: usize) -> Option<Reservation> {
         let free = self.0.size.saturating_sub(used);
         let share = free.saturating_sub(self.0.size / 2) / FRACTION;
         let more = share.saturating_sub(held);
-        if more > 0 && more >= share / 2 {
-            return Some(more);
-        }
-        let alone = held == 0 && (free >= LARGEST_EVENT || used == 0);
-        // Enough for one thing, since every read returns that much.
-        alone.then_some(1)
+        let is_worth_it = more > 0 && more >= share / 2;
+        // One thing, since every read returns that much.
+        let bytes = if is_worth_it { more } else { 1 };
+        let counted = bytes.max(LARGEST_EVENT);
+        let fits = counted <= free || used == 0;
+        (fits && (is_worth_it || held == 0)).then_some(Reservation { bytes, counted })
     }
 }
 
 impl Share {
-    /// Takes what this holder may have beside what it has, and says how many bytes that is; none
-    /// where it has about its share already, or has nothing and there is no room. What it loads
-    /// then it tells [`Self::settle`].
+    /// Takes what this holder may have beside what it has; none where it has about its share
+    /// already, or there is no room. What it loads then it tells [`Self::settle`].
     #[must_use]
-    pub fn reserve(&mut self) -> Option<usize> {
+    pub fn reserve(&mut self) -> Option<Reservation> {
         // What is released from here on is not missed.
         self.released.mark_unchanged();
         let Counts { used, .. } = &*self.pool.0;
         let more = |used: usize| self.pool.more(used, self.held);
         let reserved = used
             .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |used| {
-                more(used).map(|more| used + more)
+                more(used).map(|more| used + more.counted)
             })
             .ok()
             .and_then(more);
-        self.held += reserved.unwrap_or(0);
+        self.held += reserved.as_ref().map_or(0, |reserved| reserved.counted);
         self.is_exhausted = reserved.is_none();
         reserved
-    }
-
-    /// Waits for what [`Self::reserve`] gives.
-    pub async fn reserved(&mut self) -> usize {
-        loop {
-            if let Some(reserved) = self.reserve() {
-                return reserved;
-            }
-            self.released().await;
-        }
     }
 
     /// Whether there was nothing to reserve, and nothing has changed since.
@@ -168,11 +165,12 @@ impl Share {
         self.is_exhausted = false;
     }
 
-    /// Puts what was loaded in the place of what was reserved for it.
-    pub fn settle(&mut self, reserved: usize, loaded: usize) {
+    /// Puts what was loaded, in bytes, in the place of what was reserved for it.
+    #[expect(clippy::needless_pass_by_value, reason = "it is used up")]
+    pub fn settle(&mut self, reserved: Reservation, loaded: usize) {
         self.held += loaded;
         self.pool.0.used.fetch_add(loaded, Ordering::Relaxed);
-        self.give_back(reserved);
+        self.give_back(reserved.counted);
     }
 
     pub fn give_back(&mut self, bytes: usize) {
@@ -183,9 +181,11 @@ impl Share {
             used,
             released,
         } = &*self.pool.0;
-        let free = size.saturating_sub(used.fetch_sub(bytes, Ordering::Relaxed));
-        // Else nobody had to wait.
-        if free < LARGEST_EVENT {
+        let before = size.saturating_sub(used.fetch_sub(bytes, Ordering::Relaxed));
+        // Where there was no room for anything, or where shares become worth something again. Else
+        // whoever waits does so for what it holds itself.
+        let plenty = size / 4 * 3;
+        if before < 2 * LARGEST_EVENT || (before < plenty && before + bytes >= plenty) {
             released.send_replace(());
         }
     }
@@ -235,7 +235,8 @@ mod tests {
     /// Reserves and loads again and again, until there is nothing more.
     fn fill(share: &mut Share, event: usize) {
         while let Some(reserved) = share.reserve() {
-            share.settle(reserved, (reserved / event).max(1) * event);
+            let count = (reserved.bytes / event).max(1);
+            share.settle(reserved, count * event);
         }
     }
 
@@ -264,11 +265,25 @@ mod tests {
         }
         assert!(pool.used() <= SIZE + LARGEST_EVENT, "{}", pool.used());
         let mut waiting = pool.share();
-        assert_eq!(waiting.reserve(), None);
+        assert!(waiting.reserve().is_none());
         // However little room each makes, there is enough in the end.
         let release = async { drop(shares) };
-        let (reserved, ()) = tokio::join!(waiting.reserved(), release);
-        assert!(reserved >= 1);
+        tokio::join!(waiting.released(), release);
+        assert!(waiting.reserve().is_some());
+    }
+
+    #[test]
+    fn many_who_read_at_once_have_room_for_what_comes() {
+        let pool = Pool::of(SIZE);
+        let mut shares: Vec<_> = (0..100).map(|_| pool.share()).collect();
+        let reserved: Vec<_> = shares.iter_mut().map(Share::reserve).collect();
+        assert!(pool.used() <= SIZE, "{}", pool.used());
+        for (share, reserved) in shares.iter_mut().zip(reserved) {
+            if let Some(reserved) = reserved {
+                share.settle(reserved, LARGEST_EVENT);
+            }
+        }
+        assert!(pool.used() <= SIZE, "{}", pool.used());
     }
 
     #[tokio::test]

@@ -44,7 +44,7 @@ impl Dispatcher {
         let Some(reserved) = self.memory.reserve() else {
             return Ok(());
         };
-        let read = self.read(reserved).await;
+        let read = self.read(reserved.bytes).await;
         let loaded = read.as_ref().map_or(&[][..], Vec::as_slice);
         let loaded = loaded.iter().map(|(_, event)| event.memory_size()).sum();
         self.memory.settle(reserved, loaded);
@@ -196,7 +196,7 @@ impl Dispatcher {
             keys.to_vec(),
             ReadLimit {
                 count: keys.len(),
-                bytes: reserved,
+                bytes: reserved.bytes,
             },
         );
         let read = blocking(move || read_retries(store.as_ref(), &asked, limit)).await;
