@@ -224,40 +224,47 @@ impl Inner {
             let checked = self.targets.check_host(&host);
             checked.map_err(AttemptError::TargetRefused)?;
         }
-        if let Some(kept) = line.take(&to.origin).await {
-            match over(kept, post, span, line, heard).await {
-                // It was closed meanwhile.
-                Err(AttemptError::BrokenOff) if heard.is_nothing() => {}
-                ended => return ended,
-            }
+        let (connection, is_new) = match line.take(&to.origin).await {
+            Some(kept) => (kept, false),
+            None => Box::pin(self.connect(to, &line.shared)).await?,
+        };
+        match over(connection, post, span, line, heard).await {
+            // It was closed meanwhile.
+            Err(AttemptError::BrokenOff) if heard.is_nothing() && !is_new => {}
+            ended => return ended,
         }
-        let connection = Box::pin(self.connect(to, &line.shared)).await?;
+        let (connection, _) = Box::pin(self.connect(to, &line.shared)).await?;
         over(connection, post, span, line, heard).await
     }
 
-    /// A connection, or a stream of one that another attempt has made.
-    async fn connect(&self, to: &Destination, shared: &Shared) -> Result<Connection, AttemptError> {
+    /// A connection, or a stream of one that another attempt has made; and whether it is new.
+    async fn connect(
+        &self,
+        to: &Destination,
+        shared: &Shared,
+    ) -> Result<(Connection, bool), AttemptError> {
         let limit = self.connect_timeout;
         let connecting = async {
             if !to.is_secure() {
                 let stream = Stream::Plain(self.dial(to).await?);
-                return Ok(Connection::Http1(Http1::begin(stream).await?));
+                return Ok((Connection::Http1(Http1::begin(stream).await?), true));
             }
             if let Some(place) = shared.place(&to.origin) {
-                return Ok(Connection::Http2(place));
+                return Ok((Connection::Http2(place), false));
             }
             let _turn = shared.turn().await;
             if let Some(place) = shared.place(&to.origin) {
-                return Ok(Connection::Http2(place));
+                return Ok((Connection::Http2(place), false));
             }
             let stream = self.secure(self.dial(to).await?, to, shared).await?;
             if !stream.speaks_http2() {
                 shared.chose_http1();
-                return Ok(Connection::Http1(Http1::begin(stream).await?));
+                return Ok((Connection::Http1(Http1::begin(stream).await?), true));
             }
             let http2 = Http2::begin(stream, to.origin.clone(), self.timeout / 2).await?;
             let place = shared.add(&http2);
-            place.map(Connection::Http2).ok_or(AttemptError::BrokenOff)
+            let place = place.ok_or(AttemptError::BrokenOff)?;
+            Ok((Connection::Http2(place), true))
         };
         let connected = phases::connect(timeout(limit, connecting)).await;
         connected.unwrap_or(Err(AttemptError::ConnectTimeout { limit }))

@@ -8,7 +8,7 @@ use std::{
     pin::{Pin, pin},
     sync::{
         Arc,
-        atomic::{AtomicUsize, Ordering::Relaxed},
+        atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed},
     },
     task::Poll,
     time::Duration,
@@ -44,6 +44,8 @@ pub(super) struct Http2 {
     /// Attempts that use it, or are about to.
     in_use: AtomicUsize,
     allowance: Allowance,
+    /// The receiver takes no more requests over it, though there may be streams that have not ended.
+    is_closing: AtomicBool,
     task: AbortOnDropHandle<()>,
 }
 
@@ -78,12 +80,13 @@ impl Http2 {
             requests,
             in_use: AtomicUsize::new(0),
             allowance,
+            is_closing: AtomicBool::new(false),
             task: AbortOnDropHandle::new(task),
         }))
     }
 
     pub(super) fn has_ended(&self) -> bool {
-        self.task.is_finished()
+        self.is_closing.load(Relaxed) || self.task.is_finished()
     }
 
     /// None where it has ended, or has as many streams as it may.
@@ -125,6 +128,7 @@ impl Place {
             requests,
             in_use,
             allowance,
+            is_closing,
             task,
             ..
         } = &*self.0;
@@ -132,7 +136,10 @@ impl Place {
         allowance.at_least(all);
         // Whatever this says, the connection is not one for a request.
         let ready = requests.clone().ready().await;
-        let mut requests = ready.map_err(|_ended| AttemptError::BrokenOff)?;
+        let mut requests = ready.map_err(|_ended| {
+            is_closing.store(true, Relaxed);
+            AttemptError::BrokenOff
+        })?;
         let (answer, mut sending) = requests.send_request(request, false)?;
         // What the receiver has no room for yet waits within the connection.
         sending.send_data(body, true)?;

@@ -85,9 +85,11 @@ impl Pool {
         (held.of_reserve + held.others < self.left).then_some(false)
     }
 
-    /// Of those who wait and would get one, the one that holds the fewest.
-    fn next(&mut self) -> Option<Arc<Share>> {
+    /// Of those who wait and would get one, the one that holds the fewest. All that were looked at
+    /// come with it, to be dropped without the lock: each may be the last that holds its share.
+    fn next(&mut self) -> (Option<Arc<Share>>, Vec<Arc<Share>>) {
         let waiting = std::mem::take(&mut self.waiting);
+        let mut passed_over = Vec::new();
         let mut next: Option<(usize, Arc<Share>)> = None;
         for share in waiting {
             let Some(share) = share.upgrade() else {
@@ -103,10 +105,13 @@ impl Pool {
                 Some(share)
             };
             self.waiting.extend(other.as_ref().map(Arc::downgrade));
+            passed_over.extend(other);
         }
-        let (_, share) = next?;
-        share.held().waits = false;
-        Some(share)
+        let next = next.map(|(_, share)| share);
+        if let Some(share) = &next {
+            share.held().waits = false;
+        }
+        (next, passed_over)
     }
 }
 
@@ -131,10 +136,15 @@ impl Share {
 
     /// Waits until there may be one.
     pub(super) async fn room(self: &Arc<Self>) {
+        let mut waiter = Waiter {
+            share: self,
+            was_called: false,
+        };
         {
             let mut pool = self.all.pool();
             let mut held = self.held();
             if pool.grants(*held).is_some() {
+                waiter.was_called = true;
                 return;
             }
             if !held.waits {
@@ -143,11 +153,40 @@ impl Share {
             }
         }
         self.room.notified().await;
+        waiter.was_called = true;
     }
 
     /// Where both are locked, the pool is first.
     fn held(&self) -> MutexGuard<'_, Held> {
         self.held.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// One that waits. Where it goes away, it is not called any more, and who was called passes it on.
+struct Waiter<'a> {
+    share: &'a Arc<Share>,
+    was_called: bool,
+}
+
+impl Drop for Waiter<'_> {
+    fn drop(&mut self) {
+        if self.was_called {
+            return;
+        }
+        let (next, _passed_over) = {
+            let mut pool = self.share.all.pool();
+            let waited = std::mem::take(&mut self.share.held().waits);
+            if waited {
+                let ours = Arc::as_ptr(self.share);
+                pool.waiting.retain(|share| share.as_ptr() != ours);
+                (None, Vec::new())
+            } else {
+                pool.next()
+            }
+        };
+        if let Some(share) = next {
+            share.room.notify_one();
+        }
     }
 }
 
@@ -159,7 +198,7 @@ impl Drop for Share {
 
 impl Drop for Socket {
     fn drop(&mut self) {
-        let next = {
+        let (next, _passed_over) = {
             let mut pool = self.share.all.pool();
             let mut held = self.share.held();
             if self.of_reserve {
@@ -172,7 +211,6 @@ impl Drop for Socket {
             drop(held);
             pool.next()
         };
-        // Outside of the lock, because it may be the last that holds it.
         if let Some(share) = next {
             share.room.notify_one();
         }
@@ -216,8 +254,9 @@ mod tests {
         held.extend(all_of(second));
         held.extend(all_of(third));
         assert!(second.take().is_none() && third.take().is_none());
-        for share in [first, second, third] {
-            assert!(share.room().now_or_never().is_none());
+        let mut waiting: Vec<_> = shares.iter().map(|share| Box::pin(share.room())).collect();
+        for waiting in &mut waiting {
+            assert!(waiting.now_or_never().is_none());
         }
         let fewest = shares.iter().min_by_key(|share| {
             let held = *share.held();

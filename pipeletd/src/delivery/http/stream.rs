@@ -85,8 +85,9 @@ impl AsyncRead for Metered {
         let read = portion.filled().len();
         buffer.advance(read);
         this.at_a_stretch += read;
-        // Nobody allows more while it is read.
-        this.left.0.store(left.saturating_sub(read), Relaxed);
+        // An attempt may have allowed more meanwhile.
+        let less = |left: usize| Some(left.saturating_sub(read));
+        let _ = this.left.0.fetch_update(Relaxed, Relaxed, less);
         Poll::Ready(Ok(()))
     }
 }
