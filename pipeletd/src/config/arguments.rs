@@ -128,7 +128,7 @@ pub(super) struct Arguments {
 
     /// What chargers' messages may take whose end has not come, all together; beyond it, the
     /// charger with the largest has to come again
-    #[arg(long, env = "PIPELETD_OCPP_MAX_UNFINISHED", value_name = "SIZE", value_parser = room_for_a_message, default_value = "64MiB")]
+    #[arg(long, env = "PIPELETD_OCPP_MAX_UNFINISHED", value_name = "SIZE", value_parser = room_for_a_message, default_value = "32MiB")]
     pub(super) ocpp_max_unfinished: ByteSize,
 
     /// Who may connect: every charger, or those that were registered

@@ -151,7 +151,7 @@ impl Default for Config {
                 abandoned_after: Duration::MAX,
             },
             max_frame: 1024 * 1024,
-            max_unfinished: 64 * 1024 * 1024,
+            max_unfinished: 32 * 1024 * 1024,
             max_connections: 50_000,
             max_handshakes: 512,
             max_stations: 200_000,

@@ -8,6 +8,7 @@
 //! This knows nothing of frames, and of connections only that they can be told.
 
 use std::{
+    cmp::Reverse,
     collections::BTreeMap,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
@@ -31,8 +32,8 @@ struct Inner {
 struct Messages {
     next: u64,
     total: u64,
-    /// By their bytes, and their number among all.
-    by_size: BTreeMap<(u64, u64), CancellationToken>,
+    /// By their bytes, and of as many the oldest last.
+    by_size: BTreeMap<(u64, Reverse<u64>), CancellationToken>,
 }
 
 /// A connection's message, for as long as its end has not come.
@@ -84,11 +85,13 @@ impl Message {
         if self.dropped.is_cancelled() || self.bytes == bytes {
             return;
         }
-        messages.by_size.remove(&(self.bytes, self.number));
+        messages.by_size.remove(&(self.bytes, Reverse(self.number)));
         messages.total = messages.total - self.bytes + bytes;
         self.bytes = bytes;
         let token = self.dropped.clone();
-        messages.by_size.insert((bytes, self.number), token);
+        messages
+            .by_size
+            .insert((bytes, Reverse(self.number)), token);
         while messages.total > limit
             && let Some(((bytes, _), largest)) = messages.by_size.pop_last()
         {
@@ -106,7 +109,7 @@ impl Message {
 impl Drop for Message {
     fn drop(&mut self) {
         let mut messages = self.unfinished.messages();
-        let key = (self.bytes, self.number);
+        let key = (self.bytes, Reverse(self.number));
         if messages.by_size.remove(&key).is_some() {
             messages.total -= self.bytes;
         }
