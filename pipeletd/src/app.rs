@@ -247,6 +247,14 @@ impl App {
         all.into_iter().filter_map(shown).collect()
     }
 
+    fn readiness(&self, shutdown: CancellationToken) -> Readiness {
+        Readiness {
+            journal: self.journal.clone(),
+            ledger: self.ledger.clone(),
+            shutdown,
+        }
+    }
+
     fn metrics(&self, readiness: Readiness) -> Metrics {
         Metrics::new(metrics::Sources {
             delivery: self.delivery.clone(),
@@ -286,10 +294,7 @@ impl App {
 
     /// Runs until the shutdown, or until a part fails that the daemon can't go on without.
     pub async fn run(self, shutdown: CancellationToken) -> Result<(), RunError> {
-        let readiness = Readiness {
-            journal: self.journal.clone(),
-            shutdown: shutdown.clone(),
-        };
+        let readiness = self.readiness(shutdown.clone());
         let metrics = self.metrics(readiness.clone());
         let certificates = self.certificates();
         let stations = self.ocpp.stations();

@@ -4,7 +4,7 @@ use std::{net::SocketAddr, path::Path};
 
 use tokio_util::sync::CancellationToken;
 
-use crate::journal::Journal;
+use crate::{delivery::ledger::Ledger, journal::Journal};
 
 /// Where the daemon listens, with the real ports.
 #[derive(Debug, Clone, Copy)]
@@ -35,10 +35,11 @@ impl Disk {
     }
 }
 
-/// Tells whether events can be taken. Cheap to clone.
+/// Tells whether events can be taken, and what becomes of them noted down. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Readiness {
     pub journal: Journal,
+    pub ledger: Ledger,
     pub shutdown: CancellationToken,
 }
 
@@ -47,10 +48,12 @@ impl Readiness {
     pub fn reasons(&self) -> Vec<String> {
         let outage = self.journal.outage();
         let outage = outage.map(|why| format!("events can't be kept: {why}"));
+        let ledger = self.ledger.outage();
+        let ledger = ledger.map(|why| format!("retries and dead letters can't be kept: {why}"));
         let stopping = self
             .shutdown
             .is_cancelled()
             .then(|| "shutting down".to_owned());
-        outage.into_iter().chain(stopping).collect()
+        outage.into_iter().chain(ledger).chain(stopping).collect()
     }
 }

@@ -10,7 +10,7 @@
 //! Knows no HTTP and no journal.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, VecDeque},
+    collections::{BTreeMap, BTreeSet},
     mem,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     thread,
@@ -108,19 +108,6 @@ enum Request {
     },
 }
 
-impl Request {
-    /// Who waits for nothing else learns that it can't be written now.
-    fn told_of_outage(mut self) -> Self {
-        if let Self::Record {
-            urgent: true, done, ..
-        } = &mut self
-        {
-            drop(mem::replace(done, oneshot::channel().0));
-        }
-        self
-    }
-}
-
 #[derive(Debug, Clone, thiserror::Error)]
 #[error("the ledger of retries can't be written: {0}")]
 pub struct LedgerError(Arc<str>);
@@ -170,7 +157,7 @@ impl Ledger {
             ending,
             forgotten: store.forgotten()?,
             store,
-            put_off: VecDeque::new(),
+            refuses_growth: false,
         };
         let thread = thread::Builder::new()
             .name("ledger".to_owned())
@@ -191,8 +178,9 @@ impl Ledger {
         ))
     }
 
-    /// Queues an entry. The receiver resolves once it is durable: with `false` where there was
-    /// nothing to record, because the failed delivery that it names is no longer there.
+    /// Queues an entry. The receiver resolves once it is durable: with `false` where it was not
+    /// recorded, because the failed delivery that it names is no longer there, or because the disk
+    /// has no room for what grows.
     pub async fn record(&self, entry: Entry) -> Result<oneshot::Receiver<bool>, LedgerError> {
         self.send(entry, false).await
     }
@@ -281,9 +269,8 @@ struct Writer {
     outage: Arc<Outage>,
     commits: Arc<Latencies>,
     ending: CancellationToken,
-    /// What the disk has no room for, in the order it came. It is bounded by the memory that
-    /// webhooks have: theirs is not given back before it is written.
-    put_off: VecDeque<Request>,
+    /// The disk is too full for what asks for more room than it gives back.
+    refuses_growth: bool,
 }
 
 /// Who is told of an entry.
@@ -321,23 +308,19 @@ impl Batch {
         }
     }
 
-    /// Takes out what asks for more room than it gives back.
-    fn growing(&mut self) -> Vec<Request> {
+    /// Takes out what asks for more room than it gives back, and tells its senders.
+    fn refuse_growth(&mut self) {
         let entries = mem::take(&mut self.entries);
-        let (mut growing, mut others) = (Vec::new(), Vec::new());
-        for (entry, waiting) in entries.into_iter().zip(mem::take(&mut self.waiting)) {
-            if entry.grows() {
-                growing.push(Request::Record {
-                    entry: Box::new(entry),
-                    urgent: waiting.urgent,
-                    done: waiting.done,
-                });
-            } else {
-                others.push((entry, waiting));
+        let waiting = mem::take(&mut self.waiting);
+        for (entry, waiting) in entries.into_iter().zip(waiting) {
+            if !entry.grows() {
+                self.entries.push(entry);
+                self.waiting.push(waiting);
+            } else if !waiting.urgent {
+                // Dropped instead, it would mean that nothing is written any more.
+                let _ = waiting.done.send(false);
             }
         }
-        (self.entries, self.waiting) = others.into_iter().unzip();
-        growing
     }
 
     fn is_due(&self) -> bool {
@@ -361,15 +344,12 @@ impl Writer {
             if stopped.is_some() {
                 queue.close();
             }
-            self.put_off_growth(&mut batch)?;
+            self.look_for_room(&mut batch);
             self.write(batch)?;
             rested = Instant::now() + REST;
         }
         // Those that were queued behind a full batch.
         let mut rest = Batch::default();
-        for request in mem::take(&mut self.put_off) {
-            rest.take(request);
-        }
         while let Ok(request) = queue.try_recv() {
             rest.take(request);
         }
@@ -384,14 +364,14 @@ impl Writer {
     /// there. `None` once nobody can send any more.
     fn gather(&self, queue: &mut mpsc::Receiver<Request>, rested: Instant) -> Option<Batch> {
         let mut batch = Batch::default();
-        if self.put_off.is_empty() {
-            batch.take(queue.blocking_recv()?);
-        } else {
+        if self.refuses_growth {
             let next = async { timeout(TRY_EVERY, queue.recv()).await };
             match self.runtime.block_on(next) {
                 Ok(request) => batch.take(request?),
                 Err(_) => return Some(batch),
             }
+        } else {
+            batch.take(queue.blocking_recv()?);
         }
         while !batch.is_due() {
             let next = async { timeout_at(rested, queue.recv()).await };
@@ -407,31 +387,31 @@ impl Writer {
         Some(batch)
     }
 
-    /// Puts off what the disk has no room for, and writes what was put off once it has.
-    fn put_off_growth(&mut self, batch: &mut Batch) -> Result<(), StoreError> {
-        if self.put_off.is_empty() && !batch.entries.iter().any(Entry::grows) {
-            return Ok(());
+    /// Refuses what the disk has no room for, while it has none.
+    fn look_for_room(&mut self, batch: &mut Batch) {
+        if !self.refuses_growth && !batch.entries.iter().any(Entry::grows) {
+            return;
         }
-        loop {
-            if let Err(error @ StoreError::Full { .. }) = self.store.check_growth()
-                && !self.ending.is_cancelled()
-            {
-                self.outage.begin(&error.chain());
-                let growing = batch.growing().into_iter().map(Request::told_of_outage);
-                self.put_off.extend(growing);
-                return Ok(());
+        match self.store.check_growth() {
+            Err(error @ StoreError::Full { .. }) if !self.ending.is_cancelled() => {
+                let error = error.chain();
+                self.outage.begin(&error);
+                if !self.refuses_growth {
+                    tracing::error!(
+                        error,
+                        "no retries and dead letters are kept until the disk has room"
+                    );
+                }
+                self.refuses_growth = true;
+                batch.refuse_growth();
             }
             // Other errors come again with the write.
-            let mut before = Batch::default();
-            while !before.is_full()
-                && let Some(request) = self.put_off.pop_front()
-            {
-                before.take(request);
+            Ok(()) | Err(_) if self.refuses_growth => {
+                self.refuses_growth = false;
+                self.outage.end();
+                tracing::info!("retries and dead letters are kept again");
             }
-            if before.entries.is_empty() {
-                return Ok(());
-            }
-            self.write(before)?;
+            Ok(()) | Err(_) => {}
         }
     }
 
@@ -494,7 +474,7 @@ impl Writer {
                     // Who finds the queue closed asks for the reason.
                     match &done {
                         Err(error) => self.outage.begin(&error.chain()),
-                        Ok(_) if self.put_off.is_empty() => self.outage.end(),
+                        Ok(_) if !self.refuses_growth => self.outage.end(),
                         Ok(_) => {}
                     }
                     return done;

@@ -19,7 +19,7 @@ use super::{
     connection_stats::ReasonCounts,
     handshake::{self, Asked, HandshakeError},
 };
-use crate::events::StationId;
+use crate::{events::StationId, printable::printable};
 
 /// Between two lines of the log for the same failure.
 const LOG_INTERVAL: Duration = Duration::from_mins(1);
@@ -101,23 +101,23 @@ impl<'a> Failure<'a> {
     fn key(&self) -> Key {
         let subject = match (self.station, self.asked) {
             (Some(station), _) => station.to_string(),
-            (None, Some(asked)) => printable(&asked.path),
+            (None, Some(asked)) => beginning(&asked.path),
             (None, None) => self.peer.ip().to_string(),
         };
         (self.reason, subject)
     }
 
     fn shown(&self, now: Timestamp) -> RefusedHandshake {
-        let path = self.asked.map(|asked| printable(&asked.path));
+        let path = self.asked.map(|asked| beginning(&asked.path));
         let offered = self.asked.into_iter().flat_map(|asked| &asked.subprotocols);
         RefusedHandshake {
             reason: self.reason.unwrap_or_default(),
-            detail: printable(&self.detail),
+            detail: beginning(&self.detail),
             station: self.station.cloned(),
             path: path.unwrap_or_default(),
             subprotocols: offered
                 .take(MAX_OFFERED)
-                .map(|one| printable(one))
+                .map(|one| beginning(one))
                 .collect(),
             from: self.peer.ip().to_canonical(),
             count: 0,
@@ -206,9 +206,9 @@ impl Refusals {
 
 fn log(failure: &Failure<'_>, suppressed: u64) {
     let station = failure.station.map(tracing::field::display);
-    let path = failure.asked.map(|asked| printable(&asked.path));
+    let path = failure.asked.map(|asked| beginning(&asked.path));
     let offers = failure.asked.filter(|asked| !asked.subprotocols.is_empty());
-    let offered = offers.map(|asked| printable(&asked.subprotocols.join(", ")));
+    let offered = offers.map(|asked| beginning(&asked.subprotocols.join(", ")));
     let (peer, reason) = (failure.peer, failure.reason.unwrap_or("gone"));
     let suppressed = (suppressed > 0).then_some(suppressed);
     tracing::info!(
@@ -217,20 +217,12 @@ fn log(failure: &Failure<'_>, suppressed: u64) {
     );
 }
 
-/// The beginning of a text, with escapes for what a terminal would obey.
-fn printable(text: &str) -> String {
-    let mut printable = String::new();
-    for c in text.chars().take(MAX_TEXT) {
-        if c.is_control() {
-            printable.extend(c.escape_default());
-        } else {
-            printable.push(c);
-        }
+/// The beginning of a text, with nothing in it that a terminal obeys or hides.
+fn beginning(text: &str) -> String {
+    match text.char_indices().nth(MAX_TEXT) {
+        Some((end, _)) => format!("{}…", printable(&text[..end])),
+        None => printable(text).into_owned(),
     }
-    if text.chars().nth(MAX_TEXT).is_some() {
-        printable.push('…');
-    }
-    printable
 }
 
 #[cfg(test)]
@@ -300,7 +292,7 @@ mod tests {
 
     #[test]
     fn what_is_told_is_short_and_harmless() {
-        assert_eq!(printable("/a\u{7}b\u{9b}"), "/a\\u{7}b\\u{9b}");
-        assert_eq!(printable(&"x".repeat(20_000)).chars().count(), MAX_TEXT + 1);
+        assert_eq!(beginning("/a\u{7}b\u{9b}"), "/a\\u{7}b\\u{9b}");
+        assert_eq!(beginning(&"x".repeat(20_000)).chars().count(), MAX_TEXT + 1);
     }
 }

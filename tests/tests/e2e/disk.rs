@@ -371,3 +371,28 @@ async fn strangers_leave_a_part_of_the_disk_to_registered_stations() {
     scene.ctl().line("stations add STRANGER").await.ok();
     assert!(store_one(&mut stranger, &mut random).await);
 }
+
+/// There is no room to note down that an attempt failed. So it counts for nothing, and is made again.
+#[tokio::test]
+async fn what_fails_on_a_full_disk_is_delivered_once_its_receiver_is_back() {
+    let disk = SmallDisk::new(64).await;
+    let builder = daemon()
+        .in_data_dir(disk.path().join("data"))
+        .flag("--retry-schedule", "1s");
+    let mut scene = Scene::with(builder, &["DataTransfer"]).await;
+    scene.ctl().line("stations add S1").await.ok();
+    scene.receiver.stop();
+    let mut random = fastrand::Rng::with_seed(9);
+    let mut station = scene.station("S1").await;
+    let taken = store_until_full(&mut station, &mut random).await;
+    scene.crash().await;
+    let ready = || scene.api.get("/readyz");
+    let why = "retries and dead letters can't be kept";
+    eventually(why, ready, |reply| {
+        reply.json()["reasons"].to_string().contains(why)
+    })
+    .await;
+    scene.receiver.start_again().await;
+    let delivered = json!({"received": taken, "delivered": taken});
+    scene.api.await_stats(scene.webhook, delivered).await;
+}

@@ -67,6 +67,8 @@ const CHECKPOINT_EVERY: Duration = Duration::from_millis(50);
 const TEND_EVERY: Duration = Duration::from_secs(10);
 /// How long a store that can't be read is left alone.
 const STORE_REST: Duration = Duration::from_millis(250);
+/// How long nothing is attempted anew once it could not be noted down that something failed.
+const FULL_DISK_REST: Duration = Duration::from_secs(1);
 
 /// How often kept connections are looked after, while there are any.
 const SWEEP_EVERY: Duration = Duration::from_secs(1);
@@ -235,6 +237,8 @@ enum Durable {
     Checkpoint { moved: Vec<Seq> },
     /// Something that only had to be written.
     Written,
+    /// It was not written, because the disk has no room for it: everything is as it was.
+    Refused(Box<Durable>),
     /// Whoever writes has ended; the daemon is about to.
     Lost,
 }

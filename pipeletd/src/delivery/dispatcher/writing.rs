@@ -7,7 +7,7 @@ use std::sync::atomic::Ordering;
 use jiff::Timestamp;
 use tokio::time::Instant;
 
-use super::{CHECKPOINT_EVERY, DispatchError, Dispatcher, Durable};
+use super::{CHECKPOINT_EVERY, DispatchError, Dispatcher, Durable, FULL_DISK_REST};
 use crate::delivery::{ledger::Entry, record::Cursor};
 
 impl Dispatcher {
@@ -18,10 +18,10 @@ impl Dispatcher {
     ) -> Result<(), DispatchError> {
         let durable = self.means.ledger.record(entry).await?;
         self.durable.push(Box::pin(async move {
-            if durable.await.is_ok() {
-                then
-            } else {
-                Durable::Lost
+            match durable.await {
+                Ok(true) => then,
+                Ok(false) => Durable::Refused(Box::new(then)),
+                Err(_) => Durable::Lost,
             }
         }));
         Ok(())
@@ -51,10 +51,25 @@ impl Dispatcher {
                     self.record(entry, Durable::Written).await?;
                 }
             }
+            Durable::Refused(then) => self.on_refused(&then),
             Durable::Written => {}
             Durable::Lost => self.checkpointing = false,
         }
         Ok(())
+    }
+
+    /// What was attempted waits as it did before, as if it had not been.
+    fn on_refused(&mut self, then: &Durable) {
+        self.store_rests = Some(Instant::now() + FULL_DISK_REST);
+        match *then {
+            Durable::Moved { seq, bytes, .. } => {
+                self.memory.give_back(bytes);
+                self.unloaded.insert(seq);
+            }
+            Durable::Replaced { was, bytes, .. } => self.unload_retry(was, bytes),
+            Durable::Checkpoint { .. } | Durable::Written | Durable::Refused(_) | Durable::Lost => {
+            }
+        }
     }
 
     /// Takes note of a retry that is due then. Only now that it is durable: a look at the store

@@ -6,8 +6,10 @@
 //!
 //! - However many attempts wait for a name, they wait for the same lookup, and another is begun
 //!   only beside one that seems to hang.
-//! - Names that hang have half of the threads at most, so that the others are still looked up. The
-//!   threads are the lookups' own: what else the daemon does never waits for one.
+//! - Names that are known to hang have half of the threads at most, so that the others are still
+//!   looked up. Very many that hang for the first time, all at once, may take them all until the
+//!   resolver gives up; names that were found before go on meanwhile. The threads are the lookups'
+//!   own: what else the daemon does never waits for one.
 //! - What was found is used again for a while, and for longer where the resolver fails or hangs
 //!   (RFC 8767). That no answer comes from there ends that: the receiver may have moved.
 //!

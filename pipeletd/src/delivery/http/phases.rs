@@ -105,7 +105,7 @@ async fn note<T>(put: impl Fn(&mut Noted, Part), running: impl Future<Output = T
 }
 
 fn set(change: impl FnOnce(&mut Noted)) {
-    // A connection that nobody waits for any more is made outside of any attempt.
+    // Outside of an attempt there is nothing to note it in.
     let _ = NOTED.try_with(|cell| {
         let mut noted = cell.get();
         change(&mut noted);
