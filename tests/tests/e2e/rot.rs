@@ -4,26 +4,16 @@ use std::{fs, path::Path};
 
 use pipelet_tests::{Answer, deadline::within};
 
-use crate::scene::{Scene, daemon};
+use crate::{
+    backup::copy,
+    scene::{Scene, daemon},
+};
 
 const EVENTS: &[&str] = &["*"];
 /// How often bits of each database's file rot.
 const TIMES: u32 = 20;
 /// How many at once: one is mostly met as a checksum that is wrong, many make sled panic.
 const BITS: [u32; 2] = [1, 20];
-
-fn copy(from: &Path, to: &Path) {
-    fs::create_dir_all(to).expect("a directory");
-    for entry in fs::read_dir(from).expect("a directory") {
-        let entry = entry.expect("an entry");
-        let target = to.join(entry.file_name());
-        if entry.metadata().expect("metadata").is_dir() {
-            copy(&entry.path(), &target);
-        } else {
-            fs::copy(entry.path(), target).expect("a copy");
-        }
-    }
-}
 
 /// Events, transactions, dead letters and stations, in a few segments; killed, so that much of it
 /// is only in sled's log.
