@@ -1,9 +1,9 @@
 //! Connections that are kept from one attempt to the next: what happens to them in between is no
 //! attempt, and an answer counts for the request that it follows.
 
-use std::time::Duration;
+use std::{fs, time::Duration};
 
-use pipelet_tests::{Authority, Scripted, Station, Step, Tls};
+use pipelet_tests::{Authority, Scripted, Station, Step, Tls, deadline::eventually};
 use serde_json::{Value, json};
 
 use super::{Api, quick};
@@ -109,6 +109,8 @@ async fn check(authority: &Authority, tls: &Tls, rows: Vec<Row>) {
         receiver.signal();
         if row.second == BUSY {
             receiver.await_told().await;
+            let unread = || async { underway(&receiver.url()) };
+            eventually("the surplus to be there", unread, |bytes| *bytes == 0).await;
         }
     }
     station.ok("Heartbeat", "{}").await;
@@ -147,6 +149,22 @@ async fn an_idle_one_is_closed_before_the_receiver_would() {
     let kept = posted.elapsed();
     let expected = Duration::from_secs(3)..Duration::from_secs(8);
     assert!(expected.contains(&kept), "{kept:?}");
+}
+
+/// How many bytes a receiver has written that the other end's system has not got yet: on a busy
+/// machine not even the loopback interface is done with them when the write is (proc(5)).
+fn underway(url: &str) -> u64 {
+    let (_, port) = url.rsplit_once(':').expect("a port");
+    let (port, _) = port.split_once('/').expect("a path");
+    let port = format!(":{:04X}", port.parse::<u16>().expect("a port"));
+    let sockets = fs::read_to_string("/proc/net/tcp").expect("/proc/net/tcp");
+    let queued = sockets.lines().skip(1).filter_map(|line| {
+        let mut fields = line.split_whitespace().skip(1);
+        let ours = fields.next()?.ends_with(&port);
+        let (queued, _) = fields.nth(2)?.split_once(':')?;
+        ours.then(|| u64::from_str_radix(queued, 16).expect("a hexadecimal number"))
+    });
+    queued.sum()
 }
 
 /// The statuses of the attempts at each event, the latest event first.
