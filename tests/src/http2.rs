@@ -28,7 +28,7 @@ use tokio::{
 };
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
 
-use crate::deadline::within;
+use crate::{deadline::within, flood::let_others_first};
 
 const BEGINNING: &[u8] = b"half";
 
@@ -264,6 +264,7 @@ async fn act(next: Stream, mut body: RecvStream, mut respond: SendResponse<Bytes
         }
         // They wait within the connection, so that they are not made faster than they leave.
         Stream::InterimFlood => {
+            let_others_first();
             while respond.send_informational(head(103)).is_ok() {
                 yield_now().await;
             }

@@ -31,6 +31,7 @@ pub mod deadline;
 mod dial;
 mod event_stream;
 mod faults;
+mod flood;
 mod http2;
 pub mod network;
 pub mod oracle;

@@ -25,7 +25,7 @@ use tokio::{
 };
 use tokio_rustls::TlsAcceptor;
 
-use crate::deadline::within;
+use crate::{deadline::within, flood::let_others_first};
 
 /// One thing that is done to a connection. After the last one it is closed.
 #[derive(Debug, Clone)]
@@ -260,6 +260,7 @@ where
                 gone
             }
             Step::Flood(bytes) => {
+                let_others_first();
                 while !write(&mut stream, &bytes).await {
                     tokio::task::yield_now().await;
                 }

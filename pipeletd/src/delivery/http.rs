@@ -68,6 +68,10 @@ use crate::{
     webhooks::{TargetPolicy, WebhookId},
 };
 
+/// What the system holds of what a receiver has sent and nobody has read, in bytes: more than an
+/// answer has, and little of what one sends without end.
+const RECEIVE_BUFFER: usize = 32 * 1024;
+
 #[derive(Debug, Clone)]
 pub struct HttpOptions {
     /// The time limit of a whole exchange: lookup, connection, request and answer.
@@ -166,6 +170,7 @@ impl Sender {
         connector.enforce_http(false);
         connector.set_nodelay(true);
         connector.set_connect_timeout(Some(connect_timeout));
+        connector.set_recv_buffer_size(Some(RECEIVE_BUFFER));
         Ok(Self(Arc::new(Inner {
             connector,
             tls: Arc::new(tls),
