@@ -8,7 +8,8 @@
 //!   that has the most, where that leaves its own address with no more.
 //! - Otherwise it waits, and addresses that wait are served one connection each in rotation.
 //! - A turn is sure for [`SURE`]. After that the oldest one of the address that has the most is
-//!   dropped for one that waits.
+//!   dropped for one of another address that waits. Not for one of its own: all of a network's
+//!   stations may come from one address and be slow, and nobody would finish.
 //!
 //! This knows neither sockets nor what is shown on them.
 
@@ -32,8 +33,8 @@ use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 use super::network::network;
 
 /// So long nobody who waits gets the turn of a connection whose address has no more than its share:
-/// time enough for the round trips of a handshake.
-const SURE: Duration = Duration::from_secs(1);
+/// time enough for the round trips of a handshake over a slow mobile network.
+const SURE: Duration = Duration::from_secs(2);
 
 /// The turns there are. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -128,7 +129,7 @@ impl Pending {
             tokio::select! {
                 // The sender goes with a dropped connection only, and then this future is.
                 _ = &mut granted => return,
-                () = sleep(SURE) => self.turns.state().drop_overdue(Instant::now()),
+                () = sleep(SURE) => self.turns.state().drop_overdue(self.key, Instant::now()),
             }
         }
     }
@@ -188,9 +189,10 @@ impl State {
         Some(granted)
     }
 
-    /// Drops one whose turn is no longer sure.
-    fn drop_overdue(&mut self, now: Instant) {
+    /// Drops one of another address whose turn is no longer sure.
+    fn drop_overdue(&mut self, (waiting, _): Key, now: Instant) {
         if let Some((key, since)) = self.holding.oldest_of_most()
+            && key.0 != waiting
             && now.duration_since(*since) >= SURE
         {
             self.drop_pending(key);
