@@ -12,6 +12,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     mem,
+    ops::RangeInclusive,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     thread,
     time::Duration,
@@ -39,9 +40,12 @@ use crate::{
 const QUEUE: usize = 4096;
 /// Entries that are written at once, unless [`BATCH_BYTES`] are reached before.
 const MAX_BATCH: usize = 1024;
-/// The least time between two writes, unless somebody waits for one. A receiver that is down has
-/// something to be noted all the time, and its syncs would hold up those of the journal.
-const REST: Duration = Duration::from_millis(50);
+/// Writes take one part in so many of the time, unless somebody waits for one. A receiver that is
+/// down has something to be noted all the time, and a sync of ours holds up those of the journal,
+/// which would be every receiver's delay.
+const SHARE_OF_TIME: u32 = 100;
+/// The time between two writes is no less, and no more, than this.
+const REST: RangeInclusive<Duration> = Duration::from_millis(50)..=Duration::from_secs(1);
 /// How often a store that can't write is tried again.
 const TRY_EVERY: Duration = Duration::from_millis(250);
 
@@ -345,8 +349,10 @@ impl Writer {
                 queue.close();
             }
             self.look_for_room(&mut batch);
+            let began = Instant::now();
             self.write(batch)?;
-            rested = Instant::now() + REST;
+            let rest = began.elapsed() * (SHARE_OF_TIME - 1);
+            rested = Instant::now() + rest.clamp(*REST.start(), *REST.end());
         }
         // Those that were queued behind a full batch.
         let mut rest = Batch::default();
