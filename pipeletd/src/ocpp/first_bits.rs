@@ -95,6 +95,11 @@ impl<S> Overlooking<S> {
         })
     }
 
+    /// What still comes is thrown away, and counts no more.
+    pub(super) fn stop_counting(&mut self) {
+        (self.message, self.unfinished) = (None, None);
+    }
+
     fn pass(&mut self, bytes: &mut [u8]) {
         if bytes.is_empty() {
             return;
@@ -239,8 +244,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Overlooking<S> {
         if let Some(counted) = &mut self.message
             && counted.dropped.as_mut().poll(context).is_ready()
         {
-            // What still comes is thrown away, and counts no more.
-            (self.message, self.unfinished) = (None, None);
+            self.stop_counting();
             return Poll::Ready(Err(io::Error::other(TooMuchUnfinished)));
         }
         let left = self.frames.left_of_large();

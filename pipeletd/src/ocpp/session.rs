@@ -145,6 +145,24 @@ impl Ended {
         }
     }
 
+    /// Whether the rest of a message may still be coming, of which nothing is wanted: what was read
+    /// of it is let go at once, because a station can take its time to go.
+    const fn is_within_message(&self) -> bool {
+        match self {
+            Self::TooLarge | Self::TooMuchUnfinished | Self::NotUtf8 | Self::Violation(_) => true,
+            Self::ByStation(_)
+            | Self::Shutdown
+            | Self::Replaced
+            | Self::Dismissed
+            | Self::Unregistered
+            | Self::Silent
+            | Self::NoSubprotocol
+            | Self::Stalled
+            | Self::BrokenOff
+            | Self::Failed(_) => false,
+        }
+    }
+
     fn close_frame(&self) -> Option<CloseFrame> {
         let (code, reason) = match self {
             Self::Shutdown => (CloseCode::Away, "the central system is going down"),
@@ -255,6 +273,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
     }
 
     async fn finish(&mut self, ended: &Ended) {
+        if ended.is_within_message() {
+            self.socket.get_mut().stop_counting();
+            self.renew().await;
+        }
         let (station, peer) = (self.conversation.seat().station(), self.opening.peer);
         tracing::info!(%station, %peer, reason = ended.reason(), detail = %ended, "connection ended");
         self.ended.count(ended.reason());
@@ -366,12 +388,17 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
             Ok(flushed) => flushed?,
             Err(_) => return Err(Ended::Stalled),
         }
+        self.renew().await;
+        Ok(())
+    }
+
+    /// Begins a new WebSocket on the same stream, without what this one has read.
+    async fn renew(&mut self) {
         let limits = *self.socket.get_config();
         if let Some(stream) = self.socket.get_mut().take_out() {
             self.socket =
                 WebSocketStream::from_raw_socket(stream, Role::Server, Some(limits)).await;
         }
-        Ok(())
     }
 
     fn silence_limit(&self) -> Duration {
@@ -469,25 +496,13 @@ where
         {
             return;
         }
-        // This also sends the answer to the station's own close.
-        while let Some(Ok(_)) = socket.next().await {}
-        let unread = match ended {
-            Ended::TooLarge | Ended::TooMuchUnfinished | Ended::NotUtf8 | Ended::Violation(_) => {
-                MAX_REST
-            }
-            Ended::ByStation(_)
-            | Ended::Shutdown
-            | Ended::Replaced
-            | Ended::Dismissed
-            | Ended::Unregistered
-            | Ended::Silent
-            | Ended::NoSubprotocol
-            | Ended::Stalled
-            | Ended::BrokenOff
-            | Ended::Failed(_) => 0,
-        };
-        let mut rest = socket.get_mut().take(unread);
-        let _ = tokio::io::copy(&mut rest, &mut tokio::io::sink()).await;
+        if ended.is_within_message() {
+            let mut rest = socket.get_mut().take(MAX_REST);
+            let _ = tokio::io::copy(&mut rest, &mut tokio::io::sink()).await;
+        } else {
+            // This also sends the answer to the station's own close.
+            while let Some(Ok(_)) = socket.next().await {}
+        }
     };
     // Whoever does not finish in time is cut off.
     let _ = timeout(CLOSE_TIMEOUT, farewell).await;

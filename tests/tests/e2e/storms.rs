@@ -7,6 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use futures_util::future::join_all;
 use pipelet_tests::{
     Daemon, RawSocket, Scrape, Station,
     deadline::eventually,
@@ -174,6 +175,28 @@ async fn unfinished_messages_have_a_limit_in_all() {
     };
     assert_eq!(ended("too_much_unfinished"), Some(1.0));
     assert_eq!(ended("silent"), Some(0.0));
+}
+
+/// Who is closed for an unfinished message, and takes no notice of it, holds nothing of it.
+#[tokio::test]
+async fn unfinished_messages_are_let_go_before_the_station_goes() {
+    const STATIONS: usize = 800;
+    const LIMIT: u64 = 32 << 20;
+    let scene = Scene::new(&["Heartbeat"]).await;
+    let message = vec![b' '; 900_000];
+    let sockets = (0..STATIONS).map(|number| {
+        let (ocpp, message) = (scene.daemon.ocpp(), &message);
+        async move {
+            let mut socket = RawSocket::open(ocpp, &format!("S{number}")).await;
+            socket.announce(TEXT_BEGINS, message.len()).await;
+            socket.write_while_open(message).await;
+            socket
+        }
+    });
+    let _sockets = join_all(sockets).await;
+    let peak = scene.daemon.peak_memory();
+    // Connections and what they read in one go come beside.
+    assert!(peak < 4 * LIMIT, "{} MiB", peak >> 20);
 }
 
 /// What a connection needed for a large message is gone with the message, and whatever came with
