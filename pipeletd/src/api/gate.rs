@@ -10,7 +10,10 @@ use std::{
 };
 
 use http::{HeaderMap, HeaderName};
-use tokio::time::Instant;
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore},
+    time::Instant,
+};
 
 use super::{
     error::ApiError,
@@ -22,6 +25,10 @@ use crate::{
     clock::Clock,
     limits::{Guesses, Pending},
 };
+
+/// Calls at once on one connection that need no key. Their answers wait in memory until they are
+/// taken, so they are few.
+const OPEN_CALLS: usize = 4;
 
 const API_KEY: HeaderName = HeaderName::from_static("x-api-key");
 
@@ -40,12 +47,22 @@ pub(super) struct Peer {
     pub(super) address: SocketAddr,
     /// While no key was shown on it, others may take its turn.
     pending: Weak<Pending>,
+    open_calls: Arc<Semaphore>,
 }
 
 impl Peer {
+    /// Of a new connection.
     pub(super) fn new(address: SocketAddr, pending: &Arc<Pending>) -> Self {
-        let pending = Arc::downgrade(pending);
-        Self { address, pending }
+        Self {
+            address,
+            pending: Arc::downgrade(pending),
+            open_calls: Arc::new(Semaphore::new(OPEN_CALLS)),
+        }
+    }
+
+    /// The place of one more call that needs no key, until its answer was sent.
+    pub(super) fn open_call(&self) -> Option<OwnedSemaphorePermit> {
+        Arc::clone(&self.open_calls).try_acquire_owned().ok()
     }
 
     fn settle(&self) {
@@ -178,6 +195,7 @@ mod tests {
             let peer = Peer {
                 address: SocketAddr::new(from.parse().unwrap(), 1),
                 pending: Weak::new(),
+                open_calls: Arc::new(Semaphore::new(OPEN_CALLS)),
             };
             gate.admit(&headers(&[key]), &peer)
                 .map_err(|error| error.code())

@@ -7,6 +7,7 @@
 
 use std::{
     collections::HashMap,
+    fmt::Debug,
     pin::Pin,
     sync::{Arc, Mutex, PoisonError},
     task::{Context, Poll},
@@ -59,7 +60,7 @@ pub(super) struct Reserved {
 /// What is held for an answer. In an answer's extensions it is kept until the answer was sent.
 #[derive(Debug, Clone)]
 pub(super) struct Held(
-    #[expect(dead_code, reason = "given back when it is dropped")] Arc<Reserved>,
+    #[expect(dead_code, reason = "given back when it is dropped")] Arc<dyn Debug + Send + Sync>,
 );
 
 impl Readers {
@@ -125,7 +126,13 @@ impl Reserved {
     }
 
     pub(super) fn held(self) -> Held {
-        Held(Arc::new(self))
+        Held::new(self)
+    }
+}
+
+impl Held {
+    pub(super) fn new(what: impl Debug + Send + Sync + 'static) -> Self {
+        Self(Arc::new(what))
     }
 }
 

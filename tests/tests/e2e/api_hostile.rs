@@ -3,6 +3,7 @@
 
 use std::net::SocketAddr;
 
+use bytes::Bytes;
 use pipelet_tests::{Daemon, Rpc, deadline::within};
 use serde_json::Value;
 use tokio::{
@@ -515,4 +516,43 @@ async fn a_flood_of_connections_waits_and_a_neighbour_is_served() {
     }
     // Stations have listeners of their own.
     scene.station("S1").await.ok("Heartbeat", "{}").await;
+}
+
+/// Without a key, what a connection has asked for and does not take is little.
+#[tokio::test]
+async fn calls_without_a_key_are_few_on_a_connection() {
+    const RESOURCE_EXHAUSTED: &str = "8";
+    let daemon = daemon().start().await;
+    // A message of five bytes with `list_services` ("") in it.
+    let request = Bytes::from_static(&[0, 0, 0, 0, 2, 0x3a, 0]);
+    let ask = async |count: usize, window| {
+        let stream = connect(daemon.grpc()).await;
+        let mut builder = h2::client::Builder::new();
+        let shaking = builder.initial_window_size(window).handshake(stream);
+        let (mut client, connection) = within("a handshake", shaking).await.expect("HTTP/2");
+        tokio::spawn(connection);
+        let (mut refused, mut kept) = (0, Vec::new());
+        for _ in 0..count {
+            client = within("a stream", client.ready()).await.expect("a stream");
+            let head = http::Request::post(
+                "http://h/grpc.reflection.v1.ServerReflection/ServerReflectionInfo",
+            )
+            .header("content-type", "application/grpc")
+            .body(())
+            .expect("a request");
+            let (answer, mut body) = client.send_request(head, false).expect("a stream");
+            body.send_data(request.clone(), true).expect("a stream");
+            let answer = within("an answer", answer).await.expect("an answer");
+            let status = answer.headers().get("grpc-status");
+            refused += usize::from(status.is_some_and(|status| status == RESOURCE_EXHAUSTED));
+            kept.push(answer);
+        }
+        (refused, kept)
+    };
+    let (refused, _kept) = ask(20, 0).await;
+    assert_eq!(refused, 16);
+    let (refused, mut kept) = ask(1, 65_535).await;
+    assert_eq!(refused, 0);
+    let answer = within("a message", kept[0].body_mut().data()).await;
+    assert!(answer.is_some_and(|data| data.is_ok_and(|data| data.len() > 5)));
 }

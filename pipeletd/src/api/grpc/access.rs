@@ -23,7 +23,7 @@ use super::{
         access_log::Call,
         error::ApiError,
         gate::{Gate, Peer, permit},
-        readers,
+        readers::{self, Held},
         request_id::RequestId,
         validity::Validity,
     },
@@ -57,6 +57,9 @@ const OPEN: &[&str] = &[
     "/grpc.reflection.v1.ServerReflection/",
     "/grpc.reflection.v1alpha.ServerReflection/",
 ];
+
+const TOO_MANY_OPEN_CALLS: &str =
+    "this connection has too many calls without an API key whose answers were not taken";
 
 /// Who may call what.
 #[derive(Debug, Clone)]
@@ -133,7 +136,14 @@ pub(super) async fn guard(
                 response.extensions_mut().insert(caller);
                 response
             }
-            Ok(None) => next.run(request).await,
+            Ok(None) => match peer.open_call() {
+                Some(place) => {
+                    let mut response = next.run(request).await;
+                    response.extensions_mut().insert(Held::new(place));
+                    readers::keep(response)
+                }
+                None => Status::resource_exhausted(TOO_MANY_OPEN_CALLS).into_http(),
+            },
             Err(status) => status.into_http(),
         }
     };

@@ -64,6 +64,10 @@ const MAX_MESSAGE: usize = 4 << 20;
 const MAX_HEAD: u32 = 32 * 1024;
 /// Calls and streams at once on one connection.
 const MAX_STREAMS: u32 = 100;
+/// In bytes: what a client may have sent that no method has read yet, in one call and in all calls
+/// of a connection.
+const STREAM_WINDOW: u32 = 64 * 1024;
+const CONNECTION_WINDOW: u32 = 128 * 1024;
 /// How often a client is asked whether it is there still, and how long it may take to answer. This,
 /// and no time-out, ends a stream that is meant to live long.
 const KEEP_ALIVE: Duration = Duration::from_secs(30);
@@ -191,6 +195,8 @@ pub async fn serve(
     let serving = Server::builder()
         .timeout(REQUEST_TIMEOUT)
         .max_concurrent_streams(MAX_STREAMS)
+        .initial_stream_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
         .http2_max_header_list_size(MAX_HEAD)
         .http2_keepalive_interval(Some(KEEP_ALIVE))
         .http2_keepalive_timeout(Some(KEEP_ALIVE_TIMEOUT))
