@@ -31,7 +31,7 @@ use crate::{
     registration::{Admission, Registry},
     reload::Shown,
     store::{Backup, Store, StoreError, sled::SledStore},
-    telemetry::{Exporter, ExporterError, Spans},
+    telemetry::{DroppedLines, Exporter, ExporterError, Spans},
     tls::{Certificates, TlsError},
 };
 
@@ -69,6 +69,7 @@ pub struct App {
     failed: CancellationToken,
     resources: Resources,
     spans: Spans,
+    dropped_lines: DroppedLines,
     /// None where there is no collector.
     exporter: Option<Exporter>,
 }
@@ -127,6 +128,7 @@ impl App {
         config: &Config,
         clock: Clock,
         delivering: Handle,
+        dropped_lines: DroppedLines,
     ) -> Result<Self, OpenError> {
         let started = clock.now();
         let shares = descriptors::shares(
@@ -226,6 +228,7 @@ impl App {
             failed,
             resources,
             spans,
+            dropped_lines,
             exporter,
         })
     }
@@ -268,6 +271,7 @@ impl App {
             ],
             certificates: self.certificates(),
             spans: self.spans.clone(),
+            dropped_lines: self.dropped_lines.clone(),
             memory: self.memory.clone(),
             clock: self.clock,
             started: self.started,

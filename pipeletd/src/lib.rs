@@ -122,7 +122,7 @@ fn is_of_configuration(error: &anyhow::Error) -> bool {
 }
 
 fn run(sources: Sources, Loaded { config, settings }: Loaded) -> anyhow::Result<()> {
-    let log_level = telemetry::start(&config.log_level, config.log_format)?;
+    let log = telemetry::start(&config.log_level, config.log_format)?;
     core_dumps::leave_memory_out();
     tls::install_provider()?;
     let (main, delivering) = (runtime("pipeletd")?, runtime("delivery")?);
@@ -131,18 +131,18 @@ fn run(sources: Sources, Loaded { config, settings }: Loaded) -> anyhow::Result<
         let signals = Signals::listen()?;
         tokio::spawn(signals.run(shutdown.clone()));
         let reload = Reload::listen()?;
-        let app = App::open(&config, Clock::system(), delivering.handle().clone()).await?;
+        let (clock, deliveries) = (Clock::system(), delivering.handle().clone());
+        let app = App::open(&config, clock, deliveries.clone(), log.dropped.clone()).await?;
         let reloadable = Reloadable {
             certificates: app.certificates(),
             dials: app.dials(),
-            log_level,
+            log_level: log.level.clone(),
             sources,
             settings,
         };
         tokio::spawn(reload.run(reloadable, shutdown.clone()));
         let journal = app.journal();
-        let attending =
-            service_manager::attend(journal, delivering.handle().clone(), shutdown.clone());
+        let attending = service_manager::attend(journal, deliveries, shutdown.clone());
         let attending = tokio::spawn(attending);
         let listening = listening(&app);
         announce(&listening)?;
@@ -191,7 +191,7 @@ fn show(loaded: &Loaded, output: ShownAs, origin: bool) -> anyhow::Result<()> {
 }
 
 fn rotate_secrets_key(config: &Config) -> anyhow::Result<()> {
-    telemetry::start(&config.log_level, config.log_format)?;
+    let _log = telemetry::start(&config.log_level, config.log_format)?;
     core_dumps::leave_memory_out();
     SledStore::rotate_key(&config.data_dir, config.secrets_key_file.as_deref())?;
     tracing::info!("the secrets are sealed with a new key; keep a copy of it");
@@ -199,7 +199,7 @@ fn rotate_secrets_key(config: &Config) -> anyhow::Result<()> {
 }
 
 fn restore(config: &Config, file: &Path, set_aside: bool) -> anyhow::Result<()> {
-    telemetry::start(&config.log_level, config.log_format)?;
+    let _log = telemetry::start(&config.log_level, config.log_format)?;
     let backup = File::open(file).with_context(|| format!("can't read {}", file.display()))?;
     SledStore::restore(&config.data_dir, &mut BufReader::new(backup), set_aside)?;
     let data_dir = config.data_dir.display();

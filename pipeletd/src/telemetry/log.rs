@@ -2,9 +2,13 @@
 //!
 //! Chargers, receivers and callers wrote some of what is in it, so nothing goes out that a terminal
 //! obeys or hides.
+//!
+//! A thread of its own writes it, and whoever reads stderr may stop to: what then comes is dropped
+//! and counted, and the daemon waits for nothing.
 
 use std::{borrow::Cow, io};
 
+use tracing_appender::non_blocking::{ErrorCounter, NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::{
     EnvFilter, Layer as _, Registry,
     filter::{LevelFilter, ParseError},
@@ -15,6 +19,21 @@ use tracing_subscriber::{
 };
 
 use crate::{config::LogFormat, printable};
+
+/// Lines that wait to be written; further ones are dropped.
+const QUEUE: usize = 16 * 1024;
+
+/// The log of the process. Dropping it writes what still waits, for a second at most.
+#[derive(Debug)]
+pub struct Log {
+    pub level: LogLevel,
+    pub dropped: DroppedLines,
+    _writer: WorkerGuard,
+}
+
+/// How many lines were dropped because they were not taken. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct DroppedLines(ErrorCounter);
 
 /// Changes what is logged while the daemon runs. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -40,16 +59,22 @@ pub fn filter(level: &str) -> Result<EnvFilter, InvalidLevel> {
 }
 
 /// Starts logging for the whole process.
-pub fn start(level: &str, format: LogFormat) -> Result<LogLevel, InvalidLevel> {
+pub fn start(level: &str, format: LogFormat) -> Result<Log, InvalidLevel> {
     let (filter, handle) = reload::Layer::new(filter(level)?);
     let escape = match format {
         LogFormat::Text => printable::log_line,
         LogFormat::Json => printable::json_line,
     };
-    let writer = move || Escaped {
+    let escaped = Escaped {
         out: io::stderr(),
         escape,
     };
+    let (writer, guard) = NonBlockingBuilder::default()
+        .buffered_lines_limit(QUEUE)
+        .lossy(true)
+        .thread_name("log")
+        .finish(escaped);
+    let dropped = DroppedLines(writer.error_counter());
     let log = fmt::layer().with_writer(writer).with_target(false);
     let log = match format {
         LogFormat::Text => log
@@ -62,7 +87,11 @@ pub fn start(level: &str, format: LogFormat) -> Result<LogLevel, InvalidLevel> {
         .with(filter)
         .with(log)
         .try_init();
-    Ok(LogLevel(handle))
+    Ok(Log {
+        level: LogLevel(handle),
+        dropped,
+        _writer: guard,
+    })
 }
 
 /// Writes lines, each of which comes whole.
@@ -80,6 +109,12 @@ impl<W: io::Write> io::Write for Escaped<W> {
 
     fn flush(&mut self) -> io::Result<()> {
         self.out.flush()
+    }
+}
+
+impl DroppedLines {
+    pub fn count(&self) -> usize {
+        self.0.dropped_lines()
     }
 }
 

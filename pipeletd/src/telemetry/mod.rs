@@ -22,7 +22,7 @@ mod spans;
 
 pub use self::{
     exporter::{Exporter, ExporterError},
-    log::{InvalidLevel, LogLevel, filter, start},
+    log::{DroppedLines, InvalidLevel, Log, LogLevel, filter, start},
     otlp::{Endpoint, InvalidEndpoint},
     span::{Kind, Span, Value, event_span},
     spans::{SpanCounts, Spans},

@@ -1,6 +1,9 @@
 //! The log: what happened to an event, and to a call, can be read out of it by an id.
 
+use std::{fs::OpenOptions, os::unix::fs::OpenOptionsExt as _};
+
 use pipelet_tests::{Answer, Daemon, deadline::eventually};
+use rustix::fs::{CWD, Mode, OFlags, mkfifoat};
 use serde_json::{Value, json};
 
 use crate::scene::{Scene, daemon};
@@ -140,4 +143,31 @@ async fn attempts_at_an_event_are_one_trace() {
     });
     let parts: Vec<_> = parts.collect();
     assert_ne!(parts[0][2], parts[1][2], "each attempt is a span");
+}
+
+/// Whoever reads the log has stopped to, and its pipe is full.
+#[tokio::test]
+async fn a_log_that_nobody_reads_holds_nothing_up() {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let path = directory.path().join("log");
+    mkfifoat(CWD, &path, Mode::RUSR | Mode::WUSR).expect("a pipe");
+    let _reader = OpenOptions::new()
+        .read(true)
+        .custom_flags(OFlags::NONBLOCK.bits().cast_signed())
+        .open(&path)
+        .expect("a pipe");
+    let path = path.to_str().expect("UTF-8");
+    let builder = daemon()
+        .under(&["sh", "-c", "exec \"$@\" 2> \"$0\"", path])
+        .flag("--log-level", "trace");
+    let mut scene = Scene::with(builder, &["Heartbeat"]).await;
+    let mut station = scene.station("S1").await;
+    // Far more than a pipe holds.
+    for _ in 0..1_000 {
+        station.ok("Heartbeat", "{}").await;
+    }
+    scene.receiver.await_requests(1_000).await;
+    scene.api.get("/readyz").await.expect(200);
+    let status = scene.daemon.terminate().await;
+    assert!(status.success(), "{status}");
 }

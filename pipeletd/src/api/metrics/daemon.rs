@@ -14,6 +14,7 @@ pub(super) fn families(sources: &Sources) -> Vec<MetricFamily> {
     families.extend(commands(sources));
     families.extend(memory(sources));
     families.extend(spans(sources));
+    families.push(log(sources));
     families
 }
 
@@ -194,6 +195,15 @@ fn spans(sources: &Sources) -> Vec<MetricFamily> {
         )
         .of(counts.dropped),
     ]
+}
+
+fn log(sources: &Sources) -> MetricFamily {
+    Family::counter(
+        "pipelet_log_lines_dropped_total",
+        "Lines of the log that were dropped because whoever reads it did not take them, since the \
+         start.",
+    )
+    .of(sources.dropped_lines.count())
 }
 
 /// As Prometheus tells times.

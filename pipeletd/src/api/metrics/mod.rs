@@ -24,7 +24,7 @@ use crate::{
     ocpp::{ConnectionStats, Stations},
     reload::Shown,
     store::{StoreError, blocking},
-    telemetry::Spans,
+    telemetry::{DroppedLines, Spans},
 };
 
 /// What the text is, as a media type.
@@ -43,6 +43,7 @@ pub struct Sources {
     /// What is shown over TLS.
     pub certificates: Vec<Shown>,
     pub spans: Spans,
+    pub dropped_lines: DroppedLines,
     pub memory: MemoryBudget,
     pub clock: Clock,
     pub started: Timestamp,
