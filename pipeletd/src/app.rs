@@ -434,6 +434,7 @@ fn ocpp_config(config: &Config, max_connections: usize, spans: Spans) -> ocpp::C
         },
         transaction_retention: dials::transaction_retention(config),
         max_connections,
+        max_stations: config.max_stations,
         handshake_timeout: config.ocpp_handshake_timeout,
         max_unfinished: config.ocpp_max_unfinished.bytes(),
         spans,

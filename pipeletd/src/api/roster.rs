@@ -129,7 +129,10 @@ impl Roster {
     }
 
     pub(super) async fn unregister(&self, id: &str) -> Result<(), ApiError> {
-        Ok(self.registry.remove(&station(id)?).await?)
+        let station = station(id)?;
+        self.registry.remove(&station).await?;
+        self.stations.unregistered(&station);
+        Ok(())
     }
 
     /// All that is wrong with a draft.

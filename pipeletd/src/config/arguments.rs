@@ -229,6 +229,11 @@ pub(super) struct Arguments {
     #[arg(long, env = "PIPELETD_MAX_CONNECTIONS", value_name = "N", value_parser = at_least_one::<usize>, default_value = "50000")]
     pub(super) max_connections: usize,
 
+    /// Chargers that are known at once, connected or not; for one more, the one that is gone longest
+    /// of those that were never registered is forgotten
+    #[arg(long, env = "PIPELETD_MAX_STATIONS", value_name = "N", value_parser = at_least_one::<usize>, default_value = "200000")]
+    pub(super) max_stations: usize,
+
     /// How long attempts in flight may take to finish at shutdown
     #[arg(long, env = "PIPELETD_SHUTDOWN_GRACE", value_name = "TIME", value_parser = any_time, default_value = "10s")]
     pub(super) shutdown_grace: Duration,

@@ -75,6 +75,7 @@ pub struct Config {
     pub ocpp_strict: bool,
     pub authorize: Authorize,
     pub max_connections: usize,
+    pub max_stations: usize,
     pub shutdown_grace: Duration,
     pub log_level: String,
     pub log_format: LogFormat,

@@ -100,6 +100,7 @@ pub(super) fn resolve(
         ocpp_strict: said.ocpp_strict,
         authorize: said.authorize,
         max_connections: said.max_connections,
+        max_stations: said.max_stations,
         shutdown_grace: said.shutdown_grace,
         log_level: said.log_level,
         log_format,

@@ -141,7 +141,9 @@ async fn agree(
     };
     let take_seat = |protocol| {
         let (now, max) = (services.clock.now(), services.config.max_stations);
-        let seat = services.stations.seat(&upgrade.station, now, protocol, max);
+        let is_registered = |station: &StationId| services.registry.find(station).is_some();
+        let (stations, station) = (&services.stations, &upgrade.station);
+        let seat = stations.seat(station, now, protocol, max, &is_registered);
         seat.map_err(|_| refused(Refusal::Full))
     };
     let seat = spoken.map(take_seat).transpose()?;

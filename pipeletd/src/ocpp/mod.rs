@@ -108,7 +108,8 @@ pub struct Config {
     /// Handshakes at once: when everybody comes back together, the rest wait for their turn, and
     /// where one address has more of them than others, its oldest make room.
     pub max_handshakes: usize,
-    /// Stations that are remembered, connected or not; more are refused.
+    /// Stations that are remembered, connected or not. For more, those are forgotten that are neither
+    /// connected nor registered, or there is no room.
     pub max_stations: usize,
     /// To the first byte of a connection, and from its turn to the finished handshake, that of TLS
     /// included.
@@ -234,11 +235,11 @@ impl Ocpp {
         let gateway = Gateway::bind(config.listen, config.tls.clone()).await?;
         let head = journal.head();
         let opening = Arc::clone(&store);
-        let policy = config.authorize;
+        let (policy, registered) = (config.authorize, registry.clone());
         let restored = tokio::task::spawn_blocking(move || {
             let id_tags = IdTags::open(policy, Arc::clone(&opening), clock)?;
             let transaction_ids = TransactionIds::open(Arc::clone(&opening))?;
-            let restored = projector::restore(opening.as_ref(), head)?;
+            let restored = projector::restore(opening.as_ref(), head, &registered)?;
             Ok((id_tags, transaction_ids, restored))
         });
         let (id_tags, transaction_ids, (stations, projected_to)) = restored

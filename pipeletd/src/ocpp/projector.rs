@@ -4,11 +4,14 @@
 //! from where a start has to replay. What is saved may hold events beyond it, because applying
 //! one twice changes nothing.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, Weak},
+    time::Duration,
+};
 
 use tokio::{
     sync::watch,
-    time::{MissedTickBehavior, interval},
+    time::{Instant, MissedTickBehavior, interval},
 };
 use tokio_util::sync::CancellationToken;
 
@@ -19,9 +22,10 @@ use super::{
 };
 use crate::{
     clock::Clock,
-    events::Seq,
+    events::{Seq, StationId},
     journal::Journal,
     projection::{Transaction, TransactionFilter},
+    registration::Registry,
     store::{ReadLimit, Store, StoreError},
 };
 
@@ -38,11 +42,17 @@ const LAZY_TICKS: u32 = 20;
 const FORGET_EVERY: u32 = 20;
 /// So many are forgotten in one batch.
 const FORGET_BATCH: usize = 1_000;
+/// Between two lines of the log that stations are forgotten.
+const TELL_EVERY: Duration = Duration::from_mins(1);
 
 /// Loads the saved states and applies what the journal has beyond them; blocks.
 ///
 /// No station may be connected before it has returned.
-pub(super) fn restore(store: &dyn Store, head: Seq) -> Result<(Stations, Seq), StoreError> {
+pub(super) fn restore(
+    store: &dyn Store,
+    head: Seq,
+    registry: &Registry,
+) -> Result<(Stations, Seq), StoreError> {
     let saved = store.load_stations()?;
     let stations = Stations::new(saved.states);
     let open = TransactionFilter {
@@ -64,7 +74,20 @@ pub(super) fn restore(store: &dyn Store, head: Seq) -> Result<(Stations, Seq), S
             }
         }
     }
+    stations.rank_all(&|station| registry.find(station).is_some());
     Ok((stations, saved.projected_to))
+}
+
+/// What changed of stations since it was last taken, the unsaved ones before the removals.
+struct Changes {
+    unsaved: Vec<Weak<Station>>,
+    removals: Vec<StationId>,
+}
+
+impl Changes {
+    const fn is_empty(&self) -> bool {
+        self.unsaved.is_empty() && self.removals.is_empty()
+    }
 }
 
 /// Saves what changes, until it is told to finish.
@@ -75,6 +98,14 @@ pub(super) struct Projector {
     journal: Journal,
     projected_to: Seq,
     transactions: KeptTransactions,
+    told: ToldForgotten,
+}
+
+/// What the log was told of stations that are forgotten to make room.
+#[derive(Debug, Default)]
+struct ToldForgotten {
+    count: u64,
+    at: Option<Instant>,
 }
 
 /// How long transactions stay.
@@ -99,6 +130,7 @@ impl Projector {
             journal,
             projected_to,
             transactions,
+            told: ToldForgotten { count: 0, at: None },
         }
     }
 
@@ -123,14 +155,18 @@ impl Projector {
         while finish.run_until_cancelled(tick.tick()).await.is_some() {
             // The head is taken first: what is below it is in the states that are taken next.
             let head = self.journal.head();
-            let unsaved = self.stations.take_unsaved();
+            let changes = Changes {
+                unsaved: self.stations.take_unsaved(),
+                removals: self.stations.take_removals(),
+            };
             idle_ticks += 1;
             let behind = head.0.saturating_sub(self.projected_to.0);
             let late = behind > LAZY_ADVANCE || (behind > 0 && idle_ticks >= LAZY_TICKS);
-            if !unsaved.is_empty() || late {
-                self.save(unsaved, head).await;
+            if !changes.is_empty() || late {
+                self.save(changes, head).await;
                 idle_ticks = 0;
             }
+            self.tell_forgotten();
             if ticks.is_multiple_of(FORGET_EVERY) || kept.has_changed().unwrap_or(false) {
                 let kept = *kept.borrow_and_update();
                 looked_at = self
@@ -141,9 +177,26 @@ impl Projector {
             ticks = ticks.wrapping_add(1);
         }
         let head = self.journal.head();
-        let unsaved = self.stations.take_all_unsaved();
-        if !unsaved.is_empty() || head != self.projected_to {
-            self.save(unsaved, head).await;
+        let changes = Changes {
+            unsaved: self.stations.take_all_unsaved(),
+            removals: self.stations.take_removals(),
+        };
+        if !changes.is_empty() || head != self.projected_to {
+            self.save(changes, head).await;
+        }
+    }
+
+    /// Tells the log now and then how many stations were forgotten since it was last told.
+    fn tell_forgotten(&mut self) {
+        let forgotten = self.stations.forgotten() - self.told.count;
+        if forgotten > 0 && self.told.at.is_none_or(|at| at.elapsed() >= TELL_EVERY) {
+            tracing::warn!(
+                forgotten,
+                "as many stations are known as may be: for each new one, the one that is gone \
+                 longest and not registered is forgotten"
+            );
+            self.told.count += forgotten;
+            self.told.at = Some(Instant::now());
         }
     }
 
@@ -210,16 +263,18 @@ impl Projector {
         }
     }
 
-    async fn save(&mut self, unsaved: Vec<Arc<Station>>, head: Seq) {
+    async fn save(&mut self, changes: Changes, head: Seq) {
         let store = Arc::clone(&self.store);
         let stations = self.stations.clone();
         let before = self.projected_to;
         let saving = tokio::task::spawn_blocking(move || {
-            let transactions = save_transactions(store.as_ref(), &stations, before);
-            let result =
-                transactions.and_then(|()| save_all(store.as_ref(), &unsaved, before, head));
+            let store = store.as_ref();
+            let result = save_transactions(store, &stations, before)
+                .and_then(|()| remove_all(store, &changes.removals))
+                .and_then(|()| save_all(store, &changes.unsaved, before, head));
             if result.is_err() {
-                stations.put_back_unsaved(unsaved);
+                stations.put_back_unsaved(changes.unsaved);
+                stations.put_back_removals(changes.removals);
             }
             result
         });
@@ -274,10 +329,17 @@ fn found(store: &dyn Store, late: &[LateStop]) -> Result<Vec<Arc<Transaction>>, 
     Ok(stopped)
 }
 
+/// Removes the stations that were forgotten. A crash in between leaves some, which are known again
+/// then until others need their room.
+fn remove_all(store: &dyn Store, removals: &[StationId]) -> Result<(), StoreError> {
+    let mut batches = removals.chunks(SAVE_BATCH);
+    batches.try_for_each(|batch| store.forget_stations(batch))
+}
+
 /// The position moves with the last batch only, when everything below it is saved.
 fn save_all(
     store: &dyn Store,
-    unsaved: &[Arc<Station>],
+    unsaved: &[Weak<Station>],
     before: Seq,
     head: Seq,
 ) -> Result<(), StoreError> {
@@ -285,7 +347,8 @@ fn save_all(
     for index in 0..batches {
         let from = index * SAVE_BATCH;
         let until = unsaved.len().min(from + SAVE_BATCH);
-        let states: Vec<_> = unsaved[from..until].iter().map(|s| s.snapshot()).collect();
+        let stations = unsaved[from..until].iter().filter_map(Weak::upgrade);
+        let states: Vec<_> = stations.map(|station| station.snapshot()).collect();
         let projected_to = if index + 1 == batches { head } else { before };
         store.save_stations(&states, &[], projected_to)?;
     }

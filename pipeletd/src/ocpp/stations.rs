@@ -3,15 +3,16 @@
 //! A station has at most one seat, and the newest connection takes it: the one before is told to
 //! go, and its end takes nothing away from its successor. States change only through
 //! [`Stations::apply`], in the journal's order. Locks are held for moments, never across an await,
-//! and where two are needed the map's comes before a station's.
+//! and where several are needed the table's comes first, then a station's, then those of lists.
 
+mod forgetting;
 mod seat;
 
 use std::{
     collections::BTreeMap,
     ops::Bound,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError, RwLock,
+        Arc, Mutex, MutexGuard, PoisonError, RwLock, Weak,
         atomic::{AtomicU64, AtomicUsize, Ordering},
     },
 };
@@ -19,6 +20,7 @@ use std::{
 use jiff::Timestamp;
 use tokio::{sync::Semaphore, time::Instant};
 
+use self::forgetting::{Forgettable, Rank};
 pub(super) use self::seat::{Place, Seat};
 use super::{
     command_stats::{CommandCounts, CommandStats},
@@ -35,13 +37,20 @@ use crate::{
 #[derive(Debug, Clone, Default)]
 pub struct Stations(Arc<Inner>);
 
+type Known = BTreeMap<StationId, Arc<Station>>;
+
 #[derive(Debug, Default)]
 struct Inner {
-    known: RwLock<BTreeMap<StationId, Arc<Station>>>,
+    known: RwLock<Known>,
+    forgettable: Mutex<Forgettable>,
+    /// Forgotten here, and to be removed from the store.
+    removals: Mutex<Vec<StationId>>,
+    /// How many were forgotten to make room.
+    forgotten: AtomicU64,
     /// Fed with the same events.
     transactions: LiveTransactions,
-    /// Stations with changes worth saving soon, each once.
-    unsaved: Mutex<Vec<Arc<Station>>>,
+    /// Stations with changes worth saving soon, each once; one that is forgotten is never saved.
+    unsaved: Mutex<Vec<Weak<Station>>>,
     connected: AtomicUsize,
     commands: CommandStats,
     /// Events below are in the saved states.
@@ -65,7 +74,10 @@ struct Live {
     generation: u64,
     /// The connection that was told of, and whose end was not yet.
     told: Option<Told>,
+    /// Or its last handshake.
     last_frame_at: Option<Timestamp>,
+    /// Where it stands among those that can be forgotten.
+    rank: Option<Rank>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -108,9 +120,9 @@ pub struct StationCounts {
     pub known: usize,
 }
 
-/// Too many stations are known for another one.
+/// Too many stations are known for another one, and none of them can be forgotten.
 #[derive(Debug, thiserror::Error)]
-#[error("{0} stations are known, and no more are taken")]
+#[error("{0} stations are known, all of them are connected or registered")]
 pub(super) struct TooManyStations(usize);
 
 impl Stations {
@@ -122,11 +134,7 @@ impl Stations {
             .collect();
         Self(Arc::new(Inner {
             known: RwLock::new(known),
-            transactions: LiveTransactions::default(),
-            unsaved: Mutex::default(),
-            connected: AtomicUsize::new(0),
-            commands: CommandStats::default(),
-            saved_to: AtomicU64::new(0),
+            ..Inner::default()
         }))
     }
 
@@ -192,15 +200,17 @@ impl Stations {
         &self.0.commands
     }
 
-    /// Seats a new connection, and tells the one before it to go.
+    /// Seats a new connection, and tells the one before it to go. Where its station would be one too
+    /// many, another one that is not registered is forgotten.
     pub(super) fn seat(
         &self,
         id: &StationId,
         now: Timestamp,
         protocol: Option<&str>,
         max_stations: usize,
+        is_registered: &dyn Fn(&StationId) -> bool,
     ) -> Result<Seat, TooManyStations> {
-        let station = self.find_or_add(id, max_stations)?;
+        let station = self.find_or_add(id, max_stations, is_registered)?;
         let desk = Desk::new();
         let mut live = station.live();
         live.generation += 1;
@@ -210,6 +220,8 @@ impl Stations {
             protocol: protocol.map(Into::into),
             desk: desk.clone(),
         });
+        live.last_frame_at = Some(now);
+        self.rank(&mut live);
         if before.is_none() {
             // Under the lock, or one that leaves at once would be counted out before it is in.
             self.0.connected.fetch_add(1, Ordering::Relaxed);
@@ -256,7 +268,7 @@ impl Stations {
 
     /// Takes an event into its station's state, and into the transactions.
     pub(super) fn apply(&self, seq: Seq, event: &Event) {
-        if let Ok(station) = self.find_or_add(&event.station, usize::MAX) {
+        if let Ok(station) = self.find_or_add(&event.station, usize::MAX, &|_| true) {
             self.apply_to(&station, seq, event);
         }
     }
@@ -273,7 +285,7 @@ impl Stations {
         live.unsaved = before.max(change);
         drop(live);
         if before != Unsaved::Changed && change == Unsaved::Changed {
-            self.unsaved().push(Arc::clone(station));
+            self.unsaved().push(Arc::downgrade(station));
         }
     }
 
@@ -291,36 +303,36 @@ impl Stations {
         let before = std::mem::replace(&mut live.unsaved, Unsaved::Changed);
         drop(live);
         if before != Unsaved::Changed {
-            self.unsaved().push(station);
+            self.unsaved().push(Arc::downgrade(&station));
         }
     }
 
     /// The stations with changes worth saving soon; they count as saved from now on.
-    pub(super) fn take_unsaved(&self) -> Vec<Arc<Station>> {
+    pub(super) fn take_unsaved(&self) -> Vec<Weak<Station>> {
         let taken = std::mem::take(&mut *self.unsaved());
-        for station in &taken {
+        for station in taken.iter().filter_map(Weak::upgrade) {
             station.live().unsaved = Unsaved::Nothing;
         }
         taken
     }
 
     /// Those that were merely seen again as well.
-    pub(super) fn take_all_unsaved(&self) -> Vec<Arc<Station>> {
+    pub(super) fn take_all_unsaved(&self) -> Vec<Weak<Station>> {
         self.unsaved().clear();
         let known = self.0.known.read().unwrap_or_else(PoisonError::into_inner);
         let unsaved = known.values().filter(|station| {
             std::mem::replace(&mut station.live().unsaved, Unsaved::Nothing) != Unsaved::Nothing
         });
-        unsaved.cloned().collect()
+        unsaved.map(Arc::downgrade).collect()
     }
 
     /// Gives back stations that could not be saved.
-    pub(super) fn put_back_unsaved(&self, stations: impl IntoIterator<Item = Arc<Station>>) {
-        for station in stations {
+    pub(super) fn put_back_unsaved(&self, stations: impl IntoIterator<Item = Weak<Station>>) {
+        for station in stations.into_iter().filter_map(|unsaved| unsaved.upgrade()) {
             let before = std::mem::replace(&mut station.live().unsaved, Unsaved::Changed);
             // One that has changed again since is in the list already.
             if before != Unsaved::Changed {
-                self.unsaved().push(station);
+                self.unsaved().push(Arc::downgrade(&station));
             }
         }
     }
@@ -330,19 +342,24 @@ impl Stations {
         known.get(id).cloned()
     }
 
-    fn find_or_add(&self, id: &StationId, max: usize) -> Result<Arc<Station>, TooManyStations> {
+    fn find_or_add(
+        &self,
+        id: &StationId,
+        max: usize,
+        is_registered: &dyn Fn(&StationId) -> bool,
+    ) -> Result<Arc<Station>, TooManyStations> {
         if let Some(station) = self.find(id) {
             return Ok(station);
         }
         let mut known = self.0.known.write().unwrap_or_else(PoisonError::into_inner);
-        if known.len() >= max && !known.contains_key(id) {
+        if !known.contains_key(id) && !self.make_room(&mut known, max, is_registered) {
             return Err(TooManyStations(known.len()));
         }
         let new = || Arc::new(Station::new(StationState::new(id.clone())));
         Ok(Arc::clone(known.entry(id.clone()).or_insert_with(new)))
     }
 
-    fn unsaved(&self) -> MutexGuard<'_, Vec<Arc<Station>>> {
+    fn unsaved(&self) -> MutexGuard<'_, Vec<Weak<Station>>> {
         self.0
             .unsaved
             .lock()
@@ -360,6 +377,7 @@ impl Station {
                 generation: 0,
                 told: None,
                 last_frame_at: None,
+                rank: None,
             }),
             turn: Semaphore::new(1),
         }

@@ -185,7 +185,9 @@ mod tests {
     fn what_waits_is_bounded_and_in_order() {
         let stations = Stations::default();
         let id = StationId::new("S").unwrap();
-        let seat = stations.seat(&id, Timestamp::UNIX_EPOCH, None, 10).unwrap();
+        let seat = stations
+            .seat(&id, Timestamp::UNIX_EPOCH, None, 10, &|_| false)
+            .unwrap();
         let unkept = Unkept::new(Spans::default(), Clock::system());
         let event = |second| {
             let time = Timestamp::from_second(second).unwrap();

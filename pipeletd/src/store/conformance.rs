@@ -18,7 +18,7 @@ use crate::{
     events::{
         Event, EventId, EventSelection, EventType, Payload, Seq, StationId, StationSelection,
     },
-    projection::BootStatus,
+    projection::{BootStatus, StationState},
     registration::{PasswordHash, Registration, SecurityProfile},
     webhooks::{Field, Secret, SigningSecret, TargetPolicy, WebhookDraft, WebhookId},
 };
@@ -434,6 +434,24 @@ fn registrations_are_replaced_and_removed() {
         store.commit(&[Change::RegistrationGone(gone)]).unwrap();
         assert_eq!(store.registrations().unwrap(), [bare]);
         assert!(store.load_stations().unwrap().states.is_empty());
+    });
+}
+
+#[test]
+fn stations_that_are_forgotten_are_gone() {
+    check(|store| {
+        let station = |name: &str| StationId::new(name).unwrap();
+        let states = ["A", "AB", "B", "C"].map(|name| StationState::new(station(name)));
+        store.save_stations(&states, &[], Seq(7)).unwrap();
+        let forgotten = [station("C"), station("NEVER_SEEN"), station("A")];
+        for _ in 0..2 {
+            store.forget_stations(&forgotten).unwrap();
+            let saved = store.load_stations().unwrap();
+            assert_eq!(saved.states, states[1..3]);
+            assert_eq!(saved.projected_to, Seq(7));
+        }
+        store.save_stations(&states[..1], &[], Seq(7)).unwrap();
+        assert_eq!(store.load_stations().unwrap().states, states[..3]);
     });
 }
 

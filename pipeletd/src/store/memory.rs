@@ -367,6 +367,14 @@ impl Store for MemoryStore {
         Ok(())
     }
 
+    fn forget_stations(&self, stations: &[StationId]) -> Result<(), StoreError> {
+        let mut contents = self.contents();
+        for station in stations {
+            contents.stations.remove(station);
+        }
+        Ok(())
+    }
+
     fn transaction(&self, transaction_id: i64) -> Result<Option<Transaction>, StoreError> {
         let contents = self.contents();
         let mut all = contents.transactions.values();

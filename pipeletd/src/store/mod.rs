@@ -369,6 +369,10 @@ pub trait Store: Send + Sync + fmt::Debug + 'static {
         projected_to: Seq,
     ) -> Result<(), StoreError>;
 
+    /// Forgets these stations, all or none; those that are not there are no error. Their transactions
+    /// stay.
+    fn forget_stations(&self, stations: &[StationId]) -> Result<(), StoreError>;
+
     fn transaction(&self, transaction_id: i64) -> Result<Option<Transaction>, StoreError>;
 
     /// At most `limit` transactions that match and started before `before` in the journal, the

@@ -6,7 +6,12 @@ use std::{
     time::Duration,
 };
 
-use pipelet_tests::{Dial, Frame, RawSocket, deadline::within, raw::HANDSHAKE_KEY};
+use pipelet_tests::{
+    Dial, Frame, RawSocket, Station,
+    deadline::{eventually, within},
+    raw::HANDSHAKE_KEY,
+};
+use serde_json::{Value, json};
 use tokio::{task::JoinSet, time::sleep};
 
 use crate::{
@@ -134,4 +139,78 @@ async fn a_handshake_has_an_end() {
     };
     within("the daemon to hang up", dripping).await;
     assert!(scene.daemon.log().contains("it took too long"));
+}
+
+/// As many stations as may be known, nearly all of them names that come once.
+#[tokio::test]
+async fn ever_new_names_keep_no_new_station_out() {
+    const MOST: usize = 20;
+    const BOOT: &str = r#"{"chargePointVendor":"Acme","chargePointModel":"Wallbox"}"#;
+    let builder = daemon().flag("--max-stations", &MOST.to_string());
+    let mut scene = Scene::with(builder, &["BootNotification"]).await;
+    let entry = json!({});
+    let registered = scene.api.put("/stations/REGISTERED", &entry).await;
+    registered.expect(201);
+    let come_and_go = async |ocpp, name: &str| Station::connect(ocpp, name).await.close().await;
+    let ocpp = scene.daemon.ocpp();
+    come_and_go(ocpp, "REGISTERED").await;
+    let mut booted = scene.station("BOOTED").await;
+    booted.ok("BootNotification", BOOT).await;
+    let transaction = booted.start_transaction(5).await;
+    booted.close().await;
+    let mut connected = scene.station("CONNECTED").await;
+    for number in 0..3 * MOST {
+        come_and_go(ocpp, &format!("STRANGER{number}")).await;
+    }
+    let mut honest = scene.station("HONEST").await;
+    honest.ok("BootNotification", BOOT).await;
+    connected.ok("Heartbeat", "{}").await;
+
+    let known = async |scene: &Scene| -> Vec<String> {
+        let list = scene.api.get("/stations?limit=100").await.expect(200);
+        let list = list["data"].as_array().expect("a list").clone();
+        let id = |station: &Value| station["id"].as_str().expect("an id").to_owned();
+        list.iter().map(id).collect()
+    };
+    let are_known = async |scene: &Scene, names: &[&str]| {
+        let known = known(scene).await;
+        for name in names {
+            assert!(known.iter().any(|one| one == name), "{name}: {known:?}");
+        }
+        let booted = scene.api.get("/stations/BOOTED").await.expect(200);
+        assert_eq!(booted["model"], "Wallbox");
+        let open = &booted["open_transactions"][0]["transaction_id"];
+        assert_eq!(open, &json!(transaction));
+        known.len()
+    };
+    let names = ["BOOTED", "CONNECTED", "HONEST", "REGISTERED"];
+    assert_eq!(are_known(&scene, &names).await, MOST);
+    let forgotten = 3 * MOST + names.len() - MOST;
+    let figures = scene.api.with_key(None).get("/metrics").await.text;
+    let counted = format!("pipelet_stations_forgotten_total {forgotten}");
+    assert!(figures.lines().any(|line| line == counted), "{figures}");
+    let log = async || scene.daemon.log();
+    eventually("a line of the log", log, |log| log.contains("is forgotten")).await;
+
+    // It is as full after a crash, and new ones get in nonetheless.
+    scene.crash().await;
+    are_known(&scene, &names).await;
+    let ocpp = scene.daemon.ocpp();
+    let mut back = scene.station("CONNECTED").await;
+    back.ok("Heartbeat", "{}").await;
+    for number in 0..MOST {
+        come_and_go(ocpp, &format!("LATE{number}")).await;
+    }
+    let mut other = scene.station("HONEST2").await;
+    other.ok("BootNotification", BOOT).await;
+    let names = ["BOOTED", "CONNECTED", "HONEST", "HONEST2", "REGISTERED"];
+    assert_eq!(are_known(&scene, &names).await, MOST);
+
+    // The store has forgotten them, too, but not who came back.
+    come_and_go(ocpp, "STRANGER0").await;
+    let before = known(&scene).await;
+    assert!(scene.daemon.terminate().await.success());
+    scene.start_again().await;
+    assert_eq!(known(&scene).await, before);
+    are_known(&scene, &["STRANGER0"]).await;
 }

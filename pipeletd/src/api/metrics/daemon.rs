@@ -123,6 +123,11 @@ fn connections(sources: &Sources) -> Vec<MetricFamily> {
             "Stations that are known, connected or not.",
         )
         .of(counts.known),
+        Family::counter(
+            "pipelet_stations_forgotten_total",
+            "Stations that were forgotten to make room for others, since the start.",
+        )
+        .of(sources.stations.forgotten()),
         refused.done(),
         callers.done(),
     ]

@@ -128,6 +128,8 @@ impl Seat {
 impl Drop for Seat {
     fn drop(&mut self) {
         self.vacate();
+        // Not before: whatever the connection still had to tell of the station is told.
+        self.place.stations.rank(&mut self.place.station.live());
         // Nobody shall wait for a connection that is gone, however it went.
         self.desk.close();
     }

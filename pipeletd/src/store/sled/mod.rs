@@ -46,7 +46,7 @@ use crate::{
         Account, Cursor, FailedDelivery, FailedFilter, FailedId, Forgotten, Kept, Received, Retry,
         RetryKey, StoredWebhook,
     },
-    events::{Event, Seq},
+    events::{Event, Seq, StationId},
     id_tags::IdTagEntry,
     private_file,
     projection::{StationState, Transaction, TransactionFilter},
@@ -668,6 +668,14 @@ impl Store for SledStore {
         self.commit_cold(batch, Purpose::Upkeep)
     }
 
+    fn forget_stations(&self, stations: &[StationId]) -> Result<(), StoreError> {
+        let mut batch = Batch::default();
+        for station in stations {
+            self.cold.remove(&mut batch, &keys::station(station))?;
+        }
+        self.commit_cold(batch, Purpose::Upkeep)
+    }
+
     fn transaction(&self, transaction_id: i64) -> Result<Option<Transaction>, StoreError> {
         transactions::by_id(&self.cold, transaction_id)
     }
@@ -734,7 +742,7 @@ mod tests {
     use jiff::Timestamp;
 
     use super::*;
-    use crate::events::{EventId, EventType, Payload, StationId};
+    use crate::events::{EventId, EventType, Payload};
 
     fn event(number: u64) -> Arc<Event> {
         let payload = format!(r#"{{"n":{number},"pad":"{}"}}"#, "x".repeat(5_000));
