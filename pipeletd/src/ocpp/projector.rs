@@ -18,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 use super::{
     TransactionRetention,
     stations::{Station, Stations},
-    transactions::LateStop,
+    transactions::{LateReadings, LateStop, LiveTransactions},
 };
 use crate::{
     clock::Clock,
@@ -32,7 +32,7 @@ use crate::{
 const SAVE_EVERY: Duration = Duration::from_millis(500);
 /// So many states are saved in one batch.
 const SAVE_BATCH: usize = 1_000;
-/// So many events are read at once when catching up.
+/// So many events, or open transactions, are read at once when catching up.
 const REPLAY_BATCH: usize = 1_000;
 /// The position is saved by itself once the journal is so far ahead of it.
 const LAZY_ADVANCE: u64 = 10_000;
@@ -55,12 +55,19 @@ pub(super) fn restore(
 ) -> Result<(Stations, Seq), StoreError> {
     let saved = store.load_stations()?;
     let stations = Stations::new(saved.states);
-    let open = TransactionFilter {
+    let are_open = TransactionFilter {
         open: Some(true),
         ..TransactionFilter::default()
     };
-    let open = store.transactions(&open, None, usize::MAX)?;
-    stations.transactions().resume(open);
+    let mut before = None;
+    loop {
+        let open = store.transactions(&are_open, before, REPLAY_BATCH)?;
+        let Some(last) = open.last() else {
+            break;
+        };
+        before = Some(last.seq);
+        stations.transactions().resume(open);
+    }
     let mut from = saved.projected_to;
     while from < head {
         let events = store.read_from(from, ReadLimit::part(REPLAY_BATCH))?;
@@ -304,6 +311,7 @@ fn save_transactions(
         store.save_stations(&[], batch, position)?;
         live.saved(batch);
     }
+    save_late_readings(store, live, position)?;
     let late = live.take_late_stops();
     if late.is_empty() {
         return Ok(());
@@ -314,6 +322,39 @@ fn save_transactions(
         live.put_back_late_stops(late);
     }
     saved
+}
+
+fn save_late_readings(
+    store: &dyn Store,
+    live: &LiveTransactions,
+    position: Seq,
+) -> Result<(), StoreError> {
+    let late = live.take_late_readings();
+    if late.is_empty() {
+        return Ok(());
+    }
+    let saved = read_of(store, &late).and_then(|read| store.save_stations(&[], &read, position));
+    if saved.is_err() {
+        live.put_back_late_readings(late);
+    }
+    saved
+}
+
+/// The stored transactions that these meter values are of.
+fn read_of(store: &dyn Store, late: &LateReadings) -> Result<Vec<Arc<Transaction>>, StoreError> {
+    let mut read = Vec::new();
+    for ((station, transaction_id), reading) in late {
+        let known = store.transaction(*transaction_id)?;
+        let known = known.filter(|known| known.is_open() && known.station == *station);
+        read.extend(known.map(|known| {
+            let last_meter_values = Some(reading.clone());
+            Arc::new(Transaction {
+                last_meter_values,
+                ..known
+            })
+        }));
+    }
+    Ok(read)
 }
 
 /// The stored transactions that these stops end.
@@ -353,4 +394,81 @@ fn save_all(
         store.save_stations(&states, &[], projected_to)?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        events::{Event, EventId, EventType, Payload},
+        registration::Admission,
+        store::memory::MemoryStore,
+    };
+
+    fn event(kind: EventType, payload: &str) -> Event {
+        Event::new(
+            EventId::from_bytes([0; 16]),
+            kind,
+            StationId::new("A").unwrap(),
+            "2026-04-14T12:00:00Z".parse().unwrap(),
+            None,
+            Payload::parse(payload.as_bytes()).unwrap(),
+        )
+    }
+
+    fn start(id: u64) -> Event {
+        let payload = format!(r#"{{"connectorId":1,"idTag":"Tag","transactionId":{id}}}"#);
+        event(EventType::StartTransaction, &payload)
+    }
+
+    fn meter(id: u64, value: u64) -> Event {
+        let values = format!(r#"[{{"sampledValue":[{value}]}}]"#);
+        let payload = format!(r#"{{"transactionId":{id},"meterValue":{values}}}"#);
+        event(EventType::MeterValues, &payload)
+    }
+
+    #[test]
+    fn what_is_said_of_one_that_left_memory_reaches_the_store() {
+        let (store, stations) = (MemoryStore::default(), Stations::default());
+        // The first of them is one too many for its station, and not saved yet.
+        let mut events: Vec<Event> = (1..=65).map(start).collect();
+        let stop = event(EventType::StopTransaction, r#"{"transactionId":1}"#);
+        events.extend([meter(1, 7), meter(1, 8)]);
+        for (seq, event) in (0..).map(Seq).zip(&events) {
+            stations.apply(seq, event);
+        }
+        let save = || save_transactions(&store, &stations, Seq(0)).unwrap();
+        let stored = || store.transaction(1).unwrap().unwrap();
+        save();
+        let reading = stored().last_meter_values.unwrap();
+        assert!(stored().is_open());
+        assert_eq!(reading.sampled_values, "[8]");
+
+        stations.apply(Seq(70), &meter(1, 9));
+        stations.apply(Seq(71), &stop);
+        save();
+        let reading = stored().last_meter_values.unwrap();
+        assert_eq!(
+            (stored().status(), &*reading.sampled_values),
+            ("stopped", "[9]")
+        );
+        // One that has ended is not changed by them any more.
+        stations.apply(Seq(72), &meter(1, 10));
+        save();
+        assert_eq!(stored().last_meter_values.unwrap(), reading);
+    }
+
+    #[test]
+    fn a_start_pages_through_what_is_open() {
+        let store: Arc<dyn Store> = Arc::new(MemoryStore::default());
+        let open = |seq: u64| Transaction::started(Seq(seq), &start(seq + 1));
+        let transactions: Vec<_> = (0..2_500).filter_map(open).map(Arc::new).collect();
+        store.save_stations(&[], &transactions, Seq(0)).unwrap();
+        let clock = Clock::system();
+        let registry = Registry::open(Arc::clone(&store), Admission::Open, clock).unwrap();
+        let (stations, _) = restore(store.as_ref(), Seq(0), &registry).unwrap();
+        let live = stations.transactions();
+        let in_memory = [2_436, 2_437, 2_500].map(|id| live.get(id).is_some());
+        assert_eq!(in_memory, [false, true, true]);
+    }
 }

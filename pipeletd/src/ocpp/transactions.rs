@@ -3,9 +3,15 @@
 //! In memory is only what a message may still change: an open transaction, and a closed one until
 //! it is saved. Changed in the journal's order, as the stations' states are, and the lock is held
 //! for moments. It does not know the store.
+//!
+//! Open ones are bounded, of each station and in all. The one that is too many leaves memory, and
+//! stays open in the store: what is said of it later is kept for whoever can look there. Two things
+//! are lost. A tag that charges by it is not seen to charge elsewhere. And of a station that has none
+//! in memory at all, meter values are not read, so its transaction may end as abandoned. Neither can
+//! happen to a station with fewer than others have.
 
 use std::{
-    collections::{BTreeMap, HashMap, VecDeque},
+    collections::{BTreeMap, BTreeSet, HashMap, VecDeque},
     mem,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
@@ -19,23 +25,36 @@ use crate::{
 
 /// Of one station; the oldest is looked up in the store if its stop comes after all.
 const MAX_OPEN: usize = 64;
+/// Of all stations: as many as are known by default, so that each can have one. They take up to 165 MB
+/// (where each station has one, and a tag of its own).
+const MAX_OPEN_IN_ALL: usize = 200_000;
 /// Stops of transactions that are not in memory, between two saves.
 const MAX_LATE_STOPS: usize = 10_000;
+/// The same for meter values, which are larger; what is left out is only one of many readings.
+const MAX_LATE_READINGS: usize = 1_000;
 
 /// Cheap to clone.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub(super) struct LiveTransactions(Arc<Mutex<Live>>);
 
 #[derive(Debug, Default)]
 struct Live {
+    /// How many may be open in memory.
+    max_open: usize,
     /// By transaction id.
     open: HashMap<i64, Arc<Transaction>>,
     /// The ids of what is open, the oldest first.
     by_station: HashMap<StationId, VecDeque<i64>>,
+    /// How many each of these stations has; the last one has the most.
+    counts: BTreeSet<(usize, StationId)>,
     by_tag: HashMap<IdTagKey, Vec<i64>>,
     unsaved: BTreeMap<Seq, Arc<Transaction>>,
     late_stops: Vec<LateStop>,
+    late_readings: LateReadings,
 }
+
+/// The last meter values of transactions that are not in memory, by who sent them and of which.
+pub(super) type LateReadings = HashMap<(StationId, i64), MeterReading>;
 
 /// A stop of a transaction that is not in memory: the store may know it.
 #[derive(Debug, Clone)]
@@ -51,13 +70,25 @@ pub(super) struct Place<'a> {
     pub(super) connector_id: Option<u32>,
 }
 
+impl Default for LiveTransactions {
+    fn default() -> Self {
+        Self::bounded(MAX_OPEN_IN_ALL)
+    }
+}
+
 impl LiveTransactions {
-    /// Takes up the transactions that were open when they were saved.
-    pub(super) fn resume(&self, mut open: Vec<Transaction>) {
-        open.sort_unstable_by_key(|transaction| transaction.seq);
+    fn bounded(max_open: usize) -> Self {
+        Self(Arc::new(Mutex::new(Live {
+            max_open,
+            ..Live::default()
+        })))
+    }
+
+    /// Takes up transactions that were open when they were saved, the latest first.
+    pub(super) fn resume(&self, open: Vec<Transaction>) {
         let mut live = self.live();
         for transaction in open {
-            live.open(Arc::new(transaction));
+            live.resume(transaction);
         }
     }
 
@@ -139,6 +170,18 @@ impl LiveTransactions {
         }
     }
 
+    pub(super) fn take_late_readings(&self) -> LateReadings {
+        mem::take(&mut self.live().late_readings)
+    }
+
+    /// Those that came meanwhile are newer.
+    pub(super) fn put_back_late_readings(&self, readings: LateReadings) {
+        let mut live = self.live();
+        for (of, reading) in readings {
+            live.late_readings.entry(of).or_insert(reading);
+        }
+    }
+
     /// An open one, or one that is not saved yet.
     pub(super) fn get(&self, transaction_id: i64) -> Option<Arc<Transaction>> {
         let live = self.live();
@@ -165,19 +208,44 @@ impl Live {
     }
 
     fn open(&mut self, transaction: Arc<Transaction>) {
-        let id = transaction.transaction_id;
-        let ids = self
-            .by_station
-            .entry(transaction.station.clone())
-            .or_default();
-        ids.push_back(id);
-        let surplus = ids.len().saturating_sub(MAX_OPEN);
-        let oldest: Vec<i64> = ids.drain(..surplus).collect();
+        self.insert(transaction, VecDeque::push_back);
+    }
+
+    /// Takes up one that is older than what is in memory; it stays out where it would be the one to
+    /// leave again.
+    fn resume(&mut self, transaction: Transaction) {
+        let ids = self.by_station.get(&transaction.station);
+        let count = ids.map_or(0, VecDeque::len) + 1;
+        let most = self.counts.last().map_or(0, |(most, _)| *most);
+        let is_full = self.open.len() >= self.max_open;
+        if count <= MAX_OPEN && !(is_full && count >= most) {
+            self.insert(Arc::new(transaction), VecDeque::push_front);
+        }
+    }
+
+    fn insert(&mut self, transaction: Arc<Transaction>, add: impl Fn(&mut VecDeque<i64>, i64)) {
+        let (id, station) = (transaction.transaction_id, transaction.station.clone());
         let tag = IdTagKey::of(&transaction.id_tag);
         self.by_tag.entry(tag).or_default().push(id);
         self.open.insert(id, transaction);
-        for id in oldest {
-            self.forget(id);
+        let ids = self.by_station.entry(station.clone()).or_default();
+        add(ids, id);
+        let count = ids.len();
+        self.counts.remove(&(count - 1, station.clone()));
+        self.counts.insert((count, station.clone()));
+        if count > MAX_OPEN || self.open.len() > self.max_open {
+            self.make_room(&station, count);
+        }
+    }
+
+    /// Lets the oldest go of the station that has the most, and where others have as many, of the
+    /// one that has begun another one.
+    fn make_room(&mut self, beginner: &StationId, count: usize) {
+        let most = self.counts.last().filter(|(most, _)| *most > count);
+        let of = most.map_or(beginner, |(_, station)| station);
+        let ids = self.by_station.get(of);
+        if let Some(oldest) = ids.and_then(|ids| ids.front().copied()) {
+            self.forget(oldest);
         }
     }
 
@@ -209,6 +277,11 @@ impl Live {
 
     fn read_meter(&mut self, id: i64, station: &StationId, reading: MeterReading) {
         let Some(open) = self.open.get_mut(&id) else {
+            let of = (station.clone(), id);
+            if self.late_readings.len() < MAX_LATE_READINGS || self.late_readings.contains_key(&of)
+            {
+                self.late_readings.insert(of, reading);
+            }
             return;
         };
         if open.station == *station {
@@ -221,10 +294,14 @@ impl Live {
         let Some(transaction) = self.open.remove(&id) else {
             return;
         };
-        if let Some(ids) = self.by_station.get_mut(&transaction.station) {
+        let station = &transaction.station;
+        if let Some(ids) = self.by_station.get_mut(station) {
+            self.counts.remove(&(ids.len(), station.clone()));
             ids.retain(|known| *known != id);
             if ids.is_empty() {
-                self.by_station.remove(&transaction.station);
+                self.by_station.remove(station);
+            } else {
+                self.counts.insert((ids.len(), station.clone()));
             }
         }
         let tag = IdTagKey::of(&transaction.id_tag);
@@ -328,6 +405,64 @@ mod tests {
         assert!(live.get(37).is_some());
         live.apply(Seq(100), &stop("A", 1));
         assert_eq!(live.take_late_stops().len(), 1);
+    }
+
+    #[test]
+    fn the_oldest_of_the_station_with_the_most_leaves_memory() {
+        let live = LiveTransactions::bounded(10);
+        let apply = |events: &[Event]| {
+            for event in events {
+                let seq = Seq(live.unsaved().len() as u64);
+                live.apply(seq, event);
+            }
+        };
+        let in_memory = || {
+            let mut ids: Vec<i64> = live.live().open.keys().copied().collect();
+            ids.sort_unstable();
+            ids
+        };
+        // Two honest ones, and one that begins and ends nothing.
+        apply(&[start("A", 1), start("B", 2), start("A", 3)]);
+        apply(&(10..=20).map(|id| start("C", id)).collect::<Vec<_>>());
+        assert_eq!(in_memory(), [1, 2, 3, 14, 15, 16, 17, 18, 19, 20]);
+        apply(&[start("D", 21), start("D", 22), start("D", 23)]);
+        assert_eq!(in_memory(), [1, 2, 3, 17, 18, 19, 20, 21, 22, 23]);
+        // Among equals it is the one that begins another one.
+        apply(&[start("E", 24), start("D", 25)]);
+        assert_eq!(in_memory(), [1, 2, 3, 18, 19, 20, 22, 23, 24, 25]);
+        apply(&[stop("C", 18), start("B", 26)]);
+        assert_eq!(in_memory(), [1, 2, 3, 19, 20, 22, 23, 24, 25, 26]);
+
+        // What left memory is saved as it was, and what is said of it is kept for the store.
+        apply(&[meter("C", 10), meter("C", 10), stop("C", 11)]);
+        assert_eq!(live.unsaved().len(), 3 + 11 + 5 + 1);
+        let readings: Vec<_> = live.take_late_readings().into_keys().collect();
+        assert_eq!(readings, [(StationId::new("C").unwrap(), 10)]);
+        assert_eq!(live.take_late_stops()[0].request.transaction_id, 11);
+    }
+
+    #[test]
+    fn where_all_have_one_each_keeps_it() {
+        let live = LiveTransactions::bounded(3);
+        for (seq, name) in (0..).zip(["A", "B", "C", "D", "A"]) {
+            live.apply(Seq(seq), &start(name, seq + 1));
+        }
+        let open = |id| live.live().open.contains_key(&id);
+        assert_eq!([1, 2, 3, 4, 5].map(open), [false, true, true, false, true]);
+        let live = live.live();
+        assert_eq!(live.counts.len(), live.by_station.len());
+    }
+
+    #[test]
+    fn a_start_shares_the_room_as_fairly() {
+        let live = LiveTransactions::bounded(3);
+        let started = |(seq, name)| Transaction::started(Seq(seq), &start(name, seq)).unwrap();
+        let latest_first = [(6, "C"), (5, "C"), (4, "C"), (3, "C"), (2, "B"), (1, "A")];
+        live.resume(latest_first.map(started).to_vec());
+        let open = |id| live.get(id).is_some();
+        let in_memory = [1, 2, 3, 4, 5, 6].map(open);
+        assert_eq!(in_memory, [true, true, false, false, false, true]);
+        assert!(live.unsaved().is_empty());
     }
 
     #[test]

@@ -224,13 +224,16 @@ impl Database {
         self.range(&keys::prefix(kind), &keys::prefix(kind))
     }
 
-    /// From the last key to the first.
+    /// From the last key, or the last below this one, to the first.
     pub(super) fn kind_backwards(
         &self,
         kind: Kind,
+        below: Option<Vec<u8>>,
     ) -> impl Iterator<Item = Result<(IVec, Bytes), StoreError>> + use<'_> {
+        let below = below.unwrap_or_else(|| vec![kind as u8 + 1]);
         let entries = self.engine().map(|engine| {
-            let entries = engine.tree.scan_prefix(keys::prefix(kind)).rev();
+            let first = keys::prefix(kind).to_vec();
+            let entries = engine.tree.range(first..below).rev();
             self.whole_entries(engine, entries)
         });
         Self::or_error(entries)

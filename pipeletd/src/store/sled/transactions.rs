@@ -54,7 +54,7 @@ pub(super) fn forget(
     let mut forgotten = 0;
     let mut young = 0;
     // Their starts count down in keys.
-    for entry in cold.kind_backwards(Kind::Transaction) {
+    for entry in cold.kind_backwards(Kind::Transaction, None) {
         let (key, value) = entry?;
         let transaction = decode_transaction(&value)?;
         if transaction.ended_before(ended_before) {
@@ -79,22 +79,19 @@ pub(super) fn open_after(
     after: Option<Seq>,
     limit: usize,
 ) -> Result<Vec<Transaction>, StoreError> {
-    let open = cold.kind_backwards(Kind::OpenTransaction);
+    // In keys the positions count down.
+    let open = cold.kind_backwards(Kind::OpenTransaction, after.map(keys::open_transaction));
     let seqs = open.map(|entry| {
         let seq = keys::last_inverted(&entry?.0);
         seq.ok_or_else(|| record_error("transaction", "its index is cut short"))
     });
-    let behind = seqs.skip_while(|seq| match seq {
-        Ok(seq) => after.is_some_and(|after| *seq <= after),
-        Err(_) => false,
-    });
-    let found = behind.take(limit).filter_map(|seq| {
+    let found = seqs.filter_map(|seq| {
         let value = seq.and_then(|seq| cold.get(&keys::transaction(seq)));
         value
             .and_then(|value| value.map(|value| decode_transaction(&value)).transpose())
             .transpose()
     });
-    found.collect()
+    found.take(limit).collect()
 }
 
 pub(super) fn by_id(cold: &Database, id: i64) -> Result<Option<Transaction>, StoreError> {
