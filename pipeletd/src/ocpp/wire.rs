@@ -146,7 +146,21 @@ pub fn parse(text: &str) -> Result<Frame<'_>, BadFrame<'_>> {
         Some(kind) if kind.bytes().all(|digit| digit.is_ascii_digit()) => Ok(Frame::Ignored {
             why: "unknown message type",
         }),
-        Some(_) | None => Err(malformed(id, "the message type is not a number")),
+        Some(kind) => Err(malformed(id, no_message_type(kind))),
+        None => Err(malformed(id, "the message is an empty array")),
+    }
+}
+
+/// Why this is no message type. What has a fraction or an exponent may be a whole number to JSON, but
+/// is none as the standard writes them.
+fn no_message_type(token: &str) -> &'static str {
+    let digits = token.strip_prefix('-').unwrap_or(token);
+    if !digits.starts_with(|first: char| first.is_ascii_digit()) {
+        "the message type is not a number"
+    } else if digits.bytes().all(|digit| digit.is_ascii_digit()) {
+        "the message type is negative"
+    } else {
+        "the message type is not written as a whole number"
     }
 }
 
@@ -326,7 +340,17 @@ mod tests {
         check("", unreadable, "the message is not JSON");
         check("[2,\"a\",\"Boot", unreadable, "the message is not JSON");
         check("{}", unreadable, "the message is not a JSON array");
-        check("[]", unreadable, "the message type is not a number");
+        check("[]", unreadable, "the message is an empty array");
+        check("[-1,\"a\"]", "\"a\"", "the message type is negative");
+        let no_whole = "the message type is not written as a whole number";
+        for kind in ["2.0", "2e0", "-2.5", "2E+1"] {
+            let text = format!("[{kind},\"a\",\"Heartbeat\",{{}}]");
+            check(&text, "\"a\"", no_whole);
+        }
+        for kind in ["null", "{}", "[2]", "true"] {
+            let text = format!("[{kind},\"a\"]");
+            check(&text, "\"a\"", "the message type is not a number");
+        }
         check("[\"2\",\"a\"]", "\"a\"", "the message type is not a number");
         let no_id = "the message id is missing or unusable";
         check("[2]", unreadable, no_id);
