@@ -3,9 +3,8 @@
 //! The invariant: a CALLRESULT is made only once the event is durable and in the station's state,
 //! and a CALL that became an event once never becomes a second one. Knows texts, not sockets.
 
-use std::{cell::RefCell, net::SocketAddr, sync::Arc, time::Duration};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
-use jiff::Timestamp;
 use tokio::time::sleep_until;
 
 use super::{
@@ -13,6 +12,7 @@ use super::{
     authorize::Authorization,
     commands::{self, Answer, CommandError},
     handler::{self, Refusal},
+    journaling::{event, internal_error, random_bytes},
     outbox::Settled,
     stations::Seat,
     v16,
@@ -20,10 +20,8 @@ use super::{
 };
 use crate::{
     events::{Event, EventId, EventType, Payload},
-    journal::AppendError,
     projection::BootStatus,
     registration::SecurityProfile,
-    telemetry::Span,
 };
 
 /// A station that has had nothing to tell for so long is at rest.
@@ -35,6 +33,8 @@ const GATHERING: Duration = Duration::from_millis(100);
 
 /// Why a connection ended whose station has come anew.
 pub(super) const REPLACED: &str = "replaced";
+/// Why one did that nobody ended, but broke off.
+pub(super) const LOST: &str = "connection_lost";
 
 /// What is told of a connection when it begins.
 #[derive(Debug)]
@@ -149,7 +149,7 @@ impl Conversation {
                 tracing::warn!(%station, %action, %event_id, %error, "command not answered");
             }
         });
-        let kept = self.append(event).await;
+        let kept = self.services.append(self.seat.place(), event).await;
         caller.tell(match kept {
             Ok(()) => outcome,
             Err(_) => Err(CommandError::NotKept),
@@ -181,10 +181,13 @@ impl Conversation {
             // It was never told of, so nobody waits for its end.
             return;
         }
-        if let Some(lasted) = self.seat.open() {
-            self.note_end(REPLACED, lasted).await;
+        let (services, place) = (&self.services, self.seat.place());
+        if let Some(before) = self.seat.open() {
+            let reason = if before.is_cut() { LOST } else { REPLACED };
+            services.note_end(place, reason, before.lasted()).await;
         }
-        self.note(EventType::StationConnected, &payload).await;
+        let kind = EventType::StationConnected;
+        services.note(place, kind, &payload).await;
     }
 
     /// Journals that this connection is over, unless the one that replaced it has done so.
@@ -192,33 +195,8 @@ impl Conversation {
         // The seat is left within the turn: what a new connection journals comes after this.
         let _turn = self.seat.turn().await;
         if let Some(lasted) = self.seat.leave() {
-            self.note_end(reason, lasted).await;
-        }
-    }
-
-    async fn note_end(&self, reason: &str, lasted: Duration) {
-        // Whole milliseconds, told in seconds.
-        let seconds = (lasted.as_secs_f64() * 1000.0).round() / 1000.0;
-        let payload = serde_json::json!({ "reason": reason, "duration": seconds });
-        self.note(EventType::StationDisconnected, &payload).await;
-    }
-
-    async fn note(&self, kind: EventType, payload: &serde_json::Value) {
-        let station = self.seat.station();
-        let Ok(payload) = Payload::parse(payload.to_string().as_bytes()) else {
-            return;
-        };
-        let now = self.services.clock.now();
-        match self.event(kind, now, None, payload) {
-            Ok(event) => {
-                if self.append(event.clone()).await.is_err() {
-                    self.services.unkept.add(self.seat.place(), event);
-                }
-            }
-            Err(refusal) => {
-                let reason = refusal.description;
-                tracing::warn!(%station, event = %kind, error = reason, "the event is lost");
-            }
+            let place = self.seat.place();
+            self.services.note_end(place, reason, lasted).await;
         }
     }
 
@@ -317,9 +295,10 @@ impl Conversation {
             let starts = kind == EventType::StartTransaction;
             let told = authorization.as_ref().filter(|_| starts);
             let told = told.map(Authorization::status);
-            let mut event = self.event(kind, now, Some(message_id.into()), payload)?;
+            let station = self.seat.station();
+            let mut event = event(station, kind, now, Some(message_id.into()), payload)?;
             event.authorization = told;
-            self.append(event).await?;
+            services.append(self.seat.place(), event).await?;
         } else {
             let station = self.seat.station();
             tracing::debug!(%station, event = %kind, message_id, "answered again");
@@ -346,80 +325,6 @@ impl Conversation {
             internal_error("no transaction id, try again")
         })
     }
-
-    fn event(
-        &self,
-        kind: EventType,
-        now: Timestamp,
-        message_id: Option<Box<str>>,
-        payload: Payload,
-    ) -> Result<Event, Refusal> {
-        let id = EventId::new(now, random_bytes()?);
-        let station = self.seat.station().clone();
-        Ok(Event::new(id, kind, station, now, message_id, payload))
-    }
-
-    /// Returns once the event is durable and in the station's state. What waits of the station
-    /// goes first.
-    ///
-    /// The wait is on the heap: it holds the event several times over, and an idle connection's
-    /// task would have the room for that all its life.
-    fn append(&self, event: Event) -> impl Future<Output = Result<(), Refusal>> {
-        let (station, kind, event_id) = (self.seat.station(), event.kind, event.id);
-        let time = event.time;
-        let told = tracing::enabled!(tracing::Level::DEBUG);
-        let message_id = told.then(|| event.message_id.clone()).flatten();
-        let Services {
-            journal,
-            unkept,
-            registry,
-            config,
-            clock,
-            ..
-        } = self.services.as_ref();
-        let place = self.seat.place();
-        let appending = Box::pin(async move {
-            if !journal.takes_strangers() && registry.find(station).is_none() {
-                let why = "the rest of the disk is for stations that are registered";
-                return Err(AppendError::Failing(why.into()));
-            }
-            unkept.catch_up(place, journal).await?;
-            journal.append(event, place.apply()).await
-        });
-        async move {
-            appending.await.map_err(|error| {
-                // The journal itself tells the log, once and not for each of thousands.
-                tracing::debug!(%station, event = %kind, %error, "not journaled");
-                internal_error("the event can't be kept now, try again")
-            })?;
-            tracing::debug!(%station, event = %kind, %event_id, message_id, "journaled");
-            let span = || Span::of_event(event_id, kind, station, time, clock.now());
-            config.spans.record(span);
-            Ok(())
-        }
-    }
-}
-
-/// Random bytes of the system, fetched for many events at once: a system call for each event was
-/// 0.6 % of the daemon's time under load.
-fn random_bytes() -> Result<[u8; 10], Refusal> {
-    thread_local! {
-        /// What is left, used from the end.
-        static FETCHED: RefCell<Vec<[u8; 10]>> = const { RefCell::new(Vec::new()) };
-    }
-    FETCHED
-        .with_borrow_mut(|fetched| {
-            if fetched.is_empty() {
-                fetched.resize(64, [0; 10]);
-                if let Err(error) = getrandom::fill(fetched.as_flattened_mut()) {
-                    // Zeros are no random bytes.
-                    fetched.clear();
-                    tracing::error!(%error, "the system gives no random bytes");
-                }
-            }
-            fetched.pop()
-        })
-        .ok_or_else(|| internal_error("no event id, try again"))
 }
 
 /// As much of what a station sent as a log line or an error's text has room for; what can't be seen
@@ -433,12 +338,4 @@ fn shown(text: &str) -> String {
         }
     }
     shown
-}
-
-/// A station keeps a message that is answered with this, and sends it again.
-fn internal_error(description: &str) -> Refusal {
-    Refusal {
-        code: ErrorCode::InternalError,
-        description: description.to_owned(),
-    }
 }

@@ -5,6 +5,7 @@
 //! | `wire`, `v16`, `handler`, `handshake` | pure: frames, the standard's tables, answers, the upgrade |
 //! | `admission`, `credentials`, `client_names` | who may speak for a station, and how it is shown |
 //! | `conversation` | what is said on one connection: repeats, events, answers |
+//! | `journaling`, `unkept` | how an event gets into the journal, and what waits for that |
 //! | `commands`, `desk`, `outbox` | what is asked of stations: checked, queued, sent one by one |
 //! | `command_stats`, `connection_stats` | how that ended, and how connections do, in figures |
 //! | `refusals` | handshakes that were refused: counted, logged, and the latest kept |
@@ -18,7 +19,7 @@
 //! The invariant: a station gets its CALLRESULT only once its event is durable. Nothing here knows
 //! who the events are delivered to.
 
-use std::{io, net::SocketAddr, sync::Arc, time::Duration};
+use std::{future::pending, io, net::SocketAddr, sync::Arc, time::Duration};
 
 use tokio::{sync::watch, task::JoinError, time::Instant};
 use tokio_util::sync::CancellationToken;
@@ -64,6 +65,7 @@ mod gateway;
 mod handler;
 mod handshake;
 mod history;
+mod journaling;
 mod outbox;
 mod projector;
 mod refusals;
@@ -325,9 +327,16 @@ impl Ocpp {
         let finish = CancellationToken::new();
         let saving = self.projector.run(finish.clone());
         let services = self.services;
+        // Before any station can be back.
+        let cut = services.stations.cut_connections();
         let serving = async {
             let catching_up = services.unkept.run(&services.journal);
+            let telling = async {
+                services.tell_cut_connections(cut).await;
+                pending::<()>().await;
+            };
             tokio::select! {
+                () = telling => {}
                 () = self.gateway.run(Arc::clone(&services), shutdown) => {}
                 () = catching_up => {}
             }

@@ -30,7 +30,7 @@ use super::{
     Config, Services, Tempo,
     commands::CommandError,
     connection_stats::ReasonCounts,
-    conversation::{Conversation, Heard, Opening, REPLACED},
+    conversation::{Conversation, Heard, LOST, Opening, REPLACED},
     desk::{Command, End, Told},
     first_bits::{Overlooking, TooMuchUnfinished},
     outbox::{Due, Outbox},
@@ -141,7 +141,7 @@ impl Ended {
             Self::Violation(_) => "protocol_violation",
             Self::NoSubprotocol => "no_common_subprotocol",
             Self::Stalled => "stalled",
-            Self::BrokenOff | Self::Failed(_) => "connection_lost",
+            Self::BrokenOff | Self::Failed(_) => LOST,
         }
     }
 

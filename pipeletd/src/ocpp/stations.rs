@@ -15,6 +15,7 @@ use std::{
         Arc, Mutex, MutexGuard, PoisonError, RwLock, Weak,
         atomic::{AtomicU64, AtomicUsize, Ordering},
     },
+    time::Duration,
 };
 
 use jiff::Timestamp;
@@ -98,10 +99,22 @@ struct Occupied {
 
 /// A connection that is known outside: a `StationConnected` told of it.
 #[derive(Debug)]
-struct Told {
-    /// Of its seat.
+pub(super) struct Told {
+    /// Of its seat; 0 where the daemon that had it died.
     generation: u64,
     since: Instant,
+    /// How long it lasted at least, where that daemon died.
+    cut_after: Option<Duration>,
+}
+
+impl Told {
+    pub(super) const fn is_cut(&self) -> bool {
+        self.cut_after.is_some()
+    }
+
+    pub(super) fn lasted(&self) -> Duration {
+        self.cut_after.unwrap_or_else(|| self.since.elapsed())
+    }
 }
 
 /// A station as the API shows it.
@@ -287,6 +300,30 @@ impl Stations {
         if before != Unsaved::Changed && change == Unsaved::Changed {
             self.unsaved().push(Arc::downgrade(station));
         }
+    }
+
+    /// After a start: the stations that were connected when the daemon died. The end of such a
+    /// connection is told by the next one, or by who has its [`Place`].
+    pub(super) fn cut_connections(&self) -> Vec<Place> {
+        let known = self.0.known.read().unwrap_or_else(PoisonError::into_inner);
+        let cut = known.iter().filter_map(|(id, station)| {
+            let mut live = station.live();
+            let since = live.state.connected_at?;
+            let seen = live.state.last_seen_at.unwrap_or(since);
+            let lasted = Duration::try_from(seen.duration_since(since));
+            live.told = Some(Told {
+                generation: 0,
+                since: Instant::now(),
+                cut_after: Some(lasted.unwrap_or_default()),
+            });
+            drop(live);
+            Some(Place {
+                stations: self.clone(),
+                station: Arc::clone(station),
+                id: id.clone(),
+            })
+        });
+        cut.collect()
     }
 
     /// A transaction of the station's was given up.

@@ -67,6 +67,8 @@ pub struct StationState {
     /// What the last `BootNotification` was answered with; a reconnect does not boot again.
     pub boot_status: Option<BootStatus>,
     pub last_seen_at: Option<Timestamp>,
+    /// When a connection was told of whose end was not yet.
+    pub connected_at: Option<Timestamp>,
     pub connectors: BTreeMap<u32, ConnectorState>,
     /// The oldest first.
     pub open_transactions: Vec<OpenTransaction>,
@@ -92,6 +94,7 @@ impl StationState {
             last_boot_at: None,
             boot_status: None,
             last_seen_at: None,
+            connected_at: None,
             connectors: BTreeMap::new(),
             open_transactions: Vec::new(),
             recent_starts: VecDeque::new(),
@@ -129,9 +132,9 @@ impl StationState {
             EventType::StatusNotification => self.connector_status(event.time, &fields()),
             EventType::StartTransaction => self.start(&fields()),
             EventType::StopTransaction => self.stop(&fields()),
+            EventType::StationConnected => self.connected_at = Some(event.time),
+            EventType::StationDisconnected => self.connected_at = None,
             EventType::Heartbeat
-            | EventType::StationConnected
-            | EventType::StationDisconnected
             | EventType::ChangeAvailability
             | EventType::ChangeConfiguration
             | EventType::ClearCache

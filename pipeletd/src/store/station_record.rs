@@ -65,6 +65,8 @@ struct StationRecord {
     boot_status: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     last_seen_ms: Option<i64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    connected_ms: Option<i64>,
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     connectors: BTreeMap<u32, ConnectorRecord>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -125,6 +127,7 @@ impl From<&StationState> for StationRecord {
             last_boot_ms: state.last_boot_at.map(Timestamp::as_millisecond),
             boot_status: state.boot_status.map(|status| status.name().to_owned()),
             last_seen_ms: state.last_seen_at.map(Timestamp::as_millisecond),
+            connected_ms: state.connected_at.map(Timestamp::as_millisecond),
             connectors: state.connectors.iter().map(connector_record).collect(),
             open: state.open_transactions.iter().map(Into::into).collect(),
             starts: state.recent_starts.iter().map(Into::into).collect(),
@@ -194,6 +197,7 @@ impl TryFrom<StationRecord> for StationState {
             last_boot_at: record.last_boot_ms.map(timestamp).transpose()?,
             boot_status: record.boot_status.as_deref().map(boot_status).transpose()?,
             last_seen_at: record.last_seen_ms.map(timestamp).transpose()?,
+            connected_at: record.connected_ms.map(timestamp).transpose()?,
             connectors,
             open_transactions: all(record.open)?,
             recent_starts: all(record.starts)?.into(),
@@ -288,6 +292,7 @@ mod tests {
         let time: Timestamp = "2026-04-14T12:34:56.789Z".parse().unwrap();
         let mut state = StationState::new(StationId::new("a b|c").unwrap());
         let payloads = [
+            (EventType::StationConnected, "{}"),
             (
                 EventType::BootNotification,
                 r#"{"chargePointVendor":"V","chargePointModel":"M","firmwareVersion":"1"}"#,

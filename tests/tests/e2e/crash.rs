@@ -1,10 +1,10 @@
 //! What a `kill -9` can't undo: whatever was acknowledged, to a station or to a caller.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use futures_util::future::join_all;
 use pipelet_tests::{Answer, Request, Station, deadline::eventually};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::scene::{Scene, daemon};
 
@@ -304,4 +304,61 @@ async fn a_call_resent_after_a_kill_is_answered_the_same_and_told_once() {
         .api
         .await_stats(scene.webhook, json!({"received": 1, "delivered": 1}))
         .await;
+}
+
+/// By the station's next connection, or by the next start where it does not come back.
+#[tokio::test]
+async fn the_end_of_a_connection_that_the_daemons_death_cut_is_told_once() {
+    let mut scene = Scene::new(&["group:connection"]).await;
+    let _gone = (scene.station("AWAY").await, scene.station("BACK").await);
+    scene.station("LEFT").await.close().await;
+    scene.receiver.await_requests(4).await;
+    scene.crash().await;
+    let _gone = scene.station("BACK").await;
+
+    let (on, off) = ("StationConnected", "StationDisconnected");
+    // Each event once, though it may arrive again after a crash.
+    let told = async |scene: &Scene| -> BTreeMap<String, Vec<String>> {
+        let mut seen = BTreeSet::new();
+        let mut told = BTreeMap::<String, Vec<String>>::new();
+        for request in scene.receiver.requests() {
+            let event = request.json();
+            if seen.insert(request.id().to_owned()) {
+                let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+                let end = &event["payload"]["reason"];
+                let line = format!("{} {}", text(&event["event"]), text(end));
+                let station = told.entry(text(&event["station_id"])).or_default();
+                station.push(line.trim_end().to_owned());
+            }
+        }
+        told
+    };
+    let lost = format!("{off} connection_lost");
+    let left = format!("{off} closed_by_station");
+    let lines = |lines: &[&str]| {
+        lines
+            .iter()
+            .map(|&line| line.to_owned())
+            .collect::<Vec<_>>()
+    };
+    let once = BTreeMap::from([
+        ("AWAY".to_owned(), lines(&[on, &lost])),
+        ("BACK".to_owned(), lines(&[on, &lost, on])),
+        ("LEFT".to_owned(), lines(&[on, &left])),
+    ]);
+    let all = async || told(&scene).await;
+    eventually("the ends of both", all, |told| *told == once).await;
+
+    scene.crash().await;
+    let all = async || told(&scene).await;
+    let mut twice = once;
+    twice.insert("BACK".to_owned(), lines(&[on, &lost, on, &lost]));
+    eventually("its next end", all, |told| *told == twice).await;
+    assert!(scene.daemon.terminate().await.success());
+    scene.start_again().await;
+    let mut late = scene.station("LATE").await;
+    late.ok("Heartbeat", "{}").await;
+    twice.insert("LATE".to_owned(), lines(&[on]));
+    let all = async || told(&scene).await;
+    eventually("nothing but the last", all, |told| *told == twice).await;
 }

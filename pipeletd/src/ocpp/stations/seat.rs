@@ -42,6 +42,12 @@ impl Place {
         self.station.turn.acquire().await.ok()
     }
 
+    /// The connection that was cut when the daemon died, where its end has yet to be told. Must be
+    /// called within the station's turn.
+    pub(in crate::ocpp) fn take_cut(&self) -> Option<Told> {
+        self.station.live().told.take_if(|told| told.is_cut())
+    }
+
     /// Takes an event of this station into its state, without looking the station up again: the
     /// one thread that does this does it for everybody.
     pub(in crate::ocpp) fn apply(&self) -> impl FnOnce(Seq, &Event) + Send + use<> {
@@ -93,15 +99,15 @@ impl Seat {
         self.place.station.live().last_frame_at = Some(now);
     }
 
-    /// Notes that this connection is told of, and gives how long the one before it lasted, where
-    /// its end has yet to be told. Must be called within the station's turn.
-    pub(in crate::ocpp) fn open(&self) -> Option<Duration> {
+    /// Notes that this connection is told of, and gives the one before it, where its end has yet to
+    /// be told. Must be called within the station's turn.
+    pub(in crate::ocpp) fn open(&self) -> Option<Told> {
         let ours = Told {
             generation: self.generation,
             since: Instant::now(),
+            cut_after: None,
         };
-        let before = self.place.station.live().told.replace(ours);
-        before.map(|before| before.since.elapsed())
+        self.place.station.live().told.replace(ours)
     }
 
     /// Leaves the seat, and gives how long the connection lasted, where its end has yet to be told.
@@ -110,7 +116,7 @@ impl Seat {
         self.vacate();
         let mut live = self.place.station.live();
         let ours = live.told.take_if(|told| told.generation == self.generation);
-        ours.map(|told| told.since.elapsed())
+        ours.map(|told| told.lasted())
     }
 
     fn vacate(&self) {
