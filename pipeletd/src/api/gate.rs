@@ -6,7 +6,7 @@
 
 use std::{
     net::{IpAddr, SocketAddr},
-    sync::{Arc, Weak},
+    sync::{Arc, Mutex, PoisonError, Weak},
 };
 
 use http::{HeaderMap, HeaderName};
@@ -17,6 +17,7 @@ use tokio::{
 
 use super::{
     error::ApiError,
+    key_places::{KeyPlace, KeyPlaces},
     readers::{Reader, Readers},
     validity::Validity,
 };
@@ -48,15 +49,20 @@ pub(super) struct Peer {
     /// While no key was shown on it, others may take its turn.
     pending: Weak<Pending>,
     open_calls: Arc<Semaphore>,
+    places: KeyPlaces,
+    /// The one of the key that was shown last.
+    place: Arc<Mutex<Option<KeyPlace>>>,
 }
 
 impl Peer {
     /// Of a new connection.
-    pub(super) fn new(address: SocketAddr, pending: &Arc<Pending>) -> Self {
+    pub(super) fn new(address: SocketAddr, pending: &Arc<Pending>, places: KeyPlaces) -> Self {
         Self {
             address,
             pending: Arc::downgrade(pending),
             open_calls: Arc::new(Semaphore::new(OPEN_CALLS)),
+            places,
+            place: Arc::default(),
         }
     }
 
@@ -65,10 +71,20 @@ impl Peer {
         Arc::clone(&self.open_calls).try_acquire_owned().ok()
     }
 
-    fn settle(&self) {
+    /// A key was shown.
+    fn settle(&self, key_id: u64) -> Result<(), ApiError> {
+        let mut place = self.place.lock().unwrap_or_else(PoisonError::into_inner);
+        if !self.places.take(key_id, &mut place) {
+            return Err(ApiError::TooMany {
+                code: "too_many_connections",
+                message: "this API key has as many connections as one key may".to_owned(),
+            });
+        }
+        drop(place);
         if let Some(pending) = self.pending.upgrade() {
             pending.settle();
         }
+        Ok(())
     }
 }
 
@@ -91,7 +107,7 @@ impl Gate {
         };
         match checked {
             Ok(caller) => {
-                peer.settle();
+                peer.settle(caller.key_id)?;
                 Ok(caller)
             }
             Err(Refused::TooFast { retry_after }) => Err(ApiError::Throttled {
@@ -196,6 +212,8 @@ mod tests {
                 address: SocketAddr::new(from.parse().unwrap(), 1),
                 pending: Weak::new(),
                 open_calls: Arc::new(Semaphore::new(OPEN_CALLS)),
+                places: KeyPlaces::new(1),
+                place: Arc::default(),
             };
             gate.admit(&headers(&[key]), &peer)
                 .map_err(|error| error.code())

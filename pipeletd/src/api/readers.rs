@@ -1,5 +1,5 @@
-//! What is in memory for those who read through the API: a page, from before it is read until its
-//! bytes have been sent.
+//! What is in memory for callers of the API: a page, from before it is read until its bytes have
+//! been sent, and a large body that they send.
 //!
 //! Whoever comes first is served first; of what there is, one API key has a part at most, so readers
 //! who take nothing of their answers hold up those with the same key, and others only where several
@@ -97,12 +97,17 @@ impl Reader {
         self.room_soon(LARGEST_EVENT).await
     }
 
+    /// Room for what a caller sends.
+    pub(super) async fn body(&self, bytes: usize) -> Result<Reserved, ApiError> {
+        self.room_soon(bytes).await
+    }
+
     async fn room_soon(&self, bytes: usize) -> Result<Reserved, ApiError> {
         let room = timeout(PATIENCE, self.room(bytes)).await;
         room.map_err(|_| ApiError::TooMany {
             code: "too_many_readers",
-            message: "there is no memory for this answer, because other readers are slow to take \
-                      theirs"
+            message: "there is no memory for this, because others are slow to take their answers, \
+                      or to send"
                 .to_owned(),
         })
     }

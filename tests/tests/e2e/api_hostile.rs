@@ -464,20 +464,34 @@ async fn who_never_ends_its_request_loses_its_place() {
     given_up(grpc).await;
 }
 
+/// However many hold their connections so, they have one key, and that has half of what there is.
 #[tokio::test]
-async fn who_never_sends_its_body_is_told_so() {
-    let daemon = few_places().start().await;
+async fn who_never_sends_its_body_is_told_so_and_keeps_no_other_key_out() {
+    let daemon = daemon().flag("--api-max-connections", "6").start().await;
+    let other = ctl(&daemon)
+        .json("keys create --name other --role read-only")
+        .await;
+    let other = other["key"].as_str().expect("a key");
     let head = format!(
         "POST /api/v1/webhooks HTTP/1.1\r\nHost: h\r\nX-API-Key: {}\r\n\
-         Content-Type: application/json\r\nContent-Length: 100\r\n\r\n{{",
+         Content-Type: application/json\r\nContent-Length: 900000\r\n\r\n{{",
         daemon.key()
     );
-    for mut stream in hold_places(daemon.http(), 3, head.as_bytes()).await {
+    let held = hold_places(daemon.http(), 5, head.as_bytes()).await;
+    let list = request(
+        "GET /api/v1/webhooks",
+        &[&format!("X-API-Key: {other}")],
+        "",
+    );
+    assert_eq!(parts(&exchange(daemon.http(), &list).await).0, 200);
+    let mut statuses = Vec::new();
+    for mut stream in held {
         let mut answer = Vec::new();
         let _ = within("an answer", stream.read_to_end(&mut answer)).await;
-        let (status, body) = parts(&answer);
-        assert_eq!(status, 400, "{body}");
+        statuses.push(parts(&answer).0);
     }
+    statuses.sort_unstable();
+    assert_eq!(statuses, [400, 400, 400, 429, 429]);
     answers(&daemon).await;
 }
 

@@ -21,7 +21,7 @@ use tokio::{
 };
 use tokio_util::sync::WaitForCancellationFutureOwned;
 
-use super::super::gate::Peer;
+use super::super::{gate::Peer, key_places::KeyPlaces};
 use crate::limits::Pending;
 
 /// From the moment that a caller does not take what is written, to its having taken it all.
@@ -34,6 +34,7 @@ pub(in crate::api) struct Connection<S = crate::tls::Stream> {
     address: SocketAddr,
     /// Its turn, and whether it was dropped for another one.
     pending: Arc<Pending>,
+    keys: KeyPlaces,
     dropped: Pin<Box<WaitForCancellationFutureOwned>>,
     /// What was read already, and is to be read again.
     beginning: Vec<u8>,
@@ -49,6 +50,7 @@ impl<S: AsyncRead + Unpin> Connection<S> {
         stream: S,
         address: SocketAddr,
         pending: Arc<Pending>,
+        keys: KeyPlaces,
         place: OwnedSemaphorePermit,
     ) -> Self {
         Self {
@@ -56,6 +58,7 @@ impl<S: AsyncRead + Unpin> Connection<S> {
             address,
             dropped: Box::pin(pending.dropped()),
             pending,
+            keys,
             beginning: Vec::new(),
             patience: WRITE_TIMEOUT,
             stalled: None,
@@ -64,7 +67,7 @@ impl<S: AsyncRead + Unpin> Connection<S> {
     }
 
     pub(in crate::api) fn peer(&self) -> Peer {
-        Peer::new(self.address, &self.pending)
+        Peer::new(self.address, &self.pending, self.keys.clone())
     }
 
     /// Waits for the first `count` bytes, which are then read like any others.
@@ -169,7 +172,13 @@ mod tests {
         let place = Arc::new(Semaphore::new(1)).try_acquire_owned().unwrap();
         let address = SocketAddr::from(([127, 0, 0, 1], 1));
         let pending = Arc::new(turns.arrive(address.ip()));
-        let connection = Connection::new(ours, address, Arc::clone(&pending), place);
+        let connection = Connection::new(
+            ours,
+            address,
+            Arc::clone(&pending),
+            KeyPlaces::new(1),
+            place,
+        );
         (connection, theirs, pending)
     }
 

@@ -20,6 +20,7 @@ use tokio::{
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 pub(super) use self::{connection::Connection, http1::serve};
+use super::key_places::KeyPlaces;
 use crate::{
     limits::Turns,
     tls::{Certificates, Stream},
@@ -66,6 +67,7 @@ impl Door {
     {
         let room = Arc::new(Semaphore::new(self.max_connections + MAX_WAITING));
         let turns = Turns::new(self.max_connections);
+        let keys = KeyPlaces::new(self.max_connections.div_ceil(2));
         loop {
             let (stream, peer) = self.accept(&turns).await;
             // The semaphore is never closed, so this goes on until it is dropped.
@@ -74,6 +76,7 @@ impl Door {
             };
             let pending = Arc::new(turns.arrive(peer.ip()));
             let (certificates, serve) = (self.certificates.clone(), serve.clone());
+            let keys = keys.clone();
             self.connections.spawn(async move {
                 let shaking = async {
                     pending.turn().await;
@@ -84,7 +87,9 @@ impl Door {
                     () = pending.dropped() => return,
                 };
                 match shaken {
-                    Ok(Ok(stream)) => serve(Connection::new(stream, peer, pending, place)).await,
+                    Ok(Ok(stream)) => {
+                        serve(Connection::new(stream, peer, pending, keys, place)).await
+                    }
                     Ok(Err(error)) => {
                         tracing::debug!(%peer, %error, "an API caller's handshake failed");
                     }
