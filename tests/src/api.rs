@@ -195,6 +195,20 @@ impl Api {
 
     /// Opens a stream of server-sent events, behind the event with this id where one is given.
     pub async fn stream(&self, path: &str, last_id: Option<&str>) -> Result<EventStream, Reply> {
+        let begun = self.begin_stream(path, last_id).await;
+        begun.expect("an HTTP answer")
+    }
+
+    /// The same to a daemon that may die at any moment: none where no whole answer came.
+    pub async fn ask_stream(&self, path: &str) -> Option<Result<EventStream, Reply>> {
+        self.begin_stream(path, None).await.ok()
+    }
+
+    async fn begin_stream(
+        &self,
+        path: &str,
+        last_id: Option<&str>,
+    ) -> reqwest::Result<Result<EventStream, Reply>> {
         let mut request = self.client.get(format!("{}/api/v1{path}", self.base));
         if let Some(key) = &self.key {
             request = request.header("X-API-Key", key);
@@ -202,17 +216,17 @@ impl Api {
         if let Some(id) = last_id {
             request = request.header("Last-Event-ID", id);
         }
-        let answer = within(path, request.send()).await.expect("an HTTP answer");
+        let answer = within(path, request.send()).await?;
         let (status, headers) = (answer.status().as_u16(), answer.headers().clone());
         if status == 200 {
-            return Ok(EventStream::new(answer));
+            return Ok(Ok(EventStream::new(answer)));
         }
-        let text = within(path, answer.text()).await.expect("a whole answer");
-        Err(Reply {
+        let text = within(path, answer.text()).await?;
+        Ok(Err(Reply {
             status,
             headers,
             text,
-        })
+        }))
     }
 
     /// Subscribes a URL to events, and returns the webhook's id.

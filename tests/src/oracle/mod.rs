@@ -4,7 +4,9 @@
 //! a dead letter holds are matched by their content. Pure: times and counts go in, faults come
 //! out; it knows neither sockets nor processes.
 
+mod keys;
 mod registrations;
+mod rotation;
 #[cfg(test)]
 mod tests;
 
@@ -14,7 +16,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-pub use self::registrations::{Registrations, Shape};
+pub use self::{
+    keys::{Keys, Made},
+    registrations::{Registrations, Shape},
+    rotation::Rotation,
+};
 
 /// What an event is known by; numbers ascend.
 pub type Number = u32;
@@ -32,6 +38,10 @@ pub struct Rules {
     /// The wait after the n-th failed attempt; the last repeats.
     pub waits: Vec<Duration>,
     pub max_attempts: u32,
+    /// The webhooks whose receivers take everything at once.
+    pub healthy: Vec<Key>,
+    /// How long an event takes to these at most, from its answer to its arrival.
+    pub longest_way: Duration,
 }
 
 impl Rules {
@@ -144,6 +154,17 @@ pub enum Fault {
         from: u32,
         to: u32,
     },
+    /// Where nothing was wrong, it came so long after it was answered.
+    Late {
+        webhook: Key,
+        number: Number,
+        after: Duration,
+    },
+    /// An API key lets its caller in and must not, or doesn't and must.
+    Key {
+        id: u64,
+        let_in: bool,
+    },
     /// A webhook is not as its last answered change left it.
     Registration {
         webhook: Key,
@@ -158,6 +179,7 @@ pub enum Fault {
 struct Call {
     kind: &'static str,
     asked: Instant,
+    answered: Option<Instant>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -292,7 +314,11 @@ impl Oracle {
     /// Somebody is about to send an event. It may be resent, as often as it is one event still.
     pub fn sends(&mut self, kind: &'static str, now: Instant) -> Number {
         let number = Number::try_from(self.calls.len()).expect("fewer events");
-        self.calls.push(Call { kind, asked: now });
+        self.calls.push(Call {
+            kind,
+            asked: now,
+            answered: None,
+        });
         for webhook in self.webhooks.values_mut() {
             webhook.sent += u64::from(webhook.kinds.contains(&kind));
         }
@@ -300,11 +326,13 @@ impl Oracle {
     }
 
     /// It was answered.
-    pub fn answered(&mut self, number: Number, transaction: Option<i64>) {
+    pub fn answered(&mut self, number: Number, transaction: Option<i64>, now: Instant) {
         if let Some(id) = transaction {
             self.transaction(number, id);
         }
-        let call = self.calls[number as usize];
+        let call = &mut self.calls[number as usize];
+        call.answered = Some(now);
+        let call = *call;
         self.counts.answered += 1;
         for webhook in self.webhooks.values_mut() {
             if webhook.kinds.contains(&call.kind) {
@@ -355,6 +383,20 @@ impl Oracle {
         let Some(webhook) = self.webhooks.get_mut(&key) else {
             return;
         };
+        let answered = self.calls[number as usize].answered;
+        // What waited for a daemon to start was held up by that.
+        let answered =
+            answered.filter(|answered| self.last_kill.is_none_or(|kill| kill < *answered));
+        let after = answered.map_or(Duration::ZERO, |answered| at.duration_since(answered));
+        let is_first = !webhook.seen.contains_key(&number);
+        if is_first && after > self.rules.longest_way && self.rules.healthy.contains(&key) {
+            let webhook = key;
+            self.faults.push(Fault::Late {
+                webhook,
+                number,
+                after,
+            });
+        }
         let hurried = webhook.hurried;
         let seen = webhook.seen.entry(number).or_insert(Seen {
             event: arrival.event,
@@ -395,8 +437,8 @@ impl Oracle {
         seen.taken |= arrival.taken;
     }
 
-    /// Somebody is about to ask for what waits for a retry: from now on the webhook's waits tell
-    /// nothing.
+    /// From now on the webhook's waits tell nothing, as when somebody asks for what waits for a
+    /// retry.
     pub fn hurries(&mut self, key: Key) {
         if let Some(webhook) = self.webhooks.get_mut(&key) {
             webhook.hurried = true;

@@ -1,7 +1,10 @@
 //! Which webhooks there must be: every change that was answered, and of one that was not, either
 //! all or nothing.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::{Duration, Instant},
+};
 
 use super::{Fault, Key};
 
@@ -16,45 +19,79 @@ pub struct Shape {
 
 /// What each webhook may be. One change at a time is asked for, each webhook by itself.
 #[derive(Debug, Default)]
-pub struct Registrations {
+pub struct Registrations(BTreeMap<Key, Known>);
+
+#[derive(Debug)]
+struct Known {
     /// None among the possibilities is that it isn't there.
-    possible: BTreeMap<Key, Vec<Option<Shape>>>,
+    possible: Vec<Option<Shape>>,
+    /// What it was before, until when at most.
+    replaced: Vec<(Shape, Instant)>,
+}
+
+impl Default for Known {
+    fn default() -> Self {
+        Self {
+            possible: vec![None],
+            replaced: Vec::new(),
+        }
+    }
+}
+
+impl Known {
+    fn leave(&mut self, possible: Vec<Option<Shape>>, now: Instant) {
+        let replaced = std::mem::replace(&mut self.possible, possible);
+        let replaced = replaced.into_iter().flatten();
+        self.replaced.extend(replaced.map(|shape| (shape, now)));
+    }
 }
 
 impl Registrations {
+    /// What is underway when a change is answered may not know of it; after that long it is over.
+    pub const SETTLES: Duration = Duration::from_secs(2);
+
     /// Somebody is about to ask that the webhook be this, or be deleted.
     pub fn asks(&mut self, key: Key, wanted: Option<Shape>) {
-        let possible = self.possible.entry(key).or_insert_with(|| vec![None]);
-        possible.push(wanted);
+        self.0.entry(key).or_default().possible.push(wanted);
     }
 
     /// What was last asked for was done.
-    pub fn answered(&mut self, key: Key) {
-        let possible = self.possible.get_mut(&key).expect("it was asked for");
-        possible.drain(..possible.len() - 1);
+    pub fn answered(&mut self, key: Key, now: Instant) {
+        let known = self.0.get_mut(&key).expect("it was asked for");
+        let done = known.possible.pop().expect("something was asked");
+        known.leave(vec![done], now);
     }
 
     /// What there is once nothing is uncertain.
     pub fn now(&self, key: Key) -> Option<&Shape> {
-        let possible = self.possible.get(&key)?;
-        possible.last()?.as_ref()
+        self.0.get(&key)?.possible.last()?.as_ref()
+    }
+
+    /// Whether the webhook may have this URL for a delivery that arrives now.
+    pub fn may_be_at(&mut self, key: Key, url: &str, now: Instant) -> bool {
+        let known = self.0.entry(key).or_default();
+        let underway = |(_, since): &(Shape, Instant)| now < *since + Self::SETTLES;
+        known.replaced.retain(underway);
+        let before = known.replaced.iter().map(|(shape, _)| shape);
+        let mut shapes = known.possible.iter().flatten().chain(before);
+        shapes.any(|shape| shape.url == url)
     }
 
     /// Compares with what a daemon has after its start, which ends every uncertainty.
-    pub fn check(&mut self, found: &BTreeMap<Key, Shape>) -> Vec<Fault> {
+    pub fn check(&mut self, found: &BTreeMap<Key, Shape>, now: Instant) -> Vec<Fault> {
         let mut faults = Vec::new();
-        let keys: BTreeSet<_> = self.possible.keys().chain(found.keys()).copied().collect();
+        let keys: BTreeSet<_> = self.0.keys().chain(found.keys()).copied().collect();
         for key in keys {
             let found = found.get(&key);
-            let possible = self.possible.entry(key).or_insert_with(|| vec![None]);
-            if !possible.iter().any(|shape| shape.as_ref() == found) {
+            let known = self.0.entry(key).or_default();
+            if !known.possible.iter().any(|shape| shape.as_ref() == found) {
                 faults.push(Fault::Registration {
                     webhook: key,
                     found: found.cloned(),
-                    possible: possible.clone(),
+                    possible: known.possible.clone(),
                 });
             }
-            *possible = vec![found.cloned()];
+            known.leave(vec![found.cloned()], now);
         }
         faults
     }

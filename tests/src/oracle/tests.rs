@@ -10,6 +10,8 @@ fn oracle() -> (Oracle, Instant) {
     let mut oracle = Oracle::new(Rules {
         waits: vec![Duration::from_millis(100), Duration::from_millis(200)],
         max_attempts: 4,
+        healthy: vec![W],
+        longest_way: Duration::from_secs(1),
     });
     let now = Instant::now();
     oracle.wants(W, KINDS, true, now);
@@ -42,7 +44,7 @@ fn what_goes_well_is_no_fault() {
     let (mut oracle, now) = oracle();
     for number in 0..3 {
         assert_eq!(oracle.sends(KIND, now), number);
-        oracle.answered(number, Some(70 + i64::from(number)));
+        oracle.answered(number, Some(70 + i64::from(number)), now);
     }
     oracle.arrived(W, arrival(0, 1, now, true));
     oracle.check_books(W, books(3, 1, 2, 0));
@@ -68,7 +70,7 @@ fn check(what: &str, wrong: impl FnOnce(&mut Oracle, Instant), found: impl Fn(&F
     let (mut oracle, now) = oracle();
     for number in 0..2 {
         oracle.sends(KIND, now);
-        oracle.answered(number, None);
+        oracle.answered(number, None, now);
     }
     wrong(&mut oracle, now);
     let faults = oracle.faults();
@@ -134,6 +136,11 @@ fn what_goes_wrong_is_found() {
         |fault| matches!(fault, Fault::TooEarly { .. }),
     );
     check(
+        "an event that came late",
+        |oracle, now| oracle.arrived(W, arrival(0, 1, now + Duration::from_secs(2), true)),
+        |fault| matches!(fault, Fault::Late { number: 0, .. }),
+    );
+    check(
         "an attempt after its successor",
         |oracle, now| {
             oracle.arrived(W, arrival(0, 2, now, false));
@@ -168,7 +175,7 @@ fn transaction_ids_that_are_not_unique_are_found() {
     let (mut oracle, now) = oracle();
     for number in 0..2 {
         oracle.sends(KIND, now);
-        oracle.answered(number, Some(7));
+        oracle.answered(number, Some(7), now);
     }
     let numbers = [0, 1];
     assert_eq!(
@@ -192,12 +199,12 @@ fn what_a_webhook_did_not_want_for_certain_is_not_missed() {
     let (mut oracle, now) = oracle();
     let before = oracle.sends(KIND, now);
     oracle.may_not_want(W);
-    oracle.answered(before, None);
+    oracle.answered(before, None, now);
     oracle.wants(W, KINDS, true, now + Duration::from_secs(1));
     let during = oracle.sends(KIND, now);
-    oracle.answered(during, None);
+    oracle.answered(during, None, now);
     let after = oracle.sends(KIND, now + Duration::from_secs(2));
-    oracle.answered(after, None);
+    oracle.answered(after, None, now);
     oracle.check_settled(W, books(3, 3, 0, 0), &BTreeMap::new());
     let lost = Fault::Lost {
         webhook: W,
@@ -220,13 +227,14 @@ fn shape(name: &str) -> Shape {
 fn is_right(answered: bool, found: Option<&str>) -> bool {
     let mut registrations = Registrations::default();
     registrations.asks(W, Some(shape("a")));
-    registrations.answered(W);
+    registrations.answered(W, Instant::now());
     registrations.asks(W, Some(shape("b")));
     if answered {
-        registrations.answered(W);
+        registrations.answered(W, Instant::now());
     }
     let found = found.map(|name| (W, shape(name)));
-    registrations.check(&found.into_iter().collect()).is_empty()
+    let found = found.into_iter().collect();
+    registrations.check(&found, Instant::now()).is_empty()
 }
 
 #[test]
@@ -244,9 +252,111 @@ fn a_change_that_was_answered_holds_and_another_may() {
 fn what_is_deleted_stays_so() {
     let mut registrations = Registrations::default();
     registrations.asks(W, Some(shape("a")));
-    registrations.answered(W);
+    registrations.answered(W, Instant::now());
     registrations.asks(W, None);
-    assert_eq!(registrations.check(&BTreeMap::new()), []);
+    let now = Instant::now();
+    assert_eq!(registrations.check(&BTreeMap::new(), now), []);
     let back = BTreeMap::from([(W, shape("a"))]);
-    assert_eq!(registrations.check(&back).len(), 1);
+    assert_eq!(registrations.check(&back, now).len(), 1);
+}
+
+#[test]
+fn what_is_sent_goes_where_the_webhook_is() {
+    let at = |url: &str| {
+        let url = url.to_owned();
+        Some(Shape { url, ..shape("a") })
+    };
+    let (now, mut registrations) = (Instant::now(), Registrations::default());
+    assert!(!registrations.may_be_at(W, "one", now));
+    registrations.asks(W, at("one"));
+    assert!(registrations.may_be_at(W, "one", now));
+    registrations.answered(W, now);
+    registrations.asks(W, at("two"));
+    registrations.answered(W, now);
+    registrations.asks(W, None);
+    registrations.answered(W, now);
+    for (now, expected) in [(now, true), (now + 2 * Registrations::SETTLES, false)] {
+        for url in ["one", "two"] {
+            assert_eq!(registrations.may_be_at(W, url, now), expected, "{url}");
+        }
+    }
+}
+
+const SECOND: Duration = Duration::from_secs(1);
+
+/// Makes a key, which lives for two seconds where it doesn't live for ever, and does something to it.
+/// Whether it was right then to let the caller in, and not to, so many seconds later.
+fn may(lives_for_ever: bool, change: impl Fn(&mut Keys), seconds: u32) -> [bool; 2] {
+    [true, false].map(|let_in| {
+        let now = Instant::now();
+        let mut keys = Keys::default();
+        keys.made(Made {
+            id: 1,
+            key: String::new(),
+            life: (!lives_for_ever).then_some(2 * SECOND),
+            asked: now,
+            answered: now + SECOND / 2,
+        });
+        change(&mut keys);
+        let at = now + seconds * SECOND;
+        let faults = keys.called(1, let_in, at, at);
+        // The uncertainty is over.
+        assert_eq!(keys.called(1, let_in, at, at).is_empty(), faults.is_empty());
+        faults.is_empty()
+    })
+}
+
+#[test]
+fn a_key_lets_in_until_it_is_revoked_or_expires() {
+    const MUST: [bool; 2] = [true, false];
+    const MUST_NOT: [bool; 2] = [false, true];
+    const MAY: [bool; 2] = [true, true];
+    let nothing = |_: &mut Keys| {};
+    let asked = |keys: &mut Keys| keys.revokes(1);
+    let answered = |keys: &mut Keys| {
+        keys.revokes(1);
+        keys.revoked(1);
+    };
+    assert_eq!(may(true, nothing, 9), MUST);
+    assert_eq!(may(true, asked, 9), MAY);
+    assert_eq!(may(true, answered, 9), MUST_NOT);
+    assert_eq!(may(false, nothing, 1), MUST);
+    assert_eq!(may(false, nothing, 2), MAY);
+    assert_eq!(may(false, nothing, 3), MUST_NOT);
+    assert_eq!(may(false, asked, 3), MUST_NOT);
+    assert_eq!(may(false, answered, 1), MUST_NOT);
+    let mut keys = Keys::default();
+    asked(&mut keys);
+    let now = Instant::now();
+    assert_eq!(keys.called(1, true, now, now), []);
+}
+
+#[test]
+fn a_secret_and_the_one_before_sign_together() {
+    let (now, mut rotation) = (Instant::now(), Rotation::default());
+    let later = now + 2 * Registrations::SETTLES;
+    rotation.asks();
+    assert_eq!(rotation.pairs(later), Some(vec![[0, 0]]));
+    for _ in 0..2 {
+        rotation.answered(now);
+        rotation.asks();
+    }
+    let underway = vec![[0, 0], [1, 0], [2, 1]];
+    assert_eq!(rotation.pairs(now), Some(underway));
+    assert_eq!(rotation.pairs(later), Some(vec![[2, 1]]));
+    // What was replaced signs on, but not for ever.
+    rotation.asks();
+    assert_eq!(rotation.pairs(later), Some(vec![[2, 1]]));
+    rotation.asks();
+    assert_eq!(rotation.pairs(later), None);
+    rotation.answered(later);
+    assert_eq!(rotation.pairs(later), None);
+    let last = later + 2 * Registrations::SETTLES;
+    assert_eq!(rotation.pairs(last), Some(vec![[5, 2]]));
+    rotation.asks();
+    rotation.answered(last);
+    assert_eq!(
+        rotation.pairs(last + 2 * Registrations::SETTLES),
+        Some(vec![[6, 5]])
+    );
 }

@@ -13,6 +13,7 @@ use tokio::time::sleep;
 
 use crate::{
     receivers::number_in,
+    secrets::{self, ROTATED},
     stations::{BOOT, DATA, METER, START},
     world::{Site, World},
 };
@@ -32,13 +33,15 @@ pub(crate) enum Role {
     Switcher,
     Undertaker,
     Commander,
+    Rotator,
 }
 
-pub(crate) const ROLES: [Role; 4] = [
+pub(crate) const ROLES: [Role; 5] = [
     Role::Changer,
     Role::Switcher,
     Role::Undertaker,
     Role::Commander,
+    Role::Rotator,
 ];
 
 struct Caller {
@@ -71,6 +74,7 @@ pub(crate) async fn live(world: Arc<World>, role: Role, base: String, stations: 
             Role::Switcher => caller.switch(&api).await,
             Role::Undertaker => caller.see_to_the_dead(&api).await,
             Role::Commander => caller.command(&api).await,
+            Role::Rotator => caller.rotate(&api).await,
         }
         drop(turn);
         sleep(Duration::from_millis(caller.random.u64(..REST_MS))).await;
@@ -81,6 +85,8 @@ pub(crate) async fn live(world: Arc<World>, role: Role, base: String, stations: 
 pub(crate) fn request(shape: &Shape) -> Value {
     json!({
         "name": shape.name, "url": shape.url, "events": shape.events, "enabled": shape.enabled,
+        "secret_header": secrets::HEADER, "secret_value": secrets::value(&shape.url),
+        "signing_secret": secrets::signing(&shape.url, 0),
     })
 }
 
@@ -131,7 +137,7 @@ impl Caller {
         };
         let id = reply.json()["id"].as_u64().expect("a numeric id");
         let mut webhooks = self.world.webhooks();
-        webhooks.registrations.answered(key);
+        webhooks.registrations.answered(key, Instant::now());
         webhooks.ids.insert(id, key);
         drop(webhooks);
         let now = Instant::now();
@@ -146,7 +152,10 @@ impl Caller {
         let body = request(&shape);
         let reply = self.ask(api, Method::PUT, &path, Some(&body)).await;
         if reply.is_some_and(|reply| reply.status == 200) {
-            self.world.webhooks().registrations.answered(key);
+            self.world
+                .webhooks()
+                .registrations
+                .answered(key, Instant::now());
         }
     }
 
@@ -156,7 +165,10 @@ impl Caller {
         self.world.webhooks().registrations.asks(key, None);
         let reply = self.ask(api, Method::DELETE, &path, None).await;
         if reply.is_some_and(|reply| reply.status == 204) {
-            self.world.webhooks().registrations.answered(key);
+            self.world
+                .webhooks()
+                .registrations
+                .answered(key, Instant::now());
             self.world.oracle().gone(key);
             self.keys.retain(|known| *known != key);
         }
@@ -194,7 +206,10 @@ impl Caller {
         self.world.webhooks().registrations.asks(SWITCHED, asked);
         let reply = self.ask(api, Method::PUT, &path, Some(&body)).await;
         if reply.is_some_and(|reply| reply.status == 200) {
-            self.world.webhooks().registrations.answered(SWITCHED);
+            self.world
+                .webhooks()
+                .registrations
+                .answered(SWITCHED, Instant::now());
             if enabled && !was {
                 let now = Instant::now();
                 self.world.oracle().wants(SWITCHED, &[METER], false, now);
@@ -202,10 +217,26 @@ impl Caller {
         }
     }
 
+    async fn rotate(&self, api: &Api) {
+        let (path, body) = {
+            let mut webhooks = self.world.webhooks();
+            let Some(path) = webhooks.path(ROTATED) else {
+                return;
+            };
+            let shape = webhooks.registrations.now(ROTATED);
+            let url = shape.expect("it is never deleted").url.clone();
+            let secret = secrets::signing(&url, webhooks.rotation.asks());
+            (path, json!({"signing_secret": secret}))
+        };
+        let path = format!("{path}/rotate-secret");
+        let reply = self.ask(api, Method::POST, &path, Some(&body)).await;
+        if reply.is_some_and(|reply| reply.status == 200) {
+            self.world.webhooks().rotation.answered(Instant::now());
+        }
+    }
+
     fn path(&self, key: Key) -> Option<String> {
-        let webhooks = self.world.webhooks();
-        let known = webhooks.ids.iter().find(|(_, known)| **known == key);
-        known.map(|(id, _)| format!("/webhooks/{id}"))
+        self.world.webhooks().path(key)
     }
 
     async fn see_to_the_dead(&mut self, api: &Api) {
@@ -272,7 +303,7 @@ impl Caller {
         let reply = self.ask(api, Method::POST, &path, Some(&body)).await;
         let answered = |reply: &Reply| reply.status == 200 && reply.json()["status"] == "answered";
         if reply.as_ref().is_some_and(answered) {
-            self.world.oracle().answered(number, None);
+            self.world.oracle().answered(number, None, Instant::now());
         }
     }
 }

@@ -5,14 +5,18 @@
 //! --rounds 200`, `-- --soak 1h`, with `--release` before the `--`. The seed of a run is printed;
 //! `--seed` makes the same choices again, though not at the same times.
 //!
-//! - `world` is what all share; `stations`, `callers` and `receivers` are the load;
+//! - `world` is what all share; `stations`, `callers`, `keys`, and `receivers` with `neighbours` and
+//!   `secrets` are the load;
 //! - `rounds` kills, starts and checks; `soak` watches what the daemon takes.
 //!
 //! The judge is `pipelet_tests::oracle`, which knows only what was seen from outside.
 
 mod callers;
+mod keys;
+mod neighbours;
 mod receivers;
 mod rounds;
+mod secrets;
 mod soak;
 mod stations;
 mod world;

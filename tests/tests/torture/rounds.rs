@@ -5,25 +5,27 @@
 
 use std::{
     collections::BTreeMap,
-    fmt,
+    fmt, fs,
     sync::Arc,
     time::{Duration, Instant},
 };
 
 use fastrand::Rng;
 use pipelet_tests::{
-    Builder, Daemon, DiskError, Faults,
+    Authority, Builder, Daemon, DiskError, Faults,
     deadline::eventually,
     oracle::{Books, Counts, Fault, Key, Number, Oracle, Rules, Shape},
 };
 use serde_json::Value;
+use tempfile::NamedTempFile;
 use tokio::{task::JoinSet, time::sleep};
 
 use crate::{
     callers::{self, SWITCHED, request},
-    receivers::{Receivers, key_in, number_in},
+    keys,
+    receivers::{HEALTHY, Receivers, UNRULY, key_in, number_in},
     say,
-    stations::{self, ALL, BOOT, METER, START, STATUS, STOP},
+    stations::{self, ALL, BOOT, HEARTBEAT, METER, START, STATUS, STOP},
     world::{Site, World},
 };
 
@@ -32,6 +34,9 @@ const WAITS_MS: [u64; 3] = [60, 120, 240];
 const MAX_ATTEMPTS: u32 = 4;
 /// From the spawn until it listens.
 const LONGEST_START: Duration = Duration::from_secs(2);
+/// From a station's answer to a receiver that takes everything at once. On any machine: a webhook
+/// that had to wait for another one's failures would fall behind further and further.
+const LONGEST_WAY: Duration = Duration::from_secs(5);
 /// Rounds from one whole check to the next.
 const WHOLE_CHECK_EVERY: u32 = 5;
 /// In milliseconds; the longest that the daemon is left alone.
@@ -45,11 +50,14 @@ const MOST_MEMORY: u64 = 256 << 20;
 const DUPLICATES_PER_KILL: u64 = 400;
 
 /// The webhooks that are there all the time.
-const CONSTANT: [(Key, &[&str]); 4] = [
+const CONSTANT: [(Key, &[&str]); 7] = [
     (Key(1), ALL),
     (Key(2), ALL),
     (Key(3), &[START, STOP]),
     (Key(4), &[START, STATUS]),
+    (Key(6), &[METER, STATUS]),
+    (Key(7), &[BOOT, HEARTBEAT]),
+    (Key(8), &[STATUS]),
 ];
 
 /// How the rounds end.
@@ -74,6 +82,8 @@ pub(crate) fn rules() -> Rules {
     Rules {
         waits: WAITS_MS.map(Duration::from_millis).to_vec(),
         max_attempts: MAX_ATTEMPTS,
+        healthy: HEALTHY.to_vec(),
+        longest_way: LONGEST_WAY,
     }
 }
 
@@ -86,8 +96,8 @@ pub(crate) struct Load {
 
 impl Load {
     /// Creates the webhooks and starts everybody.
-    pub(crate) async fn start(world: &Arc<World>, daemon: &Daemon) -> Self {
-        let receivers = Receivers::start(Arc::clone(world)).await;
+    async fn start(world: &Arc<World>, daemon: &Daemon, authority: &Authority) -> Self {
+        let receivers = Receivers::start(Arc::clone(world), authority).await;
         let mut wanted = CONSTANT.to_vec();
         wanted.push((SWITCHED, &[METER]));
         for (key, kinds) in wanted {
@@ -101,12 +111,15 @@ impl Load {
             let id = created.expect(201)["id"].as_u64().expect("a numeric id");
             let mut webhooks = world.webhooks();
             webhooks.registrations.asks(key, Some(shape));
-            webhooks.registrations.answered(key);
+            webhooks.registrations.answered(key, Instant::now());
             webhooks.ids.insert(id, key);
             drop(webhooks);
             let constant = key != SWITCHED;
             world.oracle().wants(key, kinds, constant, Instant::now());
         }
+        // Its connections end with whatever else is underway on them, maybe before that was seen
+        // to arrive.
+        world.oracle().hurries(UNRULY);
         let mut actors = JoinSet::new();
         for number in 0..STATIONS {
             actors.spawn(stations::live(Arc::clone(world), format!("S{number}")));
@@ -115,6 +128,7 @@ impl Load {
             let base = receivers.base().to_owned();
             actors.spawn(callers::live(Arc::clone(world), role, base, STATIONS));
         }
+        actors.spawn(keys::live(Arc::clone(world), daemon.key()));
         Self {
             _receivers: receivers,
             actors,
@@ -165,6 +179,8 @@ pub(crate) struct Found {
 pub(crate) struct Torture {
     world: Arc<World>,
     daemon: Daemon,
+    /// The certificate of the receivers' authority, which it reads at each start.
+    _authority: NamedTempFile,
     faults: Option<Faults>,
     random: Rng,
     kills: u32,
@@ -263,13 +279,18 @@ impl Torture {
         transactions: bool,
     ) -> (Self, Load) {
         let world = World::new(seed, transactions, Oracle::new(rules()));
-        let daemon = builder.start().await;
-        let load = Load::start(&world, &daemon).await;
+        let authority = Authority::new();
+        let file = NamedTempFile::new().expect("a temporary file");
+        fs::write(file.path(), authority.pem()).expect("a writable file");
+        let path = file.path().to_str().expect("UTF-8").to_owned();
+        let daemon = builder.flag("--ca-file", &path).start().await;
+        let load = Load::start(&world, &daemon, &authority).await;
         world.up(Site::of(&daemon));
         let torture = Self {
             random: world.choices("the one who kills"),
             world,
             daemon,
+            _authority: file,
             faults,
             kills: 0,
             slowest_start: Duration::ZERO,
@@ -351,10 +372,12 @@ impl Torture {
 
     /// What must hold at any time, and what the start has made of unanswered changes.
     async fn check(&self) {
+        keys::check(&self.world, &self.daemon.api()).await;
         let found = self.webhooks().await;
         let mut webhooks = self.world.webhooks();
         let shapes = found.iter().map(|found| (found.key, found.shape.clone()));
-        let faults = webhooks.registrations.check(&shapes.collect());
+        let now = Instant::now();
+        let faults = webhooks.registrations.check(&shapes.collect(), now);
         webhooks.ids = found.iter().map(|found| (found.id, found.key)).collect();
         drop(webhooks);
         let mut oracle = self.world.oracle();
@@ -393,13 +416,12 @@ impl Torture {
     async fn switch_on(&self) {
         let (path, shape) = {
             let mut webhooks = self.world.webhooks();
-            let id = webhooks.ids.iter().find(|(_, key)| **key == SWITCHED);
-            let path = format!("/webhooks/{}", id.expect("it is there").0);
+            let path = webhooks.path(SWITCHED).expect("it is there");
             let now = webhooks.registrations.now(SWITCHED);
             let mut shape = now.expect("it is there").clone();
             shape.enabled = true;
             webhooks.registrations.asks(SWITCHED, Some(shape.clone()));
-            webhooks.registrations.answered(SWITCHED);
+            webhooks.registrations.answered(SWITCHED, Instant::now());
             (path, shape)
         };
         let api = self.daemon.api();

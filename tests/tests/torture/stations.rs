@@ -177,7 +177,8 @@ impl Charger {
             STOP => self.transaction = None,
             _ => {}
         }
-        self.world.oracle().answered(call.number, transaction);
+        let now = Instant::now();
+        self.world.oracle().answered(call.number, transaction, now);
         true
     }
 }

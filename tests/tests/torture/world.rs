@@ -12,7 +12,7 @@ use fastrand::Rng;
 use pipelet_tests::{
     Api, Daemon,
     deadline::within,
-    oracle::{Key, Oracle, Registrations},
+    oracle::{Key, Keys, Oracle, Registrations, Rotation},
 };
 use tokio::sync::{OwnedRwLockReadGuard, RwLock, RwLockWriteGuard, watch};
 
@@ -20,6 +20,7 @@ use tokio::sync::{OwnedRwLockReadGuard, RwLock, RwLockWriteGuard, watch};
 #[derive(Debug, Clone)]
 pub(crate) struct Site {
     pub(crate) ocpp: SocketAddr,
+    pub(crate) grpc: SocketAddr,
     pub(crate) api: Api,
 }
 
@@ -27,6 +28,7 @@ impl Site {
     pub(crate) fn of(daemon: &Daemon) -> Self {
         Self {
             ocpp: daemon.ocpp(),
+            grpc: daemon.grpc(),
             api: daemon.api(),
         }
     }
@@ -49,6 +51,7 @@ pub(crate) struct World {
     pub(crate) transactions: bool,
     oracle: Mutex<Oracle>,
     webhooks: Mutex<Webhooks>,
+    keys: Mutex<Keys>,
     state: watch::Sender<State>,
     turns: Arc<RwLock<()>>,
 }
@@ -58,6 +61,15 @@ pub(crate) struct World {
 pub(crate) struct Webhooks {
     pub(crate) registrations: Registrations,
     pub(crate) ids: BTreeMap<u64, Key>,
+    /// The signing secret of the one webhook whose secret is rotated.
+    pub(crate) rotation: Rotation,
+}
+
+impl Webhooks {
+    pub(crate) fn path(&self, key: Key) -> Option<String> {
+        let known = self.ids.iter().find(|(_, known)| **known == key);
+        known.map(|(id, _)| format!("/webhooks/{id}"))
+    }
 }
 
 impl World {
@@ -67,6 +79,7 @@ impl World {
             transactions,
             oracle: Mutex::new(oracle),
             webhooks: Mutex::default(),
+            keys: Mutex::default(),
             state: watch::Sender::new(State::Down),
             turns: Arc::default(),
         })
@@ -86,6 +99,10 @@ impl World {
         self.webhooks.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    pub(crate) fn keys(&self) -> MutexGuard<'_, Keys> {
+        self.keys.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     pub(crate) fn up(&self, site: Site) {
         self.state.send_replace(State::Up(site));
     }
@@ -101,6 +118,12 @@ impl World {
 
     pub(crate) fn is_up(&self) -> bool {
         matches!(*self.state.borrow(), State::Up(_))
+    }
+
+    /// Whether it is the same daemon still, and up: what was seen of it so far counts.
+    pub(crate) fn is_up_at(&self, site: &Site) -> bool {
+        let same = |now: &Site| (now.ocpp, now.grpc) == (site.ocpp, site.grpc);
+        matches!(&*self.state.borrow(), State::Up(now) if same(now))
     }
 
     /// Waits for a daemon that listens; none when the run is over.
