@@ -149,3 +149,54 @@ async fn whatever_they_do_to_streams() {
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
+
+/// Says after each second stream that the connection takes no further ones (GOAWAY), and keeps it
+/// open, because the first stream is never answered: what comes next goes over another connection,
+/// and costs no attempt.
+#[tokio::test]
+async fn a_connection_that_takes_no_more_streams_is_not_used_again() {
+    const CONNECTIONS: usize = 3;
+    let authority = Authority::new();
+    let (_file, builder) = quick(&authority);
+    let builder = builder.flag("--delivery-timeout", "5m");
+    let daemon = builder.flag("--retry-schedule", "1h").start().await;
+    let api = daemon.api();
+    let tls = authority.server().server_config(&["h2"]);
+    let script = [Stream::Hang, Stream::AnswerAndGo(200)];
+    let mut script: Vec<_> = script.into_iter().cycle().take(2 * CONNECTIONS).collect();
+    script.push(Stream::Answer(200));
+    let receiver = Http2::start(tls, &script).await;
+    let webhook = api.subscribe(&receiver.url(), &["Heartbeat"]).await;
+    let mut station = Station::connect(daemon.ocpp(), "S1").await;
+    let mut count = 0;
+    let mut hanging = Vec::new();
+    for number in 0..CONNECTIONS {
+        let mut other = Station::connect(daemon.ocpp(), &format!("HANGS_{number}")).await;
+        other.ok("Heartbeat", "{}").await;
+        hanging.push(other);
+        count += 1;
+        receiver.await_streams(&["/hook"], count).await;
+        station.ok("Heartbeat", "{}").await;
+        count += 1;
+        receiver.await_streams(&["/hook"], count).await;
+        let delivered = json!({"delivered": number + 1, "retrying": 0});
+        api.await_stats(webhook, delivered).await;
+    }
+    for _ in 0..10 {
+        station.ok("Heartbeat", "{}").await;
+        count += 1;
+        receiver.await_streams(&["/hook"], count).await;
+    }
+    let delivered = CONNECTIONS + 10;
+    let books = json!({"delivered": delivered, "pending": CONNECTIONS, "retrying": 0});
+    api.await_stats(webhook, books).await;
+    let path = format!("/webhooks/{webhook}/deliveries?limit=100");
+    let page = api.get(&path).await.expect(200);
+    for delivery in page["data"].as_array().expect("data") {
+        let attempts = delivery["attempts"].as_array().expect("attempts");
+        assert_eq!(attempts.len(), 1, "{delivery}");
+    }
+    let seen = receiver.seen();
+    assert_eq!(seen.len(), count);
+    assert_eq!(seen.last(), Some(&(CONNECTIONS + 1)), "{seen:?}");
+}
