@@ -163,6 +163,7 @@ impl Share {
 }
 
 /// One that waits. Where it goes away, it is not called any more, and who was called passes it on.
+/// A call that was passed on may end the next wait early.
 struct Waiter<'a> {
     share: &'a Arc<Share>,
     was_called: bool,
@@ -170,15 +171,14 @@ struct Waiter<'a> {
 
 impl Drop for Waiter<'_> {
     fn drop(&mut self) {
-        if self.was_called {
-            return;
-        }
         let (next, _passed_over) = {
             let mut pool = self.share.all.pool();
             let waited = std::mem::take(&mut self.share.held().waits);
             if waited {
                 let ours = Arc::as_ptr(self.share);
                 pool.waiting.retain(|share| share.as_ptr() != ours);
+            }
+            if waited || self.was_called {
                 (None, Vec::new())
             } else {
                 pool.next()
@@ -219,6 +219,8 @@ impl Drop for Socket {
 
 #[cfg(test)]
 mod tests {
+    use std::{sync::mpsc, thread, time::Duration};
+
     use futures_util::FutureExt as _;
 
     use super::*;
@@ -278,5 +280,59 @@ mod tests {
         drop((gone, held));
         assert_eq!(sockets.pool().webhooks, 0);
         assert!(sockets.share().take().is_some());
+    }
+
+    /// Whether it waits still, once it was looked at.
+    fn waits(share: &mut (impl Future<Output = ()> + Unpin)) -> bool {
+        share.now_or_never().is_none()
+    }
+
+    #[test]
+    fn who_goes_away_while_a_socket_is_given_back_stops_nobody() {
+        let (done, is_done) = mpsc::channel();
+        thread::spawn(move || {
+            for _ in 0..1000 {
+                let sockets = Sockets::new(1);
+                let held = all_of(&sockets.share());
+                let (first, going) = (sockets.share(), sockets.share());
+                for share in [&first, &going] {
+                    assert!(waits(&mut Box::pin(share.room())));
+                }
+                // While this is locked, whoever looks at all that wait stops there.
+                let looked_at = going.held();
+                let giving = thread::spawn(move || drop(held));
+                while Arc::strong_count(&going) == 1 && !giving.is_finished() {
+                    thread::yield_now();
+                }
+                drop(looked_at);
+                drop(going);
+                giving.join().unwrap();
+            }
+            done.send(()).unwrap();
+        });
+        let ended = is_done.recv_timeout(Duration::from_secs(30));
+        ended.expect("it gives its socket back");
+    }
+
+    #[test]
+    fn who_was_called_and_goes_away_passes_it_on() {
+        let sockets = Sockets::new(1);
+        let held = all_of(&sockets.share());
+        let (first, second) = (sockets.share(), sockets.share());
+        let mut called = Box::pin(first.room());
+        let mut behind = Box::pin(second.room());
+        assert!(waits(&mut called) && waits(&mut behind));
+        drop(held);
+        drop(called);
+        assert!(!waits(&mut behind));
+        let held = second.take().unwrap();
+        // Its call is still there. It finds out that it was for nothing, and then waits no more.
+        let mut called = Box::pin(first.room());
+        assert!(!waits(&mut called));
+        drop(called);
+        let mut behind = Box::pin(second.room());
+        assert!(waits(&mut behind));
+        drop(held);
+        assert!(!waits(&mut behind));
     }
 }
