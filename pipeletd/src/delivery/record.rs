@@ -25,6 +25,12 @@ pub struct Attempt {
     pub phases: Phases,
 }
 
+impl Attempt {
+    pub fn duration_ms(&self) -> u64 {
+        u64::try_from(self.duration.as_millis()).unwrap_or(u64::MAX)
+    }
+}
+
 /// What of an attempt's time went where; a kept connection spares the first three. What is left of
 /// the attempt's duration was the rest of the answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::{
     http::{AttemptError, Attempted},
-    policy::{Outcome, Verdict},
+    policy::Outcome,
 };
 use crate::latencies::{Latencies, LatencySnapshot};
 
@@ -118,15 +118,12 @@ pub struct StatsSnapshot {
 
 impl Stats {
     /// Counts an attempt, the `number`-th at its delivery.
-    pub(super) fn attempted(&self, attempted: &Attempted, number: u32, verdict: Verdict) {
+    pub(super) fn attempted(&self, attempted: &Attempted, number: u32) {
         let class = OutcomeClass::of(&attempted.outcome);
         self.outcomes[class as usize].fetch_add(1, Ordering::Relaxed);
         self.latencies.record(attempted.duration);
         if number > 1 {
             self.repeated.fetch_add(1, Ordering::Relaxed);
-        }
-        if verdict == Verdict::Dead {
-            self.gave_up();
         }
     }
 
@@ -242,12 +239,12 @@ mod tests {
     #[test]
     fn attempts_are_counted() {
         let stats = Stats::default();
-        let due = "2026-04-14T12:00:00Z".parse().unwrap();
-        stats.attempted(&attempted(rejected(500)), 1, Verdict::RetryAt(due));
+        stats.attempted(&attempted(rejected(500)), 1);
         let earlier = stats.snapshot();
         let delivered = Outcome::Delivered { status: 200 };
-        stats.attempted(&attempted(delivered), 2, Verdict::Delivered);
-        stats.attempted(&attempted(rejected(500)), 7, Verdict::Dead);
+        stats.attempted(&attempted(delivered), 2);
+        stats.attempted(&attempted(rejected(500)), 7);
+        stats.gave_up();
         stats.now_in_flight(4);
         let all = stats.snapshot();
         assert_eq!((all.attempts(), all.latencies.count()), (3, 3));

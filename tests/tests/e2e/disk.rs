@@ -4,7 +4,7 @@
 use std::{collections::BTreeSet, time::Duration};
 
 use pipelet_tests::{
-    Answer, Called, DiskError, Faults, Receiver, SmallDisk, Station,
+    Answer, Called, DiskError, Faults, Receiver, Reply, Scrape, SmallDisk, Station,
     deadline::{eventually, within},
 };
 use serde_json::{Value, json};
@@ -395,4 +395,50 @@ async fn what_fails_on_a_full_disk_is_delivered_once_its_receiver_is_back() {
     scene.receiver.start_again().await;
     let delivered = json!({"received": taken, "delivered": taken});
     scene.api.await_stats(scene.webhook, delivered).await;
+}
+
+/// A dead letter that the disk has no room for is none: it is shown and counted nowhere, and what it
+/// was of is attempted again.
+#[tokio::test]
+async fn nothing_is_called_dead_that_could_not_be_kept() {
+    let disk = SmallDisk::new(64).await;
+    let builder = daemon()
+        .in_data_dir(disk.path().join("data"))
+        .flag("--max-attempts", "1")
+        .flag("--delivery-timeout", "5m");
+    let scene = Scene::with(builder, &["DataTransfer"]).await;
+    scene.ctl().line("stations add S1").await.ok();
+    scene.receiver.answer_next([Answer::Held]);
+    let mut random = fastrand::Rng::with_seed(11);
+    let mut station = scene.station("S1").await;
+    assert!(store_until_full(&mut station, &mut random).await > 100);
+    scene.receiver.answer(Answer::Status(500));
+    scene.receiver.release();
+    let ready = || scene.api.get("/readyz");
+    let why = "retries and dead letters can't be kept";
+    let is_told = |reply: &Reply| reply.text.contains(why);
+    eventually(why, ready, is_told).await;
+    let posts = scene.receiver.count();
+    // It is attempted again, and refused again.
+    scene.receiver.await_requests(posts + 2).await;
+
+    let path = format!("/webhooks/{}/deliveries?limit=200", scene.webhook);
+    let shown = scene.api.get(&path).await.expect(200)["data"].clone();
+    let shown = shown.as_array().expect("data").iter();
+    let shown = shown
+        .filter(|delivery| delivery["status"] == "dead")
+        .count();
+    let counted = format!(
+        "pipelet_webhook_dead_total{{webhook=\"{}\"}}",
+        scene.webhook
+    );
+    let counted = Scrape::of(scene.api.get("/metrics").await.text).get(&counted);
+    let kept = scene.api.stats(scene.webhook).await["dead"].clone();
+    // More are not shown.
+    assert!(
+        (1..100).contains(&kept.as_u64().expect("a count")),
+        "{kept}"
+    );
+    assert_eq!(json!(shown), kept);
+    assert_eq!(counted, kept.as_f64());
 }

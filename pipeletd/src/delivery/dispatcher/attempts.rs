@@ -97,7 +97,7 @@ impl Dispatcher {
         let now = self.means.retry_clock.now();
         let verdict = decide(&attempted.outcome, made, *max_attempts, schedule, now);
         let stats = &self.progress.stats;
-        stats.attempted(&attempted, attempt.number, verdict);
+        stats.attempted(&attempted, attempt.number);
         self.means.attempts.record(attempted.duration);
         self.tell(&job, &attempt, &attempted, verdict);
         match verdict {
@@ -124,7 +124,7 @@ impl Dispatcher {
         let (webhook, event) = (self.id().0, &job.event);
         let (event_id, station, status) = (event.id, &event.station, attempt.status);
         let attempt_number = attempt.number;
-        let duration_ms = u64::try_from(attempt.duration.as_millis()).unwrap_or(u64::MAX);
+        let duration_ms = attempt.duration_ms();
         match verdict {
             Verdict::Delivered => tracing::debug!(
                 webhook, %event_id, event = %event.kind, %station, attempt = attempt_number, status,
@@ -134,10 +134,8 @@ impl Dispatcher {
                 webhook, %event_id, event = %event.kind, %station, attempt = attempt_number, status,
                 duration_ms, error = attempted.outcome.failure(), retry_at = %due, "attempt failed"
             ),
-            Verdict::Dead => tracing::warn!(
-                webhook, %event_id, event = %event.kind, %station, attempt = attempt_number, status,
-                duration_ms, error = attempted.outcome.failure(), "dead-lettered"
-            ),
+            // Told once it is durable.
+            Verdict::Dead => {}
         }
     }
 
@@ -235,8 +233,8 @@ impl Dispatcher {
             Origin::Live(_) => (None, Vec::new()),
             Origin::Retry(retry) => (Some(retry.key), retry.attempts),
         };
-        attempts.push(attempt);
-        self.history.dead(&job.event, attempts.clone());
+        attempts.push(attempt.clone());
+        let tell = self.on_dead_letter(&job.event, attempt, &attempted, attempts.clone());
         let failed = FailedDelivery {
             // The ledger gives it its number.
             id: FailedId(0),
@@ -259,7 +257,29 @@ impl Dispatcher {
                 Durable::Replaced { was, due, bytes },
             ),
         };
-        self.record(entry, then).await
+        self.record_and_tell(entry, then, tell).await
+    }
+
+    /// What tells of a dead letter.
+    fn on_dead_letter(
+        &self,
+        event: &Arc<Event>,
+        last: Attempt,
+        attempted: &Attempted,
+        attempts: Vec<Attempt>,
+    ) -> impl FnOnce() + Send + use<> {
+        let (progress, history) = (Arc::clone(&self.progress), Arc::clone(&self.history));
+        let (webhook, event) = (self.id().0, Arc::clone(event));
+        let failure = attempted.outcome.failure();
+        move || {
+            progress.stats.gave_up();
+            let (event_id, station, status) = (event.id, &event.station, last.status);
+            tracing::warn!(
+                webhook, %event_id, event = %event.kind, %station, attempt = last.number, status,
+                duration_ms = last.duration_ms(), error = failure, "dead-lettered"
+            );
+            history.dead(&event, attempts);
+        }
     }
 }
 

@@ -121,7 +121,6 @@ impl Dispatcher {
         event: Arc<Event>,
     ) -> Result<(), DispatchError> {
         self.owed.insert(seq);
-        self.progress.stats.gave_up();
         let failed = FailedDelivery {
             // The ledger gives it its number.
             id: FailedId(0),
@@ -133,18 +132,20 @@ impl Dispatcher {
             failed_at: self.means.clock.now(),
             last_response: None,
         };
-        let (webhook, event) = (self.id().0, &failed.event);
-        tracing::warn!(
-            webhook, event_id = %event.id, event = %event.kind, station = %event.station,
-            error = "it could not be attempted for too long", "dead-lettered"
-        );
+        let (webhook, event) = (self.id().0, Arc::clone(&failed.event));
+        let progress = Arc::clone(&self.progress);
+        let tell = move || {
+            progress.stats.gave_up();
+            tracing::warn!(
+                webhook, event_id = %event.id, event = %event.kind, station = %event.station,
+                error = "it could not be attempted for too long", "dead-lettered"
+            );
+        };
         let bytes = failed.event.memory_size();
         let due = None;
-        self.record(
-            Entry::MovedDead { failed },
-            Durable::Moved { seq, due, bytes },
-        )
-        .await
+        let then = Durable::Moved { seq, due, bytes };
+        let entry = Entry::MovedDead { failed };
+        self.record_and_tell(entry, then, tell).await
     }
 
     pub(super) fn may_load_retries(&self) -> bool {

@@ -16,10 +16,23 @@ impl Dispatcher {
         entry: Entry,
         then: Durable,
     ) -> Result<(), DispatchError> {
+        self.record_and_tell(entry, then, || ()).await
+    }
+
+    /// The same, and tells of it then: on a disk that is full it may not come to that.
+    pub(super) async fn record_and_tell(
+        &mut self,
+        entry: Entry,
+        then: Durable,
+        tell: impl FnOnce() + Send + 'static,
+    ) -> Result<(), DispatchError> {
         let durable = self.means.ledger.record(entry).await?;
         self.durable.push(Box::pin(async move {
             match durable.await {
-                Ok(true) => then,
+                Ok(true) => {
+                    tell();
+                    then
+                }
                 Ok(false) => Durable::Refused(Box::new(then)),
                 Err(_) => Durable::Lost,
             }
