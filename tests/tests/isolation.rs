@@ -9,8 +9,8 @@ use std::{
 };
 
 use pipelet_tests::{
-    Answer, Api, Authority, Builder, Daemon, Faults, Http2, Receiver, Scripted, SeenStream,
-    Station, Step, Stream, Tls,
+    Answer, Api, Authority, Builder, Daemon, Faults, Http2, Receiver, Scrape, Scripted, SeenStream,
+    Station, Step, Stream, Tls, deadline::eventually,
 };
 use serde_json::json;
 use tempfile::NamedTempFile;
@@ -262,8 +262,9 @@ async fn receivers_that_hang_leave_sockets_for_everybody_else() {
     let mut others = stations(&daemon, 64).await;
     let silent = Receiver::start().await;
     silent.answer(Answer::Hang);
+    let mut hanging = 0;
     for _ in 0..100 {
-        api.subscribe(&silent.url(), &["StatusNotification"]).await;
+        hanging = api.subscribe(&silent.url(), &["StatusNotification"]).await;
     }
     let alone = latencies(&mut station, &healthy).await;
     for other in &mut others {
@@ -271,6 +272,19 @@ async fn receivers_that_hang_leave_sockets_for_everybody_else() {
     }
     // Each of them has some.
     silent.await_requests(300).await;
+    let waits = async |webhook: u64| {
+        let scrape = Scrape::of(api.get("/metrics").await.text);
+        scrape.get(&format!(
+            "pipelet_webhook_waits_for_socket{{webhook=\"{webhook}\"}}"
+        ))
+    };
+    eventually(
+        "one that waits",
+        || waits(hanging),
+        |waits| *waits == Some(1.0),
+    )
+    .await;
+    assert_eq!(waits(webhook).await, Some(0.0));
     let beside = latencies(&mut station, &healthy).await;
     tell("100 that hold all sockets they get", &alone, &beside);
     let late = Receiver::start().await;

@@ -3,7 +3,7 @@
 //! Counted once, where attempts are settled, with relaxed atomics: no lock, no allocation. It is a
 //! view and not the books, which survive a restart and are in `record`.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use super::{
     http::{AttemptError, Attempted},
@@ -100,6 +100,7 @@ pub struct Stats {
     repeated: AtomicU64,
     dead: AtomicU64,
     in_flight: AtomicU64,
+    lacks_sockets: AtomicBool,
 }
 
 /// The counts as they were at some time.
@@ -114,6 +115,8 @@ pub struct StatsSnapshot {
     pub dead: u64,
     /// Attempts that run now.
     pub in_flight: u64,
+    /// More attempts wait for sockets that other webhooks have.
+    pub lacks_sockets: bool,
 }
 
 impl Stats {
@@ -132,8 +135,9 @@ impl Stats {
         self.dead.fetch_add(1, Ordering::Relaxed);
     }
 
-    pub(super) fn now_in_flight(&self, attempts: usize) {
+    pub(super) fn now_in_flight(&self, attempts: usize, lacks_sockets: bool) {
         self.in_flight.store(attempts as u64, Ordering::Relaxed);
+        self.lacks_sockets.store(lacks_sockets, Ordering::Relaxed);
     }
 
     pub fn snapshot(&self) -> StatsSnapshot {
@@ -144,6 +148,7 @@ impl Stats {
             repeated: self.repeated.load(Ordering::Relaxed),
             dead: self.dead.load(Ordering::Relaxed),
             in_flight: self.in_flight.load(Ordering::Relaxed),
+            lacks_sockets: self.lacks_sockets.load(Ordering::Relaxed),
         }
     }
 }
@@ -176,6 +181,7 @@ impl StatsSnapshot {
             repeated: self.repeated.saturating_sub(earlier.repeated),
             dead: self.dead.saturating_sub(earlier.dead),
             in_flight: self.in_flight,
+            lacks_sockets: self.lacks_sockets,
         }
     }
 }
@@ -245,12 +251,13 @@ mod tests {
         stats.attempted(&attempted(delivered), 2);
         stats.attempted(&attempted(rejected(500)), 7);
         stats.gave_up();
-        stats.now_in_flight(4);
+        stats.now_in_flight(4, true);
         let all = stats.snapshot();
         assert_eq!((all.attempts(), all.latencies.count()), (3, 3));
         let later = all.since(&earlier);
         assert_eq!((later.attempts(), later.delivered()), (2, 1));
         assert_eq!(later.of(OutcomeClass::Failed), 1);
         assert_eq!((later.repeated, later.dead, later.in_flight), (2, 1, 4));
+        assert!(later.lacks_sockets);
     }
 }

@@ -48,13 +48,7 @@ pub(super) async fn send(
     let to = destination(webhook);
     let post = post(&to, webhook.id, &event, 1, now);
     // A connection of its own: the test says what a stranger would meet.
-    let mut lines = sender.lines();
-    let mut line = loop {
-        match lines.take() {
-            Some(line) => break line,
-            None => lines.room().await,
-        }
-    };
+    let mut line = sender.lines().wait().await;
     let attempted = sender.post(post, &mut line).await;
     TestResult {
         ok: attempted.outcome.is_delivered(),

@@ -108,13 +108,18 @@ fn counts(seen: &Observations) -> Vec<MetricFamily> {
 fn backlogs(seen: &Observations, now: Timestamp) -> Vec<MetricFamily> {
     let (mut retrying, mut age) = (retrying_family(), age_family());
     let mut in_flight = Family::gauge("pipelet_webhook_in_flight", "Attempts that run now.");
+    let mut waits = Family::gauge(
+        "pipelet_webhook_waits_for_socket",
+        "1 while more attempts would run if other webhooks had fewer connections open.",
+    );
     each(seen, |id, of| {
         let labels = &[("webhook", id)];
         retrying.add(labels, of.books.retrying);
         in_flight.add(labels, of.stats.in_flight);
+        waits.add(labels, of.stats.lacks_sockets);
         age.add(labels, since(of.oldest, now).as_secs_f64());
     });
-    [retrying, in_flight, age].map(Family::done).into()
+    [retrying, in_flight, waits, age].map(Family::done).into()
 }
 
 /// What the alert rules go by.

@@ -31,7 +31,7 @@ impl Dispatcher {
             && self.attempts.len() < self.terms.concurrency
             && self.pace.rest(now).is_none()
         {
-            let Some(line) = self.lines.take() else {
+            let Some(line) = self.awaited_line.take().or_else(|| self.lines.take()) else {
                 self.lacks_sockets = true;
                 break;
             };
@@ -42,7 +42,10 @@ impl Dispatcher {
             let attempt = attempt(terms, to, self.id(), self.means.clock, job, line);
             self.attempts.push(Box::pin(attempt));
         }
-        self.progress.stats.now_in_flight(self.attempts.len());
+        // Others may need what turned out not to be needed.
+        self.awaited_line = None;
+        let stats = &self.progress.stats;
+        stats.now_in_flight(self.attempts.len(), self.lacks_sockets);
     }
 
     /// When attempts may start again that only wait for that.

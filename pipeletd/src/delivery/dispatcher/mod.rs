@@ -262,6 +262,8 @@ pub struct Dispatcher {
     lines: Lines,
     /// Attempts wait until other webhooks have given some back.
     lacks_sockets: bool,
+    /// What came of that, for the next launch.
+    awaited_line: Option<Line>,
     pace: Pace,
     /// There may be more to read forward.
     may_read: bool,
@@ -315,6 +317,7 @@ impl Dispatcher {
             means,
             lines: terms.sender.lines(),
             lacks_sockets: false,
+            awaited_line: None,
             terms,
             destination: Arc::new(destination(&webhook)),
             webhook,
@@ -387,7 +390,7 @@ impl Dispatcher {
                 }
                 () = std::future::ready(()), if self.wants_to_read() => {}
                 () = until_instant(resting) => {}
-                () = self.lines.room(), if self.lacks_sockets => {}
+                line = self.lines.wait(), if self.lacks_sockets => self.awaited_line = Some(line),
                 () = until_instant(self.store_rests), if self.store_rests.is_some() => {
                     self.store_rests = None;
                 }

@@ -60,19 +60,23 @@ impl Lines {
 
     /// A line for one attempt; none while other webhooks have the sockets.
     pub fn take(&mut self) -> Option<Line> {
-        if let Some(idle) = self.idle.pop() {
-            return Some(idle);
+        match self.idle.pop() {
+            Some(idle) => Some(idle),
+            None => Some(self.line(self.sockets.take()?)),
         }
-        Some(Line {
-            kept: None,
-            shared: Arc::clone(&self.shared),
-            _socket: self.sockets.take()?,
-        })
     }
 
-    /// Waits until there may be one.
-    pub async fn room(&self) {
-        self.sockets.room().await;
+    /// Waits for one. Who needs it no more drops it, and another webhook has the socket.
+    pub async fn wait(&self) -> Line {
+        self.line(self.sockets.wait().await)
+    }
+
+    fn line(&self, socket: Socket) -> Line {
+        Line {
+            kept: None,
+            shared: Arc::clone(&self.shared),
+            _socket: socket,
+        }
     }
 
     /// Keeps it for the next attempt, if it is one of these and has something to be kept.

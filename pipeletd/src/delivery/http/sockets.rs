@@ -117,7 +117,30 @@ impl Pool {
 
 impl Share {
     pub(super) fn take(self: &Arc<Self>) -> Option<Socket> {
-        let mut pool = self.all.pool();
+        self.take_of(&mut self.all.pool())
+    }
+
+    /// Waits for one. Whoever needs it no more lets go of it, and the next one has it.
+    pub(super) async fn wait(self: &Arc<Self>) -> Socket {
+        loop {
+            let mut waiter = {
+                let mut pool = self.all.pool();
+                if let Some(socket) = self.take_of(&mut pool) {
+                    return socket;
+                }
+                self.held().waits = true;
+                pool.waiting.push(Arc::downgrade(self));
+                Waiter {
+                    share: self,
+                    was_called: false,
+                }
+            };
+            self.room.notified().await;
+            waiter.was_called = true;
+        }
+    }
+
+    fn take_of(self: &Arc<Self>, pool: &mut Pool) -> Option<Socket> {
         let mut held = self.held();
         let of_reserve = pool.grants(*held)?;
         if of_reserve {
@@ -132,28 +155,6 @@ impl Share {
             share: Arc::clone(self),
             of_reserve,
         })
-    }
-
-    /// Waits until there may be one.
-    pub(super) async fn room(self: &Arc<Self>) {
-        let mut waiter = Waiter {
-            share: self,
-            was_called: false,
-        };
-        {
-            let mut pool = self.all.pool();
-            let mut held = self.held();
-            if pool.grants(*held).is_some() {
-                waiter.was_called = true;
-                return;
-            }
-            if !held.waits {
-                held.waits = true;
-                pool.waiting.push(Arc::downgrade(self));
-            }
-        }
-        self.room.notified().await;
-        waiter.was_called = true;
     }
 
     /// Where both are locked, the pool is first.
@@ -256,7 +257,7 @@ mod tests {
         held.extend(all_of(second));
         held.extend(all_of(third));
         assert!(second.take().is_none() && third.take().is_none());
-        let mut waiting: Vec<_> = shares.iter().map(|share| Box::pin(share.room())).collect();
+        let mut waiting: Vec<_> = shares.iter().map(|share| Box::pin(share.wait())).collect();
         for waiting in &mut waiting {
             assert!(waiting.now_or_never().is_none());
         }
@@ -266,8 +267,7 @@ mod tests {
         });
         held.clear();
         let fewest = fewest.unwrap();
-        fewest.room().await;
-        assert!(fewest.take().is_some());
+        fewest.wait().await;
     }
 
     #[test]
@@ -276,15 +276,15 @@ mod tests {
         let gone = sockets.share();
         let held = all_of(&gone);
         assert!(!held.is_empty());
-        assert!(gone.room().now_or_never().is_none());
+        assert!(gone.wait().now_or_never().is_none());
         drop((gone, held));
         assert_eq!(sockets.pool().webhooks, 0);
         assert!(sockets.share().take().is_some());
     }
 
     /// Whether it waits still, once it was looked at.
-    fn waits(share: &mut (impl Future<Output = ()> + Unpin)) -> bool {
-        share.now_or_never().is_none()
+    fn waits(socket: &mut (impl Future<Output = Socket> + Unpin)) -> bool {
+        socket.now_or_never().is_none()
     }
 
     #[test]
@@ -296,7 +296,7 @@ mod tests {
                 let held = all_of(&sockets.share());
                 let (first, going) = (sockets.share(), sockets.share());
                 for share in [&first, &going] {
-                    assert!(waits(&mut Box::pin(share.room())));
+                    assert!(waits(&mut Box::pin(share.wait())));
                 }
                 // While this is locked, whoever looks at all that wait stops there.
                 let looked_at = going.held();
@@ -319,20 +319,31 @@ mod tests {
         let sockets = Sockets::new(1);
         let held = all_of(&sockets.share());
         let (first, second) = (sockets.share(), sockets.share());
-        let mut called = Box::pin(first.room());
-        let mut behind = Box::pin(second.room());
-        assert!(waits(&mut called) && waits(&mut behind));
+        let mut called = Box::pin(first.wait());
+        let behind = &mut Box::pin(second.wait());
+        assert!(waits(&mut called) && waits(behind));
         drop(held);
         drop(called);
-        assert!(!waits(&mut behind));
-        let held = second.take().unwrap();
-        // Its call is still there. It finds out that it was for nothing, and then waits no more.
-        let mut called = Box::pin(first.room());
-        assert!(!waits(&mut called));
-        drop(called);
-        let mut behind = Box::pin(second.room());
-        assert!(waits(&mut behind));
+        let held = behind.now_or_never().expect("it is free");
+        // Its call is still there, for nothing. It waits, and then it doesn't.
+        assert!(waits(&mut Box::pin(first.wait())));
+        let behind = &mut Box::pin(second.wait());
+        assert!(waits(behind));
         drop(held);
-        assert!(!waits(&mut behind));
+        assert!(!waits(behind));
+    }
+
+    #[test]
+    fn who_was_given_one_and_needs_none_passes_it_on() {
+        let sockets = Sockets::new(1);
+        let held = all_of(&sockets.share());
+        let (first, second) = (sockets.share(), sockets.share());
+        let (called, behind) = (&mut Box::pin(first.wait()), &mut Box::pin(second.wait()));
+        assert!(waits(called) && waits(behind));
+        drop(held);
+        let given = called.now_or_never().expect("it is free");
+        assert!(waits(behind));
+        drop(given);
+        assert!(!waits(behind));
     }
 }
