@@ -13,7 +13,10 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     mem,
     ops::RangeInclusive,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     thread,
     time::Duration,
 };
@@ -96,6 +99,8 @@ pub struct Ledger {
     requests: mpsc::Sender<Request>,
     accounts: Arc<Accounts>,
     outage: Arc<Outage>,
+    /// The disk is too full for what asks for more room than it gives back.
+    refuses_growth: Arc<AtomicBool>,
     commits: Arc<Latencies>,
 }
 
@@ -147,6 +152,7 @@ impl Ledger {
             store.accounts()?.into_iter().collect(),
         )));
         let outage = Arc::new(Outage::default());
+        let refuses_growth = Arc::new(AtomicBool::new(false));
         let commits = Arc::new(Latencies::default());
         let next_failed = store.next_ids()?.failed;
         let (requests, queue) = mpsc::channel(QUEUE);
@@ -161,7 +167,7 @@ impl Ledger {
             ending,
             forgotten: store.forgotten()?,
             store,
-            refuses_growth: false,
+            refuses_growth: Arc::clone(&refuses_growth),
         };
         let thread = thread::Builder::new()
             .name("ledger".to_owned())
@@ -176,6 +182,7 @@ impl Ledger {
                 requests,
                 accounts,
                 outage,
+                refuses_growth,
                 commits,
             },
             LedgerThread(ended),
@@ -192,7 +199,7 @@ impl Ledger {
     /// As [`Self::record`], and waits until it is durable. After an error it may have been
     /// recorded or not, or will be yet.
     pub async fn record_durably(&self, entry: Entry) -> Result<bool, LedgerError> {
-        self.check()?;
+        self.check(entry.grows())?;
         let durable = self.send(entry, true).await?;
         durable.await.map_err(|_| self.ended())
     }
@@ -234,8 +241,11 @@ impl Ledger {
         self.outage.check().err()
     }
 
-    /// Fails while something can't be written.
-    pub fn check(&self) -> Result<(), LedgerError> {
+    /// Fails while nothing can be written, or while the disk has no room for what `grows`.
+    pub fn check(&self, grows: bool) -> Result<(), LedgerError> {
+        if !grows && self.refuses_growth.load(Ordering::Acquire) {
+            return Ok(());
+        }
         self.outage.check().map_err(LedgerError)
     }
 
@@ -274,7 +284,7 @@ struct Writer {
     commits: Arc<Latencies>,
     ending: CancellationToken,
     /// The disk is too full for what asks for more room than it gives back.
-    refuses_growth: bool,
+    refuses_growth: Arc<AtomicBool>,
 }
 
 /// Who is told of an entry.
@@ -370,7 +380,7 @@ impl Writer {
     /// there. `None` once nobody can send any more.
     fn gather(&self, queue: &mut mpsc::Receiver<Request>, rested: Instant) -> Option<Batch> {
         let mut batch = Batch::default();
-        if self.refuses_growth {
+        if self.refuses_growth() {
             let next = async { timeout(TRY_EVERY, queue.recv()).await };
             match self.runtime.block_on(next) {
                 Ok(request) => batch.take(request?),
@@ -393,28 +403,33 @@ impl Writer {
         Some(batch)
     }
 
+    fn refuses_growth(&self) -> bool {
+        self.refuses_growth.load(Ordering::Relaxed)
+    }
+
     /// Refuses what the disk has no room for, while it has none.
     fn look_for_room(&mut self, batch: &mut Batch) {
-        if !self.refuses_growth && !batch.entries.iter().any(Entry::grows) {
+        if !self.refuses_growth() && !batch.entries.iter().any(Entry::grows) {
             return;
         }
         match self.store.check_growth() {
             Err(error @ StoreError::Full { .. }) if !self.ending.is_cancelled() => {
                 let error = error.chain();
+                // Before the outage begins, which is not one for what doesn't grow.
+                let refused_before = self.refuses_growth.swap(true, Ordering::AcqRel);
                 self.outage.begin(&error);
-                if !self.refuses_growth {
+                if !refused_before {
                     tracing::error!(
                         error,
                         "no retries and dead letters are kept until the disk has room"
                     );
                 }
-                self.refuses_growth = true;
                 batch.refuse_growth();
             }
             // Other errors come again with the write.
-            Ok(()) | Err(_) if self.refuses_growth => {
-                self.refuses_growth = false;
+            Ok(()) | Err(_) if self.refuses_growth() => {
                 self.outage.end();
+                self.refuses_growth.store(false, Ordering::Release);
                 tracing::info!("retries and dead letters are kept again");
             }
             Ok(()) | Err(_) => {}
@@ -480,7 +495,7 @@ impl Writer {
                     // Who finds the queue closed asks for the reason.
                     match &done {
                         Err(error) => self.outage.begin(&error.chain()),
-                        Ok(_) if !self.refuses_growth => self.outage.end(),
+                        Ok(_) if !self.refuses_growth() => self.outage.end(),
                         Ok(_) => {}
                     }
                     return done;

@@ -28,7 +28,7 @@ use super::{
 };
 use crate::{
     events::{EventType, Seq},
-    journal::{AppendError, Reader, ReceivedCount, SubscribeError},
+    journal::{AppendError, Position, Reader, ReceivedCount, SubscribeError},
     store::{Change, Part, ReadLimit, Store, StoreError, blocking, take_up_to},
     webhooks::{Fault, SigningSecret, TargetPolicy, Webhook, WebhookDraft, WebhookId},
 };
@@ -275,22 +275,25 @@ impl Delivery {
             let webhook = changed.map_err(DeliveryError::Invalid)?;
             let store = Arc::clone(&inner.means.store);
             let oldest = inner.means.journal.bounds().await?.start;
-            let (stored, _) = inner
-                .means
-                .journal
-                .subscribe(id, move |position| {
-                    let changed = epoch(position.at, &webhook);
-                    let epochs = changed.after(&was.epochs, position.floor, oldest);
-                    write(
-                        store.as_ref(),
-                        StoredWebhook {
-                            webhook,
-                            epochs,
-                            stage: Stage::Active,
-                        },
-                    )
-                })
-                .await?;
+            let only_stops = !webhook.enabled;
+            let persist = move |position: Position| {
+                let changed = epoch(position.at, &webhook);
+                let epochs = changed.after(&was.epochs, position.floor, oldest);
+                write(
+                    store.as_ref(),
+                    StoredWebhook {
+                        webhook,
+                        epochs,
+                        stage: Stage::Active,
+                    },
+                )
+            };
+            let journal = &inner.means.journal;
+            let (stored, _) = if only_stops {
+                journal.disable(id, persist).await?
+            } else {
+                journal.subscribe(id, persist).await?
+            };
             running.replace(stored);
             drop(changing);
             running.configure().await;
@@ -307,12 +310,12 @@ impl Delivery {
             let was = running.stored();
             only.check(&was.webhook)?;
             // What the ledger puts off would come after the webhook's end.
-            inner.means.ledger.check()?;
+            inner.means.ledger.check(false)?;
             let store = Arc::clone(&inner.means.store);
             let (stored, _) = inner
                 .means
                 .journal
-                .subscribe(id, move |position| {
+                .disable(id, move |position| {
                     // The secret goes at once; the name stays for the failed deliveries.
                     let webhook = Webhook {
                         enabled: false,

@@ -264,6 +264,10 @@ impl Committer {
     /// it, and what is only noted waits in the batch.
     fn put_off(&mut self, request: Request) -> Option<oneshot::Sender<()>> {
         match request {
+            Request::Subscribe { only_stops, .. } if only_stops => {
+                // What can't be done even so is refused, by dropping it.
+                let _ = self.take(request);
+            }
             Request::Append { .. } | Request::Subscribe { .. } => {}
             Request::Floor { done } => {
                 // No events come that would have the counts written down.
@@ -315,6 +319,7 @@ impl Committer {
                 webhook,
                 persist,
                 done,
+                ..
             } => {
                 self.commit()?;
                 self.write_count(webhook)?;

@@ -136,6 +136,8 @@ enum Request {
     Subscribe {
         webhook: WebhookId,
         persist: Persist,
+        /// From here on it wants nothing.
+        only_stops: bool,
         done: oneshot::Sender<Arc<Feed>>,
     },
     Unsubscribe {
@@ -267,6 +269,33 @@ impl Journal {
         F: FnOnce(Position) -> Result<(T, Vec<Epoch>), StoreError> + Send + 'static,
     {
         self.shared.outage.check().map_err(AppendError::Failing)?;
+        self.change(webhook, persist, false).await
+    }
+
+    /// As [`Self::subscribe`], of a webhook that wants nothing from here on: that is done though no
+    /// event can be taken, because it makes room in the end.
+    pub async fn disable<T, F>(
+        &self,
+        webhook: WebhookId,
+        persist: F,
+    ) -> Result<(T, Reader), SubscribeError>
+    where
+        T: Send + 'static,
+        F: FnOnce(Position) -> Result<(T, Vec<Epoch>), StoreError> + Send + 'static,
+    {
+        self.change(webhook, persist, true).await
+    }
+
+    async fn change<T, F>(
+        &self,
+        webhook: WebhookId,
+        persist: F,
+        only_stops: bool,
+    ) -> Result<(T, Reader), SubscribeError>
+    where
+        T: Send + 'static,
+        F: FnOnce(Position) -> Result<(T, Vec<Epoch>), StoreError> + Send + 'static,
+    {
         let (result, persisted) = oneshot::channel();
         let persist: Persist = Box::new(move |position| match persist(position) {
             Ok((value, epochs)) => {
@@ -282,6 +311,7 @@ impl Journal {
         self.send(Request::Subscribe {
             webhook,
             persist,
+            only_stops,
             done,
         })
         .await?;

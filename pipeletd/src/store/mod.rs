@@ -216,8 +216,9 @@ impl Change {
     /// Whether there is more to keep after it; others make room, or replace what is small.
     pub const fn grows(&self) -> bool {
         match self {
-            Self::Webhook(_)
-            | Self::Retry(_)
+            // One that wants nothing more replaces itself, or ends.
+            Self::Webhook(stored) => stored.webhook.enabled,
+            Self::Retry(_)
             | Self::Failed(_)
             | Self::Moved(..)
             | Self::ApiKey(_)

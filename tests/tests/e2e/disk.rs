@@ -442,3 +442,44 @@ async fn nothing_is_called_dead_that_could_not_be_kept() {
     assert_eq!(json!(shown), kept);
     assert_eq!(counted, kept.as_f64());
 }
+
+/// Whoever wants a full disk to have room again may be told no by nothing.
+#[tokio::test]
+async fn what_makes_room_is_done_on_a_full_disk() {
+    let disk = SmallDisk::new(64).await;
+    let builder = daemon()
+        .in_data_dir(disk.path().join("data"))
+        .flag("--max-attempts", "1")
+        .flag("--delivery-timeout", "5m");
+    let mut scene = Scene::with(builder, &["DataTransfer"]).await;
+    scene.ctl().line("stations add S1").await.ok();
+    let other = scene
+        .api
+        .subscribe(&scene.receiver.url(), &["Heartbeat"])
+        .await;
+    scene.receiver.answer_next([Answer::Held]);
+    let mut random = fastrand::Rng::with_seed(13);
+    let mut station = scene.station("S1").await;
+    assert!(store_until_full(&mut station, &mut random).await > 100);
+    scene.receiver.answer(Answer::Status(500));
+    scene.receiver.release();
+    let ready = || scene.api.get("/readyz");
+    let why = "retries and dead letters can't be kept";
+    eventually(why, ready, |reply| reply.text.contains(why)).await;
+
+    let path = format!("/webhooks/{other}");
+    let disabled = scene.api.put(&path, &json!({"enabled": false})).await;
+    assert_eq!(disabled.expect(200)["enabled"], false);
+    let enabled = scene.api.put(&path, &json!({"enabled": true})).await;
+    assert_eq!(enabled.expect(503)["code"], "unavailable");
+    let reply = scene.api.delete("/failed-deliveries/1").await;
+    reply.expect(204);
+    let owing = format!("/webhooks/{}", scene.webhook);
+    scene.api.delete(&owing).await.expect(204);
+
+    scene.crash().await;
+    scene.api.get(&owing).await.expect(404);
+    scene.api.get("/failed-deliveries/1").await.expect(404);
+    let kept = scene.api.get(&path).await.expect(200);
+    assert_eq!(kept["enabled"], false);
+}
