@@ -172,11 +172,7 @@ impl App {
         let gate = Gate::new(keyring.clone(), answers, clock);
         first_key(&keys, config).await?;
 
-        let admission = match config.stations {
-            StationsPolicy::Open => Admission::Open,
-            StationsPolicy::Registered => Admission::Registered,
-        };
-        let registry = Registry::open(Arc::clone(&store), admission, clock)?;
+        let registry = Registry::open(Arc::clone(&store), admission(config), clock)?;
         let ocpp = Ocpp::open(
             ocpp_config(config, shares.stations, spans.clone()),
             registry.clone(),
@@ -420,6 +416,13 @@ fn open_store(config: &Config) -> Result<Arc<SledStore>, StoreError> {
     let key_file = config.secrets_key_file.as_deref();
     let store = SledStore::open_with_key(&config.data_dir, key_file)?;
     Ok(Arc::new(store))
+}
+
+const fn admission(config: &Config) -> Admission {
+    match config.stations {
+        StationsPolicy::Open => Admission::Open,
+        StationsPolicy::Registered => Admission::Registered,
+    }
 }
 
 fn ocpp_config(config: &Config, max_connections: usize, spans: Spans) -> ocpp::Config {

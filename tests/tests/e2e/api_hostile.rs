@@ -477,7 +477,7 @@ async fn who_never_sends_its_body_is_told_so_and_keeps_no_other_key_out() {
          Content-Type: application/json\r\nContent-Length: 900000\r\n\r\n{{",
         daemon.key()
     );
-    let held = hold_places(daemon.http(), 5, head.as_bytes()).await;
+    let streams = hold_places(daemon.http(), 5, head.as_bytes()).await;
     let list = request(
         "GET /api/v1/webhooks",
         &[&format!("X-API-Key: {other}")],
@@ -485,7 +485,7 @@ async fn who_never_sends_its_body_is_told_so_and_keeps_no_other_key_out() {
     );
     assert_eq!(parts(&exchange(daemon.http(), &list).await).0, 200);
     let mut statuses = Vec::new();
-    for mut stream in held {
+    for mut stream in streams {
         let mut answer = Vec::new();
         let _ = within("an answer", stream.read_to_end(&mut answer)).await;
         statuses.push(parts(&answer).0);

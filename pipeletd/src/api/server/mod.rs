@@ -88,7 +88,7 @@ impl Door {
                 };
                 match shaken {
                     Ok(Ok(stream)) => {
-                        serve(Connection::new(stream, peer, pending, keys, place)).await
+                        serve(Connection::new(stream, peer, pending, keys, place)).await;
                     }
                     Ok(Err(error)) => {
                         tracing::debug!(%peer, %error, "an API caller's handshake failed");
