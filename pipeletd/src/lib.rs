@@ -132,11 +132,11 @@ fn run(sources: Sources, Loaded { config, settings }: Loaded) -> anyhow::Result<
         tokio::spawn(signals.run(shutdown.clone()));
         let reload = Reload::listen()?;
         let (clock, deliveries) = (Clock::system(), delivering.handle().clone());
-        let app = App::open(&config, clock, deliveries.clone(), log.dropped.clone()).await?;
+        let app = App::open(&config, clock, deliveries.clone(), log.dropped).await?;
         let reloadable = Reloadable {
             certificates: app.certificates(),
             dials: app.dials(),
-            log_level: log.level.clone(),
+            log_level: log.level,
             sources,
             settings,
         };
@@ -191,7 +191,7 @@ fn show(loaded: &Loaded, output: ShownAs, origin: bool) -> anyhow::Result<()> {
 }
 
 fn rotate_secrets_key(config: &Config) -> anyhow::Result<()> {
-    let _log = telemetry::start(&config.log_level, config.log_format)?;
+    telemetry::start(&config.log_level, config.log_format)?;
     core_dumps::leave_memory_out();
     SledStore::rotate_key(&config.data_dir, config.secrets_key_file.as_deref())?;
     tracing::info!("the secrets are sealed with a new key; keep a copy of it");
@@ -199,7 +199,7 @@ fn rotate_secrets_key(config: &Config) -> anyhow::Result<()> {
 }
 
 fn restore(config: &Config, file: &Path, set_aside: bool) -> anyhow::Result<()> {
-    let _log = telemetry::start(&config.log_level, config.log_format)?;
+    telemetry::start(&config.log_level, config.log_format)?;
     let backup = File::open(file).with_context(|| format!("can't read {}", file.display()))?;
     SledStore::restore(&config.data_dir, &mut BufReader::new(backup), set_aside)?;
     let data_dir = config.data_dir.display();

@@ -2,13 +2,9 @@
 //!
 //! Chargers, receivers and callers wrote some of what is in it, so nothing goes out that a terminal
 //! obeys or hides.
-//!
-//! A thread of its own writes it, and whoever reads stderr may stop to: what then comes is dropped
-//! and counted, and the daemon waits for nothing.
 
 use std::{borrow::Cow, io};
 
-use tracing_appender::non_blocking::{ErrorCounter, NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::{
     EnvFilter, Layer as _, Registry,
     filter::{LevelFilter, ParseError},
@@ -18,22 +14,15 @@ use tracing_subscriber::{
     util::SubscriberInitExt as _,
 };
 
+use super::stderr::{DroppedLines, Stderr};
 use crate::{config::LogFormat, printable};
 
-/// Lines that wait to be written; further ones are dropped.
-const QUEUE: usize = 16 * 1024;
-
-/// The log of the process. Dropping it writes what still waits, for a second at most.
+/// The log of the process.
 #[derive(Debug)]
 pub struct Log {
     pub level: LogLevel,
     pub dropped: DroppedLines,
-    _writer: WorkerGuard,
 }
-
-/// How many lines were dropped because they were not taken. Cheap to clone.
-#[derive(Debug, Clone)]
-pub struct DroppedLines(ErrorCounter);
 
 /// Changes what is logged while the daemon runs. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -65,16 +54,12 @@ pub fn start(level: &str, format: LogFormat) -> Result<Log, InvalidLevel> {
         LogFormat::Text => printable::log_line,
         LogFormat::Json => printable::json_line,
     };
-    let escaped = Escaped {
-        out: io::stderr(),
+    let stderr = Stderr::default();
+    let dropped = stderr.dropped();
+    let writer = move || Escaped {
+        out: stderr.clone(),
         escape,
     };
-    let (writer, guard) = NonBlockingBuilder::default()
-        .buffered_lines_limit(QUEUE)
-        .lossy(true)
-        .thread_name("log")
-        .finish(escaped);
-    let dropped = DroppedLines(writer.error_counter());
     let log = fmt::layer().with_writer(writer).with_target(false);
     let log = match format {
         LogFormat::Text => log
@@ -90,31 +75,24 @@ pub fn start(level: &str, format: LogFormat) -> Result<Log, InvalidLevel> {
     Ok(Log {
         level: LogLevel(handle),
         dropped,
-        _writer: guard,
     })
 }
 
 /// Writes lines, each of which comes whole.
-struct Escaped<W> {
-    out: W,
+struct Escaped {
+    out: Stderr,
     escape: fn(&str) -> Cow<'_, str>,
 }
 
-impl<W: io::Write> io::Write for Escaped<W> {
+impl io::Write for Escaped {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
         let text = String::from_utf8_lossy(line);
-        self.out.write_all((self.escape)(&text).as_bytes())?;
+        self.out.write_line((self.escape)(&text).as_bytes());
         Ok(line.len())
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        self.out.flush()
-    }
-}
-
-impl DroppedLines {
-    pub fn count(&self) -> usize {
-        self.0.dropped_lines()
+        Ok(())
     }
 }
 

@@ -3,6 +3,7 @@
 //! | module | |
 //! |---|---|
 //! | `log` | on stderr, one line for each thing that happened |
+//! | `stderr` | where it goes, and who reads it may stop to |
 //! | `span` | one thing that took a while, as a value, and which trace it belongs to |
 //! | `spans` | where spans are left: a bounded queue that never makes anybody wait |
 //! | `exporter` | takes them from there to an OpenTelemetry collector, in batches |
@@ -19,11 +20,13 @@ mod log;
 mod otlp;
 mod span;
 mod spans;
+mod stderr;
 
 pub use self::{
     exporter::{Exporter, ExporterError},
-    log::{DroppedLines, InvalidLevel, Log, LogLevel, filter, start},
+    log::{InvalidLevel, Log, LogLevel, filter, start},
     otlp::{Endpoint, InvalidEndpoint},
     span::{Kind, Span, Value, event_span},
     spans::{SpanCounts, Spans},
+    stderr::DroppedLines,
 };
