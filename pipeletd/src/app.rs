@@ -29,13 +29,13 @@ use crate::{
     limits::memory::MemoryBudget,
     ocpp::{self, Ocpp},
     registration::{Admission, Registry},
-    reload::Shown,
     store::{Backup, Store, StoreError, sled::SledStore},
     telemetry::{DroppedLines, Exporter, ExporterError, Spans},
-    tls::{Certificates, TlsError},
+    tls::{Certificates, Shown, TlsError},
 };
 
 pub mod dials;
+pub mod reload;
 
 /// How long API calls may take to finish at shutdown.
 const API_GRACE: Duration = Duration::from_secs(5);

@@ -14,7 +14,7 @@
 //! | [`registration`] | which stations are expected, and what is asked of each |
 //! | [`api`] | REST and gRPC over the handles of all these |
 //! | [`limits`], [`tls`], [`latencies`] | how often something may happen; certificates and streams; how long something takes |
-//! | [`app`] | puts it together; [`config`], [`check`], [`telemetry`], [`shutdown`], [`reload`], [`service_manager`], [`auth`], [`clock`], [`core_dumps`], [`descriptors`], [`private_file`], [`printable`] |
+//! | [`app`] | puts it together; [`config`], [`check`], [`telemetry`], [`shutdown`], [`service_manager`], [`auth`], [`clock`], [`core_dumps`], [`descriptors`], [`private_file`], [`printable`] |
 //!
 //! The way of an event: `ocpp` answers a station once `journal` has its event on disk; `journal`
 //! hands its position to the feeds of the webhooks that want it; each webhook's dispatcher in
@@ -41,7 +41,6 @@ pub mod printable;
 pub mod private_file;
 pub mod projection;
 pub mod registration;
-pub mod reload;
 pub mod service_manager;
 pub mod shutdown;
 pub mod store;
@@ -62,10 +61,12 @@ use tokio::runtime::{Builder, Runtime};
 use tokio_util::sync::CancellationToken;
 
 use self::{
-    app::{App, OpenError},
+    app::{
+        App, OpenError,
+        reload::{Reload, Reloadable},
+    },
     clock::Clock,
     config::{Config, ConfigError, Fault, Loaded, ShowConfig, ShownAs, Sources, Task},
-    reload::{Reload, Reloadable},
     shutdown::Signals,
     store::{StoreError, sled::SledStore},
 };

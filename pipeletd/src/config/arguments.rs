@@ -5,11 +5,11 @@ use std::{net::SocketAddr, path::PathBuf, str::FromStr, time::Duration};
 
 use clap::{ArgAction, Parser};
 
-use super::{Authorize, ByteSize, InvalidByteSize, LogFormat, StationsPolicy, Task};
+use super::{Authorize, ByteSize, InvalidByteSize, StationsPolicy, Task};
 use crate::{
     delivery::policy::RetrySchedule,
     limits::{Rate, memory::MemoryBudget},
-    telemetry::{self, Endpoint, InvalidLevel},
+    telemetry::{self, Endpoint, InvalidLevel, LogFormat},
     webhooks::{AllowedTarget, InvalidAllowedTarget},
 };
 

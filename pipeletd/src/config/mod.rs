@@ -34,7 +34,7 @@ use crate::{
     delivery::policy::RetrySchedule,
     limits::Rate,
     ocpp::TlsOptions,
-    telemetry::Endpoint,
+    telemetry::{Endpoint, LogFormat},
     tls::TlsFiles,
     webhooks::AllowedTarget,
 };
@@ -135,21 +135,6 @@ pub enum ShowConfig {
 pub enum ShownAs {
     Toml,
     Json,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum LogFormat {
-    Text,
-    Json,
-}
-
-impl LogFormat {
-    const fn name(self) -> &'static str {
-        match self {
-            Self::Text => "text",
-            Self::Json => "json",
-        }
-    }
 }
 
 /// Whose id tags may charge.

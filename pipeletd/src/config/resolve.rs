@@ -3,8 +3,8 @@
 
 use std::{ffi::OsString, path::PathBuf};
 
-use super::{Config, Fault, LogFormat, Origin, Setting, Surroundings, arguments::Arguments};
-use crate::{auth::ApiKey, ocpp::TlsOptions, tls::TlsFiles};
+use super::{Config, Fault, Origin, Setting, Surroundings, arguments::Arguments};
+use crate::{auth::ApiKey, ocpp::TlsOptions, telemetry::LogFormat, tls::TlsFiles};
 
 /// Completes `settings` with the defaults that are found only here.
 pub(super) fn resolve(

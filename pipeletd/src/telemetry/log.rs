@@ -5,6 +5,7 @@
 
 use std::{borrow::Cow, io};
 
+use clap::ValueEnum;
 use tracing_subscriber::{
     EnvFilter, Layer as _, Registry,
     filter::{LevelFilter, ParseError},
@@ -15,7 +16,23 @@ use tracing_subscriber::{
 };
 
 use super::stderr::{DroppedLines, Stderr};
-use crate::{config::LogFormat, printable};
+use crate::printable;
+
+/// How a line of the log looks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    Text,
+    Json,
+}
+
+impl LogFormat {
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Text => "text",
+            Self::Json => "json",
+        }
+    }
+}
 
 /// The log of the process.
 #[derive(Debug)]

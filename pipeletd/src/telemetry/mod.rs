@@ -24,7 +24,7 @@ mod stderr;
 
 pub use self::{
     exporter::{Exporter, ExporterError},
-    log::{InvalidLevel, Log, LogLevel, filter, start},
+    log::{InvalidLevel, Log, LogFormat, LogLevel, filter, start},
     otlp::{Endpoint, InvalidEndpoint},
     span::{Kind, Span, Value, event_span},
     spans::{SpanCounts, Spans},

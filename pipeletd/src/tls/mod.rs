@@ -10,6 +10,13 @@ pub use self::{
     stream::Stream,
 };
 
+/// Certificates, and who sees them.
+#[derive(Debug, Clone)]
+pub struct Shown {
+    pub to: &'static str,
+    pub certificates: Certificates,
+}
+
 #[derive(Debug, thiserror::Error)]
 #[error("another TLS provider is installed already")]
 pub struct ProviderTaken;

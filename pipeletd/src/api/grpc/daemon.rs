@@ -29,8 +29,8 @@ use crate::{
     journal::Journal,
     latencies::BOUNDS,
     ocpp::{ConnectionStats, RefusedHandshake, Stations},
-    reload::Shown,
     store::{Backup, BackupError, blocking},
+    tls::Shown,
 };
 
 /// In bytes; a piece of a backup.

@@ -54,8 +54,8 @@ use crate::{
     id_tags::IdTags,
     journal::Journal,
     ocpp::{ConnectionStats, Stations, Transactions},
-    reload::Shown,
     store::Backup,
+    tls::Shown,
 };
 
 /// In bytes; a command's payload has a MiB at most.

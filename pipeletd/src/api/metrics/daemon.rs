@@ -5,7 +5,7 @@ use std::ops::Range;
 use prometheus::proto::MetricFamily;
 
 use super::{Sources, family::Family};
-use crate::{events::Seq, limits::memory::MemoryBudget, ocpp::CommandOutcome, reload::Shown};
+use crate::{events::Seq, limits::memory::MemoryBudget, ocpp::CommandOutcome, tls::Shown};
 
 pub(super) fn families(sources: &Sources) -> Vec<MetricFamily> {
     let mut families = state(sources);

@@ -22,9 +22,9 @@ use crate::{
     delivery::Delivery,
     limits::memory::MemoryBudget,
     ocpp::{ConnectionStats, Stations},
-    reload::Shown,
     store::{StoreError, blocking},
     telemetry::{DroppedLines, Spans},
+    tls::Shown,
 };
 
 /// What the text is, as a media type.

@@ -8,23 +8,16 @@ use std::{io, mem};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
+use super::dials::Dials;
 use crate::{
-    app::dials::Dials,
     config::{ConfigError, Loaded, Setting, Sources},
     service_manager,
     telemetry::{self, LogLevel},
-    tls::Certificates,
+    tls::Shown,
 };
 
 /// The setting that the log takes over.
 const LOG_LEVEL: &str = "log-level";
-
-/// Certificates, and who sees them.
-#[derive(Debug, Clone)]
-pub struct Shown {
-    pub to: &'static str,
-    pub certificates: Certificates,
-}
 
 /// What can be changed.
 #[derive(Debug)]
