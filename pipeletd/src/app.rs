@@ -4,6 +4,7 @@
 use std::{io, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use jiff::Timestamp;
+use pipelet_domain::{id_tags::Policy, registration::Admission};
 use tokio::{net::TcpListener, runtime::Handle, sync::watch, task::JoinSet, time};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
@@ -24,11 +25,10 @@ use crate::{
         retry_clock::RetryClock,
     },
     descriptors,
-    id_tags::Policy,
     journal::{CommitterThread, Journal, Opened, retention::Retention},
     limits::memory::MemoryBudget,
     ocpp::{self, Ocpp},
-    registration::{Admission, Registry},
+    registries::Registry,
     store::{Backup, Store, StoreError, sled::SledStore},
     telemetry::{DroppedLines, Exporter, ExporterError, Spans},
     tls::{Certificates, Shown, TlsError},

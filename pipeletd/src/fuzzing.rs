@@ -10,15 +10,13 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use http::Uri;
-use url::Host;
-
-use crate::{
-    api, config,
-    delivery::http::Destination,
+use pipelet_domain::{
     events::{EventId, EventSelection, EventType, IdTagKey, StationId, StationSelection},
-    ocpp, store,
     webhooks::{TargetPolicy, WebhookUrl},
 };
+use url::Host;
+
+use crate::{api, config, delivery::http::Destination, ocpp, store};
 
 /// Something that takes input from outside, and what must hold of it.
 #[derive(Debug, Clone, Copy)]

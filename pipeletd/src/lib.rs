@@ -1,17 +1,15 @@
 //! `pipeletd`: chargers connect over OCPP 1.6J, and applications are told what happens on them,
 //! at least once and at once.
 //!
+//! What all of it speaks of is below, in [`pipelet_domain`].
+//!
 //! | module | what it is about |
 //! |---|---|
-//! | [`events`] | what happens, as a value: the catalogue, the event, its payload |
-//! | [`webhooks`] | who wants to be told, and where: pure values and their rules |
 //! | [`journal`] | every event once, on disk before anyone is told; forward reading |
 //! | [`delivery`] | a dispatcher for each webhook, retries, dead letters, replay, HTTP |
+//! | [`registries`] | what operators registered: id tags, and stations |
 //! | [`store`] | what must survive: the trait, sled, memory, the conformance suite |
 //! | [`ocpp`] | stations: handshake, frames, answers, sessions |
-//! | [`projection`] | what is known of stations, as a fold over the journal |
-//! | [`id_tags`] | who may charge: the registered tags and the verdict on each |
-//! | [`registration`] | which stations are expected, and what is asked of each |
 //! | [`api`] | REST and gRPC over the handles of all these |
 //! | [`limits`], [`tls`], [`latencies`] | how often something may happen; certificates and streams; how long something takes |
 //! | [`app`] | puts it together; [`config`], [`check`], [`telemetry`], [`shutdown`], [`service_manager`], [`auth`], [`clock`], [`core_dumps`], [`descriptors`], [`private_file`], [`printable`] |
@@ -29,24 +27,20 @@ pub mod config;
 pub mod core_dumps;
 pub mod delivery;
 pub mod descriptors;
-pub mod events;
 #[doc(hidden)]
 pub mod fuzzing;
-pub mod id_tags;
 pub mod journal;
 pub mod latencies;
 pub mod limits;
 pub mod ocpp;
 pub mod printable;
 pub mod private_file;
-pub mod projection;
-pub mod registration;
+pub mod registries;
 pub mod service_manager;
 pub mod shutdown;
 pub mod store;
 pub mod telemetry;
 pub mod tls;
-pub mod webhooks;
 
 use std::{
     fs::File,

@@ -2,7 +2,7 @@
 
 use std::{fmt::Write as _, fs, path::Path};
 
-use pipeletd::events::{Direction, EventType};
+use pipelet_domain::events::{Direction, EventType};
 
 const BEGIN: &str = "<!-- event catalogue: begin -->\n";
 const END: &str = "<!-- event catalogue: end -->";

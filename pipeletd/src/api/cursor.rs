@@ -4,11 +4,13 @@
 
 use std::{fmt::Write as _, ops::Range, str};
 
-use crate::{
-    delivery::{Place, record::RetryKey},
+use pipelet_domain::{
+    deliveries::RetryKey,
     events::{IdTagKey, Seq, StationId},
     webhooks::WebhookId,
 };
+
+use crate::delivery::Place;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct InvalidCursor;

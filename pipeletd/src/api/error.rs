@@ -4,15 +4,16 @@
 
 use std::time::Duration;
 
+use pipelet_domain::webhooks::Fault;
+
 use crate::{
     auth::Role,
     delivery::DeliveryError,
-    id_tags::IdTagError,
     journal::AppendError,
     ocpp::{CommandError, v16::Violation, wire::ErrorCode},
-    registration::RegistryError,
+    registries::IdTagError,
+    registries::RegistryError,
     store::StoreError,
-    webhooks::Fault,
 };
 
 /// An error for the outside.

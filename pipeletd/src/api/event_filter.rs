@@ -1,8 +1,7 @@
 //! A caller's choice of events, from whichever door it came through.
 
 use jiff::Timestamp;
-
-use crate::{
+use pipelet_domain::{
     events::{EventFilter, EventSelection, StationSelection},
     webhooks::Fault,
 };

@@ -6,6 +6,7 @@
 use std::{sync::Arc, time::Duration};
 
 use jiff::Timestamp;
+use pipelet_domain::webhooks::Fault;
 use tokio::{sync::Mutex, time::interval};
 use tokio_util::sync::CancellationToken;
 
@@ -14,7 +15,6 @@ use crate::{
     auth::{ApiKey, ApiKeyInfo, InvalidRole, Keyring, Role},
     clock::Clock,
     store::{Change, Store, StoreError, blocking},
-    webhooks::Fault,
 };
 
 /// In characters.

@@ -2,13 +2,17 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
+use pipelet_domain::{
+    events::StationId,
+    projection::{BootStatus, StationState},
+    registration::{Registration, RegistrationDraft},
+    webhooks::Fault,
+};
+
 use super::error::ApiError;
 use crate::{
-    events::StationId,
     ocpp::{StationView, Stations},
-    projection::{BootStatus, StationState},
-    registration::{Registration, RegistrationDraft, Registry},
-    webhooks::Fault,
+    registries::Registry,
 };
 
 /// Both sources together. Cheap to clone.

@@ -1,7 +1,8 @@
 //! Signing secrets that are made for a caller, and shown in that one answer.
 
+use pipelet_domain::webhooks::{Field, Secret, SigningSecret};
+
 use super::error::ApiError;
-use crate::webhooks::{Field, Secret, SigningSecret};
 
 /// What a caller says of a signing secret.
 #[derive(Debug, Default)]

@@ -7,6 +7,7 @@ use std::{collections::VecDeque, sync::Arc};
 
 use futures_util::{Stream, stream};
 use jiff::Timestamp;
+use pipelet_domain::events::{Event, EventFilter, Seq};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 
@@ -15,7 +16,6 @@ use super::{
     readers::{Held, Reader},
 };
 use crate::{
-    events::{Event, EventFilter, Seq},
     journal::{Followed, Follower, Journal},
     limits::memory::LARGEST_EVENT,
     store::{ReadLimit, StoreError},

@@ -5,16 +5,14 @@
 
 use std::fmt::Display;
 
+use pipelet_domain::{
+    events::{Event, EventId, EventType, Payload, Seq, StationId, Synthetic, sample_payload},
+    webhooks::{Fault, Webhook, WebhookId},
+};
 use serde_json::Value;
 
 use super::error::ApiError;
-use crate::{
-    clock::Clock,
-    delivery::Delivery,
-    events::{Event, EventId, EventType, Payload, Seq, StationId, Synthetic, sample_payload},
-    journal::Journal,
-    webhooks::{Fault, Webhook, WebhookId},
-};
+use crate::{clock::Clock, delivery::Delivery, journal::Journal};
 
 /// In bytes; what a station may send in one message.
 const MAX_PAYLOAD: usize = 1 << 20;
@@ -106,7 +104,7 @@ impl Trigger {
 struct Station(StationId);
 
 impl std::str::FromStr for Station {
-    type Err = crate::events::InvalidStationId;
+    type Err = pipelet_domain::events::InvalidStationId;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         StationId::new(text).map(Self)

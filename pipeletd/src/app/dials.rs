@@ -5,6 +5,7 @@
 
 use std::{path::PathBuf, time::Duration};
 
+use pipelet_domain::webhooks::TargetPolicy;
 use tokio::sync::watch;
 
 use super::OpenError;
@@ -18,7 +19,6 @@ use crate::{
     journal::retention::Retention,
     ocpp::{Tempo, TransactionRetention},
     telemetry::Spans,
-    webhooks::TargetPolicy,
 };
 
 /// Cheap to clone.

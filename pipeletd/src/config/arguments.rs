@@ -4,13 +4,13 @@
 use std::{net::SocketAddr, path::PathBuf, str::FromStr, time::Duration};
 
 use clap::{ArgAction, Parser};
+use pipelet_domain::webhooks::{AllowedTarget, InvalidAllowedTarget};
 
 use super::{Authorize, ByteSize, InvalidByteSize, StationsPolicy, Task};
 use crate::{
     delivery::policy::RetrySchedule,
     limits::{Rate, memory::MemoryBudget},
     telemetry::{self, Endpoint, InvalidLevel, LogFormat},
-    webhooks::{AllowedTarget, InvalidAllowedTarget},
 };
 
 /// Tells applications, reliably and at once, what happens on EV chargers.

@@ -3,12 +3,12 @@
 use std::{path::Path, time::Duration};
 
 use jiff::Timestamp;
+use pipelet_domain::webhooks::{AllowedTarget, TargetPolicy};
 
 use super::{ByteSize, Loaded, Sources, Surroundings, arguments::short_time, file, show};
 use crate::{
     delivery::policy::{self, MAX_RETRY_AFTER, Outcome, RetrySchedule, Verdict},
     limits::Rate,
-    webhooks::{AllowedTarget, TargetPolicy},
 };
 
 /// A setting's value, or a whole file; and a `Retry-After`.

@@ -22,6 +22,7 @@ mod sources;
 use std::{fmt, io, net::SocketAddr, path::PathBuf, time::Duration};
 
 use clap::{Subcommand, ValueEnum};
+use pipelet_domain::webhooks::AllowedTarget;
 
 pub use self::{
     byte_size::{ByteSize, InvalidByteSize},
@@ -36,7 +37,6 @@ use crate::{
     ocpp::TlsOptions,
     telemetry::{Endpoint, LogFormat},
     tls::TlsFiles,
-    webhooks::AllowedTarget,
 };
 
 /// What holds.

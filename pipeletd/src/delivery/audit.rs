@@ -9,16 +9,14 @@ use std::{
     time::Duration,
 };
 
-use tokio::time::sleep;
-
-use super::{
-    record::{Books, Forgotten, Kept, Stage, StoredWebhook},
-    webhooks::{Delivery, DeliveryError},
-};
-use crate::{
-    store::{Store, StoreError, blocking},
+use pipelet_domain::{
+    deliveries::{Books, Forgotten, Kept, Stage, StoredWebhook},
     webhooks::WebhookId,
 };
+use tokio::time::sleep;
+
+use super::webhooks::{Delivery, DeliveryError};
+use crate::store::{Store, StoreError, blocking};
 
 #[derive(Debug)]
 pub struct Audit {

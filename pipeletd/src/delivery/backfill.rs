@@ -10,18 +10,18 @@ use std::{
 };
 
 use jiff::Timestamp;
+use pipelet_domain::{
+    deliveries::{Retry, RetryKey},
+    events::{Event, EventFilter, Seq},
+    webhooks::WebhookId,
+};
 
 use super::{
     dispatcher::Control,
     ledger::Entry,
-    record::{Retry, RetryKey},
     webhooks::{Delivery, DeliveryError, Inner},
 };
-use crate::{
-    events::{Event, EventFilter, Seq},
-    store::{BATCH_BYTES, ReadLimit},
-    webhooks::WebhookId,
-};
+use crate::store::{BATCH_BYTES, ReadLimit};
 
 /// Events that are read at once.
 const STRIDE: usize = 512;

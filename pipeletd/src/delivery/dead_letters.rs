@@ -6,6 +6,11 @@
 use std::{sync::Arc, time::Duration};
 
 use futures_util::{StreamExt, stream::FuturesUnordered};
+use pipelet_domain::{
+    deliveries::{FailedDelivery, FailedFilter, FailedId, Retry, RetryKey},
+    events::{EventId, EventType, StationId},
+    webhooks::WebhookId,
+};
 use tokio::{
     sync::{mpsc, oneshot},
     time,
@@ -15,14 +20,9 @@ use super::{
     dispatcher::Control,
     ledger::Entry,
     policy::Verdict,
-    record::{FailedDelivery, FailedFilter, FailedId, Retry, RetryKey},
     webhooks::{Delivery, DeliveryError, Inner},
 };
-use crate::{
-    events::{EventId, EventType, StationId},
-    store::{Part, ReadLimit, blocking},
-    webhooks::WebhookId,
-};
+use crate::store::{Part, ReadLimit, blocking};
 
 /// Failed deliveries that are read, replayed or purged at once.
 const STRIDE: usize = 200;

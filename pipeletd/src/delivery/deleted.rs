@@ -8,11 +8,9 @@ use std::{
     sync::{Mutex, MutexGuard, PoisonError},
 };
 
-use super::{
-    ledger::{Entry, Ledger},
-    record::Books,
-};
-use crate::webhooks::WebhookId;
+use pipelet_domain::{deliveries::Books, webhooks::WebhookId};
+
+use super::ledger::{Entry, Ledger};
 
 /// So many are kept that have no dead letters, the latest.
 pub(super) const KEPT: usize = 100;

@@ -8,9 +8,10 @@ use std::{
 };
 
 use jiff::Timestamp;
-
-use super::record::Attempt;
-use crate::events::{Event, EventId, EventType, StationId};
+use pipelet_domain::{
+    deliveries::Attempt,
+    events::{Event, EventId, EventType, StationId},
+};
 
 const MAX: usize = 100;
 

@@ -35,6 +35,11 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, header};
 use http_body_util::Full;
 use hyper_util::client::legacy::connect::HttpConnector;
 use jiff::Timestamp;
+use pipelet_domain::{
+    deliveries::Phases,
+    events::{EventId, EventType, StationId},
+    webhooks::{TargetPolicy, WebhookId},
+};
 use rustls::{
     ClientConfig,
     pki_types::{CertificateDer, pem::PemObject as _},
@@ -58,15 +63,8 @@ use self::{
     stream::{Metered, Stream},
     trace_context::{TRACEPARENT, new_span, traceparent},
 };
-use super::{
-    policy::{self, Outcome},
-    record::Phases,
-};
-use crate::{
-    events::{EventId, EventType, StationId},
-    telemetry::Spans,
-    webhooks::{TargetPolicy, WebhookId},
-};
+use super::policy::{self, Outcome};
+use crate::telemetry::Spans;
 
 /// What the system holds of what a receiver has sent and nobody has read, in bytes: more than an
 /// answer has, and little of what one sends without end.

@@ -21,6 +21,11 @@ use std::{
     time::Duration,
 };
 
+use pipelet_domain::{
+    deliveries::{Account, Books, FailedDelivery, FailedId, Forgotten, Retry, RetryKey},
+    events::Seq,
+    webhooks::WebhookId,
+};
 use tokio::{
     runtime::Handle,
     sync::{mpsc, oneshot},
@@ -28,15 +33,10 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::{
-    record::{Account, Books, FailedDelivery, FailedId, Forgotten, Retry, RetryKey},
-    retry_clock::RetryClock,
-};
+use super::retry_clock::RetryClock;
 use crate::{
-    events::Seq,
     latencies::{Latencies, LatencySnapshot},
     store::{BATCH_BYTES, Change, Outage, Store, StoreError},
-    webhooks::WebhookId,
 };
 
 /// Entries that may wait; further ones wait for room.

@@ -4,15 +4,16 @@
 //! It moves while it is read: a delivery that is settled or tried between two pages may be on both,
 //! or on none.
 
-use super::{
-    history::Settled,
-    record::{Retry, RetryKey},
-    webhooks::{Delivery, DeliveryError},
-};
-use crate::{
-    store::{Part, ReadLimit},
+use pipelet_domain::{
+    deliveries::{Retry, RetryKey},
     webhooks::WebhookId,
 };
+
+use super::{
+    history::Settled,
+    webhooks::{Delivery, DeliveryError},
+};
+use crate::store::{Part, ReadLimit};
 
 #[derive(Debug)]
 pub enum Listed {

@@ -18,7 +18,6 @@ mod listing;
 mod observation;
 mod pace;
 pub mod policy;
-pub mod record;
 pub mod retry_clock;
 pub mod stats;
 mod test_event;

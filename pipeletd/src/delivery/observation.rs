@@ -6,14 +6,16 @@
 use std::sync::{Arc, PoisonError, atomic::Ordering};
 
 use jiff::Timestamp;
+use pipelet_domain::{
+    deliveries::{Books, StoredWebhook},
+    events::Seq,
+};
 
 use super::{
-    record::{Books, StoredWebhook},
     stats::StatsSnapshot,
     webhooks::{Delivery, Running},
 };
 use crate::{
-    events::Seq,
     latencies::LatencySnapshot,
     store::{StoreError, blocking},
 };

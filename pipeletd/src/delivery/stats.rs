@@ -193,7 +193,7 @@ mod tests {
     use bytes::Bytes;
 
     use super::*;
-    use crate::delivery::record::Phases;
+    use pipelet_domain::deliveries::Phases;
 
     fn attempted(outcome: Outcome<AttemptError>) -> Attempted {
         Attempted {

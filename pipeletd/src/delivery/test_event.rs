@@ -2,13 +2,14 @@
 
 use std::time::Duration;
 
+use pipelet_domain::{
+    events::{Event, EventId, EventType, Payload, StationId, Synthetic, sample_payload},
+    webhooks::Webhook,
+};
+
 use super::{
     dispatcher::{Means, destination, post},
     http::Sender,
-};
-use crate::{
-    events::{Event, EventId, EventType, Payload, StationId, Synthetic, sample_payload},
-    webhooks::Webhook,
 };
 
 /// The station that a synthetic event names.

@@ -3,6 +3,15 @@
 use std::{sync::Arc, time::Duration};
 
 use jiff::Timestamp;
+use pipelet_domain::{
+    deliveries::{
+        Account, Attempt, Books, Cursor, Epoch, Phases, Retry, RetryKey, Stage, StoredWebhook,
+    },
+    events::{
+        Event, EventId, EventSelection, EventType, Payload, Seq, StationId, StationSelection,
+    },
+    webhooks::{TargetPolicy, Webhook, WebhookId, WebhookUrl},
+};
 use tokio_util::sync::CancellationToken;
 
 use super::{
@@ -10,22 +19,15 @@ use super::{
     deleted::KEPT,
     http::{HttpOptions, Resources, Sender},
     ledger::{Entry, Ledger},
-    record::{
-        Account, Attempt, Books, Cursor, Epoch, Phases, Retry, RetryKey, Stage, StoredWebhook,
-    },
     retry_clock::RetryClock,
     subscriptions,
 };
 use crate::{
     clock::Clock,
-    events::{
-        Event, EventId, EventSelection, EventType, Payload, Seq, StationId, StationSelection,
-    },
     journal::{Journal, Opened},
     limits::memory::MemoryBudget,
     store::{Change, Progress, Store, memory::MemoryStore},
     telemetry::Spans,
-    webhooks::{TargetPolicy, Webhook, WebhookId, WebhookUrl},
 };
 
 const W: WebhookId = WebhookId(1);

@@ -7,16 +7,14 @@
 use std::sync::{Arc, PoisonError};
 
 use jiff::Timestamp;
-
-use super::{
-    record::{Attempt, Epoch, FailedDelivery, FailedFilter, Retry},
-    webhooks::{Delivery, Running},
-};
-use crate::{
+use pipelet_domain::{
+    deliveries::{Attempt, Epoch, FailedDelivery, FailedFilter, Retry},
     events::{Event, Seq},
-    store::{ReadLimit, Store, StoreError, blocking},
     webhooks::WebhookId,
 };
+
+use super::webhooks::{Delivery, Running};
+use crate::store::{ReadLimit, Store, StoreError, blocking};
 
 /// Retries or dead letters that are read at once.
 const STRIDE: usize = 500;
@@ -227,7 +225,9 @@ fn exception(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::events::{EventId, EventSelection, EventType, Payload, StationId, StationSelection};
+    use pipelet_domain::events::{
+        EventId, EventSelection, EventType, Payload, StationId, StationSelection,
+    };
 
     #[test]
     fn what_was_wanted_is_judged_by_the_settings_of_then() {

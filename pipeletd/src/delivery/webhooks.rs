@@ -12,6 +12,11 @@ use std::{
 };
 
 use jiff::Timestamp;
+use pipelet_domain::{
+    deliveries::{Books, Epoch, Retry, RetryKey, Stage, StoredWebhook},
+    events::{EventType, Seq},
+    webhooks::{Fault, SigningSecret, TargetPolicy, Webhook, WebhookDraft, WebhookId},
+};
 use tokio::sync::{Mutex, mpsc, oneshot};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::Instrument as _;
@@ -22,15 +27,12 @@ use super::{
     dispatcher::{Control, Dispatcher, Means, Progress, RetriedNow, Terms},
     history::History,
     ledger::{Entry, LedgerError},
-    record::{Books, Epoch, Retry, RetryKey, Stage, StoredWebhook},
     stats::StatsSnapshot,
     test_event,
 };
 use crate::{
-    events::{EventType, Seq},
     journal::{AppendError, Position, Reader, ReceivedCount, SubscribeError},
     store::{Change, Part, ReadLimit, Store, StoreError, blocking, take_up_to},
-    webhooks::{Fault, SigningSecret, TargetPolicy, Webhook, WebhookDraft, WebhookId},
 };
 
 /// Messages that may wait for a dispatcher.
@@ -114,7 +116,7 @@ pub enum DeliveryError {
     #[error("there is no webhook {}", .0.0)]
     NoSuchWebhook(WebhookId),
     #[error("there is no dead letter {}", .0.0)]
-    NoSuchFailedDelivery(super::record::FailedId),
+    NoSuchFailedDelivery(pipelet_domain::deliveries::FailedId),
     #[error("webhook {} of this dead letter was deleted; purge it instead", .0.0)]
     WebhookDeleted(WebhookId),
     #[error("webhook {} has been changed meanwhile, or the tag is none of its", .0.0)]
@@ -246,7 +248,7 @@ impl Delivery {
     }
 
     /// Signs with a new secret from now on, and with the present one beside it for
-    /// [`Signing::GRACE`](crate::webhooks::Signing::GRACE).
+    /// [`Signing::GRACE`](pipelet_domain::webhooks::Signing::GRACE).
     pub async fn rotate_signing_secret(
         &self,
         id: WebhookId,

@@ -11,16 +11,14 @@ use std::{
 };
 
 use jiff::Timestamp;
-
-use super::{
-    record::{Books, FailedFilter, is_owed},
-    webhooks::{Delivery, DeliveryError, Inner, Running},
-};
-use crate::{
+use pipelet_domain::{
+    deliveries::{Books, FailedFilter, is_owed},
     events::Seq,
-    store::{ReadLimit, Store, StoreError, blocking},
     webhooks::WebhookId,
 };
+
+use super::webhooks::{Delivery, DeliveryError, Inner, Running};
+use crate::store::{ReadLimit, Store, StoreError, blocking};
 
 /// Events, retries or dead letters that are read at once.
 const STRIDE: usize = 512;

@@ -16,6 +16,11 @@ use std::{
     time::Duration,
 };
 
+use pipelet_domain::{
+    deliveries::{Cursor, Epoch, Received, is_owed},
+    events::{Event, EventType, Seq},
+    webhooks::WebhookId,
+};
 use tokio::{
     runtime::Handle,
     sync::{mpsc, oneshot},
@@ -24,12 +29,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::{Feed, Position, Request, Shared, Then};
-use crate::{
-    delivery::record::{Cursor, Epoch, Received, is_owed},
-    events::{Event, EventType, Seq},
-    store::{BATCH_BYTES, Progress, ReadLimit, Store, StoreError},
-    webhooks::WebhookId,
-};
+use crate::store::{BATCH_BYTES, Progress, ReadLimit, Store, StoreError};
 
 /// A batch is closed at this many events, or at [`BATCH_BYTES`] of them.
 const MAX_EVENTS: usize = 4096;

@@ -4,7 +4,9 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use crate::{events::EventType, latencies::Latencies};
+use pipelet_domain::events::EventType;
+
+use crate::latencies::Latencies;
 
 #[derive(Debug)]
 pub(super) struct Counts {

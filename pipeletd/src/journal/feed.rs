@@ -11,9 +11,8 @@ use std::{
     },
 };
 
+use pipelet_domain::{deliveries::Epoch, events::Seq};
 use tokio::sync::Notify;
-
-use crate::{delivery::record::Epoch, events::Seq};
 
 /// Positions that wait; 8 bytes each.
 const MAX_WAITING: usize = 4096;

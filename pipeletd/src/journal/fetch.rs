@@ -2,11 +2,10 @@
 
 use std::sync::Arc;
 
+use pipelet_domain::events::{Event, Seq};
+
 use super::Journal;
-use crate::{
-    events::{Event, Seq},
-    store::{ReadLimit, Store, StoreError, blocking},
-};
+use crate::store::{ReadLimit, Store, StoreError, blocking};
 
 /// How far apart positions may be that are read in one go: what stands between is read in vain.
 const NEAR: u64 = 64;

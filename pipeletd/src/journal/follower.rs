@@ -5,13 +5,11 @@
 
 use std::sync::Arc;
 
+use pipelet_domain::events::{Event, Seq};
 use tokio::sync::watch;
 
 use super::Journal;
-use crate::{
-    events::{Event, Seq},
-    store::{ReadLimit, StoreError},
-};
+use crate::store::{ReadLimit, StoreError};
 
 #[derive(Debug)]
 pub struct Follower {

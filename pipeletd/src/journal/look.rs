@@ -11,12 +11,10 @@ use std::{
 };
 
 use jiff::Timestamp;
+use pipelet_domain::events::{Event, EventFilter, EventId, Seq};
 
 use super::Journal;
-use crate::{
-    events::{Event, EventFilter, EventId, Seq},
-    store::{ReadLimit, Store, StoreError, blocking},
-};
+use crate::store::{ReadLimit, Store, StoreError, blocking};
 
 /// Positions that are looked at at once.
 const STRIDE: u64 = 512;
@@ -202,10 +200,8 @@ fn first_at(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{
-        events::{EventSelection, EventType, Payload, StationId},
-        store::memory::MemoryStore,
-    };
+    use crate::store::memory::MemoryStore;
+    use pipelet_domain::events::{EventSelection, EventType, Payload, StationId};
 
     fn at(second: i64) -> Timestamp {
         Timestamp::from_second(1_776_000_000 + second).unwrap()

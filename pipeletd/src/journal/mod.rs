@@ -31,6 +31,11 @@ use std::{
 };
 
 use jiff::Timestamp;
+use pipelet_domain::{
+    deliveries::{Cursor, Epoch},
+    events::{Event, EventType, Seq},
+    webhooks::WebhookId,
+};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
@@ -44,12 +49,9 @@ pub use self::{
 };
 use crate::{
     clock::Clock,
-    delivery::record::{Cursor, Epoch},
-    events::{Event, EventType, Seq},
     latencies::LatencySnapshot,
     limits::memory::{FifoPool, MemoryBudget},
     store::{Outage, Store, StoreError, blocking},
-    webhooks::WebhookId,
 };
 
 /// Requests that may wait for the committer; further ones wait for room.

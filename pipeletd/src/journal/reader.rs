@@ -5,17 +5,18 @@ use std::{
     sync::{Arc, atomic::Ordering},
 };
 
+use pipelet_domain::{
+    deliveries::{Cursor, is_owed},
+    events::{Event, Seq},
+    webhooks::WebhookId,
+};
+
 use super::{
     Journal,
     feed::{Feed, Taken},
     fetch::Fetched,
 };
-use crate::{
-    delivery::record::{Cursor, is_owed},
-    events::{Event, Seq},
-    store::{ReadLimit, StoreError},
-    webhooks::WebhookId,
-};
+use crate::store::{ReadLimit, StoreError};
 
 /// Reads what one webhook is owed, each event once and in order.
 #[derive(Debug)]

@@ -8,12 +8,10 @@ use std::{
 };
 
 use jiff::Timestamp;
+use pipelet_domain::events::{Event, Seq};
 
 use super::fetch::Fetched;
-use crate::{
-    events::{Event, Seq},
-    store::ReadLimit,
-};
+use crate::store::ReadLimit;
 
 const MAX_EVENTS: usize = 32 * 1024;
 
@@ -122,7 +120,7 @@ impl Recent {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::events::{EventId, EventType, Payload, StationId};
+    use pipelet_domain::events::{EventId, EventType, Payload, StationId};
 
     fn events(count: usize) -> Vec<Arc<Event>> {
         let station = StationId::new("S").unwrap();

@@ -6,13 +6,13 @@
 use std::{sync::Arc, time::Duration};
 
 use jiff::Timestamp;
+use pipelet_domain::events::Seq;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::{AppendError, Journal};
 use crate::{
     clock::Clock,
-    events::Seq,
     store::{ReadLimit, Store, StoreError, blocking},
 };
 
@@ -101,10 +101,10 @@ mod tests {
 
     use super::*;
     use crate::{
-        events::{Event, EventId, EventType, Payload, StationId},
         limits::memory::MemoryBudget,
         store::{memory::MemoryStore, sled::SledStore},
     };
+    use pipelet_domain::events::{Event, EventId, EventType, Payload, StationId};
 
     fn at(second: i64) -> Timestamp {
         Timestamp::from_second(1_776_000_000 + second).unwrap()

@@ -1,18 +1,20 @@
 use std::{collections::BTreeSet, ops::Range, sync::Arc};
 
 use jiff::Timestamp;
+use pipelet_domain::{
+    deliveries::{Cursor, Epoch},
+    events::{
+        Event, EventId, EventSelection, EventType, Payload, Seq, StationId, StationSelection,
+    },
+    webhooks::WebhookId,
+};
 use tokio_util::sync::CancellationToken;
 
 use super::{CommitterThread, Followed, Journal, Opened, Reader};
 use crate::{
     clock::Clock,
-    delivery::record::{Cursor, Epoch},
-    events::{
-        Event, EventId, EventSelection, EventType, Payload, Seq, StationId, StationSelection,
-    },
     limits::memory::MemoryBudget,
     store::{ReadLimit, Store, memory::MemoryStore},
-    webhooks::WebhookId,
 };
 
 const W: WebhookId = WebhookId(1);

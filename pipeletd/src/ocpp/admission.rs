@@ -4,13 +4,13 @@
 //! is asked of it. Passwords are compared in constant time, and as much is computed for a station
 //! without one.
 
-use subtle::{Choice, ConstantTimeEq as _};
-
-use super::{client_names::ClientNames, credentials::Credentials, handshake::Refusal};
-use crate::{
+use pipelet_domain::{
     events::StationId,
     registration::{Admission, PasswordHash, Registration, SecurityProfile},
 };
+use subtle::{Choice, ConstantTimeEq as _};
+
+use super::{client_names::ClientNames, credentials::Credentials, handshake::Refusal};
 
 /// What a connection shows.
 #[derive(Debug)]

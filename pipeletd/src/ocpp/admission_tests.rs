@@ -1,7 +1,7 @@
 use jiff::Timestamp;
+use pipelet_domain::projection::BootStatus;
 
 use super::*;
-use crate::projection::BootStatus;
 
 const PASSWORD: &str = "0123456789abcdefghij";
 

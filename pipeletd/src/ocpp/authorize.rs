@@ -1,13 +1,14 @@
 //! Which id tag a message is about, and the verdict on it.
 
 use jiff::Timestamp;
-
-use super::{stations::Stations, transactions::Place};
-use crate::{
+use pipelet_domain::{
     events::{AuthorizationStatus, EventType, IdTagKey, Payload, StationId},
-    id_tags::{IdTagInfo, IdTags, Policy, Starting},
+    id_tags::{IdTagInfo, Policy},
     projection::Fields,
 };
+
+use super::{stations::Stations, transactions::Place};
+use crate::registries::{IdTags, Starting};
 
 /// The verdict on a message's tag.
 #[derive(Debug)]

@@ -5,11 +5,10 @@ use std::{
     time::Duration,
 };
 
+use pipelet_domain::events::{Direction, EventType};
+
 use super::commands::{Answer, CommandError};
-use crate::{
-    events::{Direction, EventType},
-    latencies::{Latencies, LatencySnapshot},
-};
+use crate::latencies::{Latencies, LatencySnapshot};
 
 /// How a command ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -7,15 +7,15 @@
 
 use std::time::Duration;
 
+use pipelet_domain::{
+    events::{Direction, EventType, Payload, StationId},
+    projection::{BootStatus, Fields},
+};
 use tokio::time::Instant;
 
 use super::{
     stations::Stations,
     v16::{self, Violation},
-};
-use crate::{
-    events::{Direction, EventType, Payload, StationId},
-    projection::{BootStatus, Fields},
 };
 
 /// How long a caller waits who doesn't say.

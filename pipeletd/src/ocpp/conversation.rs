@@ -5,6 +5,11 @@
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
+use pipelet_domain::{
+    events::{Event, EventId, EventType, Payload},
+    projection::BootStatus,
+    registration::SecurityProfile,
+};
 use tokio::time::sleep_until;
 
 use super::{
@@ -17,11 +22,6 @@ use super::{
     stations::Seat,
     v16,
     wire::{self, Call, ErrorCode, Frame},
-};
-use crate::{
-    events::{Event, EventId, EventType, Payload},
-    projection::BootStatus,
-    registration::SecurityProfile,
 };
 
 /// A station that has had nothing to tell for so long is at rest.

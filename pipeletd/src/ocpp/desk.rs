@@ -10,13 +10,13 @@ use std::{
     task::{Context, Poll, Waker},
 };
 
+use pipelet_domain::events::{EventType, Payload};
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore, oneshot},
     time::{Instant, timeout_at},
 };
 
 use super::commands::{Answer, CommandError};
-use crate::events::{EventType, Payload};
 
 /// So many callers wait for their turn at one connection; more are refused.
 const QUEUE: usize = 32;

@@ -4,6 +4,10 @@
 
 use std::{io, net::SocketAddr};
 
+use pipelet_domain::{
+    events::StationId,
+    registration::{Admission, SecurityProfile},
+};
 use tokio::{net::TcpStream, time::Instant};
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
@@ -16,12 +20,7 @@ use super::{
     refusals::Failure,
     stations::Seat,
 };
-use crate::{
-    events::StationId,
-    limits::Pending,
-    registration::{Admission, SecurityProfile},
-    tls::Stream,
-};
+use crate::{limits::Pending, tls::Stream};
 
 /// A connection whose handshake has ended well.
 #[derive(Debug)]

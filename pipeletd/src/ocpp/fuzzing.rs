@@ -1,6 +1,10 @@
 //! What must hold of everything that a station sends, from the first byte of its request on.
 
 use jiff::Timestamp;
+use pipelet_domain::{
+    events::{Event, EventId, EventType, Payload, Seq, StationId},
+    projection::{Fields, StationState},
+};
 use serde_json::{Value, value::RawValue};
 
 use super::{
@@ -9,11 +13,7 @@ use super::{
     handshake, v16,
     wire::{self, ErrorCode, Frame, MessageId},
 };
-use crate::{
-    events::{Event, EventId, EventType, Payload, Seq, StationId},
-    projection::{Fields, StationState},
-    store::station_record,
-};
+use crate::store::station_record;
 
 /// One text message.
 pub(crate) fn frame(input: &[u8]) {

@@ -7,13 +7,13 @@
 use std::{fmt::Write as _, time::Duration};
 
 use jiff::Timestamp;
-
-use super::{v16, wire::ErrorCode};
-use crate::{
+use pipelet_domain::{
     events::{AuthorizationStatus, Direction, EventType, Payload},
     id_tags::IdTagInfo,
     projection::BootStatus,
 };
+
+use super::{v16, wire::ErrorCode};
 
 /// A CALL that gets a CALLERROR.
 #[derive(Debug, PartialEq, Eq)]
@@ -189,7 +189,7 @@ pub(super) fn event_payload(payload: Payload, transaction_id: Option<i64>) -> Pa
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::id_tags::IdTag;
+    use pipelet_domain::id_tags::IdTag;
 
     #[test]
     fn actions_are_recognised() {

@@ -6,6 +6,7 @@
 
 use std::{io, str};
 
+use pipelet_domain::events::{InvalidStationId, StationId};
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
     net::TcpStream,
@@ -13,7 +14,6 @@ use tokio::{
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
 use super::credentials::Credentials;
-use crate::events::{InvalidStationId, StationId};
 
 /// The request's head may take so many bytes.
 const MAX_HEAD: usize = 16 * 1024;

@@ -2,12 +2,13 @@
 
 use std::{collections::BTreeSet, sync::Arc};
 
-use super::transactions::LiveTransactions;
-use crate::{
+use pipelet_domain::{
     events::Seq,
     projection::{Transaction, TransactionFilter},
-    store::{Store, StoreError, blocking},
 };
+
+use super::transactions::LiveTransactions;
+use crate::store::{Store, StoreError, blocking};
 
 /// The handle. Cheap to clone.
 #[derive(Debug, Clone)]

@@ -7,13 +7,10 @@ use std::{cell::RefCell, time::Duration};
 
 use futures_util::{StreamExt as _, stream};
 use jiff::Timestamp;
+use pipelet_domain::events::{Event, EventId, EventType, Payload, StationId};
 
 use super::{Services, conversation::LOST, handler::Refusal, stations::Place, wire::ErrorCode};
-use crate::{
-    events::{Event, EventId, EventType, Payload, StationId},
-    journal::AppendError,
-    telemetry::Span,
-};
+use crate::{journal::AppendError, telemetry::Span};
 
 /// So many ends of connections are on their way into the journal at once, after a start.
 const ENDS_AT_ONCE: usize = 256;

@@ -21,6 +21,7 @@
 
 use std::{future::pending, io, net::SocketAddr, sync::Arc, time::Duration};
 
+use pipelet_domain::id_tags::Policy;
 use tokio::{sync::watch, task::JoinError, time::Instant};
 use tokio_util::sync::CancellationToken;
 
@@ -40,10 +41,10 @@ use self::{
 };
 use crate::{
     clock::Clock,
-    id_tags::{IdTags, Policy},
     journal::Journal,
     limits::{PasswordGuesses, Rate},
-    registration::Registry,
+    registries::IdTags,
+    registries::Registry,
     store::{Store, StoreError},
     telemetry::Spans,
     tls::{Certificates, TlsError, TlsFiles},

@@ -9,6 +9,7 @@ use std::{
     task::{Context, Poll},
 };
 
+use pipelet_domain::events::Event;
 use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::{
@@ -16,7 +17,6 @@ use super::{
     desk::{Caller, Desk, Told},
     wire,
 };
-use crate::events::Event;
 
 #[derive(Debug)]
 pub(super) struct Outbox {

@@ -9,6 +9,10 @@ use std::{
     time::Duration,
 };
 
+use pipelet_domain::{
+    events::{Seq, StationId},
+    projection::{Transaction, TransactionFilter},
+};
 use tokio::{
     sync::watch,
     time::{Instant, MissedTickBehavior, interval},
@@ -22,10 +26,8 @@ use super::{
 };
 use crate::{
     clock::Clock,
-    events::{Seq, StationId},
     journal::Journal,
-    projection::{Transaction, TransactionFilter},
-    registration::Registry,
+    registries::Registry,
     store::{ReadLimit, Store, StoreError},
 };
 
@@ -399,10 +401,10 @@ fn save_all(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{
+    use crate::store::memory::MemoryStore;
+    use pipelet_domain::{
         events::{Event, EventId, EventType, Payload},
         registration::Admission,
-        store::memory::MemoryStore,
     };
 
     fn event(kind: EventType, payload: &str) -> Event {

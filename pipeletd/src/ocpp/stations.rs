@@ -19,6 +19,10 @@ use std::{
 };
 
 use jiff::Timestamp;
+use pipelet_domain::{
+    events::{Event, Seq, StationId},
+    projection::StationState,
+};
 use tokio::{sync::Semaphore, time::Instant};
 
 use self::forgetting::{Forgettable, Rank};
@@ -28,10 +32,6 @@ use super::{
     commands::CommandError,
     desk::{Desk, End},
     transactions::LiveTransactions,
-};
-use crate::{
-    events::{Event, Seq, StationId},
-    projection::StationState,
 };
 
 /// What is known of all stations. Cheap to clone.

@@ -1,6 +1,10 @@
 //! Stations over real sockets, on the real journal.
 
 use futures_util::{SinkExt, StreamExt};
+use pipelet_domain::{
+    events::{EventType, Payload, Seq, StationId},
+    registration::Admission,
+};
 use serde_json::{Value, json};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -14,9 +18,7 @@ use tokio_tungstenite::{
 
 use super::*;
 use crate::{
-    events::{EventType, Payload, Seq, StationId},
     limits::memory::MemoryBudget,
-    registration::Admission,
     store::{ReadLimit, memory::MemoryStore},
 };
 

@@ -17,8 +17,7 @@ use std::{
 };
 
 use jiff::Timestamp;
-
-use crate::{
+use pipelet_domain::{
     events::{AuthorizationStatus, Event, EventType, IdTagKey, Seq, StationId},
     projection::{MeterReading, StopRequest, Transaction},
 };
@@ -317,7 +316,7 @@ impl Live {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::events::{EventId, Payload};
+    use pipelet_domain::events::{EventId, Payload};
 
     fn event(station: &str, kind: EventType, payload: &str) -> Event {
         let mut event = Event::new(

@@ -13,12 +13,12 @@ use std::{
     time::Duration,
 };
 
+use pipelet_domain::events::{Event, StationId};
 use tokio::{sync::Notify, time::sleep};
 
 use super::stations::Place;
 use crate::{
     clock::Clock,
-    events::{Event, StationId},
     journal::{AppendError, Journal},
     telemetry::{Span, Spans},
 };
@@ -176,10 +176,8 @@ mod tests {
     use jiff::Timestamp;
 
     use super::*;
-    use crate::{
-        events::{EventId, EventType, Payload},
-        ocpp::stations::Stations,
-    };
+    use crate::ocpp::stations::Stations;
+    use pipelet_domain::events::{EventId, EventType, Payload};
 
     #[test]
     fn what_waits_is_bounded_and_in_order() {

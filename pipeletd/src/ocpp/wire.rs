@@ -4,10 +4,9 @@
 
 use std::{borrow::Cow, fmt};
 
+use pipelet_domain::events::{Payload, PayloadError};
 use serde::de::{Deserializer, SeqAccess, Visitor};
 use serde_json::value::RawValue;
-
-use crate::events::{Payload, PayloadError};
 
 /// What a text message holds.
 #[derive(Debug)]

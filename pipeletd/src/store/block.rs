@@ -10,12 +10,12 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use pipelet_domain::events::{Event, Seq};
 
 use super::{
     StoreError,
     codec::{Reader, decode_event, encode_event, put_varint, record_error},
 };
-use crate::events::{Event, Seq};
 
 /// A single event begins with one of the versions below.
 const VERSION: u8 = 3;
@@ -283,11 +283,12 @@ mod tests {
     #[test]
     fn what_repeats_takes_little_and_what_does_not_takes_its_own_size() {
         let event = |payload: &[u8]| {
-            let payload = crate::events::Payload::from_stored(Bytes::copy_from_slice(payload));
+            let payload =
+                pipelet_domain::events::Payload::from_stored(Bytes::copy_from_slice(payload));
             let mut event = Event::new(
-                crate::events::EventId::from_bytes([0; 16]),
-                crate::events::EventType::Heartbeat,
-                crate::events::StationId::new("S").unwrap(),
+                pipelet_domain::events::EventId::from_bytes([0; 16]),
+                pipelet_domain::events::EventType::Heartbeat,
+                pipelet_domain::events::StationId::new("S").unwrap(),
                 jiff::Timestamp::UNIX_EPOCH,
                 None,
                 payload.clone(),

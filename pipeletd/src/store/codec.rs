@@ -5,12 +5,12 @@
 
 use bytes::Bytes;
 use jiff::Timestamp;
-
-use super::StoreError;
-use crate::{
-    delivery::record::{Cursor, Received},
+use pipelet_domain::{
+    deliveries::{Cursor, Received},
     events::{AuthorizationStatus, Event, EventId, EventType, Payload, Seq, StationId, Synthetic},
 };
+
+use super::StoreError;
 
 const VERSION: u8 = 1;
 /// Of an event that has an authorization: its code stands behind the type's.

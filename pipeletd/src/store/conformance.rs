@@ -6,12 +6,8 @@ mod journal;
 use std::{sync::Arc, time::Duration};
 
 use jiff::Timestamp;
-
-use super::{
-    Change, NextIds, Part, Progress, ReadLimit, Store, memory::MemoryStore, sled::SledStore,
-};
-use crate::{
-    delivery::record::{
+use pipelet_domain::{
+    deliveries::{
         Account, Attempt, Books, Cursor, DeadReason, Epoch, FailedDelivery, FailedFilter, FailedId,
         Forgotten, Kept, Phases, Received, Retry, RetryKey, Stage, StoredWebhook,
     },
@@ -21,6 +17,10 @@ use crate::{
     projection::{BootStatus, StationState},
     registration::{PasswordHash, Registration, SecurityProfile},
     webhooks::{Field, Secret, SigningSecret, TargetPolicy, WebhookDraft, WebhookId},
+};
+
+use super::{
+    Change, NextIds, Part, Progress, ReadLimit, Store, memory::MemoryStore, sled::SledStore,
 };
 
 /// Runs a check against a fresh store of each kind.

@@ -6,6 +6,11 @@
 use std::fmt::Debug;
 
 use bytes::Bytes;
+use pipelet_domain::{
+    deliveries::{FailedId, RetryKey},
+    events::Seq,
+    webhooks::{Secret, WebhookId},
+};
 
 use super::{
     RestoreError,
@@ -14,11 +19,6 @@ use super::{
     codec, id_tag_record, keys, records, registration_record,
     sealing::{Place, SealError, SecretKey, SecretKeys},
     station_record, transaction_record,
-};
-use crate::{
-    delivery::record::{FailedId, RetryKey},
-    events::Seq,
-    webhooks::{Secret, WebhookId},
 };
 
 /// A value of the journal: a single event, or a block of them.

@@ -1,6 +1,7 @@
 //! A registered id tag as a stored record: a version byte, then JSON.
 
 use jiff::Timestamp;
+use pipelet_domain::id_tags::{IdTag, IdTagEntry, TagStatus};
 use serde::{Deserialize, Serialize};
 
 use super::{
@@ -8,7 +9,6 @@ use super::{
     codec::record_error,
     records::{decode, encode},
 };
-use crate::id_tags::{IdTag, IdTagEntry, TagStatus};
 
 const WHAT: &str = "id tag";
 

@@ -2,8 +2,8 @@
 //!
 //! Keys compare as bytes: the kind first, then numbers big-endian.
 
-use crate::{
-    delivery::record::{FailedId, RetryKey},
+use pipelet_domain::{
+    deliveries::{FailedId, RetryKey},
     events::{IdTagKey, Seq, StationId},
     webhooks::WebhookId,
 };

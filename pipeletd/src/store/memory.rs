@@ -8,13 +8,8 @@ use std::{
 };
 
 use jiff::Timestamp;
-
-use super::{
-    Change, NextIds, Part, Progress, ReadLimit, SavedStations, Store, StoreError, take_up_to,
-};
-use crate::{
-    auth::ApiKeyInfo,
-    delivery::record::{
+use pipelet_domain::{
+    deliveries::{
         Account, Cursor, FailedDelivery, FailedFilter, FailedId, Forgotten, Kept, Received, Retry,
         RetryKey, StoredWebhook,
     },
@@ -24,6 +19,11 @@ use crate::{
     registration::Registration,
     webhooks::WebhookId,
 };
+
+use super::{
+    Change, NextIds, Part, Progress, ReadLimit, SavedStations, Store, StoreError, take_up_to,
+};
+use crate::auth::ApiKeyInfo;
 
 #[derive(Debug, Default)]
 pub struct MemoryStore(Mutex<Contents>);

@@ -31,25 +31,24 @@ mod conformance;
 use std::{fmt, ops::Range, path::PathBuf, sync::Arc};
 
 use jiff::Timestamp;
+use pipelet_domain::{
+    deliveries::{
+        Account, Cursor, FailedDelivery, FailedFilter, FailedId, Forgotten, Kept, Received, Retry,
+        RetryKey, StoredWebhook,
+    },
+    events::{Event, IdTagKey, Seq, StationId},
+    id_tags::IdTagEntry,
+    projection::{StationState, Transaction, TransactionFilter},
+    registration::Registration,
+    webhooks::WebhookId,
+};
 
 pub use self::{
     backup::{Backup, BackupError, RestoreError},
     key_file::{KeyFileError, check as check_key_file},
     outage::Outage,
 };
-use crate::{
-    auth::ApiKeyInfo,
-    delivery::record::{
-        Account, Cursor, FailedDelivery, FailedFilter, FailedId, Forgotten, Kept, Received, Retry,
-        RetryKey, StoredWebhook,
-    },
-    events::{Event, IdTagKey, Seq, StationId},
-    id_tags::IdTagEntry,
-    limits::memory::LARGEST_EVENT,
-    projection::{StationState, Transaction, TransactionFilter},
-    registration::Registration,
-    webhooks::WebhookId,
-};
+use crate::{auth::ApiKeyInfo, limits::memory::LARGEST_EVENT};
 
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {

@@ -8,16 +8,8 @@ use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use jiff::Timestamp;
-use serde::{Deserialize, Serialize, de::DeserializeOwned};
-
-use super::{
-    StoreError,
-    codec::{decode_event, encode_event, record_error},
-    sealing::{Place, SealError, SecretKeys},
-};
-use crate::{
-    auth::{ApiKeyInfo, KeyHash, Role},
-    delivery::record::{
+use pipelet_domain::{
+    deliveries::{
         Account, Attempt, Books, DeadReason, Epoch, FailedDelivery, FailedId, Forgotten, Phases,
         Retry, RetryKey, Stage, StoredWebhook,
     },
@@ -26,6 +18,14 @@ use crate::{
         Retired, Secret, SecretHeader, Signing, SigningSecret, Webhook, WebhookId, WebhookUrl,
     },
 };
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+
+use super::{
+    StoreError,
+    codec::{decode_event, encode_event, record_error},
+    sealing::{Place, SealError, SecretKeys},
+};
+use crate::auth::{ApiKeyInfo, KeyHash, Role};
 
 const VERSION: u8 = 1;
 

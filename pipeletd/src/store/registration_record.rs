@@ -1,17 +1,17 @@
 //! A station's registration as a stored record.
 
 use jiff::Timestamp;
+use pipelet_domain::{
+    events::StationId,
+    projection::BootStatus,
+    registration::{PasswordHash, Registration, SecurityProfile},
+};
 use serde::{Deserialize, Serialize};
 
 use super::{
     StoreError,
     codec::record_error,
     records::{decode, encode},
-};
-use crate::{
-    events::StationId,
-    projection::BootStatus,
-    registration::{PasswordHash, Registration, SecurityProfile},
 };
 
 #[derive(Serialize, Deserialize)]

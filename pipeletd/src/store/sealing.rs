@@ -9,10 +9,9 @@
 use std::fmt;
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
+use pipelet_domain::webhooks::{Secret, WebhookId};
 use ring::aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
 use sha2::{Digest as _, Sha256};
-
-use crate::webhooks::{Secret, WebhookId};
 
 /// A random key. Its id is derived from it, so that a wrong key is known by its id alone.
 #[derive(Clone, PartialEq, Eq)]

@@ -6,15 +6,14 @@
 use std::collections::BTreeMap;
 
 use jiff::Timestamp;
-use serde::{Deserialize, Serialize};
-
-use crate::{
+use pipelet_domain::{
     events::{EventType, Seq, StationId},
     projection::{
         BootStatus, ConnectorState, Digest, LastCall, OpenTransaction, StartKey,
         StartedTransaction, StationState,
     },
 };
+use serde::{Deserialize, Serialize};
 
 const VERSION: u8 = 1;
 
@@ -286,7 +285,7 @@ fn digest(hex: &str) -> Result<Digest, StationRecordError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::events::{Event, EventId, Payload};
+    use pipelet_domain::events::{Event, EventId, Payload};
 
     fn full() -> StationState {
         let time: Timestamp = "2026-04-14T12:34:56.789Z".parse().unwrap();

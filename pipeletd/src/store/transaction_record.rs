@@ -4,16 +4,16 @@
 //! changing what is on disk. A reader skips fields that it does not know.
 
 use jiff::Timestamp;
+use pipelet_domain::{
+    events::{AuthorizationStatus, Seq, StationId},
+    projection::{MeterReading, Transaction, TransactionStop},
+};
 use serde::{Deserialize, Serialize};
 
 use super::{
     StoreError,
     codec::record_error,
     records::{decode, encode},
-};
-use crate::{
-    events::{AuthorizationStatus, Seq, StationId},
-    projection::{MeterReading, Transaction, TransactionStop},
 };
 
 const WHAT: &str = "transaction";

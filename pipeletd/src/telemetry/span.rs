@@ -6,8 +6,7 @@
 use std::{sync::Arc, time::Duration};
 
 use jiff::Timestamp;
-
-use crate::events::{Direction, EventId, EventType, StationId};
+use pipelet_domain::events::{Direction, EventId, EventType, StationId};
 
 #[derive(Debug, Clone, PartialEq)]
 pub struct Span {

@@ -2,14 +2,14 @@
 
 use std::time::Duration;
 
+use pipelet_domain::{
+    events::{EventType, Payload, StationId},
+    webhooks::Fault,
+};
 use pipelet_proto::v1::{self, call_response};
 
 use super::super::error::ApiError;
-use crate::{
-    events::{EventType, Payload, StationId},
-    ocpp::{Answer, CommandError, DEFAULT_TIMEOUT, MAX_TIMEOUT, Stations, v16},
-    webhooks::Fault,
-};
+use crate::ocpp::{Answer, CommandError, DEFAULT_TIMEOUT, MAX_TIMEOUT, Stations, v16};
 
 pub(super) async fn call(
     stations: &Stations,

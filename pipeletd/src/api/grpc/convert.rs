@@ -3,6 +3,12 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use jiff::Timestamp;
+use pipelet_domain::{
+    deliveries::{Attempt, Books, FailedDelivery, FailedFilter, Forgotten, Kept, Retry},
+    events::{Event, EventFilter, EventType},
+    registration::{Registration, SecurityProfile},
+    webhooks::{Signing, WebhookId},
+};
 use pipelet_proto::v1;
 
 use super::super::{
@@ -10,15 +16,10 @@ use super::super::{
 };
 use crate::{
     delivery::{
-        Audit, AuditState, Audited, Fate, Lately, Observation, Trace, WebhookView,
-        history::Settled,
-        record::{Attempt, Books, FailedDelivery, FailedFilter, Forgotten, Kept, Retry},
+        Audit, AuditState, Audited, Fate, Lately, Observation, Trace, WebhookView, history::Settled,
     },
-    events::{Event, EventFilter, EventType},
     ocpp::StationView,
-    registration::{Registration, SecurityProfile},
     store::Part,
-    webhooks::{Signing, WebhookId},
 };
 
 pub(super) fn time(time: Timestamp) -> prost_types::Timestamp {
@@ -351,7 +352,7 @@ pub(super) fn filter(filter: v1::FailedDeliveryFilter) -> Result<FailedFilter, A
 
 pub(super) fn event_type(name: &str, pointer: &str) -> Result<EventType, ApiError> {
     name.parse()
-        .map_err(|unknown: crate::events::UnknownEventType| {
+        .map_err(|unknown: pipelet_domain::events::UnknownEventType| {
             ApiError::fault(pointer, "unknown_event", unknown.to_string())
         })
 }

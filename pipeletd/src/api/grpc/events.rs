@@ -3,6 +3,10 @@
 use std::sync::Arc;
 
 use futures_util::{StreamExt as _, stream};
+use pipelet_domain::{
+    events::{Event, EventType, Seq},
+    webhooks::WebhookId,
+};
 use pipelet_proto::v1::{self, event_service_server::EventService};
 use tonic::{Request, Response, Status, codegen::BoxStream};
 
@@ -21,10 +25,8 @@ use super::{
 use crate::{
     auth::Role,
     delivery::{Backfill, Delivery},
-    events::{Event, EventType, Seq},
     journal::Journal,
     store::ReadLimit,
-    webhooks::WebhookId,
 };
 
 pub(super) struct EventRpc {

@@ -1,5 +1,6 @@
 //! `FailedDeliveryService`.
 
+use pipelet_domain::deliveries::{FailedDelivery, FailedId};
 use pipelet_proto::v1::{
     self, failed_delivery_service_server::FailedDeliveryService, purge_request, replay_request,
 };
@@ -15,10 +16,7 @@ use super::{
 };
 use crate::{
     auth::Role,
-    delivery::{
-        Delivery, ReplayProgress, Selection,
-        record::{FailedDelivery, FailedId},
-    },
+    delivery::{Delivery, ReplayProgress, Selection},
     store::ReadLimit,
 };
 

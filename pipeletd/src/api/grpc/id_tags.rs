@@ -2,6 +2,10 @@
 
 use std::sync::Arc;
 
+use pipelet_domain::{
+    id_tags::{IdTagDraft, IdTagEntry},
+    webhooks::Field,
+};
 use pipelet_proto::v1::{self, id_tag_service_server::IdTagService};
 use tonic::{Request, Response, Status};
 
@@ -10,11 +14,7 @@ use super::{
     access::Needs,
     convert::{self, from_time, time},
 };
-use crate::{
-    auth::Role,
-    id_tags::{IdTagDraft, IdTagEntry, IdTags},
-    webhooks::Field,
-};
+use crate::{auth::Role, registries::IdTags};
 
 pub(super) struct IdTagRpc {
     pub(super) id_tags: IdTags,

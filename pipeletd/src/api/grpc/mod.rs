@@ -51,9 +51,9 @@ use super::{
 use crate::{
     clock::Clock,
     delivery::Delivery,
-    id_tags::IdTags,
     journal::Journal,
     ocpp::{ConnectionStats, Stations, Transactions},
+    registries::IdTags,
     store::Backup,
     tls::Shown,
 };

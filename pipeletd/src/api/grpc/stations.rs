@@ -1,5 +1,9 @@
 //! `StationService`.
 
+use pipelet_domain::{
+    registration::RegistrationDraft,
+    webhooks::{Field, Secret},
+};
 use pipelet_proto::v1::{self, station_service_server::StationService};
 use tonic::{Request, Response, Status};
 
@@ -12,11 +16,7 @@ use super::{
     access::Needs,
     commands, convert,
 };
-use crate::{
-    auth::Role,
-    registration::RegistrationDraft,
-    webhooks::{Field, Secret},
-};
+use crate::auth::Role;
 
 pub(super) struct StationRpc {
     pub(super) roster: Roster,

@@ -2,6 +2,10 @@
 
 use std::sync::Arc;
 
+use pipelet_domain::{
+    events::{IdTagKey, Seq, StationId},
+    projection::{Transaction, TransactionFilter},
+};
 use pipelet_proto::v1::{self, transaction_service_server::TransactionService};
 use tonic::{Request, Response, Status};
 
@@ -10,12 +14,7 @@ use super::{
     access::Needs,
     convert::{self, from_time, time},
 };
-use crate::{
-    auth::Role,
-    events::{IdTagKey, Seq, StationId},
-    ocpp::Transactions,
-    projection::{Transaction, TransactionFilter},
-};
+use crate::{auth::Role, ocpp::Transactions};
 
 pub(super) struct TransactionRpc {
     pub(super) transactions: Transactions,

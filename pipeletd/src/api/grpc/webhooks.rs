@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
+use pipelet_domain::webhooks::{Field, Secret, WebhookDraft, WebhookId};
 use pipelet_proto::v1::{self, webhook_service_server::WebhookService};
 use tokio::time::timeout;
 use tonic::{Request, Response, Status};
@@ -15,7 +16,6 @@ use crate::{
     auth::Role,
     delivery::{self, Delivery, IfRevision, Listed, RetriedNow, WebhookView},
     store::ReadLimit,
-    webhooks::{Field, Secret, WebhookDraft, WebhookId},
 };
 
 pub(super) struct WebhookRpc {

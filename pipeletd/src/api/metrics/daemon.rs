@@ -2,10 +2,11 @@
 
 use std::ops::Range;
 
+use pipelet_domain::events::Seq;
 use prometheus::proto::MetricFamily;
 
 use super::{Sources, family::Family};
-use crate::{events::Seq, limits::memory::MemoryBudget, ocpp::CommandOutcome, tls::Shown};
+use crate::{limits::memory::MemoryBudget, ocpp::CommandOutcome, tls::Shown};
 
 pub(super) fn families(sources: &Sources) -> Vec<MetricFamily> {
     let mut families = state(sources);

@@ -213,13 +213,10 @@ mod tests {
     use prometheus::TextEncoder;
 
     use super::*;
-    use crate::{
-        delivery::{
-            record::{Books, Stage, StoredWebhook},
-            stats::StatsSnapshot,
-        },
+    use crate::{delivery::stats::StatsSnapshot, latencies::LatencySnapshot};
+    use pipelet_domain::{
+        deliveries::{Books, Stage, StoredWebhook},
         events::{EventSelection, StationSelection},
-        latencies::LatencySnapshot,
         webhooks::{Webhook, WebhookId, WebhookUrl},
     };
 

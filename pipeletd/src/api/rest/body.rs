@@ -8,15 +8,15 @@ use axum::{
     http::header,
 };
 use futures_util::StreamExt as _;
-use serde_json::{Map, Value};
-use tokio::time;
-
-use super::{super::error::ApiError, MAX_BODY, problem::Problem};
-use crate::{
+use pipelet_domain::{
     events::{Payload, PayloadError},
     registration::RegistrationDraft,
     webhooks::{Fault, Field, Secret, WebhookDraft},
 };
+use serde_json::{Map, Value};
+use tokio::time;
+
+use super::{super::error::ApiError, MAX_BODY, problem::Problem};
 
 /// In bytes; what of a body that is too long is read before the connection is given up.
 const MAX_DISCARDED: usize = 16 << 20;

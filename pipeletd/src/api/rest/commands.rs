@@ -11,6 +11,7 @@
 use std::time::Duration;
 
 use axum::{Json, extract::State, http::StatusCode, routing::post};
+use pipelet_domain::events::{EventType, Payload, StationId};
 use serde::Serialize;
 use serde_json::value::RawValue;
 
@@ -22,10 +23,7 @@ use super::{
     path::Path,
     problem::Problem,
 };
-use crate::{
-    events::{EventType, Payload, StationId},
-    ocpp::{Answer, DEFAULT_TIMEOUT, MAX_TIMEOUT, Stations},
-};
+use crate::ocpp::{Answer, DEFAULT_TIMEOUT, MAX_TIMEOUT, Stations};
 
 pub(super) fn routes(stations: Stations) -> Routes {
     Routes::new()

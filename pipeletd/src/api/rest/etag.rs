@@ -10,11 +10,9 @@ use axum::{
     extract::FromRequestParts,
     http::{HeaderName, HeaderValue, header, request::Parts},
 };
+use pipelet_domain::webhooks::{Webhook, WebhookId};
 
-use crate::{
-    delivery::IfRevision,
-    webhooks::{Webhook, WebhookId},
-};
+use crate::delivery::IfRevision;
 
 /// The tag of a webhook as it is.
 pub(super) fn etag(webhook: &Webhook) -> [(HeaderName, HeaderValue); 1] {

@@ -13,6 +13,7 @@ use axum::{
     routing::{get, post},
 };
 use futures_util::{Stream, StreamExt as _, stream};
+use pipelet_domain::events::{EventFilter, EventType, Seq};
 
 use super::{
     super::{
@@ -32,11 +33,7 @@ use super::{
     problem::Problem,
     view::{EventJson, EventTypeJson, TriggeredJson},
 };
-use crate::{
-    events::{EventFilter, EventType, Seq},
-    journal::Journal,
-    store::ReadLimit,
-};
+use crate::{journal::Journal, store::ReadLimit};
 
 /// How often a stream without events says that it is there, for what stands in between.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);

@@ -7,6 +7,11 @@ use axum::{
     routing::{delete, get, post},
 };
 use jiff::Timestamp;
+use pipelet_domain::{
+    deliveries::{FailedDelivery, FailedFilter, FailedId},
+    events::EventType,
+    webhooks::{Fault, Field, WebhookId},
+};
 use serde::Serialize;
 
 use super::{
@@ -22,14 +27,7 @@ use super::{
     problem::Problem,
     view::FailedJson,
 };
-use crate::{
-    delivery::{
-        Delivery, ReplayProgress, Selection,
-        record::{FailedDelivery, FailedFilter, FailedId},
-    },
-    events::EventType,
-    webhooks::{Fault, Field, WebhookId},
-};
+use crate::delivery::{Delivery, ReplayProgress, Selection};
 
 pub(super) fn routes(delivery: Delivery) -> Routes {
     Routes::new()

@@ -1,6 +1,13 @@
 //! What must hold of every body, query and cursor that a caller of the API sends.
 
 use jiff::Timestamp;
+use pipelet_domain::{
+    events::StationId,
+    webhooks::{
+        Fault, Field, NewWebhook, Secret, SecretHeader, TargetPolicy, Webhook, WebhookDraft,
+        WebhookId,
+    },
+};
 use serde_json::json;
 
 use super::{
@@ -8,13 +15,6 @@ use super::{
     body::{Fields, merged},
     id_tags,
     page::Query,
-};
-use crate::{
-    events::StationId,
-    webhooks::{
-        Fault, Field, NewWebhook, Secret, SecretHeader, TargetPolicy, Webhook, WebhookDraft,
-        WebhookId,
-    },
 };
 
 /// A request; the first byte says of which kind.

@@ -9,6 +9,7 @@ use axum::{
     response::{IntoResponse, Response},
     routing::{get, post, put},
 };
+use pipelet_domain::id_tags::{IdTagDraft, IdTagEntry};
 use serde::Serialize;
 use url::form_urlencoded;
 
@@ -21,7 +22,7 @@ use super::{
     problem::Problem,
     view::time,
 };
-use crate::id_tags::{IdTagDraft, IdTagEntry, IdTags};
+use crate::registries::IdTags;
 
 pub(super) fn routes(id_tags: IdTags) -> Routes {
     Routes::new()

@@ -50,7 +50,7 @@ use super::{
     trigger::Trigger,
 };
 use crate::{
-    auth::Caller, delivery::Delivery, id_tags::IdTags, journal::Journal, ocpp::Transactions,
+    auth::Caller, delivery::Delivery, journal::Journal, ocpp::Transactions, registries::IdTags,
 };
 
 /// In bytes; a webhook takes a few hundred.

@@ -3,6 +3,7 @@
 
 use axum::{extract::FromRequestParts, http::request::Parts};
 use jiff::Timestamp;
+use pipelet_domain::webhooks::Fault;
 use serde::Serialize;
 use url::form_urlencoded;
 
@@ -10,10 +11,7 @@ use super::{
     super::{DEFAULT_PAGE, MAX_PAGE, cursor::InvalidCursor, error::ApiError},
     problem::Problem,
 };
-use crate::{
-    store::{Part, ReadLimit},
-    webhooks::Fault,
-};
+use crate::store::{Part, ReadLimit};
 
 /// The parameters of a request, and what was wrong with those taken so far.
 #[derive(Debug)]

@@ -19,6 +19,10 @@ use axum::{
     extract::State,
     routing::{MethodRouter, get, post},
 };
+use pipelet_domain::{
+    events::{EventType, Payload},
+    webhooks::Fault,
+};
 use serde_json::{Map, Value};
 
 use super::{
@@ -30,11 +34,7 @@ use super::{
     path::Path,
     problem::Problem,
 };
-use crate::{
-    events::{EventType, Payload},
-    ocpp::Stations,
-    webhooks::Fault,
-};
+use crate::ocpp::Stations;
 
 /// A field's name here, and OCPP's.
 type Names = &'static [(&'static str, &'static str)];

@@ -3,6 +3,10 @@
 use std::sync::Arc;
 
 use axum::{Json, extract::State, routing::get};
+use pipelet_domain::{
+    events::{AuthorizationStatus, IdTagKey, Seq, StationId},
+    projection::{MeterReading, Transaction, TransactionFilter},
+};
 use serde::Serialize;
 use serde_json::value::RawValue;
 
@@ -14,11 +18,7 @@ use super::{
     problem::Problem,
     view::time,
 };
-use crate::{
-    events::{AuthorizationStatus, IdTagKey, Seq, StationId},
-    ocpp::Transactions,
-    projection::{MeterReading, Transaction, TransactionFilter},
-};
+use crate::ocpp::Transactions;
 
 pub(super) fn routes(transactions: Transactions) -> Routes {
     Routes::new()

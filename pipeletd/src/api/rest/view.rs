@@ -1,21 +1,20 @@
 //! How things look in JSON: `snake_case` keys, times in RFC 3339 UTC with milliseconds.
 
 use jiff::Timestamp;
+use pipelet_domain::{
+    deliveries::{Attempt, Books, FailedDelivery, Retry},
+    events::{Event, EventType},
+    projection::BootStatus,
+    registration::{Registration, SecurityProfile},
+    webhooks::{Secret, Signing},
+};
 use serde::Serialize;
 use serde_json::value::RawValue;
 
 use super::super::{millis, roster::Listed, trigger::Triggered};
 use crate::{
-    delivery::{
-        TestResult, WebhookView,
-        history::Settled,
-        record::{Attempt, Books, FailedDelivery, Retry},
-    },
-    events::{Event, EventType},
+    delivery::{TestResult, WebhookView, history::Settled},
     ocpp::StationView,
-    projection::BootStatus,
-    registration::{Registration, SecurityProfile},
-    webhooks::{Secret, Signing},
 };
 
 pub(super) fn time(time: Timestamp) -> String {

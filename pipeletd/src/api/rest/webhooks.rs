@@ -7,6 +7,10 @@ use axum::{
     response::{IntoResponse, Response},
     routing::{get, post, put},
 };
+use pipelet_domain::{
+    events::EventType,
+    webhooks::{Field, Secret, WebhookDraft, WebhookId},
+};
 
 use serde::Serialize;
 
@@ -25,11 +29,7 @@ use super::{
     problem::Problem,
     view::{DeliveryJson, TestJson, WebhookAndSecretJson, WebhookJson},
 };
-use crate::{
-    delivery::{Delivery, Listed, WebhookView},
-    events::EventType,
-    webhooks::{Field, Secret, WebhookDraft, WebhookId},
-};
+use crate::delivery::{Delivery, Listed, WebhookView};
 
 pub(super) fn routes(delivery: Delivery) -> Routes {
     Routes::new()
@@ -182,7 +182,7 @@ async fn test(
         Field::Value(name) => match name.parse::<EventType>() {
             Ok(kind) => Some(kind),
             Err(unknown) => {
-                faults.push(crate::webhooks::Fault {
+                faults.push(pipelet_domain::webhooks::Fault {
                     pointer: "/event".to_owned(),
                     code: "unknown_event",
                     message: unknown.to_string(),

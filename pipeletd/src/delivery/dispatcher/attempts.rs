@@ -4,6 +4,11 @@ use std::sync::{Arc, atomic::Ordering};
 
 use futures_util::{FutureExt, StreamExt};
 use jiff::Timestamp;
+use pipelet_domain::{
+    deliveries::{Attempt, DeadReason, FailedDelivery, FailedId, Retry, RetryKey},
+    events::Event,
+    webhooks::WebhookId,
+};
 use tokio::time::Instant;
 
 use super::{DispatchError, Dispatcher, Durable, Finished, Job, Origin, Terms};
@@ -13,10 +18,7 @@ use crate::{
         http::{Attempted, Destination, Line, Post},
         ledger::Entry,
         policy::{Verdict, decide},
-        record::{Attempt, DeadReason, FailedDelivery, FailedId, Retry, RetryKey},
     },
-    events::Event,
-    webhooks::WebhookId,
 };
 
 impl Dispatcher {

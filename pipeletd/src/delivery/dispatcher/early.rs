@@ -7,10 +7,11 @@
 
 use std::{collections::HashSet, sync::Arc};
 
+use pipelet_domain::deliveries::RetryKey;
 use tokio::sync::oneshot;
 
 use super::{DispatchError, Dispatcher, Origin, RETRY_WINDOW};
-use crate::{delivery::record::RetryKey, store::blocking};
+use crate::store::blocking;
 
 /// At once, at most: of the room for retries, those that are due keep their share.
 const MOST: usize = RETRY_WINDOW / 4;

@@ -4,7 +4,7 @@
 
 use std::collections::{HashMap, VecDeque};
 
-use crate::events::StationId;
+use pipelet_domain::events::StationId;
 
 #[derive(Debug)]
 pub(super) struct Lanes<J> {

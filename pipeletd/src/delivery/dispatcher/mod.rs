@@ -23,6 +23,11 @@ use std::{
 
 use futures_util::{StreamExt, future::BoxFuture, stream::FuturesUnordered};
 use jiff::Timestamp;
+use pipelet_domain::{
+    deliveries::{Retry, RetryKey},
+    events::{Event, Seq},
+    webhooks::{TargetPolicy, Webhook, WebhookId},
+};
 use tokio::{
     runtime::Handle,
     sync::{mpsc, oneshot},
@@ -38,18 +43,15 @@ use super::{
     ledger::{Ledger, LedgerError},
     pace::Pace,
     policy::{RetrySchedule, Verdict},
-    record::{Retry, RetryKey},
     retry_clock::RetryClock,
     stats::Stats,
 };
 use crate::{
     clock::Clock,
-    events::{Event, Seq},
     journal::{AppendError, Journal, Reader},
     latencies::Latencies,
     limits::memory::{Pool, Share},
     store::{Store, StoreError, blocking},
-    webhooks::{TargetPolicy, Webhook, WebhookId},
 };
 
 /// Loaded jobs: waiting, ready or in flight. How many bytes of events they may be is the memory

@@ -4,16 +4,17 @@
 
 use std::sync::Arc;
 
+use pipelet_domain::{
+    deliveries::{DeadReason, FailedDelivery, FailedId, Retry, RetryKey},
+    events::{Event, Seq},
+};
+
 use super::{
     DispatchError, Dispatcher, Durable, Job, MAX_RETRYING, Origin, RETRY_WINDOW, STRIDE, WINDOW,
     due_time,
 };
 use crate::{
-    delivery::{
-        ledger::Entry,
-        record::{DeadReason, FailedDelivery, FailedId, Retry, RetryKey},
-    },
-    events::{Event, Seq},
+    delivery::ledger::Entry,
     store::{ReadLimit, Store, StoreError, blocking, take_up_to},
 };
 

@@ -5,10 +5,11 @@
 use std::sync::atomic::Ordering;
 
 use jiff::Timestamp;
+use pipelet_domain::deliveries::Cursor;
 use tokio::time::Instant;
 
 use super::{CHECKPOINT_EVERY, DispatchError, Dispatcher, Durable, FULL_DISK_REST};
-use crate::delivery::{ledger::Entry, record::Cursor};
+use crate::delivery::ledger::Entry;
 
 impl Dispatcher {
     pub(super) async fn record(

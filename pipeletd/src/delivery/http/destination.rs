@@ -10,10 +10,9 @@ use http_body_util::Empty;
 use hyper::{body::Incoming, server::conn::http1, service::service_fn, upgrade::OnUpgrade};
 use hyper_util::rt::TokioIo;
 use jiff::Timestamp;
+use pipelet_domain::webhooks::{SecretHeader, Signer, Signing, WebhookUrl};
 use rustls::pki_types::ServerName;
 use url::Host;
-
-use crate::webhooks::{SecretHeader, Signer, Signing, WebhookUrl};
 
 const USER_AGENT: HeaderValue =
     HeaderValue::from_static(concat!("Pipelet/", env!("CARGO_PKG_VERSION")));

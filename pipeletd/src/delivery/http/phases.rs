@@ -5,9 +5,8 @@
 
 use std::{cell::Cell, pin::pin, time::Duration};
 
+use pipelet_domain::deliveries::Phases;
 use tokio::time::{Instant, timeout_at};
-
-use crate::delivery::record::Phases;
 
 tokio::task_local! {
     static NOTED: Cell<Noted>;

@@ -13,10 +13,10 @@ use std::{
 };
 
 use hyper_util::client::legacy::connect::dns;
+use pipelet_domain::webhooks::{RefusedTarget, TargetPolicy};
 use tower_service::Service;
 
 use super::{lookups::Lookups, phases};
-use crate::webhooks::{RefusedTarget, TargetPolicy};
 
 #[derive(Debug, Clone)]
 pub(super) struct PolicyResolver {

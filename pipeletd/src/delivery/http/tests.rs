@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 
+use pipelet_domain::webhooks::{Secret, SecretHeader, Signing, SigningSecret, WebhookUrl};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
@@ -9,7 +10,6 @@ use tokio::{
 };
 
 use super::*;
-use crate::webhooks::{Secret, SecretHeader, Signing, SigningSecret, WebhookUrl};
 
 /// Long enough for a busy machine; no test waits for it to pass.
 const LONG: Duration = Duration::from_secs(30);

@@ -6,8 +6,7 @@
 use std::{cell::Cell, ops::Range};
 
 use http::{HeaderName, HeaderValue};
-
-use crate::events::EventId;
+use pipelet_domain::events::EventId;
 
 pub(super) const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 

@@ -12,9 +12,9 @@ use std::{
 };
 
 use jiff::Timestamp;
+use pipelet_domain::events::StationId;
 
 use super::{Known, Live, Station, Stations};
-use crate::events::StationId;
 
 /// A table that is over its limit, because that was lowered, gets back to it in such steps.
 const AT_ONCE: usize = 16;

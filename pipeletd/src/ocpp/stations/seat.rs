@@ -6,14 +6,14 @@ use std::{
 };
 
 use jiff::Timestamp;
+use pipelet_domain::{
+    events::{Event, Seq, StationId},
+    projection::StationState,
+};
 use tokio::{sync::SemaphorePermit, time::Instant};
 
 use super::{Station, Stations, Told};
-use crate::{
-    events::{Event, Seq, StationId},
-    ocpp::desk::Desk,
-    projection::StationState,
-};
+use crate::ocpp::desk::Desk;
 
 /// A station, for whoever journals what happens on it. Cheap to clone.
 #[derive(Debug, Clone)]

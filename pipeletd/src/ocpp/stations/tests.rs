@@ -1,5 +1,6 @@
+use pipelet_domain::events::{EventId, EventType, Payload};
+
 use super::*;
-use crate::events::{EventId, EventType, Payload};
 
 fn id(id: &str) -> StationId {
     StationId::new(id).unwrap()

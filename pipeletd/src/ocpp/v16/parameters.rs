@@ -3,13 +3,13 @@
 //! The tables say what a text stands for, so that `idTag=42` stays a string and `connectorId=1`
 //! becomes a number. Whether the payload is right is for the validation to say.
 
+use pipelet_domain::events::{EventType, Payload};
 use serde_json::{Map, Value};
 
 use super::{
     schema::{Field, Kind},
     tables,
 };
-use crate::events::{EventType, Payload};
 
 /// A parameter that stands there twice adds to an array, or else replaces the one before.
 pub fn payload_of<'a>(

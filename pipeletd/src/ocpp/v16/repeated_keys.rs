@@ -5,10 +5,11 @@
 
 use std::{collections::HashSet, fmt};
 
+use pipelet_domain::events::Payload;
 use serde::de::{DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
 
 use super::{Violation, validate::MAX_VIOLATIONS};
-use crate::{events::Payload, ocpp::wire::ErrorCode};
+use crate::ocpp::wire::ErrorCode;
 
 /// A fault for each key that repeats one of its object.
 pub fn repeated_keys(payload: &Payload) -> Vec<Violation> {

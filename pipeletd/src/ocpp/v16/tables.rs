@@ -1,11 +1,12 @@
 //! The tables: every request's fields.
 
+use pipelet_domain::events::EventType;
+
 use super::schema::{
     Field,
     Kind::{self, AnyText, DateTime, Decimal, Enum, Integer, Object, Text, Uri},
     opt, req,
 };
-use crate::events::EventType;
 
 /// The fields of an action's request; `None` for what is no OCPP action.
 pub(super) const fn request(action: EventType) -> Option<&'static [Field]> {

@@ -1,16 +1,14 @@
 //! Holding a payload against the tables.
 
 use jiff::Timestamp;
+use pipelet_domain::events::{EventType, Payload};
 use serde_json::{Map, Value};
 
 use super::{
     schema::{Field, Kind},
     tables,
 };
-use crate::{
-    events::{EventType, Payload},
-    ocpp::wire::ErrorCode,
-};
+use crate::ocpp::wire::ErrorCode;
 
 /// More than these are not listed: a megabyte of nonsense needs no megabytes of complaint.
 pub(super) const MAX_VIOLATIONS: usize = 64;

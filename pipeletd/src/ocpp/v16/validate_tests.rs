@@ -1,5 +1,6 @@
+use pipelet_domain::events::Direction;
+
 use super::*;
-use crate::events::Direction;
 
 #[track_caller]
 fn check(action: EventType, payload: &str, expected: &[(&str, ErrorCode)]) {

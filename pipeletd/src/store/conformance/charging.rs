@@ -2,13 +2,14 @@
 
 use std::sync::Arc;
 
-use super::{at, check, check_reopened, event, events};
-use crate::{
+use pipelet_domain::{
     events::{AuthorizationStatus, Event, EventId, EventType, IdTagKey, Payload, Seq, StationId},
     id_tags::{IdTag, IdTagEntry, TagStatus},
     projection::{MeterReading, StopRequest, Transaction, TransactionFilter},
-    store::Change,
 };
+
+use super::{at, check, check_reopened, event, events};
+use crate::store::Change;
 
 /// Of station `S0` or `S10`, open where the number is even.
 fn transaction(number: u64) -> Arc<Transaction> {

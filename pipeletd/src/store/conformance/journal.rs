@@ -2,11 +2,10 @@
 
 use std::{ops::Range, sync::Arc};
 
+use pipelet_domain::events::{Event, Seq};
+
 use super::{check, check_reopened, event, events};
-use crate::{
-    events::{Event, Seq},
-    store::{ReadLimit, Store},
-};
+use crate::store::{ReadLimit, Store};
 
 /// Appends events together, at the journal's end.
 fn append(store: &dyn Store, numbers: Range<u64>) {

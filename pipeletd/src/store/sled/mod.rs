@@ -22,6 +22,17 @@ use std::{
 };
 
 use jiff::Timestamp;
+use pipelet_domain::{
+    deliveries::{
+        Account, Cursor, FailedDelivery, FailedFilter, FailedId, Forgotten, Kept, Received, Retry,
+        RetryKey, StoredWebhook,
+    },
+    events::{Event, Seq, StationId},
+    id_tags::IdTagEntry,
+    projection::{StationState, Transaction, TransactionFilter},
+    registration::Registration,
+    webhooks::WebhookId,
+};
 
 use self::{
     database::{Batch, Database},
@@ -40,19 +51,7 @@ use super::{
     sealing::{KeyId, SecretKeys},
     station_record, take_up_to,
 };
-use crate::{
-    auth::ApiKeyInfo,
-    delivery::record::{
-        Account, Cursor, FailedDelivery, FailedFilter, FailedId, Forgotten, Kept, Received, Retry,
-        RetryKey, StoredWebhook,
-    },
-    events::{Event, Seq, StationId},
-    id_tags::IdTagEntry,
-    private_file,
-    projection::{StationState, Transaction, TransactionFilter},
-    registration::Registration,
-    webhooks::WebhookId,
-};
+use crate::{auth::ApiKeyInfo, private_file};
 
 /// The version of keys and records together. A daemon that finds a newer one stops; what an older
 /// one left in `hot` is read as it is, and `cold` is written anew. 2 put blocks in the place of
@@ -742,7 +741,7 @@ mod tests {
     use jiff::Timestamp;
 
     use super::*;
-    use crate::events::{EventId, EventType, Payload};
+    use pipelet_domain::events::{EventId, EventType, Payload};
 
     fn event(number: u64) -> Arc<Event> {
         let payload = format!(r#"{{"n":{number},"pad":"{}"}}"#, "x".repeat(5_000));

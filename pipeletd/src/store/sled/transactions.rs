@@ -1,6 +1,10 @@
 //! Transactions in the cold database: the records, and the indexes that lists are read by.
 
 use jiff::Timestamp;
+use pipelet_domain::{
+    events::Seq,
+    projection::{Transaction, TransactionFilter},
+};
 
 use super::{
     super::{
@@ -10,10 +14,6 @@ use super::{
         transaction_record::{decode_transaction, encode_transaction},
     },
     database::{Batch, Database},
-};
-use crate::{
-    events::Seq,
-    projection::{Transaction, TransactionFilter},
 };
 
 /// They start in about the order in which they end: after so many that ended too lately, those

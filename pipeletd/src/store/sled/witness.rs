@@ -75,10 +75,10 @@ mod tests {
     use tempfile::TempDir;
 
     use super::*;
-    use crate::{
-        delivery::record::Account,
+    use crate::store::{Change, Store as _, sled::SledStore};
+    use pipelet_domain::{
+        deliveries::Account,
         events::{Event, EventId, EventType, Payload, Seq, StationId},
-        store::{Change, Store as _, sled::SledStore},
         webhooks::WebhookId,
     };
 

@@ -8,13 +8,15 @@ use std::{
 };
 
 use jiff::Timestamp;
+use pipelet_domain::{
+    events::{AuthorizationStatus, IdTagKey},
+    id_tags::{IdTagDraft, IdTagEntry, IdTagInfo, Policy},
+    webhooks::{Fault, Field},
+};
 
-use super::{IdTagDraft, IdTagEntry, IdTagInfo, Policy};
 use crate::{
     clock::Clock,
-    events::{AuthorizationStatus, IdTagKey},
     store::{Change, Store, StoreError, blocking},
-    webhooks::{Fault, Field},
 };
 
 /// About 200 bytes each in memory.

@@ -1,19 +1,17 @@
 //! Which stations are expected, and what is asked of each.
 //!
-//! An entry says how a station shows who it is and what its boot is answered with. Everything but
-//! [`Registry`] is pure. What has been constructed is right, and no password can be read back
-//! from it. Nothing here knows sockets, OCPP frames, REST or gRPC.
+//! An entry says how a station shows who it is and what its boot is answered with. What has been
+//! constructed is right, and no password can be read back from it. Nothing here knows sockets,
+//! OCPP frames, REST or gRPC.
 
 mod draft;
 mod password;
-mod registry;
 
 use jiff::Timestamp;
 
 pub use self::{
     draft::RegistrationDraft,
     password::{InvalidPassword, PasswordHash, Salt},
-    registry::{Entry, Registry, RegistryError},
 };
 use crate::{events::StationId, projection::BootStatus};
 

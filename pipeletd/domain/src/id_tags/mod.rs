@@ -1,19 +1,14 @@
 //! Id tags: who may charge, until when, and to whom a card belongs.
 //!
-//! The rules are pure: an entry and a time make a verdict. [`IdTags`] is the handle on the
-//! entries that are registered. It knows neither stations nor OCPP's messages.
+//! An entry and a time make a verdict. It knows neither stations nor OCPP's messages.
 
 mod draft;
-mod registry;
 
 use std::fmt;
 
 use jiff::Timestamp;
 
-pub use self::{
-    draft::IdTagDraft,
-    registry::{IdTagError, IdTags, Starting},
-};
+pub use self::draft::IdTagDraft;
 use crate::events::{AuthorizationStatus, IdTagKey};
 
 /// Whose tags may charge.

@@ -9,16 +9,18 @@ use std::{
     sync::{Arc, PoisonError, RwLock},
 };
 
+use pipelet_domain::{
+    events::StationId,
+    projection::BootStatus,
+    registration::{Admission, Registration, RegistrationDraft, Salt},
+    webhooks::Fault,
+};
 use tokio::sync::{Mutex, OwnedMutexGuard};
 use tokio_util::sync::CancellationToken;
 
-use super::{Admission, Registration, RegistrationDraft, Salt};
 use crate::{
     clock::Clock,
-    events::StationId,
-    projection::BootStatus,
     store::{Change, Store, StoreError, blocking},
-    webhooks::Fault,
 };
 
 #[derive(Debug, thiserror::Error)]
@@ -237,7 +239,8 @@ impl Registry {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{store::memory::MemoryStore, webhooks::Field};
+    use crate::store::memory::MemoryStore;
+    use pipelet_domain::webhooks::Field;
 
     fn open(store: &Arc<dyn Store>) -> Registry {
         let clock = Clock::system();
