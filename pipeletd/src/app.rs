@@ -16,7 +16,6 @@ use crate::{
         rest,
     },
     auth::{self, ApiKey, Keyring},
-    clock::Clock,
     config::{Authorize, Config, StationsPolicy},
     delivery::{
         self, Delivery, DeliveryError, Means,
@@ -24,18 +23,23 @@ use crate::{
         ledger::{Ledger, LedgerThread},
         retry_clock::RetryClock,
     },
-    descriptors,
     journal::{CommitterThread, Journal, Opened, retention::Retention},
-    limits::memory::MemoryBudget,
     ocpp::{self, Ocpp},
     registries::Registry,
     store::{Backup, Store, StoreError, sled::SledStore},
+    system::{
+        clock::Clock,
+        descriptors,
+        limits::memory::MemoryBudget,
+        tls::{Certificates, Shown, TlsError},
+    },
     telemetry::{DroppedLines, Exporter, ExporterError, Spans},
-    tls::{Certificates, Shown, TlsError},
 };
 
+pub mod check;
 pub mod dials;
 pub mod reload;
+pub mod service_manager;
 
 /// How long API calls may take to finish at shutdown.
 const API_GRACE: Duration = Duration::from_secs(5);

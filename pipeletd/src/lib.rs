@@ -11,8 +11,11 @@
 //! | [`store`] | what must survive: the trait, sled, memory, the conformance suite |
 //! | [`ocpp`] | stations: handshake, frames, answers, sessions |
 //! | [`api`] | REST and gRPC over the handles of all these |
-//! | [`limits`], [`tls`], [`latencies`] | how often something may happen; certificates and streams; how long something takes |
-//! | [`app`] | puts it together; [`config`], [`check`], [`telemetry`], [`shutdown`], [`service_manager`], [`auth`], [`clock`], [`core_dumps`], [`descriptors`], [`private_file`], [`printable`] |
+//! | [`auth`] | API keys and their roles |
+//! | [`telemetry`] | the log, and spans for a collector |
+//! | [`config`] | flags, variables and the file become one configuration |
+//! | [`system`] | small matters of the process: clock, limits, TLS, descriptors |
+//! | [`app`] | puts it together, reloads it, and tells the service manager |
 //!
 //! The way of an event: `ocpp` answers a station once `journal` has its event on disk; `journal`
 //! hands its position to the feeds of the webhooks that want it; each webhook's dispatcher in
@@ -21,26 +24,16 @@
 pub mod api;
 pub mod app;
 pub mod auth;
-pub mod check;
-pub mod clock;
 pub mod config;
-pub mod core_dumps;
 pub mod delivery;
-pub mod descriptors;
 #[doc(hidden)]
 pub mod fuzzing;
 pub mod journal;
-pub mod latencies;
-pub mod limits;
 pub mod ocpp;
-pub mod printable;
-pub mod private_file;
 pub mod registries;
-pub mod service_manager;
-pub mod shutdown;
 pub mod store;
+pub mod system;
 pub mod telemetry;
-pub mod tls;
 
 use std::{
     fs::File,
@@ -56,13 +49,13 @@ use tokio_util::sync::CancellationToken;
 
 use self::{
     app::{
-        App, OpenError,
+        App, OpenError, check,
         reload::{Reload, Reloadable},
+        service_manager,
     },
-    clock::Clock,
     config::{Config, ConfigError, Fault, Loaded, ShowConfig, ShownAs, Sources, Task},
-    shutdown::Signals,
     store::{StoreError, sled::SledStore},
+    system::{clock::Clock, core_dumps, shutdown::Signals, tls},
 };
 
 /// `EX_CONFIG` of sysexits.h.
@@ -80,7 +73,7 @@ pub fn main() -> ExitCode {
         Err(error) => return refuse(&error),
     };
     let loaded = match (sources.load(), sources.task()) {
-        (loaded, Task::Check) => return check(loaded),
+        (loaded, Task::Check) => return say_what_is_wrong(loaded),
         (Ok(loaded), _) => loaded,
         (Err(error), _) => return refuse(&error),
     };
@@ -155,7 +148,7 @@ fn run(sources: Sources, Loaded { config, settings }: Loaded) -> anyhow::Result<
 }
 
 /// Says everything that is wrong, whichever of it is the file's.
-fn check(loaded: Result<Loaded, ConfigError>) -> ExitCode {
+fn say_what_is_wrong(loaded: Result<Loaded, ConfigError>) -> ExitCode {
     let faults = match loaded {
         Ok(loaded) => check::faults(&loaded),
         Err(ConfigError::Faults(faults)) => faults,

@@ -54,13 +54,13 @@ const THIRD_PARTY: &[(&str, &[&str])] = &[
             "pipeletd/src/delivery/http",
             "pipeletd/src/ocpp/entrance",
             "pipeletd/src/ocpp/gateway",
-            "pipeletd/src/tls",
+            "pipeletd/src/system/tls",
             "pipeletctl/src/simulator/line",
         ],
     ),
     (
         "x509_parser::",
-        &["pipeletd/src/ocpp/client_names", "pipeletd/src/tls"],
+        &["pipeletd/src/ocpp/client_names", "pipeletd/src/system/tls"],
     ),
     ("prometheus::", &["pipeletd/src/api/metrics"]),
     (
@@ -77,24 +77,13 @@ const THIRD_PARTY: &[(&str, &[&str])] = &[
 /// The daemon's modules in layers: each knows those of the layers above its own in this list, and
 /// no others. What they all speak of is a crate below (`pipeletd/domain`).
 const LAYERS: &[&[&str]] = &[
-    &[
-        "clock",
-        "core_dumps",
-        "descriptors",
-        "latencies",
-        "limits",
-        "printable",
-        "private_file",
-        "shutdown",
-        "tls",
-    ],
+    &["system"],
     &["auth", "telemetry"],
     &["store"],
     &["journal", "registries"],
-    &["delivery", "ocpp", "service_manager"],
+    &["delivery", "ocpp"],
     &["api", "config"],
     &["app", "fuzzing"],
-    &["check"],
 ];
 
 /// What a pure module must not use: no I/O, no tasks, no clock.
@@ -328,7 +317,7 @@ fn both_programs_hold_the_same_characters_back() {
         table.to_owned()
     };
     assert_eq!(
-        table("pipeletd/src/printable.rs"),
+        table("pipeletd/src/system/printable.rs"),
         table("pipeletctl/src/escape.rs")
     );
 }

@@ -23,8 +23,10 @@ use super::{
 };
 use crate::{
     auth::{Caller, Keyring, Refused, Role},
-    clock::Clock,
-    limits::{Guesses, Pending},
+    system::{
+        clock::Clock,
+        limits::{Guesses, Pending},
+    },
 };
 
 /// Calls at once on one connection that need no key. Their answers wait in memory until they are
@@ -176,7 +178,7 @@ mod tests {
     use super::*;
     use crate::{
         auth::{ApiKey, ApiKeyInfo},
-        limits::{Rate, memory::FifoPool},
+        system::limits::{Rate, memory::FifoPool},
     };
 
     fn headers(keys: &[&str]) -> HeaderMap {

@@ -13,8 +13,8 @@ use tokio_util::sync::CancellationToken;
 use super::error::ApiError;
 use crate::{
     auth::{ApiKey, ApiKeyInfo, InvalidRole, Keyring, Role},
-    clock::Clock,
     store::{Change, Store, StoreError, blocking},
+    system::clock::Clock,
 };
 
 /// In characters.

@@ -25,8 +25,8 @@ use tokio::{sync::OwnedSemaphorePermit, time::timeout};
 
 use super::error::ApiError;
 use crate::{
-    limits::memory::{FifoPool, LARGEST_EVENT},
     store::PAGE_BYTES,
+    system::limits::memory::{FifoPool, LARGEST_EVENT},
 };
 
 /// Of all that there is for readers, what one key may have: one in so many.

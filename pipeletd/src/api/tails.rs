@@ -17,8 +17,8 @@ use super::{
 };
 use crate::{
     journal::{Followed, Follower, Journal},
-    limits::memory::LARGEST_EVENT,
     store::{ReadLimit, StoreError},
+    system::limits::memory::LARGEST_EVENT,
 };
 
 /// At once.

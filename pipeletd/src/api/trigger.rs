@@ -12,7 +12,7 @@ use pipelet_domain::{
 use serde_json::Value;
 
 use super::error::ApiError;
-use crate::{clock::Clock, delivery::Delivery, journal::Journal};
+use crate::{delivery::Delivery, journal::Journal, system::clock::Clock};
 
 /// In bytes; what a station may send in one message.
 const MAX_PAYLOAD: usize = 1 << 20;

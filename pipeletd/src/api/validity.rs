@@ -12,7 +12,7 @@ use tokio::{
 use tokio_stream::wrappers::ReceiverStream;
 
 use super::error::ApiError;
-use crate::{auth::Caller, clock::Clock};
+use crate::{auth::Caller, system::clock::Clock};
 
 /// Cheap to clone.
 #[derive(Debug, Clone)]
@@ -124,7 +124,7 @@ mod tests {
     use super::*;
     use crate::{
         auth::{ApiKey, ApiKeyInfo, Keyring, Role},
-        limits::Rate,
+        system::limits::Rate,
     };
 
     const START: Timestamp = Timestamp::UNIX_EPOCH;

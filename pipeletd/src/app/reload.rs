@@ -8,12 +8,11 @@ use std::{io, mem};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
-use super::dials::Dials;
+use super::{dials::Dials, service_manager};
 use crate::{
     config::{ConfigError, Loaded, Setting, Sources},
-    service_manager,
+    system::tls::Shown,
     telemetry::{self, LogLevel},
-    tls::Shown,
 };
 
 /// The setting that the log takes over.

@@ -12,7 +12,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::{ApiKeyInfo, KeyHash, Role};
-use crate::limits::{Bucket, Rate};
+use crate::system::limits::{Bucket, Rate};
 
 /// Cheap to clone.
 #[derive(Debug, Clone)]

@@ -13,7 +13,7 @@ pub use self::{
     keyring::{Caller, Keyring, Refused},
     role::{InvalidRole, Role},
 };
-use crate::private_file;
+use crate::system::private_file;
 
 mod keyring;
 mod role;

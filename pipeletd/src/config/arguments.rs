@@ -9,7 +9,7 @@ use pipelet_domain::webhooks::{AllowedTarget, InvalidAllowedTarget};
 use super::{Authorize, ByteSize, InvalidByteSize, StationsPolicy, Task};
 use crate::{
     delivery::policy::RetrySchedule,
-    limits::{Rate, memory::MemoryBudget},
+    system::limits::{Rate, memory::MemoryBudget},
     telemetry::{self, Endpoint, InvalidLevel, LogFormat},
 };
 

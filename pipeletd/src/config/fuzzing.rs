@@ -8,7 +8,7 @@ use pipelet_domain::webhooks::{AllowedTarget, TargetPolicy};
 use super::{ByteSize, Loaded, Sources, Surroundings, arguments::short_time, file, show};
 use crate::{
     delivery::policy::{self, MAX_RETRY_AFTER, Outcome, RetrySchedule, Verdict},
-    limits::Rate,
+    system::limits::Rate,
 };
 
 /// A setting's value, or a whole file; and a `Retry-After`.

@@ -33,10 +33,9 @@ pub use self::{
 use crate::{
     auth::{ApiKey, InvalidApiKey},
     delivery::policy::RetrySchedule,
-    limits::Rate,
     ocpp::TlsOptions,
+    system::{limits::Rate, tls::TlsFiles},
     telemetry::{Endpoint, LogFormat},
-    tls::TlsFiles,
 };
 
 /// What holds.

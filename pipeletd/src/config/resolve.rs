@@ -4,7 +4,7 @@
 use std::{ffi::OsString, path::PathBuf};
 
 use super::{Config, Fault, Origin, Setting, Surroundings, arguments::Arguments};
-use crate::{auth::ApiKey, ocpp::TlsOptions, telemetry::LogFormat, tls::TlsFiles};
+use crate::{auth::ApiKey, ocpp::TlsOptions, system::tls::TlsFiles, telemetry::LogFormat};
 
 /// Completes `settings` with the defaults that are found only here.
 pub(super) fn resolve(

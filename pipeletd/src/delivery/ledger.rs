@@ -35,8 +35,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::retry_clock::RetryClock;
 use crate::{
-    latencies::{Latencies, LatencySnapshot},
     store::{BATCH_BYTES, Change, Outage, Store, StoreError},
+    system::latencies::{Latencies, LatencySnapshot},
 };
 
 /// Entries that may wait; further ones wait for room.

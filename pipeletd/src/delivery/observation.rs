@@ -16,8 +16,8 @@ use super::{
     webhooks::{Delivery, Running},
 };
 use crate::{
-    latencies::LatencySnapshot,
     store::{StoreError, blocking},
+    system::latencies::LatencySnapshot,
 };
 
 /// One webhook.

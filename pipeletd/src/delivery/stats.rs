@@ -9,7 +9,7 @@ use super::{
     http::{AttemptError, Attempted},
     policy::Outcome,
 };
-use crate::latencies::{Latencies, LatencySnapshot};
+use crate::system::latencies::{Latencies, LatencySnapshot};
 
 /// How an attempt ended, as coarse as an operator's first question.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

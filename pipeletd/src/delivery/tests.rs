@@ -23,10 +23,9 @@ use super::{
     subscriptions,
 };
 use crate::{
-    clock::Clock,
     journal::{Journal, Opened},
-    limits::memory::MemoryBudget,
     store::{Change, Progress, Store, memory::MemoryStore},
+    system::{clock::Clock, limits::memory::MemoryBudget},
     telemetry::Spans,
 };
 

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use pipelet_domain::events::EventType;
 
-use crate::latencies::Latencies;
+use crate::system::latencies::Latencies;
 
 #[derive(Debug)]
 pub(super) struct Counts {

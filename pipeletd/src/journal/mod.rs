@@ -48,10 +48,12 @@ pub use self::{
     reader::{Read, Reader, ReceivedCount},
 };
 use crate::{
-    clock::Clock,
-    latencies::LatencySnapshot,
-    limits::memory::{FifoPool, MemoryBudget},
     store::{Outage, Store, StoreError, blocking},
+    system::{
+        clock::Clock,
+        latencies::LatencySnapshot,
+        limits::memory::{FifoPool, MemoryBudget},
+    },
 };
 
 /// Requests that may wait for the committer; further ones wait for room.

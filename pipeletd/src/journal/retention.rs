@@ -12,8 +12,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::{AppendError, Journal};
 use crate::{
-    clock::Clock,
     store::{ReadLimit, Store, StoreError, blocking},
+    system::clock::Clock,
 };
 
 /// How often the journal's end is looked at.
@@ -101,8 +101,8 @@ mod tests {
 
     use super::*;
     use crate::{
-        limits::memory::MemoryBudget,
         store::{memory::MemoryStore, sled::SledStore},
+        system::limits::memory::MemoryBudget,
     };
     use pipelet_domain::events::{Event, EventId, EventType, Payload, StationId};
 

@@ -12,9 +12,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::{CommitterThread, Followed, Journal, Opened, Reader};
 use crate::{
-    clock::Clock,
-    limits::memory::MemoryBudget,
     store::{ReadLimit, Store, memory::MemoryStore},
+    system::{clock::Clock, limits::memory::MemoryBudget},
 };
 
 const W: WebhookId = WebhookId(1);

@@ -8,7 +8,7 @@ use std::{
 use pipelet_domain::events::{Direction, EventType};
 
 use super::commands::{Answer, CommandError};
-use crate::latencies::{Latencies, LatencySnapshot};
+use crate::system::latencies::{Latencies, LatencySnapshot};
 
 /// How a command ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

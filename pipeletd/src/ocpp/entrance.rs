@@ -20,7 +20,7 @@ use super::{
     refusals::Failure,
     stations::Seat,
 };
-use crate::{limits::Pending, tls::Stream};
+use crate::system::{limits::Pending, tls::Stream};
 
 /// A connection whose handshake has ended well.
 #[derive(Debug)]

@@ -28,7 +28,7 @@ use super::{
     refusals::Failure,
     session::{self, Ended, Session},
 };
-use crate::{
+use crate::system::{
     limits::{Pending, Turns},
     tls::{Certificates, Stream},
 };

@@ -40,14 +40,16 @@ use self::{
     unkept::Unkept,
 };
 use crate::{
-    clock::Clock,
     journal::Journal,
-    limits::{PasswordGuesses, Rate},
     registries::IdTags,
     registries::Registry,
     store::{Store, StoreError},
+    system::{
+        clock::Clock,
+        limits::{PasswordGuesses, Rate},
+        tls::{Certificates, TlsError, TlsFiles},
+    },
     telemetry::Spans,
-    tls::{Certificates, TlsError, TlsFiles},
 };
 
 mod admission;

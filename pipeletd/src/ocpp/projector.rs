@@ -25,10 +25,10 @@ use super::{
     transactions::{LateReadings, LateStop, LiveTransactions},
 };
 use crate::{
-    clock::Clock,
     journal::Journal,
     registries::Registry,
     store::{ReadLimit, Store, StoreError},
+    system::clock::Clock,
 };
 
 const SAVE_EVERY: Duration = Duration::from_millis(500);

@@ -20,7 +20,7 @@ use super::{
     connection_stats::ReasonCounts,
     handshake::{self, Asked, HandshakeError},
 };
-use crate::printable::printable;
+use crate::system::printable::printable;
 
 /// Between two lines of the log for the same failure.
 const LOG_INTERVAL: Duration = Duration::from_mins(1);

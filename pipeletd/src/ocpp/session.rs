@@ -37,7 +37,7 @@ use super::{
     unfinished::Unfinished,
     wire,
 };
-use crate::limits::Bucket;
+use crate::system::limits::Bucket;
 
 /// How long a station may take to read what we write.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -225,7 +225,7 @@ pub(super) struct Session<S> {
     answers_pings: bool,
     /// Cancelled when the station may no longer be here; `None` where that can't be.
     revoked: Option<CancellationToken>,
-    clock: crate::clock::Clock,
+    clock: crate::system::clock::Clock,
     ended: ReasonCounts,
 }
 

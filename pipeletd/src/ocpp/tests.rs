@@ -18,8 +18,8 @@ use tokio_tungstenite::{
 
 use super::*;
 use crate::{
-    limits::memory::MemoryBudget,
     store::{ReadLimit, memory::MemoryStore},
+    system::limits::memory::MemoryBudget,
 };
 
 struct Daemon {

@@ -18,8 +18,8 @@ use tokio::{sync::Notify, time::sleep};
 
 use super::stations::Place;
 use crate::{
-    clock::Clock,
     journal::{AppendError, Journal},
+    system::clock::Clock,
     telemetry::{Span, Spans},
 };
 

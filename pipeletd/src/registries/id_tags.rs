@@ -15,8 +15,8 @@ use pipelet_domain::{
 };
 
 use crate::{
-    clock::Clock,
     store::{Change, Store, StoreError, blocking},
+    system::clock::Clock,
 };
 
 /// About 200 bytes each in memory.

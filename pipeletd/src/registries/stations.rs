@@ -19,8 +19,8 @@ use tokio::sync::{Mutex, OwnedMutexGuard};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    clock::Clock,
     store::{Change, Store, StoreError, blocking},
+    system::clock::Clock,
 };
 
 #[derive(Debug, thiserror::Error)]

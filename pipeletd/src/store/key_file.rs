@@ -14,7 +14,7 @@ use std::{
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 
 use super::sealing::{KeyId, SecretKey, SecretKeys};
-use crate::private_file;
+use crate::system::private_file;
 
 /// Its name in the data directory.
 const NAME: &str = "secrets.key";

@@ -48,7 +48,7 @@ pub use self::{
     key_file::{KeyFileError, check as check_key_file},
     outage::Outage,
 };
-use crate::{auth::ApiKeyInfo, limits::memory::LARGEST_EVENT};
+use crate::{auth::ApiKeyInfo, system::limits::memory::LARGEST_EVENT};
 
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {

@@ -16,7 +16,7 @@ use tracing_subscriber::{
 };
 
 use super::stderr::{DroppedLines, Stderr};
-use crate::printable;
+use crate::system::printable;
 
 /// How a line of the log looks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]

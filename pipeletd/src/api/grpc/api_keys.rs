@@ -16,7 +16,7 @@ use super::{
 };
 use crate::{
     auth::{ApiKeyInfo, Role},
-    clock::Clock,
+    system::clock::Clock,
 };
 
 pub(super) struct ApiKeyRpc {

@@ -24,13 +24,11 @@ use super::{
 };
 use crate::{
     auth::{Caller, Role},
-    clock::Clock,
     delivery::Delivery,
     journal::Journal,
-    latencies::BOUNDS,
     ocpp::{ConnectionStats, RefusedHandshake, Stations},
     store::{Backup, BackupError, blocking},
-    tls::Shown,
+    system::{clock::Clock, latencies::BOUNDS, tls::Shown},
 };
 
 /// In bytes; a piece of a backup.

@@ -49,13 +49,12 @@ use super::{
     trigger::Trigger,
 };
 use crate::{
-    clock::Clock,
     delivery::Delivery,
     journal::Journal,
     ocpp::{ConnectionStats, Stations, Transactions},
     registries::IdTags,
     store::Backup,
-    tls::Shown,
+    system::{clock::Clock, tls::Shown},
 };
 
 /// In bytes; a command's payload has a MiB at most.

@@ -6,7 +6,10 @@ use pipelet_domain::events::Seq;
 use prometheus::proto::MetricFamily;
 
 use super::{Sources, family::Family};
-use crate::{limits::memory::MemoryBudget, ocpp::CommandOutcome, tls::Shown};
+use crate::{
+    ocpp::CommandOutcome,
+    system::{limits::memory::MemoryBudget, tls::Shown},
+};
 
 pub(super) fn families(sources: &Sources) -> Vec<MetricFamily> {
     let mut families = state(sources);

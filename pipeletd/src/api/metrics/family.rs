@@ -4,7 +4,7 @@ use prometheus::proto::{
     Bucket, Counter, Gauge, Histogram, LabelPair, Metric, MetricFamily, MetricType,
 };
 
-use crate::{latencies::LatencySnapshot, printable::printable};
+use crate::system::{latencies::LatencySnapshot, printable::printable};
 
 /// The bounds that are shown of a latency's, in microseconds: enough to see where a delay begins,
 /// and few enough for a thousand webhooks.
@@ -140,7 +140,7 @@ mod tests {
     use prometheus::TextEncoder;
 
     use super::*;
-    use crate::latencies::{BOUNDS, Latencies};
+    use crate::system::latencies::{BOUNDS, Latencies};
 
     #[test]
     fn what_is_shown_is_exact() {

@@ -18,13 +18,11 @@ use tokio_util::task::TaskTracker;
 
 use super::status::Readiness;
 use crate::{
-    clock::Clock,
     delivery::Delivery,
-    limits::memory::MemoryBudget,
     ocpp::{ConnectionStats, Stations},
     store::{StoreError, blocking},
+    system::{clock::Clock, limits::memory::MemoryBudget, tls::Shown},
     telemetry::{DroppedLines, Spans},
-    tls::Shown,
 };
 
 /// What the text is, as a media type.

@@ -213,7 +213,7 @@ mod tests {
     use prometheus::TextEncoder;
 
     use super::*;
-    use crate::{delivery::stats::StatsSnapshot, latencies::LatencySnapshot};
+    use crate::{delivery::stats::StatsSnapshot, system::latencies::LatencySnapshot};
     use pipelet_domain::{
         deliveries::{Books, Stage, StoredWebhook},
         events::{EventSelection, StationSelection},

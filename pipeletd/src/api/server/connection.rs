@@ -22,14 +22,14 @@ use tokio::{
 use tokio_util::sync::WaitForCancellationFutureOwned;
 
 use super::super::{gate::Peer, key_places::KeyPlaces};
-use crate::limits::Pending;
+use crate::system::limits::Pending;
 
 /// From the moment that a caller does not take what is written, to its having taken it all.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// A connection whose handshake is over.
 #[derive(Debug)]
-pub(in crate::api) struct Connection<S = crate::tls::Stream> {
+pub(in crate::api) struct Connection<S = crate::system::tls::Stream> {
     stream: S,
     address: SocketAddr,
     /// Its turn, and whether it was dropped for another one.
@@ -159,7 +159,7 @@ mod tests {
     };
 
     use super::*;
-    use crate::limits::Turns;
+    use crate::system::limits::Turns;
 
     /// Our end, which takes 8 bytes before it waits, and the caller's.
     fn pair() -> (Connection<DuplexStream>, DuplexStream) {

@@ -21,7 +21,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 pub(super) use self::{connection::Connection, http1::serve};
 use super::key_places::KeyPlaces;
-use crate::{
+use crate::system::{
     limits::Turns,
     tls::{Certificates, Stream},
 };

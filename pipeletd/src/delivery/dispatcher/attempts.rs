@@ -13,12 +13,12 @@ use tokio::time::Instant;
 
 use super::{DispatchError, Dispatcher, Durable, Finished, Job, Origin, Terms};
 use crate::{
-    clock::Clock,
     delivery::{
         http::{Attempted, Destination, Line, Post},
         ledger::Entry,
         policy::{Verdict, decide},
     },
+    system::clock::Clock,
 };
 
 impl Dispatcher {

@@ -47,11 +47,13 @@ use super::{
     stats::Stats,
 };
 use crate::{
-    clock::Clock,
     journal::{AppendError, Journal, Reader},
-    latencies::Latencies,
-    limits::memory::{Pool, Share},
     store::{Store, StoreError, blocking},
+    system::{
+        clock::Clock,
+        latencies::Latencies,
+        limits::memory::{Pool, Share},
+    },
 };
 
 /// Loaded jobs: waiting, ready or in flight. How many bytes of events they may be is the memory

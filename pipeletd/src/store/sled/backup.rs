@@ -19,12 +19,12 @@ use super::{
     room::{Purpose, Room},
 };
 use crate::{
-    private_file,
     store::{
         Backup, BackupError, RestoreError, StoreError,
         backup::{Part, Reader, Writer},
         keys::{Kind, Meta},
     },
+    system::private_file,
 };
 
 const PARTS: [&str; 2] = ["hot", "cold"];

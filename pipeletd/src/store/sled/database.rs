@@ -42,12 +42,12 @@ use super::{
     room::{Purpose, Room},
 };
 use crate::{
-    private_file,
     store::{
         StoreError,
         codec::record_error,
         keys::{self, Kind},
     },
+    system::private_file,
 };
 
 /// In bytes; the largest part of a value that goes under one key.

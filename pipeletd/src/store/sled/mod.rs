@@ -51,7 +51,7 @@ use super::{
     sealing::{KeyId, SecretKeys},
     station_record, take_up_to,
 };
-use crate::{auth::ApiKeyInfo, private_file};
+use crate::{auth::ApiKeyInfo, system::private_file};
 
 /// The version of keys and records together. A daemon that finds a newer one stops; what an older
 /// one left in `hot` is read as it is, and `cold` is written anew. 2 put blocks in the place of

@@ -6,13 +6,13 @@ use std::{error::Error, io, path::Path};
 use rustix::fs::{Access, access};
 use tokio::runtime::Builder;
 
+use super::dials;
 use crate::{
-    app::dials,
     config::{Config, Fault, Loaded, Origin},
     delivery::http::Resources,
     store::{self, sled::SledStore},
+    system::tls::{self, Certificates, TlsFiles},
     telemetry::Spans,
-    tls::{self, Certificates, TlsFiles},
 };
 
 /// All that is wrong.
