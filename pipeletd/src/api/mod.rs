@@ -11,7 +11,7 @@ pub mod error;
 mod event_filter;
 mod gate;
 pub mod grpc;
-pub mod key_places;
+mod key_places;
 mod keys;
 pub mod metrics;
 mod readers;

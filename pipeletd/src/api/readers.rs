@@ -7,19 +7,21 @@
 
 use std::{
     collections::HashMap,
+    error::Error,
     fmt::Debug,
     pin::Pin,
     sync::{Arc, Mutex, PoisonError},
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
     time::Duration,
 };
 
 use axum::{
+    BoxError,
     body::{Body, HttpBody},
     http::Response,
 };
 use bytes::Bytes;
-use futures_util::{Stream, StreamExt as _, stream};
+use futures_util::{Stream, StreamExt as _, future::BoxFuture, stream};
 use hyper::body::{Frame, SizeHint};
 use tokio::{sync::OwnedSemaphorePermit, time::timeout};
 
@@ -31,6 +33,9 @@ use crate::{
 
 /// Of all that there is for readers, what one key may have: one in so many.
 const KEY_FRACTION: usize = 4;
+
+/// In bytes: a body that is no longer is as good as part of its connection's own buffers.
+const SMALL_BODY: usize = 4 * 1024;
 
 /// How long a caller waits for room before it is told to come again.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -63,6 +68,11 @@ pub(super) struct Held(
     #[expect(dead_code, reason = "given back when it is dropped")] Arc<dyn Debug + Send + Sync>,
 );
 
+/// There is no memory for this, because others are slow to take their answers, or to send.
+#[derive(Debug, thiserror::Error)]
+#[error("there is no memory for this, because others are slow to take their answers, or to send")]
+pub(super) struct NoRoom;
+
 impl Readers {
     pub fn new(all: FifoPool) -> Self {
         Self {
@@ -89,27 +99,17 @@ impl Readers {
 impl Reader {
     /// Room for a page of a list.
     pub(super) async fn page(&self) -> Result<Reserved, ApiError> {
-        self.room_soon(PAGE_BYTES).await
+        Ok(self.room_soon(PAGE_BYTES).await?)
     }
 
     /// Room for one event, with what became of it.
     pub(super) async fn event(&self) -> Result<Reserved, ApiError> {
-        self.room_soon(LARGEST_EVENT).await
+        Ok(self.room_soon(LARGEST_EVENT).await?)
     }
 
-    /// Room for what a caller sends.
-    pub(super) async fn body(&self, bytes: usize) -> Result<Reserved, ApiError> {
-        self.room_soon(bytes).await
-    }
-
-    async fn room_soon(&self, bytes: usize) -> Result<Reserved, ApiError> {
+    async fn room_soon(&self, bytes: usize) -> Result<Reserved, NoRoom> {
         let room = timeout(PATIENCE, self.room(bytes)).await;
-        room.map_err(|_| ApiError::TooMany {
-            code: "too_many_readers",
-            message: "there is no memory for this, because others are slow to take their answers, \
-                      or to send"
-                .to_owned(),
-        })
+        room.map_err(|_| NoRoom)
     }
 
     /// Waits for room for so many bytes.
@@ -117,6 +117,29 @@ impl Reader {
         let of_key = self.readers.of_key(self.key_id).take(bytes).await;
         let of_all = self.readers.all.take(bytes).await;
         Reserved { of_key, of_all }
+    }
+}
+
+impl NoRoom {
+    /// Whether this is why a body broke off.
+    pub(super) fn is_cause(error: &(dyn Error + 'static)) -> bool {
+        let mut cause = Some(error);
+        while let Some(error) = cause {
+            if error.is::<Self>() {
+                return true;
+            }
+            cause = error.source();
+        }
+        false
+    }
+}
+
+impl From<NoRoom> for ApiError {
+    fn from(error: NoRoom) -> Self {
+        Self::TooMany {
+            code: "too_many_readers",
+            message: error.to_string(),
+        }
     }
 }
 
@@ -159,6 +182,77 @@ pub(super) fn keep(mut response: Response<Body>) -> Response<Body> {
     match response.extensions_mut().remove::<Held>() {
         Some(held) => response.map(|body| Body::new(Keeping { body, held })),
         None => response,
+    }
+}
+
+/// What a caller sends, with room for its largest from when it is no longer small until it was
+/// read. The body fails, with what `failed` makes of it, where there is none.
+pub(super) fn reserving(
+    body: Body,
+    reader: Reader,
+    largest: usize,
+    failed: fn(NoRoom) -> BoxError,
+) -> Body {
+    Body::new(Reserving {
+        body,
+        came: 0,
+        room: Room::NotNeeded(reader),
+        largest,
+        failed,
+    })
+}
+
+struct Reserving {
+    body: Body,
+    /// In bytes.
+    came: usize,
+    room: Room,
+    /// In bytes.
+    largest: usize,
+    failed: fn(NoRoom) -> BoxError,
+}
+
+enum Room {
+    NotNeeded(Reader),
+    Awaited(BoxFuture<'static, Result<Reserved, NoRoom>>),
+    Taken { _held: Reserved },
+}
+
+impl HttpBody for Reserving {
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        let this = &mut *self;
+        if this.came > SMALL_BODY
+            && let Room::NotNeeded(reader) = &this.room
+        {
+            let (reader, largest) = (reader.clone(), this.largest);
+            let room = async move { reader.room_soon(largest).await };
+            this.room = Room::Awaited(Box::pin(room));
+        }
+        if let Room::Awaited(room) = &mut this.room {
+            match ready!(room.as_mut().poll(cx)) {
+                Ok(held) => this.room = Room::Taken { _held: held },
+                Err(error) => return Poll::Ready(Some(Err((this.failed)(error)))),
+            }
+        }
+        let polled = ready!(Pin::new(&mut this.body).poll_frame(cx));
+        if let Some(Ok(frame)) = &polled {
+            this.came += frame.data_ref().map_or(0, Bytes::len);
+        }
+        Poll::Ready(polled.map(|frame| frame.map_err(Into::into)))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
     }
 }
 

@@ -134,9 +134,16 @@ impl Roster {
 
     pub(super) async fn unregister(&self, id: &str) -> Result<(), ApiError> {
         let station = station(id)?;
-        self.registry.remove(&station).await?;
-        self.stations.unregistered(&station);
-        Ok(())
+        let (registry, stations) = (self.registry.clone(), self.stations.clone());
+        // Not even a caller who goes away comes in between.
+        let removing = tokio::spawn(async move {
+            registry.remove(&station).await?;
+            stations.unregistered(&station);
+            Ok(())
+        });
+        removing
+            .await
+            .unwrap_or_else(|error| Err(ApiError::Internal(error.into())))
     }
 
     /// All that is wrong with a draft.

@@ -230,7 +230,7 @@ pub(super) struct Arguments {
     pub(super) max_connections: usize,
 
     /// Chargers that are known at once, connected or not; for one more, the one that is gone longest
-    /// of those that were never registered is forgotten
+    /// of those that are not registered is forgotten, those first that never booted
     #[arg(long, env = "PIPELETD_MAX_STATIONS", value_name = "N", value_parser = at_least_one::<usize>, default_value = "200000")]
     pub(super) max_stations: usize,
 

@@ -135,7 +135,7 @@ pub struct StationCounts {
 
 /// Too many stations are known for another one, and none of them can be forgotten.
 #[derive(Debug, thiserror::Error)]
-#[error("{0} stations are known, all of them are connected or registered")]
+#[error("{0} stations are known, and none was found that is neither connected nor registered")]
 pub(super) struct TooManyStations(usize);
 
 impl Stations {
@@ -421,7 +421,7 @@ impl Station {
     }
 
     pub(super) fn snapshot(&self) -> StationState {
-        self.live().state.clone()
+        self.live().view().state
     }
 
     fn live(&self) -> MutexGuard<'_, Live> {

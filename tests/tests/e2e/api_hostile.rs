@@ -537,9 +537,9 @@ async fn a_flood_of_connections_waits_and_a_neighbour_is_served() {
 async fn calls_without_a_key_are_few_on_a_connection() {
     const RESOURCE_EXHAUSTED: &str = "8";
     let daemon = daemon().start().await;
-    // A message of five bytes with `list_services` ("") in it.
-    let request = Bytes::from_static(&[0, 0, 0, 0, 2, 0x3a, 0]);
-    let ask = async |count: usize, window| {
+    // A message of two bytes with `list_services` ("") in it.
+    let small = Bytes::from_static(&[0, 0, 0, 0, 2, 0x3a, 0]);
+    let ask = async |request: Bytes, count: usize, window| {
         let stream = connect(daemon.grpc()).await;
         let mut builder = h2::client::Builder::new();
         let shaking = builder.initial_window_size(window).handshake(stream);
@@ -555,18 +555,46 @@ async fn calls_without_a_key_are_few_on_a_connection() {
             .body(())
             .expect("a request");
             let (answer, mut body) = client.send_request(head, false).expect("a stream");
-            body.send_data(request.clone(), true).expect("a stream");
+            body.send_data(request.clone(), false).expect("a stream");
             let answer = within("an answer", answer).await.expect("an answer");
             let status = answer.headers().get("grpc-status");
             refused += usize::from(status.is_some_and(|status| status == RESOURCE_EXHAUSTED));
-            kept.push(answer);
+            kept.push((answer, body));
         }
         (refused, kept)
     };
-    let (refused, _kept) = ask(20, 0).await;
+    let (refused, _kept) = ask(small.clone(), 20, 0).await;
     assert_eq!(refused, 16);
-    let (refused, mut kept) = ask(1, 65_535).await;
+    let (refused, mut kept) = ask(small, 1, 65_535).await;
     assert_eq!(refused, 0);
-    let answer = within("a message", kept[0].body_mut().data()).await;
+    let (answer, _body) = &mut kept[0];
+    let answer = within("a message", answer.body_mut().data()).await;
     assert!(answer.is_some_and(|data| data.is_ok_and(|data| data.len() > 5)));
+
+    // Nor does it have memory by announcing what never comes.
+    let large = Bytes::from_static(&[0, 0, 0x40, 0, 0, 0x3a]);
+    let (_, mut kept) = ask(large, 1, 65_535).await;
+    let (answer, _body) = &mut kept[0];
+    let ended = async { while answer.body_mut().data().await.is_some() {} };
+    within("the call to be ended", ended).await;
+}
+
+/// What is sent in pieces needs no more room than what it comes to, and none once it was read.
+#[tokio::test]
+async fn commands_that_wait_leave_room_for_lists() {
+    let scene = Scene::new(&["Heartbeat"]).await;
+    let key = scene.daemon.key();
+    let mut waiting = Vec::new();
+    for id in ["S1", "S2", "S3"] {
+        let mut silent = scene.station(id).await;
+        let chunked = format!(
+            "POST /api/v1/stations/{id}/reset HTTP/1.1\r\nHost: h\r\nX-API-Key: {key}\r\n\
+             Content-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n\
+             f\r\n{{\"type\":\"Soft\"}}\r\n0\r\n\r\n"
+        );
+        let caller = hold_places(scene.daemon.http(), 1, chunked.as_bytes()).await;
+        assert_eq!(silent.asked().await.action, "Reset");
+        waiting.push((silent, caller));
+    }
+    scene.api.get("/events").await.expect(200);
 }

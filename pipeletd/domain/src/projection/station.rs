@@ -116,8 +116,12 @@ impl StationState {
             // That we asked shows nothing of the station.
             return false;
         }
-        let seen_anew = self.last_seen_at.map(minute) != Some(minute(event.time));
-        self.last_seen_at = self.last_seen_at.max(Some(event.time));
+        // Nor does that it is gone, which may be told long after.
+        let mut seen_anew = false;
+        if event.kind != EventType::StationDisconnected {
+            seen_anew = self.last_seen_at.map(minute) != Some(minute(event.time));
+            self.last_seen_at = self.last_seen_at.max(Some(event.time));
+        }
 
         self.note_call(event);
         self.note_content(event) || seen_anew

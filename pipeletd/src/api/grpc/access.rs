@@ -27,7 +27,8 @@ use super::{
         request_id::RequestId,
         validity::Validity,
     },
-    api_keys, daemon, events, failed_deliveries, id_tags, stations, transactions, webhooks,
+    MAX_MESSAGE, api_keys, daemon, events, failed_deliveries, id_tags, stations, transactions,
+    webhooks,
 };
 use crate::auth::{Caller, Role};
 
@@ -94,7 +95,12 @@ impl Guard {
             &caller,
             needed.ok_or_else(|| Status::unimplemented("there is no such method"))?,
         )?;
-        request.extensions_mut().insert(self.gate.reader(&caller));
+        let reader = self.gate.reader(&caller);
+        let sent = std::mem::take(request.body_mut());
+        *request.body_mut() = readers::reserving(sent, reader.clone(), MAX_MESSAGE, |error| {
+            Status::from(ApiError::from(error)).into()
+        });
+        request.extensions_mut().insert(reader);
         request.extensions_mut().insert(caller.clone());
         request.extensions_mut().insert(self.gate.validity(&caller));
         Ok(Some(caller))

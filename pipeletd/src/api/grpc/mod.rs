@@ -57,8 +57,10 @@ use crate::{
     system::{clock::Clock, tls::Shown},
 };
 
-/// In bytes; a command's payload has a MiB at most.
-const MAX_MESSAGE: usize = 4 << 20;
+/// In bytes; a command's payload has a MiB at most, and all else is small.
+const MAX_MESSAGE: usize = (1 << 20) + 64 * 1024;
+/// In bytes, of what is sent without a key.
+const MAX_OPEN_MESSAGE: usize = 8 * 1024;
 /// In bytes, of one call's metadata.
 const MAX_HEAD: u32 = 32 * 1024;
 /// Calls and streams at once on one connection.
@@ -159,9 +161,9 @@ pub async fn serve(
         data_dir,
         certificates,
     };
-    let services = Routes::new(health_service)
-        .add_service(reflection)
-        .add_service(reflection_v1alpha)
+    let services = Routes::new(health_service.max_decoding_message_size(MAX_OPEN_MESSAGE))
+        .add_service(reflection.max_decoding_message_size(MAX_OPEN_MESSAGE))
+        .add_service(reflection_v1alpha.max_decoding_message_size(MAX_OPEN_MESSAGE))
         .add_service(WebhookServiceServer::new(webhooks).max_decoding_message_size(MAX_MESSAGE))
         .add_service(
             FailedDeliveryServiceServer::new(failed).max_decoding_message_size(MAX_MESSAGE),

@@ -16,7 +16,11 @@ use pipelet_domain::{
 use serde_json::{Map, Value};
 use tokio::time;
 
-use super::{super::error::ApiError, MAX_BODY, problem::Problem};
+use super::{
+    super::{error::ApiError, readers::NoRoom},
+    MAX_BODY,
+    problem::Problem,
+};
 
 /// In bytes; what of a body that is too long is read before the connection is given up.
 const MAX_DISCARDED: usize = 16 << 20;
@@ -111,7 +115,13 @@ pub(super) async fn read(body: Body) -> Result<Vec<u8>, ApiError> {
     let mut read = 0;
     let reading = async {
         while let Some(chunk) = chunks.next().await {
-            let chunk = chunk.map_err(|_| ApiError::Malformed("the body broke off".to_owned()))?;
+            let chunk = chunk.map_err(|error| {
+                if NoRoom::is_cause(&error) {
+                    NoRoom.into()
+                } else {
+                    ApiError::Malformed("the body broke off".to_owned())
+                }
+            })?;
             read += chunk.len();
             if read > MAX_DISCARDED {
                 break;

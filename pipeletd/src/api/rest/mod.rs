@@ -24,7 +24,6 @@ mod webhooks;
 
 use axum::{
     Extension, Router,
-    body::HttpBody as _,
     extract::{MatchedPath, Request, State},
     http::Method,
     middleware::{self, Next},
@@ -55,8 +54,6 @@ use crate::{
 
 /// In bytes; a webhook takes a few hundred.
 pub const MAX_BODY: usize = 1 << 20;
-/// In bytes.
-const SMALL_BODY: u64 = 32 * 1024;
 
 /// What the routes work with.
 #[derive(Debug, Clone)]
@@ -159,14 +156,8 @@ async fn authenticate(
         Ok(caller) => {
             let validity = gate.validity(&caller);
             let reader = gate.reader(&caller);
-            // Up to this a body is as good as part of its connection's own buffers.
-            let _room = match request.body().size_hint().upper() {
-                Some(..=SMALL_BODY) => None,
-                Some(_) | None => match reader.body(MAX_BODY).await {
-                    Ok(room) => Some(room),
-                    Err(error) => return Problem::new(error, id).into_response(),
-                },
-            };
+            let sent = std::mem::take(request.body_mut());
+            *request.body_mut() = readers::reserving(sent, reader.clone(), MAX_BODY, Into::into);
             request.extensions_mut().insert(reader);
             request.extensions_mut().insert(caller.clone());
             request.extensions_mut().insert(validity.clone());

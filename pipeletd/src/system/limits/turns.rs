@@ -8,8 +8,8 @@
 //!   that has the most, where that leaves its own address with no more.
 //! - Otherwise it waits, and addresses that wait are served one connection each in rotation.
 //! - A turn is sure for [`SURE`]. After that the oldest one of the address that has the most is
-//!   dropped for one of another address that waits. Not for one of its own: all of a network's
-//!   stations may come from one address and be slow, and nobody would finish.
+//!   dropped for one of another address that waits; for one of its own only after [`LONGEST`]: all
+//!   of a network's stations may come from one address and be slow, and nobody would finish.
 //!
 //! This knows neither sockets nor what is shown on them.
 
@@ -35,6 +35,9 @@ use super::network::network;
 /// So long nobody who waits gets the turn of a connection whose address has no more than its share:
 /// time enough for the round trips of a handshake over a slow mobile network.
 const SURE: Duration = Duration::from_secs(2);
+
+/// Longer than any handshake may take.
+const LONGEST: Duration = Duration::from_secs(10);
 
 /// The turns there are. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -189,11 +192,10 @@ impl State {
         Some(granted)
     }
 
-    /// Drops one of another address whose turn is no longer sure.
+    /// Drops one whose turn is no longer sure.
     fn drop_overdue(&mut self, (waiting, _): Key, now: Instant) {
         if let Some((key, since)) = self.holding.oldest_of_most()
-            && key.0 != waiting
-            && now.duration_since(*since) >= SURE
+            && now.duration_since(*since) >= if key.0 == waiting { LONGEST } else { SURE }
         {
             self.drop_pending(key);
         }

@@ -101,8 +101,11 @@ async fn a_turn_is_sure_for_a_while() {
     assert_eq!(dropped(&slow), 1);
     // A crowd of slow ones at one address would drop each other for ever.
     let mut own = ask(&turns, 1, 1);
-    advance(SURE * 2).await;
+    advance(LONGEST / 2).await;
     assert_eq!((served(&mut own), served(&mut next)), (0, 1));
+    // But none that takes longer than a handshake may keeps its address out.
+    advance(LONGEST / 2).await;
+    assert_eq!((served(&mut own), dropped(&next)), (1, 1));
 }
 
 #[tokio::test(start_paused = true)]
