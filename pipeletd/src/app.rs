@@ -286,7 +286,7 @@ impl App {
     pub fn dials(&self) -> Dials {
         Dials {
             delivery: self.delivery.clone(),
-            tempo: self.ocpp.tempo(),
+            timing: self.ocpp.timing(),
             keyring: self.keyring.clone(),
             retention: self.retention.clone(),
             transaction_retention: self.ocpp.transaction_retention(),
@@ -433,7 +433,7 @@ fn ocpp_config(config: &Config, max_connections: usize, spans: Spans) -> ocpp::C
     ocpp::Config {
         listen: config.ocpp_listen,
         tls: config.ocpp_tls.clone(),
-        tempo: dials::tempo(config),
+        timing: dials::timing(config),
         strict: config.ocpp_strict,
         authorize: match config.authorize {
             Authorize::AcceptAll => Policy::AcceptAll,

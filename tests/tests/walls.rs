@@ -52,7 +52,7 @@ const THIRD_PARTY: &[(&str, &[&str])] = &[
         "tokio_rustls::",
         &[
             "pipeletd/src/delivery/http",
-            "pipeletd/src/ocpp/entrance",
+            "pipeletd/src/ocpp/accept",
             "pipeletd/src/ocpp/gateway",
             "pipeletd/src/system/tls",
             "pipeletctl/src/simulator/line",

@@ -17,7 +17,7 @@ use crate::{
         http::{HttpOptions, Resources, Sender},
     },
     journal::retention::Retention,
-    ocpp::{Tempo, TransactionRetention},
+    ocpp::{TimingConfig, TransactionRetention},
     telemetry::Spans,
 };
 
@@ -25,7 +25,7 @@ use crate::{
 #[derive(Debug, Clone)]
 pub struct Dials {
     pub(super) delivery: Delivery,
-    pub(super) tempo: watch::Sender<Tempo>,
+    pub(super) timing: watch::Sender<TimingConfig>,
     pub(super) keyring: Keyring,
     pub(super) retention: watch::Sender<Retention>,
     pub(super) transaction_retention: watch::Sender<TransactionRetention>,
@@ -60,7 +60,7 @@ impl Dials {
     pub async fn turn(&self, config: &Config) -> Result<(), OpenError> {
         let terms = terms(config, &self.resources, &self.spans)?;
         self.delivery.change_terms(terms).await;
-        self.tempo.send_replace(tempo(config));
+        self.timing.send_replace(timing(config));
         self.keyring.set_rate(config.api_rate);
         self.retention.send_replace(retention(config));
         self.transaction_retention
@@ -96,8 +96,8 @@ pub(crate) fn terms(
     })
 }
 
-pub(super) const fn tempo(config: &Config) -> Tempo {
-    Tempo {
+pub(super) const fn timing(config: &Config) -> TimingConfig {
+    TimingConfig {
         heartbeat_interval: config.heartbeat_interval,
         ping_interval: config.ping_interval,
         station_rate: config.ocpp_rate,

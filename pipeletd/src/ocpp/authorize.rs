@@ -7,7 +7,7 @@ use pipelet_domain::{
     projection::Fields,
 };
 
-use super::{stations::Stations, transactions::Place};
+use super::{stations::Stations, transactions::Connector};
 use crate::registries::{IdTags, Starting};
 
 /// The verdict on a message's tag.
@@ -50,7 +50,7 @@ impl Authorization {
         let connector = fields
             .integer("connectorId")
             .and_then(|id| id.try_into().ok());
-        let here = Place {
+        let here = Connector {
             station,
             connector_id: connector,
         };

@@ -106,12 +106,12 @@ impl Stations {
         wait: Duration,
     ) -> Result<Answer, CommandError> {
         check(action, &payload)?;
-        let desk = self.desk(station)?;
+        let queue = self.command_queue(station)?;
         let deadline = Instant::now() + wait;
         let busy = || CommandError::Busy(station.clone());
-        let turn = desk.turn(deadline).await.ok_or_else(busy)?;
+        let turn = queue.turn(deadline).await.ok_or_else(busy)?;
         let payload = arranged(action, payload);
-        let outcome = desk.send(action, payload, deadline, turn).await;
+        let outcome = queue.send(action, payload, deadline, turn).await;
         outcome.unwrap_or_else(|| {
             Err(if Instant::now() < deadline {
                 CommandError::NotConnected(station.clone())

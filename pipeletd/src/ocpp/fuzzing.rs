@@ -9,7 +9,7 @@ use serde_json::{Value, value::RawValue};
 
 use super::{
     credentials::Credentials,
-    first_bits::Frames,
+    frame_scanner::Frames,
     handshake, v16,
     wire::{self, ErrorCode, Frame, MessageId},
 };

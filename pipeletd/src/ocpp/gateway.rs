@@ -20,10 +20,10 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
     OpenError, Services, TlsOptions,
-    conversation::{Conversation, Opening},
-    desk::End,
-    entrance::{self, Visitor},
-    first_bits::Overlooking,
+    accept::{self, Accepted},
+    call_handler::{CallHandler, Opening},
+    command_queue::End,
+    frame_scanner::FrameScanner,
     handshake::{self, HandshakeError},
     refusals::Failure,
     session::{self, Ended, Session},
@@ -49,7 +49,7 @@ struct Listener {
 }
 
 /// A connection that nothing has been read from.
-struct Accepted {
+struct TcpConnection {
     stream: TcpStream,
     peer: SocketAddr,
     tls: Option<TlsAcceptor>,
@@ -124,21 +124,27 @@ impl Gateway {
         let room = Arc::new(Semaphore::new(services.config.max_connections));
         let turns = Turns::new(services.config.max_handshakes);
         loop {
-            let accepted = self.accept(&turns).await;
+            let connection = self.accept(&turns).await;
             // The semaphore is never closed, so this goes on until it is dropped.
             let Some(place) = turns.place(&room).await else {
                 return;
             };
-            let pending = turns.arrive(accepted.peer.ip());
+            let pending = turns.arrive(connection.peer.ip());
             let services = Arc::clone(services);
-            connections.spawn(serve(accepted, place, pending, services, shutdown.clone()));
+            connections.spawn(serve(
+                connection,
+                place,
+                pending,
+                services,
+                shutdown.clone(),
+            ));
         }
     }
 
-    async fn accept(&self, turns: &Turns) -> Accepted {
+    async fn accept(&self, turns: &Turns) -> TcpConnection {
         loop {
             match self.next().await {
-                Ok(accepted) => return accepted,
+                Ok(connection) => return connection,
                 Err(error) => {
                     tracing::warn!(%error, "a connection could not be accepted");
                     // Where descriptors are short, one of those that show nothing has one.
@@ -150,48 +156,47 @@ impl Gateway {
     }
 
     /// The next connection of either listener, neither before the other.
-    async fn next(&self) -> io::Result<Accepted> {
+    async fn next(&self) -> io::Result<TcpConnection> {
         let Some((listener, certificates)) = &self.tls else {
             let (stream, peer) = self.plain.socket.accept().await?;
-            return Ok(Accepted {
+            return Ok(TcpConnection {
                 stream,
                 peer,
                 tls: None,
             });
         };
-        let (accepted, tls) = tokio::select! {
-            accepted = self.plain.socket.accept() => (accepted?, None),
-            accepted = listener.socket.accept() => (accepted?, Some(certificates.acceptor())),
+        let ((stream, peer), tls) = tokio::select! {
+            plain = self.plain.socket.accept() => (plain?, None),
+            secure = listener.socket.accept() => (secure?, Some(certificates.acceptor())),
         };
-        let (stream, peer) = accepted;
-        Ok(Accepted { stream, peer, tls })
+        Ok(TcpConnection { stream, peer, tls })
     }
 }
 
 /// Serves a connection from its first byte on; `_place` is its room among all of them.
 async fn serve(
-    accepted: Accepted,
+    connection: TcpConnection,
     _place: OwnedSemaphorePermit,
     pending: Pending,
     services: Arc<Services>,
     shutdown: CancellationToken,
 ) {
-    let peer = accepted.peer;
+    let peer = connection.peer;
     let (stats, clock) = (services.stats.clone(), services.clock);
     // On the heap, because a session lives long, and would carry the room for it all the time.
-    let entering = Box::pin(enter(accepted, pending, services));
+    let entering = Box::pin(enter(connection, pending, services));
     match shutdown.run_until_cancelled(entering).await {
         Some(Ok(Entered::Station(mut session))) => {
-            // It may have come in after all the others were told.
+            // It may have come in after all the others were asked to end.
             if shutdown.is_cancelled() {
                 session.end(End::Shutdown);
             }
             session.run().await;
         }
-        Some(Ok(Entered::Stranger(mut socket))) => {
+        Some(Ok(Entered::NotOcpp(mut socket))) => {
             Box::pin(session::close(&mut socket, &Ended::NoSubprotocol)).await;
         }
-        // Those with an answer were told when it was given.
+        // Those with an answer were recorded when it was given.
         Some(Err(HandshakeError::Refused { .. })) | None => {}
         Some(Err(error)) => {
             let why = Failure::of(&error, peer);
@@ -203,32 +208,32 @@ async fn serve(
 /// A connection after its handshake.
 enum Entered {
     Station(Box<Session<Stream>>),
-    /// It speaks another protocol, and is told so.
-    Stranger(Box<WebSocketStream<Overlooking<Stream>>>),
+    /// It speaks another protocol, and learns so.
+    NotOcpp(Box<WebSocketStream<FrameScanner<Stream>>>),
 }
 
 /// Waits for the handshake, which others may cut short.
 async fn enter(
-    accepted: Accepted,
+    connection: TcpConnection,
     pending: Pending,
     services: Arc<Services>,
 ) -> Result<Entered, HandshakeError> {
-    let peer = accepted.peer;
-    let visitor = tokio::select! {
-        visitor = shake_hands(accepted, &pending, &services) => visitor?,
+    let peer = connection.peer;
+    let accepted = tokio::select! {
+        accepted = shake_hands(connection, &pending, &services) => accepted?,
         () = pending.dropped() => return Err(HandshakeError::CrowdedOut),
     };
     drop(pending);
-    Ok(seat(visitor, peer, services).await)
+    Ok(open_session(accepted, peer, services).await)
 }
 
 /// Waits for the first bytes, then for a turn, then for the rest of the handshake.
 async fn shake_hands(
-    accepted: Accepted,
+    connection: TcpConnection,
     pending: &Pending,
     services: &Services,
-) -> Result<Visitor, HandshakeError> {
-    let Accepted { stream, peer, tls } = accepted;
+) -> Result<Accepted, HandshakeError> {
+    let TcpConnection { stream, peer, tls } = connection;
     let limit = services.config.handshake_timeout;
     let late = |_| HandshakeError::TooLate;
     // A look at the first byte: that a socket seems readable need not mean that anything is there.
@@ -237,27 +242,27 @@ async fn shake_hands(
     if tls.is_some() || !handshake::is_whole(&stream).await? {
         pending.turn().await;
     }
-    let shaking = entrance::shake_hands(stream, peer, tls, pending, services);
+    let shaking = accept::shake_hands(stream, peer, tls, pending, services);
     timeout(limit, shaking).await.map_err(late)?
 }
 
-async fn seat(visitor: Visitor, peer: SocketAddr, services: Arc<Services>) -> Entered {
-    let socket = session::upgraded(
-        visitor.stream,
-        visitor.rest,
+async fn open_session(accepted: Accepted, peer: SocketAddr, services: Arc<Services>) -> Entered {
+    let socket = session::websocket(
+        accepted.stream,
+        accepted.rest,
         &services.config,
         services.stats.unfinished.clone(),
     )
     .await;
-    let Some(seat) = visitor.seat else {
-        return Entered::Stranger(Box::new(socket));
+    let Some(lease) = accepted.lease else {
+        return Entered::NotOcpp(Box::new(socket));
     };
     let opening = Opening {
         peer,
-        subprotocol: visitor.subprotocol,
-        profile: visitor.profile,
+        subprotocol: accepted.subprotocol,
+        profile: accepted.profile,
     };
-    let conversation = Conversation::new(seat, Arc::clone(&services));
-    let session = Session::new(socket, conversation, opening, visitor.revoked, &services);
+    let call_handler = CallHandler::new(lease, Arc::clone(&services));
+    let session = Session::new(socket, call_handler, opening, accepted.revoked, &services);
     Entered::Station(Box::new(session))
 }

@@ -9,7 +9,9 @@ use futures_util::{StreamExt as _, stream};
 use jiff::Timestamp;
 use pipelet_domain::events::{Event, EventId, EventType, Payload, StationId};
 
-use super::{Services, conversation::LOST, handler::Refusal, stations::Place, wire::ErrorCode};
+use super::{
+    Services, call_handler::LOST, handler::Refusal, stations::StationHandle, wire::ErrorCode,
+};
 use crate::{journal::AppendError, telemetry::Span};
 
 /// So many ends of connections are on their way into the journal at once, after a start.
@@ -17,41 +19,46 @@ const ENDS_AT_ONCE: usize = 256;
 
 impl Services {
     /// Journals the ends of connections that the daemon had when it died. A station that comes back
-    /// sooner tells of it itself.
-    pub(super) async fn tell_cut_connections(&self, cut: Vec<Place>) {
+    /// sooner does so itself.
+    pub(super) async fn journal_cut_connections(&self, cut: Vec<StationHandle>) {
         if !cut.is_empty() {
             let stations = cut.len();
             let what = "stations were connected when the daemon died: the ends are told now";
             tracing::info!(stations, "{what}");
         }
-        let telling = stream::iter(cut).for_each_concurrent(ENDS_AT_ONCE, async |place| {
-            let _turn = place.turn().await;
-            if let Some(cut) = place.take_cut() {
-                self.note_end(&place, LOST, cut.lasted()).await;
+        let journaling = stream::iter(cut).for_each_concurrent(ENDS_AT_ONCE, async |handle| {
+            let _turn = handle.turn().await;
+            if let Some(cut) = handle.take_cut() {
+                self.note_end(&handle, LOST, cut.lasted()).await;
             }
         });
-        telling.await;
+        journaling.await;
     }
 
-    pub(super) async fn note_end(&self, place: &Place, reason: &str, lasted: Duration) {
-        // Whole milliseconds, told in seconds.
+    pub(super) async fn note_end(&self, handle: &StationHandle, reason: &str, lasted: Duration) {
+        // Whole milliseconds, in seconds.
         let seconds = (lasted.as_secs_f64() * 1000.0).round() / 1000.0;
         let payload = serde_json::json!({ "reason": reason, "duration": seconds });
         let kind = EventType::StationDisconnected;
-        self.note(place, kind, &payload).await;
+        self.note(handle, kind, &payload).await;
     }
 
     /// Journals what only we know. Must be called within the station's turn.
-    pub(super) async fn note(&self, place: &Place, kind: EventType, payload: &serde_json::Value) {
-        let station = place.station();
+    pub(super) async fn note(
+        &self,
+        handle: &StationHandle,
+        kind: EventType,
+        payload: &serde_json::Value,
+    ) {
+        let station = handle.station();
         let Ok(payload) = Payload::parse(payload.to_string().as_bytes()) else {
             return;
         };
         let now = self.clock.now();
         match event(station, kind, now, None, payload) {
             Ok(event) => {
-                if self.append(place, event.clone()).await.is_err() {
-                    self.unkept.add(place, event);
+                if self.append(handle, event.clone()).await.is_err() {
+                    self.deferred_events.add(handle, event);
                 }
             }
             Err(refusal) => {
@@ -68,16 +75,16 @@ impl Services {
     /// task would have the room for that all its life.
     pub(super) fn append(
         &self,
-        place: &Place,
+        handle: &StationHandle,
         event: Event,
     ) -> impl Future<Output = Result<(), Refusal>> {
-        let (station, kind, event_id) = (place.station(), event.kind, event.id);
+        let (station, kind, event_id) = (handle.station(), event.kind, event.id);
         let time = event.time;
-        let told = tracing::enabled!(tracing::Level::DEBUG);
-        let message_id = told.then(|| event.message_id.clone()).flatten();
+        let is_logged = tracing::enabled!(tracing::Level::DEBUG);
+        let message_id = is_logged.then(|| event.message_id.clone()).flatten();
         let Self {
             journal,
-            unkept,
+            deferred_events,
             registry,
             config,
             clock,
@@ -88,8 +95,8 @@ impl Services {
                 let why = "the rest of the disk is for stations that are registered";
                 return Err(AppendError::Failing(why.into()));
             }
-            unkept.catch_up(place, journal).await?;
-            journal.append(event, place.apply()).await
+            deferred_events.catch_up(handle, journal).await?;
+            journal.append(event, handle.apply()).await
         });
         async move {
             appending.await.map_err(|error| {

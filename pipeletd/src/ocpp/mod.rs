@@ -4,13 +4,13 @@
 //! |---|---|
 //! | `wire`, `v16`, `handler`, `handshake` | pure: frames, the standard's tables, answers, the upgrade |
 //! | `admission`, `credentials`, `client_names` | who may speak for a station, and how it is shown |
-//! | `conversation` | what is said on one connection: repeats, events, answers |
-//! | `journaling`, `unkept` | how an event gets into the journal, and what waits for that |
-//! | `commands`, `desk`, `outbox` | what is asked of stations: checked, queued, sent one by one |
+//! | `call_handler` | what is said on one connection: repeats, events, answers |
+//! | `journaling`, `deferred_events` | how an event gets into the journal, and what waits for that |
+//! | `commands`, `command_queue`, `outbox` | what is asked of stations: checked, queued, sent singly |
 //! | `command_stats`, `connection_stats` | how that ended, and how connections do, in figures |
 //! | `refusals` | handshakes that were refused: counted, logged, and the latest kept |
-//! | `session`, `gateway`, `entrance` | sockets: one task for each station, and how they come in |
-//! | `first_bits`, `unfinished` | the bytes below: what is overlooked in them, and what they may take |
+//! | `session`, `gateway`, `accept` | sockets: one task for each station, and how it is let in |
+//! | `frame_scanner`, `unfinished` | the bytes below: RSV1 cleared, and unfinished messages bounded |
 //! | `authorize` | which tag a message is about, and the verdict on it |
 //! | `stations`, `projector` | what is known of stations, in memory and in the store |
 //! | `transactions`, `history` | what they charge: what is open, and all that ever was |
@@ -34,10 +34,10 @@ pub use self::{
     stations::{StationCounts, StationView, Stations},
 };
 use self::{
+    deferred_events::DeferredEvents,
     gateway::Gateway,
     projector::{KeptTransactions, Projector},
     transaction_ids::TransactionIds,
-    unkept::Unkept,
 };
 use crate::{
     journal::Journal,
@@ -52,17 +52,18 @@ use crate::{
     telemetry::Spans,
 };
 
+mod accept;
 mod admission;
 mod authorize;
+mod call_handler;
 mod client_names;
+mod command_queue;
 mod command_stats;
 mod commands;
 mod connection_stats;
-mod conversation;
 mod credentials;
-mod desk;
-mod entrance;
-mod first_bits;
+mod deferred_events;
+mod frame_scanner;
 pub(crate) mod fuzzing;
 mod gateway;
 mod handler;
@@ -77,7 +78,6 @@ mod stations;
 mod transaction_ids;
 mod transactions;
 mod unfinished;
-mod unkept;
 pub mod v16;
 pub mod wire;
 
@@ -97,7 +97,7 @@ pub struct Config {
     /// Port 0 takes a free one.
     pub listen: SocketAddr,
     pub tls: Option<TlsOptions>,
-    pub tempo: Tempo,
+    pub timing: TimingConfig,
     /// Violations of the standard get its CALLERRORs instead of an answer.
     pub strict: bool,
     /// Whose id tags may charge.
@@ -135,7 +135,7 @@ pub struct TransactionRetention {
 /// How fast things go. It can be changed while stations are connected: they take it with their next
 /// ping, and a `BootNotification` is answered by it at once.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Tempo {
+pub struct TimingConfig {
     /// What a `BootNotification` is answered with.
     pub heartbeat_interval: Duration,
     /// How often we ping; not zero.
@@ -149,7 +149,7 @@ impl Default for Config {
         Self {
             listen: SocketAddr::from(([127, 0, 0, 1], 9000)),
             tls: None,
-            tempo: Tempo::default(),
+            timing: TimingConfig::default(),
             strict: false,
             authorize: Policy::AcceptAll,
             transaction_retention: TransactionRetention {
@@ -167,7 +167,7 @@ impl Default for Config {
     }
 }
 
-impl Default for Tempo {
+impl Default for TimingConfig {
     fn default() -> Self {
         Self {
             heartbeat_interval: Duration::from_mins(5),
@@ -177,7 +177,7 @@ impl Default for Tempo {
     }
 }
 
-impl Tempo {
+impl TimingConfig {
     /// A station that sends nothing at all for so long is gone. It is generous, because some
     /// never answer a ping: then three heartbeats have to stay away. Of one that has answered
     /// pings, unanswered ones say it sooner. Looked at with every ping.
@@ -190,7 +190,7 @@ impl Tempo {
 #[derive(Debug)]
 struct Services {
     config: Config,
-    tempo: watch::Sender<Tempo>,
+    timing: watch::Sender<TimingConfig>,
     began: Instant,
     journal: Journal,
     clock: Clock,
@@ -199,7 +199,7 @@ struct Services {
     guesses: PasswordGuesses,
     transaction_ids: TransactionIds,
     id_tags: IdTags,
-    unkept: Unkept,
+    deferred_events: DeferredEvents,
     stats: ConnectionStats,
 }
 
@@ -259,9 +259,9 @@ impl Ocpp {
             projected_to,
             KeptTransactions { kept, clock },
         );
-        let unkept = Unkept::new(config.spans.clone(), clock);
+        let deferred_events = DeferredEvents::new(config.spans.clone(), clock);
         let services = Arc::new(Services {
-            tempo: watch::Sender::new(config.tempo),
+            timing: watch::Sender::new(config.timing),
             stats: ConnectionStats::new(config.max_unfinished),
             config,
             began: Instant::now(),
@@ -272,7 +272,7 @@ impl Ocpp {
             guesses: PasswordGuesses::default(),
             transaction_ids,
             id_tags,
-            unkept,
+            deferred_events,
         });
         Ok(Self {
             gateway,
@@ -286,9 +286,9 @@ impl Ocpp {
         self.gateway.local_addr()
     }
 
-    /// Changes how fast things go.
-    pub fn tempo(&self) -> watch::Sender<Tempo> {
-        self.services.tempo.clone()
+    /// Changes the intervals and rates.
+    pub fn timing(&self) -> watch::Sender<TimingConfig> {
+        self.services.timing.clone()
     }
 
     /// Changes how long transactions are kept.
@@ -333,17 +333,17 @@ impl Ocpp {
         // Before any station can be back.
         let cut = services.stations.cut_connections();
         let serving = async {
-            let catching_up = services.unkept.run(&services.journal);
-            let telling = async {
-                services.tell_cut_connections(cut).await;
+            let catching_up = services.deferred_events.run(&services.journal);
+            let journaling_cuts = async {
+                services.journal_cut_connections(cut).await;
                 pending::<()>().await;
             };
             tokio::select! {
-                () = telling => {}
+                () = journaling_cuts => {}
                 () = self.gateway.run(Arc::clone(&services), shutdown) => {}
                 () = catching_up => {}
             }
-            services.unkept.finish(&services.journal).await;
+            services.deferred_events.finish(&services.journal).await;
             finish.cancel();
         };
         tokio::join!(serving, saving);

@@ -13,14 +13,14 @@ use pipelet_domain::events::Event;
 use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::{
+    command_queue::{Caller, CommandQueue, Control},
     commands::{Answer, CommandError},
-    desk::{Caller, Desk, Told},
     wire,
 };
 
 #[derive(Debug)]
 pub(super) struct Outbox {
-    desk: Desk,
+    queue: CommandQueue,
     /// On the heap, because there is none nearly all the time.
     outstanding: Option<Box<Outstanding>>,
 }
@@ -34,8 +34,8 @@ struct Outstanding {
 
 /// What there is to do.
 #[derive(Debug)]
-pub(super) enum Due {
-    Told(Told),
+pub(super) enum Wakeup {
+    Control(Control),
     /// The outstanding CALL has had its time.
     Overdue,
 }
@@ -49,31 +49,32 @@ pub(super) struct Settled {
 }
 
 impl Outbox {
-    pub(super) const fn new(desk: Desk) -> Self {
+    pub(super) const fn new(queue: CommandQueue) -> Self {
         Self {
-            desk,
+            queue,
             outstanding: None,
         }
     }
 
     /// Waits until there is something to do, deadlines aside where they don't count now. Loses
     /// nothing when it is dropped before.
-    pub(super) async fn due(&mut self, deadlines_count: bool) -> Due {
-        poll_fn(|context| self.poll_due(deadlines_count, context)).await
+    pub(super) async fn wakeup(&mut self, deadlines_count: bool) -> Wakeup {
+        poll_fn(|context| self.poll_wakeup(deadlines_count, context)).await
     }
 
     pub(super) const fn is_outstanding(&self) -> bool {
         self.outstanding.is_some()
     }
 
-    fn poll_due(&mut self, deadlines_count: bool, context: &mut Context<'_>) -> Poll<Due> {
-        if let Poll::Ready(told) = self.desk.poll_told(self.outstanding.is_some(), context) {
-            return Poll::Ready(Due::Told(told));
+    fn poll_wakeup(&mut self, deadlines_count: bool, context: &mut Context<'_>) -> Poll<Wakeup> {
+        let is_outstanding = self.outstanding.is_some();
+        if let Poll::Ready(control) = self.queue.poll_control(is_outstanding, context) {
+            return Poll::Ready(Wakeup::Control(control));
         }
         match &mut self.outstanding {
             Some(outstanding) if deadlines_count => {
                 let deadline = outstanding.deadline.as_mut();
-                deadline.poll(context).map(|()| Due::Overdue)
+                deadline.poll(context).map(|()| Wakeup::Overdue)
             }
             Some(_) | None => Poll::Pending,
         }
@@ -112,7 +113,7 @@ impl Outbox {
 
     /// Takes no more commands; whoever has one here learns that nothing was sent.
     pub(super) fn close(&self) {
-        self.desk.close();
+        self.queue.close();
     }
 }
 

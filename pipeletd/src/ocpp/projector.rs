@@ -45,7 +45,7 @@ const FORGET_EVERY: u32 = 20;
 /// So many are forgotten in one batch.
 const FORGET_BATCH: usize = 1_000;
 /// Between two lines of the log that stations are forgotten.
-const TELL_EVERY: Duration = Duration::from_mins(1);
+const REPORT_EVERY: Duration = Duration::from_mins(1);
 
 /// Loads the saved states and applies what the journal has beyond them; blocks.
 ///
@@ -107,12 +107,12 @@ pub(super) struct Projector {
     journal: Journal,
     projected_to: Seq,
     transactions: KeptTransactions,
-    told: ToldForgotten,
+    reported: ReportedForgotten,
 }
 
-/// What the log was told of stations that are forgotten to make room.
+/// What was reported to the log of stations that are forgotten to make room.
 #[derive(Debug, Default)]
-struct ToldForgotten {
+struct ReportedForgotten {
     count: u64,
     at: Option<Instant>,
 }
@@ -139,7 +139,7 @@ impl Projector {
             journal,
             projected_to,
             transactions,
-            told: ToldForgotten { count: 0, at: None },
+            reported: ReportedForgotten { count: 0, at: None },
         }
     }
 
@@ -175,7 +175,7 @@ impl Projector {
                 self.save(changes, head).await;
                 idle_ticks = 0;
             }
-            self.tell_forgotten();
+            self.report_forgotten();
             if ticks.is_multiple_of(FORGET_EVERY) || kept.has_changed().unwrap_or(false) {
                 let kept = *kept.borrow_and_update();
                 looked_at = self
@@ -195,17 +195,22 @@ impl Projector {
         }
     }
 
-    /// Tells the log now and then how many stations were forgotten since it was last told.
-    fn tell_forgotten(&mut self) {
-        let forgotten = self.stations.forgotten() - self.told.count;
-        if forgotten > 0 && self.told.at.is_none_or(|at| at.elapsed() >= TELL_EVERY) {
+    /// Reports to the log now and then how many stations were forgotten since the last report.
+    fn report_forgotten(&mut self) {
+        let forgotten = self.stations.forgotten() - self.reported.count;
+        if forgotten > 0
+            && self
+                .reported
+                .at
+                .is_none_or(|at| at.elapsed() >= REPORT_EVERY)
+        {
             tracing::warn!(
                 forgotten,
                 "as many stations are known as may be: for each new one, the one that is gone \
                  longest and not registered is forgotten"
             );
-            self.told.count += forgotten;
-            self.told.at = Some(Instant::now());
+            self.reported.count += forgotten;
+            self.reported.at = Some(Instant::now());
         }
     }
 

@@ -1,6 +1,6 @@
 //! One station's connection, from the end of the handshake to the end of the socket.
 //!
-//! One task for each: it reads a frame, hears what is said, sends the answer, and only then reads
+//! One task for each: it reads a frame, handles the message, sends the answer, and only then reads
 //! on. It never leaves a message half handled. Whatever ends it has a name, which goes into the
 //! log and into the `StationDisconnected` event.
 
@@ -27,13 +27,13 @@ use tokio_tungstenite::{
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    Config, Services, Tempo,
+    Config, Services, TimingConfig,
+    call_handler::{CallHandler, Incoming, LOST, Opening, REPLACED},
+    command_queue::{Command, Control, End},
     commands::CommandError,
     connection_stats::ReasonCounts,
-    conversation::{Conversation, Heard, LOST, Opening, REPLACED},
-    desk::{Command, End, Told},
-    first_bits::{Overlooking, TooMuchUnfinished},
-    outbox::{Due, Outbox},
+    frame_scanner::{FrameScanner, TooMuchUnfinished},
+    outbox::{Outbox, Wakeup},
     unfinished::Unfinished,
     wire,
 };
@@ -57,12 +57,12 @@ const MAX_REST: u64 = 8 * 1024 * 1024;
 const LAST_LOOK: u32 = 64;
 
 /// The socket after a handshake; `rest` is what came with the request.
-pub(super) async fn upgraded<S>(
+pub(super) async fn websocket<S>(
     stream: S,
     mut rest: Vec<u8>,
     config: &Config,
     unfinished: Unfinished,
-) -> WebSocketStream<Overlooking<S>>
+) -> WebSocketStream<FrameScanner<S>>
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
@@ -72,7 +72,7 @@ where
         .write_buffer_size(0)
         .max_message_size(Some(config.max_frame))
         .max_frame_size(Some(config.max_frame));
-    let stream = Overlooking::new(stream, &mut rest, unfinished);
+    let stream = FrameScanner::new(stream, &mut rest, unfinished);
     WebSocketStream::from_partially_read(stream, rest, Role::Server, Some(limits)).await
 }
 
@@ -215,12 +215,12 @@ impl From<tungstenite::Error> for Ended {
 /// room for the largest thing that it ever waits for.
 #[derive(Debug)]
 pub(super) struct Session<S> {
-    socket: WebSocketStream<Overlooking<S>>,
-    conversation: Conversation,
+    socket: WebSocketStream<FrameScanner<S>>,
+    call_handler: CallHandler,
     outbox: Outbox,
     opening: Opening,
-    tempo: Tempo,
-    next_tempo: watch::Receiver<Tempo>,
+    timing: TimingConfig,
+    timing_changes: watch::Receiver<TimingConfig>,
     /// Then unanswered ones tell that it is gone.
     answers_pings: bool,
     /// Cancelled when the station may no longer be here; `None` where that can't be.
@@ -231,21 +231,21 @@ pub(super) struct Session<S> {
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
     pub(super) fn new(
-        socket: WebSocketStream<Overlooking<S>>,
-        conversation: Conversation,
+        socket: WebSocketStream<FrameScanner<S>>,
+        call_handler: CallHandler,
         opening: Opening,
         revoked: Option<CancellationToken>,
         services: &Services,
     ) -> Self {
-        let mut next_tempo = services.tempo.subscribe();
-        let tempo = *next_tempo.borrow_and_update();
+        let mut timing_changes = services.timing.subscribe();
+        let timing = *timing_changes.borrow_and_update();
         Self {
             socket,
-            outbox: Outbox::new(conversation.seat().desk().clone()),
-            conversation,
+            outbox: Outbox::new(call_handler.lease().queue().clone()),
+            call_handler,
             opening,
-            tempo,
-            next_tempo,
+            timing,
+            timing_changes,
             answers_pings: false,
             revoked,
             clock: services.clock,
@@ -255,7 +255,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
 
     /// Asks the session to end.
     pub(super) fn end(&self, end: End) {
-        self.conversation.seat().desk().end(end);
+        self.call_handler.lease().queue().end(end);
     }
 
     /// Serves the station until one of the two ends it.
@@ -266,10 +266,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
     }
 
     async fn begin(&self) {
-        let (station, peer) = (self.conversation.seat().station(), self.opening.peer);
+        let (station, peer) = (self.call_handler.lease().station(), self.opening.peer);
         let profile = self.opening.profile.number();
         tracing::info!(%station, %peer, profile, "station connected");
-        self.conversation.opened(&self.opening).await;
+        self.call_handler.opened(&self.opening).await;
     }
 
     async fn finish(&mut self, ended: &Ended) {
@@ -277,21 +277,21 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
             self.socket.get_mut().stop_counting();
             self.renew().await;
         }
-        let (station, peer) = (self.conversation.seat().station(), self.opening.peer);
+        let (station, peer) = (self.call_handler.lease().station(), self.opening.peer);
         tracing::info!(%station, %peer, reason = ended.reason(), detail = %ended, "connection ended");
         self.ended.count(ended.reason());
         self.outbox.close();
         if let Some(unanswered) = self.outbox.give_up(CommandError::ConnectionLost) {
-            self.conversation.keep(unanswered).await;
+            self.call_handler.persist(unanswered).await;
         }
-        self.conversation.closed(ended.reason()).await;
+        self.call_handler.closed(ended.reason()).await;
         close(&mut self.socket, ended).await;
     }
 
     async fn converse(&mut self) -> Ended {
-        let mut pings = pings(&self.tempo);
+        let mut pings = pings(&self.timing);
         let mut last_frame = Instant::now();
-        let mut bucket = Bucket::full(self.tempo.station_rate, last_frame);
+        let mut bucket = Bucket::full(self.timing.station_rate, last_frame);
         // A station that floods is read slowly, so that it has to wait; nothing is thrown away.
         let mut read_from = None;
         // While a CALL of ours is overdue: how many messages may still be read that are here already.
@@ -306,15 +306,17 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
         loop {
             let message = tokio::select! {
                 biased;
-                // Before the socket, so that a station that floods us is still heard to; with one
-                // CALL outstanding it can't keep the station's messages waiting in turn.
-                due = self.outbox.due(last_look.is_none()) => {
-                    match due {
-                        Due::Told(told) => if let Err(ended) = Box::pin(self.pursue(told)).await {
-                            return ended;
-                        },
+                // Before the socket, so that a station that floods us can still be sent commands;
+                // as only one CALL is outstanding, they can't keep its messages waiting.
+                wakeup = self.outbox.wakeup(last_look.is_none()) => {
+                    match wakeup {
+                        Wakeup::Control(control) => {
+                            if let Err(ended) = Box::pin(self.handle_control(control)).await {
+                                return ended;
+                            }
+                        }
                         // An answer that came while this task was busy came in time.
-                        Due::Overdue => last_look = Some(LAST_LOOK),
+                        Wakeup::Overdue => last_look = Some(LAST_LOOK),
                     }
                     continue;
                 }
@@ -331,8 +333,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
                     continue;
                 }
                 due = pings.tick() => {
-                    // Who was suspended has asked nobody and heard nobody.
-                    if due.elapsed() > self.tempo.ping_interval {
+                    // A process that was suspended has neither asked nor received anything.
+                    if due.elapsed() > self.timing.ping_interval {
                         last_frame = Instant::now();
                     }
                     if last_frame.elapsed() > self.silence_limit() {
@@ -341,9 +343,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
                     if let Err(ended) = self.send(Message::Ping(Bytes::new())).await {
                         return ended;
                     }
-                    if self.next_tempo.has_changed().unwrap_or(false) {
-                        self.tempo = *self.next_tempo.borrow_and_update();
-                        pings = self::pings(&self.tempo);
+                    if self.timing_changes.has_changed().unwrap_or(false) {
+                        self.timing = *self.timing_changes.borrow_and_update();
+                        pings = self::pings(&self.timing);
                         read_from = None;
                         // Who was slower has not been silent.
                         last_frame = Instant::now();
@@ -352,17 +354,17 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
                 }
             };
             last_frame = Instant::now();
-            read_from = bucket.owe(self.tempo.station_rate, last_frame);
-            self.conversation.seat().seen(self.clock.now());
+            read_from = bucket.owe(self.timing.station_rate, last_frame);
+            self.call_handler.lease().seen(self.clock.now());
             if let Some(Ok(Message::Pong(_))) = message {
                 self.answers_pings = true;
             }
-            let heard = match message {
-                Some(Ok(message)) => self.hear(message).await,
+            let handled = match message {
+                Some(Ok(message)) => self.receive(message).await,
                 Some(Err(error)) => Err(error.into()),
                 None => Err(Ended::BrokenOff),
             };
-            if let Err(ended) = heard {
+            if let Err(ended) = handled {
                 return ended;
             }
             if self.socket.get_ref().rests_after_large_frame()
@@ -403,18 +405,18 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
 
     fn silence_limit(&self) -> Duration {
         if self.answers_pings {
-            self.tempo.ping_interval * MISSED_PINGS
+            self.timing.ping_interval * MISSED_PINGS
         } else {
-            self.tempo.silence_limit()
+            self.timing.silence_limit()
         }
     }
 
-    async fn hear(&mut self, message: Message) -> Result<(), Ended> {
-        let heard = match message {
-            Message::Text(text) => self.conversation.hear(&text).await,
+    async fn receive(&mut self, message: Message) -> Result<(), Ended> {
+        let incoming = match message {
+            Message::Text(text) => self.call_handler.receive(&text).await,
             Message::Binary(bytes) => match str::from_utf8(&bytes) {
-                Ok(text) => self.conversation.hear(text).await,
-                Err(_) => Heard::Call(wire::call_error(
+                Ok(text) => self.call_handler.receive(text).await,
+                Err(_) => Incoming::Call(wire::call_error(
                     wire::MessageId::UNREADABLE,
                     wire::ErrorCode::FormationViolation,
                     "the message is not text",
@@ -422,39 +424,39 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
             },
             Message::Close(frame) => return Err(Ended::ByStation(frame)),
             // A ping is answered by the WebSocket itself, with the next read.
-            Message::Ping(_) | Message::Pong(_) | Message::Frame(_) => Heard::Nothing,
+            Message::Ping(_) | Message::Pong(_) | Message::Frame(_) => Incoming::Nothing,
         };
-        match heard {
-            Heard::Call(answer) => self.send(Message::text(answer)).await,
-            Heard::Answer { message_id, answer } => {
+        match incoming {
+            Incoming::Call(answer) => self.send(Message::text(answer)).await,
+            Incoming::Answer { message_id, answer } => {
                 match self.outbox.answered(&message_id, answer) {
-                    Some(settled) => Box::pin(self.conversation.keep(settled)).await,
-                    None => self.conversation.unexpected_answer(&message_id),
+                    Some(settled) => Box::pin(self.call_handler.persist(settled)).await,
+                    None => self.call_handler.unexpected_answer(&message_id),
                 }
                 Ok(())
             }
-            Heard::Nothing => Ok(()),
+            Incoming::Nothing => Ok(()),
         }
     }
 
     /// Does what others want of the connection.
-    async fn pursue(&mut self, told: Told) -> Result<(), Ended> {
-        match told {
-            Told::End(end) => Err(end.into()),
-            Told::Send(command) => {
+    async fn handle_control(&mut self, control: Control) -> Result<(), Ended> {
+        match control {
+            Control::End(end) => Err(end.into()),
+            Control::Send(command) => {
                 let Command {
                     action,
                     payload,
                     deadline,
                     caller,
                 } = command;
-                if let Some(status) = self.conversation.forbids(action) {
-                    let station = self.conversation.seat().station().clone();
-                    caller.tell(Err(CommandError::NotAccepted { station, status }));
+                if let Some(status) = self.call_handler.forbids(action) {
+                    let station = self.call_handler.lease().station().clone();
+                    caller.notify(Err(CommandError::NotAccepted { station, status }));
                     return Ok(());
                 }
-                let Some(event) = self.conversation.begin(action, payload) else {
-                    caller.tell(Err(CommandError::NoMessageId));
+                let Some(event) = self.call_handler.begin(action, payload) else {
+                    caller.notify(Err(CommandError::NoMessageId));
                     return Ok(());
                 };
                 let text = self.outbox.send(event, deadline, caller);
@@ -466,7 +468,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
     /// Waits no longer for the answer to a CALL of ours.
     async fn give_up(&mut self) {
         if let Some(overdue) = self.outbox.give_up(CommandError::TimedOut) {
-            self.conversation.keep(overdue).await;
+            self.call_handler.persist(overdue).await;
         }
     }
 
@@ -478,8 +480,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
     }
 }
 
-fn pings(tempo: &Tempo) -> Interval {
-    let mut pings = interval_at(Instant::now() + tempo.ping_interval, tempo.ping_interval);
+fn pings(timing: &TimingConfig) -> Interval {
+    let mut pings = interval_at(Instant::now() + timing.ping_interval, timing.ping_interval);
     pings.set_missed_tick_behavior(MissedTickBehavior::Delay);
     pings
 }

@@ -1,12 +1,12 @@
 //! The stations that are known, and which connection speaks for each.
 //!
-//! A station has at most one seat, and the newest connection takes it: the one before is told to
+//! A station has at most one lease, and the newest connection takes it: the one before is told to
 //! go, and its end takes nothing away from its successor. States change only through
 //! [`Stations::apply`], in the journal's order. Locks are held for moments, never across an await,
 //! and where several are needed the table's comes first, then a station's, then those of lists.
 
 mod forgetting;
-mod seat;
+mod lease;
 
 use std::{
     collections::BTreeMap,
@@ -26,11 +26,11 @@ use pipelet_domain::{
 use tokio::{sync::Semaphore, time::Instant};
 
 use self::forgetting::{Forgettable, Rank};
-pub(super) use self::seat::{Place, Seat};
+pub(super) use self::lease::{ConnectionLease, StationHandle};
 use super::{
+    command_queue::{CommandQueue, End},
     command_stats::{CommandCounts, CommandStats},
     commands::CommandError,
-    desk::{Desk, End},
     transactions::LiveTransactions,
 };
 
@@ -61,7 +61,7 @@ struct Inner {
 #[derive(Debug)]
 pub(super) struct Station {
     live: Mutex<Live>,
-    /// Whoever handles a message of this station holds its one permit, from the look at the state
+    /// Whoever handles a message of this station holds its one permit, from reading the state
     /// until the event is in it: a connection and its successor never interleave.
     turn: Semaphore,
 }
@@ -70,11 +70,12 @@ pub(super) struct Station {
 struct Live {
     state: StationState,
     unsaved: Unsaved,
-    seat: Option<Occupied>,
-    /// Of the last seat; it tells an old connection from the present one.
+    /// The connection that has the lease.
+    holder: Option<Holder>,
+    /// Of the last lease; it tells an old connection from the present one.
     generation: u64,
-    /// The connection that was told of, and whose end was not yet.
-    told: Option<Told>,
+    /// The connection that was announced, and whose end has yet to be.
+    announced: Option<Announced>,
     /// Or its last handshake.
     last_frame_at: Option<Timestamp>,
     /// Where it stands among those that can be forgotten.
@@ -91,23 +92,23 @@ enum Unsaved {
 }
 
 #[derive(Debug)]
-struct Occupied {
+struct Holder {
     since: Timestamp,
     protocol: Option<Box<str>>,
-    desk: Desk,
+    queue: CommandQueue,
 }
 
-/// A connection that is known outside: a `StationConnected` told of it.
+/// A connection that is known outside, by a `StationConnected`.
 #[derive(Debug)]
-pub(super) struct Told {
-    /// Of its seat; 0 where the daemon that had it died.
+pub(super) struct Announced {
+    /// Of its lease; 0 where the daemon that had it died.
     generation: u64,
     since: Instant,
     /// How long it lasted at least, where that daemon died.
     cut_after: Option<Duration>,
 }
 
-impl Told {
+impl Announced {
     pub(super) const fn is_cut(&self) -> bool {
         self.cut_after.is_some()
     }
@@ -189,7 +190,7 @@ impl Stations {
             .range::<StationId, _>((from, Bound::Unbounded))
             .filter_map(|(_, station)| {
                 let live = station.live();
-                let wanted = connected.is_none_or(|wanted| wanted == live.seat.is_some());
+                let wanted = connected.is_none_or(|wanted| wanted == live.holder.is_some());
                 wanted.then(|| live.view())
             })
             .take(limit)
@@ -213,25 +214,25 @@ impl Stations {
         &self.0.commands
     }
 
-    /// Seats a new connection, and tells the one before it to go. Where its station would be one too
-    /// many, another one that is not registered is forgotten.
-    pub(super) fn seat(
+    /// Gives a new connection the lease, and tells the one before it to go. Where its station would
+    /// be one too many, another one that is not registered is forgotten.
+    pub(super) fn acquire_lease(
         &self,
         id: &StationId,
         now: Timestamp,
         protocol: Option<&str>,
         max_stations: usize,
         is_registered: &dyn Fn(&StationId) -> bool,
-    ) -> Result<Seat, TooManyStations> {
+    ) -> Result<ConnectionLease, TooManyStations> {
         let station = self.find_or_add(id, max_stations, is_registered)?;
-        let desk = Desk::new();
+        let queue = CommandQueue::new();
         let mut live = station.live();
         live.generation += 1;
         let generation = live.generation;
-        let before = live.seat.replace(Occupied {
+        let before = live.holder.replace(Holder {
             since: now,
             protocol: protocol.map(Into::into),
-            desk: desk.clone(),
+            queue: queue.clone(),
         });
         live.last_frame_at = Some(now);
         self.rank(&mut live);
@@ -241,14 +242,14 @@ impl Stations {
         }
         drop(live);
         if let Some(before) = before {
-            before.desk.end(End::Replaced);
+            before.queue.end(End::Replaced);
         }
-        let place = Place {
+        let handle = StationHandle {
             stations: self.clone(),
             station,
             id: id.clone(),
         };
-        Ok(Seat::new(place, generation, desk))
+        Ok(ConnectionLease::new(handle, generation, queue))
     }
 
     /// Asks a station's connection to end; tells whether there was one, and `None` for a station
@@ -256,27 +257,31 @@ impl Stations {
     pub(super) fn dismiss(&self, id: &StationId) -> Option<bool> {
         let station = self.find(id)?;
         let live = station.live();
-        let seat = live.seat.as_ref();
-        Some(seat.inspect(|seat| seat.desk.end(End::Dismissed)).is_some())
+        let holder = live.holder.as_ref();
+        Some(
+            holder
+                .inspect(|holder| holder.queue.end(End::Dismissed))
+                .is_some(),
+        )
     }
 
     /// Asks every connection to end, because the daemon does.
     pub(super) fn end_all(&self) {
         let known = self.0.known.read().unwrap_or_else(PoisonError::into_inner);
         for station in known.values() {
-            if let Some(seat) = &station.live().seat {
-                seat.desk.end(End::Shutdown);
+            if let Some(holder) = &station.live().holder {
+                holder.queue.end(End::Shutdown);
             }
         }
     }
 
     /// Where commands for a station wait for their turn, while it is connected.
-    pub(super) fn desk(&self, id: &StationId) -> Result<Desk, CommandError> {
+    pub(super) fn command_queue(&self, id: &StationId) -> Result<CommandQueue, CommandError> {
         let not_known = || CommandError::NoSuchStation(id.clone());
         let station = self.find(id).ok_or_else(not_known)?;
         let live = station.live();
-        let desk = live.seat.as_ref().map(|seat| seat.desk.clone());
-        desk.ok_or_else(|| CommandError::NotConnected(id.clone()))
+        let queue = live.holder.as_ref().map(|holder| holder.queue.clone());
+        queue.ok_or_else(|| CommandError::NotConnected(id.clone()))
     }
 
     /// Takes an event into its station's state, and into the transactions.
@@ -303,21 +308,21 @@ impl Stations {
     }
 
     /// After a start: the stations that were connected when the daemon died. The end of such a
-    /// connection is told by the next one, or by who has its [`Place`].
-    pub(super) fn cut_connections(&self) -> Vec<Place> {
+    /// connection is announced by the next one, or by who has its [`StationHandle`].
+    pub(super) fn cut_connections(&self) -> Vec<StationHandle> {
         let known = self.0.known.read().unwrap_or_else(PoisonError::into_inner);
         let cut = known.iter().filter_map(|(id, station)| {
             let mut live = station.live();
             let since = live.state.connected_at?;
             let seen = live.state.last_seen_at.unwrap_or(since);
             let lasted = Duration::try_from(seen.duration_since(since));
-            live.told = Some(Told {
+            live.announced = Some(Announced {
                 generation: 0,
                 since: Instant::now(),
                 cut_after: Some(lasted.unwrap_or_default()),
             });
             drop(live);
-            Some(Place {
+            Some(StationHandle {
                 stations: self.clone(),
                 station: Arc::clone(station),
                 id: id.clone(),
@@ -410,9 +415,9 @@ impl Station {
             live: Mutex::new(Live {
                 state,
                 unsaved: Unsaved::Nothing,
-                seat: None,
+                holder: None,
                 generation: 0,
-                told: None,
+                announced: None,
                 last_frame_at: None,
                 rank: None,
             }),
@@ -435,8 +440,11 @@ impl Live {
         state.last_seen_at = state.last_seen_at.max(self.last_frame_at);
         StationView {
             state,
-            connected_since: self.seat.as_ref().map(|seat| seat.since),
-            protocol: self.seat.as_ref().and_then(|seat| seat.protocol.clone()),
+            connected_since: self.holder.as_ref().map(|holder| holder.since),
+            protocol: self
+                .holder
+                .as_ref()
+                .and_then(|holder| holder.protocol.clone()),
         }
     }
 }

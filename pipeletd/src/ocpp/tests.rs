@@ -287,7 +287,7 @@ async fn an_answer_that_came_in_time_is_heard_however_busy_the_connection_was() 
     // An older connection of the station, whose messages have their turn before the newer one's.
     let old = daemon
         .stations
-        .seat(&id, Clock::system().now(), None, 10, &|_| false);
+        .acquire_lease(&id, Clock::system().now(), None, 10, &|_| false);
     let old = old.unwrap();
     let mut station = daemon.connect().await;
     station.call("1", "Heartbeat", &json!({})).await;
@@ -455,11 +455,11 @@ async fn a_newcomer_whose_handshake_fails_takes_no_event_with_it() {
 
     let daemon = Daemon::fresh().await;
     let mut old = daemon.connect().await;
-    // A handshake that has its seat, and whose answer can't be written.
+    // A handshake that has its lease, and whose answer can't be written.
     let id = StationId::new("CP1").unwrap();
     let newcomer = daemon
         .stations
-        .seat(&id, Clock::system().now(), None, 10, &|_| false);
+        .acquire_lease(&id, Clock::system().now(), None, 10, &|_| false);
     drop(newcomer.unwrap());
     assert_eq!(old.close_code().await, CloseCode::Normal);
     assert_eq!(daemon.kinds(), [StationConnected, StationDisconnected]);

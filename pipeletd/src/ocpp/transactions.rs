@@ -64,7 +64,7 @@ pub(super) struct LateStop {
 
 /// Where a station would charge.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Place<'a> {
+pub(super) struct Connector<'a> {
     pub(super) station: &'a StationId,
     pub(super) connector_id: Option<u32>,
 }
@@ -110,7 +110,7 @@ impl LiveTransactions {
     }
 
     /// Whether the tag charges at another place, by a transaction that was accepted there.
-    pub(super) fn charges_elsewhere(&self, tag: &IdTagKey, here: Place<'_>) -> bool {
+    pub(super) fn charges_elsewhere(&self, tag: &IdTagKey, here: Connector<'_>) -> bool {
         let live = self.live();
         let ids = live.by_tag.get(tag).into_iter().flatten();
         ids.filter_map(|id| live.open.get(id)).any(|transaction| {
@@ -484,7 +484,7 @@ mod tests {
         let tag = IdTagKey::of("TAG");
         let at = |live: &LiveTransactions, station: &str, connector_id| {
             let station = StationId::new(station).unwrap();
-            let here = Place {
+            let here = Connector {
                 station: &station,
                 connector_id: Some(connector_id),
             };

@@ -38,7 +38,7 @@ impl Rank {
     /// None where a connection speaks for the station.
     fn of(live: &Live) -> Option<Self> {
         let seen = live.state.last_seen_at.max(live.last_frame_at);
-        live.seat.is_none().then(|| Self {
+        live.holder.is_none().then(|| Self {
             has_booted: live.state.last_boot_at.is_some(),
             last_seen_ms: seen.map_or(i64::MIN, Timestamp::as_millisecond),
         })

@@ -26,26 +26,26 @@ fn ids(views: &[StationView]) -> Vec<&str> {
 }
 
 #[test]
-fn the_newest_connection_has_the_seat() {
+fn the_newest_connection_has_the_lease() {
     let stations = Stations::default();
     let old = stations
-        .seat(&id("A"), time(1), None, 10, &|_| false)
+        .acquire_lease(&id("A"), time(1), None, 10, &|_| false)
         .unwrap();
     assert!(!old.is_replaced());
     let new = stations
-        .seat(&id("A"), time(2), None, 10, &|_| false)
+        .acquire_lease(&id("A"), time(2), None, 10, &|_| false)
         .unwrap();
     assert!(old.is_replaced());
     assert!(!new.is_replaced());
 
     // Its end takes nothing away from its successor.
-    old.leave();
+    old.release();
     drop(old);
     let view = stations.get(&id("A")).unwrap();
     assert_eq!(view.connected_since, Some(time(2)));
     assert_eq!(stations.counts().connected, 1);
 
-    new.leave();
+    new.release();
     drop(new);
     assert_eq!(stations.get(&id("A")).unwrap().connected_since, None);
     let counts = StationCounts {
@@ -56,33 +56,33 @@ fn the_newest_connection_has_the_seat() {
 }
 
 #[test]
-fn the_end_of_each_that_was_told_of_is_told_once() {
+fn the_end_of_each_that_was_announced_is_announced_once() {
     let stations = Stations::default();
-    let seat = || {
+    let lease = || {
         stations
-            .seat(&id("A"), time(1), None, 10, &|_| false)
+            .acquire_lease(&id("A"), time(1), None, 10, &|_| false)
             .unwrap()
     };
 
     // Its own end comes first, or its successor's beginning.
-    let old = seat();
-    assert!(old.open().is_none());
-    assert!(old.leave().is_some());
-    assert!(old.leave().is_none());
-    let new = seat();
-    assert!(new.open().is_none());
-    let newest = seat();
-    assert!(newest.open().is_some());
-    assert!(new.leave().is_none());
-    assert!(newest.leave().is_some());
+    let old = lease();
+    assert!(old.announce().is_none());
+    assert!(old.release().is_some());
+    assert!(old.release().is_none());
+    let new = lease();
+    assert!(new.announce().is_none());
+    let newest = lease();
+    assert!(newest.announce().is_some());
+    assert!(new.release().is_none());
+    assert!(newest.release().is_some());
 
-    // A newcomer that never opened leaves nothing to tell, and takes nothing.
-    let old = seat();
-    assert!(old.open().is_none());
-    let new = seat();
-    assert!(new.leave().is_none());
+    // A newcomer that was never announced leaves nothing to announce, and takes nothing.
+    let old = lease();
+    assert!(old.announce().is_none());
+    let new = lease();
+    assert!(new.release().is_none());
     drop(new);
-    assert!(old.leave().is_some());
+    assert!(old.release().is_some());
 }
 
 #[test]
@@ -90,7 +90,7 @@ fn never_fewer_than_none_are_connected() {
     let stations = Stations::default();
     let come_and_go = || {
         for _ in 0..300_000 {
-            drop(stations.seat(&id("A"), time(1), None, 10, &|_| false));
+            drop(stations.acquire_lease(&id("A"), time(1), None, 10, &|_| false));
             assert!(stations.counts().connected <= 1);
         }
     };
@@ -105,8 +105,8 @@ fn never_fewer_than_none_are_connected() {
 #[test]
 fn lists_are_in_order_and_filtered() {
     let stations = Stations::new(["C", "A", "D", "B"].map(|name| StationState::new(id(name))));
-    let _seat = stations
-        .seat(&id("C"), time(1), None, 10, &|_| false)
+    let _lease = stations
+        .acquire_lease(&id("C"), time(1), None, 10, &|_| false)
         .unwrap();
     assert_eq!(ids(&stations.list(None, None, 10)), ["A", "B", "C", "D"]);
     assert_eq!(ids(&stations.list(Some(&id("A")), None, 2)), ["B", "C"]);
@@ -117,9 +117,9 @@ fn lists_are_in_order_and_filtered() {
 #[test]
 fn a_full_table_forgets_who_is_gone_longest_and_never_booted() {
     let stations = Stations::default();
-    let seat = |name: &str, at| {
+    let lease = |name: &str, at| {
         let registered = |station: &StationId| station.as_str().starts_with("REGISTERED");
-        stations.seat(&id(name), time(at), None, 6, &registered)
+        stations.acquire_lease(&id(name), time(at), None, 6, &registered)
     };
     let known = || {
         let list = stations.list(None, None, 99);
@@ -131,38 +131,46 @@ fn a_full_table_forgets_who_is_gone_longest_and_never_booted() {
     stations.apply(Seq(3), &event("STRANGER1", EventType::StationConnected, 4));
     stations.apply(Seq(4), &event("STRANGER2", EventType::StationConnected, 5));
     stations.rank_all(&|_| false);
-    let honest = seat("HONEST1", 6).unwrap();
+    let honest = lease("HONEST1", 6).unwrap();
     assert_eq!(stations.counts().known, 6);
-    drop(seat("STRANGER1", 7).unwrap());
+    drop(lease("STRANGER1", 7).unwrap());
 
-    let more = seat("HONEST2", 8).unwrap();
+    let more = lease("HONEST2", 8).unwrap();
     assert_eq!(
         known(),
         "BOOTED1 BOOTED2 HONEST1 HONEST2 REGISTERED STRANGER1"
     );
     // A connection counts for as long as anything has to do with it.
-    let place = seat("STRANGER1", 9).unwrap().place().clone();
-    let third = seat("HONEST3", 10).unwrap();
+    let handle = lease("STRANGER1", 9).unwrap().handle().clone();
+    let third = lease("HONEST3", 10).unwrap();
     assert_eq!(
         known(),
         "BOOTED2 HONEST1 HONEST2 HONEST3 REGISTERED STRANGER1"
     );
-    drop(place);
-    let fourth = seat("HONEST4", 11).unwrap();
-    let fifth = seat("HONEST5", 12).unwrap();
+    drop(handle);
+    let fourth = lease("HONEST4", 11).unwrap();
+    let fifth = lease("HONEST5", 12).unwrap();
     assert_eq!(
         known(),
         "HONEST1 HONEST2 HONEST3 HONEST4 HONEST5 REGISTERED"
     );
-    assert!(seat("HONEST6", 13).is_err());
-    assert!(seat("HONEST1", 13).is_ok());
+    assert!(lease("HONEST6", 13).is_err());
+    assert!(lease("HONEST1", 13).is_ok());
     assert_eq!(stations.forgotten(), 4);
 
     // One that is registered no longer makes room, too.
     let none = |_: &StationId| false;
-    assert!(stations.seat(&id("A"), time(14), None, 6, &none).is_err());
+    assert!(
+        stations
+            .acquire_lease(&id("A"), time(14), None, 6, &none)
+            .is_err()
+    );
     stations.unregistered(&id("REGISTERED"));
-    assert!(stations.seat(&id("A"), time(14), None, 6, &none).is_ok());
+    assert!(
+        stations
+            .acquire_lease(&id("A"), time(14), None, 6, &none)
+            .is_ok()
+    );
     drop((honest, more, third, fourth, fifth));
 }
 
@@ -171,15 +179,15 @@ fn a_table_that_is_far_too_full_gets_smaller_with_each_newcomer() {
     let states = (0..100).map(|number| StationState::new(id(&format!("S{number}"))));
     let stations = Stations::new(states);
     stations.rank_all(&|_| false);
-    let mut seats = Vec::new();
+    let mut leases = Vec::new();
     while stations.counts().known > 10 {
         let before = stations.counts().known;
         let newcomer = format!("NEW{before}");
-        seats.push(stations.seat(&id(&newcomer), time(1), None, 10, &|_| false));
-        assert!(seats.iter().all(Result::is_ok));
+        leases.push(stations.acquire_lease(&id(&newcomer), time(1), None, 10, &|_| false));
+        assert!(leases.iter().all(Result::is_ok));
         assert!(stations.counts().known < before);
     }
-    assert_eq!(seats.len(), 6);
+    assert_eq!(leases.len(), 6);
 }
 
 #[test]
@@ -188,27 +196,27 @@ fn what_is_forgotten_is_never_saved_and_what_comes_back_is() {
     stations.apply(Seq(0), &event("A", EventType::BootNotification, 0));
     stations.rank_all(&|_| false);
     let taken = stations.take_unsaved();
-    let seat = stations.seat(&id("B"), time(1), None, 1, &|_| false);
+    let lease = stations.acquire_lease(&id("B"), time(1), None, 1, &|_| false);
     assert_eq!(stations.take_removals(), [id("A")]);
     assert!(taken[0].upgrade().is_none());
     stations.put_back_unsaved(taken);
     assert!(stations.take_unsaved().is_empty());
 
-    drop(seat);
-    let _seat = stations.seat(&id("A"), time(2), None, 1, &|_| false);
+    drop(lease);
+    let _lease = stations.acquire_lease(&id("A"), time(2), None, 1, &|_| false);
     stations.apply(Seq(1), &event("A", EventType::StationConnected, 2));
     let unsaved = stations.take_unsaved();
     assert_eq!(unsaved[0].upgrade().unwrap().snapshot().id, id("A"));
     assert_eq!(stations.take_removals(), [id("B")]);
 }
 
-/// Whoever has a seat is in the table, however fast stations are forgotten around it.
+/// Whoever has a lease is in the table, however fast stations are forgotten around it.
 #[test]
 fn nobody_who_connects_is_forgotten() {
     let stations = Stations::default();
     let come_and_go = |name: String| {
         for _ in 0..20_000 {
-            if let Ok(_seat) = stations.seat(&id(&name), time(1), None, 2, &|_| false) {
+            if let Ok(_lease) = stations.acquire_lease(&id(&name), time(1), None, 2, &|_| false) {
                 assert!(stations.get(&id(&name)).unwrap().connected_since.is_some());
             }
         }

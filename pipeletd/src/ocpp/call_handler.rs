@@ -19,7 +19,7 @@ use super::{
     handler::{self, Refusal},
     journaling::{event, internal_error, random_bytes},
     outbox::Settled,
-    stations::Seat,
+    stations::ConnectionLease,
     v16,
     wire::{self, Call, ErrorCode, Frame},
 };
@@ -36,7 +36,7 @@ pub(super) const REPLACED: &str = "replaced";
 /// Why one did that nobody ended, but broke off.
 pub(super) const LOST: &str = "connection_lost";
 
-/// What is told of a connection when it begins.
+/// What is journaled of a connection when it begins.
 #[derive(Debug)]
 pub(super) struct Opening {
     pub(super) peer: SocketAddr,
@@ -46,8 +46,8 @@ pub(super) struct Opening {
 }
 
 #[derive(Debug)]
-pub(super) struct Conversation {
-    seat: Seat,
+pub(super) struct CallHandler {
+    lease: ConnectionLease,
     services: Arc<Services>,
     /// A CALL was refused since the last event: what comes next does not follow the last CALL of
     /// the station's state, so it is not that one once more.
@@ -56,7 +56,7 @@ pub(super) struct Conversation {
 
 /// What a message of the station was.
 #[derive(Debug)]
-pub(super) enum Heard {
+pub(super) enum Incoming {
     /// A CALL, or what can't be understood, with the text to send in return.
     Call(String),
     /// An answer to a CALL of ours.
@@ -67,25 +67,25 @@ pub(super) enum Heard {
     Nothing,
 }
 
-impl Conversation {
-    pub(super) const fn new(seat: Seat, services: Arc<Services>) -> Self {
+impl CallHandler {
+    pub(super) const fn new(lease: ConnectionLease, services: Arc<Services>) -> Self {
         Self {
-            seat,
+            lease,
             services,
             refused_since: false,
         }
     }
 
-    pub(super) const fn seat(&self) -> &Seat {
-        &self.seat
+    pub(super) const fn lease(&self) -> &ConnectionLease {
+        &self.lease
     }
 
     /// Takes in one text message.
-    pub(super) async fn hear(&mut self, text: &str) -> Heard {
+    pub(super) async fn receive(&mut self, text: &str) -> Incoming {
         match wire::parse(text) {
             // On the heap, as is whatever else a connection does not do while it rests.
-            Ok(Frame::Call(call)) => Heard::Call(Box::pin(self.answer(call)).await),
-            Ok(Frame::CallResult { id, payload }) => Heard::Answer {
+            Ok(Frame::Call(call)) => Incoming::Call(Box::pin(self.answer(call)).await),
+            Ok(Frame::CallResult { id, payload }) => Incoming::Answer {
                 message_id: id.text().into_owned(),
                 answer: Ok(Answer::Result(payload)),
             },
@@ -94,7 +94,7 @@ impl Conversation {
                 code,
                 description,
                 details,
-            }) => Heard::Answer {
+            }) => Incoming::Answer {
                 message_id: id.text().into_owned(),
                 answer: Ok(Answer::Error {
                     code: code.into_owned(),
@@ -102,19 +102,19 @@ impl Conversation {
                     details,
                 }),
             },
-            Ok(Frame::MalformedAnswer { id }) => Heard::Answer {
+            Ok(Frame::MalformedAnswer { id }) => Incoming::Answer {
                 message_id: id.text().into_owned(),
                 answer: Err(CommandError::MalformedAnswer(shown(text))),
             },
             Ok(Frame::Ignored { why }) => {
-                let station = self.seat.station();
+                let station = self.lease.station();
                 tracing::debug!(%station, reason = why, "ignored");
-                Heard::Nothing
+                Incoming::Nothing
             }
             Err(bad) => {
-                let station = self.seat.station();
+                let station = self.lease.station();
                 tracing::info!(%station, code = %bad.code, reason = bad.why, "bad frame");
-                Heard::Call(wire::call_error(bad.id, bad.code, bad.why))
+                Incoming::Call(wire::call_error(bad.id, bad.code, bad.why))
             }
         }
     }
@@ -125,18 +125,18 @@ impl Conversation {
         let now = self.services.clock.now();
         let id = EventId::new(now, random_bytes().ok()?);
         let message_id = Some(id.to_string().into());
-        let station = self.seat.station().clone();
+        let station = self.lease.station().clone();
         Some(Event::new(id, action, station, now, message_id, payload))
     }
 
     /// Journals a command that was sent, and then tells the caller what came of it.
-    pub(super) async fn keep(&self, settled: Settled) {
+    pub(super) async fn persist(&self, settled: Settled) {
         let Settled {
             event,
             outcome,
             caller,
         } = settled;
-        let (station, action, event_id) = (self.seat.station(), event.kind, event.id);
+        let (station, action, event_id) = (self.lease.station(), event.kind, event.id);
         caller.span().in_scope(|| match &outcome {
             Ok(Answer::Result(_)) => {
                 tracing::info!(%station, %action, %event_id, "command answered");
@@ -149,8 +149,8 @@ impl Conversation {
                 tracing::warn!(%station, %action, %event_id, %error, "command not answered");
             }
         });
-        let kept = self.services.append(self.seat.place(), event).await;
-        caller.tell(match kept {
+        let journaled = self.services.append(self.lease.handle(), event).await;
+        caller.notify(match journaled {
             Ok(()) => outcome,
             Err(_) => Err(CommandError::NotKept),
         });
@@ -158,45 +158,45 @@ impl Conversation {
 
     /// The CALL had its time, or there never was one.
     pub(super) fn unexpected_answer(&self, message_id: &str) {
-        let station = self.seat.station();
+        let station = self.lease.station();
         tracing::info!(%station, message_id, "an answer that nobody waits for (any more)");
     }
 
     /// The status that the station was booted with, where it forbids to ask this of it.
     pub(super) fn forbids(&self, action: EventType) -> Option<BootStatus> {
-        let status = self.services.registry.boot_policy(self.seat.station());
+        let status = self.services.registry.boot_policy(self.lease.station());
         commands::forbids(status, action).then_some(status)
     }
 
     /// Journals that the station is here, and before it the end of the connection that this one
-    /// replaces, if that one has not told of it yet.
+    /// replaces, if that one has not done so yet.
     pub(super) async fn opened(&self, opening: &Opening) {
         let payload = serde_json::json!({
             "remoteAddress": opening.peer.to_string(),
             "subprotocol": opening.subprotocol,
             "securityProfile": opening.profile.number(),
         });
-        let _turn = self.seat.turn().await;
-        if self.seat.is_replaced() {
-            // It was never told of, so nobody waits for its end.
+        let _turn = self.lease.turn().await;
+        if self.lease.is_replaced() {
+            // It was never announced, so its end needn't be either.
             return;
         }
-        let (services, place) = (&self.services, self.seat.place());
-        if let Some(before) = self.seat.open() {
+        let (services, handle) = (&self.services, self.lease.handle());
+        if let Some(before) = self.lease.announce() {
             let reason = if before.is_cut() { LOST } else { REPLACED };
-            services.note_end(place, reason, before.lasted()).await;
+            services.note_end(handle, reason, before.lasted()).await;
         }
         let kind = EventType::StationConnected;
-        services.note(place, kind, &payload).await;
+        services.note(handle, kind, &payload).await;
     }
 
     /// Journals that this connection is over, unless the one that replaced it has done so.
     pub(super) async fn closed(&self, reason: &str) {
-        // The seat is left within the turn: what a new connection journals comes after this.
-        let _turn = self.seat.turn().await;
-        if let Some(lasted) = self.seat.leave() {
-            let place = self.seat.place();
-            self.services.note_end(place, reason, lasted).await;
+        // The lease is released within the turn: what a new connection journals comes after this.
+        let _turn = self.lease.turn().await;
+        if let Some(lasted) = self.lease.release() {
+            let handle = self.lease.handle();
+            self.services.note_end(handle, reason, lasted).await;
         }
     }
 
@@ -211,7 +211,7 @@ impl Conversation {
             Err(refusal) => {
                 // With an InternalError it is to be sent again, and may be an event already.
                 self.refused_since |= refusal.code != ErrorCode::InternalError;
-                let station = self.seat.station();
+                let station = self.lease.station();
                 let (code, reason) = (refusal.code, &refusal.description);
                 tracing::info!(%station, message_id = id.token(), %code, reason, "refused");
                 wire::call_error(id, code, reason)
@@ -221,7 +221,7 @@ impl Conversation {
 
     async fn result(&self, call: Call<'_>) -> Result<String, Refusal> {
         let kind = handler::recognise(&call.action)?;
-        let boot_policy = self.services.registry.boot_policy(self.seat.station());
+        let boot_policy = self.services.registry.boot_policy(self.lease.station());
         handler::refuse_unaccepted(kind, boot_policy)?;
         self.judge(kind, &call.payload)?;
         self.take_in(kind, &call.id.text(), call.payload, boot_policy)
@@ -235,7 +235,7 @@ impl Conversation {
             return Ok(());
         }
         let violations = v16::validate(kind, payload);
-        let station = self.seat.station();
+        let station = self.lease.station();
         for violation in &violations {
             let (pointer, code, reason) = (&violation.pointer, violation.code, &violation.message);
             tracing::debug!(%station, event = %kind, pointer, %code, reason, "violates the standard");
@@ -243,7 +243,7 @@ impl Conversation {
         if !strict {
             return Ok(());
         }
-        let boot_status = self.seat.look(|state| state.boot_status);
+        let boot_status = self.lease.with_state(|state| state.boot_status);
         handler::refuse_strictly(kind, boot_status, &violations)
     }
 
@@ -257,8 +257,8 @@ impl Conversation {
         if kind == EventType::Heartbeat {
             self.gather().await;
         }
-        let _turn = self.seat.turn().await;
-        if self.seat.is_replaced() {
+        let _turn = self.lease.turn().await;
+        if self.lease.is_replaced() {
             // The station sends it again, or has done so, where it listens for the answer.
             return Err(internal_error("a newer connection speaks for the station"));
         }
@@ -266,8 +266,8 @@ impl Conversation {
         let now = services.clock.now();
         let follows = !self.refused_since;
         let repeat = self
-            .seat
-            .look(|state| state.repeat_of(message_id, kind, &payload, follows));
+            .lease
+            .with_state(|state| state.repeat_of(message_id, kind, &payload, follows));
         let transaction_id = match repeat {
             Some(repeat) => repeat.transaction_id,
             None if kind == EventType::StartTransaction => Some(self.new_transaction_id().await?),
@@ -276,7 +276,7 @@ impl Conversation {
         let authorization = Authorization::of(
             &services.id_tags,
             &services.stations,
-            self.seat.station(),
+            self.lease.station(),
             kind,
             &payload,
             now,
@@ -284,7 +284,7 @@ impl Conversation {
         let tag = authorization
             .as_ref()
             .map(|authorization| &authorization.info);
-        let interval = services.tempo.borrow().heartbeat_interval;
+        let interval = services.timing.borrow().heartbeat_interval;
         let answer = if kind == EventType::BootNotification {
             handler::boot_answer(boot_policy, now, interval)
         } else {
@@ -293,14 +293,14 @@ impl Conversation {
         if repeat.is_none() {
             let payload = handler::event_payload(payload, transaction_id);
             let starts = kind == EventType::StartTransaction;
-            let told = authorization.as_ref().filter(|_| starts);
-            let told = told.map(Authorization::status);
-            let station = self.seat.station();
+            let status = authorization.as_ref().filter(|_| starts);
+            let status = status.map(Authorization::status);
+            let station = self.lease.station();
             let mut event = event(station, kind, now, Some(message_id.into()), payload)?;
-            event.authorization = told;
-            services.append(self.seat.place(), event).await?;
+            event.authorization = status;
+            services.append(self.lease.handle(), event).await?;
         } else {
-            let station = self.seat.station();
+            let station = self.lease.station();
             tracing::debug!(%station, event = %kind, message_id, "answered again");
         }
         Ok(answer)
@@ -309,7 +309,7 @@ impl Conversation {
     /// Lets a heartbeat of a station at rest wait for others.
     async fn gather(&self) {
         let now = self.services.clock.now();
-        let last = self.seat.look(|state| state.last_seen_at);
+        let last = self.lease.with_state(|state| state.last_seen_at);
         let silent = last.and_then(|last| Duration::try_from(now.duration_since(last)).ok());
         if silent.is_some_and(|silent| silent >= AT_REST) {
             let began = self.services.began;

@@ -1,6 +1,6 @@
 //! From an accepted connection to a station that may speak: TLS, the request, who it is.
 //!
-//! Whatever is wrong is told before the upgrade, as HTTP.
+//! Whatever is wrong is answered before the upgrade, as HTTP.
 
 use std::{io, net::SocketAddr};
 
@@ -18,20 +18,20 @@ use super::{
     client_names::ClientNames,
     handshake::{self, Asked, HandshakeError, Refusal, Subprotocol, Upgrade},
     refusals::Failure,
-    stations::Seat,
+    stations::ConnectionLease,
 };
 use crate::system::{limits::Pending, tls::Stream};
 
-/// A connection whose handshake has ended well.
+/// A connection that is accepted: its handshake has ended well.
 #[derive(Debug)]
-pub(super) struct Visitor {
+pub(super) struct Accepted {
     pub(super) stream: Stream,
     /// What came with the request.
     pub(super) rest: Vec<u8>,
     pub(super) subprotocol: Option<String>,
     pub(super) profile: SecurityProfile,
     /// There is none for a station that speaks another protocol.
-    pub(super) seat: Option<Seat>,
+    pub(super) lease: Option<ConnectionLease>,
     /// Cancelled when the station may no longer be here; `None` where that can't be.
     pub(super) revoked: Option<CancellationToken>,
 }
@@ -42,7 +42,7 @@ pub(super) async fn shake_hands(
     tls: Option<TlsAcceptor>,
     pending: &Pending,
     services: &Services,
-) -> Result<Visitor, HandshakeError> {
+) -> Result<Accepted, HandshakeError> {
     // Frames are small and answers are waited for; Nagle's algorithm would only delay them.
     stream.set_nodelay(true)?;
     let mut stream = match tls {
@@ -63,8 +63,8 @@ pub(super) async fn shake_hands(
         upgrade,
         asked,
         rest,
-        guest,
-        seat,
+        admitted,
+        lease,
     } = agreed?;
     if upgrade.subprotocol == Subprotocol::NoneCommon {
         let why = Failure {
@@ -85,13 +85,13 @@ pub(super) async fn shake_hands(
         Subprotocol::Agreed(name) => Some(name),
         Subprotocol::NotOffered | Subprotocol::NoneCommon => None,
     };
-    Ok(Visitor {
+    Ok(Accepted {
         stream,
         rest,
         subprotocol,
-        profile: guest.profile,
-        seat,
-        revoked: guest.revoked,
+        profile: admitted.profile,
+        lease,
+        revoked: admitted.revoked,
     })
 }
 
@@ -107,12 +107,12 @@ struct Agreed {
     upgrade: Upgrade,
     asked: Asked,
     rest: Vec<u8>,
-    guest: Guest,
-    seat: Option<Seat>,
+    admitted: Admitted,
+    lease: Option<ConnectionLease>,
 }
 
 /// A station that may come in.
-struct Guest {
+struct Admitted {
     profile: SecurityProfile,
     revoked: Option<CancellationToken>,
 }
@@ -131,27 +131,27 @@ async fn agree(
     };
     let upgrade = handshake::decide(request).map_err(|refusal| refused(refusal, None))?;
     let refused = |refusal| refused(refusal, Some(&upgrade.station));
-    let guest = admit(&upgrade, stream, peer, services).map_err(refused)?;
-    // None at all where another protocol is spoken: then there is no seat.
+    let admitted = admit(&upgrade, stream, peer, services).map_err(refused)?;
+    // None at all where another protocol is spoken: then there is no lease.
     let spoken = match upgrade.subprotocol {
         Subprotocol::Agreed(ref protocol) => Some(Some(protocol.as_str())),
         Subprotocol::NotOffered => Some(None),
         Subprotocol::NoneCommon => None,
     };
-    let take_seat = |protocol| {
+    let take_lease = |protocol| {
         let (now, max) = (services.clock.now(), services.config.max_stations);
         let is_registered = |station: &StationId| services.registry.find(station).is_some();
         let (stations, station) = (&services.stations, &upgrade.station);
-        let seat = stations.seat(station, now, protocol, max, &is_registered);
-        seat.map_err(|_| refused(Refusal::Full))
+        let lease = stations.acquire_lease(station, now, protocol, max, &is_registered);
+        lease.map_err(|_| refused(Refusal::Full))
     };
-    let seat = spoken.map(take_seat).transpose()?;
+    let lease = spoken.map(take_lease).transpose()?;
     Ok(Agreed {
         upgrade,
         asked,
         rest,
-        guest,
-        seat,
+        admitted,
+        lease,
     })
 }
 
@@ -160,7 +160,7 @@ fn admit(
     stream: &Stream,
     peer: SocketAddr,
     services: &Services,
-) -> Result<Guest, Refusal> {
+) -> Result<Admitted, Refusal> {
     let names = stream.client_certificate().map(ClientNames::of);
     let shown = Shown {
         station: &upgrade.station,
@@ -187,5 +187,5 @@ fn admit(
         // Without its entry, the station could come back as it is.
         (Admission::Open | Admission::Registered, _) => None,
     };
-    Ok(Guest { profile, revoked })
+    Ok(Admitted { profile, revoked })
 }

@@ -16,7 +16,7 @@ use std::{
 use pipelet_domain::events::{Event, StationId};
 use tokio::{sync::Notify, time::sleep};
 
-use super::stations::Place;
+use super::stations::StationHandle;
 use crate::{
     journal::{AppendError, Journal},
     system::clock::Clock,
@@ -31,7 +31,7 @@ const MAX_OF_STATION: usize = 32;
 const TRY_EVERY: Duration = Duration::from_millis(250);
 
 #[derive(Debug)]
-pub(super) struct Unkept {
+pub(super) struct DeferredEvents {
     waiting: Mutex<HashMap<StationId, Waiting>>,
     /// How many wait; looked at with every message.
     count: AtomicUsize,
@@ -43,11 +43,11 @@ pub(super) struct Unkept {
 
 #[derive(Debug)]
 struct Waiting {
-    place: Place,
+    handle: StationHandle,
     events: VecDeque<Event>,
 }
 
-impl Unkept {
+impl DeferredEvents {
     pub(super) fn new(spans: Spans, clock: Clock) -> Self {
         Self {
             waiting: Mutex::default(),
@@ -60,12 +60,12 @@ impl Unkept {
     }
 
     /// Keeps an event that the journal did not take. Must be called within the station's turn.
-    pub(super) fn add(&self, place: &Place, event: Event) {
+    pub(super) fn add(&self, handle: &StationHandle, event: Event) {
         let mut waiting = self.waiting();
         let full = self.count.load(Ordering::Relaxed) >= MAX;
         let of_station = waiting.entry(event.station.clone());
         let of_station = of_station.or_insert_with(|| Waiting {
-            place: place.clone(),
+            handle: handle.clone(),
             events: VecDeque::new(),
         });
         if full || of_station.events.len() >= MAX_OF_STATION {
@@ -88,15 +88,15 @@ impl Unkept {
     /// the station is journaled.
     pub(super) async fn catch_up(
         &self,
-        place: &Place,
+        handle: &StationHandle,
         journal: &Journal,
     ) -> Result<(), AppendError> {
-        while let Some(event) = self.first(place.station()) {
+        while let Some(event) = self.first(handle.station()) {
             let (id, kind, time) = (event.id, event.kind, event.time);
-            journal.append(event, place.apply()).await?;
-            let span = || Span::of_event(id, kind, place.station(), time, self.clock.now());
+            journal.append(event, handle.apply()).await?;
+            let span = || Span::of_event(id, kind, handle.station(), time, self.clock.now());
             self.spans.record(span);
-            self.remove_first(place.station());
+            self.remove_first(handle.station());
         }
         Ok(())
     }
@@ -128,20 +128,20 @@ impl Unkept {
     }
 
     async fn catch_all_up(&self, journal: &Journal) {
-        for place in self.places() {
-            let _turn = place.turn().await;
-            if self.catch_up(&place, journal).await.is_err() {
+        for handle in self.handles() {
+            let _turn = handle.turn().await;
+            if self.catch_up(&handle, journal).await.is_err() {
                 // The journal tells the log why.
                 return;
             }
         }
     }
 
-    fn places(&self) -> Vec<Place> {
+    fn handles(&self) -> Vec<StationHandle> {
         let waiting = self.waiting();
         waiting
             .values()
-            .map(|waiting| waiting.place.clone())
+            .map(|waiting| waiting.handle.clone())
             .collect()
     }
 
@@ -183,10 +183,10 @@ mod tests {
     fn what_waits_is_bounded_and_in_order() {
         let stations = Stations::default();
         let id = StationId::new("S").unwrap();
-        let seat = stations
-            .seat(&id, Timestamp::UNIX_EPOCH, None, 10, &|_| false)
+        let lease = stations
+            .acquire_lease(&id, Timestamp::UNIX_EPOCH, None, 10, &|_| false)
             .unwrap();
-        let unkept = Unkept::new(Spans::default(), Clock::system());
+        let deferred = DeferredEvents::new(Spans::default(), Clock::system());
         let event = |second| {
             let time = Timestamp::from_second(second).unwrap();
             let event_id = EventId::new(time, [0; 10]);
@@ -194,16 +194,16 @@ mod tests {
             Event::new(event_id, kind, id.clone(), time, None, Payload::empty())
         };
         for second in 0..100 {
-            unkept.add(seat.place(), event(second));
+            deferred.add(lease.handle(), event(second));
         }
-        assert_eq!(unkept.count.load(Ordering::Relaxed), MAX_OF_STATION);
+        assert_eq!(deferred.count.load(Ordering::Relaxed), MAX_OF_STATION);
         let mut seconds = Vec::new();
-        while let Some(event) = unkept.first(&id) {
+        while let Some(event) = deferred.first(&id) {
             seconds.push(event.time.as_second());
-            unkept.remove_first(&id);
+            deferred.remove_first(&id);
         }
         let expected = 100 - i64::try_from(MAX_OF_STATION).unwrap()..100;
         assert!(seconds.into_iter().eq(expected));
-        assert!(unkept.places().is_empty());
+        assert!(deferred.handles().is_empty());
     }
 }

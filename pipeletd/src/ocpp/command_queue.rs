@@ -1,9 +1,9 @@
-//! Where others reach a connection: callers with commands, one after the other, and whoever ends
-//! it.
+//! The queue by which others reach a connection: callers with commands, one after the other, and
+//! whoever ends the connection.
 //!
-//! The invariant: a command that was handed over is taken out by the connection before its deadline,
-//! or dropped, at its deadline or when the connection closes its desk; nobody waits for one that lies
-//! there for ever. It knows neither what a command asks nor how it is sent.
+//! The invariant: a command that was handed over is taken out by the connection before its
+//! deadline, or dropped, at its deadline or when the connection closes the queue; no caller waits
+//! for ever. It knows neither what a command asks nor how it is sent.
 
 use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -18,16 +18,16 @@ use tokio::{
 
 use super::commands::{Answer, CommandError};
 
-/// So many callers wait for their turn at one connection; more are refused.
-const QUEUE: usize = 32;
+/// How many callers may wait for their turn at one connection; more are refused.
+const MAX_CALLERS: usize = 32;
 
 /// A caller that gives up while it waits for its turn leaves nothing behind. Cheap to clone.
 ///
-/// One lock and one waker instead of a channel and tokens: there is a desk for each connection, and
-/// a channel has room for 32 commands at once, 2.6 KB. The connection looks here with every message,
-/// too.
+/// One lock and one waker instead of a channel and tokens: there is a queue for each connection,
+/// and a channel has room for 32 commands at once, 2.6 KB. The connection looks here with every
+/// message, too.
 #[derive(Debug, Clone)]
-pub(super) struct Desk(Arc<Shared>);
+pub(super) struct CommandQueue(Arc<Shared>);
 
 #[derive(Debug)]
 struct Shared {
@@ -35,12 +35,12 @@ struct Shared {
     places: Semaphore,
     /// Held from a caller's turn until its command is settled; it is fair.
     turn: Arc<Semaphore>,
-    top: Mutex<Top>,
+    front: Mutex<Front>,
 }
 
-/// What lies on the desk.
+/// The command whose turn it is, and what else there is for the connection.
 #[derive(Debug, Default)]
-struct Top {
+struct Front {
     end: Option<End>,
     command: Option<Command>,
     /// How many commands were handed over so far, which tells a caller's own from a later one.
@@ -61,9 +61,9 @@ pub(super) enum End {
     Shutdown,
 }
 
-/// What a connection finds on its desk.
+/// What a connection finds in its queue.
 #[derive(Debug)]
-pub(super) enum Told {
+pub(super) enum Control {
     End(End),
     Send(Command),
 }
@@ -91,18 +91,18 @@ impl Caller {
         &self.span
     }
 
-    pub(super) fn tell(self, outcome: Result<Answer, CommandError>) {
+    pub(super) fn notify(self, outcome: Result<Answer, CommandError>) {
         // A caller that went away changes nothing.
         let _ = self.outcome.send(outcome);
     }
 }
 
-impl Desk {
+impl CommandQueue {
     pub(super) fn new() -> Self {
         Self(Arc::new(Shared {
-            places: Semaphore::new(QUEUE),
+            places: Semaphore::new(MAX_CALLERS),
             turn: Arc::new(Semaphore::new(1)),
-            top: Mutex::default(),
+            front: Mutex::default(),
         }))
     }
 
@@ -125,7 +125,7 @@ impl Desk {
         deadline: Instant,
         turn: OwnedSemaphorePermit,
     ) -> Option<Result<Answer, CommandError>> {
-        let (outcome, mut told) = oneshot::channel();
+        let (outcome, mut settled) = oneshot::channel();
         let caller = Caller {
             outcome,
             span: tracing::Span::current(),
@@ -138,86 +138,86 @@ impl Desk {
             caller,
         };
         let number = self.hand_over(command)?;
-        if let Ok(outcome) = timeout_at(deadline, &mut told).await {
+        if let Ok(outcome) = timeout_at(deadline, &mut settled).await {
             return outcome.ok();
         }
         // One that was sent is the connection's, which settles it.
         self.take_back(number);
-        told.await.ok()
+        settled.await.ok()
     }
 
     /// Asks the connection to end.
     pub(super) fn end(&self, end: End) {
-        let mut top = self.top();
-        top.end = top.end.max(Some(end));
-        wake(top);
+        let mut front = self.front();
+        front.end = front.end.max(Some(end));
+        wake(front);
     }
 
     /// What there is for the connection, which sends no command while one is outstanding. Only its
     /// own task may ask.
-    pub(super) fn poll_told(&self, outstanding: bool, context: &Context<'_>) -> Poll<Told> {
+    pub(super) fn poll_control(&self, outstanding: bool, context: &Context<'_>) -> Poll<Control> {
         let mut late = None;
-        let mut top = self.top();
-        if let Some(end) = top.end {
-            return Poll::Ready(Told::End(end));
+        let mut front = self.front();
+        if let Some(end) = front.end {
+            return Poll::Ready(Control::End(end));
         }
-        if !outstanding && let Some(command) = top.command.take() {
+        if !outstanding && let Some(command) = front.command.take() {
             if Instant::now() < command.deadline {
-                return Poll::Ready(Told::Send(command));
+                return Poll::Ready(Control::Send(command));
             }
             // Its caller, who learns of it now, may be about to take it back. The next one wakes us.
             late = Some(command);
         }
-        match &mut top.waker {
+        match &mut front.waker {
             Some(waker) => waker.clone_from(context.waker()),
             none => *none = Some(context.waker().clone()),
         }
-        drop(top);
+        drop(front);
         drop(late);
         Poll::Pending
     }
 
     /// Takes no more commands; whoever has one here learns that nothing was sent.
     pub(super) fn close(&self) {
-        let mut top = self.top();
-        top.closed = true;
-        let unsent = top.command.take();
-        drop(top);
+        let mut front = self.front();
+        front.closed = true;
+        let unsent = front.command.take();
+        drop(front);
         drop(unsent);
     }
 
-    /// The number of the command among all of this desk.
+    /// The number of the command among all of this queue.
     fn hand_over(&self, command: Command) -> Option<u64> {
-        let mut top = self.top();
+        let mut front = self.front();
         // Whose turn it is finds the place free, because the command before was taken out.
-        if top.closed || top.command.is_some() {
+        if front.closed || front.command.is_some() {
             return None;
         }
-        top.command = Some(command);
-        top.handed_over += 1;
-        let number = top.handed_over;
-        wake(top);
+        front.command = Some(command);
+        front.handed_over += 1;
+        let number = front.handed_over;
+        wake(front);
         Some(number)
     }
 
     /// Drops a command that still lies here.
     fn take_back(&self, number: u64) {
-        let mut top = self.top();
-        let late = (top.handed_over == number).then(|| top.command.take());
-        drop(top);
+        let mut front = self.front();
+        let late = (front.handed_over == number).then(|| front.command.take());
+        drop(front);
         drop(late);
     }
 
-    fn top(&self) -> MutexGuard<'_, Top> {
-        let top = self.0.top.lock();
-        top.unwrap_or_else(PoisonError::into_inner)
+    fn front(&self) -> MutexGuard<'_, Front> {
+        let front = self.0.front.lock();
+        front.unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// Has the connection look at its desk, which nobody holds any more then.
-fn wake(mut top: MutexGuard<'_, Top>) {
-    let waker = top.waker.take();
-    drop(top);
+/// Lets go of the lock, and has the connection look at its queue.
+fn wake(mut front: MutexGuard<'_, Front>) {
+    let waker = front.waker.take();
+    drop(front);
     if let Some(waker) = waker {
         waker.wake();
     }
@@ -233,58 +233,58 @@ mod tests {
         Instant::now() + Duration::from_secs(30)
     }
 
-    async fn told(desk: &Desk, outstanding: bool) -> Told {
-        poll_fn(|context| desk.poll_told(outstanding, context)).await
+    async fn control(queue: &CommandQueue, outstanding: bool) -> Control {
+        poll_fn(|context| queue.poll_control(outstanding, context)).await
     }
 
     #[tokio::test]
     async fn callers_take_turns_and_leave_nothing_behind() {
-        let desk = Desk::new();
-        let turn = desk.turn(soon()).await.unwrap();
+        let queue = CommandQueue::new();
+        let turn = queue.turn(soon()).await.unwrap();
         // It is taken, so this one waits in vain, and frees its place.
         let at_once = Instant::now() + Duration::from_millis(1);
-        assert!(desk.turn(at_once).await.is_none());
-        assert_eq!(desk.0.places.available_permits(), QUEUE);
+        assert!(queue.turn(at_once).await.is_none());
+        assert_eq!(queue.0.places.available_permits(), MAX_CALLERS);
 
-        let sending = desk.send(EventType::ClearCache, Payload::empty(), soon(), turn);
+        let sending = queue.send(EventType::ClearCache, Payload::empty(), soon(), turn);
         let answering = async {
-            let Told::Send(command) = told(&desk, false).await else {
+            let Control::Send(command) = control(&queue, false).await else {
                 panic!("nobody ends it");
             };
-            command.caller.tell(Err(CommandError::TimedOut));
+            command.caller.notify(Err(CommandError::TimedOut));
         };
         let (outcome, ()) = tokio::join!(sending, answering);
         assert_eq!(outcome, Some(Err(CommandError::TimedOut)));
 
-        let turn = desk.turn(soon()).await.unwrap();
-        desk.close();
-        let unsent = desk.send(EventType::ClearCache, Payload::empty(), soon(), turn);
+        let turn = queue.turn(soon()).await.unwrap();
+        queue.close();
+        let unsent = queue.send(EventType::ClearCache, Payload::empty(), soon(), turn);
         assert_eq!(unsent.await, None);
     }
 
     #[tokio::test]
     async fn a_command_that_lies_there_is_dropped_with_the_connection() {
-        let desk = Desk::new();
-        let turn = desk.turn(soon()).await.unwrap();
-        let sending = desk.send(EventType::ClearCache, Payload::empty(), soon(), turn);
-        let closing = async { desk.close() };
+        let queue = CommandQueue::new();
+        let turn = queue.turn(soon()).await.unwrap();
+        let sending = queue.send(EventType::ClearCache, Payload::empty(), soon(), turn);
+        let closing = async { queue.close() };
         let (outcome, ()) = tokio::join!(sending, closing);
         assert_eq!(outcome, None);
     }
 
     #[tokio::test]
     async fn a_command_is_not_sent_after_its_deadline() {
-        let desk = Desk::new();
+        let queue = CommandQueue::new();
         let at_once = Instant::now() + Duration::from_millis(1);
 
         // The connection is busy: the caller does not wait for it any longer than it said.
-        let turn = desk.turn(soon()).await.unwrap();
-        let sending = desk.send(EventType::ClearCache, Payload::empty(), at_once, turn);
+        let turn = queue.turn(soon()).await.unwrap();
+        let sending = queue.send(EventType::ClearCache, Payload::empty(), at_once, turn);
         assert_eq!(sending.await, None);
-        assert!(desk.top().command.is_none());
+        assert!(queue.front().command.is_none());
 
         // The connection is faster than a caller whose time has come.
-        let turn = desk.turn(soon()).await.unwrap();
+        let turn = queue.turn(soon()).await.unwrap();
         let (outcome, mut late) = oneshot::channel();
         let command = Command {
             action: EventType::ClearCache,
@@ -296,20 +296,20 @@ mod tests {
                 _turn: turn,
             },
         };
-        let number = desk.hand_over(command).unwrap();
-        let found = poll_fn(|context| Poll::Ready(desk.poll_told(false, context)));
+        let number = queue.hand_over(command).unwrap();
+        let found = poll_fn(|context| Poll::Ready(queue.poll_control(false, context)));
         assert!(found.await.is_pending());
         assert_eq!(late.try_recv(), Err(oneshot::error::TryRecvError::Closed));
 
         // Who takes back what is gone takes nothing from the next.
-        let turn = desk.turn(soon()).await.unwrap();
-        let sending = desk.send(EventType::ClearCache, Payload::empty(), soon(), turn);
+        let turn = queue.turn(soon()).await.unwrap();
+        let sending = queue.send(EventType::ClearCache, Payload::empty(), soon(), turn);
         let answering = async {
-            desk.take_back(number);
-            let Told::Send(command) = told(&desk, false).await else {
+            queue.take_back(number);
+            let Control::Send(command) = control(&queue, false).await else {
                 panic!("nobody ends it");
             };
-            command.caller.tell(Err(CommandError::TimedOut));
+            command.caller.notify(Err(CommandError::TimedOut));
         };
         let (outcome, ()) = tokio::join!(sending, answering);
         assert_eq!(outcome, Some(Err(CommandError::TimedOut)));
@@ -317,34 +317,37 @@ mod tests {
 
     #[tokio::test]
     async fn who_waits_is_woken_for_an_end_and_for_a_command() {
-        let desk = Desk::new();
-        let waiting = desk.clone();
-        let waiting = tokio::spawn(async move { told(&waiting, false).await });
+        let queue = CommandQueue::new();
+        let waiting = queue.clone();
+        let waiting = tokio::spawn(async move { control(&waiting, false).await });
         tokio::task::yield_now().await;
-        let turn = desk.turn(soon()).await.unwrap();
-        let sending = desk.send(EventType::ClearCache, Payload::empty(), soon(), turn);
+        let turn = queue.turn(soon()).await.unwrap();
+        let sending = queue.send(EventType::ClearCache, Payload::empty(), soon(), turn);
         let taking = async { drop(waiting.await.unwrap()) };
         let (outcome, ()) = tokio::join!(sending, taking);
         assert_eq!(outcome, None);
 
-        let waiting = desk.clone();
-        // An end is told to one with a command outstanding, too.
-        let waiting = tokio::spawn(async move { told(&waiting, true).await });
+        let waiting = queue.clone();
+        // An end reaches one with a command outstanding, too.
+        let waiting = tokio::spawn(async move { control(&waiting, true).await });
         tokio::task::yield_now().await;
-        desk.end(End::Replaced);
-        assert!(matches!(waiting.await.unwrap(), Told::End(End::Replaced)));
+        queue.end(End::Replaced);
+        assert!(matches!(
+            waiting.await.unwrap(),
+            Control::End(End::Replaced)
+        ));
     }
 
     #[tokio::test]
     async fn the_strongest_end_counts() {
-        let desk = Desk::new();
+        let queue = CommandQueue::new();
         for (end, expected) in [
             (End::Replaced, End::Replaced),
             (End::Dismissed, End::Replaced),
             (End::Shutdown, End::Shutdown),
         ] {
-            desk.end(end);
-            assert!(matches!(told(&desk, false).await, Told::End(end) if end == expected));
+            queue.end(end);
+            assert!(matches!(control(&queue, false).await, Control::End(end) if end == expected));
         }
     }
 }

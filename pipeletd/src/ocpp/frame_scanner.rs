@@ -1,6 +1,6 @@
 //! Follows a station's frames below the WebSocket, as their bytes are read.
 //!
-//! It overlooks a bit that some chargers set in every frame. RSV1 says that a message is compressed
+//! It ignores a bit that some chargers set in every frame. RSV1 says that a message is compressed
 //! (RFC 7692, section 6), which we never agree on; RFC 6455, section 5.2, has the connection failed
 //! for it. Chargers that set the bit anyway send plain text (ocpp-go#358), and would dial again for
 //! ever. So the bit is cleared. A message that really is compressed is then no JSON, and gets its
@@ -35,7 +35,7 @@ const KEY: u64 = 4;
 
 /// A stream of frames whose first bytes have RSV1 cleared as they are read.
 #[derive(Debug)]
-pub(super) struct Overlooking<S> {
+pub(super) struct FrameScanner<S> {
     /// None once it was taken out.
     stream: Option<S>,
     frames: Frames,
@@ -64,7 +64,7 @@ impl TooMuchUnfinished {
     }
 }
 
-impl<S> Overlooking<S> {
+impl<S> FrameScanner<S> {
     /// `rest` was read from the stream before, and is the beginning of its frames.
     pub(super) fn new(stream: S, rest: &mut [u8], unfinished: Unfinished) -> Self {
         let mut this = Self {
@@ -235,7 +235,7 @@ impl Frames {
     }
 }
 
-impl<S: AsyncRead + Unpin> AsyncRead for Overlooking<S> {
+impl<S: AsyncRead + Unpin> AsyncRead for FrameScanner<S> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -267,7 +267,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Overlooking<S> {
     }
 }
 
-impl<S: AsyncWrite + Unpin> AsyncWrite for Overlooking<S> {
+impl<S: AsyncWrite + Unpin> AsyncWrite for FrameScanner<S> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -368,7 +368,7 @@ mod tests {
         let whole = bytes.clone();
         let unfinished = Unfinished::new(1 << 20);
         let first = bytes.split_off(100);
-        let mut stream = Overlooking::new(&first[..], &mut bytes, unfinished.clone());
+        let mut stream = FrameScanner::new(&first[..], &mut bytes, unfinished.clone());
         assert_eq!(unfinished.bytes(), 5_000);
         let mut read = bytes;
         while !stream.rests_after_large_frame() {
@@ -387,7 +387,7 @@ mod tests {
     async fn who_has_to_go_learns_it_while_nothing_comes() {
         let unfinished = Unfinished::new(100_000);
         let (ours, mut theirs) = duplex(64 * 1024);
-        let mut stream = Overlooking::new(ours, &mut [], unfinished.clone());
+        let mut stream = FrameScanner::new(ours, &mut [], unfinished.clone());
         theirs.write_all(&frame(0x81, 60_000)[..10]).await.unwrap();
         stream.read_exact(&mut [0; 10]).await.unwrap();
         let mut other = unfinished.begin();
