@@ -8,10 +8,11 @@ use pipelet_domain::{id_tags::Policy, registration::Admission};
 use tokio::{net::TcpListener, runtime::Handle, sync::watch, task::JoinSet, time};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use self::dials::Dials;
+use self::runtime_settings::RuntimeSettings;
 use crate::{
     api::{
-        Addresses, ApiKeys, Door, Gate, Readers, Readiness, Roster, Tails, Trigger, grpc,
+        Addresses, ApiKeys, Authenticator, EventStreams, Listener, Readers, Readiness,
+        StationDirectory, Trigger, grpc,
         metrics::{self, Metrics},
         rest,
     },
@@ -37,8 +38,8 @@ use crate::{
 };
 
 pub mod check;
-pub mod dials;
 pub mod reload;
+pub mod runtime_settings;
 pub mod service_manager;
 
 /// How long API calls may take to finish at shutdown.
@@ -48,8 +49,8 @@ const API_GRACE: Duration = Duration::from_secs(5);
 #[derive(Debug)]
 pub struct App {
     addresses: Addresses,
-    http: Door,
-    grpc: Door,
+    http: Listener,
+    grpc: Listener,
     ocpp: Ocpp,
     registry: Registry,
     delivery: Delivery,
@@ -59,7 +60,7 @@ pub struct App {
     ledger: Ledger,
     ledger_thread: LedgerThread,
     keys: ApiKeys,
-    gate: Gate,
+    authenticator: Authenticator,
     keyring: Keyring,
     backup: Arc<dyn Backup>,
     retention: watch::Sender<Retention>,
@@ -140,14 +141,14 @@ impl App {
             config.api_max_connections,
             descriptors::raise(),
         );
-        let door = async |flag, address, protocols| {
-            door(flag, address, protocols, config, shares.api).await
+        let listen = async |flag, address, protocols| {
+            self::listen(flag, address, protocols, config, shares.api).await
         };
-        let http = door("--http-listen", config.http_listen, &[b"http/1.1"]).await?;
-        let grpc = door("--grpc-listen", config.grpc_listen, &[b"h2"]).await?;
+        let http = listen("--http-listen", config.http_listen, &[b"http/1.1"]).await?;
+        let grpc = listen("--grpc-listen", config.grpc_listen, &[b"h2"]).await?;
         let (spans, exporter) = exporter(config)?;
         let resources = Resources::new(shares.lookups, shares.receivers);
-        let terms = dials::terms(config, &resources, &spans)?;
+        let terms = runtime_settings::terms(config, &resources, &spans)?;
 
         let sled = open_store(config)?;
         let backup: Arc<dyn Backup> = sled.clone();
@@ -173,7 +174,7 @@ impl App {
         let keyring = Keyring::new(config.api_rate);
         let keys = ApiKeys::open(Arc::clone(&store), keyring.clone(), clock)?;
         let answers = Readers::new(memory.readers.clone());
-        let gate = Gate::new(keyring.clone(), answers, clock);
+        let authenticator = Authenticator::new(keyring.clone(), answers, clock);
         first_key(&keys, config).await?;
 
         let registry = Registry::open(Arc::clone(&store), admission(config), clock)?;
@@ -216,10 +217,10 @@ impl App {
             ledger,
             ledger_thread,
             keys,
-            gate,
+            authenticator,
             keyring,
             backup,
-            retention: watch::Sender::new(dials::retention(config)),
+            retention: watch::Sender::new(runtime_settings::retention(config)),
             clock,
             started,
             data_dir: config.data_dir.clone(),
@@ -283,8 +284,8 @@ impl App {
     }
 
     /// What can be changed while it runs.
-    pub fn dials(&self) -> Dials {
-        Dials {
+    pub fn runtime_settings(&self) -> RuntimeSettings {
+        RuntimeSettings {
             delivery: self.delivery.clone(),
             timing: self.ocpp.timing(),
             keyring: self.keyring.clone(),
@@ -302,21 +303,21 @@ impl App {
         let metrics = self.metrics(readiness.clone());
         let certificates = self.certificates();
         let stations = self.ocpp.stations();
-        let roster = Roster::new(stations.clone(), self.registry);
-        let tails = Tails::new(self.journal.clone(), shutdown.clone());
+        let directory = StationDirectory::new(stations.clone(), self.registry);
+        let streams = EventStreams::new(self.journal.clone(), shutdown.clone());
         let trigger = Trigger::new(self.journal.clone(), self.delivery.clone(), self.clock);
         let mut api = JoinSet::new();
         // After the last call, so that it is written down too.
         let finish_usage = CancellationToken::new();
         let handles = rest::Handles {
             delivery: self.delivery.clone(),
-            roster: roster.clone(),
+            directory: directory.clone(),
             transactions: self.ocpp.transactions(),
             id_tags: self.ocpp.id_tags(),
             journal: self.journal.clone(),
-            tails: tails.clone(),
+            streams: streams.clone(),
             trigger: trigger.clone(),
-            gate: self.gate.clone(),
+            authenticator: self.authenticator.clone(),
             readiness: readiness.clone(),
             metrics,
         };
@@ -330,17 +331,17 @@ impl App {
             delivery: self.delivery.clone(),
             stations: stations.clone(),
             connections: self.ocpp.connection_stats(),
-            roster,
+            directory,
             transactions: self.ocpp.transactions(),
             id_tags: self.ocpp.id_tags(),
             journal: self.journal.clone(),
             keys: self.keys,
-            gate: self.gate,
+            authenticator: self.authenticator,
             readiness,
             addresses: self.addresses,
             clock: self.clock,
             backup: self.backup,
-            tails,
+            streams,
             trigger,
             data_dir: self.data_dir,
             certificates,
@@ -433,13 +434,13 @@ fn ocpp_config(config: &Config, max_connections: usize, spans: Spans) -> ocpp::C
     ocpp::Config {
         listen: config.ocpp_listen,
         tls: config.ocpp_tls.clone(),
-        timing: dials::timing(config),
+        timing: runtime_settings::timing(config),
         strict: config.ocpp_strict,
         authorize: match config.authorize {
             Authorize::AcceptAll => Policy::AcceptAll,
             Authorize::Registered => Policy::Registered,
         },
-        transaction_retention: dials::transaction_retention(config),
+        transaction_retention: runtime_settings::transaction_retention(config),
         max_connections,
         max_stations: config.max_stations,
         handshake_timeout: config.ocpp_handshake_timeout,
@@ -449,15 +450,15 @@ fn ocpp_config(config: &Config, max_connections: usize, spans: Spans) -> ocpp::C
     }
 }
 
-/// Where callers come in, by what they speak within TLS.
-async fn door(
+/// Listens for callers, who agree on one of these protocols within TLS.
+async fn listen(
     flag: &'static str,
     address: SocketAddr,
     protocols: &'static [&'static [u8]],
     config: &Config,
     max_connections: usize,
-) -> Result<Door, OpenError> {
-    let listener = bind(flag, address).await?;
+) -> Result<Listener, OpenError> {
+    let socket = bind(flag, address).await?;
     let certificates = match &config.api_tls {
         Some(files) => {
             let loaded = Certificates::load(files.clone(), protocols).await;
@@ -473,8 +474,8 @@ async fn door(
              a loopback address behind a proxy that speaks TLS"
         );
     }
-    Ok(Door {
-        listener,
+    Ok(Listener {
+        socket,
         certificates,
         max_connections,
         connections: TaskTracker::new(),
@@ -487,8 +488,12 @@ fn is_exposed(address: SocketAddr) -> bool {
 }
 
 /// Where it is bound, with the real port.
-fn local_addr(door: &Door, flag: &'static str, asked: SocketAddr) -> Result<SocketAddr, OpenError> {
-    let bound = door.listener.local_addr();
+fn local_addr(
+    listener: &Listener,
+    flag: &'static str,
+    asked: SocketAddr,
+) -> Result<SocketAddr, OpenError> {
+    let bound = listener.socket.local_addr();
     bound.map_err(|source| OpenError::Listen {
         flag,
         address: asked,

@@ -123,7 +123,7 @@ fn run(sources: Sources, Loaded { config, settings }: Loaded) -> anyhow::Result<
         let app = App::open(&config, clock, deliveries.clone(), log.dropped).await?;
         let reloadable = Reloadable {
             certificates: app.certificates(),
-            dials: app.dials(),
+            runtime_settings: app.runtime_settings(),
             log_level: log.level,
             sources,
             settings,

@@ -162,7 +162,7 @@ impl ApiError {
                 tracing::error!(request_id, cause = format!("{cause:#}"), "a request failed");
             }
             Self::Unavailable(why) => tracing::warn!(request_id, why, "a request was refused"),
-            // The gate has told the log where they come from, and of how many it is enough.
+            // The authenticator has told the log where they come from, as often as is enough.
             Self::Unauthenticated
             | Self::KeyExpired
             | Self::KeyRevoked

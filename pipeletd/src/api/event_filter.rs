@@ -1,4 +1,4 @@
-//! A caller's choice of events, from whichever door it came through.
+//! A caller's choice of events, from whichever API it came through.
 
 use jiff::Timestamp;
 use pipelet_domain::{

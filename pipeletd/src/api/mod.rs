@@ -6,10 +6,11 @@
 use std::time::Duration;
 
 mod access_log;
+mod authenticator;
 mod cursor;
 pub mod error;
 mod event_filter;
-mod gate;
+mod event_streams;
 pub mod grpc;
 mod key_places;
 mod keys;
@@ -17,22 +18,21 @@ pub mod metrics;
 mod readers;
 mod request_id;
 pub mod rest;
-mod roster;
 mod server;
 mod signing_secret;
+mod station_directory;
 mod status;
-mod tails;
 mod trigger;
 mod validity;
 
 pub use self::{
-    gate::Gate,
+    authenticator::Authenticator,
+    event_streams::EventStreams,
     keys::ApiKeys,
     readers::Readers,
-    roster::Roster,
-    server::Door,
+    server::Listener,
+    station_directory::StationDirectory,
     status::{Addresses, Readiness},
-    tails::Tails,
     trigger::Trigger,
 };
 

@@ -6,7 +6,7 @@ use std::{error::Error, io, path::Path};
 use rustix::fs::{Access, access};
 use tokio::runtime::Builder;
 
-use super::dials;
+use super::runtime_settings;
 use crate::{
     config::{Config, Fault, Loaded, Origin},
     delivery::http::Resources,
@@ -49,7 +49,7 @@ fn certificates(files: Option<&TlsFiles>) -> Result<(), String> {
 fn authorities(config: &Config) -> Result<(), String> {
     // One that is installed already, as in a test, is as good.
     let _ = tls::install_provider();
-    let terms = dials::terms(config, &Resources::new(1, 1), &Spans::default());
+    let terms = runtime_settings::terms(config, &Resources::new(1, 1), &Spans::default());
     terms.map(|_| ()).map_err(|error| in_words(&error))
 }
 

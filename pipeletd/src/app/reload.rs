@@ -8,7 +8,7 @@ use std::{io, mem};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
-use super::{dials::Dials, service_manager};
+use super::{runtime_settings::RuntimeSettings, service_manager};
 use crate::{
     config::{ConfigError, Loaded, Setting, Sources},
     system::tls::Shown,
@@ -22,7 +22,7 @@ const LOG_LEVEL: &str = "log-level";
 #[derive(Debug)]
 pub struct Reloadable {
     pub certificates: Vec<Shown>,
-    pub dials: Dials,
+    pub runtime_settings: RuntimeSettings,
     pub log_level: LogLevel,
     pub sources: Sources,
     /// As they hold.
@@ -81,7 +81,7 @@ impl Reloadable {
     }
 
     async fn take_over(&mut self, Loaded { config, settings }: Loaded) {
-        if let Err(error) = self.dials.turn(&config).await {
+        if let Err(error) = self.runtime_settings.apply(&config).await {
             let cause = format!("{:#}", anyhow::Error::from(error));
             tracing::error!(cause, "SIGHUP: the settings stay as they were");
             return;
@@ -95,7 +95,7 @@ impl Reloadable {
             if holds.values == new.values {
                 continue;
             }
-            if Dials::SETTINGS.contains(&new.name.as_str()) || new.name == LOG_LEVEL {
+            if RuntimeSettings::SETTINGS.contains(&new.name.as_str()) || new.name == LOG_LEVEL {
                 let old = mem::replace(holds, new);
                 changes.push(format!("{} {} → {}", old.name, old.shown(), holds.shown()));
             } else {

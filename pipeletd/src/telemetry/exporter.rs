@@ -22,7 +22,7 @@ const DELAY: Duration = Duration::from_secs(1);
 /// The time limit of an exchange with the collector.
 const TIMEOUT: Duration = Duration::from_secs(5);
 /// How often the log tells of dropped spans, at most.
-const TELL_EVERY: Duration = Duration::from_mins(1);
+const REPORT_EVERY: Duration = Duration::from_mins(1);
 /// How long what is queued may take to be exported at shutdown.
 const FLUSH: Duration = Duration::from_secs(2);
 /// How much of an answer is read, in bytes.
@@ -67,12 +67,12 @@ struct Worker {
     spans: Spans,
     queue: mpsc::Receiver<Span>,
     stop: CancellationToken,
-    told: Told,
+    reported: Reported,
 }
 
-/// What the log knows.
+/// What was reported to the log.
 #[derive(Default)]
-struct Told {
+struct Reported {
     dropped: u64,
     at: Option<Instant>,
 }
@@ -96,7 +96,7 @@ impl Exporter {
             spans: spans.clone(),
             queue,
             stop: stop.clone(),
-            told: Told::default(),
+            reported: Reported::default(),
         };
         let exporter = Self {
             spans: spans.clone(),
@@ -124,13 +124,13 @@ impl Worker {
             let exported = self.export(&batch).await;
             batch.clear();
             match exported {
-                Ok(()) => self.tell(&"more came than the collector takes"),
-                Err(why) => self.tell(&why),
+                Ok(()) => self.report(&"more came than the collector takes"),
+                Err(why) => self.report(&why),
             }
         }
-        // Whatever the log has not heard of yet.
-        self.told.at = None;
-        self.tell(&"the daemon ended");
+        // Whatever was not reported yet.
+        self.reported.at = None;
+        self.report(&"the daemon ended");
     }
 
     /// Waits for spans, and then for more of them, unless it is to stop; false once there will be
@@ -188,16 +188,16 @@ impl Worker {
         }
     }
 
-    /// Tells the log that spans were dropped, where it has not heard that for a while.
-    fn tell(&mut self, why: &(dyn fmt::Display + Sync)) {
+    /// Reports to the log that spans were dropped, where it has not done so for a while.
+    fn report(&mut self, why: &(dyn fmt::Display + Sync)) {
         let (dropped, now) = (self.spans.counts().dropped, Instant::now());
-        let quiet = |at: Instant| now.duration_since(at) < TELL_EVERY;
-        if dropped == self.told.dropped || self.told.at.is_some_and(quiet) {
+        let quiet = |at: Instant| now.duration_since(at) < REPORT_EVERY;
+        if dropped == self.reported.dropped || self.reported.at.is_some_and(quiet) {
             return;
         }
-        let more = dropped - self.told.dropped;
+        let more = dropped - self.reported.dropped;
         tracing::warn!(dropped = more, error = %why, "spans were dropped");
-        self.told = Told {
+        self.reported = Reported {
             dropped,
             at: Some(now),
         };

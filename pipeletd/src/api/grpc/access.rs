@@ -21,8 +21,8 @@ use tonic::Status;
 use super::{
     super::{
         access_log::Call,
+        authenticator::{Authenticator, Peer, permit},
         error::ApiError,
-        gate::{Gate, Peer, permit},
         readers::{self, Held},
         request_id::RequestId,
         validity::Validity,
@@ -65,20 +65,20 @@ const TOO_MANY_OPEN_CALLS: &str =
 /// Who may call what.
 #[derive(Debug, Clone)]
 pub(super) struct Guard {
-    gate: Gate,
+    authenticator: Authenticator,
     /// By the whole path of the method.
     needed: HashMap<String, Role>,
 }
 
 impl Guard {
-    pub(super) fn new(gate: Gate) -> Self {
+    pub(super) fn new(authenticator: Authenticator) -> Self {
         let needed = SERVICES.iter().flat_map(|(service, needs)| {
             needs
                 .iter()
                 .map(move |(method, role)| (format!("/{service}/{method}"), *role))
         });
         Self {
-            gate,
+            authenticator,
             needed: needed.collect(),
         }
     }
@@ -89,20 +89,22 @@ impl Guard {
         if OPEN.iter().any(|service| path.starts_with(service)) {
             return Ok(None);
         }
-        let caller = self.gate.admit(request.headers(), peer)?;
+        let caller = self.authenticator.admit(request.headers(), peer)?;
         let needed = self.needed.get(path).copied();
         permit(
             &caller,
             needed.ok_or_else(|| Status::unimplemented("there is no such method"))?,
         )?;
-        let reader = self.gate.reader(&caller);
+        let reader = self.authenticator.reader(&caller);
         let sent = std::mem::take(request.body_mut());
         *request.body_mut() = readers::reserving(sent, reader.clone(), MAX_MESSAGE, |error| {
             Status::from(ApiError::from(error)).into()
         });
         request.extensions_mut().insert(reader);
         request.extensions_mut().insert(caller.clone());
-        request.extensions_mut().insert(self.gate.validity(&caller));
+        request
+            .extensions_mut()
+            .insert(self.authenticator.validity(&caller));
         Ok(Some(caller))
     }
 
@@ -134,7 +136,7 @@ pub(super) async fn guard(
     let answer = async {
         match guard.admit(&mut request, &peer) {
             Ok(Some(caller)) => {
-                let validity = guard.gate.validity(&caller);
+                let validity = guard.authenticator.validity(&caller);
                 let answer = validity.run(next.run(request)).await;
                 let answer = answer.unwrap_or_else(|ended| Status::from(ended).into_http());
                 let mut response = readers::keep(answer);

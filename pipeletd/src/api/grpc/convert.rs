@@ -12,7 +12,7 @@ use pipelet_domain::{
 use pipelet_proto::v1;
 
 use super::super::{
-    DEFAULT_PAGE, MAX_PAGE, error::ApiError, event_filter::Said, millis, roster::Listed,
+    DEFAULT_PAGE, MAX_PAGE, error::ApiError, event_filter::Said, millis, station_directory::Listed,
 };
 use crate::{
     delivery::{

@@ -14,8 +14,8 @@ use super::{
     super::{
         cursor,
         error::ApiError,
+        event_streams::{Begin, EventStreams, Tailed},
         readers::hold_until_next,
-        tails::{Begin, Tailed, Tails},
         trigger::{Asked, Trigger},
     },
     access::{Needs, validity},
@@ -32,7 +32,7 @@ use crate::{
 pub(super) struct EventRpc {
     pub(super) journal: Journal,
     pub(super) delivery: Delivery,
-    pub(super) tails: Tails,
+    pub(super) streams: EventStreams,
     pub(super) trigger: Trigger,
 }
 
@@ -187,7 +187,7 @@ impl EventService for EventRpc {
             (None, Some(time)) => Begin::At(convert::from_time(time, "/since")?),
             (None, None) => Begin::Now,
         };
-        let tail = self.tails.open(filter, begin, reader).await?;
+        let tail = self.streams.open(filter, begin, reader).await?;
         let announced = announce.then(|| {
             Ok(v1::TailEventsResponse {
                 cursor: tail

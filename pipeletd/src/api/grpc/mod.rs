@@ -40,12 +40,12 @@ use self::{
 };
 use super::{
     REQUEST_TIMEOUT,
-    gate::{Gate, Peer},
+    authenticator::{Authenticator, Peer},
+    event_streams::EventStreams,
     keys::ApiKeys,
-    roster::Roster,
-    server::{Connection, Door},
+    server::{Connection, Listener},
+    station_directory::StationDirectory,
     status::{Addresses, Readiness},
-    tails::Tails,
     trigger::Trigger,
 };
 use crate::{
@@ -85,15 +85,15 @@ pub struct Handles {
     pub connections: ConnectionStats,
     pub transactions: Transactions,
     pub id_tags: IdTags,
-    pub roster: Roster,
+    pub directory: StationDirectory,
     pub journal: Journal,
     pub keys: ApiKeys,
-    pub gate: Gate,
+    pub authenticator: Authenticator,
     pub readiness: Readiness,
     pub addresses: Addresses,
     pub clock: Clock,
     pub backup: Arc<dyn Backup>,
-    pub tails: Tails,
+    pub streams: EventStreams,
     pub trigger: Trigger,
     pub data_dir: PathBuf,
     pub certificates: Vec<Shown>,
@@ -101,7 +101,7 @@ pub struct Handles {
 
 /// Serves until the shutdown, then lets calls finish; streams end with it.
 pub async fn serve(
-    door: Door,
+    listener: Listener,
     handles: Handles,
     shutdown: CancellationToken,
 ) -> Result<(), anyhow::Error> {
@@ -111,15 +111,15 @@ pub async fn serve(
         connections,
         transactions,
         id_tags,
-        roster,
+        directory,
         journal,
         keys,
-        gate,
+        authenticator,
         readiness,
         addresses,
         clock,
         backup,
-        tails,
+        streams,
         trigger,
         data_dir,
         certificates,
@@ -145,9 +145,10 @@ pub async fn serve(
     let events = EventRpc {
         delivery: delivery.clone(),
         journal: journal.clone(),
-        tails,
+        streams,
         trigger,
     };
+    let station = StationRpc { directory };
     let daemon = DaemonRpc {
         delivery,
         stations,
@@ -169,9 +170,7 @@ pub async fn serve(
             FailedDeliveryServiceServer::new(failed).max_decoding_message_size(MAX_MESSAGE),
         )
         .add_service(EventServiceServer::new(events).max_decoding_message_size(MAX_MESSAGE))
-        .add_service(
-            StationServiceServer::new(StationRpc { roster }).max_decoding_message_size(MAX_MESSAGE),
-        )
+        .add_service(StationServiceServer::new(station).max_decoding_message_size(MAX_MESSAGE))
         .add_service(
             TransactionServiceServer::new(TransactionRpc { transactions })
                 .max_decoding_message_size(MAX_MESSAGE),
@@ -184,13 +183,13 @@ pub async fn serve(
                 .max_decoding_message_size(MAX_MESSAGE),
         )
         .add_service(DaemonServiceServer::new(daemon).max_decoding_message_size(MAX_MESSAGE));
-    let guard = Arc::new(Guard::new(gate));
+    let guard = Arc::new(Guard::new(authenticator));
     let guarded = services
         .into_axum_router()
         .layer(middleware::from_fn_with_state(guard, access::guard));
 
     let (sender, connections) = mpsc::channel(1);
-    let accepting = door.run(shutdown.clone(), move |connection| {
+    let accepting = listener.run(shutdown.clone(), move |connection| {
         hand_over(connection, sender.clone())
     });
     let serving = Server::builder()

@@ -11,7 +11,7 @@ use super::{
     super::{
         cursor,
         error::ApiError,
-        roster::{Listed, Roster},
+        station_directory::{Listed, StationDirectory},
     },
     access::Needs,
     commands, convert,
@@ -19,7 +19,7 @@ use super::{
 use crate::auth::Role;
 
 pub(super) struct StationRpc {
-    pub(super) roster: Roster,
+    pub(super) directory: StationDirectory,
 }
 
 /// A new registration says everything that is set.
@@ -90,7 +90,7 @@ impl StationService for StationRpc {
         } = request.into_inner();
         let size = convert::page_size(page_size);
         let after = convert::page_token(&page_token, cursor::to_station).map_err(ApiError::from)?;
-        let stations = self.roster.list(after.as_ref(), connected, size + 1);
+        let stations = self.directory.list(after.as_ref(), connected, size + 1);
         let last = |listed: &Listed| cursor::of_station(listed.id());
         let (stations, next_page_token) = convert::page(stations, size, last);
         let stations = stations.into_iter().map(convert::station).collect();
@@ -104,7 +104,7 @@ impl StationService for StationRpc {
         &self,
         request: Request<v1::GetStationRequest>,
     ) -> Result<Response<v1::GetStationResponse>, Status> {
-        let station = self.roster.get(&request.into_inner().id)?;
+        let station = self.directory.get(&request.into_inner().id)?;
         let station = Some(convert::station(station));
         Ok(Response::new(v1::GetStationResponse { station }))
     }
@@ -113,7 +113,7 @@ impl StationService for StationRpc {
         &self,
         request: Request<v1::CallRequest>,
     ) -> Result<Response<v1::CallResponse>, Status> {
-        let answer = commands::call(self.roster.stations(), request.into_inner()).await?;
+        let answer = commands::call(self.directory.stations(), request.into_inner()).await?;
         Ok(Response::new(answer))
     }
 
@@ -121,7 +121,7 @@ impl StationService for StationRpc {
         &self,
         request: Request<v1::DisconnectRequest>,
     ) -> Result<Response<v1::DisconnectResponse>, Status> {
-        commands::disconnect(self.roster.stations(), &request.into_inner().station_id)?;
+        commands::disconnect(self.directory.stations(), &request.into_inner().station_id)?;
         Ok(Response::new(v1::DisconnectResponse {}))
     }
 
@@ -131,7 +131,7 @@ impl StationService for StationRpc {
     ) -> Result<Response<v1::RegisterStationResponse>, Status> {
         let v1::RegisterStationRequest { id, registration } = request.into_inner();
         let draft = draft(registration.unwrap_or_default());
-        let station = self.roster.register(&id, draft).await?;
+        let station = self.directory.register(&id, draft).await?;
         let station = Some(convert::station(station));
         Ok(Response::new(v1::RegisterStationResponse { station }))
     }
@@ -147,7 +147,7 @@ impl StationService for StationRpc {
         } = request.into_inner();
         let paths = update_mask.unwrap_or_default().paths;
         let draft = masked(registration.unwrap_or_default(), &paths)?;
-        let station = self.roster.change(&id, draft).await?;
+        let station = self.directory.change(&id, draft).await?;
         let station = Some(convert::station(station));
         Ok(Response::new(v1::UpdateStationResponse { station }))
     }
@@ -156,7 +156,7 @@ impl StationService for StationRpc {
         &self,
         request: Request<v1::RemoveStationRequest>,
     ) -> Result<Response<v1::RemoveStationResponse>, Status> {
-        self.roster.unregister(&request.into_inner().id).await?;
+        self.directory.unregister(&request.into_inner().id).await?;
         Ok(Response::new(v1::RemoveStationResponse {}))
     }
 }

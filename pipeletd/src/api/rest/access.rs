@@ -14,7 +14,7 @@ use axum::{
 };
 
 use super::{
-    super::{gate::permit, request_id::RequestId},
+    super::{authenticator::permit, request_id::RequestId},
     problem::Problem,
 };
 use crate::auth::{Caller, Role};

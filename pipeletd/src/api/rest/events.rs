@@ -20,9 +20,9 @@ use super::{
         cursor,
         error::ApiError,
         event_filter::Said,
+        event_streams::{Begin, EventStreams, Tailed},
         readers::{self, Held, Reader},
         request_id::RequestId,
-        tails::{Begin, Tailed, Tails},
         trigger::{Asked, Trigger},
         validity::Validity,
     },
@@ -43,11 +43,11 @@ const LAST_EVENT_ID: &str = "last-event-id";
 #[derive(Debug, Clone)]
 struct Handles {
     journal: Journal,
-    tails: Tails,
+    streams: EventStreams,
     trigger: Trigger,
 }
 
-pub(super) fn routes(journal: Journal, tails: Tails, trigger: Trigger) -> Routes {
+pub(super) fn routes(journal: Journal, streams: EventStreams, trigger: Trigger) -> Routes {
     Routes::new()
         .route("/event-types", [reads(get(event_types))])
         .route("/events", [reads(get(list)), operates(post(pull))])
@@ -55,7 +55,7 @@ pub(super) fn routes(journal: Journal, tails: Tails, trigger: Trigger) -> Routes
         .route("/events/{id}", [reads(get(show))])
         .with_state(Handles {
             journal,
-            tails,
+            streams,
             trigger,
         })
 }
@@ -129,7 +129,7 @@ async fn pull(
 ///
 /// Where it ends before the daemon does, the last event is an `error` that says why.
 async fn follow(
-    State(Handles { tails, .. }): State<Handles>,
+    State(Handles { streams, .. }): State<Handles>,
     Extension(validity): Extension<Validity>,
     Extension(reader): Extension<Reader>,
     headers: HeaderMap,
@@ -141,7 +141,7 @@ async fn follow(
         (None, Some(time)) => Begin::At(time),
         (None, None) => Begin::Now,
     };
-    let tail = tails.open(filter, begin, reader).await?;
+    let tail = streams.open(filter, begin, reader).await?;
     let id = RequestId::current();
     let told = validity
         .stream(tail.into_stream())

@@ -37,15 +37,15 @@ use self::{idempotency::Idempotency, problem::Problem};
 use super::{
     REQUEST_TIMEOUT,
     access_log::Call,
+    authenticator::{Authenticator, Peer},
     error::ApiError,
-    gate::{Gate, Peer},
+    event_streams::EventStreams,
     metrics::Metrics,
     readers,
     request_id::RequestId,
-    roster::Roster,
-    server::{self, Door},
+    server::{self, Listener},
+    station_directory::StationDirectory,
     status::Readiness,
-    tails::Tails,
     trigger::Trigger,
 };
 use crate::{
@@ -59,20 +59,20 @@ pub const MAX_BODY: usize = 1 << 20;
 #[derive(Debug, Clone)]
 pub struct Handles {
     pub delivery: Delivery,
-    pub roster: Roster,
+    pub directory: StationDirectory,
     pub transactions: Transactions,
     pub id_tags: IdTags,
     pub journal: Journal,
-    pub tails: Tails,
+    pub streams: EventStreams,
     pub trigger: Trigger,
-    pub gate: Gate,
+    pub authenticator: Authenticator,
     pub readiness: Readiness,
     pub metrics: Metrics,
 }
 
 /// Serves until the shutdown, then lets requests finish.
-pub async fn serve(door: Door, handles: Handles, shutdown: CancellationToken) {
-    server::serve(door, router(handles), shutdown).await;
+pub async fn serve(listener: Listener, handles: Handles, shutdown: CancellationToken) {
+    server::serve(listener, router(handles), shutdown).await;
 }
 
 fn router(handles: Handles) -> Router {
@@ -80,12 +80,12 @@ fn router(handles: Handles) -> Router {
         .merge(failed_deliveries::routes(handles.delivery))
         .merge(events::routes(
             handles.journal,
-            handles.tails,
+            handles.streams,
             handles.trigger,
         ))
-        .merge(commands::routes(handles.roster.stations().clone()))
-        .merge(shortcuts::routes(handles.roster.stations().clone()))
-        .merge(stations::routes(handles.roster))
+        .merge(commands::routes(handles.directory.stations().clone()))
+        .merge(shortcuts::routes(handles.directory.stations().clone()))
+        .merge(stations::routes(handles.directory))
         .merge(transactions::routes(handles.transactions))
         .merge(id_tags::routes(handles.id_tags));
     debug_assert_eq!(
@@ -101,7 +101,10 @@ fn router(handles: Handles) -> Router {
             Idempotency::default(),
             idempotency::once,
         ))
-        .layer(middleware::from_fn_with_state(handles.gate, authenticate));
+        .layer(middleware::from_fn_with_state(
+            handles.authenticator,
+            authenticate,
+        ));
     Router::new()
         .nest("/api/v1", api)
         .merge(health::routes(handles.readiness))
@@ -146,16 +149,16 @@ async fn give_id(mut request: Request, next: Next) -> Response {
 }
 
 async fn authenticate(
-    State(gate): State<Gate>,
+    State(authenticator): State<Authenticator>,
     Extension(id): Extension<RequestId>,
     Extension(peer): Extension<Peer>,
     mut request: Request,
     next: Next,
 ) -> Response {
-    match gate.admit(request.headers(), &peer) {
+    match authenticator.admit(request.headers(), &peer) {
         Ok(caller) => {
-            let validity = gate.validity(&caller);
-            let reader = gate.reader(&caller);
+            let validity = authenticator.validity(&caller);
+            let reader = authenticator.reader(&caller);
             let sent = std::mem::take(request.body_mut());
             *request.body_mut() = readers::reserving(sent, reader.clone(), MAX_BODY, Into::into);
             request.extensions_mut().insert(reader);

@@ -14,7 +14,7 @@ use super::{
     super::{
         cursor,
         error::ApiError,
-        roster::{Listed, Roster},
+        station_directory::{Listed, StationDirectory},
     },
     access::{Routes, operates, reads},
     body::{Fields, merged},
@@ -24,48 +24,48 @@ use super::{
     view::StationJson,
 };
 
-pub(super) fn routes(roster: Roster) -> Routes {
+pub(super) fn routes(directory: StationDirectory) -> Routes {
     Routes::new()
         .route("/stations", [reads(get(list))])
         .route(
             "/stations/{id}",
             [reads(get(show)), operates(put(register).delete(unregister))],
         )
-        .with_state(roster)
+        .with_state(directory)
 }
 
 async fn list(
-    State(roster): State<Roster>,
+    State(directory): State<StationDirectory>,
     mut query: Query,
 ) -> Result<Json<List<StationJson>>, Problem> {
     let page = query.page(cursor::to_station);
     let connected = query.take("connected", "true or false", |text| text.parse().ok());
     query.finish()?;
-    let found = roster.list(page.after.as_ref(), connected, page.fetch());
+    let found = directory.list(page.after.as_ref(), connected, page.fetch());
     let after = |last: &Listed| cursor::of_station(last.id());
     Ok(Json(page.list(found, after, StationJson::from)))
 }
 
 async fn show(
-    State(roster): State<Roster>,
+    State(directory): State<StationDirectory>,
     Path(id): Path<String>,
 ) -> Result<Json<StationJson>, Problem> {
-    Ok(Json(roster.get(&id)?.into()))
+    Ok(Json(directory.get(&id)?.into()))
 }
 
 /// Registers the station, or changes what the body mentions.
 async fn register(
-    State(roster): State<Roster>,
+    State(directory): State<StationDirectory>,
     Path(id): Path<String>,
     mut body: Fields,
 ) -> Result<Response, Problem> {
     let draft = body.registration();
     let faults = body.finish();
     if !faults.is_empty() {
-        let faults = merged(faults, roster.faults(&id, draft)?);
+        let faults = merged(faults, directory.faults(&id, draft)?);
         return Err(ApiError::Invalid(faults).into());
     }
-    let (station, is_new) = roster.put(&id, draft).await?;
+    let (station, is_new) = directory.put(&id, draft).await?;
     let station = Json(StationJson::from(station));
     if !is_new {
         return Ok(station.into_response());
@@ -79,10 +79,10 @@ async fn register(
 }
 
 async fn unregister(
-    State(roster): State<Roster>,
+    State(directory): State<StationDirectory>,
     Path(id): Path<String>,
 ) -> Result<StatusCode, Problem> {
-    roster.unregister(&id).await?;
+    directory.unregister(&id).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 

@@ -11,7 +11,7 @@ use pipelet_domain::{
 use serde::Serialize;
 use serde_json::value::RawValue;
 
-use super::super::{millis, roster::Listed, trigger::Triggered};
+use super::super::{millis, station_directory::Listed, trigger::Triggered};
 use crate::{
     delivery::{TestResult, WebhookView, history::Settled},
     ocpp::StationView,

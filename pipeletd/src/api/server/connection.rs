@@ -21,7 +21,7 @@ use tokio::{
 };
 use tokio_util::sync::WaitForCancellationFutureOwned;
 
-use super::super::{gate::Peer, key_places::KeyPlaces};
+use super::super::{authenticator::Peer, key_places::KeyPlaces};
 use crate::system::limits::Pending;
 
 /// From the moment that a caller does not take what is written, to its having taken it all.

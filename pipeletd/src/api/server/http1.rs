@@ -1,4 +1,5 @@
-//! HTTP/1.1 on the connections of a [`Door`]: one request at a time on each, its head read in time.
+//! HTTP/1.1 on the connections of a [`Listener`]: one request at a time on each, its head read in
+//! time.
 
 use std::time::Duration;
 
@@ -9,7 +10,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio_util::sync::CancellationToken;
 use tower_service::Service as _;
 
-use super::{Connection, Door};
+use super::{Connection, Listener};
 
 /// From the connection, or the last answer, to the end of a request's head: an idle connection is
 /// kept for as long.
@@ -19,10 +20,10 @@ const MAX_HEAD: usize = 32 * 1024;
 const MAX_HEADERS: usize = 64;
 
 /// Serves the routes until the shutdown, then lets requests finish.
-pub(in crate::api) async fn serve(door: Door, routes: Router, shutdown: CancellationToken) {
+pub(in crate::api) async fn serve(listener: Listener, routes: Router, shutdown: CancellationToken) {
     let stopping = shutdown.clone();
     let one = move |connection| serve_one(connection, routes.clone(), stopping.clone());
-    door.run(shutdown, one).await;
+    listener.run(shutdown, one).await;
 }
 
 async fn serve_one(connection: Connection, routes: Router, shutdown: CancellationToken) {

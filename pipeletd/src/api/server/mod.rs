@@ -33,10 +33,10 @@ const MAX_WAITING: usize = 200;
 /// From a connection's turn to the end of the TLS handshake.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// A bound listener.
+/// A bound socket, and how its connections are served.
 #[derive(Debug)]
-pub struct Door {
-    pub listener: TcpListener,
+pub struct Listener {
+    pub socket: TcpListener,
     pub certificates: Option<Certificates>,
     /// At once; more wait for their turn.
     pub max_connections: usize,
@@ -44,7 +44,7 @@ pub struct Door {
     pub connections: TaskTracker,
 }
 
-impl Door {
+impl Listener {
     /// Accepts connections until the shutdown, and returns when all have been served.
     pub(super) async fn run<F>(
         self,
@@ -101,7 +101,7 @@ impl Door {
 
     async fn accept(&self, turns: &Turns) -> (TcpStream, SocketAddr) {
         loop {
-            match self.listener.accept().await {
+            match self.socket.accept().await {
                 Ok(accepted) => return accepted,
                 Err(error) => {
                     tracing::warn!(%error, "an API caller's connection could not be accepted");

@@ -37,7 +37,7 @@ const API_KEY: HeaderName = HeaderName::from_static("x-api-key");
 
 /// Cheap to clone; REST and gRPC have the same one, so that guesses count for both.
 #[derive(Debug, Clone)]
-pub struct Gate {
+pub struct Authenticator {
     keyring: Keyring,
     guesses: Arc<Guesses>,
     readers: Readers,
@@ -90,7 +90,7 @@ impl Peer {
     }
 }
 
-impl Gate {
+impl Authenticator {
     pub fn new(keyring: Keyring, readers: Readers, clock: Clock) -> Self {
         Self {
             keyring,
@@ -208,7 +208,7 @@ mod tests {
             expires_at: None,
             last_used_at: None,
         });
-        let gate = Gate::new(keyring, Readers::new(FifoPool::of(1 << 20)), clock);
+        let authenticator = Authenticator::new(keyring, Readers::new(FifoPool::of(1 << 20)), clock);
         let code = |key: &str, from: &str| {
             let peer = Peer {
                 address: SocketAddr::new(from.parse().unwrap(), 1),
@@ -217,7 +217,8 @@ mod tests {
                 places: KeyPlaces::new(1),
                 place: Arc::default(),
             };
-            gate.admit(&headers(&[key]), &peer)
+            authenticator
+                .admit(&headers(&[key]), &peer)
                 .map_err(|error| error.code())
         };
         let codes: Vec<_> = (0..40)

@@ -17,7 +17,7 @@ use crate::{
 
 /// Both sources together. Cheap to clone.
 #[derive(Debug, Clone)]
-pub struct Roster {
+pub struct StationDirectory {
     stations: Stations,
     registry: Registry,
 }
@@ -58,7 +58,7 @@ impl Listed {
     }
 }
 
-impl Roster {
+impl StationDirectory {
     pub const fn new(stations: Stations, registry: Registry) -> Self {
         Self { stations, registry }
     }

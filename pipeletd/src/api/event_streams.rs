@@ -1,4 +1,4 @@
-//! Tails: callers who watch what is journaled, for as long as they like.
+//! Event streams: callers tail what is journaled, for as long as they like.
 //!
 //! Each is as fast as its reader and holds a bounded number of events. There is room for so many,
 //! over REST and gRPC together.
@@ -29,9 +29,9 @@ const READ_AHEAD: ReadLimit = ReadLimit {
     bytes: 64 << 10,
 };
 
-/// Opens tails. Cheap to clone.
+/// Opens event streams. Cheap to clone.
 #[derive(Debug, Clone)]
-pub struct Tails {
+pub struct EventStreams {
     journal: Journal,
     room: Arc<Semaphore>,
     shutdown: CancellationToken,
@@ -71,7 +71,7 @@ pub(super) struct Tailed {
     pub(super) held: Option<Held>,
 }
 
-impl Tails {
+impl EventStreams {
     /// Every tail ends with the shutdown.
     pub fn new(journal: Journal, shutdown: CancellationToken) -> Self {
         Self {

@@ -1,4 +1,4 @@
-//! What can be changed while the daemon runs, and how the parts are told.
+//! The settings that can be changed while the daemon runs, and how the parts receive them.
 //!
 //! Everything is made of the new configuration before anything is changed, so that one that can't
 //! be used changes nothing.
@@ -21,9 +21,9 @@ use crate::{
     telemetry::Spans,
 };
 
-/// Cheap to clone.
+/// Where each of them is changed. Cheap to clone.
 #[derive(Debug, Clone)]
-pub struct Dials {
+pub struct RuntimeSettings {
     pub(super) delivery: Delivery,
     pub(super) timing: watch::Sender<TimingConfig>,
     pub(super) keyring: Keyring,
@@ -34,8 +34,8 @@ pub struct Dials {
     pub(super) spans: Spans,
 }
 
-impl Dials {
-    /// The settings that [`Self::turn`] takes over.
+impl RuntimeSettings {
+    /// The settings that [`Self::apply`] takes over.
     pub const SETTINGS: [&str; 17] = [
         "api-rate",
         "ocpp-rate",
@@ -57,7 +57,7 @@ impl Dials {
     ];
 
     /// Takes those settings over, or says why it can't and leaves all as they are.
-    pub async fn turn(&self, config: &Config) -> Result<(), OpenError> {
+    pub async fn apply(&self, config: &Config) -> Result<(), OpenError> {
         let terms = terms(config, &self.resources, &self.spans)?;
         self.delivery.change_terms(terms).await;
         self.timing.send_replace(timing(config));
