@@ -18,7 +18,7 @@
 //! | [`app`] | puts it together, reloads it, and tells the service manager |
 //!
 //! The way of an event: `ocpp` answers a station once `journal` has its event on disk; `journal`
-//! hands its position to the feeds of the webhooks that want it; each webhook's dispatcher in
+//! hands its position to the queues of the webhooks that want it; each webhook's dispatcher in
 //! `delivery` POSTs it and settles it.
 
 pub mod api;

@@ -1,10 +1,10 @@
-//! The one writer of the journal: batches, flushes, and only then tells.
+//! The one writer of the journal: batches, flushes, and only then notifies.
 //!
 //! What arrives while one flush runs goes into the next batch. A batch is one atomic write of
 //! its events and of the progress that webhooks reported, one flush, one sync.
 //!
-//! Where the store has an outage, nobody in the batch was told, and what the store may have kept
-//! of its events is cut off before the next: their senders have been told that they failed. A disk
+//! Where the store has an outage, no sender in the batch was notified, and what the store may have
+//! kept of its events is cut off before the next: their senders learn that they failed. A disk
 //! that is too full for events may have room for progress, which is what lets events be forgotten.
 
 use std::{
@@ -28,7 +28,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::{Feed, Position, Request, Shared, Then};
+use super::{ConsumerQueue, OnCommit, Position, Request, Shared};
 use crate::store::{BATCH_BYTES, Progress, ReadLimit, Store, StoreError};
 
 /// A batch is closed at this many events, or at [`BATCH_BYTES`] of them.
@@ -62,7 +62,7 @@ impl CommitterThread {
 }
 
 struct Subscribed {
-    feed: Arc<Feed>,
+    queue: Arc<ConsumerQueue>,
     /// The last one is in force.
     epochs: Vec<Epoch>,
     /// As it was last written down.
@@ -75,7 +75,7 @@ struct Subscribed {
 #[derive(Default)]
 struct Batch {
     events: Vec<Arc<Event>>,
-    thens: Vec<Then>,
+    callbacks: Vec<OnCommit>,
     bytes: usize,
     progress: Vec<Progress>,
     checkpointed: Vec<oneshot::Sender<()>>,
@@ -119,11 +119,11 @@ impl Committer {
         let counted_to = counted.min().unwrap_or(next).min(next);
         count_again(shared.store.as_ref(), &mut found, counted_to..next)?;
         let subscribed = found.into_iter().map(|(id, epochs, cursor, received)| {
-            let feed = Arc::new(Feed::lagging(epochs.clone(), received.count));
+            let queue = Arc::new(ConsumerQueue::lagging(epochs.clone(), received.count));
             (
                 id,
                 Subscribed {
-                    feed,
+                    queue,
                     epochs,
                     cursor,
                     matched: Vec::new(),
@@ -143,14 +143,14 @@ impl Committer {
         Ok(committer)
     }
 
-    pub(super) fn cursors(&self) -> impl Iterator<Item = (WebhookId, Arc<Feed>, Cursor)> {
+    pub(super) fn cursors(&self) -> impl Iterator<Item = (WebhookId, Arc<ConsumerQueue>, Cursor)> {
         let webhooks = self.webhooks.iter();
-        webhooks.map(|(id, webhook)| (*id, Arc::clone(&webhook.feed), webhook.cursor.clone()))
+        webhooks.map(|(id, webhook)| (*id, Arc::clone(&webhook.queue), webhook.cursor.clone()))
     }
 
     pub(super) fn start(
         mut self,
-        mut queue: mpsc::Receiver<Request>,
+        mut requests: mpsc::Receiver<Request>,
         ending: CancellationToken,
     ) -> Result<CommitterThread, StoreError> {
         let (done, ended) = oneshot::channel();
@@ -158,7 +158,7 @@ impl Committer {
         let thread = thread::Builder::new()
             .name("journal".to_owned())
             .spawn(move || {
-                let result = self.run(&mut queue, &runtime, &ending);
+                let result = self.run(&mut requests, &runtime, &ending);
                 if let Err(error) = &result {
                     // Before the queue is dropped: who finds it closed asks for the reason.
                     self.shared.outage.begin(&error.chain());
@@ -172,14 +172,14 @@ impl Committer {
 
     fn run(
         &mut self,
-        queue: &mut mpsc::Receiver<Request>,
+        requests: &mut mpsc::Receiver<Request>,
         runtime: &Handle,
         ending: &CancellationToken,
     ) -> Result<(), StoreError> {
-        while let Some(request) = queue.blocking_recv() {
-            let stopped = match self.round(request, queue) {
+        while let Some(request) = requests.blocking_recv() {
+            let stopped = match self.round(request, requests) {
                 Err(error) if error.is_outage() => {
-                    runtime.block_on(self.sit_out(error, queue, ending))?
+                    runtime.block_on(self.wait_for_recovery(error, requests, ending))?
                 }
                 ended => ended?,
             };
@@ -196,17 +196,17 @@ impl Committer {
     fn round(
         &mut self,
         mut request: Request,
-        queue: &mut mpsc::Receiver<Request>,
+        requests: &mut mpsc::Receiver<Request>,
     ) -> Result<Option<oneshot::Sender<()>>, StoreError> {
         loop {
             if let Some(stopped) = self.take(request)? {
-                self.finish(queue)?;
+                self.finish(requests)?;
                 return Ok(Some(stopped));
             }
             if self.batch.is_full() {
                 break;
             }
-            match queue.try_recv() {
+            match requests.try_recv() {
                 Ok(next) => request = next,
                 Err(_) => break,
             }
@@ -217,10 +217,10 @@ impl Committer {
 
     /// Refuses what can't be written down now, until the store works again. Once the daemon is
     /// `ending`, there is nobody left to wait for, as after a [`Request::Stop`].
-    async fn sit_out(
+    async fn wait_for_recovery(
         &mut self,
         error: StoreError,
-        queue: &mut mpsc::Receiver<Request>,
+        requests: &mut mpsc::Receiver<Request>,
         ending: &CancellationToken,
     ) -> Result<Option<oneshot::Sender<()>>, StoreError> {
         tracing::error!(
@@ -235,10 +235,12 @@ impl Committer {
                 tokio::select! {
                     () = &mut next_try => break,
                     () = ending.cancelled() => return Ok(Some(oneshot::channel().0)),
-                    request = queue.recv() => match request {
-                        Some(request) => if let Some(stopped) = self.put_off(request) {
-                            return Ok(Some(stopped));
-                        },
+                    request = requests.recv() => match request {
+                        Some(request) => {
+                            if let Some(stopped) = self.handle_while_unavailable(request) {
+                                return Ok(Some(stopped));
+                            }
+                        }
                         None => return Ok(None),
                     },
                 }
@@ -260,9 +262,9 @@ impl Committer {
         self.shared.store.check()
     }
 
-    /// Takes a request while no event can be written: what would be told is refused, by dropping
-    /// it, and what is only noted waits in the batch.
-    fn put_off(&mut self, request: Request) -> Option<oneshot::Sender<()>> {
+    /// Takes a request while no event can be written: what would be answered is refused, by
+    /// dropping it, and what is only noted waits in the batch.
+    fn handle_while_unavailable(&mut self, request: Request) -> Option<oneshot::Sender<()>> {
         match request {
             Request::Subscribe { only_stops, .. } if only_stops => {
                 // What can't be done even so is refused, by dropping it.
@@ -275,7 +277,7 @@ impl Committer {
                     self.write_counts();
                 }
                 // Where nothing at all can be written, the next try to go on says so.
-                let _ = self.tell_floor(done);
+                let _ = self.answer_floor(done);
             }
             Request::Checkpoint {
                 webhook,
@@ -289,9 +291,9 @@ impl Committer {
     }
 
     /// Commits what is still queued, and writes the counts down.
-    fn finish(&mut self, queue: &mut mpsc::Receiver<Request>) -> Result<(), StoreError> {
-        queue.close();
-        while let Ok(request) = queue.try_recv() {
+    fn finish(&mut self, requests: &mut mpsc::Receiver<Request>) -> Result<(), StoreError> {
+        requests.close();
+        while let Ok(request) = requests.try_recv() {
             let _ = self.take(request)?;
             if self.batch.is_full() {
                 self.commit()?;
@@ -305,10 +307,10 @@ impl Committer {
     /// Takes a request into the batch. One that needs a settled journal commits it first.
     fn take(&mut self, request: Request) -> Result<Option<oneshot::Sender<()>>, StoreError> {
         match request {
-            Request::Append { event, then } => {
+            Request::Append { event, on_commit } => {
                 self.batch.bytes += event.size();
                 self.batch.events.push(Arc::new(event));
-                self.batch.thens.push(then);
+                self.batch.callbacks.push(on_commit);
             }
             Request::Checkpoint {
                 webhook,
@@ -337,18 +339,18 @@ impl Committer {
                 self.unsubscribe(webhook, done);
                 committed?;
             }
-            Request::Floor { done } => self.tell_floor(done)?,
+            Request::Floor { done } => self.answer_floor(done)?,
             Request::Stop { done } => return Ok(Some(done)),
         }
         Ok(None)
     }
 
-    fn tell_floor(&mut self, done: oneshot::Sender<Seq>) -> Result<(), StoreError> {
+    fn answer_floor(&mut self, done: oneshot::Sender<Seq>) -> Result<(), StoreError> {
         // What was only noted may be forgotten in a crash, and then needs its events.
         self.commit()?;
         let floors = self.webhooks.values().map(|webhook| webhook.cursor.floor());
         let floor = floors.min().unwrap_or(self.next).min(self.counted_to);
-        // A retention that was told to end asks no more.
+        // A retention that has to end asks no more.
         let _ = done.send(floor);
         Ok(())
     }
@@ -376,19 +378,19 @@ impl Committer {
         self.batch.checkpointed.push(done);
     }
 
-    fn subscribe(&mut self, id: WebhookId, epochs: Vec<Epoch>) -> Arc<Feed> {
+    fn subscribe(&mut self, id: WebhookId, epochs: Vec<Epoch>) -> Arc<ConsumerQueue> {
         let next = self.next;
         let webhook = self.webhooks.entry(id).or_insert_with(|| Subscribed {
-            feed: Arc::new(Feed::lagging(Vec::new(), 0)),
+            queue: Arc::new(ConsumerQueue::lagging(Vec::new(), 0)),
             epochs: Vec::new(),
             cursor: Cursor::at(next),
             matched: Vec::new(),
         });
-        webhook.feed.set_epochs(epochs.clone());
+        webhook.queue.set_epochs(epochs.clone());
         webhook.epochs = epochs;
-        let feed = Arc::clone(&webhook.feed);
+        let queue = Arc::clone(&webhook.queue);
         self.index();
-        feed
+        queue
     }
 
     fn index(&mut self) {
@@ -407,7 +409,7 @@ impl Committer {
         self.by_kind = by_kind;
     }
 
-    /// Writes the batch, and once it is durable tells everyone who is in it.
+    /// Writes the batch, and once it is durable notifies everyone who is in it.
     fn commit(&mut self) -> Result<(), StoreError> {
         let store = &self.shared.store;
         let takes_strangers = store.has_room_for_strangers();
@@ -421,18 +423,18 @@ impl Committer {
             return Ok(());
         }
         let events = mem::take(&mut self.batch.events);
-        let thens = mem::take(&mut self.batch.thens);
+        let callbacks = mem::take(&mut self.batch.callbacks);
         self.batch.bytes = 0;
         let store = &self.shared.store;
         let began = Instant::now();
         if let Err(error) = store.append(self.next, &events, &self.batch.progress) {
-            // Before `thens` are dropped: who learns of it by that asks for the reason.
+            // Before `callbacks` are dropped: who learns of it by that asks for the reason.
             self.shared.outage.begin(&error.chain());
             return Err(error);
         }
         self.shared.counts.commits.record(began.elapsed());
         self.batch.progress.clear();
-        self.publish(&events, thens);
+        self.publish(&events, callbacks);
         for done in self.batch.checkpointed.drain(..) {
             // A dispatcher that has ended meanwhile needs no answer.
             let _ = done.send(());
@@ -440,16 +442,16 @@ impl Committer {
         Ok(())
     }
 
-    /// The order matters: readers rely on the head standing before the feeds are filled.
-    fn publish(&mut self, events: &[Arc<Event>], thens: Vec<Then>) {
+    /// The order matters: readers rely on the head standing before the queues are filled.
+    fn publish(&mut self, events: &[Arc<Event>], callbacks: Vec<OnCommit>) {
         let shared = &self.shared;
         let first = self.next;
         self.next = Seq(first.0 + events.len() as u64);
         shared.recent.push(events, shared.clock.now());
         shared.durable.store(self.next.0, Ordering::Release);
-        for ((seq, event), then) in (first.0..).zip(events).zip(thens) {
+        for ((seq, event), on_commit) in (first.0..).zip(events).zip(callbacks) {
             shared.counts.count(event.kind);
-            then(Seq(seq), event);
+            on_commit(Seq(seq), event);
         }
         shared.head.store(self.next.0, Ordering::Release);
 
@@ -470,10 +472,10 @@ impl Committer {
             .values_mut()
             .filter(|webhook| !webhook.matched.is_empty())
         {
-            webhook.feed.push(&webhook.matched);
+            webhook.queue.push(&webhook.matched);
             webhook.matched.clear();
         }
-        shared.fed.store(self.next.0, Ordering::Release);
+        shared.queued.store(self.next.0, Ordering::Release);
 
         shared.grown.send_replace(self.next);
     }
@@ -485,7 +487,7 @@ impl Committer {
             return Ok(());
         };
         let received = Received {
-            count: webhook.feed.received(),
+            count: webhook.queue.received(),
             counted_to: self.next,
         };
         self.batch.progress.push(Progress::Received(id, received));
@@ -497,7 +499,7 @@ impl Committer {
         let counted_to = self.next;
         let counts = self.webhooks.iter().map(|(id, webhook)| {
             let received = Received {
-                count: webhook.feed.received(),
+                count: webhook.queue.received(),
                 counted_to,
             };
             Progress::Received(*id, received)

@@ -1,8 +1,8 @@
-//! The journal: every event once, on disk before anyone is told.
+//! The journal: every event once, on disk before anyone is notified.
 //!
 //! [`Journal`] is the handle. Behind it one thread, the committer, gathers what arrives while a
 //! flush runs into the next batch, writes it with the progress that webhooks made meanwhile, and
-//! then tells everyone in the batch. While the store can't write, events are refused at once and
+//! then notifies everyone in the batch. While the store can't write, events are refused at once and
 //! everything else waits. A webhook reads through a [`Reader`]: live from a bounded
 //! ring of recent events, from the store once it has fallen behind. Whoever only looks [follows]
 //! the journal, or [looks things up](Journal::latest) in it.
@@ -12,11 +12,11 @@
 //! Knows what a webhook wants, but nothing of its URL, of HTTP, of OCPP or of the API.
 
 mod committer;
+mod consumer_queue;
 mod counts;
-mod feed;
 mod fetch;
 mod follower;
-mod look;
+mod query;
 mod reader;
 mod recent;
 pub mod retention;
@@ -39,12 +39,12 @@ use pipelet_domain::{
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
-use self::{committer::Committer, counts::Counts, feed::Feed, recent::Recent};
+use self::{committer::Committer, consumer_queue::ConsumerQueue, counts::Counts, recent::Recent};
 pub use self::{
     committer::CommitterThread,
     fetch::Fetched,
     follower::{Followed, Follower},
-    look::Latest,
+    query::Latest,
     reader::{Read, Reader, ReceivedCount},
 };
 use crate::{
@@ -103,13 +103,13 @@ pub struct Opened {
 #[derive(Debug)]
 struct Shared {
     store: Arc<dyn Store>,
-    /// Events below are on disk. Who looks things up sees all of them, so that whoever was told of
-    /// an event finds it.
+    /// Events below are on disk. Who looks things up sees all of them, so that whoever was notified
+    /// of an event finds it.
     durable: AtomicU64,
-    /// Events below are on disk, and those who waited for that were told.
+    /// Events below are on disk, and those who waited for that were notified.
     head: AtomicU64,
-    /// Events below were handed to every feed that wants them; never above `head`.
-    fed: AtomicU64,
+    /// Events below were handed to every queue that wants them; never above `head`.
+    queued: AtomicU64,
     recent: Recent,
     incoming: FifoPool,
     /// Tells followers what `head` has become.
@@ -123,14 +123,14 @@ struct Shared {
 }
 
 /// Runs on the committer's thread once the event is durable.
-type Then = Box<dyn FnOnce(Seq, &Event) + Send>;
+type OnCommit = Box<dyn FnOnce(Seq, &Event) + Send>;
 /// Persists a change of a subscription, on the committer's thread, between two batches.
 type Persist = Box<dyn FnOnce(Position) -> Option<Vec<Epoch>> + Send>;
 
 enum Request {
     Append {
         event: Event,
-        then: Then,
+        on_commit: OnCommit,
     },
     Checkpoint {
         webhook: WebhookId,
@@ -142,7 +142,7 @@ enum Request {
         persist: Persist,
         /// From here on it wants nothing.
         only_stops: bool,
-        done: oneshot::Sender<Arc<Feed>>,
+        done: oneshot::Sender<Arc<ConsumerQueue>>,
     },
     Unsubscribe {
         webhook: WebhookId,
@@ -171,8 +171,8 @@ impl fmt::Debug for Request {
 
 impl Journal {
     /// Opens the journal of a store for these webhooks and starts the committer. Must be called
-    /// within a runtime. Once `ending` is cancelled, an outage of the store is not sat out any
-    /// more.
+    /// within a runtime. Once `ending` is cancelled, an outage of the store is not waited out
+    /// any more.
     ///
     /// Counts again what each webhook received since it was last written down, which is a
     /// bounded number of events however long the journal is.
@@ -190,7 +190,7 @@ impl Journal {
             store,
             durable: AtomicU64::new(head.0),
             head: AtomicU64::new(head.0),
-            fed: AtomicU64::new(head.0),
+            queued: AtomicU64::new(head.0),
             recent: Recent::starting_at(head, memory.recent),
             incoming: memory.incoming.clone(),
             grown: watch::Sender::new(head),
@@ -202,8 +202,8 @@ impl Journal {
         let journal = Self { requests, shared };
         let readers = committer
             .cursors()
-            .map(|(webhook, feed, cursor)| {
-                let reader = Reader::new(webhook, journal.clone(), feed, cursor);
+            .map(|(webhook, queue, cursor)| {
+                let reader = Reader::new(webhook, journal.clone(), queue, cursor);
                 (webhook, reader)
             })
             .collect();
@@ -228,13 +228,13 @@ impl Journal {
         self.shared.outage.check().map_err(AppendError::Failing)?;
         let memory = self.shared.incoming.take(event.memory_size()).await;
         let (done, committed) = oneshot::channel();
-        let then: Then = Box::new(move |seq, event| {
+        let on_commit: OnCommit = Box::new(move |seq, event| {
             // Held until then, whatever becomes of the caller.
             drop(memory);
             // A caller that went away doesn't undo what is on disk.
             let _ = done.send(then(seq, event));
         });
-        self.send(Request::Append { event, then }).await?;
+        self.send(Request::Append { event, on_commit }).await?;
         committed.await.map_err(|_| self.ended())
     }
 
@@ -320,10 +320,10 @@ impl Journal {
         })
         .await?;
         let (value, at) = persisted.await.map_err(|_| self.ended())??;
-        let feed = subscribed.await.map_err(|_| self.ended())?;
+        let queue = subscribed.await.map_err(|_| self.ended())?;
         Ok((
             value,
-            Reader::new(webhook, self.clone(), feed, Cursor::at(at)),
+            Reader::new(webhook, self.clone(), queue, Cursor::at(at)),
         ))
     }
 

@@ -13,7 +13,7 @@ use pipelet_domain::{
 
 use super::{
     Journal,
-    feed::{Feed, Taken},
+    consumer_queue::{ConsumerBatch, ConsumerQueue},
     fetch::Fetched,
 };
 use crate::store::{ReadLimit, StoreError};
@@ -23,11 +23,11 @@ use crate::store::{ReadLimit, StoreError};
 pub struct Reader {
     webhook: WebhookId,
     journal: Journal,
-    feed: Arc<Feed>,
+    queue: Arc<ConsumerQueue>,
     /// The cursor that it started with.
     start: Cursor,
     position: Seq,
-    /// Taken out of the feed and not read yet, in ascending order.
+    /// Taken out of the queue and not read yet, in ascending order.
     taken: VecDeque<Seq>,
 }
 
@@ -44,14 +44,14 @@ impl Reader {
     pub(super) fn new(
         webhook: WebhookId,
         journal: Journal,
-        feed: Arc<Feed>,
+        queue: Arc<ConsumerQueue>,
         start: Cursor,
     ) -> Self {
         let position = start.read_to;
         Self {
             webhook,
             journal,
-            feed,
+            queue,
             start,
             position,
             taken: VecDeque::new(),
@@ -70,12 +70,12 @@ impl Reader {
 
     /// How many events the webhook has been owed in all.
     pub fn received(&self) -> ReceivedCount {
-        ReceivedCount(Arc::clone(&self.feed))
+        ReceivedCount(Arc::clone(&self.queue))
     }
 
     /// Resolves when there may be more to read.
     pub async fn woken(&self) {
-        self.feed.wake.notified().await;
+        self.queue.wake.notified().await;
     }
 
     /// Reads events forward; fewer than there is room for where it had to pass many that are not
@@ -84,23 +84,23 @@ impl Reader {
         if !self.taken.is_empty() {
             return self.read_taken(limit, false).await;
         }
-        // Loaded before the feed is looked into: what is below it was pushed before.
-        let fed = Seq(self.journal.shared.fed.load(Ordering::Acquire));
+        // Loaded before the queue is looked into: what is below it was pushed before.
+        let queued = Seq(self.journal.shared.queued.load(Ordering::Acquire));
         // Loaded before the epochs are: they hold for every event below it.
         let head = self.journal.head();
         match self
-            .feed
+            .queue
             .take(self.position, limit.count, || self.journal.head())
         {
-            Taken::Live { seqs, drained } => {
+            ConsumerBatch::Live { seqs, drained } => {
                 self.taken.extend(seqs);
                 let read = self.read_taken(limit, drained).await?;
                 if read.caught_up {
-                    self.position = self.position.max(fed);
+                    self.position = self.position.max(queued);
                 }
                 Ok(read)
             }
-            Taken::Lagging(epochs) => {
+            ConsumerBatch::Lagging(epochs) => {
                 let mut events = self.journal.read_from(self.position, limit).await?;
                 events.retain(|(seq, _)| *seq < head);
                 if let Some((last, _)) = events.last() {
@@ -115,7 +115,7 @@ impl Reader {
         }
     }
 
-    /// Reads of what was taken out of the feed, which is all that is owed where that is `drained`.
+    /// Reads of what was taken out of the queue, which is all that is owed where that is `drained`.
     async fn read_taken(&mut self, limit: ReadLimit, drained: bool) -> Result<Read, StoreError> {
         let seqs = self.taken.make_contiguous();
         let seqs = &seqs[..seqs.len().min(limit.count)];
@@ -138,7 +138,7 @@ impl Reader {
 
 /// A live count of what a webhook has been owed in all. Cheap to clone.
 #[derive(Debug, Clone)]
-pub struct ReceivedCount(Arc<Feed>);
+pub struct ReceivedCount(Arc<ConsumerQueue>);
 
 impl ReceivedCount {
     pub fn count(&self) -> u64 {

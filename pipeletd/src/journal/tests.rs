@@ -74,7 +74,7 @@ async fn append(journal: &Journal, kinds: &[EventType]) -> Vec<Seq> {
 
 /// Reads so many events, and on until there is nothing more for now.
 ///
-/// A caller is told of its event before the feeds are filled, so there may be a wait.
+/// A caller is notified of its event before the queues are filled, so there may be a wait.
 async fn read(reader: &mut Reader, count: usize) -> Vec<u64> {
     let mut seqs = Vec::new();
     loop {
@@ -112,7 +112,7 @@ async fn a_reader_that_lags_finds_everything_in_the_journal() {
     let (journal, mut readers, _thread) = open(&store, vec![(W, epochs(0, true, &["Heartbeat"]))]);
     let reader = &mut readers[0];
     assert_eq!(read(reader, 0).await, Vec::<u64>::new());
-    // More than the feed holds.
+    // More than the queue holds.
     let mut appended: Vec<_> = Vec::new();
     for _ in 0..10_000 {
         appended.push(journal.append(event(EventType::Heartbeat), |seq, _| seq));
@@ -310,7 +310,7 @@ async fn a_follower_sees_what_was_and_what_comes() {
         seqs(from_start.next(ReadLimit::part(10)).await.unwrap()),
         [Seq(1)]
     );
-    // Only now: who appended is told before those who follow, so "now" was earlier until here.
+    // Only now: who appended is notified before those who follow, so "now" was earlier until here.
     let mut from_now = journal.follow(Seq(1_000));
     let (next, _) = tokio::join!(
         from_now.next(ReadLimit::part(10)),

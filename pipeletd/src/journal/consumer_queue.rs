@@ -18,7 +18,7 @@ use tokio::sync::Notify;
 const MAX_WAITING: usize = 4096;
 
 #[derive(Debug)]
-pub(super) struct Feed {
+pub(super) struct ConsumerQueue {
     state: Mutex<State>,
     pub(super) wake: Notify,
     /// How many events the webhook has been owed in all.
@@ -33,17 +33,17 @@ struct State {
     epochs: Arc<[Epoch]>,
 }
 
-/// What a reader found in its feed.
+/// What a reader found in its queue.
 #[derive(Debug)]
-pub(super) enum Taken {
+pub(super) enum ConsumerBatch {
     /// Owed positions in ascending order. With `drained`, nothing more waits.
     Live { seqs: Vec<Seq>, drained: bool },
     /// The journal has to be read forward, owed as these epochs say.
     Lagging(Arc<[Epoch]>),
 }
 
-impl Feed {
-    /// A feed whose reader begins by reading the journal forward.
+impl ConsumerQueue {
+    /// A queue whose reader begins by reading the journal forward.
     pub(super) fn lagging(epochs: Vec<Epoch>, received: u64) -> Self {
         let state = State {
             waiting: VecDeque::new(),
@@ -86,13 +86,13 @@ impl Feed {
     /// Takes at most `limit` positions from `from` on.
     ///
     /// A lagging reader that has read up to `head` is lagging no more. That is safe because the
-    /// committer publishes the head before it fills the feeds: what the reader has not seen in
+    /// committer publishes the head before it fills the queues: what the reader has not seen in
     /// the journal is still to be pushed.
-    pub(super) fn take(&self, from: Seq, limit: usize, head: impl Fn() -> Seq) -> Taken {
+    pub(super) fn take(&self, from: Seq, limit: usize, head: impl Fn() -> Seq) -> ConsumerBatch {
         let mut state = self.state();
         if state.lagging {
             if from < head() {
-                return Taken::Lagging(Arc::clone(&state.epochs));
+                return ConsumerBatch::Lagging(Arc::clone(&state.epochs));
             }
             state.lagging = false;
         }
@@ -103,14 +103,14 @@ impl Feed {
                 // Read from the journal before the committer came to push it.
                 Some(_) => {}
                 None => {
-                    return Taken::Live {
+                    return ConsumerBatch::Live {
                         seqs,
                         drained: true,
                     };
                 }
             }
         }
-        Taken::Live {
+        ConsumerBatch::Live {
             seqs,
             drained: false,
         }
