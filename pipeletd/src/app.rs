@@ -19,7 +19,7 @@ use crate::{
     auth::{self, ApiKey, Keyring},
     config::{Authorize, Config, StationsPolicy},
     delivery::{
-        self, Delivery, DeliveryError, Means,
+        self, Delivery, DeliveryError, DispatcherContext,
         http::{Resources, SenderError},
         ledger::{Ledger, LedgerThread},
         retry_clock::RetryClock,
@@ -148,7 +148,7 @@ impl App {
         let grpc = listen("--grpc-listen", config.grpc_listen, &[b"h2"]).await?;
         let (spans, exporter) = exporter(config)?;
         let resources = Resources::new(shares.lookups, shares.receivers);
-        let terms = runtime_settings::terms(config, &resources, &spans)?;
+        let settings = runtime_settings::delivery_settings(config, &resources, &spans)?;
 
         let sled = open_store(config)?;
         let backup: Arc<dyn Backup> = sled.clone();
@@ -187,7 +187,7 @@ impl App {
         )
         .await?;
         let failed = CancellationToken::new();
-        let means = Means {
+        let context = DispatcherContext {
             journal: journal.clone(),
             ledger: ledger.clone(),
             store: Arc::clone(&store),
@@ -197,7 +197,7 @@ impl App {
             runtime: delivering,
             attempts: Arc::default(),
         };
-        let delivery = Delivery::start(means, terms, stored, readers, failed.clone()).await?;
+        let delivery = Delivery::start(context, settings, stored, readers, failed.clone()).await?;
         let addresses = Addresses {
             http: local_addr(&http, "--http-listen", config.http_listen)?,
             grpc: local_addr(&grpc, "--grpc-listen", config.grpc_listen)?,

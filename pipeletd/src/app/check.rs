@@ -49,8 +49,9 @@ fn certificates(files: Option<&TlsFiles>) -> Result<(), String> {
 fn authorities(config: &Config) -> Result<(), String> {
     // One that is installed already, as in a test, is as good.
     let _ = tls::install_provider();
-    let terms = runtime_settings::terms(config, &Resources::new(1, 1), &Spans::default());
-    terms.map(|_| ()).map_err(|error| in_words(&error))
+    let settings =
+        runtime_settings::delivery_settings(config, &Resources::new(1, 1), &Spans::default());
+    settings.map(|_| ()).map_err(|error| in_words(&error))
 }
 
 fn secrets_key(config: &Config) -> Result<(), String> {

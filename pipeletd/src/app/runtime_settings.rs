@@ -13,7 +13,7 @@ use crate::{
     auth::Keyring,
     config::Config,
     delivery::{
-        Delivery, Terms,
+        Delivery, DeliverySettings,
         http::{HttpOptions, Resources, Sender},
     },
     journal::retention::Retention,
@@ -58,8 +58,8 @@ impl RuntimeSettings {
 
     /// Takes those settings over, or says why it can't and leaves all as they are.
     pub async fn apply(&self, config: &Config) -> Result<(), OpenError> {
-        let terms = terms(config, &self.resources, &self.spans)?;
-        self.delivery.change_terms(terms).await;
+        let settings = delivery_settings(config, &self.resources, &self.spans)?;
+        self.delivery.change_settings(settings).await;
         self.timing.send_replace(timing(config));
         self.keyring.set_rate(config.api_rate);
         self.retention.send_replace(retention(config));
@@ -70,11 +70,11 @@ impl RuntimeSettings {
     }
 }
 
-pub(crate) fn terms(
+pub(crate) fn delivery_settings(
     config: &Config,
     resources: &Resources,
     spans: &Spans,
-) -> Result<Terms, OpenError> {
+) -> Result<DeliverySettings, OpenError> {
     let targets = TargetPolicy {
         allow_private: config.allow_private_targets,
         allowed: config.allow_targets.clone(),
@@ -86,7 +86,7 @@ pub(crate) fn terms(
         resources: resources.clone(),
         spans: spans.clone(),
     })?;
-    Ok(Terms {
+    Ok(DeliverySettings {
         sender,
         targets,
         schedule: config.retry_schedule.clone(),

@@ -61,7 +61,7 @@ impl Delivery {
     pub async fn audit(&self, only: Option<WebhookId>) -> Result<Audit, DeliveryError> {
         let wanted = |id: WebhookId| only.is_none_or(|only| only == id);
         let mut audited = self.active(wanted);
-        let store = Arc::clone(&self.0.means.store);
+        let store = Arc::clone(&self.0.context.store);
         // The store is read last: a webhook that is deleted meanwhile is not missed, and one that
         // is created meanwhile comes after this audit.
         let (stored, forgotten) = blocking(move || stored(store.as_ref())).await?;
@@ -72,7 +72,7 @@ impl Delivery {
                 Stage::Deleting => AuditState::Deleting,
                 // Those may go on after the deletion.
                 Stage::Deleted(books) => AuditState::Deleted(Books {
-                    purged: self.0.means.ledger.account(id).purged,
+                    purged: self.0.context.ledger.account(id).purged,
                     ..books
                 }),
             };
@@ -81,7 +81,7 @@ impl Delivery {
                     id,
                     name: stored.webhook.name,
                     state,
-                    backfilled: self.0.means.ledger.account(id).backfilled,
+                    backfilled: self.0.context.ledger.account(id).backfilled,
                 });
             }
         }
@@ -115,7 +115,7 @@ impl Delivery {
     /// says: a difference is one only if it stays while nothing moves.
     async fn compare(&self, id: WebhookId) -> Result<Option<Comparison>, DeliveryError> {
         let booked = || {
-            let account = self.0.means.ledger.account(id);
+            let account = self.0.context.ledger.account(id);
             Kept {
                 retries: account.retrying,
                 failed: account.dead,
@@ -125,7 +125,7 @@ impl Delivery {
         let mut stayed = 0;
         for _ in 0..LOOKS {
             let before = booked();
-            let store = Arc::clone(&self.0.means.store);
+            let store = Arc::clone(&self.0.context.store);
             let kept = blocking(move || store.count_kept(id)).await?;
             let comparison = Comparison {
                 booked: before,
@@ -153,7 +153,7 @@ impl Delivery {
             id: *id,
             name: running.stored().webhook.name.clone(),
             state: AuditState::Active(self.0.books(running, *id), None),
-            backfilled: self.0.means.ledger.account(*id).backfilled,
+            backfilled: self.0.context.ledger.account(*id).backfilled,
         });
         audited.collect()
     }

@@ -109,21 +109,21 @@ impl Inner {
                 webhook: id,
                 retries,
             };
-            self.means.ledger.record_durably(entry).await?;
+            self.context.ledger.record_durably(entry).await?;
             // One that has ended finds them at its next start.
             let _ = running.control.send(Control::Replayed).await;
         }
         Ok(Backfilled {
             matched,
             left,
-            retrying: self.means.ledger.account(id).retrying,
+            retrying: self.context.ledger.account(id).retrying,
             reached,
         })
     }
 
     /// All of the journal that may hold what is wanted, as it is now.
     async fn whole(&self, filter: &EventFilter) -> Result<Range<Seq>, DeliveryError> {
-        let journal = &self.means.journal;
+        let journal = &self.context.journal;
         let bounds = journal.bounds().await?;
         let start = match filter.since {
             Some(since) => journal.position_at(since).await?,
@@ -148,7 +148,7 @@ impl Inner {
                 return Ok((found, Some(at..end)));
             }
             let events = self
-                .means
+                .context
                 .journal
                 .read_from(at, ReadLimit::part(STRIDE))
                 .await?;
@@ -173,7 +173,7 @@ impl Inner {
 
     /// A time by which no backfill has anything due yet: two of the same event keep apart by it.
     fn next_due(&self) -> i64 {
-        let now = self.means.retry_clock.now().as_millisecond();
+        let now = self.context.retry_clock.now().as_millisecond();
         let later = |last: i64| Some(now.max(last + 1));
         let last = self
             .backfilled_due

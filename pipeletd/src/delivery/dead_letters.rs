@@ -54,7 +54,7 @@ pub struct ReplayProgress {
     pub skipped: u64,
 }
 
-/// What is told of a failed delivery that was purged: everything but its payload.
+/// What is reported of a failed delivery that was purged: everything but its payload.
 struct Purged {
     id: FailedId,
     webhook: WebhookId,
@@ -85,7 +85,7 @@ impl Delivery {
         after: Option<FailedId>,
         limit: ReadLimit,
     ) -> Result<Part<FailedDelivery>, DeliveryError> {
-        let store = Arc::clone(&self.0.means.store);
+        let store = Arc::clone(&self.0.context.store);
         Ok(blocking(move || store.failed_deliveries(&filter, after, limit)).await?)
     }
 
@@ -117,7 +117,7 @@ impl Delivery {
         self.replay(Selection::Ids(vec![id]), None).await
     }
 
-    /// Replays what is selected. With `progress`, also waits for the first attempts and tells
+    /// Replays what is selected. With `progress`, also waits for the first attempts and reports
     /// how they went, as it goes.
     pub async fn replay(
         &self,
@@ -142,7 +142,7 @@ impl Delivery {
                     }
                 }
                 if let Some(progress) = &progress {
-                    tell_outcomes(outcomes, &mut state, progress).await;
+                    report_outcomes(outcomes, &mut state, progress).await;
                 }
             }
             Ok(state)
@@ -166,13 +166,13 @@ impl Delivery {
                         webhook: failed.webhook,
                         size: failed.event.size(),
                     };
-                    let told = Purged::of(&failed);
-                    recorded.push((told, inner.means.ledger.record(entry).await?));
+                    let letter = Purged::of(&failed);
+                    recorded.push((letter, inner.context.ledger.record(entry).await?));
                 }
-                for (told, recorded) in recorded {
+                for (letter, recorded) in recorded {
                     if recorded.await == Ok(true) {
                         purged += 1;
-                        inner.tell_purged(&told);
+                        inner.report_purged(&letter);
                     }
                 }
             }
@@ -184,18 +184,18 @@ impl Delivery {
 
 impl Inner {
     async fn failed_delivery(&self, id: FailedId) -> Result<Option<FailedDelivery>, DeliveryError> {
-        let store = Arc::clone(&self.means.store);
+        let store = Arc::clone(&self.context.store);
         Ok(blocking(move || store.failed_delivery(id)).await?)
     }
 
-    fn tell_purged(&self, told: &Purged) {
+    fn report_purged(&self, purged: &Purged) {
         tracing::info!(
-            webhook = told.webhook.0, event_id = %told.event, event = %told.kind,
-            station = %told.station, failed_delivery = told.id.0, "purged"
+            webhook = purged.webhook.0, event_id = %purged.event, event = %purged.kind,
+            station = %purged.station, failed_delivery = purged.id.0, "purged"
         );
         // That of a deleted webhook has nobody to remember it.
-        if let Ok(running) = self.running(told.webhook) {
-            running.history.purged(told.event);
+        if let Ok(running) = self.running(purged.webhook) {
+            running.history.purged(purged.event);
         }
     }
 
@@ -207,7 +207,7 @@ impl Inner {
         };
         let mut ids: Vec<FailedId> = Vec::new();
         loop {
-            let store = Arc::clone(&self.means.store);
+            let store = Arc::clone(&self.context.store);
             let (filter, after) = (filter.clone(), ids.last().copied());
             let limit = ReadLimit::part(STRIDE);
             let page = blocking(move || store.failed_deliveries(&filter, after, limit)).await?;
@@ -250,7 +250,7 @@ impl Inner {
         let (webhook, event_id) = (failed.webhook.0, failed.event.id);
         let retry = self.new_round(failed);
         if !self
-            .means
+            .context
             .ledger
             .record_durably(Entry::Replayed { id, retry })
             .await?
@@ -264,7 +264,7 @@ impl Inner {
     }
 
     fn new_round(&self, failed: FailedDelivery) -> Retry {
-        let due_ms = self.means.retry_clock.now().as_millisecond();
+        let due_ms = self.context.retry_clock.now().as_millisecond();
         let mut attempts = failed.attempts;
         attempts.drain(..attempts.len().saturating_sub(MAX_ATTEMPTS_KEPT));
         Retry {
@@ -281,8 +281,8 @@ impl Inner {
     }
 }
 
-/// Counts the first attempts as they end, and tells after each.
-async fn tell_outcomes(
+/// Counts the first attempts as they end, and reports after each.
+async fn report_outcomes(
     mut outcomes: Outcomes,
     state: &mut ReplayProgress,
     progress: &mpsc::Sender<ReplayProgress>,

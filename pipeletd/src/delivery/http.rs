@@ -6,8 +6,8 @@
 //! target policy refuses. It makes one attempt and says what came of it; what follows is
 //! [`policy`]'s business.
 //!
-//! It goes out over the webhook's own [`Lines`], as HTTP/1.1 or, where a receiver with TLS chooses
-//! it, as HTTP/2.
+//! It goes out over the webhook's own [`ConnectionPool`], as HTTP/1.1 or, where a receiver with TLS
+//! chooses it, as HTTP/2.
 //!
 //! A receiver that closes an idle connection costs no attempt. Where a kept one ends before a word
 //! of the answer has come, the request goes out once more, on a new one: it bears the event's id,
@@ -15,13 +15,13 @@
 
 mod destination;
 mod error;
-mod heard;
 mod http1;
 mod http2;
-mod line;
 mod lookups;
 mod phases;
+mod pooled_connection;
 mod resolver;
+mod response_buffer;
 mod sockets;
 mod span;
 mod stream;
@@ -50,15 +50,15 @@ use tower_service::Service as _;
 pub use self::{
     destination::Destination,
     error::AttemptError,
-    line::{Line, Lines},
+    pooled_connection::{ConnectionPool, PooledConnection},
 };
 use self::{
-    heard::Heard,
     http1::Http1,
     http2::Http2,
-    line::{Connection, Shared},
     lookups::Lookups,
+    pooled_connection::{Connection, Shared},
     resolver::PolicyResolver,
+    response_buffer::ResponseBuffer,
     sockets::Sockets,
     stream::{Metered, Stream},
     trace_context::{TRACEPARENT, new_span, traceparent},
@@ -82,7 +82,7 @@ pub struct HttpOptions {
     pub spans: Spans,
 }
 
-/// What all attempts of a process share, however often their terms change. Cheap to clone.
+/// What all attempts of a process share, however often their settings change. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Resources {
     lookups: Lookups,
@@ -181,22 +181,22 @@ impl Sender {
     }
 
     /// A webhook's connections; there are none yet.
-    pub fn lines(&self) -> Lines {
-        Lines::new(Arc::clone(&self.0.tls), self.0.resources.sockets.share())
+    pub fn pool(&self) -> ConnectionPool {
+        ConnectionPool::new(Arc::clone(&self.0.tls), self.0.resources.sockets.share())
     }
 
-    /// Makes one attempt, over the connection that `line` keeps where it can. Takes as long as the
-    /// time limit at most; dropped, it closes the connection.
-    pub async fn post(&self, post: Post<'_>, line: &mut Line) -> Attempted {
+    /// Makes one attempt, over the connection that `pooled` keeps where it can. Takes as long as
+    /// the time limit at most; dropped, it closes the connection.
+    pub async fn post(&self, post: Post<'_>, pooled: &mut PooledConnection) -> Attempted {
         let (started, limit) = (Instant::now(), self.0.timeout);
-        let mut heard = Heard::default();
+        let mut buffer = ResponseBuffer::default();
         let span = new_span();
-        let exchange = self.0.exchange(&post, span, line, &mut heard);
+        let exchange = self.0.exchange(&post, span, pooled, &mut buffer);
         let (end, noted) = phases::noting(started + limit, exchange).await;
-        let end = end.unwrap_or_else(|| heard.cut_off(limit));
+        let end = end.unwrap_or_else(|| buffer.cut_off(limit));
         let ended = Instant::now();
-        let (outcome, duration) = (heard.outcome(end, post.now), ended - started);
-        if heard.is_nothing()
+        let (outcome, duration) = (buffer.outcome(end, post.now), ended - started);
+        if buffer.is_empty()
             && let Some(name) = post.to.url.url().domain()
         {
             // The receiver may have moved.
@@ -207,8 +207,8 @@ impl Sender {
         Attempted {
             outcome,
             duration,
-            phases: noted.phases(started, heard.since(), ended),
-            answer: heard.answer.into(),
+            phases: noted.phases(started, buffer.since(), ended),
+            answer: buffer.answer.into(),
         }
     }
 }
@@ -218,8 +218,8 @@ impl Inner {
         &self,
         post: &Post<'_>,
         span: u64,
-        line: &mut Line,
-        heard: &mut Heard,
+        pooled: &mut PooledConnection,
+        buffer: &mut ResponseBuffer,
     ) -> Result<(), AttemptError> {
         let to = post.to;
         // A literal address never reaches the resolver, which checks all others.
@@ -227,17 +227,17 @@ impl Inner {
             let checked = self.targets.check_host(&host);
             checked.map_err(AttemptError::TargetRefused)?;
         }
-        let (connection, is_new) = match line.take(&to.origin).await {
+        let (connection, is_new) = match pooled.take(&to.origin).await {
             Some(kept) => (kept, false),
-            None => Box::pin(self.connect(to, &line.shared)).await?,
+            None => Box::pin(self.connect(to, &pooled.shared)).await?,
         };
-        match over(connection, post, span, line, heard).await {
+        match over(connection, post, span, pooled, buffer).await {
             // It was closed meanwhile.
-            Err(AttemptError::BrokenOff) if heard.is_nothing() && !is_new => {}
+            Err(AttemptError::BrokenOff) if buffer.is_empty() && !is_new => {}
             ended => return ended,
         }
-        let (connection, _) = Box::pin(self.connect(to, &line.shared)).await?;
-        over(connection, post, span, line, heard).await
+        let (connection, _) = Box::pin(self.connect(to, &pooled.shared)).await?;
+        over(connection, post, span, pooled, buffer).await
     }
 
     /// A connection, or a stream of one that another attempt has made; and whether it is new.
@@ -252,12 +252,12 @@ impl Inner {
                 let stream = Stream::Plain(self.dial(to).await?);
                 return Ok((Connection::Http1(Http1::begin(stream).await?), true));
             }
-            if let Some(place) = shared.place(&to.origin) {
-                return Ok((Connection::Http2(place), false));
+            if let Some(slot) = shared.slot(&to.origin) {
+                return Ok((Connection::Http2(slot), false));
             }
             let _turn = shared.turn().await;
-            if let Some(place) = shared.place(&to.origin) {
-                return Ok((Connection::Http2(place), false));
+            if let Some(slot) = shared.slot(&to.origin) {
+                return Ok((Connection::Http2(slot), false));
             }
             let stream = self.secure(self.dial(to).await?, to, shared).await?;
             if !stream.speaks_http2() {
@@ -265,9 +265,9 @@ impl Inner {
                 return Ok((Connection::Http1(Http1::begin(stream).await?), true));
             }
             let http2 = Http2::begin(stream, to.origin.clone(), self.timeout / 2).await?;
-            let place = shared.add(&http2);
-            let place = place.ok_or(AttemptError::BrokenOff)?;
-            Ok((Connection::Http2(place), true))
+            let slot = shared.add(&http2);
+            let slot = slot.ok_or(AttemptError::BrokenOff)?;
+            Ok((Connection::Http2(slot), true))
         };
         let connected = phases::connect(timeout(limit, connecting)).await;
         connected.unwrap_or(Err(AttemptError::ConnectTimeout { limit }))
@@ -302,27 +302,27 @@ fn shares(timeout: Duration) -> (Duration, Duration) {
     (timeout / 4 * 3, timeout / 8 * 7)
 }
 
-/// An exchange over a connection, which the line keeps where it can be used again.
+/// An exchange over a connection, which `pooled` keeps where it can be used again.
 async fn over(
     connection: Connection,
     post: &Post<'_>,
     span: u64,
-    line: &mut Line,
-    heard: &mut Heard,
+    pooled: &mut PooledConnection,
+    buffer: &mut ResponseBuffer,
 ) -> Result<(), AttemptError> {
     match connection {
         Connection::Http1(mut connection) => {
-            if connection.exchange(for_http1(post, span), heard).await? {
-                line.keep_http1(connection, &post.to.origin);
+            if connection.exchange(for_http1(post, span), buffer).await? {
+                pooled.keep_http1(connection, &post.to.origin);
             }
             Ok(())
         }
-        Connection::Http2(place) => {
+        Connection::Http2(slot) => {
             // What becomes of the stream is not the connection's end.
-            line.keep_http2(place.connection());
+            pooled.keep_http2(slot.connection());
             let request = || for_http2(post, span);
             // On the heap, because most attempts would carry the room for it in vain.
-            Box::pin(place.exchange(request, &post.body, heard)).await
+            Box::pin(slot.exchange(request, &post.body, buffer)).await
         }
     }
 }

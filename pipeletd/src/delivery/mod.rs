@@ -29,7 +29,7 @@ pub use self::{
     audit::{Audit, AuditState, Audited},
     backfill::{Backfill, Backfilled},
     dead_letters::{ReplayProgress, Selection},
-    dispatcher::{Means, RetriedNow, Terms},
+    dispatcher::{DeliverySettings, DispatcherContext, RetriedNow},
     listing::{Listed, Place, Status},
     observation::{Observation, Observations},
     trace::{Fate, NotWanted, Trace},

@@ -65,16 +65,16 @@ impl Delivery {
         }
         Ok(Observations {
             webhooks: observed,
-            failed_deliveries: inner.means.ledger.dead(),
+            failed_deliveries: inner.context.ledger.dead(),
             cancelled: inner.cancelled.load(Ordering::Relaxed),
-            attempts: inner.means.attempts.snapshot(),
-            ledger_commits: inner.means.ledger.commit_latencies(),
+            attempts: inner.context.attempts.snapshot(),
+            ledger_commits: inner.context.ledger.commit_latencies(),
         })
     }
 
     /// Why no retry or dead letter can be written down, while none can.
     pub fn outage(&self) -> Option<Arc<str>> {
-        self.0.means.ledger.outage()
+        self.0.context.ledger.outage()
     }
 
     fn of(&self, running: &Running) -> Observation {
@@ -101,7 +101,7 @@ impl Delivery {
             .zip(backlogs)
             .map(|(observation, seq)| has_backlog(&observation.books).then_some(seq))
             .collect();
-        let store = Arc::clone(&self.0.means.store);
+        let store = Arc::clone(&self.0.context.store);
         blocking(move || {
             let time = |seq: Option<Seq>| {
                 let event = seq.map(|seq| store.event(seq)).transpose()?.flatten();

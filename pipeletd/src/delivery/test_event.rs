@@ -8,7 +8,7 @@ use pipelet_domain::{
 };
 
 use super::{
-    dispatcher::{Means, destination, post},
+    dispatcher::{DispatcherContext, destination, post},
     http::Sender,
 };
 
@@ -27,12 +27,12 @@ pub struct TestResult {
 }
 
 pub(super) async fn send(
-    means: &Means,
+    context: &DispatcherContext,
     sender: &Sender,
     webhook: &Webhook,
     kind: Option<EventType>,
 ) -> TestResult {
-    let now = means.clock.now();
+    let now = context.clock.now();
     let kind = kind.unwrap_or_else(|| webhook.events.first());
     let mut random = [0; 10];
     // An id that isn't random is still an id: this event is in no journal.
@@ -49,8 +49,8 @@ pub(super) async fn send(
     let to = destination(webhook);
     let post = post(&to, webhook.id, &event, 1, now);
     // A connection of its own: the test says what a stranger would meet.
-    let mut line = sender.lines().wait().await;
-    let attempted = sender.post(post, &mut line).await;
+    let mut connection = sender.pool().wait().await;
+    let attempted = sender.post(post, &mut connection).await;
     TestResult {
         ok: attempted.outcome.is_delivered(),
         status: attempted.outcome.status(),

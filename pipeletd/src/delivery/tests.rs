@@ -15,7 +15,7 @@ use pipelet_domain::{
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    AuditState, Delivery, Means, Terms,
+    AuditState, Delivery, DeliverySettings, DispatcherContext,
     deleted::KEPT,
     http::{HttpOptions, Resources, Sender},
     ledger::{Entry, Ledger},
@@ -136,7 +136,7 @@ async fn start(store: &Arc<dyn Store>) -> (Delivery, Ledger) {
         resources: Resources::new(16, 1024),
         spans: Spans::default(),
     });
-    let means = Means {
+    let context = DispatcherContext {
         memory: MemoryBudget::of(MemoryBudget::SMALLEST).deliveries,
         journal,
         ledger: ledger.clone(),
@@ -146,7 +146,7 @@ async fn start(store: &Arc<dyn Store>) -> (Delivery, Ledger) {
         runtime: tokio::runtime::Handle::current(),
         attempts: Arc::default(),
     };
-    let terms = Terms {
+    let settings = DeliverySettings {
         sender: sender.unwrap(),
         targets: ANYWHERE,
         schedule: "1h".parse().unwrap(),
@@ -156,7 +156,7 @@ async fn start(store: &Arc<dyn Store>) -> (Delivery, Ledger) {
     };
     let failed = CancellationToken::new();
     (
-        Delivery::start(means, terms, stored, readers, failed)
+        Delivery::start(context, settings, stored, readers, failed)
             .await
             .unwrap(),
         ledger,

@@ -107,7 +107,7 @@ impl Delivery {
             let fate = match (self.fate(&running, seq, event, is_owed).await?, wanted) {
                 (Fate::Forgotten, Some(Err(why))) => Fate::NotWanted {
                     why,
-                    or_sent_again: self.0.means.ledger.account(stored.webhook.id).backfilled > 0,
+                    or_sent_again: self.0.context.ledger.account(stored.webhook.id).backfilled > 0,
                 },
                 (fate, _) => fate,
             };
@@ -130,7 +130,7 @@ impl Delivery {
         // Looked at first: what has left the backlog by then is found further down.
         let is_waiting = is_owed && seq >= running.progress.oldest();
         let webhook = running.stored().webhook.id;
-        let store = Arc::clone(&self.0.means.store);
+        let store = Arc::clone(&self.0.context.store);
         let looked_for = Arc::clone(event);
         let found = blocking(move || exception(store.as_ref(), webhook, seq, &looked_for)).await?;
         let settled = running.history.latest();
@@ -146,7 +146,7 @@ impl Delivery {
             (None, Some(settled)) if settled.delivered => Fate::Delivered(Some(settled.attempts)),
             (None, _) if is_waiting => Fate::Waiting,
             (None, _) if running.history.was_purged(event.id) => Fate::Purged,
-            (None, _) if is_owed && self.0.means.ledger.account(webhook).purged > 0 => {
+            (None, _) if is_owed && self.0.context.ledger.account(webhook).purged > 0 => {
                 Fate::Settled
             }
             (None, _) if is_owed => Fate::Delivered(None),

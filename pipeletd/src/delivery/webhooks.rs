@@ -1,6 +1,6 @@
 //! The handle on delivery: creates, changes and deletes webhooks, and runs their dispatchers.
 //!
-//! A change is durable before its caller is told, and takes effect at a journal position.
+//! A change is durable before its caller is answered, and takes effect at a journal position.
 
 use std::{
     collections::BTreeMap,
@@ -24,7 +24,7 @@ use tracing::Instrument as _;
 pub use super::test_event::TestResult;
 use super::{
     deleted::Deleted,
-    dispatcher::{Control, Dispatcher, Means, Progress, RetriedNow, Terms},
+    dispatcher::{Control, DeliverySettings, Dispatcher, DispatcherContext, Progress, RetriedNow},
     history::History,
     ledger::{Entry, LedgerError},
     stats::StatsSnapshot,
@@ -46,8 +46,8 @@ pub struct Delivery(pub(super) Arc<Inner>);
 
 #[derive(Debug)]
 pub(super) struct Inner {
-    pub(super) means: Means,
-    terms: RwLock<Arc<Terms>>,
+    pub(super) context: DispatcherContext,
+    settings: RwLock<Arc<DeliverySettings>>,
     /// The ones that are not deleted.
     pub(super) webhooks: RwLock<BTreeMap<WebhookId, Arc<Running>>>,
     /// Deliveries that were cancelled with their webhooks, since the daemon started.
@@ -155,16 +155,16 @@ pub fn subscriptions(stored: &[StoredWebhook]) -> Vec<(WebhookId, Vec<Epoch>)> {
 impl Delivery {
     /// Starts a dispatcher for each stored webhook, and finishes deletions that a crash broke off.
     pub async fn start(
-        means: Means,
-        terms: Terms,
+        context: DispatcherContext,
+        settings: DeliverySettings,
         stored: Vec<StoredWebhook>,
         readers: Vec<(WebhookId, Reader)>,
         failed: CancellationToken,
     ) -> Result<Self, DeliveryError> {
-        let next = means.store.next_ids()?.webhook;
+        let next = context.store.next_ids()?.webhook;
         let delivery = Self(Arc::new(Inner {
-            means,
-            terms: RwLock::new(Arc::new(terms)),
+            context,
+            settings: RwLock::new(Arc::new(settings)),
             webhooks: RwLock::default(),
             cancelled: AtomicU64::new(0),
             changing: Mutex::new(next),
@@ -197,22 +197,22 @@ impl Delivery {
         delivery
             .0
             .deleted
-            .forget_old(&delivery.0.means.ledger)
+            .forget_old(&delivery.0.context.ledger)
             .await;
         Ok(delivery)
     }
 
     pub async fn create(&self, draft: WebhookDraft) -> Result<WebhookView, DeliveryError> {
         let new = draft
-            .create(&self.0.terms().targets)
+            .create(&self.0.settings().targets)
             .map_err(DeliveryError::Invalid)?;
         self.detached(|inner| async move {
             let mut next = inner.changing.lock().await;
             let id = *next;
-            let webhook = new.into_webhook(id, inner.means.clock.now());
-            let store = Arc::clone(&inner.means.store);
+            let webhook = new.into_webhook(id, inner.context.clock.now());
+            let store = Arc::clone(&inner.context.store);
             let (stored, reader) = inner
-                .means
+                .context
                 .journal
                 .subscribe(id, move |position| {
                     let epochs = vec![epoch(position.at, &webhook)];
@@ -272,11 +272,11 @@ impl Delivery {
             let running = inner.running(id)?;
             let was = running.stored();
             only.check(&was.webhook)?;
-            let now = inner.means.clock.now();
-            let changed = change(&was.webhook, &inner.terms().targets, now);
+            let now = inner.context.clock.now();
+            let changed = change(&was.webhook, &inner.settings().targets, now);
             let webhook = changed.map_err(DeliveryError::Invalid)?;
-            let store = Arc::clone(&inner.means.store);
-            let oldest = inner.means.journal.bounds().await?.start;
+            let store = Arc::clone(&inner.context.store);
+            let oldest = inner.context.journal.bounds().await?.start;
             let only_stops = !webhook.enabled;
             let persist = move |position: Position| {
                 let changed = epoch(position.at, &webhook);
@@ -290,7 +290,7 @@ impl Delivery {
                     },
                 )
             };
-            let journal = &inner.means.journal;
+            let journal = &inner.context.journal;
             let (stored, _) = if only_stops {
                 journal.disable(id, persist).await?
             } else {
@@ -312,10 +312,10 @@ impl Delivery {
             let was = running.stored();
             only.check(&was.webhook)?;
             // What the ledger puts off would come after the webhook's end.
-            inner.means.ledger.check(false)?;
-            let store = Arc::clone(&inner.means.store);
+            inner.context.ledger.check(false)?;
+            let store = Arc::clone(&inner.context.store);
             let (stored, _) = inner
-                .means
+                .context
                 .journal
                 .disable(id, move |position| {
                     // The secret goes at once; the name stays for the failed deliveries.
@@ -348,7 +348,7 @@ impl Delivery {
             inner
                 .cancelled
                 .fetch_add(books.cancelled, Ordering::Relaxed);
-            inner.deleted.forget_old(&inner.means.ledger).await;
+            inner.deleted.forget_old(&inner.context.ledger).await;
             Ok(books.cancelled)
         })
         .await
@@ -361,12 +361,12 @@ impl Delivery {
         changed: Option<WebhookId>,
     ) -> Result<Vec<Fault>, DeliveryError> {
         let checked = match changed {
-            None => draft.create(&self.0.terms().targets).map(|_| ()),
+            None => draft.create(&self.0.settings().targets).map(|_| ()),
             Some(id) => {
                 let current = self.0.running(id)?.stored();
-                let now = self.0.means.clock.now();
+                let now = self.0.context.clock.now();
                 draft
-                    .update(&current.webhook, &self.0.terms().targets, now)
+                    .update(&current.webhook, &self.0.settings().targets, now)
                     .map(|_| ())
             }
         };
@@ -405,7 +405,7 @@ impl Delivery {
             webhooks: webhooks.len() as u64,
             enabled: 0,
             pending: 0,
-            failed_deliveries: self.0.means.ledger.dead(),
+            failed_deliveries: self.0.context.ledger.dead(),
         };
         for (id, running) in webhooks.iter() {
             totals.enabled += u64::from(running.stored().webhook.enabled);
@@ -421,21 +421,21 @@ impl Delivery {
         kind: Option<EventType>,
     ) -> Result<TestResult, DeliveryError> {
         let webhook = self.0.running(id)?.stored().webhook.clone();
-        let terms = self.0.terms();
-        Ok(test_event::send(&self.0.means, &terms.sender, &webhook, kind).await)
+        let settings = self.0.settings();
+        Ok(test_event::send(&self.0.context, &settings.sender, &webhook, kind).await)
     }
 
     /// The wall time of a retry, as far as the wall clock can be trusted now.
     pub fn due_at(&self, retry: RetryKey) -> Option<Timestamp> {
         let due = Timestamp::from_millisecond(retry.due_ms).ok()?;
-        let Means {
+        let DispatcherContext {
             clock, retry_clock, ..
-        } = &self.0.means;
+        } = &self.0.context;
         Some(retry_clock.as_wall(due, clock.now()))
     }
 
     /// Sends what waits for a retry before it is due: one first, then more as long as none fails.
-    /// Returns how many wait, and what tells at its end how that went.
+    /// Returns how many wait, and what receives at its end how that went.
     pub async fn retry_now(
         &self,
         id: WebhookId,
@@ -444,16 +444,16 @@ impl Delivery {
         if !running.stored().webhook.enabled {
             return Err(DeliveryError::WebhookDisabled(id));
         }
-        let waiting = self.0.means.ledger.account(id).retrying;
+        let waiting = self.0.context.ledger.account(id).retrying;
         // One that has ended is deleted, or the daemon is.
-        let (tell, told) = oneshot::channel();
-        let _ = running.control.send(Control::RetryNow(tell)).await;
-        Ok((waiting, told))
+        let (caller, outcome) = oneshot::channel();
+        let _ = running.control.send(Control::RetryNow(caller)).await;
+        Ok((waiting, outcome))
     }
 
     /// When the next retry is due, if one waits.
     pub async fn next_retry(&self, id: WebhookId) -> Result<Option<Timestamp>, DeliveryError> {
-        let store = Arc::clone(&self.0.means.store);
+        let store = Arc::clone(&self.0.context.store);
         let keys = blocking(move || store.retry_keys(id, None, 1)).await?;
         Ok(keys.first().and_then(|key| self.due_at(*key)))
     }
@@ -466,7 +466,7 @@ impl Delivery {
         limit: ReadLimit,
     ) -> Result<Part<Retry>, DeliveryError> {
         self.0.running(id)?;
-        let store = Arc::clone(&self.0.means.store);
+        let store = Arc::clone(&self.0.context.store);
         let retries = blocking(move || {
             let keys = store.retry_keys(id, after, limit.count)?;
             // One that is settled meanwhile is left out.
@@ -484,14 +484,18 @@ impl Delivery {
         Ok(self.0.running(id)?.progress.stats.snapshot())
     }
 
-    /// From the next attempt of each webhook on, these terms hold.
-    pub async fn change_terms(&self, terms: Terms) {
-        let terms = Arc::new(terms);
+    /// These settings hold from the next attempt of each webhook on.
+    pub async fn change_settings(&self, settings: DeliverySettings) {
+        let settings = Arc::new(settings);
         // Whoever is not yet among the webhooks after this begins with the new ones.
-        *self.0.terms.write().unwrap_or_else(PoisonError::into_inner) = Arc::clone(&terms);
+        *self
+            .0
+            .settings
+            .write()
+            .unwrap_or_else(PoisonError::into_inner) = Arc::clone(&settings);
         for control in self.0.controls() {
             // One that has ended needs none.
-            let _ = control.send(Control::Terms(Arc::clone(&terms))).await;
+            let _ = control.send(Control::Settings(Arc::clone(&settings))).await;
         }
     }
 
@@ -542,9 +546,9 @@ impl Inner {
             .ok_or(DeliveryError::NoSuchWebhook(id))
     }
 
-    fn terms(&self) -> Arc<Terms> {
-        let terms = self.terms.read().unwrap_or_else(PoisonError::into_inner);
-        Arc::clone(&terms)
+    fn settings(&self) -> Arc<DeliverySettings> {
+        let settings = self.settings.read().unwrap_or_else(PoisonError::into_inner);
+        Arc::clone(&settings)
     }
 
     fn controls(&self) -> Vec<mpsc::Sender<Control>> {
@@ -562,7 +566,7 @@ impl Inner {
 
     fn run(&self, stored: StoredWebhook, reader: Reader) {
         let id = stored.webhook.id;
-        let (control, told) = mpsc::channel(CONTROL_QUEUE);
+        let (control, requests) = mpsc::channel(CONTROL_QUEUE);
         let running = Arc::new(Running {
             control,
             received_before: reader.received().count(),
@@ -572,24 +576,24 @@ impl Inner {
             ended: CancellationToken::new(),
             stored: RwLock::new(Arc::new(stored)),
         });
-        // Held from here on, so that nobody changes the terms unseen.
+        // Held from here on, so that the settings can't change unseen.
         let mut webhooks = self
             .webhooks
             .write()
             .unwrap_or_else(PoisonError::into_inner);
         let dispatcher = Dispatcher::new(
-            self.means.clone(),
-            self.terms(),
+            self.context.clone(),
+            self.settings(),
             Arc::new(running.stored().webhook.clone()),
             reader,
-            told,
+            requests,
             Arc::clone(&running.progress),
             Arc::clone(&running.history),
         );
         // Both guards also act when the dispatcher panics.
         let ended = running.ended.clone().drop_guard();
         let failed = self.failed.clone().drop_guard();
-        let running_on = &self.means.runtime;
+        let running_on = &self.context.runtime;
         let dispatching = async move {
             let _ended = ended;
             match dispatcher.run().await {
@@ -613,7 +617,7 @@ impl Inner {
 
     pub(super) fn books(&self, running: &Running, id: WebhookId) -> Books {
         // In this order, so that nothing is settled that was not yet received.
-        let account = self.means.ledger.account(id);
+        let account = self.context.ledger.account(id);
         let delivered = running.progress.delivered.load(Ordering::Relaxed);
         Books::of(running.received.count(), delivered, account)
     }
@@ -627,12 +631,12 @@ impl Inner {
     ) -> Result<Books, DeliveryError> {
         let id = stored.webhook.id;
         loop {
-            let store = Arc::clone(&self.means.store);
+            let store = Arc::clone(&self.context.store);
             let retries = blocking(move || store.retry_keys(id, None, CANCEL_STRIDE)).await?;
             if retries.is_empty() {
                 break;
             }
-            self.means
+            self.context
                 .ledger
                 .record_durably(Entry::Cancelled {
                     webhook: id,
@@ -640,21 +644,21 @@ impl Inner {
                 })
                 .await?;
         }
-        let store = Arc::clone(&self.means.store);
+        let store = Arc::clone(&self.context.store);
         let seqs = blocking(move || store.moved(id)).await?;
-        self.means
+        self.context
             .ledger
             .record_durably(Entry::Known { webhook: id, seqs })
             .await?;
 
-        let books = Books::of(received, delivered, self.means.ledger.account(id)).closed();
-        let store = Arc::clone(&self.means.store);
+        let books = Books::of(received, delivered, self.context.ledger.account(id)).closed();
+        let store = Arc::clone(&self.context.store);
         let closed = StoredWebhook {
             stage: Stage::Deleted(books),
             ..stored
         };
         blocking(move || store.commit(&[Change::Webhook(closed)])).await?;
-        self.means.journal.unsubscribe(id).await?;
+        self.context.journal.unsubscribe(id).await?;
         self.deleted.add(id, books);
         Ok(books)
     }
@@ -673,13 +677,13 @@ impl Running {
     /// by that.
     async fn configure(&self) {
         let webhook = Arc::new(self.stored().webhook.clone());
-        let (taken, told) = oneshot::channel();
+        let (taken, confirmed) = oneshot::channel();
         // A dispatcher that has ended has no more attempts to make.
         let _ = self
             .control
             .send(Control::Configured { webhook, taken })
             .await;
-        let _ = told.await;
+        let _ = confirmed.await;
     }
 }
 

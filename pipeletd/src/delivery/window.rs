@@ -61,7 +61,7 @@ impl Delivery {
         let mut lately = BTreeMap::new();
         for counted in counted {
             let id = counted.running.stored().webhook.id;
-            let store = Arc::clone(&self.0.means.store);
+            let store = Arc::clone(&self.0.context.store);
             let kept = blocking(move || kept(store.as_ref(), id, since)).await?;
             let of_webhook = Lately {
                 books: self.0.put_together(&counted, kept),
@@ -76,7 +76,7 @@ impl Delivery {
 impl Inner {
     /// Reads the journal once, for all of them. Returns where it began.
     async fn count(&self, since: Timestamp, all: &mut [Counted]) -> Result<Seq, StoreError> {
-        let journal = &self.means.journal;
+        let journal = &self.context.journal;
         let start = journal.position_at(since).await?;
         let mut at = start;
         let end = journal.head();
@@ -113,7 +113,7 @@ impl Inner {
         }
         let before = Seq(first.0 - 1);
         let around = self
-            .means
+            .context
             .journal
             .read_from(before, ReadLimit::part(2))
             .await?;
@@ -122,7 +122,7 @@ impl Inner {
             found.map(|(_, event)| event.time)
         };
         let was_there = time_of(before).is_some_and(|time| time > stored.webhook.created_at);
-        let now = || self.means.clock.now();
+        let now = || self.context.clock.now();
         Ok(was_there.then(|| time_of(first).unwrap_or_else(now)))
     }
 

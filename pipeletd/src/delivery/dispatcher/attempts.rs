@@ -11,10 +11,10 @@ use pipelet_domain::{
 };
 use tokio::time::Instant;
 
-use super::{DispatchError, Dispatcher, Durable, Finished, Job, Origin, Terms};
+use super::{DeliverySettings, DispatchError, Dispatcher, Durable, Finished, Job, Origin};
 use crate::{
     delivery::{
-        http::{Attempted, Destination, Line, Post},
+        http::{Attempted, Destination, PooledConnection, Post},
         ledger::Entry,
         policy::{Verdict, decide},
     },
@@ -29,30 +29,33 @@ impl Dispatcher {
         let now = Instant::now();
         self.lacks_sockets = false;
         while self.webhook.enabled
-            && self.lanes.is_ready()
-            && self.attempts.len() < self.terms.concurrency
+            && self.queues.is_ready()
+            && self.attempts.len() < self.settings.concurrency
             && self.pace.rest(now).is_none()
         {
-            let Some(line) = self.awaited_line.take().or_else(|| self.lines.take()) else {
+            let Some(connection) = self.awaited_connection.take().or_else(|| self.pool.take())
+            else {
                 self.lacks_sockets = true;
                 break;
             };
-            let Some(job) = self.lanes.take() else { break };
+            let Some(job) = self.queues.take() else {
+                break;
+            };
             self.pace.started(now);
             let to = Arc::clone(&self.destination);
-            let terms = Arc::clone(&self.terms);
-            let attempt = attempt(terms, to, self.id(), self.means.clock, job, line);
+            let settings = Arc::clone(&self.settings);
+            let attempt = attempt(settings, to, self.id(), self.context.clock, job, connection);
             self.attempts.push(Box::pin(attempt));
         }
         // Others may need what turned out not to be needed.
-        self.awaited_line = None;
+        self.awaited_connection = None;
         let stats = &self.progress.stats;
         stats.now_in_flight(self.attempts.len(), self.lacks_sockets);
     }
 
     /// When attempts may start again that only wait for that.
     pub(super) fn resting(&self) -> Option<Instant> {
-        let waiting = self.webhook.enabled && self.lanes.is_ready();
+        let waiting = self.webhook.enabled && self.queues.is_ready();
         let rest = self.pace.rest(Instant::now());
         rest.filter(|_| waiting)
     }
@@ -72,15 +75,15 @@ impl Dispatcher {
             job,
             at,
             attempted,
-            line,
+            connection,
         } = finished;
-        self.lines.put(line);
+        self.pool.put(connection);
         let delivered = attempted.outcome.is_delivered();
         self.pace.ended(delivered, Instant::now());
         if let Origin::Retry(retry) = &job.origin {
-            self.mind_early(retry.key, delivered);
+            self.settle_immediate_retry(retry.key, delivered);
         }
-        self.lanes.done(&job.event.station);
+        self.queues.done(&job.event.station);
         let bytes = job.memory_size();
         let made = match &job.origin {
             Origin::Live(_) => 1,
@@ -94,17 +97,17 @@ impl Dispatcher {
             duration: attempted.duration,
             phases: attempted.phases,
         };
-        let Terms {
+        let DeliverySettings {
             schedule,
             max_attempts,
             ..
-        } = &*self.terms;
-        let now = self.means.retry_clock.now();
+        } = &*self.settings;
+        let now = self.context.retry_clock.now();
         let verdict = decide(&attempted.outcome, made, *max_attempts, schedule, now);
         let stats = &self.progress.stats;
         stats.attempted(&attempted, attempt.number);
-        self.means.attempts.record(attempted.duration);
-        self.tell(&job, &attempt, &attempted, verdict);
+        self.context.attempts.record(attempted.duration);
+        self.report(&job, &attempt, &attempted, verdict);
         match verdict {
             Verdict::Delivered => self.delivered(job, attempt, bytes).await,
             Verdict::RetryAt(due) => {
@@ -115,7 +118,7 @@ impl Dispatcher {
         }
     }
 
-    pub(super) fn tell(
+    pub(super) fn report(
         &mut self,
         job: &Job,
         attempt: &Attempt,
@@ -139,7 +142,7 @@ impl Dispatcher {
                 webhook, %event_id, event = %event.kind, %station, attempt = attempt_number, status,
                 duration_ms, error = attempted.outcome.failure(), retry_at = %due, "attempt failed"
             ),
-            // Told once it is durable.
+            // Reported once it is durable.
             Verdict::Dead => {}
         }
     }
@@ -239,7 +242,7 @@ impl Dispatcher {
             Origin::Retry(retry) => (Some(retry.key), retry.attempts),
         };
         attempts.push(attempt.clone());
-        let tell = self.on_dead_letter(&job.event, attempt, &attempted, attempts.clone());
+        let notify = self.on_dead_letter(&job.event, attempt, &attempted, attempts.clone());
         let failed = FailedDelivery {
             // The ledger gives it its number.
             id: FailedId(0),
@@ -248,7 +251,7 @@ impl Dispatcher {
             event: job.event,
             attempts,
             reason: DeadReason::AttemptsExhausted,
-            failed_at: self.means.clock.now(),
+            failed_at: self.context.clock.now(),
             last_response: answer(&attempted),
         };
         let due = None;
@@ -262,10 +265,10 @@ impl Dispatcher {
                 Durable::Replaced { was, due, bytes },
             ),
         };
-        self.record_and_tell(entry, then, tell).await
+        self.record_and_notify(entry, then, notify).await
     }
 
-    /// What tells of a dead letter.
+    /// What reports a dead letter.
     fn on_dead_letter(
         &self,
         event: &Arc<Event>,
@@ -289,21 +292,21 @@ impl Dispatcher {
 }
 
 async fn attempt(
-    terms: Arc<Terms>,
+    settings: Arc<DeliverySettings>,
     to: Arc<Destination>,
     webhook: WebhookId,
     clock: Clock,
     job: Job,
-    mut line: Line,
+    mut connection: PooledConnection,
 ) -> Finished {
     let at = clock.now();
     let post = post(&to, webhook, &job.event, job.next_attempt(), at);
-    let attempted = terms.sender.post(post, &mut line).await;
+    let attempted = settings.sender.post(post, &mut connection).await;
     Finished {
         job,
         at,
         attempted,
-        line,
+        connection,
     }
 }
 

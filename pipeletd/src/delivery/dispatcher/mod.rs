@@ -7,8 +7,8 @@
 //! what is loaded goes on.
 
 mod attempts;
-mod early;
-mod lanes;
+mod immediate_retry;
+mod per_station_queues;
 mod reading;
 mod writing;
 
@@ -35,11 +35,11 @@ use tokio::{
 };
 
 pub(super) use self::attempts::post;
-pub use self::early::RetriedNow;
-use self::{early::Early, lanes::Lanes};
+pub use self::immediate_retry::RetriedNow;
+use self::{immediate_retry::ImmediateRetry, per_station_queues::PerStationQueues};
 use super::{
     history::History,
-    http::{Attempted, Destination, Line, Lines, Sender},
+    http::{Attempted, ConnectionPool, Destination, PooledConnection, Sender},
     ledger::{Ledger, LedgerError},
     pace::Pace,
     policy::{RetrySchedule, Verdict},
@@ -79,7 +79,7 @@ const SWEEP_EVERY: Duration = Duration::from_secs(1);
 
 /// What every dispatcher works with.
 #[derive(Debug, Clone)]
-pub struct Means {
+pub struct DispatcherContext {
     pub journal: Journal,
     pub ledger: Ledger,
     pub store: Arc<dyn Store>,
@@ -94,9 +94,9 @@ pub struct Means {
     pub attempts: Arc<Latencies>,
 }
 
-/// On what terms attempts are made. They can be changed while the daemon runs.
+/// How attempts are made. This can be changed while the daemon runs.
 #[derive(Debug, Clone)]
-pub struct Terms {
+pub struct DeliverySettings {
     pub sender: Sender,
     /// Where webhooks may lead; the sender goes by the same.
     pub targets: TargetPolicy,
@@ -111,22 +111,22 @@ pub struct Terms {
     pub backlog_age: Duration,
 }
 
-/// What a dispatcher can be told.
+/// What a dispatcher can be asked to do.
 #[derive(Debug)]
 pub enum Control {
     /// The webhook was changed; its next attempt goes by this.
     Configured {
         webhook: Arc<Webhook>,
-        /// Told once that holds.
+        /// Notified once that holds.
         taken: oneshot::Sender<()>,
     },
-    /// Tell `watch` what follows from the next attempt at this event.
+    /// Notify `watch` of what follows from the next attempt at this event.
     Watch {
         seq: Seq,
         watch: oneshot::Sender<Verdict>,
     },
     /// From the next attempt on, these hold.
-    Terms(Arc<Terms>),
+    Settings(Arc<DeliverySettings>),
     /// Retries became due without the dispatcher's doing.
     Replayed,
     /// What waits for its retry shall not: the receiver is mended.
@@ -217,7 +217,7 @@ struct Finished {
     job: Job,
     at: Timestamp,
     attempted: Attempted,
-    line: Line,
+    connection: PooledConnection,
 }
 
 /// What has become durable.
@@ -248,8 +248,8 @@ enum Durable {
 }
 
 pub struct Dispatcher {
-    means: Means,
-    terms: Arc<Terms>,
+    context: DispatcherContext,
+    settings: Arc<DeliverySettings>,
     webhook: Arc<Webhook>,
     destination: Arc<Destination>,
     reader: Reader,
@@ -257,17 +257,17 @@ pub struct Dispatcher {
     progress: Arc<Progress>,
     history: Arc<History>,
 
-    lanes: Lanes<Job>,
+    queues: PerStationQueues<Job>,
     /// What events that were read forward take, up to their being settled or on record elsewhere.
     memory: Share,
     /// What retries take. A share of their own, so that new events keep theirs.
     retry_memory: Share,
     attempts: FuturesUnordered<BoxFuture<'static, Finished>>,
-    lines: Lines,
+    pool: ConnectionPool,
     /// Attempts wait until other webhooks have given some back.
     lacks_sockets: bool,
     /// What came of that, for the next launch.
-    awaited_line: Option<Line>,
+    awaited_connection: Option<PooledConnection>,
     pace: Pace,
     /// There may be more to read forward.
     may_read: bool,
@@ -291,7 +291,7 @@ pub struct Dispatcher {
     /// Retries that are loaded, or whose record is still to be replaced.
     loaded_retries: HashSet<RetryKey>,
     next_due: Option<Timestamp>,
-    early: Option<Early>,
+    immediate_retry: Option<ImmediateRetry>,
     watches: HashMap<Seq, oneshot::Sender<Verdict>>,
 
     durable: FuturesUnordered<BoxFuture<'static, Durable>>,
@@ -307,8 +307,8 @@ impl std::fmt::Debug for Dispatcher {
 
 impl Dispatcher {
     pub fn new(
-        means: Means,
-        terms: Arc<Terms>,
+        context: DispatcherContext,
+        settings: Arc<DeliverySettings>,
         webhook: Arc<Webhook>,
         reader: Reader,
         control: mpsc::Receiver<Control>,
@@ -316,20 +316,20 @@ impl Dispatcher {
         history: Arc<History>,
     ) -> Self {
         let written_to = reader.start().read_to;
-        let [memory, retry_memory] = [(); 2].map(|()| means.memory.share());
+        let [memory, retry_memory] = [(); 2].map(|()| context.memory.share());
         Self {
-            means,
-            lines: terms.sender.lines(),
+            context,
+            pool: settings.sender.pool(),
             lacks_sockets: false,
-            awaited_line: None,
-            terms,
+            awaited_connection: None,
+            settings,
             destination: Arc::new(destination(&webhook)),
             webhook,
             reader,
             control,
             progress,
             history,
-            lanes: Lanes::default(),
+            queues: PerStationQueues::default(),
             memory,
             retry_memory,
             attempts: FuturesUnordered::new(),
@@ -346,7 +346,7 @@ impl Dispatcher {
             next_checkpoint: Instant::now(),
             loaded_retries: HashSet::new(),
             next_due: None,
-            early: None,
+            immediate_retry: None,
             watches: HashMap::new(),
             durable: FuturesUnordered::new(),
         }
@@ -384,32 +384,34 @@ impl Dispatcher {
                 () = self.retry_memory.released() => {}
                 () = self.reader.woken() => self.may_read = true,
                 () = time::sleep_until(self.next_checkpoint), if self.dirty && !self.checkpointing => {}
-                () = until(self.means.retry_clock, self.next_due), if self.may_load_retries() => {
+                () = until(self.context.retry_clock, self.next_due), if self.may_load_retries() => {
                     let loaded = self.load_due().await;
                     self.excuse_outage(loaded)?;
                 }
-                () = std::future::ready(()), if self.may_load_early() => {
-                    let loaded = self.load_early().await;
+                () = std::future::ready(()), if self.may_load_immediate_retry() => {
+                    let loaded = self.load_immediate_retry().await;
                     self.excuse_outage(loaded)?;
                 }
                 () = std::future::ready(()), if self.wants_to_read() => {}
                 () = until_instant(resting) => {}
-                line = self.lines.wait(), if self.lacks_sockets => self.awaited_line = Some(line),
+                connection = self.pool.wait(), if self.lacks_sockets => {
+                    self.awaited_connection = Some(connection);
+                }
                 () = until_instant(self.store_rests), if self.store_rests.is_some() => {
                     self.store_rests = None;
                 }
-                _ = sweep.tick(), if !self.lines.is_empty() => self.lines.sweep(),
+                _ = sweep.tick(), if !self.pool.is_empty() => self.pool.sweep(),
                 _ = tend.tick() => {
                     let tended = self.tend().await;
                     self.excuse_outage(tended)?;
                 }
-                told = self.control.recv() => match told {
+                control = self.control.recv() => match control {
                     Some(Control::Configured { webhook, taken }) => {
                         self.destination = Arc::new(destination(&webhook));
                         self.webhook = webhook;
                         self.may_read = true;
                         if !self.webhook.enabled {
-                            self.end_early();
+                            self.end_immediate_retry();
                             self.unload();
                         }
                         // Who asked may have gone away.
@@ -418,15 +420,15 @@ impl Dispatcher {
                     Some(Control::Watch { seq, watch }) => {
                         self.watches.insert(seq, watch);
                     }
-                    Some(Control::Terms(terms)) => {
+                    Some(Control::Settings(settings)) => {
                         // Those of before lead to where one might not get any more.
-                        self.lines = terms.sender.lines();
-                        self.terms = terms;
+                        self.pool = settings.sender.pool();
+                        self.settings = settings;
                     }
                     Some(Control::Replayed) => {
-                        self.next_due = Some(self.means.retry_clock.now());
+                        self.next_due = Some(self.context.retry_clock.now());
                     }
-                    Some(Control::RetryNow(tell)) => self.begin_early(tell),
+                    Some(Control::RetryNow(caller)) => self.begin_immediate_retry(caller),
                     Some(Control::Abandon) => return self.abandon().await,
                     Some(Control::Stop { grace }) => return self.stop(grace).await,
                     None => return self.stop(Duration::ZERO).await,
@@ -453,7 +455,7 @@ impl Dispatcher {
     /// Loads what the cursor says is owed, and what is known of it from elsewhere.
     async fn recover(&mut self) -> Result<(), DispatchError> {
         let id = self.id();
-        let store = Arc::clone(&self.means.store);
+        let store = Arc::clone(&self.context.store);
         let (moved, due) = blocking(move || {
             let first = store.retry_keys(id, None, 1)?;
             Ok::<_, StoreError>((store.moved(id)?, first.first().copied()))

@@ -26,7 +26,7 @@ impl Dispatcher {
         is_behind
             && is_wanted
             && self.has_room()
-            && self.means.ledger.account(self.id()).retrying < MAX_RETRYING
+            && self.context.ledger.account(self.id()).retrying < MAX_RETRYING
     }
 
     pub(super) async fn read_forward(&mut self) -> Result<(), DispatchError> {
@@ -37,7 +37,7 @@ impl Dispatcher {
     }
 
     fn has_room(&self) -> bool {
-        self.store_rests.is_none() && self.lanes.len() < WINDOW && !self.memory.is_exhausted()
+        self.store_rests.is_none() && self.queues.len() < WINDOW && !self.memory.is_exhausted()
     }
 
     /// Loads what is owed and was read before; where there is none, what comes next.
@@ -49,7 +49,7 @@ impl Dispatcher {
         let loaded = read.as_ref().map_or(&[][..], Vec::as_slice);
         let loaded = loaded.iter().map(|(_, event)| event.memory_size()).sum();
         self.memory.settle(reserved, loaded);
-        let oldest = self.means.clock.ago(self.terms.backlog_age);
+        let oldest = self.context.clock.ago(self.settings.backlog_age);
         for (seq, event) in read? {
             if self.moved_ahead.remove(&seq) {
                 self.memory.give_back(event.memory_size());
@@ -66,7 +66,7 @@ impl Dispatcher {
 
     /// Reads so many bytes of what [`Self::read_stride`] loads.
     async fn read(&mut self, bytes: usize) -> Result<Vec<(Seq, Arc<Event>)>, StoreError> {
-        let count = WINDOW.saturating_sub(self.lanes.len()).min(STRIDE);
+        let count = WINDOW.saturating_sub(self.queues.len()).min(STRIDE);
         let limit = ReadLimit { count, bytes };
         if self.unloaded.is_empty() {
             let read = self.reader.read(limit).await?;
@@ -90,12 +90,12 @@ impl Dispatcher {
 
     fn enqueue(&mut self, event: Arc<Event>, origin: Origin) {
         let station = event.station.clone();
-        self.lanes.push(&station, Job { event, origin });
+        self.queues.push(&station, Job { event, origin });
     }
 
     /// Lets go of what is not in flight: it is loaded again once it is needed.
     pub(super) fn unload(&mut self) {
-        for job in self.lanes.remove(|_| true) {
+        for job in self.queues.remove(|_| true) {
             let bytes = job.memory_size();
             match job.origin {
                 Origin::Live(seq) => {
@@ -130,12 +130,12 @@ impl Dispatcher {
             event,
             attempts: Vec::new(),
             reason: DeadReason::TooOld,
-            failed_at: self.means.clock.now(),
+            failed_at: self.context.clock.now(),
             last_response: None,
         };
         let (webhook, event) = (self.id().0, Arc::clone(&failed.event));
         let progress = Arc::clone(&self.progress);
-        let tell = move || {
+        let notify = move || {
             progress.stats.gave_up();
             tracing::warn!(
                 webhook, event_id = %event.id, event = %event.kind, station = %event.station,
@@ -146,7 +146,7 @@ impl Dispatcher {
         let due = None;
         let then = Durable::Moved { seq, due, bytes };
         let entry = Entry::MovedDead { failed };
-        self.record_and_tell(entry, then, tell).await
+        self.record_and_notify(entry, then, notify).await
     }
 
     pub(super) fn may_load_retries(&self) -> bool {
@@ -159,11 +159,11 @@ impl Dispatcher {
 
     pub(super) async fn load_due(&mut self) -> Result<(), DispatchError> {
         let id = self.id();
-        let store = Arc::clone(&self.means.store);
+        let store = Arc::clone(&self.context.store);
         // Those that are loaded still have their records: they come first, and are passed over.
         let limit = self.loaded_retries.len() + RETRY_WINDOW;
         let keys = blocking(move || store.retry_keys(id, None, limit)).await?;
-        let now = self.means.retry_clock.now();
+        let now = self.context.retry_clock.now();
         self.next_due = (keys.len() == limit).then_some(now);
         let mut due = Vec::new();
         let room = RETRY_WINDOW.saturating_sub(self.loaded_retries.len());
@@ -193,7 +193,7 @@ impl Dispatcher {
         let Some(reserved) = self.retry_memory.reserve() else {
             return Ok(0);
         };
-        let store = Arc::clone(&self.means.store);
+        let store = Arc::clone(&self.context.store);
         let (asked, limit) = (
             keys.to_vec(),
             ReadLimit {
@@ -235,9 +235,9 @@ impl Dispatcher {
             None if self.may_read => self.reader.position(),
             None => return Ok(false),
         };
-        let store = Arc::clone(&self.means.store);
+        let store = Arc::clone(&self.context.store);
         let event = blocking(move || store.event(next)).await?;
-        let oldest = self.means.clock.ago(self.terms.backlog_age);
+        let oldest = self.context.clock.ago(self.settings.backlog_age);
         Ok(event.is_some_and(|event| event.time < oldest))
     }
 }

@@ -17,21 +17,21 @@ impl Dispatcher {
         entry: Entry,
         then: Durable,
     ) -> Result<(), DispatchError> {
-        self.record_and_tell(entry, then, || ()).await
+        self.record_and_notify(entry, then, || ()).await
     }
 
-    /// The same, and tells of it then: on a disk that is full it may not come to that.
-    pub(super) async fn record_and_tell(
+    /// The same, and calls `notify` then: on a disk that is full it may not come to that.
+    pub(super) async fn record_and_notify(
         &mut self,
         entry: Entry,
         then: Durable,
-        tell: impl FnOnce() + Send + 'static,
+        notify: impl FnOnce() + Send + 'static,
     ) -> Result<(), DispatchError> {
-        let durable = self.means.ledger.record(entry).await?;
+        let durable = self.context.ledger.record(entry).await?;
         self.durable.push(Box::pin(async move {
             match durable.await {
                 Ok(true) => {
-                    tell();
+                    notify();
                     then
                 }
                 Ok(false) => Durable::Refused(Box::new(then)),
@@ -107,7 +107,7 @@ impl Dispatcher {
         };
         self.written_to = cursor.read_to;
         let moved = std::mem::take(&mut self.moved);
-        let durable = self.means.journal.checkpoint(self.id(), cursor).await?;
+        let durable = self.context.journal.checkpoint(self.id(), cursor).await?;
         self.dirty = false;
         self.checkpointing = true;
         self.next_checkpoint = Instant::now() + CHECKPOINT_EVERY;

@@ -5,7 +5,7 @@ use std::{error::Error, io, iter, time::Duration};
 use humantime::format_duration;
 use pipelet_domain::webhooks::RefusedTarget;
 
-use super::{heard::Interim, lookups::LookupFailed};
+use super::{lookups::LookupFailed, response_buffer::Interim};
 
 /// Why no whole answer came, in plain words for operators.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

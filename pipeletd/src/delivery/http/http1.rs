@@ -23,7 +23,7 @@ use rustix::{
 
 use super::{
     AttemptError,
-    heard::{Heard, Interim},
+    response_buffer::{Interim, ResponseBuffer},
     stream::{Allowance, Stream},
 };
 
@@ -69,11 +69,11 @@ impl Http1 {
         Self::begin(parts.io.into_inner()).await.ok()
     }
 
-    /// Sends the request and hears the answer; tells whether the connection can be used again.
+    /// Sends the request and receives the answer; returns whether the connection can be used again.
     pub(super) async fn exchange(
         &mut self,
         mut request: Request<Full<Bytes>>,
-        heard: &mut Heard,
+        buffer: &mut ResponseBuffer,
     ) -> Result<bool, AttemptError> {
         self.allowance.at_least(Allowance::EXCHANGE);
         let interim = Arc::new(Interim::default());
@@ -89,15 +89,15 @@ impl Http1 {
                 None => error.into_error().into(),
             })?;
             let (parts, mut body) = response.into_parts();
-            heard.begin(&parts);
+            buffer.begin(&parts);
             while let Some(frame) = body.frame().await {
                 if let Some(chunk) = frame?.data_ref()
-                    && !heard.take(chunk)
+                    && !buffer.push(chunk)
                 {
                     return Ok(false);
                 }
             }
-            heard.end();
+            buffer.end();
             // A receiver may answer before it has read everything: then the rest is still to be
             // written.
             Ok(sender.ready().await.is_ok())

@@ -25,7 +25,7 @@ use tokio_util::task::AbortOnDropHandle;
 
 use super::{
     AttemptError,
-    heard::{Heard, Interim},
+    response_buffer::{Interim, ResponseBuffer},
     stream::{Allowance, Stream},
 };
 
@@ -51,9 +51,9 @@ pub(super) struct Http2 {
 
 /// A right to a stream.
 #[derive(Debug)]
-pub(super) struct Place(Arc<Http2>);
+pub(super) struct StreamSlot(Arc<Http2>);
 
-impl Drop for Place {
+impl Drop for StreamSlot {
     fn drop(&mut self) {
         self.0.in_use.fetch_sub(1, Relaxed);
     }
@@ -90,30 +90,30 @@ impl Http2 {
     }
 
     /// None where it has ended, or has as many streams as it may.
-    pub(super) fn place(self: Arc<Self>) -> Option<Place> {
+    pub(super) fn slot(self: Arc<Self>) -> Option<StreamSlot> {
         let most = STREAMS.min(self.requests.current_max_send_streams());
         let take = |in_use| (in_use < most).then_some(in_use + 1);
         let taken = !self.has_ended() && self.in_use.fetch_update(Relaxed, Relaxed, take).is_ok();
-        taken.then(|| Place(self))
+        taken.then(|| StreamSlot(self))
     }
 }
 
-impl Place {
+impl StreamSlot {
     pub(super) fn connection(&self) -> &Arc<Http2> {
         &self.0
     }
 
-    /// Sends the request on a stream of its own and hears the answer.
+    /// Sends the request on a stream of its own and receives the answer.
     pub(super) async fn exchange(
         &self,
         request: impl Fn() -> Request<()>,
         body: &Bytes,
-        heard: &mut Heard,
+        buffer: &mut ResponseBuffer,
     ) -> Result<(), AttemptError> {
-        let ended = self.attempt(request(), body.clone(), heard).await;
-        if ended == Err(AttemptError::StreamRefused) && heard.is_nothing() {
+        let ended = self.attempt(request(), body.clone(), buffer).await;
+        if ended == Err(AttemptError::StreamRefused) && buffer.is_empty() {
             // Nothing was done with it (RFC 9113, section 8.7).
-            return self.attempt(request(), body.clone(), heard).await;
+            return self.attempt(request(), body.clone(), buffer).await;
         }
         ended
     }
@@ -122,7 +122,7 @@ impl Place {
         &self,
         request: Request<()>,
         body: Bytes,
-        heard: &mut Heard,
+        buffer: &mut ResponseBuffer,
     ) -> Result<(), AttemptError> {
         let Http2 {
             requests,
@@ -151,8 +151,8 @@ impl Place {
             }
         })?;
         let (parts, mut body) = response.into_parts();
-        heard.begin(&parts);
-        hear(&mut body, heard).await
+        buffer.begin(&parts);
+        receive(&mut body, buffer).await
     }
 }
 
@@ -171,16 +171,16 @@ async fn head(
     .await
 }
 
-async fn hear(body: &mut RecvStream, heard: &mut Heard) -> Result<(), AttemptError> {
+async fn receive(body: &mut RecvStream, buffer: &mut ResponseBuffer) -> Result<(), AttemptError> {
     while let Some(chunk) = body.data().await {
         let chunk = chunk?;
         // What is not given back here is when the stream ends.
         let _ = body.flow_control().release_capacity(chunk.len());
-        if !heard.take(&chunk) {
+        if !buffer.push(&chunk) {
             return Ok(());
         }
     }
-    heard.end();
+    buffer.end();
     Ok(())
 }
 

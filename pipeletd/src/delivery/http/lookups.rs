@@ -199,7 +199,7 @@ impl Lookups {
     }
 
     fn begin(&self, name: String, turn: Turn) -> Found {
-        let (tell, told) = oneshot::channel();
+        let (answer, answered) = oneshot::channel();
         let this = self.clone();
         let look_up = move || {
             let since = Instant::now();
@@ -208,7 +208,7 @@ impl Lookups {
             this.names().note(&name, since, found.as_ref().ok());
             drop(turn);
             // Nobody may be waiting any more.
-            let _ = tell.send(found);
+            let _ = answer.send(found);
         };
         // Nobody can end it, so nobody waits for its end either.
         let begun = thread::Builder::new()
@@ -216,7 +216,7 @@ impl Lookups {
             .spawn(look_up);
         async move {
             begun?;
-            Ok(told.await.map_err(io::Error::other)??)
+            Ok(answered.await.map_err(io::Error::other)??)
         }
         .boxed()
         .shared()

@@ -37,15 +37,20 @@ fn sender_trusting(extra_roots: Option<Vec<u8>>, timeout: Duration, allow_privat
 }
 
 async fn post_to(sender: &Sender, url: &str) -> Attempted {
-    post_over(sender, url, &mut sender.lines().take().unwrap()).await
+    post_over(sender, url, &mut sender.pool().take().unwrap()).await
 }
 
-async fn post_over(sender: &Sender, url: &str, line: &mut Line) -> Attempted {
+async fn post_over(sender: &Sender, url: &str, pooled: &mut PooledConnection) -> Attempted {
     let body = Bytes::from_static(br#"{"event":"StartTransaction"}"#);
-    post_body(sender, url, line, body).await
+    post_body(sender, url, pooled, body).await
 }
 
-async fn post_body(sender: &Sender, url: &str, line: &mut Line, body: Bytes) -> Attempted {
+async fn post_body(
+    sender: &Sender,
+    url: &str,
+    pooled: &mut PooledConnection,
+    body: Bytes,
+) -> Attempted {
     let url = WebhookUrl::parse(url).unwrap();
     let secret = SecretHeader::new("X-Webhook-Secret", Secret::new("hunter2")).unwrap();
     let now = Timestamp::from_second(1_776_170_096).unwrap();
@@ -69,7 +74,7 @@ async fn post_body(sender: &Sender, url: &str, line: &mut Line, body: Bytes) -> 
         now,
         body,
     };
-    sender.post(post, line).await
+    sender.post(post, pooled).await
 }
 
 async fn listen() -> (TcpListener, String) {
@@ -389,9 +394,9 @@ async fn an_idle_connection_that_was_closed_costs_no_attempt() {
         }
     });
     let sender = sender(LONG, true);
-    let mut line = sender.lines().take().unwrap();
+    let mut pooled = sender.pool().take().unwrap();
     for round in 0..20 {
-        let attempted = post_over(&sender, &url, &mut line).await;
+        let attempted = post_over(&sender, &url, &mut pooled).await;
         let delivered = Outcome::Delivered { status: 200 };
         assert_eq!(attempted.outcome, delivered, "round {round}");
     }
@@ -410,9 +415,9 @@ async fn a_kept_connection_is_used_again() {
         }
     });
     let sender = sender(LONG, true);
-    let mut line = sender.lines().take().unwrap();
+    let mut pooled = sender.pool().take().unwrap();
     for _ in 0..5 {
-        let attempted = post_over(&sender, &url, &mut line).await;
+        let attempted = post_over(&sender, &url, &mut pooled).await;
         assert!(attempted.outcome.is_delivered());
     }
     receiver.await.unwrap();
@@ -437,11 +442,11 @@ async fn an_answer_before_everything_was_read_does_not_cut_the_rest_off() {
         stream.read_exact(&mut rest).await.unwrap();
     });
     let sender = sender(LONG, true);
-    let mut line = sender.lines().take().unwrap();
+    let mut pooled = sender.pool().take().unwrap();
     let body = Bytes::from(vec![b' '; LEN]);
-    let attempted = post_body(&sender, &url, &mut line, body).await;
+    let attempted = post_body(&sender, &url, &mut pooled, body).await;
     assert_eq!(attempted.outcome, Outcome::Delivered { status: 200 });
-    assert!(line.is_fresh());
+    assert!(pooled.is_fresh());
     receiver.await.unwrap();
 }
 
@@ -453,11 +458,11 @@ async fn a_rest_that_nobody_reads_does_not_undo_the_answer() {
     // Time for the answer on a busy machine, too.
     let limit = 10 * SHORT;
     let sender = sender(limit, true);
-    let mut line = sender.lines().take().unwrap();
-    let attempted = post_body(&sender, &url, &mut line, body).await;
+    let mut pooled = sender.pool().take().unwrap();
+    let attempted = post_body(&sender, &url, &mut pooled, body).await;
     assert_eq!(attempted.outcome, Outcome::Delivered { status: 200 });
     assert!(attempted.duration >= limit);
-    assert!(!line.is_fresh(), "half of a request is on it");
+    assert!(!pooled.is_fresh(), "half of a request is on it");
     drop(receiver.await.unwrap());
 }
 

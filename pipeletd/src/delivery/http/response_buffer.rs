@@ -1,4 +1,4 @@
-//! What was heard of an answer, whole or not: a deadline may cut it anywhere.
+//! What was received of an answer, whole or not: a deadline may cut it anywhere.
 
 use std::{
     sync::atomic::{AtomicUsize, Ordering::Relaxed},
@@ -12,14 +12,14 @@ use tokio::time::Instant;
 use super::{AttemptError, Outcome, Sender, policy};
 
 #[derive(Debug, Default)]
-pub(super) struct Heard {
+pub(super) struct ResponseBuffer {
     status: Option<StatusCode>,
     since: Option<Instant>,
     /// As often as the answer says it.
     retry_after: Vec<HeaderValue>,
     /// The body's beginning.
     pub(super) answer: Vec<u8>,
-    /// All of it that matters was heard.
+    /// All of it that matters was received.
     ended: bool,
 }
 
@@ -36,9 +36,9 @@ impl Interim {
     pub(super) const MOST: usize = 8;
 
     pub(super) fn note(&self, headers: &HeaderMap) {
-        let line = |(name, value): (&HeaderName, &HeaderValue)| name.as_str().len() + value.len();
+        let field = |(name, value): (&HeaderName, &HeaderValue)| name.as_str().len() + value.len();
         self.count.fetch_add(1, Relaxed);
-        let bytes = headers.iter().map(line).sum();
+        let bytes = headers.iter().map(field).sum();
         self.bytes.fetch_add(bytes, Relaxed);
     }
 
@@ -51,7 +51,7 @@ impl Interim {
     }
 }
 
-impl Heard {
+impl ResponseBuffer {
     /// The answer's head has come.
     pub(super) fn begin(&mut self, head: &response::Parts) {
         self.status = Some(head.status);
@@ -62,7 +62,7 @@ impl Heard {
 
     /// Some of its body has come. False once that exceeds the limit: what is beyond is not waited
     /// for.
-    pub(super) fn take(&mut self, chunk: &[u8]) -> bool {
+    pub(super) fn push(&mut self, chunk: &[u8]) -> bool {
         let room = Sender::ANSWER_LIMIT - self.answer.len();
         self.answer
             .extend_from_slice(&chunk[..chunk.len().min(room)]);
@@ -81,7 +81,7 @@ impl Heard {
     }
 
     /// Not a word of an answer has come, as far as that can be told.
-    pub(super) const fn is_nothing(&self) -> bool {
+    pub(super) const fn is_empty(&self) -> bool {
         self.status.is_none()
     }
 

@@ -7,7 +7,7 @@ use std::collections::{HashMap, VecDeque};
 use pipelet_domain::events::StationId;
 
 #[derive(Debug)]
-pub(super) struct Lanes<J> {
+pub(super) struct PerStationQueues<J> {
     /// Jobs that wait behind another of their station; a station is here while it has one that
     /// is ready or in flight.
     waiting: HashMap<StationId, VecDeque<J>>,
@@ -15,7 +15,7 @@ pub(super) struct Lanes<J> {
     len: usize,
 }
 
-impl<J> Default for Lanes<J> {
+impl<J> Default for PerStationQueues<J> {
     fn default() -> Self {
         Self {
             waiting: HashMap::new(),
@@ -25,7 +25,7 @@ impl<J> Default for Lanes<J> {
     }
 }
 
-impl<J> Lanes<J> {
+impl<J> PerStationQueues<J> {
     /// Jobs that wait, are ready or are in flight.
     pub(super) const fn len(&self) -> usize {
         self.len
@@ -38,8 +38,8 @@ impl<J> Lanes<J> {
 
     pub(super) fn push(&mut self, station: &StationId, job: J) {
         self.len += 1;
-        if let Some(lane) = self.waiting.get_mut(station) {
-            lane.push_back(job);
+        if let Some(queue) = self.waiting.get_mut(station) {
+            queue.push_back(job);
         } else {
             self.waiting.insert(station.clone(), VecDeque::new());
             self.ready.push_back((station.clone(), job));
@@ -51,12 +51,12 @@ impl<J> Lanes<J> {
         self.ready.pop_front().map(|(_, job)| job)
     }
 
-    /// Takes out the jobs that are not in flight and that `unwanted` tells.
+    /// Takes out the jobs that are not in flight and that are `unwanted`.
     pub(super) fn remove(&mut self, mut unwanted: impl FnMut(&J) -> bool) -> Vec<J> {
         let mut removed = Vec::new();
-        for lane in self.waiting.values_mut() {
-            let (gone, kept): (Vec<J>, _) = lane.drain(..).partition(&mut unwanted);
-            lane.extend::<Vec<J>>(kept);
+        for queue in self.waiting.values_mut() {
+            let (gone, kept): (Vec<J>, _) = queue.drain(..).partition(&mut unwanted);
+            queue.extend::<Vec<J>>(kept);
             removed.extend(gone);
         }
         self.len -= removed.len();
@@ -74,11 +74,11 @@ impl<J> Lanes<J> {
 
     /// The station's job has ended, however it ended.
     pub(super) fn done(&mut self, station: &StationId) {
-        let Some(lane) = self.waiting.get_mut(station) else {
+        let Some(queue) = self.waiting.get_mut(station) else {
             return;
         };
         self.len -= 1;
-        if let Some(next) = lane.pop_front() {
+        if let Some(next) = queue.pop_front() {
             self.ready.push_back((station.clone(), next));
         } else {
             self.waiting.remove(station);
@@ -91,43 +91,43 @@ mod tests {
     use super::*;
 
     #[test]
-    fn one_per_station_in_the_order_they_came() {
+    fn one_queues_in_the_order_they_came() {
         let [a, b] = ["A", "B"].map(|id| StationId::new(id).unwrap());
-        let mut lanes = Lanes::default();
+        let mut queues = PerStationQueues::default();
         for (station, job) in [(&a, 1), (&a, 2), (&b, 3), (&a, 4), (&b, 5)] {
-            lanes.push(station, job);
+            queues.push(station, job);
         }
         assert_eq!(
-            (lanes.take(), lanes.take(), lanes.take()),
+            (queues.take(), queues.take(), queues.take()),
             (Some(1), Some(3), None)
         );
-        lanes.done(&b);
-        assert_eq!((lanes.take(), lanes.take()), (Some(5), None));
-        lanes.done(&a);
-        assert_eq!((lanes.take(), lanes.take()), (Some(2), None));
-        assert_eq!(lanes.len(), 3);
-        lanes.done(&a);
-        lanes.done(&b);
-        assert_eq!(lanes.take(), Some(4));
-        lanes.done(&a);
-        assert_eq!((lanes.len(), lanes.take()), (0, None));
-        lanes.push(&a, 6);
-        assert_eq!(lanes.take(), Some(6));
+        queues.done(&b);
+        assert_eq!((queues.take(), queues.take()), (Some(5), None));
+        queues.done(&a);
+        assert_eq!((queues.take(), queues.take()), (Some(2), None));
+        assert_eq!(queues.len(), 3);
+        queues.done(&a);
+        queues.done(&b);
+        assert_eq!(queues.take(), Some(4));
+        queues.done(&a);
+        assert_eq!((queues.len(), queues.take()), (0, None));
+        queues.push(&a, 6);
+        assert_eq!(queues.take(), Some(6));
     }
 
     #[test]
     fn what_is_not_in_flight_can_be_taken_out() {
         let [a, b] = ["A", "B"].map(|id| StationId::new(id).unwrap());
-        let mut lanes = Lanes::default();
+        let mut queues = PerStationQueues::default();
         for (station, job) in [(&a, 1), (&a, 2), (&a, 3), (&b, 4), (&b, 5), (&b, 6)] {
-            lanes.push(station, job);
+            queues.push(station, job);
         }
-        assert_eq!(lanes.take(), Some(1));
-        let mut removed = lanes.remove(|job| [1, 2, 4, 5].contains(job));
+        assert_eq!(queues.take(), Some(1));
+        let mut removed = queues.remove(|job| [1, 2, 4, 5].contains(job));
         removed.sort_unstable();
-        assert_eq!((removed, lanes.len()), (vec![2, 4, 5], 3));
-        assert_eq!((lanes.take(), lanes.take()), (Some(6), None));
-        lanes.done(&a);
-        assert_eq!(lanes.take(), Some(3));
+        assert_eq!((removed, queues.len()), (vec![2, 4, 5], 3));
+        assert_eq!((queues.take(), queues.take()), (Some(6), None));
+        queues.done(&a);
+        assert_eq!(queues.take(), Some(3));
     }
 }

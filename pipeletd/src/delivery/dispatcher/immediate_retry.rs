@@ -1,4 +1,4 @@
-//! Retries that go out before they are due, because somebody says that the receiver is mended.
+//! Retries that go out before they are due, because an operator says that the receiver is mended.
 //!
 //! Invariant: the first that fails ends it, and what is not in flight by then waits as it did. One
 //! retry goes out first, and with each that is delivered twice as many may: a receiver that is not
@@ -24,7 +24,7 @@ pub struct RetriedNow {
 }
 
 #[derive(Debug)]
-pub(super) struct Early {
+pub(super) struct ImmediateRetry {
     after: Option<RetryKey>,
     /// How many may be loaded at once.
     room: usize,
@@ -34,10 +34,10 @@ pub(super) struct Early {
     ended: bool,
     counts: RetriedNow,
     /// Who wants to know how it ends.
-    told: Vec<oneshot::Sender<RetriedNow>>,
+    callers: Vec<oneshot::Sender<RetriedNow>>,
 }
 
-impl Early {
+impl ImmediateRetry {
     fn begin() -> Self {
         Self {
             after: None,
@@ -45,7 +45,7 @@ impl Early {
             loaded: HashSet::new(),
             ended: false,
             counts: RetriedNow::default(),
-            told: Vec::new(),
+            callers: Vec::new(),
         }
     }
 
@@ -57,81 +57,88 @@ impl Early {
 
 impl Dispatcher {
     /// One that is under way already is not begun anew.
-    pub(super) fn begin_early(&mut self, tell: oneshot::Sender<RetriedNow>) {
+    pub(super) fn begin_immediate_retry(&mut self, caller: oneshot::Sender<RetriedNow>) {
         if self.webhook.enabled {
-            let early = self.early.get_or_insert_with(Early::begin);
-            early.told.retain(|tell| !tell.is_closed());
-            early.told.push(tell);
+            let pass = self
+                .immediate_retry
+                .get_or_insert_with(ImmediateRetry::begin);
+            pass.callers.retain(|caller| !caller.is_closed());
+            pass.callers.push(caller);
         }
     }
 
-    pub(super) fn may_load_early(&self) -> bool {
+    pub(super) fn may_load_immediate_retry(&self) -> bool {
         self.store_rests.is_none()
             && self.loaded_retries.len() < RETRY_WINDOW
             && !self.retry_memory.is_exhausted()
-            && self.early.as_ref().is_some_and(Early::wants_more)
+            && self
+                .immediate_retry
+                .as_ref()
+                .is_some_and(ImmediateRetry::wants_more)
     }
 
-    pub(super) async fn load_early(&mut self) -> Result<(), DispatchError> {
-        let Some(early) = &self.early else {
+    pub(super) async fn load_immediate_retry(&mut self) -> Result<(), DispatchError> {
+        let Some(pass) = &self.immediate_retry else {
             return Ok(());
         };
-        let (id, after) = (self.id(), early.after);
-        let limit = early.room - early.loaded.len();
-        let store = Arc::clone(&self.means.store);
+        let (id, after) = (self.id(), pass.after);
+        let limit = pass.room - pass.loaded.len();
+        let store = Arc::clone(&self.context.store);
         let keys = blocking(move || store.retry_keys(id, after, limit)).await?;
         // Those that are loaded already are due.
         let wanted = |key: &RetryKey| !self.loaded_retries.contains(key);
         let wanted: Vec<_> = keys.iter().copied().filter(wanted).collect();
         let dealt_with = self.load_retries(&wanted).await?;
-        let Some(early) = &mut self.early else {
+        let Some(pass) = &mut self.immediate_retry else {
             return Ok(());
         };
-        early.loaded.extend(&wanted[..dealt_with]);
-        early.loaded.retain(|key| self.loaded_retries.contains(key));
+        pass.loaded.extend(&wanted[..dealt_with]);
+        pass.loaded.retain(|key| self.loaded_retries.contains(key));
         let reached = if dealt_with < wanted.len() {
             // There was no room for the next one.
             wanted[..dealt_with].last()
         } else {
-            early.ended = keys.len() < limit;
+            pass.ended = keys.len() < limit;
             keys.last()
         };
-        early.after = reached.copied().or(early.after);
-        if early.ended && early.loaded.is_empty() {
-            self.end_early();
+        pass.after = reached.copied().or(pass.after);
+        if pass.ended && pass.loaded.is_empty() {
+            self.end_immediate_retry();
         }
         Ok(())
     }
 
     /// What an attempt at a retry came to.
-    pub(super) fn mind_early(&mut self, key: RetryKey, delivered: bool) {
-        let Some(early) = &mut self.early else { return };
-        if !early.loaded.remove(&key) {
+    pub(super) fn settle_immediate_retry(&mut self, key: RetryKey, delivered: bool) {
+        let Some(pass) = &mut self.immediate_retry else {
+            return;
+        };
+        if !pass.loaded.remove(&key) {
             return;
         }
         if delivered {
-            early.counts.delivered += 1;
+            pass.counts.delivered += 1;
         } else {
-            early.counts.failed += 1;
+            pass.counts.failed += 1;
         }
-        early.room = early.room.saturating_mul(2).min(MOST);
-        let done = early.ended && early.loaded.is_empty();
+        pass.room = pass.room.saturating_mul(2).min(MOST);
+        let done = pass.ended && pass.loaded.is_empty();
         if done || !delivered {
-            self.end_early();
+            self.end_immediate_retry();
         }
     }
 
     /// What is loaded and not in flight waits for its time again.
-    pub(super) fn end_early(&mut self) {
-        let Some(early) = self.early.take() else {
+    pub(super) fn end_immediate_retry(&mut self) {
+        let Some(pass) = self.immediate_retry.take() else {
             return;
         };
-        for tell in early.told {
+        for caller in pass.callers {
             // Who asked may have gone away.
-            let _ = tell.send(early.counts);
+            let _ = caller.send(pass.counts);
         }
-        let loaded = early.loaded;
-        let unloaded = self.lanes.remove(|job| match &job.origin {
+        let loaded = pass.loaded;
+        let unloaded = self.queues.remove(|job| match &job.origin {
             Origin::Retry(retry) => loaded.contains(&retry.key),
             Origin::Live(_) => false,
         });

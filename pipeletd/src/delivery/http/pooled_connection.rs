@@ -1,4 +1,4 @@
-//! One webhook's connections, and the place of each between two attempts.
+//! One webhook's connections, and where each is kept between two attempts.
 //!
 //! Nothing here is shared with another webhook, not even where both lead to the same receiver: one
 //! whose requests are never answered takes the connections and the streams that it has, and no
@@ -19,7 +19,7 @@ use tokio_rustls::TlsConnector;
 
 use super::{
     http1::Http1,
-    http2::{Http2, Place},
+    http2::{Http2, StreamSlot},
     sockets::{Share, Socket},
 };
 
@@ -33,16 +33,16 @@ const RESTED: Duration = Duration::from_millis(1);
 /// been turned to.
 const SESSIONS: usize = 4;
 
-/// The connections of one webhook, made by [`Sender::lines`](super::Sender::lines).
+/// The connections of one webhook, made by [`Sender::pool`](super::Sender::pool).
 #[derive(Debug)]
-pub struct Lines {
+pub struct ConnectionPool {
     shared: Arc<Shared>,
     sockets: Arc<Share>,
     /// That no attempt uses.
-    idle: Vec<Line>,
+    idle: Vec<PooledConnection>,
 }
 
-impl Lines {
+impl ConnectionPool {
     pub(super) fn new(tls: Arc<ClientConfig>, sockets: Arc<Share>) -> Self {
         let shared = Shared {
             tls,
@@ -58,21 +58,21 @@ impl Lines {
         }
     }
 
-    /// A line for one attempt; none while other webhooks have the sockets.
-    pub fn take(&mut self) -> Option<Line> {
+    /// One for an attempt; none while other webhooks have the sockets.
+    pub fn take(&mut self) -> Option<PooledConnection> {
         match self.idle.pop() {
             Some(idle) => Some(idle),
-            None => Some(self.line(self.sockets.take()?)),
+            None => Some(self.pooled(self.sockets.take()?)),
         }
     }
 
     /// Waits for one. Who needs it no more drops it, and another webhook has the socket.
-    pub async fn wait(&self) -> Line {
-        self.line(self.sockets.wait().await)
+    pub async fn wait(&self) -> PooledConnection {
+        self.pooled(self.sockets.wait().await)
     }
 
-    fn line(&self, socket: Socket) -> Line {
-        Line {
+    fn pooled(&self, socket: Socket) -> PooledConnection {
+        PooledConnection {
             kept: None,
             shared: Arc::clone(&self.shared),
             _socket: socket,
@@ -80,10 +80,10 @@ impl Lines {
     }
 
     /// Keeps it for the next attempt, if it is one of these and has something to be kept.
-    pub fn put(&mut self, mut line: Line) {
-        line.used();
-        if line.is_fresh() && Arc::ptr_eq(&line.shared, &self.shared) {
-            self.idle.push(line);
+    pub fn put(&mut self, mut connection: PooledConnection) {
+        connection.used();
+        if connection.is_fresh() && Arc::ptr_eq(&connection.shared, &self.shared) {
+            self.idle.push(connection);
         }
     }
 
@@ -93,27 +93,28 @@ impl Lines {
 
     /// Closes what has been idle for too long.
     pub fn sweep(&mut self) {
-        self.idle.retain(Line::is_fresh);
+        self.idle.retain(PooledConnection::is_fresh);
     }
 }
 
-/// A place for a connection between two attempts; at most one attempt uses it at a time.
+/// Room for one connection, and what is kept in it between two attempts; at most one attempt uses
+/// it at a time.
 #[derive(Debug)]
-pub struct Line {
+pub struct PooledConnection {
     kept: Option<Kept>,
     pub(super) shared: Arc<Shared>,
-    /// Given back when the connection is closed. A connection that speaks HTTP/2 is held by the
-    /// lines that use it, so there are never more of them than lines.
+    /// Given back when the connection is closed. One that speaks HTTP/2 is held by all of these
+    /// that use it, so there are never more connections than sockets.
     _socket: Socket,
 }
 
-/// What a webhook's lines have in common.
+/// What the connections of one pool have in common.
 #[derive(Debug)]
 pub(super) struct Shared {
     tls: Arc<ClientConfig>,
     /// The same with sessions of its own to be resumed, once it is needed.
     own_tls: OnceLock<Arc<ClientConfig>>,
-    /// Those that speak HTTP/2; the lines that have used them hold them.
+    /// Those that speak HTTP/2, held by whatever has used them.
     http2: Mutex<Vec<Weak<Http2>>>,
     /// The receiver has chosen HTTP/1.1, where each attempt needs a connection of its own.
     is_http1: AtomicBool,
@@ -136,10 +137,10 @@ enum What {
 #[derive(Debug)]
 pub(super) enum Connection {
     Http1(Http1),
-    Http2(Place),
+    Http2(StreamSlot),
 }
 
-impl Line {
+impl PooledConnection {
     /// Whether there is a connection that may still be used.
     pub fn is_fresh(&self) -> bool {
         let fresh = |kept: &Kept| kept.since.elapsed() < IDLE_TIMEOUT;
@@ -165,7 +166,7 @@ impl Line {
                 connection.map(Connection::Http1)
             }
             Some(What::Http2(connection)) if connection.origin == *origin => {
-                connection.place().map(Connection::Http2)
+                connection.slot().map(Connection::Http2)
             }
             Some(What::Http1 { .. } | What::Http2(_)) | None => None,
         }
@@ -208,27 +209,27 @@ impl Shared {
         TlsConnector::from(Arc::clone(own))
     }
 
-    /// A place on a connection that speaks HTTP/2.
-    pub(super) fn place(&self, origin: &Uri) -> Option<Place> {
+    /// A stream of a connection that speaks HTTP/2.
+    pub(super) fn slot(&self, origin: &Uri) -> Option<StreamSlot> {
         let mut found = None;
         self.http2().retain(|connection| {
             let Some(connection) = connection.upgrade() else {
                 return false;
             };
             if found.is_none() && connection.origin == *origin {
-                found = connection.place();
+                found = connection.slot();
             }
             true
         });
         found
     }
 
-    /// A place on it, and on it for the others.
-    pub(super) fn add(&self, connection: &Arc<Http2>) -> Option<Place> {
+    /// A stream of it, and further ones for the others.
+    pub(super) fn add(&self, connection: &Arc<Http2>) -> Option<StreamSlot> {
         self.is_http1.store(false, Relaxed);
-        let place = Arc::clone(connection).place();
+        let slot = Arc::clone(connection).slot();
         self.http2().push(Arc::downgrade(connection));
-        place
+        slot
     }
 
     pub(super) fn chose_http1(&self) {
