@@ -186,9 +186,9 @@ pub struct Received {
 
 /// What became of the deliveries that left the happy path, or never were on it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Account {
+pub struct LedgerCounts {
     /// All that ever left it: with `backfilled`, the sum of what follows.
-    pub moved: u64,
+    pub off_cursor: u64,
     /// Sent again from the journal because somebody asked for it; received once more by that.
     pub backfilled: u64,
     pub retrying: u64,
@@ -204,14 +204,14 @@ pub struct Account {
 
 /// From a journal position on, what a webhook wants.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Epoch {
+pub struct SubscriptionVersion {
     pub from: Seq,
     pub enabled: bool,
     pub events: EventSelection,
     pub stations: StationSelection,
 }
 
-impl Epoch {
+impl SubscriptionVersion {
     /// Of one webhook, where no event on the way needs more: an audit of a span of time and an
     /// event's trace look back with them.
     pub const MOST: usize = 64;
@@ -222,24 +222,27 @@ impl Epoch {
     /// dropped, and so are the oldest of what is too much, but none that an event on the way needs:
     /// those are from `floor` on.
     pub fn after(self, past: &[Self], floor: Seq, oldest: Seq) -> Vec<Self> {
-        let mut epochs = past.to_vec();
+        let mut versions = past.to_vec();
         // Holds for no event.
-        let _ = epochs.pop_if(|last| last.from == self.from);
-        if epochs.last().is_none_or(|last| !last.wants_the_same(&self)) {
-            epochs.push(self);
+        let _ = versions.pop_if(|last| last.from == self.from);
+        if versions
+            .last()
+            .is_none_or(|last| !last.wants_the_same(&self))
+        {
+            versions.push(self);
         }
-        let at = |seq| epochs.iter().rposition(|epoch| epoch.from <= seq);
-        let unkept = at(oldest).unwrap_or(0);
+        let at = |seq| versions.iter().rposition(|version| version.from <= seq);
+        let outdated = at(oldest).unwrap_or(0);
         let mut bytes = 0;
-        let few = epochs.iter().rev().take(Self::MOST);
-        let few = few.take_while(|epoch| {
-            bytes += epoch.size();
+        let few = versions.iter().rev().take(Self::MOST);
+        let few = few.take_while(|version| {
+            bytes += version.size();
             bytes <= Self::MOST_BYTES
         });
-        let too_many = epochs.len() - few.count().max(1);
+        let too_many = versions.len() - few.count().max(1);
         let unneeded = at(floor).unwrap_or(0);
-        epochs.drain(..unkept.max(too_many).min(unneeded));
-        epochs
+        versions.drain(..outdated.max(too_many).min(unneeded));
+        versions
     }
 
     /// About, in bytes.
@@ -261,10 +264,15 @@ impl Epoch {
     }
 }
 
-/// Whether an event at a position is owed to a webhook, by the epoch that the position lies in.
-pub fn is_owed(webhook: WebhookId, epochs: &[Epoch], seq: Seq, event: &Event) -> bool {
-    let epoch = epochs.iter().rev().find(|epoch| epoch.from <= seq);
-    epoch.is_some_and(|epoch| epoch.wants(webhook, event))
+/// Whether an event at a position is owed to a webhook, by the version that the position lies in.
+pub fn is_owed(
+    webhook: WebhookId,
+    versions: &[SubscriptionVersion],
+    seq: Seq,
+    event: &Event,
+) -> bool {
+    let version = versions.iter().rev().find(|version| version.from <= seq);
+    version.is_some_and(|version| version.wants(webhook, event))
 }
 
 /// A webhook as it is stored: itself, and what it wanted before.
@@ -272,7 +280,7 @@ pub fn is_owed(webhook: WebhookId, epochs: &[Epoch], seq: Seq, event: &Event) ->
 pub struct StoredWebhook {
     pub webhook: Webhook,
     /// By ascending position; never empty.
-    pub epochs: Vec<Epoch>,
+    pub versions: Vec<SubscriptionVersion>,
     pub stage: Stage,
 }
 
@@ -282,12 +290,12 @@ pub enum Stage {
     /// It is gone for every caller; what it was owed is still to be cancelled.
     Deleting,
     /// Its final books. It stays as a name for its failed deliveries.
-    Deleted(Books),
+    Deleted(DeliveryCounts),
 }
 
-/// The books of one webhook: `received = delivered + pending + dead + cancelled`.
+/// The counts that are one webhook's books: `received = delivered + pending + dead + cancelled`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Books {
+pub struct DeliveryCounts {
     pub received: u64,
     pub delivered: u64,
     /// Not yet attempted, in flight, or waiting for a retry.
@@ -301,21 +309,21 @@ pub struct Books {
     pub cancelled: u64,
 }
 
-impl Books {
-    /// Draws the books up from the places where deliveries are counted: the feed, the cursor and
-    /// the account.
-    pub const fn of(received: u64, cursor_delivered: u64, account: Account) -> Self {
+impl DeliveryCounts {
+    /// Draws the books up from the places where deliveries are counted: the journal, the cursor and
+    /// the ledger.
+    pub const fn of(received: u64, cursor_delivered: u64, ledger: LedgerCounts) -> Self {
         let backlog = received
             .saturating_sub(cursor_delivered)
-            .saturating_sub(account.moved);
+            .saturating_sub(ledger.off_cursor);
         Self {
-            received: received + account.backfilled,
-            delivered: cursor_delivered + account.delivered,
-            pending: backlog + account.retrying,
-            retrying: account.retrying,
-            dead: account.dead + account.purged,
-            purged: account.purged,
-            cancelled: account.cancelled,
+            received: received + ledger.backfilled,
+            delivered: cursor_delivered + ledger.delivered,
+            pending: backlog + ledger.retrying,
+            retrying: ledger.retrying,
+            dead: ledger.dead + ledger.purged,
+            purged: ledger.purged,
+            cancelled: ledger.cancelled,
         }
     }
 
@@ -351,22 +359,22 @@ impl Books {
 
 /// What is kept of a webhook's deliveries that left the happy path.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Kept {
+pub struct StoredCounts {
     pub retries: u64,
     pub failed: u64,
 }
 
 /// Deleted webhooks that nothing is kept of but the sum of their books.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Forgotten {
+pub struct ArchivedCounts {
     pub webhooks: u64,
-    pub books: Books,
+    pub books: DeliveryCounts,
 }
 
-impl Forgotten {
+impl ArchivedCounts {
     /// One more, with its final books.
     #[must_use]
-    pub const fn with(self, books: Books) -> Self {
+    pub const fn with(self, books: DeliveryCounts) -> Self {
         Self {
             webhooks: self.webhooks + 1,
             books: self.books.plus(books),
@@ -394,8 +402,8 @@ mod tests {
     fn the_books_balance_when_the_account_does() {
         // 10 owed: 4 delivered at once, 5 moved; with 2 more from the journal, 3 retry, 2 were
         // delivered, 1 is dead and 1 purged.
-        let account = Account {
-            moved: 5,
+        let ledger = LedgerCounts {
+            off_cursor: 5,
             backfilled: 2,
             retrying: 3,
             delivered: 2,
@@ -403,21 +411,21 @@ mod tests {
             purged: 1,
             cancelled: 0,
         };
-        let books = Books::of(10, 4, account);
+        let books = DeliveryCounts::of(10, 4, ledger);
         assert_eq!(books.received, 12);
         assert_eq!((books.delivered, books.pending, books.dead), (6, 4, 2));
         assert!(books.balance());
         let closed = books.closed();
         assert_eq!((closed.pending, closed.cancelled), (0, 4));
         assert!(closed.balance());
-        // A move without a record is a loss, and shows.
+        // One that left the cursor without a record is a loss, and shows.
         assert!(
-            !Books::of(
+            !DeliveryCounts::of(
                 10,
                 4,
-                Account {
-                    moved: 6,
-                    ..account
+                LedgerCounts {
+                    off_cursor: 6,
+                    ..ledger
                 }
             )
             .balance()
@@ -425,18 +433,18 @@ mod tests {
     }
 
     #[test]
-    fn what_is_owed_is_decided_by_the_epoch_of_the_position() {
-        let epoch = |from, enabled, name: &str, stations: &[&str]| Epoch {
+    fn what_is_owed_is_decided_by_the_version_of_the_position() {
+        let version = |from, enabled, name: &str, stations: &[&str]| SubscriptionVersion {
             from: Seq(from),
             enabled,
             events: EventSelection::parse(&[name]).unwrap(),
             stations: StationSelection::parse(stations).unwrap(),
         };
-        let epochs = [
-            epoch(10, true, "Heartbeat", &[]),
-            epoch(20, false, "Heartbeat", &[]),
-            epoch(30, true, "*", &["T", "S*"]),
-            epoch(40, true, "*", &["T"]),
+        let versions = [
+            version(10, true, "Heartbeat", &[]),
+            version(20, false, "Heartbeat", &[]),
+            version(30, true, "*", &["T", "S*"]),
+            version(40, true, "*", &["T"]),
         ];
         let event = |kind| {
             let station = crate::events::StationId::new("S").unwrap();
@@ -446,7 +454,8 @@ mod tests {
         };
         let owed = |kind| {
             let event = event(kind);
-            [9, 10, 19, 20, 29, 30, 40].map(|seq| is_owed(WebhookId(1), &epochs, Seq(seq), &event))
+            [9, 10, 19, 20, 29, 30, 40]
+                .map(|seq| is_owed(WebhookId(1), &versions, Seq(seq), &event))
         };
         assert_eq!(
             owed(EventType::Heartbeat),
@@ -458,12 +467,12 @@ mod tests {
         );
         let mut only = event(EventType::Heartbeat);
         only.synthetic = Some(Synthetic { only: Some(2) });
-        let owed = [1, 2].map(|id| is_owed(WebhookId(id), &epochs, Seq(10), &only));
+        let owed = [1, 2].map(|id| is_owed(WebhookId(id), &versions, Seq(10), &only));
         assert_eq!(owed, [false, true]);
     }
 
-    fn epoch(from: u64, enabled: bool) -> Epoch {
-        Epoch {
+    fn version(from: u64, enabled: bool) -> SubscriptionVersion {
+        SubscriptionVersion {
             from: Seq(from),
             enabled,
             events: EventSelection::parse(&["Heartbeat"]).unwrap(),
@@ -477,12 +486,15 @@ mod tests {
         let past = || {
             let changes = [10, 20, 30].into_iter().zip([true, false, true]);
             changes
-                .map(|(from, on)| epoch(from, on))
+                .map(|(from, on)| version(from, on))
                 .collect::<Vec<_>>()
         };
         let kept = |floor, oldest| {
-            let epochs = epoch(40, false).after(&past(), Seq(floor), Seq(oldest));
-            epochs.iter().map(|epoch| epoch.from.0).collect::<Vec<_>>()
+            let versions = version(40, false).after(&past(), Seq(floor), Seq(oldest));
+            versions
+                .iter()
+                .map(|version| version.from.0)
+                .collect::<Vec<_>>()
         };
         assert_eq!(kept(40, 40), [40]);
         assert_eq!(kept(40, 0), [10, 20, 30, 40]);
@@ -495,31 +507,31 @@ mod tests {
     }
 
     #[test]
-    fn a_change_of_something_else_is_no_new_epoch() {
-        let past = [epoch(10, true), epoch(20, false)];
-        let after = |changed: Epoch| changed.after(&past, Seq(20), Seq(0));
-        assert_eq!(after(epoch(30, false)), past);
-        assert_eq!(after(epoch(20, true)), past[..1], "it held for no event");
+    fn a_change_of_something_else_is_no_new_version() {
+        let past = [version(10, true), version(20, false)];
+        let after = |changed: SubscriptionVersion| changed.after(&past, Seq(20), Seq(0));
+        assert_eq!(after(version(30, false)), past);
+        assert_eq!(after(version(20, true)), past[..1], "it held for no event");
     }
 
     #[test]
     fn the_past_is_bounded_but_for_what_is_needed() {
         let flip = |floor: fn(u64) -> u64| {
             (0..200).fold(Vec::new(), |past, at| {
-                epoch(at, at % 2 == 0).after(&past, Seq(floor(at)), Seq(0))
+                version(at, at % 2 == 0).after(&past, Seq(floor(at)), Seq(0))
             })
         };
-        assert_eq!(flip(|at| at).len(), Epoch::MOST);
+        assert_eq!(flip(|at| at).len(), SubscriptionVersion::MOST);
         assert_eq!(flip(|_| 0).len(), 200);
         // Of many stations, fewer are kept, and the present one in any case.
-        let large = |at| Epoch {
+        let large = |at| SubscriptionVersion {
             stations: {
                 let names = (0..1_000).map(|number| format!("{}{number}", "S".repeat(200)));
                 StationSelection::parse(&names.collect::<Vec<_>>()).unwrap()
             },
-            ..epoch(at, at % 2 == 0)
+            ..version(at, at % 2 == 0)
         };
-        let past = large(1).after(&[epoch(0, true)], Seq(1), Seq(0));
+        let past = large(1).after(&[version(0, true)], Seq(1), Seq(0));
         assert_eq!(past, [large(1)]);
     }
 }

@@ -1,7 +1,7 @@
 //! Every webhook's books at one moment, those of deleted webhooks included: one by one as long as
 //! they are kept, and then as a sum.
 //!
-//! Invariant: no webhook is told of twice, and one whose deletion is under way is told of without
+//! Invariant: no webhook is listed twice, and one whose deletion is under way is listed without
 //! books rather than left out. It adds nothing up: who reads the books judges them.
 
 use std::{
@@ -10,7 +10,7 @@ use std::{
 };
 
 use pipelet_domain::{
-    deliveries::{Books, Forgotten, Kept, Stage, StoredWebhook},
+    deliveries::{ArchivedCounts, DeliveryCounts, Stage, StoredCounts, StoredWebhook},
     webhooks::WebhookId,
 };
 use tokio::time::sleep;
@@ -22,8 +22,8 @@ use crate::store::{Store, StoreError, blocking};
 pub struct Audit {
     /// By ascending id.
     pub webhooks: Vec<Audited>,
-    /// What is in none of them.
-    pub forgotten: Forgotten,
+    /// The sum of what is in none of them.
+    pub archived: ArchivedCounts,
 }
 
 /// How often a webhook's rows are counted before a difference is believed.
@@ -43,17 +43,17 @@ pub struct Audited {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum AuditState {
     /// It has a dispatcher.
-    Active(Books, Option<Comparison>),
+    Active(DeliveryCounts, Option<Comparison>),
     /// What it was owed is being cancelled; its books are closed after that.
     Deleting,
-    Deleted(Books),
+    Deleted(DeliveryCounts),
 }
 
-/// What the account says is kept beside the happy path, and what was counted there.
+/// What the ledger counts beside the happy path, and what was counted in the store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Comparison {
-    pub booked: Kept,
-    pub kept: Kept,
+    pub booked: StoredCounts,
+    pub stored: StoredCounts,
 }
 
 impl Delivery {
@@ -64,15 +64,15 @@ impl Delivery {
         let store = Arc::clone(&self.0.context.store);
         // The store is read last: a webhook that is deleted meanwhile is not missed, and one that
         // is created meanwhile comes after this audit.
-        let (stored, forgotten) = blocking(move || stored(store.as_ref())).await?;
+        let (stored, archived) = blocking(move || stored(store.as_ref())).await?;
         for stored in stored {
             let id = stored.webhook.id;
             let state = match stored.stage {
                 Stage::Active => continue,
                 Stage::Deleting => AuditState::Deleting,
                 // Those may go on after the deletion.
-                Stage::Deleted(books) => AuditState::Deleted(Books {
-                    purged: self.0.context.ledger.account(id).purged,
+                Stage::Deleted(books) => AuditState::Deleted(DeliveryCounts {
+                    purged: self.0.context.ledger.counts(id).purged,
                     ..books
                 }),
             };
@@ -81,7 +81,7 @@ impl Delivery {
                     id,
                     name: stored.webhook.name,
                     state,
-                    backfilled: self.0.context.ledger.account(id).backfilled,
+                    backfilled: self.0.context.ledger.counts(id).backfilled,
                 });
             }
         }
@@ -95,30 +95,30 @@ impl Delivery {
             Some(id) if audited.is_empty() => Err(DeliveryError::NoSuchWebhook(id)),
             Some(_) => Ok(Audit {
                 webhooks: audited,
-                forgotten: Forgotten::default(),
+                archived: ArchivedCounts::default(),
             }),
             None => Ok(Audit {
                 webhooks: audited,
-                forgotten: Forgotten {
-                    // None is forgotten before its last dead letter is gone.
-                    books: Books {
-                        purged: forgotten.books.dead,
-                        ..forgotten.books
+                archived: ArchivedCounts {
+                    // None is archived before its last dead letter is gone.
+                    books: DeliveryCounts {
+                        purged: archived.books.dead,
+                        ..archived.books
                     },
-                    ..forgotten
+                    ..archived
                 },
             }),
         }
     }
 
-    /// Counts what is kept. None where it changes all the time, and never shows what the account
+    /// Counts what is stored. None where it changes all the time, and never shows what the ledger
     /// says: a difference is one only if it stays while nothing moves.
     async fn compare(&self, id: WebhookId) -> Result<Option<Comparison>, DeliveryError> {
         let booked = || {
-            let account = self.0.context.ledger.account(id);
-            Kept {
-                retries: account.retrying,
-                failed: account.dead,
+            let counts = self.0.context.ledger.counts(id);
+            StoredCounts {
+                retries: counts.retrying,
+                failed: counts.dead,
             }
         };
         let mut last = None;
@@ -126,12 +126,12 @@ impl Delivery {
         for _ in 0..LOOKS {
             let before = booked();
             let store = Arc::clone(&self.0.context.store);
-            let kept = blocking(move || store.count_kept(id)).await?;
+            let stored = blocking(move || store.count_stored(id)).await?;
             let comparison = Comparison {
                 booked: before,
-                kept,
+                stored,
             };
-            if booked() == before && kept == before {
+            if booked() == before && stored == before {
                 return Ok(Some(comparison));
             }
             stayed = if last == Some(comparison) {
@@ -153,19 +153,19 @@ impl Delivery {
             id: *id,
             name: running.stored().webhook.name.clone(),
             state: AuditState::Active(self.0.books(running, *id), None),
-            backfilled: self.0.context.ledger.account(*id).backfilled,
+            backfilled: self.0.context.ledger.counts(*id).backfilled,
         });
         audited.collect()
     }
 }
 
-/// The webhooks and what is forgotten of others, as of one moment.
-fn stored(store: &dyn Store) -> Result<(Vec<StoredWebhook>, Forgotten), StoreError> {
+/// The webhooks and the sum of those that are archived, as of one moment.
+fn stored(store: &dyn Store) -> Result<(Vec<StoredWebhook>, ArchivedCounts), StoreError> {
     loop {
-        let before = store.forgotten()?;
+        let before = store.archived_counts()?;
         let webhooks = store.webhooks()?;
-        // Else one was forgotten between the two, and would be told of twice or not at all.
-        if store.forgotten()? == before {
+        // Else one was archived between the two, and would be listed twice or not at all.
+        if store.archived_counts()? == before {
             return Ok((webhooks, before));
         }
     }

@@ -116,7 +116,7 @@ impl Inner {
         Ok(Backfilled {
             matched,
             left,
-            retrying: self.context.ledger.account(id).retrying,
+            retrying: self.context.ledger.counts(id).retrying,
             reached,
         })
     }

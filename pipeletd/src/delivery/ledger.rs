@@ -1,10 +1,11 @@
 //! The ledger: the one writer of what left the happy path.
 //!
-//! Retries, dead letters and each webhook's account of them change together, in batches: what
-//! arrives while one sync runs goes into the next. Who sends an entry is told once it is durable.
+//! Retries, dead letters and each webhook's counts of them change together, in batches: what
+//! arrives while one sync runs goes into the next. Who sends an entry is notified once it is
+//! durable.
 //!
-//! While the store can't write, who waits is told so, and everything else waits: the batch that
-//! failed is written again as it was, because a part of it may be on disk. A disk that is full
+//! While the store can't write, who waits is notified of that, and everything else waits: the batch
+//! that failed is written again as it was, because a part of it may be on disk. A disk that is full
 //! takes what makes room all the same: what asks for more of it is put off, and the rest goes on.
 //!
 //! Knows no HTTP and no journal.
@@ -22,7 +23,9 @@ use std::{
 };
 
 use pipelet_domain::{
-    deliveries::{Account, Books, FailedDelivery, FailedId, Forgotten, Retry, RetryKey},
+    deliveries::{
+        ArchivedCounts, DeliveryCounts, FailedDelivery, FailedId, LedgerCounts, Retry, RetryKey,
+    },
     events::Seq,
     webhooks::WebhookId,
 };
@@ -56,9 +59,9 @@ const TRY_EVERY: Duration = Duration::from_millis(250);
 #[derive(Debug, Clone)]
 pub enum Entry {
     /// It left the happy path: its first attempt failed. `retry` waits for the next.
-    Moved { retry: Retry },
+    OffCursor { retry: Retry },
     /// It left the happy path and will not be attempted again.
-    MovedDead { failed: FailedDelivery },
+    OffCursorDead { failed: FailedDelivery },
     /// Another attempt failed: `retry` replaces the one at `was`.
     Again { was: RetryKey, retry: Retry },
     /// A retry was delivered. `size` is its event's, in bytes, as it is below.
@@ -86,18 +89,21 @@ pub enum Entry {
         webhook: WebhookId,
         retries: Vec<RetryKey>,
     },
-    /// A durable cursor has settled these moved events: what reminds of the move can go.
-    Known { webhook: WebhookId, seqs: Vec<Seq> },
+    /// A durable cursor no longer lists these: their markers can go.
+    MarkersCleared { webhook: WebhookId, seqs: Vec<Seq> },
     /// Nothing is kept of a deleted webhook but what its final books add to a sum. It has no
     /// failed deliveries.
-    Forgotten { webhook: WebhookId, books: Books },
+    Archived {
+        webhook: WebhookId,
+        books: DeliveryCounts,
+    },
 }
 
 /// Writes entries. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Ledger {
     requests: mpsc::Sender<Request>,
-    accounts: Arc<Accounts>,
+    counts: Arc<CountsByWebhook>,
     outage: Arc<Outage>,
     /// The disk is too full for what asks for more room than it gives back.
     refuses_growth: Arc<AtomicBool>,
@@ -122,10 +128,10 @@ enum Request {
 pub struct LedgerError(Arc<str>);
 
 #[derive(Debug, Default)]
-struct Accounts(Mutex<BTreeMap<WebhookId, Account>>);
+struct CountsByWebhook(Mutex<BTreeMap<WebhookId, LedgerCounts>>);
 
-impl Accounts {
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<WebhookId, Account>> {
+impl CountsByWebhook {
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<WebhookId, LedgerCounts>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -142,14 +148,14 @@ impl LedgerThread {
 
 impl Ledger {
     /// Must be called within a runtime. Once `ending` is cancelled, an outage of the store is not
-    /// sat out any more.
+    /// waited out any more.
     pub fn open(
         store: Arc<dyn Store>,
         clock: RetryClock,
         ending: CancellationToken,
     ) -> Result<(Self, LedgerThread), StoreError> {
-        let accounts = Arc::new(Accounts(Mutex::new(
-            store.accounts()?.into_iter().collect(),
+        let counts = Arc::new(CountsByWebhook(Mutex::new(
+            store.ledger_counts()?.into_iter().collect(),
         )));
         let outage = Arc::new(Outage::default());
         let refuses_growth = Arc::new(AtomicBool::new(false));
@@ -158,14 +164,14 @@ impl Ledger {
         let (requests, queue) = mpsc::channel(QUEUE);
         let (done, ended) = oneshot::channel();
         let mut writer = Writer {
-            accounts: Arc::clone(&accounts),
+            counts: Arc::clone(&counts),
             next_failed,
             clock,
             runtime: Handle::current(),
             outage: Arc::clone(&outage),
             commits: Arc::clone(&commits),
             ending,
-            forgotten: store.forgotten()?,
+            archived: store.archived_counts()?,
             store,
             refuses_growth: Arc::clone(&refuses_growth),
         };
@@ -180,7 +186,7 @@ impl Ledger {
         Ok((
             Self {
                 requests,
-                accounts,
+                counts,
                 outage,
                 refuses_growth,
                 commits,
@@ -222,9 +228,9 @@ impl Ledger {
         Ok(durable)
     }
 
-    /// A webhook's account, as of what is durable.
-    pub fn account(&self, webhook: WebhookId) -> Account {
-        self.accounts
+    /// A webhook's counts, as of what is durable.
+    pub fn counts(&self, webhook: WebhookId) -> LedgerCounts {
+        self.counts
             .lock()
             .get(&webhook)
             .copied()
@@ -251,11 +257,7 @@ impl Ledger {
 
     /// How many failed deliveries there are, over all webhooks.
     pub fn dead(&self) -> u64 {
-        self.accounts
-            .lock()
-            .values()
-            .map(|account| account.dead)
-            .sum()
+        self.counts.lock().values().map(|counts| counts.dead).sum()
     }
 
     /// Writes what was sent so far and ends the thread.
@@ -275,8 +277,8 @@ impl Ledger {
 
 struct Writer {
     store: Arc<dyn Store>,
-    accounts: Arc<Accounts>,
-    forgotten: Forgotten,
+    counts: Arc<CountsByWebhook>,
+    archived: ArchivedCounts,
     next_failed: FailedId,
     clock: RetryClock,
     runtime: Handle,
@@ -287,7 +289,7 @@ struct Writer {
     refuses_growth: Arc<AtomicBool>,
 }
 
-/// Who is told of an entry.
+/// Who is notified of an entry.
 struct Waiting {
     /// They wait for nothing else, so they are not kept waiting for the end of an outage.
     urgent: bool,
@@ -436,7 +438,7 @@ impl Writer {
         }
     }
 
-    /// Writes entries together and tells those who wait whether there was something to record.
+    /// Writes entries together and notifies those who wait whether there was something to record.
     fn write(&mut self, batch: Batch) -> Result<(), StoreError> {
         let Batch {
             entries,
@@ -447,17 +449,17 @@ impl Writer {
             return Ok(());
         }
         let there = self.persist(&mut waiting, |store| those_there(store, &entries))?;
-        let mut accounts = self.accounts.lock().clone();
+        let mut counts = self.counts.lock().clone();
         let mut touched = BTreeSet::new();
         let mut changes = Vec::with_capacity(entries.len() * 3);
         for (entry, there) in entries.into_iter().zip(&there) {
             if *there {
                 let webhook = entry.webhook();
-                let is_last = matches!(entry, Entry::Forgotten { .. });
-                let account = accounts.entry(webhook).or_default();
-                self.enter(entry, account, &mut changes);
+                let is_last = matches!(entry, Entry::Archived { .. });
+                let of_webhook = counts.entry(webhook).or_default();
+                self.enter(entry, of_webhook, &mut changes);
                 if is_last {
-                    accounts.remove(&webhook);
+                    counts.remove(&webhook);
                     touched.remove(&webhook);
                 } else {
                     touched.insert(webhook);
@@ -465,7 +467,7 @@ impl Writer {
             }
         }
         for webhook in touched {
-            changes.push(Change::Account(webhook, accounts[&webhook]));
+            changes.push(Change::LedgerCounts(webhook, counts[&webhook]));
         }
         changes.push(Change::RetryTime(self.clock.now().as_millisecond()));
         self.persist(&mut waiting, |store| {
@@ -474,9 +476,9 @@ impl Writer {
             self.commits.record(began.elapsed());
             Ok(())
         })?;
-        *self.accounts.lock() = accounts;
+        *self.counts.lock() = counts;
         for (waiting, there) in waiting.into_iter().zip(there) {
-            // Most don't wait for it, or have been told that it may not come to this.
+            // Most don't wait for it, or were notified that it may not come to this.
             let _ = waiting.done.send(there);
         }
         Ok(())
@@ -512,18 +514,18 @@ impl Writer {
         }
     }
 
-    fn enter(&mut self, entry: Entry, account: &mut Account, changes: &mut Vec<Change>) {
+    fn enter(&mut self, entry: Entry, counts: &mut LedgerCounts, changes: &mut Vec<Change>) {
         match entry {
-            Entry::Moved { retry } => {
-                account.moved += 1;
-                account.retrying += 1;
-                changes.push(Change::Moved(retry.key.webhook, retry.key.seq));
+            Entry::OffCursor { retry } => {
+                counts.off_cursor += 1;
+                counts.retrying += 1;
+                changes.push(Change::OffCursorMarker(retry.key.webhook, retry.key.seq));
                 changes.push(Change::Retry(retry));
             }
-            Entry::MovedDead { failed } => {
-                account.moved += 1;
-                account.dead += 1;
-                changes.push(Change::Moved(failed.webhook, failed.seq));
+            Entry::OffCursorDead { failed } => {
+                counts.off_cursor += 1;
+                counts.dead += 1;
+                changes.push(Change::OffCursorMarker(failed.webhook, failed.seq));
                 changes.push(self.numbered(failed));
             }
             Entry::Again { was, retry } => {
@@ -531,47 +533,50 @@ impl Writer {
                 changes.push(Change::Retry(retry));
             }
             Entry::Delivered { was, .. } => {
-                account.retrying -= 1;
-                account.delivered += 1;
+                counts.retrying -= 1;
+                counts.delivered += 1;
                 changes.push(Change::RetryGone(was));
             }
             Entry::Dead { was, failed } => {
-                account.retrying -= 1;
-                account.dead += 1;
+                counts.retrying -= 1;
+                counts.dead += 1;
                 changes.push(Change::RetryGone(was));
                 changes.push(self.numbered(failed));
             }
             Entry::Backfilled { retries, .. } => {
-                account.backfilled += retries.len() as u64;
-                account.retrying += retries.len() as u64;
+                counts.backfilled += retries.len() as u64;
+                counts.retrying += retries.len() as u64;
                 changes.extend(retries.into_iter().map(Change::Retry));
             }
             Entry::Replayed { id, retry } => {
-                account.dead -= 1;
-                account.retrying += 1;
+                counts.dead -= 1;
+                counts.retrying += 1;
                 changes.push(Change::FailedGone(retry.key.webhook, id));
                 changes.push(Change::Retry(retry));
             }
             Entry::Purged { id, webhook, .. } => {
-                account.dead -= 1;
-                account.purged += 1;
+                counts.dead -= 1;
+                counts.purged += 1;
                 changes.push(Change::FailedGone(webhook, id));
             }
             Entry::Cancelled {
                 webhook: _,
                 retries,
             } => {
-                account.retrying -= retries.len() as u64;
-                account.cancelled += retries.len() as u64;
+                counts.retrying -= retries.len() as u64;
+                counts.cancelled += retries.len() as u64;
                 changes.extend(retries.into_iter().map(Change::RetryGone));
             }
-            Entry::Known { webhook, seqs } => {
-                changes.extend(seqs.into_iter().map(|seq| Change::MovedGone(webhook, seq)));
+            Entry::MarkersCleared { webhook, seqs } => {
+                changes.extend(
+                    seqs.into_iter()
+                        .map(|seq| Change::OffCursorMarkerGone(webhook, seq)),
+                );
             }
-            Entry::Forgotten { webhook, books } => {
-                self.forgotten = self.forgotten.with(books);
+            Entry::Archived { webhook, books } => {
+                self.archived = self.archived.with(books);
                 changes.push(Change::WebhookGone(webhook));
-                changes.push(Change::Forgotten(self.forgotten));
+                changes.push(Change::ArchivedCounts(self.archived));
             }
         }
     }
@@ -599,23 +604,23 @@ impl Entry {
     fn takes(&self) -> Option<FailedId> {
         match self {
             Self::Replayed { id, .. } | Self::Purged { id, .. } => Some(*id),
-            Self::Moved { .. }
-            | Self::MovedDead { .. }
+            Self::OffCursor { .. }
+            | Self::OffCursorDead { .. }
             | Self::Again { .. }
             | Self::Delivered { .. }
             | Self::Dead { .. }
             | Self::Backfilled { .. }
             | Self::Cancelled { .. }
-            | Self::Known { .. }
-            | Self::Forgotten { .. } => None,
+            | Self::MarkersCleared { .. }
+            | Self::Archived { .. } => None,
         }
     }
 
     /// Whether there is more to keep after it: a [`Change`] that it makes grows.
     const fn grows(&self) -> bool {
         match self {
-            Self::Moved { .. }
-            | Self::MovedDead { .. }
+            Self::OffCursor { .. }
+            | Self::OffCursorDead { .. }
             | Self::Again { .. }
             | Self::Dead { .. }
             | Self::Backfilled { .. }
@@ -623,38 +628,38 @@ impl Entry {
             Self::Delivered { .. }
             | Self::Purged { .. }
             | Self::Cancelled { .. }
-            | Self::Known { .. }
-            | Self::Forgotten { .. } => false,
+            | Self::MarkersCleared { .. }
+            | Self::Archived { .. } => false,
         }
     }
 
     /// Of the events in it, in bytes. To remove one is as much work for an engine as to add it.
     fn size(&self) -> usize {
         match self {
-            Self::Moved { retry } | Self::Again { retry, .. } | Self::Replayed { retry, .. } => {
-                retry.event.size()
-            }
-            Self::MovedDead { failed } | Self::Dead { failed, .. } => failed.event.size(),
+            Self::OffCursor { retry }
+            | Self::Again { retry, .. }
+            | Self::Replayed { retry, .. } => retry.event.size(),
+            Self::OffCursorDead { failed } | Self::Dead { failed, .. } => failed.event.size(),
             Self::Backfilled { retries, .. } => {
                 retries.iter().map(|retry| retry.event.size()).sum()
             }
             Self::Delivered { size, .. } | Self::Purged { size, .. } => *size,
-            Self::Cancelled { .. } | Self::Known { .. } | Self::Forgotten { .. } => 0,
+            Self::Cancelled { .. } | Self::MarkersCleared { .. } | Self::Archived { .. } => 0,
         }
     }
 
     fn webhook(&self) -> WebhookId {
         match self {
-            Self::Moved { retry } | Self::Again { retry, .. } | Self::Replayed { retry, .. } => {
-                retry.key.webhook
-            }
-            Self::MovedDead { failed } | Self::Dead { failed, .. } => failed.webhook,
+            Self::OffCursor { retry }
+            | Self::Again { retry, .. }
+            | Self::Replayed { retry, .. } => retry.key.webhook,
+            Self::OffCursorDead { failed } | Self::Dead { failed, .. } => failed.webhook,
             Self::Delivered { was, .. } => was.webhook,
             Self::Purged { webhook, .. }
             | Self::Backfilled { webhook, .. }
             | Self::Cancelled { webhook, .. }
-            | Self::Known { webhook, .. }
-            | Self::Forgotten { webhook, .. } => *webhook,
+            | Self::MarkersCleared { webhook, .. }
+            | Self::Archived { webhook, .. } => *webhook,
         }
     }
 }

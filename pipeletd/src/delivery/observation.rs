@@ -7,7 +7,7 @@ use std::sync::{Arc, PoisonError, atomic::Ordering};
 
 use jiff::Timestamp;
 use pipelet_domain::{
-    deliveries::{Books, StoredWebhook},
+    deliveries::{DeliveryCounts, StoredWebhook},
     events::Seq,
 };
 
@@ -24,7 +24,7 @@ use crate::{
 #[derive(Debug)]
 pub struct Observation {
     pub stored: Arc<StoredWebhook>,
-    pub books: Books,
+    pub books: DeliveryCounts,
     pub stats: StatsSnapshot,
     /// Events that it was owed since the daemon started.
     pub received: u64,
@@ -95,7 +95,7 @@ impl Delivery {
         observed: &[Observation],
         backlogs: Vec<Seq>,
     ) -> Result<Vec<Option<Timestamp>>, StoreError> {
-        let has_backlog = |books: &Books| books.pending > books.retrying;
+        let has_backlog = |books: &DeliveryCounts| books.pending > books.retrying;
         let wanted: Vec<_> = observed
             .iter()
             .zip(backlogs)

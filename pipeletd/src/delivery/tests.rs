@@ -5,7 +5,8 @@ use std::{sync::Arc, time::Duration};
 use jiff::Timestamp;
 use pipelet_domain::{
     deliveries::{
-        Account, Attempt, Books, Cursor, Epoch, Phases, Retry, RetryKey, Stage, StoredWebhook,
+        Attempt, Cursor, DeliveryCounts, LedgerCounts, Phases, Retry, RetryKey, Stage,
+        StoredWebhook, SubscriptionVersion,
     },
     events::{
         Event, EventId, EventSelection, EventType, Payload, Seq, StationId, StationSelection,
@@ -57,7 +58,7 @@ fn stored(stage: Stage, enabled: bool) -> StoredWebhook {
     let webhook = webhook(enabled);
     let events = webhook.events.clone();
     let stations = webhook.stations.clone();
-    let epochs = vec![Epoch {
+    let versions = vec![SubscriptionVersion {
         from: Seq(0),
         enabled: true,
         events,
@@ -65,7 +66,7 @@ fn stored(stage: Stage, enabled: bool) -> StoredWebhook {
     }];
     StoredWebhook {
         webhook,
-        epochs,
+        versions,
         stage,
     }
 }
@@ -169,14 +170,17 @@ async fn a_deletion_that_was_broken_off_is_finished_at_the_start() {
     store
         .commit(&[Change::Webhook(stored(Stage::Deleting, false))])
         .unwrap();
-    let account = Account {
-        moved: 2,
+    let counts = LedgerCounts {
+        off_cursor: 2,
         backfilled: 0,
         retrying: 2,
-        ..Account::default()
+        ..LedgerCounts::default()
     };
     let retries = [retry(0, far()), retry(1, far())].map(Change::Retry);
-    let changes = [Change::Account(W, account), Change::Moved(W, Seq(1))];
+    let changes = [
+        Change::LedgerCounts(W, counts),
+        Change::OffCursorMarker(W, Seq(1)),
+    ];
     store.commit(&[retries, changes].concat()).unwrap();
     // Five received: two on record outside the happy path, one delivered, two never attempted.
     let cursor = Cursor {
@@ -200,7 +204,7 @@ async fn a_deletion_that_was_broken_off_is_finished_at_the_start() {
     );
     assert!(books.balance());
     assert_eq!(store.retry_keys(W, None, 9).unwrap(), []);
-    assert_eq!(store.moved(W).unwrap(), []);
+    assert_eq!(store.off_cursor_markers(W).unwrap(), []);
     assert_eq!(store.cursors().unwrap(), []);
 }
 
@@ -212,16 +216,16 @@ async fn what_the_ledger_knows_and_the_cursor_does_not_is_not_owed_twice() {
         .unwrap();
     // The crash came after the ledger's write and before the cursor's: 1 is owed by the cursor,
     // 3 is not even read yet, and both have their retries.
-    let account = Account {
-        moved: 2,
+    let counts = LedgerCounts {
+        off_cursor: 2,
         backfilled: 0,
         retrying: 2,
-        ..Account::default()
+        ..LedgerCounts::default()
     };
     let changes = [
-        Change::Account(W, account),
-        Change::Moved(W, Seq(1)),
-        Change::Moved(W, Seq(3)),
+        Change::LedgerCounts(W, counts),
+        Change::OffCursorMarker(W, Seq(1)),
+        Change::OffCursorMarker(W, Seq(3)),
         Change::Retry(retry(1, far())),
         Change::Retry(retry(3, far())),
     ];
@@ -252,8 +256,12 @@ async fn what_the_ledger_knows_and_the_cursor_does_not_is_not_owed_twice() {
         2,
         "no third one was made"
     );
-    assert_eq!(store.moved(W).unwrap(), [], "the cursor knows now");
-    assert_eq!(store.accounts().unwrap(), [(W, account)]);
+    assert_eq!(
+        store.off_cursor_markers(W).unwrap(),
+        [],
+        "the cursor knows now"
+    );
+    assert_eq!(store.ledger_counts().unwrap(), [(W, counts)]);
 }
 
 #[tokio::test]
@@ -284,10 +292,10 @@ async fn a_failed_attempt_is_on_record_before_the_cursor_moves() {
 
 /// A webhook that is deleted, with one event received and cancelled.
 fn deleted(id: WebhookId) -> Change {
-    let books = Books {
+    let books = DeliveryCounts {
         received: 1,
         cancelled: 1,
-        ..Books::default()
+        ..DeliveryCounts::default()
     };
     let mut deleted = stored(Stage::Deleted(books), false);
     deleted.webhook.id = id;
@@ -302,27 +310,29 @@ async fn of_webhooks_deleted_long_ago_the_sum_of_the_books_stays() {
     store.commit(&changes).unwrap();
     // This one's name is still needed.
     let bearer = WebhookId(3);
-    let account = Account {
-        moved: 1,
+    let counts = LedgerCounts {
+        off_cursor: 1,
         dead: 1,
-        ..Account::default()
+        ..LedgerCounts::default()
     };
-    store.commit(&[Change::Account(bearer, account)]).unwrap();
+    store
+        .commit(&[Change::LedgerCounts(bearer, counts)])
+        .unwrap();
 
     for _ in 0..2 {
         let (delivery, ledger) = start(&store).await;
         // Whatever the start wrote is on disk behind this.
         let seqs = Vec::new();
         let webhook = bearer;
-        let entry = Entry::Known { webhook, seqs };
+        let entry = Entry::MarkersCleared { webhook, seqs };
         ledger.record_durably(entry).await.unwrap();
         let audit = delivery.audit(None).await.unwrap();
         let kept: Vec<_> = audit.webhooks.iter().map(|audited| audited.id.0).collect();
         let expected = ids.clone().filter(|id| *id == bearer.0 || *id > 7);
         assert_eq!(kept, expected.collect::<Vec<_>>());
-        assert_eq!(audit.forgotten.webhooks, 6);
-        assert_eq!(audit.forgotten.books.received, 6);
-        assert_eq!(audit.forgotten.books.cancelled, 6);
+        assert_eq!(audit.archived.webhooks, 6);
+        assert_eq!(audit.archived.books.received, 6);
+        assert_eq!(audit.archived.books.cancelled, 6);
         let is_deleted = |state| matches!(state, AuditState::Deleted(books) if books.balance());
         assert!(audit.webhooks.iter().all(|of| is_deleted(of.state)));
         delivery.stop(Duration::ZERO).await;
@@ -333,18 +343,18 @@ async fn of_webhooks_deleted_long_ago_the_sum_of_the_books_stays() {
 #[tokio::test]
 async fn a_retry_that_is_booked_and_not_kept_is_told() {
     let store: Arc<dyn Store> = Arc::new(MemoryStore::default());
-    let account = Account {
-        moved: 2,
+    let counts = LedgerCounts {
+        off_cursor: 2,
         retrying: 2,
-        ..Account::default()
+        ..LedgerCounts::default()
     };
     let due = far();
     let first = retry(0, due).key;
     let changes = [
         Change::Webhook(stored(Stage::Active, true)),
-        Change::Account(W, account),
-        Change::Moved(W, Seq(0)),
-        Change::Moved(W, Seq(1)),
+        Change::LedgerCounts(W, counts),
+        Change::OffCursorMarker(W, Seq(0)),
+        Change::OffCursorMarker(W, Seq(1)),
         Change::Retry(retry(0, due)),
         Change::Retry(retry(1, due)),
     ];
@@ -359,7 +369,7 @@ async fn a_retry_that_is_booked_and_not_kept_is_told() {
         };
         assert!(books.balance(), "{books:?}");
         assert_eq!(compared.booked.retries, 2);
-        assert_eq!(compared.kept.retries, 2 - lost);
+        assert_eq!(compared.stored.retries, 2 - lost);
         // Behind the ledger's back.
         store.commit(&[Change::RetryGone(first)]).unwrap();
     }

@@ -8,7 +8,7 @@ use std::sync::{Arc, PoisonError};
 
 use jiff::Timestamp;
 use pipelet_domain::{
-    deliveries::{Attempt, Epoch, FailedDelivery, FailedFilter, Retry},
+    deliveries::{Attempt, FailedDelivery, FailedFilter, Retry, SubscriptionVersion},
     events::{Event, Seq},
     webhooks::WebhookId,
 };
@@ -80,8 +80,8 @@ impl Delivery {
         let webhooks = self.0.webhooks.read();
         let webhooks = webhooks.unwrap_or_else(PoisonError::into_inner);
         let owed = webhooks.iter().filter(|(id, running)| {
-            let epochs = &running.stored().epochs;
-            matches!(wanted(**id, epochs, seq, event), Some(Ok(())))
+            let versions = &running.stored().versions;
+            matches!(wanted(**id, versions, seq, event), Some(Ok(())))
         });
         owed.map(|(id, _)| *id).collect()
     }
@@ -96,7 +96,7 @@ impl Delivery {
         let mut traces = Vec::new();
         for running in running {
             let stored = running.stored();
-            let wanted = match wanted(stored.webhook.id, &stored.epochs, seq, event) {
+            let wanted = match wanted(stored.webhook.id, &stored.versions, seq, event) {
                 None if stored.webhook.created_at > event.time => {
                     Some(Err(NotWanted::CreatedLater))
                 }
@@ -107,7 +107,7 @@ impl Delivery {
             let fate = match (self.fate(&running, seq, event, is_owed).await?, wanted) {
                 (Fate::Forgotten, Some(Err(why))) => Fate::NotWanted {
                     why,
-                    or_sent_again: self.0.context.ledger.account(stored.webhook.id).backfilled > 0,
+                    or_sent_again: self.0.context.ledger.counts(stored.webhook.id).backfilled > 0,
                 },
                 (fate, _) => fate,
             };
@@ -146,7 +146,7 @@ impl Delivery {
             (None, Some(settled)) if settled.delivered => Fate::Delivered(Some(settled.attempts)),
             (None, _) if is_waiting => Fate::Waiting,
             (None, _) if running.history.was_purged(event.id) => Fate::Purged,
-            (None, _) if is_owed && self.0.context.ledger.account(webhook).purged > 0 => {
+            (None, _) if is_owed && self.0.context.ledger.counts(webhook).purged > 0 => {
                 Fate::Settled
             }
             (None, _) if is_owed => Fate::Delivered(None),
@@ -158,18 +158,18 @@ impl Delivery {
 /// Whether the event was owed; none where that is no longer known.
 fn wanted(
     webhook: WebhookId,
-    epochs: &[Epoch],
+    versions: &[SubscriptionVersion],
     seq: Seq,
     event: &Event,
 ) -> Option<Result<(), NotWanted>> {
-    let epoch = epochs.iter().rev().find(|epoch| epoch.from <= seq)?;
+    let version = versions.iter().rev().find(|version| version.from <= seq)?;
     Some(if !event.is_for(webhook.0) {
         Err(NotWanted::ForAnother)
-    } else if !epoch.enabled {
+    } else if !version.enabled {
         Err(NotWanted::Disabled)
-    } else if !epoch.events.contains(event.kind) {
+    } else if !version.events.contains(event.kind) {
         Err(NotWanted::OtherEvents)
-    } else if !epoch.stations.contains(&event.station) {
+    } else if !version.stations.contains(&event.station) {
         Err(NotWanted::OtherStations)
     } else {
         Ok(())
@@ -231,17 +231,17 @@ mod tests {
 
     #[test]
     fn what_was_wanted_is_judged_by_the_settings_of_then() {
-        let epoch = |from, enabled, events: &str, stations: &str| Epoch {
+        let version = |from, enabled, events: &str, stations: &str| SubscriptionVersion {
             from: Seq(from),
             enabled,
             events: EventSelection::parse(&[events]).unwrap(),
             stations: StationSelection::parse(&[stations]).unwrap(),
         };
-        let epochs = [
-            epoch(10, true, "*", "A*"),
-            epoch(20, false, "*", "A*"),
-            epoch(30, true, "Reset", "A*"),
-            epoch(40, true, "*", "B*"),
+        let versions = [
+            version(10, true, "*", "A*"),
+            version(20, false, "*", "A*"),
+            version(30, true, "Reset", "A*"),
+            version(40, true, "*", "B*"),
         ];
         let time = Timestamp::UNIX_EPOCH;
         let event = Event::new(
@@ -260,7 +260,7 @@ mod tests {
             (40, Some(Err(NotWanted::OtherStations))),
         ] {
             assert_eq!(
-                wanted(WebhookId(1), &epochs, Seq(seq), &event),
+                wanted(WebhookId(1), &versions, Seq(seq), &event),
                 expected,
                 "{seq}"
             );

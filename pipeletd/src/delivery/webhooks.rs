@@ -13,7 +13,7 @@ use std::{
 
 use jiff::Timestamp;
 use pipelet_domain::{
-    deliveries::{Books, Epoch, Retry, RetryKey, Stage, StoredWebhook},
+    deliveries::{DeliveryCounts, Retry, RetryKey, Stage, StoredWebhook, SubscriptionVersion},
     events::{EventType, Seq},
     webhooks::{Fault, SigningSecret, TargetPolicy, Webhook, WebhookDraft, WebhookId},
 };
@@ -90,7 +90,7 @@ pub struct Totals {
 #[derive(Debug, Clone)]
 pub struct WebhookView {
     pub webhook: Webhook,
-    pub books: Books,
+    pub books: DeliveryCounts,
 }
 
 /// Which revisions of a webhook a change is meant for.
@@ -143,12 +143,12 @@ impl From<SubscribeError> for DeliveryError {
 }
 
 /// What the journal needs to know of the stored webhooks to open.
-pub fn subscriptions(stored: &[StoredWebhook]) -> Vec<(WebhookId, Vec<Epoch>)> {
+pub fn subscriptions(stored: &[StoredWebhook]) -> Vec<(WebhookId, Vec<SubscriptionVersion>)> {
     let unfinished = stored
         .iter()
         .filter(|stored| !matches!(stored.stage, Stage::Deleted(_)));
     unfinished
-        .map(|stored| (stored.webhook.id, stored.epochs.clone()))
+        .map(|stored| (stored.webhook.id, stored.versions.clone()))
         .collect()
 }
 
@@ -197,7 +197,7 @@ impl Delivery {
         delivery
             .0
             .deleted
-            .forget_old(&delivery.0.context.ledger)
+            .archive_old(&delivery.0.context.ledger)
             .await;
         Ok(delivery)
     }
@@ -215,12 +215,12 @@ impl Delivery {
                 .context
                 .journal
                 .subscribe(id, move |position| {
-                    let epochs = vec![epoch(position.at, &webhook)];
+                    let versions = vec![version(position.at, &webhook)];
                     write(
                         store.as_ref(),
                         StoredWebhook {
                             webhook,
-                            epochs,
+                            versions,
                             stage: Stage::Active,
                         },
                     )
@@ -279,13 +279,13 @@ impl Delivery {
             let oldest = inner.context.journal.bounds().await?.start;
             let only_stops = !webhook.enabled;
             let persist = move |position: Position| {
-                let changed = epoch(position.at, &webhook);
-                let epochs = changed.after(&was.epochs, position.floor, oldest);
+                let changed = version(position.at, &webhook);
+                let versions = changed.after(&was.versions, position.floor, oldest);
                 write(
                     store.as_ref(),
                     StoredWebhook {
                         webhook,
-                        epochs,
+                        versions,
                         stage: Stage::Active,
                     },
                 )
@@ -325,13 +325,13 @@ impl Delivery {
                         signing: None,
                         ..was.webhook.clone()
                     };
-                    let mut epochs = was.epochs.clone();
-                    epochs.push(epoch(position.at, &webhook));
+                    let mut versions = was.versions.clone();
+                    versions.push(version(position.at, &webhook));
                     write(
                         store.as_ref(),
                         StoredWebhook {
                             webhook,
-                            epochs,
+                            versions,
                             stage: Stage::Deleting,
                         },
                     )
@@ -348,7 +348,7 @@ impl Delivery {
             inner
                 .cancelled
                 .fetch_add(books.cancelled, Ordering::Relaxed);
-            inner.deleted.forget_old(&inner.context.ledger).await;
+            inner.deleted.archive_old(&inner.context.ledger).await;
             Ok(books.cancelled)
         })
         .await
@@ -444,7 +444,7 @@ impl Delivery {
         if !running.stored().webhook.enabled {
             return Err(DeliveryError::WebhookDisabled(id));
         }
-        let waiting = self.0.context.ledger.account(id).retrying;
+        let waiting = self.0.context.ledger.counts(id).retrying;
         // One that has ended is deleted, or the daemon is.
         let (caller, outcome) = oneshot::channel();
         let _ = running.control.send(Control::RetryNow(caller)).await;
@@ -615,11 +615,11 @@ impl Inner {
         }
     }
 
-    pub(super) fn books(&self, running: &Running, id: WebhookId) -> Books {
+    pub(super) fn books(&self, running: &Running, id: WebhookId) -> DeliveryCounts {
         // In this order, so that nothing is settled that was not yet received.
-        let account = self.context.ledger.account(id);
+        let counts = self.context.ledger.counts(id);
         let delivered = running.progress.delivered.load(Ordering::Relaxed);
-        Books::of(running.received.count(), delivered, account)
+        DeliveryCounts::of(running.received.count(), delivered, counts)
     }
 
     /// The second half of a deletion; begun again after a crash, it ends the same.
@@ -628,7 +628,7 @@ impl Inner {
         stored: StoredWebhook,
         received: u64,
         delivered: u64,
-    ) -> Result<Books, DeliveryError> {
+    ) -> Result<DeliveryCounts, DeliveryError> {
         let id = stored.webhook.id;
         loop {
             let store = Arc::clone(&self.context.store);
@@ -645,13 +645,14 @@ impl Inner {
                 .await?;
         }
         let store = Arc::clone(&self.context.store);
-        let seqs = blocking(move || store.moved(id)).await?;
+        let seqs = blocking(move || store.off_cursor_markers(id)).await?;
         self.context
             .ledger
-            .record_durably(Entry::Known { webhook: id, seqs })
+            .record_durably(Entry::MarkersCleared { webhook: id, seqs })
             .await?;
 
-        let books = Books::of(received, delivered, self.context.ledger.account(id)).closed();
+        let books =
+            DeliveryCounts::of(received, delivered, self.context.ledger.counts(id)).closed();
         let store = Arc::clone(&self.context.store);
         let closed = StoredWebhook {
             stage: Stage::Deleted(books),
@@ -687,8 +688,8 @@ impl Running {
     }
 }
 
-fn epoch(from: Seq, webhook: &Webhook) -> Epoch {
-    Epoch {
+fn version(from: Seq, webhook: &Webhook) -> SubscriptionVersion {
+    SubscriptionVersion {
         from,
         enabled: webhook.enabled,
         events: webhook.events.clone(),
@@ -696,12 +697,12 @@ fn epoch(from: Seq, webhook: &Webhook) -> Epoch {
     }
 }
 
-/// Stores a webhook on the committer's thread; its epochs hold from then on.
+/// Stores a webhook on the committer's thread; its versions hold from then on.
 fn write(
     store: &dyn Store,
     stored: StoredWebhook,
-) -> Result<(StoredWebhook, Vec<Epoch>), StoreError> {
+) -> Result<(StoredWebhook, Vec<SubscriptionVersion>), StoreError> {
     store.commit(&[Change::Webhook(stored.clone())])?;
-    let epochs = stored.epochs.clone();
-    Ok((stored, epochs))
+    let versions = stored.versions.clone();
+    Ok((stored, versions))
 }

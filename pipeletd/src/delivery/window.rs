@@ -12,7 +12,7 @@ use std::{
 
 use jiff::Timestamp;
 use pipelet_domain::{
-    deliveries::{Books, FailedFilter, is_owed},
+    deliveries::{DeliveryCounts, FailedFilter, is_owed},
     events::Seq,
     webhooks::WebhookId,
 };
@@ -26,7 +26,7 @@ const STRIDE: usize = 512;
 /// What became of a webhook's events since a time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Lately {
-    pub books: Books,
+    pub books: DeliveryCounts,
     /// Where it was changed too often to know what it wanted at that time: since when that is
     /// known, and counted.
     pub counted_from: Option<Timestamp>,
@@ -90,7 +90,7 @@ impl Inner {
             for (seq, event) in events.filter(|(_, event)| event.time >= since) {
                 for counted in all.iter_mut() {
                     let stored = counted.running.stored();
-                    if is_owed(stored.webhook.id, &stored.epochs, *seq, event) {
+                    if is_owed(stored.webhook.id, &stored.versions, *seq, event) {
                         counted.owed += 1;
                     }
                 }
@@ -107,7 +107,10 @@ impl Inner {
         start: Seq,
     ) -> Result<Option<Timestamp>, StoreError> {
         let stored = running.stored();
-        let first = stored.epochs.first().map_or(start, |epoch| epoch.from);
+        let first = stored
+            .versions
+            .first()
+            .map_or(start, |version| version.from);
         if first <= start {
             return Ok(None);
         }
@@ -126,7 +129,7 @@ impl Inner {
         Ok(was_there.then(|| time_of(first).unwrap_or_else(now)))
     }
 
-    fn put_together(&self, counted: &Counted, (retrying, dead): (u64, u64)) -> Books {
+    fn put_together(&self, counted: &Counted, (retrying, dead): (u64, u64)) -> DeliveryCounts {
         let id = counted.running.stored().webhook.id;
         let now = self.books(&counted.running, id);
         let backlog = now.pending - now.retrying;
@@ -135,7 +138,7 @@ impl Inner {
         let left = received - retrying - dead;
         // A backlog that begins before the window fills it, but for the few that overtook others.
         let waiting = backlog.min(left);
-        Books {
+        DeliveryCounts {
             received,
             delivered: left - waiting,
             pending: waiting + retrying,

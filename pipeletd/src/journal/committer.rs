@@ -17,7 +17,7 @@ use std::{
 };
 
 use pipelet_domain::{
-    deliveries::{Cursor, Epoch, Received, is_owed},
+    deliveries::{Cursor, Received, SubscriptionVersion, is_owed},
     events::{Event, EventType, Seq},
     webhooks::WebhookId,
 };
@@ -64,7 +64,7 @@ impl CommitterThread {
 struct Subscribed {
     queue: Arc<ConsumerQueue>,
     /// The last one is in force.
-    epochs: Vec<Epoch>,
+    versions: Vec<SubscriptionVersion>,
     /// As it was last written down.
     cursor: Cursor,
     /// Matched in the batch that is being committed.
@@ -95,15 +95,15 @@ impl Committer {
     /// Finds every webhook's progress and counts again what it received since.
     pub(super) fn recover(
         shared: Arc<Shared>,
-        webhooks: Vec<(WebhookId, Vec<Epoch>)>,
+        webhooks: Vec<(WebhookId, Vec<SubscriptionVersion>)>,
     ) -> Result<Self, StoreError> {
         let next = Seq(shared.head.load(Ordering::Acquire));
         let cursors: BTreeMap<_, _> = shared.store.cursors()?.into_iter().collect();
         let counts: BTreeMap<_, _> = shared.store.received()?.into_iter().collect();
         let mut found = Vec::new();
-        for (id, epochs) in webhooks {
+        for (id, versions) in webhooks {
             // One that was never written down has read nothing since it was created.
-            let created = epochs.first().map_or(next, |epoch| epoch.from);
+            let created = versions.first().map_or(next, |version| version.from);
             let cursor = cursors
                 .get(&id)
                 .cloned()
@@ -113,18 +113,18 @@ impl Committer {
                 counted_to: created,
             };
             let received = counts.get(&id).copied().unwrap_or(unknown);
-            found.push((id, epochs, cursor, received));
+            found.push((id, versions, cursor, received));
         }
         let counted = found.iter().map(|(_, _, _, received)| received.counted_to);
         let counted_to = counted.min().unwrap_or(next).min(next);
         count_again(shared.store.as_ref(), &mut found, counted_to..next)?;
-        let subscribed = found.into_iter().map(|(id, epochs, cursor, received)| {
-            let queue = Arc::new(ConsumerQueue::lagging(epochs.clone(), received.count));
+        let subscribed = found.into_iter().map(|(id, versions, cursor, received)| {
+            let queue = Arc::new(ConsumerQueue::lagging(versions.clone(), received.count));
             (
                 id,
                 Subscribed {
                     queue,
-                    epochs,
+                    versions,
                     cursor,
                     matched: Vec::new(),
                 },
@@ -327,11 +327,11 @@ impl Committer {
                 self.write_count(webhook)?;
                 let cursor = self.webhooks.get(&webhook).map(|webhook| &webhook.cursor);
                 let floor = cursor.map_or(self.next, Cursor::floor);
-                if let Some(epochs) = persist(Position {
+                if let Some(versions) = persist(Position {
                     at: self.next,
                     floor,
                 }) {
-                    let _ = done.send(self.subscribe(webhook, epochs));
+                    let _ = done.send(self.subscribe(webhook, versions));
                 }
             }
             Request::Unsubscribe { webhook, done } => {
@@ -378,16 +378,20 @@ impl Committer {
         self.batch.checkpointed.push(done);
     }
 
-    fn subscribe(&mut self, id: WebhookId, epochs: Vec<Epoch>) -> Arc<ConsumerQueue> {
+    fn subscribe(
+        &mut self,
+        id: WebhookId,
+        versions: Vec<SubscriptionVersion>,
+    ) -> Arc<ConsumerQueue> {
         let next = self.next;
         let webhook = self.webhooks.entry(id).or_insert_with(|| Subscribed {
             queue: Arc::new(ConsumerQueue::lagging(Vec::new(), 0)),
-            epochs: Vec::new(),
+            versions: Vec::new(),
             cursor: Cursor::at(next),
             matched: Vec::new(),
         });
-        webhook.queue.set_epochs(epochs.clone());
-        webhook.epochs = epochs;
+        webhook.queue.set_versions(versions.clone());
+        webhook.versions = versions;
         let queue = Arc::clone(&webhook.queue);
         self.index();
         queue
@@ -396,12 +400,12 @@ impl Committer {
     fn index(&mut self) {
         let mut by_kind = vec![Vec::new(); usize::from(u8::MAX)];
         for (id, webhook) in &self.webhooks {
-            let Some(epoch) = webhook.epochs.last().filter(|epoch| epoch.enabled) else {
+            let Some(version) = webhook.versions.last().filter(|version| version.enabled) else {
                 continue;
             };
             for kind in EventType::ALL
                 .iter()
-                .filter(|kind| epoch.events.contains(**kind))
+                .filter(|kind| version.events.contains(**kind))
             {
                 by_kind[usize::from(kind.code())].push(*id);
             }
@@ -459,9 +463,9 @@ impl Committer {
             for id in &self.by_kind[usize::from(event.kind.code())] {
                 if let Some(webhook) = self.webhooks.get_mut(id)
                     && webhook
-                        .epochs
+                        .versions
                         .last()
-                        .is_some_and(|epoch| epoch.wants(*id, event))
+                        .is_some_and(|version| version.wants(*id, event))
                 {
                     webhook.matched.push(seq);
                 }
@@ -480,7 +484,7 @@ impl Committer {
         shared.grown.send_replace(self.next);
     }
 
-    /// Writes a webhook's count down: the change that follows may drop the epochs that counting
+    /// Writes a webhook's count down: the change that follows may drop the versions that counting
     /// again after a crash would need.
     fn write_count(&mut self, id: WebhookId) -> Result<(), StoreError> {
         let Some(webhook) = self.webhooks.get(&id) else {
@@ -509,7 +513,7 @@ impl Committer {
     }
 }
 
-type Found = (WebhookId, Vec<Epoch>, Cursor, Received);
+type Found = (WebhookId, Vec<SubscriptionVersion>, Cursor, Received);
 
 /// Counts what was received since the counts were written down.
 fn count_again(
@@ -524,9 +528,9 @@ fn count_again(
             break;
         };
         from = last.next();
-        for (id, epochs, _, received) in webhooks.iter_mut() {
+        for (id, versions, _, received) in webhooks.iter_mut() {
             let owed = events.iter().filter(|(seq, event)| {
-                *seq >= received.counted_to && is_owed(*id, epochs, *seq, event)
+                *seq >= received.counted_to && is_owed(*id, versions, *seq, event)
             });
             received.count += owed.count() as u64;
         }

@@ -11,7 +11,7 @@ use std::{
     },
 };
 
-use pipelet_domain::{deliveries::Epoch, events::Seq};
+use pipelet_domain::{deliveries::SubscriptionVersion, events::Seq};
 use tokio::sync::Notify;
 
 /// Positions that wait; 8 bytes each.
@@ -30,7 +30,7 @@ struct State {
     waiting: VecDeque<Seq>,
     /// Some positions were not kept: the reader must find them in the journal itself.
     lagging: bool,
-    epochs: Arc<[Epoch]>,
+    versions: Arc<[SubscriptionVersion]>,
 }
 
 /// What a reader found in its queue.
@@ -38,17 +38,17 @@ struct State {
 pub(super) enum ConsumerBatch {
     /// Owed positions in ascending order. With `drained`, nothing more waits.
     Live { seqs: Vec<Seq>, drained: bool },
-    /// The journal has to be read forward, owed as these epochs say.
-    Lagging(Arc<[Epoch]>),
+    /// The journal has to be read forward, owed as these versions say.
+    Lagging(Arc<[SubscriptionVersion]>),
 }
 
 impl ConsumerQueue {
     /// A queue whose reader begins by reading the journal forward.
-    pub(super) fn lagging(epochs: Vec<Epoch>, received: u64) -> Self {
+    pub(super) fn lagging(versions: Vec<SubscriptionVersion>, received: u64) -> Self {
         let state = State {
             waiting: VecDeque::new(),
             lagging: true,
-            epochs: epochs.into(),
+            versions: versions.into(),
         };
         Self {
             state: Mutex::new(state),
@@ -74,8 +74,8 @@ impl ConsumerQueue {
         self.wake.notify_one();
     }
 
-    pub(super) fn set_epochs(&self, epochs: Vec<Epoch>) {
-        self.state().epochs = epochs.into();
+    pub(super) fn set_versions(&self, versions: Vec<SubscriptionVersion>) {
+        self.state().versions = versions.into();
         self.wake.notify_one();
     }
 
@@ -92,7 +92,7 @@ impl ConsumerQueue {
         let mut state = self.state();
         if state.lagging {
             if from < head() {
-                return ConsumerBatch::Lagging(Arc::clone(&state.epochs));
+                return ConsumerBatch::Lagging(Arc::clone(&state.versions));
             }
             state.lagging = false;
         }

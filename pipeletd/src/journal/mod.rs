@@ -32,7 +32,7 @@ use std::{
 
 use jiff::Timestamp;
 use pipelet_domain::{
-    deliveries::{Cursor, Epoch},
+    deliveries::{Cursor, SubscriptionVersion},
     events::{Event, EventType, Seq},
     webhooks::WebhookId,
 };
@@ -85,9 +85,9 @@ pub enum SubscribeError {
 /// Where a change of a subscription takes effect.
 #[derive(Debug, Clone, Copy)]
 pub struct Position {
-    /// The next event's position: what comes from here on is owed under the new epoch.
+    /// The next event's position: what comes from here on is owed under the new version.
     pub at: Seq,
-    /// The webhook needs no epoch that ended at or before this.
+    /// The webhook needs no version that ended at or before this.
     pub floor: Seq,
 }
 
@@ -125,7 +125,7 @@ struct Shared {
 /// Runs on the committer's thread once the event is durable.
 type OnCommit = Box<dyn FnOnce(Seq, &Event) + Send>;
 /// Persists a change of a subscription, on the committer's thread, between two batches.
-type Persist = Box<dyn FnOnce(Position) -> Option<Vec<Epoch>> + Send>;
+type Persist = Box<dyn FnOnce(Position) -> Option<Vec<SubscriptionVersion>> + Send>;
 
 enum Request {
     Append {
@@ -178,7 +178,7 @@ impl Journal {
     /// bounded number of events however long the journal is.
     pub fn open(
         store: Arc<dyn Store>,
-        webhooks: Vec<(WebhookId, Vec<Epoch>)>,
+        webhooks: Vec<(WebhookId, Vec<SubscriptionVersion>)>,
         memory: &MemoryBudget,
         clock: Clock,
         ending: CancellationToken,
@@ -262,7 +262,7 @@ impl Journal {
     /// Adds a webhook, or changes what it wants from here on.
     ///
     /// `persist` runs on the committer's thread, between two batches: it writes the change down,
-    /// durably, and returns the epochs that hold from then on. Nothing is changed if it fails.
+    /// durably, and returns the versions that hold from then on. Nothing is changed if it fails.
     pub async fn subscribe<T, F>(
         &self,
         webhook: WebhookId,
@@ -270,7 +270,7 @@ impl Journal {
     ) -> Result<(T, Reader), SubscribeError>
     where
         T: Send + 'static,
-        F: FnOnce(Position) -> Result<(T, Vec<Epoch>), StoreError> + Send + 'static,
+        F: FnOnce(Position) -> Result<(T, Vec<SubscriptionVersion>), StoreError> + Send + 'static,
     {
         self.shared.outage.check().map_err(AppendError::Failing)?;
         self.change(webhook, persist, false).await
@@ -285,7 +285,7 @@ impl Journal {
     ) -> Result<(T, Reader), SubscribeError>
     where
         T: Send + 'static,
-        F: FnOnce(Position) -> Result<(T, Vec<Epoch>), StoreError> + Send + 'static,
+        F: FnOnce(Position) -> Result<(T, Vec<SubscriptionVersion>), StoreError> + Send + 'static,
     {
         self.change(webhook, persist, true).await
     }
@@ -298,13 +298,13 @@ impl Journal {
     ) -> Result<(T, Reader), SubscribeError>
     where
         T: Send + 'static,
-        F: FnOnce(Position) -> Result<(T, Vec<Epoch>), StoreError> + Send + 'static,
+        F: FnOnce(Position) -> Result<(T, Vec<SubscriptionVersion>), StoreError> + Send + 'static,
     {
         let (result, persisted) = oneshot::channel();
         let persist: Persist = Box::new(move |position| match persist(position) {
-            Ok((value, epochs)) => {
+            Ok((value, versions)) => {
                 let _ = result.send(Ok((value, position.at)));
-                Some(epochs)
+                Some(versions)
             }
             Err(error) => {
                 let _ = result.send(Err(error));

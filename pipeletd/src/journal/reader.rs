@@ -86,7 +86,7 @@ impl Reader {
         }
         // Loaded before the queue is looked into: what is below it was pushed before.
         let queued = Seq(self.journal.shared.queued.load(Ordering::Acquire));
-        // Loaded before the epochs are: they hold for every event below it.
+        // Loaded before the versions are: they hold for every event below it.
         let head = self.journal.head();
         match self
             .queue
@@ -100,13 +100,13 @@ impl Reader {
                 }
                 Ok(read)
             }
-            ConsumerBatch::Lagging(epochs) => {
+            ConsumerBatch::Lagging(versions) => {
                 let mut events = self.journal.read_from(self.position, limit).await?;
                 events.retain(|(seq, _)| *seq < head);
                 if let Some((last, _)) = events.last() {
                     self.position = last.next();
                 }
-                events.retain(|(seq, event)| is_owed(self.webhook, &epochs, *seq, event));
+                events.retain(|(seq, event)| is_owed(self.webhook, &versions, *seq, event));
                 Ok(Read {
                     events,
                     caught_up: false,

@@ -2,7 +2,7 @@ use std::{collections::BTreeSet, ops::Range, sync::Arc};
 
 use jiff::Timestamp;
 use pipelet_domain::{
-    deliveries::{Cursor, Epoch},
+    deliveries::{Cursor, SubscriptionVersion},
     events::{
         Event, EventId, EventSelection, EventType, Payload, Seq, StationId, StationSelection,
     },
@@ -31,9 +31,9 @@ fn event(kind: EventType) -> Event {
     )
 }
 
-fn epochs(from: u64, enabled: bool, names: &[&str]) -> Vec<Epoch> {
+fn versions(from: u64, enabled: bool, names: &[&str]) -> Vec<SubscriptionVersion> {
     let events = EventSelection::parse(names).unwrap();
-    vec![Epoch {
+    vec![SubscriptionVersion {
         from: Seq(from),
         enabled,
         events,
@@ -43,7 +43,7 @@ fn epochs(from: u64, enabled: bool, names: &[&str]) -> Vec<Epoch> {
 
 fn open(
     store: &Arc<dyn Store>,
-    webhooks: Vec<(WebhookId, Vec<Epoch>)>,
+    webhooks: Vec<(WebhookId, Vec<SubscriptionVersion>)>,
 ) -> (Journal, Vec<Reader>, CommitterThread) {
     let Opened {
         journal,
@@ -94,7 +94,7 @@ const BOTH: [EventType; 2] = [EventType::Heartbeat, EventType::MeterValues];
 #[tokio::test]
 async fn what_is_appended_is_read_once_and_in_order() {
     let store: Arc<dyn Store> = Arc::new(MemoryStore::default());
-    let (journal, mut readers, thread) = open(&store, vec![(W, epochs(0, true, &["Heartbeat"]))]);
+    let (journal, mut readers, thread) = open(&store, vec![(W, versions(0, true, &["Heartbeat"]))]);
     assert_eq!(append(&journal, &BOTH).await, [Seq(0), Seq(1)]);
     append(&journal, &BOTH).await;
     assert_eq!(read(&mut readers[0], 2).await, [0, 2]);
@@ -109,7 +109,8 @@ async fn what_is_appended_is_read_once_and_in_order() {
 #[tokio::test]
 async fn a_reader_that_lags_finds_everything_in_the_journal() {
     let store: Arc<dyn Store> = Arc::new(MemoryStore::default());
-    let (journal, mut readers, _thread) = open(&store, vec![(W, epochs(0, true, &["Heartbeat"]))]);
+    let (journal, mut readers, _thread) =
+        open(&store, vec![(W, versions(0, true, &["Heartbeat"]))]);
     let reader = &mut readers[0];
     assert_eq!(read(reader, 0).await, Vec::<u64>::new());
     // More than the queue holds.
@@ -129,7 +130,7 @@ async fn a_reader_that_lags_finds_everything_in_the_journal() {
 #[tokio::test]
 async fn a_reader_that_reads_while_events_come_misses_none() {
     let store: Arc<dyn Store> = Arc::new(MemoryStore::default());
-    let (journal, mut readers, _thread) = open(&store, vec![(W, epochs(0, true, &["*"]))]);
+    let (journal, mut readers, _thread) = open(&store, vec![(W, versions(0, true, &["*"]))]);
     let total = 20_000;
     let appending = async {
         for chunk in 0..total / 500 {
@@ -164,7 +165,7 @@ async fn what_left_the_memory_is_fetched_from_the_store() {
         .collect();
     store.append(Seq(0), &events, &[]).unwrap();
     store.drop_below(Seq(10), 99).unwrap();
-    let (_, readers, _thread) = open(&store, vec![(W, epochs(0, true, &["*"]))]);
+    let (_, readers, _thread) = open(&store, vec![(W, versions(0, true, &["*"]))]);
     let dense: Vec<_> = (0..1_500).step_by(3).map(Seq).collect();
     let sparse: Vec<_> = (1_600..6_000).step_by(170).map(Seq).collect();
     let wanted = [dense, vec![Seq(1_555)], sparse].concat();
@@ -188,20 +189,21 @@ async fn what_left_the_memory_is_fetched_from_the_store() {
 #[tokio::test]
 async fn a_change_takes_effect_at_its_position_also_for_one_that_lags() {
     let store: Arc<dyn Store> = Arc::new(MemoryStore::default());
-    let (journal, mut readers, _thread) = open(&store, vec![(W, epochs(0, true, &["Heartbeat"]))]);
+    let (journal, mut readers, _thread) =
+        open(&store, vec![(W, versions(0, true, &["Heartbeat"]))]);
     append(&journal, &BOTH).await;
     let subscribed = journal.subscribe(W, |position| {
-        let mut epochs = epochs(0, true, &["Heartbeat"]);
-        epochs.extend(self::epochs(position.at.0, true, &["MeterValues"]));
-        Ok((position.at, epochs))
+        let mut versions = versions(0, true, &["Heartbeat"]);
+        versions.extend(self::versions(position.at.0, true, &["MeterValues"]));
+        Ok((position.at, versions))
     });
     assert_eq!(subscribed.await.unwrap().0, Seq(2));
     append(&journal, &BOTH).await;
     let subscribed = journal.subscribe(W, |position| {
-        let mut epochs = epochs(0, true, &["Heartbeat"]);
-        epochs.extend(self::epochs(2, true, &["MeterValues"]));
-        epochs.extend(self::epochs(position.at.0, false, &["MeterValues"]));
-        Ok(((), epochs))
+        let mut versions = versions(0, true, &["Heartbeat"]);
+        versions.extend(self::versions(2, true, &["MeterValues"]));
+        versions.extend(self::versions(position.at.0, false, &["MeterValues"]));
+        Ok(((), versions))
     });
     subscribed.await.unwrap();
     append(&journal, &BOTH).await;
@@ -212,7 +214,7 @@ async fn a_change_takes_effect_at_its_position_also_for_one_that_lags() {
 #[tokio::test]
 async fn progress_and_counts_survive_a_restart() {
     let store: Arc<dyn Store> = Arc::new(MemoryStore::default());
-    let webhooks = || vec![(W, epochs(0, true, &["Heartbeat"]))];
+    let webhooks = || vec![(W, versions(0, true, &["Heartbeat"]))];
     let (journal, mut readers, thread) = open(&store, webhooks());
     append(&journal, &BOTH).await;
     append(&journal, &BOTH).await;
@@ -248,7 +250,7 @@ async fn progress_and_counts_survive_a_restart() {
 #[tokio::test]
 async fn what_was_not_counted_before_a_crash_is_counted_again() {
     let store: Arc<dyn Store> = Arc::new(MemoryStore::default());
-    let webhooks = || vec![(W, epochs(1, true, &["Heartbeat"]))];
+    let webhooks = || vec![(W, versions(1, true, &["Heartbeat"]))];
     let (journal, _, _thread) = open(&store, webhooks());
     append(&journal, &BOTH).await;
     append(&journal, &BOTH).await;
@@ -258,11 +260,11 @@ async fn what_was_not_counted_before_a_crash_is_counted_again() {
     assert_eq!(read(&mut readers[0], 1).await, [2]);
 }
 
-/// A change keeps only the epochs that the cursor needs, which is ahead of the counts.
+/// A change keeps only the versions that the cursor needs, which is ahead of the counts.
 #[tokio::test]
 async fn what_was_counted_before_a_change_stays_counted_after_a_crash() {
     let store: Arc<dyn Store> = Arc::new(MemoryStore::default());
-    let webhooks = vec![(W, epochs(0, true, &["Heartbeat"]))];
+    let webhooks = vec![(W, versions(0, true, &["Heartbeat"]))];
     let (journal, mut readers, _thread) = open(&store, webhooks);
     append(&journal, &BOTH).await;
     append(&journal, &BOTH).await;
@@ -271,18 +273,18 @@ async fn what_was_counted_before_a_change_stays_counted_after_a_crash() {
     written.await.unwrap();
     let subscribed = journal.subscribe(W, |position| {
         assert_eq!((position.at, position.floor), (Seq(4), Seq(4)));
-        Ok(((), epochs(4, false, &["Heartbeat"])))
+        Ok(((), versions(4, false, &["Heartbeat"])))
     });
     subscribed.await.unwrap();
     // No stop.
-    let (_, readers, _thread) = open(&store, vec![(W, epochs(4, false, &["Heartbeat"]))]);
+    let (_, readers, _thread) = open(&store, vec![(W, versions(4, false, &["Heartbeat"]))]);
     assert_eq!(readers[0].received().count(), 2);
 }
 
 #[tokio::test]
 async fn what_was_counted_again_is_kept_for_a_second_crash() {
     let store: Arc<dyn Store> = Arc::new(MemoryStore::default());
-    let webhooks = || vec![(W, epochs(0, true, &["Heartbeat"]))];
+    let webhooks = || vec![(W, versions(0, true, &["Heartbeat"]))];
     let (journal, _, _thread) = open(&store, webhooks());
     append(&journal, &BOTH).await;
     let (journal, mut readers, _thread) = open(&store, webhooks());

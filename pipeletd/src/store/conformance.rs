@@ -8,8 +8,9 @@ use std::{sync::Arc, time::Duration};
 use jiff::Timestamp;
 use pipelet_domain::{
     deliveries::{
-        Account, Attempt, Books, Cursor, DeadReason, Epoch, FailedDelivery, FailedFilter, FailedId,
-        Forgotten, Kept, Phases, Received, Retry, RetryKey, Stage, StoredWebhook,
+        ArchivedCounts, Attempt, Cursor, DeadReason, DeliveryCounts, FailedDelivery, FailedFilter,
+        FailedId, LedgerCounts, Phases, Received, Retry, RetryKey, Stage, StoredCounts,
+        StoredWebhook, SubscriptionVersion,
     },
     events::{
         Event, EventId, EventSelection, EventType, Payload, Seq, StationId, StationSelection,
@@ -133,7 +134,7 @@ fn webhook(id: u64) -> StoredWebhook {
         webhook: new
             .into_webhook(WebhookId(id), at(5))
             .rotated(SigningSecret::parse(&newer).unwrap(), at(6)),
-        epochs: vec![Epoch {
+        versions: vec![SubscriptionVersion {
             from: Seq(3),
             enabled: true,
             events,
@@ -279,8 +280,8 @@ fn failed_deliveries_are_found_by_what_they_are() {
 #[test]
 fn webhooks_and_accounts_come_back() {
     check(|store| {
-        let account = Account {
-            moved: 15,
+        let counts = LedgerCounts {
+            off_cursor: 15,
             backfilled: 0,
             retrying: 1,
             delivered: 2,
@@ -290,38 +291,38 @@ fn webhooks_and_accounts_come_back() {
         };
         let changes = [
             Change::Webhook(webhook(7)),
-            Change::Account(WebhookId(7), account),
+            Change::LedgerCounts(WebhookId(7), counts),
         ];
         store.commit(&changes).unwrap();
         assert_eq!(store.webhooks().unwrap(), [webhook(7)]);
-        assert_eq!(store.accounts().unwrap(), [(WebhookId(7), account)]);
+        assert_eq!(store.ledger_counts().unwrap(), [(WebhookId(7), counts)]);
     });
 }
 
 #[test]
 fn a_forgotten_webhook_leaves_its_books_and_no_number() {
     check(|store| {
-        assert_eq!(store.forgotten().unwrap(), Forgotten::default());
-        let books = Books {
+        assert_eq!(store.archived_counts().unwrap(), ArchivedCounts::default());
+        let books = DeliveryCounts {
             received: 10,
             delivered: 4,
             dead: 3,
             cancelled: 3,
-            ..Books::default()
+            ..DeliveryCounts::default()
         };
-        let forgotten = Forgotten::default().with(books).with(books);
+        let archived = ArchivedCounts::default().with(books).with(books);
         let changes = [
             Change::Webhook(webhook(6)),
             Change::Webhook(webhook(7)),
-            Change::Account(WebhookId(7), Account::default()),
+            Change::LedgerCounts(WebhookId(7), LedgerCounts::default()),
             Change::WebhookGone(WebhookId(7)),
-            Change::Forgotten(forgotten),
+            Change::ArchivedCounts(archived),
         ];
         store.commit(&changes[..3]).unwrap();
         store.commit(&changes[3..]).unwrap();
         assert_eq!(store.webhooks().unwrap(), [webhook(6)]);
-        assert_eq!(store.accounts().unwrap(), []);
-        assert_eq!(store.forgotten().unwrap(), forgotten);
+        assert_eq!(store.ledger_counts().unwrap(), []);
+        assert_eq!(store.archived_counts().unwrap(), archived);
         assert_eq!(store.next_ids().unwrap().webhook, WebhookId(8));
     });
 }
@@ -337,7 +338,7 @@ fn what_is_kept_of_a_webhook_is_counted() {
         ];
         store.commit(&changes).unwrap();
         let counted = [1, 2, 3].map(|id| {
-            let Kept { retries, failed } = store.count_kept(WebhookId(id)).unwrap();
+            let StoredCounts { retries, failed } = store.count_stored(WebhookId(id)).unwrap();
             (retries, failed)
         });
         assert_eq!(counted, [(2, 0), (1, 1), (0, 0)]);
@@ -347,15 +348,22 @@ fn what_is_kept_of_a_webhook_is_counted() {
 #[test]
 fn what_was_moved_is_remembered_until_a_cursor_knows_it() {
     check(|store| {
-        let moved = |seq| Change::Moved(WebhookId(1), Seq(seq));
+        let marker = |seq| Change::OffCursorMarker(WebhookId(1), Seq(seq));
         store
-            .commit(&[moved(8), moved(3), Change::Moved(WebhookId(2), Seq(5))])
+            .commit(&[
+                marker(8),
+                marker(3),
+                Change::OffCursorMarker(WebhookId(2), Seq(5)),
+            ])
             .unwrap();
-        assert_eq!(store.moved(WebhookId(1)).unwrap(), [Seq(3), Seq(8)]);
+        assert_eq!(
+            store.off_cursor_markers(WebhookId(1)).unwrap(),
+            [Seq(3), Seq(8)]
+        );
         store
-            .commit(&[Change::MovedGone(WebhookId(1), Seq(3))])
+            .commit(&[Change::OffCursorMarkerGone(WebhookId(1), Seq(3))])
             .unwrap();
-        assert_eq!(store.moved(WebhookId(1)).unwrap(), [Seq(8)]);
+        assert_eq!(store.off_cursor_markers(WebhookId(1)).unwrap(), [Seq(8)]);
     });
 }
 

@@ -137,8 +137,8 @@ pub(crate) fn record(input: &[u8]) {
         3 => leads_back(
             bytes,
             "an account",
-            |bytes| records::decode_account(bytes),
-            records::encode_account,
+            |bytes| records::decode_ledger_counts(bytes),
+            records::encode_ledger_counts,
         ),
         4 => leads_back(
             bytes,
@@ -185,8 +185,8 @@ pub(crate) fn record(input: &[u8]) {
         12 => leads_back(
             bytes,
             "a sum of books",
-            |bytes| records::decode_forgotten(bytes),
-            records::encode_forgotten,
+            |bytes| records::decode_archived_counts(bytes),
+            records::encode_archived_counts,
         ),
         _ => {
             if let Some(key) = keys::read_retry(bytes) {

@@ -20,7 +20,7 @@ pub(super) enum Kind {
     Event = b'e',
     Received = b'n',
     // cold
-    Account = b'a',
+    LedgerCounts = b'a',
     Failed = b'f',
     /// An index: webhook, failed id.
     FailedByWebhook = b'g',
@@ -36,7 +36,7 @@ pub(super) enum Kind {
     /// What was agreed on with a station beforehand.
     Registration = b'S',
     /// Webhook, seq: this event's delivery was handed over to a retry or a dead letter.
-    Moved = b'v',
+    OffCursorMarker = b'v',
     Webhook = b'w',
     /// An index: transaction id; its value is the transaction's key.
     TransactionById = b'x',
@@ -62,7 +62,7 @@ pub(super) enum Meta {
     /// What the clock of retries showed last.
     RetryTime = 10,
     /// The sum of the books of deleted webhooks that nothing else is kept of.
-    Forgotten = 11,
+    ArchivedCounts = 11,
 }
 
 pub(super) fn prefix(kind: Kind) -> [u8; 1] {
@@ -90,8 +90,8 @@ pub(super) fn received(webhook: WebhookId) -> Vec<u8> {
     numbered(Kind::Received, [webhook.0])
 }
 
-pub(super) fn account(webhook: WebhookId) -> Vec<u8> {
-    numbered(Kind::Account, [webhook.0])
+pub(super) fn ledger_counts(webhook: WebhookId) -> Vec<u8> {
+    numbered(Kind::LedgerCounts, [webhook.0])
 }
 
 pub(super) fn failed(id: FailedId) -> Vec<u8> {
@@ -172,8 +172,8 @@ pub(super) fn registration(id: &StationId) -> Vec<u8> {
     key
 }
 
-pub(super) fn moved(webhook: WebhookId, seq: Seq) -> Vec<u8> {
-    numbered(Kind::Moved, [webhook.0, seq.0])
+pub(super) fn off_cursor_marker(webhook: WebhookId, seq: Seq) -> Vec<u8> {
+    numbered(Kind::OffCursorMarker, [webhook.0, seq.0])
 }
 
 pub(super) fn webhook(id: WebhookId) -> Vec<u8> {

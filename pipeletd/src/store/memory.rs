@@ -10,8 +10,8 @@ use std::{
 use jiff::Timestamp;
 use pipelet_domain::{
     deliveries::{
-        Account, Cursor, FailedDelivery, FailedFilter, FailedId, Forgotten, Kept, Received, Retry,
-        RetryKey, StoredWebhook,
+        ArchivedCounts, Cursor, FailedDelivery, FailedFilter, FailedId, LedgerCounts, Received,
+        Retry, RetryKey, StoredCounts, StoredWebhook,
     },
     events::{Event, IdTagKey, Seq, StationId},
     id_tags::IdTagEntry,
@@ -35,11 +35,11 @@ struct Contents {
     received: BTreeMap<WebhookId, Received>,
     next: NextIds,
     webhooks: BTreeMap<WebhookId, StoredWebhook>,
-    forgotten: Forgotten,
-    accounts: BTreeMap<WebhookId, Account>,
+    archived: ArchivedCounts,
+    ledger_counts: BTreeMap<WebhookId, LedgerCounts>,
     retries: BTreeMap<RetryKey, Retry>,
     failed: BTreeMap<FailedId, FailedDelivery>,
-    moved: BTreeSet<(WebhookId, Seq)>,
+    off_cursor_markers: BTreeSet<(WebhookId, Seq)>,
     api_keys: BTreeMap<u64, ApiKeyInfo>,
     id_tags: BTreeMap<IdTagKey, IdTagEntry>,
     retry_time: Option<i64>,
@@ -62,11 +62,11 @@ impl Default for Contents {
                 api_key: 1,
             },
             webhooks: BTreeMap::new(),
-            forgotten: Forgotten::default(),
-            accounts: BTreeMap::new(),
+            archived: ArchivedCounts::default(),
+            ledger_counts: BTreeMap::new(),
             retries: BTreeMap::new(),
             failed: BTreeMap::new(),
-            moved: BTreeSet::new(),
+            off_cursor_markers: BTreeSet::new(),
             api_keys: BTreeMap::new(),
             id_tags: BTreeMap::new(),
             retry_time: None,
@@ -102,11 +102,11 @@ impl Contents {
             }
             Change::WebhookGone(id) => {
                 self.webhooks.remove(&id);
-                self.accounts.remove(&id);
+                self.ledger_counts.remove(&id);
             }
-            Change::Forgotten(forgotten) => self.forgotten = forgotten,
-            Change::Account(webhook, account) => {
-                self.accounts.insert(webhook, account);
+            Change::ArchivedCounts(archived) => self.archived = archived,
+            Change::LedgerCounts(webhook, counts) => {
+                self.ledger_counts.insert(webhook, counts);
             }
             Change::Retry(retry) => {
                 self.retries.insert(retry.key, retry);
@@ -121,11 +121,11 @@ impl Contents {
             Change::FailedGone(_, id) => {
                 self.failed.remove(&id);
             }
-            Change::Moved(webhook, seq) => {
-                self.moved.insert((webhook, seq));
+            Change::OffCursorMarker(webhook, seq) => {
+                self.off_cursor_markers.insert((webhook, seq));
             }
-            Change::MovedGone(webhook, seq) => {
-                self.moved.remove(&(webhook, seq));
+            Change::OffCursorMarkerGone(webhook, seq) => {
+                self.off_cursor_markers.remove(&(webhook, seq));
             }
             Change::ApiKey(key) => {
                 self.next.api_key = self.next.api_key.max(key.id + 1);
@@ -262,30 +262,30 @@ impl Store for MemoryStore {
         Ok(self.contents().webhooks.values().cloned().collect())
     }
 
-    fn forgotten(&self) -> Result<Forgotten, StoreError> {
-        Ok(self.contents().forgotten)
+    fn archived_counts(&self) -> Result<ArchivedCounts, StoreError> {
+        Ok(self.contents().archived)
     }
 
-    fn accounts(&self) -> Result<Vec<(WebhookId, Account)>, StoreError> {
-        Ok(copied(&self.contents().accounts))
+    fn ledger_counts(&self) -> Result<Vec<(WebhookId, LedgerCounts)>, StoreError> {
+        Ok(copied(&self.contents().ledger_counts))
     }
 
-    fn count_kept(&self, webhook: WebhookId) -> Result<Kept, StoreError> {
+    fn count_stored(&self, webhook: WebhookId) -> Result<StoredCounts, StoreError> {
         let contents = self.contents();
         let retries = contents.retries.keys();
         let failed = contents.failed.values();
-        Ok(Kept {
+        Ok(StoredCounts {
             retries: retries.filter(|key| key.webhook == webhook).count() as u64,
             failed: failed.filter(|failed| failed.webhook == webhook).count() as u64,
         })
     }
 
-    fn moved(&self, webhook: WebhookId) -> Result<Vec<Seq>, StoreError> {
+    fn off_cursor_markers(&self, webhook: WebhookId) -> Result<Vec<Seq>, StoreError> {
         let contents = self.contents();
-        let moved = contents
-            .moved
+        let markers = contents
+            .off_cursor_markers
             .range((webhook, Seq(0))..=(webhook, Seq(u64::MAX)));
-        Ok(moved.map(|(_, seq)| *seq).collect())
+        Ok(markers.map(|(_, seq)| *seq).collect())
     }
 
     fn retry_keys(

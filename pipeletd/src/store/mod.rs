@@ -33,8 +33,8 @@ use std::{fmt, ops::Range, path::PathBuf, sync::Arc};
 use jiff::Timestamp;
 use pipelet_domain::{
     deliveries::{
-        Account, Cursor, FailedDelivery, FailedFilter, FailedId, Forgotten, Kept, Received, Retry,
-        RetryKey, StoredWebhook,
+        ArchivedCounts, Cursor, FailedDelivery, FailedFilter, FailedId, LedgerCounts, Received,
+        Retry, RetryKey, StoredCounts, StoredWebhook,
     },
     events::{Event, IdTagKey, Seq, StationId},
     id_tags::IdTagEntry,
@@ -186,19 +186,19 @@ pub const PAGE_BYTES: usize = LARGEST_EVENT;
 pub enum Change {
     /// Creates or replaces; its id will not be given out again.
     Webhook(StoredWebhook),
-    /// The webhook and its account; nothing else may be there of it.
+    /// The webhook and its counts; nothing else may be there of it.
     WebhookGone(WebhookId),
-    Forgotten(Forgotten),
-    Account(WebhookId, Account),
+    ArchivedCounts(ArchivedCounts),
+    LedgerCounts(WebhookId, LedgerCounts),
     Retry(Retry),
     RetryGone(RetryKey),
     /// Its id will not be given out again.
     Failed(FailedDelivery),
     FailedGone(WebhookId, FailedId),
     /// This event's delivery left the happy path: a cursor that was written before doesn't know.
-    Moved(WebhookId, Seq),
+    OffCursorMarker(WebhookId, Seq),
     /// A durable cursor knows it.
-    MovedGone(WebhookId, Seq),
+    OffCursorMarkerGone(WebhookId, Seq),
     /// Its id will not be given out again.
     ApiKey(ApiKeyInfo),
     ApiKeyGone(u64),
@@ -219,16 +219,16 @@ impl Change {
             Self::Webhook(stored) => stored.webhook.enabled,
             Self::Retry(_)
             | Self::Failed(_)
-            | Self::Moved(..)
+            | Self::OffCursorMarker(..)
             | Self::ApiKey(_)
             | Self::IdTag(_)
             | Self::Registration(_) => true,
             Self::WebhookGone(_)
-            | Self::Forgotten(_)
-            | Self::Account(..)
+            | Self::ArchivedCounts(_)
+            | Self::LedgerCounts(..)
             | Self::RetryGone(_)
             | Self::FailedGone(..)
-            | Self::MovedGone(..)
+            | Self::OffCursorMarkerGone(..)
             | Self::ApiKeyGone(_)
             | Self::IdTagGone(_)
             | Self::RegistrationGone(_)
@@ -320,15 +320,15 @@ pub trait Store: Send + Sync + fmt::Debug + 'static {
     /// Deleted ones included, by ascending id.
     fn webhooks(&self) -> Result<Vec<StoredWebhook>, StoreError>;
 
-    /// The last [`Change::Forgotten`].
-    fn forgotten(&self) -> Result<Forgotten, StoreError>;
+    /// The last [`Change::ArchivedCounts`].
+    fn archived_counts(&self) -> Result<ArchivedCounts, StoreError>;
 
-    fn accounts(&self) -> Result<Vec<(WebhookId, Account)>, StoreError>;
+    fn ledger_counts(&self) -> Result<Vec<(WebhookId, LedgerCounts)>, StoreError>;
 
     /// How many retries and failed deliveries of a webhook there are, counted one by one.
-    fn count_kept(&self, webhook: WebhookId) -> Result<Kept, StoreError>;
+    fn count_stored(&self, webhook: WebhookId) -> Result<StoredCounts, StoreError>;
 
-    fn moved(&self, webhook: WebhookId) -> Result<Vec<Seq>, StoreError>;
+    fn off_cursor_markers(&self, webhook: WebhookId) -> Result<Vec<Seq>, StoreError>;
 
     /// The keys of at most `limit` retries of a webhook after `after`, by ascending due time.
     fn retry_keys(

@@ -1,4 +1,4 @@
-//! The bytes of what is written seldom: webhooks, retries, failed deliveries, accounts, keys.
+//! The bytes of what is written seldom: webhooks, retries, failed deliveries, counts, keys.
 //!
 //! A version byte, then JSON, so that a later version can add a field and still read the old.
 //! A record that holds an event has the event's own bytes in front. Record types are apart from
@@ -10,8 +10,8 @@ use bytes::Bytes;
 use jiff::Timestamp;
 use pipelet_domain::{
     deliveries::{
-        Account, Attempt, Books, DeadReason, Epoch, FailedDelivery, FailedId, Forgotten, Phases,
-        Retry, RetryKey, Stage, StoredWebhook,
+        ArchivedCounts, Attempt, DeadReason, DeliveryCounts, FailedDelivery, FailedId,
+        LedgerCounts, Phases, Retry, RetryKey, Stage, StoredWebhook, SubscriptionVersion,
     },
     events::{Event, EventSelection, Seq, StationSelection},
     webhooks::{
@@ -99,7 +99,8 @@ struct WebhookRecord {
     updated_at: Timestamp,
     #[serde(default)]
     revision: u64,
-    epochs: Vec<EpochRecord>,
+    #[serde(rename = "epochs")]
+    versions: Vec<SubscriptionVersionRecord>,
     stage: StageRecord,
 }
 
@@ -150,7 +151,7 @@ impl SigningRecord {
 }
 
 #[derive(Serialize, Deserialize)]
-struct EpochRecord {
+struct SubscriptionVersionRecord {
     from: u64,
     enabled: bool,
     events: Vec<String>,
@@ -163,20 +164,20 @@ struct EpochRecord {
 enum StageRecord {
     Active,
     Deleting,
-    Deleted(BooksRecord),
+    Deleted(DeliveryCountsRecord),
 }
 
 /// Books of which nothing is pending any more.
 #[derive(Serialize, Deserialize)]
-struct BooksRecord {
+struct DeliveryCountsRecord {
     received: u64,
     delivered: u64,
     dead: u64,
     cancelled: u64,
 }
 
-impl BooksRecord {
-    const fn closed(books: &Books) -> Self {
+impl DeliveryCountsRecord {
+    const fn closed(books: &DeliveryCounts) -> Self {
         Self {
             received: books.received,
             delivered: books.delivered,
@@ -185,13 +186,13 @@ impl BooksRecord {
         }
     }
 
-    fn into_books(self) -> Books {
-        Books {
+    fn into_counts(self) -> DeliveryCounts {
+        DeliveryCounts {
             received: self.received,
             delivered: self.delivered,
             dead: self.dead,
             cancelled: self.cancelled,
-            ..Books::default()
+            ..DeliveryCounts::default()
         }
     }
 }
@@ -202,15 +203,15 @@ pub(super) fn encode_webhook(
 ) -> Result<Vec<u8>, StoreError> {
     let StoredWebhook {
         webhook,
-        epochs,
+        versions,
         stage,
     } = stored;
     let secret = webhook.secret.as_ref();
-    let epochs = epochs.iter().map(|epoch| EpochRecord {
-        from: epoch.from.0,
-        enabled: epoch.enabled,
-        events: epoch.events.names().to_vec(),
-        station_ids: epoch.stations.patterns().to_vec(),
+    let versions = versions.iter().map(|version| SubscriptionVersionRecord {
+        from: version.from.0,
+        enabled: version.enabled,
+        events: version.events.names().to_vec(),
+        station_ids: version.stations.patterns().to_vec(),
     });
     let place = Place::WebhookSecret(webhook.id);
     let sealed = secret.map(|secret| secrets.seal(place, secret.secret()));
@@ -231,11 +232,11 @@ pub(super) fn encode_webhook(
         created_at: webhook.created_at,
         updated_at: webhook.updated_at,
         revision: webhook.revision,
-        epochs: epochs.collect(),
+        versions: versions.collect(),
         stage: match stage {
             Stage::Active => StageRecord::Active,
             Stage::Deleting => StageRecord::Deleting,
-            Stage::Deleted(books) => StageRecord::Deleted(BooksRecord::closed(books)),
+            Stage::Deleted(books) => StageRecord::Deleted(DeliveryCountsRecord::closed(books)),
         },
     }))
 }
@@ -257,17 +258,17 @@ pub(super) fn decode_webhook(
         StationSelection::parse(patterns)
             .map_err(|_| record_error("webhook", format!("its stations {patterns:?} are none")))
     };
-    let epochs = record.epochs.iter().map(|epoch| {
-        let events = events(&epoch.events)?;
-        let stations = stations(&epoch.station_ids)?;
-        Ok(Epoch {
-            from: Seq(epoch.from),
-            enabled: epoch.enabled,
+    let versions = record.versions.iter().map(|version| {
+        let events = events(&version.events)?;
+        let stations = stations(&version.station_ids)?;
+        Ok(SubscriptionVersion {
+            from: Seq(version.from),
+            enabled: version.enabled,
             events,
             stations,
         })
     });
-    let epochs = epochs.collect::<Result<_, StoreError>>()?;
+    let versions = versions.collect::<Result<_, StoreError>>()?;
     let place = Place::WebhookSecret(WebhookId(record.id));
     let value = match record.sealed_secret {
         Some(sealed) => Some(secrets.open(place, &sealed).map_err(not_sealed)?),
@@ -299,11 +300,11 @@ pub(super) fn decode_webhook(
     let stage = match record.stage {
         StageRecord::Active => Stage::Active,
         StageRecord::Deleting => Stage::Deleting,
-        StageRecord::Deleted(books) => Stage::Deleted(books.into_books()),
+        StageRecord::Deleted(books) => Stage::Deleted(books.into_counts()),
     };
     Ok(StoredWebhook {
         webhook,
-        epochs,
+        versions,
         stage,
     })
 }
@@ -446,8 +447,9 @@ pub(super) fn decode_failed(id: FailedId, bytes: &Bytes) -> Result<FailedDeliver
 }
 
 #[derive(Serialize, Deserialize)]
-struct AccountRecord {
-    moved: u64,
+struct LedgerCountsRecord {
+    #[serde(rename = "moved")]
+    off_cursor: u64,
     #[serde(default)]
     backfilled: u64,
     retrying: u64,
@@ -457,18 +459,18 @@ struct AccountRecord {
     cancelled: u64,
 }
 
-pub(super) fn encode_account(account: &Account) -> Vec<u8> {
-    let Account {
-        moved,
+pub(super) fn encode_ledger_counts(counts: &LedgerCounts) -> Vec<u8> {
+    let LedgerCounts {
+        off_cursor,
         backfilled,
         retrying,
         delivered,
         dead,
         purged,
         cancelled,
-    } = *account;
-    encode(&AccountRecord {
-        moved,
+    } = *counts;
+    encode(&LedgerCountsRecord {
+        off_cursor,
         backfilled,
         retrying,
         delivered,
@@ -478,10 +480,10 @@ pub(super) fn encode_account(account: &Account) -> Vec<u8> {
     })
 }
 
-pub(super) fn decode_account(bytes: &[u8]) -> Result<Account, StoreError> {
+pub(super) fn decode_ledger_counts(bytes: &[u8]) -> Result<LedgerCounts, StoreError> {
     let record = decode("account", bytes)?;
-    let AccountRecord {
-        moved,
+    let LedgerCountsRecord {
+        off_cursor,
         backfilled,
         retrying,
         delivered,
@@ -489,8 +491,8 @@ pub(super) fn decode_account(bytes: &[u8]) -> Result<Account, StoreError> {
         purged,
         cancelled,
     } = record;
-    Ok(Account {
-        moved,
+    Ok(LedgerCounts {
+        off_cursor,
         backfilled,
         retrying,
         delivered,
@@ -501,23 +503,23 @@ pub(super) fn decode_account(bytes: &[u8]) -> Result<Account, StoreError> {
 }
 
 #[derive(Serialize, Deserialize)]
-struct ForgottenRecord {
+struct ArchivedCountsRecord {
     webhooks: u64,
-    books: BooksRecord,
+    books: DeliveryCountsRecord,
 }
 
-pub(super) fn encode_forgotten(forgotten: &Forgotten) -> Vec<u8> {
-    encode(&ForgottenRecord {
-        webhooks: forgotten.webhooks,
-        books: BooksRecord::closed(&forgotten.books),
+pub(super) fn encode_archived_counts(archived: &ArchivedCounts) -> Vec<u8> {
+    encode(&ArchivedCountsRecord {
+        webhooks: archived.webhooks,
+        books: DeliveryCountsRecord::closed(&archived.books),
     })
 }
 
-pub(super) fn decode_forgotten(bytes: &[u8]) -> Result<Forgotten, StoreError> {
-    let ForgottenRecord { webhooks, books } = decode("sum of books", bytes)?;
-    Ok(Forgotten {
+pub(super) fn decode_archived_counts(bytes: &[u8]) -> Result<ArchivedCounts, StoreError> {
+    let ArchivedCountsRecord { webhooks, books } = decode("sum of books", bytes)?;
+    Ok(ArchivedCounts {
         webhooks,
-        books: books.into_books(),
+        books: books.into_counts(),
     })
 }
 
@@ -643,6 +645,6 @@ mod tests {
         let secrets = SecretKeys::new([SecretKey::from_bytes([1; 32])]).unwrap();
         let stored = decode_webhook(&[&[VERSION], json.as_slice()].concat(), &secrets).unwrap();
         assert_eq!(stored.webhook.stations.patterns(), [""; 0]);
-        assert_eq!(stored.epochs[0].stations.patterns(), [""; 0]);
+        assert_eq!(stored.versions[0].stations.patterns(), [""; 0]);
     }
 }

@@ -4,7 +4,9 @@ use std::{collections::BTreeMap, time::Duration};
 
 use jiff::Timestamp;
 use pipelet_domain::{
-    deliveries::{Attempt, Books, FailedDelivery, FailedFilter, Forgotten, Kept, Retry},
+    deliveries::{
+        ArchivedCounts, Attempt, DeliveryCounts, FailedDelivery, FailedFilter, Retry, StoredCounts,
+    },
     events::{Event, EventFilter, EventType},
     registration::{Registration, SecurityProfile},
     webhooks::{Signing, WebhookId},
@@ -106,8 +108,8 @@ pub(super) fn webhook(WebhookView { webhook, books }: WebhookView) -> v1::Webhoo
     }
 }
 
-fn books_on_wire(books: Books) -> v1::WebhookStats {
-    let Books {
+fn books_on_wire(books: DeliveryCounts) -> v1::WebhookStats {
+    let DeliveryCounts {
         received,
         delivered,
         pending,
@@ -139,7 +141,7 @@ pub(super) fn audit(
             ..audited(one)
         }
     };
-    let Forgotten { webhooks, books } = audit.forgotten;
+    let ArchivedCounts { webhooks, books } = audit.archived;
     v1::AuditWebhooksResponse {
         webhooks: audit.webhooks.into_iter().map(audited).collect(),
         forgotten: (webhooks > 0).then(|| v1::ForgottenWebhooks {
@@ -162,7 +164,7 @@ fn audited(
         AuditState::Deleting => ("deleting", None, None),
         AuditState::Deleted(books) => ("deleted", Some(books), None),
     };
-    let kept = |Kept { retries, failed }| v1::KeptDeliveries {
+    let stored = |StoredCounts { retries, failed }| v1::KeptDeliveries {
         retries,
         failed_deliveries: failed,
     };
@@ -171,8 +173,8 @@ fn audited(
         name,
         state: state.to_owned(),
         stats: books.map(books_on_wire),
-        booked: compared.map(|compared| kept(compared.booked)),
-        kept: compared.map(|compared| kept(compared.kept)),
+        booked: compared.map(|compared| stored(compared.booked)),
+        kept: compared.map(|compared| stored(compared.stored)),
         backfilled,
         since: None,
         since_counted_from: None,

@@ -215,7 +215,7 @@ mod tests {
     use super::*;
     use crate::{delivery::stats::StatsSnapshot, system::latencies::LatencySnapshot};
     use pipelet_domain::{
-        deliveries::{Books, Stage, StoredWebhook},
+        deliveries::{DeliveryCounts, Stage, StoredWebhook},
         events::{EventSelection, StationSelection},
         webhooks::{Webhook, WebhookId, WebhookUrl},
     };
@@ -241,7 +241,7 @@ mod tests {
             };
             let stored = StoredWebhook {
                 webhook,
-                epochs: Vec::new(),
+                versions: Vec::new(),
                 stage: Stage::Active,
             };
             let is_last = u64::from(id == webhooks);
@@ -251,7 +251,7 @@ mod tests {
             stats.dead = is_last * 3;
             Observation {
                 stored: Arc::new(stored),
-                books: Books {
+                books: DeliveryCounts {
                     received: 1_234_567 + is_last * 12,
                     delivered: 1_234_567,
                     pending: is_last * 9,

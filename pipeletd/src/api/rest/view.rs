@@ -2,7 +2,7 @@
 
 use jiff::Timestamp;
 use pipelet_domain::{
-    deliveries::{Attempt, Books, FailedDelivery, Retry},
+    deliveries::{Attempt, DeliveryCounts, FailedDelivery, Retry},
     events::{Event, EventType},
     projection::BootStatus,
     registration::{Registration, SecurityProfile},
@@ -80,7 +80,7 @@ struct StatsJson {
 
 impl From<WebhookView> for WebhookJson {
     fn from(WebhookView { webhook, books }: WebhookView) -> Self {
-        let Books {
+        let DeliveryCounts {
             received,
             delivered,
             pending,

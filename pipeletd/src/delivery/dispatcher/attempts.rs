@@ -201,8 +201,8 @@ impl Dispatcher {
                     last_response: answer(&attempted),
                 };
                 let due = Some(due);
-                let then = Durable::Moved { seq, due, bytes };
-                self.record(Entry::Moved { retry }, then).await
+                let then = Durable::OffCursor { seq, due, bytes };
+                self.record(Entry::OffCursor { retry }, then).await
             }
             Origin::Retry(was) => {
                 let mut attempts = was.attempts;
@@ -257,8 +257,8 @@ impl Dispatcher {
         let due = None;
         let (entry, then) = match was {
             None => (
-                Entry::MovedDead { failed },
-                Durable::Moved { seq, due, bytes },
+                Entry::OffCursorDead { failed },
+                Durable::OffCursor { seq, due, bytes },
             ),
             Some(was) => (
                 Entry::Dead { was, failed },

@@ -225,7 +225,7 @@ struct Finished {
 enum Durable {
     /// The delivery is on record outside the happy path, its next attempt due then; its memory is
     /// free.
-    Moved {
+    OffCursor {
         seq: Seq,
         due: Option<Timestamp>,
         bytes: usize,
@@ -237,8 +237,8 @@ enum Durable {
         due: Option<Timestamp>,
         bytes: usize,
     },
-    /// A cursor that knows these moves.
-    Checkpoint { moved: Vec<Seq> },
+    /// A cursor that no longer lists these.
+    Checkpoint { off_cursor: Vec<Seq> },
     /// Something that only had to be written.
     Written,
     /// It was not written, because the disk has no room for it: everything is as it was.
@@ -279,9 +279,9 @@ pub struct Dispatcher {
     /// Of them, those that are not loaded.
     unloaded: BTreeSet<Seq>,
     /// Ahead of the cursor, but already on record outside the happy path, from before a crash.
-    moved_ahead: HashSet<Seq>,
-    /// Moves that no durable cursor knows yet.
-    moved: Vec<Seq>,
+    off_cursor_ahead: HashSet<Seq>,
+    /// Off the cursor's list, which no durable cursor knows yet.
+    off_cursor: Vec<Seq>,
     /// Where the last cursor that was written stands.
     written_to: Seq,
     dirty: bool,
@@ -338,8 +338,8 @@ impl Dispatcher {
             store_rests: None,
             owed: BTreeSet::new(),
             unloaded: BTreeSet::new(),
-            moved_ahead: HashSet::new(),
-            moved: Vec::new(),
+            off_cursor_ahead: HashSet::new(),
+            off_cursor: Vec::new(),
             written_to,
             dirty: false,
             checkpointing: false,
@@ -456,29 +456,29 @@ impl Dispatcher {
     async fn recover(&mut self) -> Result<(), DispatchError> {
         let id = self.id();
         let store = Arc::clone(&self.context.store);
-        let (moved, due) = blocking(move || {
+        let (off_cursor, due) = blocking(move || {
             let first = store.retry_keys(id, None, 1)?;
-            Ok::<_, StoreError>((store.moved(id)?, first.first().copied()))
+            Ok::<_, StoreError>((store.off_cursor_markers(id)?, first.first().copied()))
         })
         .await?;
         self.next_due = due.and_then(due_time);
 
         let cursor = self.reader.start().clone();
-        let moved: HashSet<_> = moved.into_iter().collect();
+        let off_cursor: HashSet<_> = off_cursor.into_iter().collect();
         self.unloaded = cursor
             .owed
             .iter()
             .copied()
-            .filter(|seq| !moved.contains(seq))
+            .filter(|seq| !off_cursor.contains(seq))
             .collect();
         self.owed.clone_from(&self.unloaded);
-        self.dirty = !moved.is_empty();
-        self.moved = moved
+        self.dirty = !off_cursor.is_empty();
+        self.off_cursor = off_cursor
             .iter()
             .copied()
             .filter(|seq| *seq < cursor.read_to)
             .collect();
-        self.moved_ahead = moved
+        self.off_cursor_ahead = off_cursor
             .into_iter()
             .filter(|seq| *seq >= cursor.read_to)
             .collect();

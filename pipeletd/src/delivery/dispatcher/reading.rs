@@ -26,7 +26,7 @@ impl Dispatcher {
         is_behind
             && is_wanted
             && self.has_room()
-            && self.context.ledger.account(self.id()).retrying < MAX_RETRYING
+            && self.context.ledger.counts(self.id()).retrying < MAX_RETRYING
     }
 
     pub(super) async fn read_forward(&mut self) -> Result<(), DispatchError> {
@@ -51,9 +51,9 @@ impl Dispatcher {
         self.memory.settle(reserved, loaded);
         let oldest = self.context.clock.ago(self.settings.backlog_age);
         for (seq, event) in read? {
-            if self.moved_ahead.remove(&seq) {
+            if self.off_cursor_ahead.remove(&seq) {
                 self.memory.give_back(event.memory_size());
-                self.moved.push(seq);
+                self.off_cursor.push(seq);
                 self.dirty = true;
             } else if event.time < oldest {
                 self.give_up_unattempted(seq, event).await?;
@@ -144,8 +144,8 @@ impl Dispatcher {
         };
         let bytes = failed.event.memory_size();
         let due = None;
-        let then = Durable::Moved { seq, due, bytes };
-        let entry = Entry::MovedDead { failed };
+        let then = Durable::OffCursor { seq, due, bytes };
+        let entry = Entry::OffCursorDead { failed };
         self.record_and_notify(entry, then, notify).await
     }
 

@@ -43,11 +43,11 @@ impl Dispatcher {
 
     pub(super) async fn on_durable(&mut self, durable: Durable) -> Result<(), DispatchError> {
         match durable {
-            Durable::Moved { seq, due, bytes } => {
+            Durable::OffCursor { seq, due, bytes } => {
                 self.memory.give_back(bytes);
                 self.expect(due);
                 self.owed.remove(&seq);
-                self.moved.push(seq);
+                self.off_cursor.push(seq);
                 self.dirty = true;
             }
             Durable::Replaced { was, due, bytes } => {
@@ -55,12 +55,12 @@ impl Dispatcher {
                 self.expect(due);
                 self.loaded_retries.remove(&was);
             }
-            Durable::Checkpoint { moved } => {
+            Durable::Checkpoint { off_cursor } => {
                 self.checkpointing = false;
-                if !moved.is_empty() {
-                    let entry = Entry::Known {
+                if !off_cursor.is_empty() {
+                    let entry = Entry::MarkersCleared {
                         webhook: self.id(),
-                        seqs: moved,
+                        seqs: off_cursor,
                     };
                     self.record(entry, Durable::Written).await?;
                 }
@@ -76,7 +76,7 @@ impl Dispatcher {
     fn on_refused(&mut self, then: &Durable) {
         self.store_rests = Some(Instant::now() + FULL_DISK_REST);
         match *then {
-            Durable::Moved { seq, bytes, .. } => {
+            Durable::OffCursor { seq, bytes, .. } => {
                 self.memory.give_back(bytes);
                 self.unloaded.insert(seq);
             }
@@ -106,14 +106,14 @@ impl Dispatcher {
             delivered: self.progress.delivered.load(Ordering::Relaxed),
         };
         self.written_to = cursor.read_to;
-        let moved = std::mem::take(&mut self.moved);
+        let off_cursor = std::mem::take(&mut self.off_cursor);
         let durable = self.context.journal.checkpoint(self.id(), cursor).await?;
         self.dirty = false;
         self.checkpointing = true;
         self.next_checkpoint = Instant::now() + CHECKPOINT_EVERY;
         self.durable.push(Box::pin(async move {
             if durable.await.is_ok() {
-                Durable::Checkpoint { moved }
+                Durable::Checkpoint { off_cursor }
             } else {
                 Durable::Lost
             }

@@ -4,12 +4,12 @@
 //! stays. Long-lived records among short-lived ones would pin the space of both.
 
 mod backup;
+mod consistency_check;
 mod database;
+mod migration;
 mod panics;
-mod rewrite;
 mod room;
 mod transactions;
-mod witness;
 
 use std::{
     fs::{File, TryLockError},
@@ -24,8 +24,8 @@ use std::{
 use jiff::Timestamp;
 use pipelet_domain::{
     deliveries::{
-        Account, Cursor, FailedDelivery, FailedFilter, FailedId, Forgotten, Kept, Received, Retry,
-        RetryKey, StoredWebhook,
+        ArchivedCounts, Cursor, FailedDelivery, FailedFilter, FailedId, LedgerCounts, Received,
+        Retry, RetryKey, StoredCounts, StoredWebhook,
     },
     events::{Event, Seq, StationId},
     id_tags::IdTagEntry,
@@ -35,9 +35,9 @@ use pipelet_domain::{
 };
 
 use self::{
+    consistency_check::Found,
     database::{Batch, Database},
     room::{Purpose, Room},
-    witness::Found,
 };
 use super::{
     BATCH_BYTES, Change, NextIds, Part, Progress, ReadLimit, SavedStations, Store, StoreError,
@@ -109,8 +109,8 @@ impl SledStore {
 
     fn open_locked(directory: &Path, key_file: &KeyFile, lock: File) -> Result<Self, StoreError> {
         backup::settle(directory)?;
-        for name in [rewrite::COLD, rewrite::HOT] {
-            rewrite::settle(directory, name)?;
+        for name in [migration::COLD, migration::HOT] {
+            migration::settle(directory, name)?;
         }
         let found = Found::of(directory);
         let room = Arc::new(Room::of(directory)?);
@@ -125,8 +125,8 @@ impl SledStore {
         }
         let hot = Database::open(&directory.join("hot"), HOT_CACHE_BYTES, &room)?;
         found.check(directory, &hot, &cold, bounds(&hot)?.end.0)?;
-        let cold = rewrite::shorten(cold, directory, rewrite::COLD, COLD_CACHE_BYTES, &room)?;
-        let hot = rewrite::shorten(hot, directory, rewrite::HOT, HOT_CACHE_BYTES, &room)?;
+        let cold = migration::shorten(cold, directory, migration::COLD, COLD_CACHE_BYTES, &room)?;
+        let hot = migration::shorten(hot, directory, migration::HOT, HOT_CACHE_BYTES, &room)?;
         let sealed_with = sealed_with(&cold)?;
         let secrets = key_file.keys_for(sealed_with);
         let secrets = secrets.map_err(StoreError::KeyFile)?;
@@ -135,10 +135,10 @@ impl SledStore {
         let cold = if format == Some(FORMAT_VERSION) && is_sealed {
             cold
         } else if cold.is_empty()? {
-            cold.commit(rewrite::marks(&secrets), Purpose::Bookkeeping)?;
+            cold.commit(migration::marks(&secrets), Purpose::Bookkeeping)?;
             cold
         } else {
-            rewrite::rewrite(cold, directory, &secrets, &room)?
+            migration::migrate(cold, directory, &secrets, &room)?
         };
         if secrets.has_older() {
             key_file.retire_older(&secrets);
@@ -201,17 +201,17 @@ impl SledStore {
             }
             Change::WebhookGone(id) => {
                 cold.remove(batch, &keys::webhook(*id))?;
-                cold.remove(batch, &keys::account(*id))?;
+                cold.remove(batch, &keys::ledger_counts(*id))?;
             }
-            Change::Forgotten(forgotten) => {
-                let value = records::encode_forgotten(forgotten);
-                cold.put(batch, &keys::meta(Meta::Forgotten), &value)?;
+            Change::ArchivedCounts(archived) => {
+                let value = records::encode_archived_counts(archived);
+                cold.put(batch, &keys::meta(Meta::ArchivedCounts), &value)?;
             }
-            Change::Account(webhook, account) => {
+            Change::LedgerCounts(webhook, counts) => {
                 cold.put(
                     batch,
-                    &keys::account(*webhook),
-                    &records::encode_account(account),
+                    &keys::ledger_counts(*webhook),
+                    &records::encode_ledger_counts(counts),
                 )?;
             }
             Change::Retry(retry) => {
@@ -238,11 +238,11 @@ impl SledStore {
                 cold.remove(batch, &keys::failed(*id))?;
                 cold.remove(batch, &keys::failed_by_webhook(*webhook, *id))?;
             }
-            Change::Moved(webhook, seq) => {
-                Database::put_new(batch, &keys::moved(*webhook, *seq), &[]);
+            Change::OffCursorMarker(webhook, seq) => {
+                Database::put_new(batch, &keys::off_cursor_marker(*webhook, *seq), &[]);
             }
-            Change::MovedGone(webhook, seq) => {
-                cold.remove(batch, &keys::moved(*webhook, *seq))?;
+            Change::OffCursorMarkerGone(webhook, seq) => {
+                cold.remove(batch, &keys::off_cursor_marker(*webhook, *seq))?;
             }
             Change::ApiKey(key) => {
                 self.raise(batch, Meta::NextApiKey, key.id)?;
@@ -518,35 +518,35 @@ impl Store for SledStore {
             .collect()
     }
 
-    fn forgotten(&self) -> Result<Forgotten, StoreError> {
-        let value = self.cold.get(&keys::meta(Meta::Forgotten))?;
-        let value = value.map(|value| records::decode_forgotten(&value));
+    fn archived_counts(&self) -> Result<ArchivedCounts, StoreError> {
+        let value = self.cold.get(&keys::meta(Meta::ArchivedCounts))?;
+        let value = value.map(|value| records::decode_archived_counts(&value));
         Ok(value.transpose()?.unwrap_or_default())
     }
 
-    fn accounts(&self) -> Result<Vec<(WebhookId, Account)>, StoreError> {
-        let all = Self::numbered(&self.cold, Kind::Account, |value| {
-            records::decode_account(value)
+    fn ledger_counts(&self) -> Result<Vec<(WebhookId, LedgerCounts)>, StoreError> {
+        let all = Self::numbered(&self.cold, Kind::LedgerCounts, |value| {
+            records::decode_ledger_counts(value)
         })?;
         Ok(all
             .into_iter()
-            .map(|(id, account)| (WebhookId(id), account))
+            .map(|(id, counts)| (WebhookId(id), counts))
             .collect())
     }
 
-    fn count_kept(&self, webhook: WebhookId) -> Result<Kept, StoreError> {
+    fn count_stored(&self, webhook: WebhookId) -> Result<StoredCounts, StoreError> {
         let count = |kind| {
             let keys = self.cold.keys(&keys::of_webhook(kind, webhook));
             keys.map(|key| key.map(|_| 1)).sum::<Result<u64, _>>()
         };
-        Ok(Kept {
+        Ok(StoredCounts {
             retries: count(Kind::Retry)?,
             failed: count(Kind::FailedByWebhook)?,
         })
     }
 
-    fn moved(&self, webhook: WebhookId) -> Result<Vec<Seq>, StoreError> {
-        let prefix = keys::of_webhook(Kind::Moved, webhook);
+    fn off_cursor_markers(&self, webhook: WebhookId) -> Result<Vec<Seq>, StoreError> {
+        let prefix = keys::of_webhook(Kind::OffCursorMarker, webhook);
         self.cold
             .range(&prefix, &prefix)
             .map(|entry| Ok(Seq(number_of(&entry?.0)?)))

@@ -1,4 +1,4 @@
-//! Each database bears witness of the other: neither can lose its end without a word.
+//! Each database is checked against the other: neither can lose its end unnoticed.
 //!
 //! sled takes the first damaged place in its log for the log's end, and goes on from there. So a
 //! byte that rots, a file that is missing or cut short would otherwise be a quiet fresh start
@@ -77,7 +77,7 @@ mod tests {
     use super::*;
     use crate::store::{Change, Store as _, sled::SledStore};
     use pipelet_domain::{
-        deliveries::Account,
+        deliveries::LedgerCounts,
         events::{Event, EventId, EventType, Payload, Seq, StationId},
         webhooks::WebhookId,
     };
@@ -105,8 +105,8 @@ mod tests {
             store
                 .append(Seq(first), &events(first..first + 3), &[])
                 .unwrap();
-            let account = Change::Account(WebhookId(first), Account::default());
-            store.commit(&[account]).unwrap();
+            let counts = Change::LedgerCounts(WebhookId(first), LedgerCounts::default());
+            store.commit(&[counts]).unwrap();
         }
         store.save_stations(&[], &[], Seq(EVENTS)).unwrap();
         store
@@ -136,8 +136,8 @@ mod tests {
         let store = SledStore::open(directory.path())?;
         let end = store.bounds().unwrap().end;
         assert!(end >= Seq(EVENTS), "the journal ends at {end:?}");
-        let accounts = store.accounts().unwrap().len() as u64;
-        assert_eq!(accounts, EVENTS / 3);
+        let batches = store.ledger_counts().unwrap().len() as u64;
+        assert_eq!(batches, EVENTS / 3);
         Ok(())
     }
 

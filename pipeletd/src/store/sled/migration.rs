@@ -101,7 +101,7 @@ pub(super) fn shorten(
 }
 
 /// Takes the cold database's place with one that has everything in it, secrets sealed.
-pub(super) fn rewrite(
+pub(super) fn migrate(
     from: Database,
     directory: &Path,
     secrets: &SecretKeys,
