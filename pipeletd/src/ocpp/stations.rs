@@ -394,7 +394,11 @@ impl Stations {
             return Ok(station);
         }
         let mut known = self.0.known.write().unwrap_or_else(PoisonError::into_inner);
-        if !known.contains_key(id) && !self.make_room(&mut known, max, is_registered) {
+        // Those that are registered are as many as their operator wants.
+        if !known.contains_key(id)
+            && !self.make_room(&mut known, max, is_registered)
+            && !is_registered(id)
+        {
             return Err(TooManyStations(known.len()));
         }
         let new = || Arc::new(Station::new(StationState::new(id.clone())));

@@ -121,6 +121,24 @@ async fn half_a_request_keeps_no_caller_out() {
     }
 }
 
+/// Those that stay can't be forgotten, and take no place of those that were agreed on.
+#[tokio::test]
+async fn strangers_that_stay_keep_no_registered_station_out() {
+    let builder = daemon().flag("--max-stations", "3");
+    let scene = Scene::with(builder, &["Heartbeat"]).await;
+    let mut strangers = Vec::new();
+    for name in ["A", "B", "C"] {
+        strangers.push(scene.station(name).await);
+    }
+    assert_eq!(Dial::new(scene.daemon.ocpp(), "D").refused().await, 503);
+    let registered = scene.api.put("/stations/OURS", &json!({})).await;
+    registered.expect(201);
+    scene.station("OURS").await.ok("Heartbeat", "{}").await;
+    for stranger in &mut strangers {
+        stranger.ok("Heartbeat", "{}").await;
+    }
+}
+
 /// From its first byte to its last one, whatever comes in between.
 #[tokio::test]
 async fn a_handshake_has_an_end() {
