@@ -1,7 +1,8 @@
 //! Events that are sent to a webhook again, from what the journal still keeps.
 //!
 //! They go beside the happy path, as retries that are due at once, so the cursor and what it owes
-//! stay as they are. Each counts as received once more. A caller takes the journal in parts, of a
+//! stay as they are. Each counts as received once more. What still waits for its first attempt is
+//! left to that: it would come twice, and before what had happened earlier. A caller takes the journal in parts, of a
 //! bounded number of events: how fast is its business.
 
 use std::{
@@ -19,6 +20,7 @@ use pipelet_domain::{
 use super::{
     dispatcher::Control,
     ledger::Entry,
+    trace::wanted,
     webhooks::{Delivery, DeliveryError, Inner},
 };
 use crate::store::{BATCH_BYTES, ReadLimit};
@@ -88,7 +90,13 @@ impl Inner {
             Some(left) => left,
             None => self.whole(&filter).await?,
         };
-        let (events, left) = self.matching(id, &filter, left, asked.limit).await?;
+        let versions = running.stored().versions.clone();
+        let oldest = running.progress.oldest();
+        let is_wanted = |seq, event: &Event| {
+            let waits = || matches!(wanted(id, &versions, seq, event), Some(Ok(())));
+            filter.contains(event) && event.is_for(id.0) && !(seq >= oldest && waits())
+        };
+        let (events, left) = self.matching(is_wanted, left, asked.limit).await?;
         let matched = events.len() as u64;
         let reached = events.last().map(|(_, event)| event.time);
         if !asked.dry_run && !events.is_empty() {
@@ -135,8 +143,7 @@ impl Inner {
     /// At most `limit` events, and what is left behind them.
     async fn matching(
         &self,
-        id: WebhookId,
-        filter: &EventFilter,
+        is_wanted: impl Fn(Seq, &Event) -> bool + Send,
         Range { start, end }: Range<Seq>,
         limit: usize,
     ) -> Result<(Vec<(Seq, Arc<Event>)>, Option<Range<Seq>>), DeliveryError> {
@@ -161,7 +168,7 @@ impl Inner {
                     at = seq;
                     break;
                 }
-                if filter.contains(&event) && event.is_for(id.0) {
+                if is_wanted(seq, &event) {
                     bytes += event.size();
                     found.push((seq, event));
                 }

@@ -14,6 +14,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     mem,
     ops::RangeInclusive,
+    slice,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering},
@@ -441,7 +442,7 @@ impl Writer {
     /// Writes entries together and notifies those who wait whether there was something to record.
     fn write(&mut self, batch: Batch) -> Result<(), StoreError> {
         let Batch {
-            entries,
+            mut entries,
             mut waiting,
             ..
         } = batch;
@@ -449,6 +450,13 @@ impl Writer {
             return Ok(());
         }
         let there = self.persist(&mut waiting, |store| those_there(store, &entries))?;
+        let retries = entries.iter_mut().flat_map(Entry::retries_mut);
+        let keys: Vec<_> = retries.map(|retry| retry.key).collect();
+        let keys = self.persist(&mut waiting, |store| keep_apart(store, &keys))?;
+        let retries = entries.iter_mut().flat_map(Entry::retries_mut);
+        for (retry, key) in retries.zip(keys) {
+            retry.key = key;
+        }
         let mut counts = self.counts.lock().clone();
         let mut touched = BTreeSet::new();
         let mut changes = Vec::with_capacity(entries.len() * 3);
@@ -599,7 +607,38 @@ fn those_there(store: &dyn Store, entries: &[Entry]) -> Result<Vec<bool>, StoreE
     entries.iter().map(there).collect()
 }
 
+/// Keys for the retries that come, in their order, so that none has that of another: copies of an
+/// event, as backfills make them, may fail in the same millisecond.
+fn keep_apart(store: &dyn Store, keys: &[RetryKey]) -> Result<Vec<RetryKey>, StoreError> {
+    let mut taken = BTreeSet::new();
+    let apart = keys.iter().map(|key| {
+        let mut key = *key;
+        while !taken.insert(key) || store.retry(key)?.is_some() {
+            key.due_ms += 1;
+        }
+        Ok(key)
+    });
+    apart.collect()
+}
+
 impl Entry {
+    /// Those that are to be kept.
+    fn retries_mut(&mut self) -> &mut [Retry] {
+        match self {
+            Self::OffCursor { retry }
+            | Self::Again { retry, .. }
+            | Self::Replayed { retry, .. } => slice::from_mut(retry),
+            Self::Backfilled { retries, .. } => retries,
+            Self::OffCursorDead { .. }
+            | Self::Delivered { .. }
+            | Self::Dead { .. }
+            | Self::Purged { .. }
+            | Self::Cancelled { .. }
+            | Self::MarkersCleared { .. }
+            | Self::Archived { .. } => &mut [],
+        }
+    }
+
     /// The failed delivery that it takes away, which two callers may try at once.
     fn takes(&self) -> Option<FailedId> {
         match self {

@@ -376,3 +376,23 @@ async fn a_retry_that_is_booked_and_not_kept_is_told() {
     delivery.stop(Duration::ZERO).await;
     ledger.stop().await;
 }
+
+/// Copies of an event may be due in the same millisecond; each is a delivery of its own.
+#[tokio::test]
+async fn retries_of_one_event_have_a_record_each() {
+    let store: Arc<dyn Store> = Arc::new(MemoryStore::default());
+    store
+        .commit(&[Change::Webhook(stored(Stage::Active, true))])
+        .unwrap();
+    let (_delivery, ledger) = start(&store).await;
+    let due = far();
+    for _ in 0..2 {
+        let again = Entry::Backfilled {
+            webhook: W,
+            retries: vec![retry(0, due), retry(0, due), retry(1, due)],
+        };
+        assert!(ledger.record_durably(again).await.unwrap());
+    }
+    assert_eq!(ledger.counts(W).retrying, 6);
+    assert_eq!(store.count_stored(W).unwrap().retries, 6);
+}

@@ -156,7 +156,7 @@ impl Delivery {
 }
 
 /// Whether the event was owed; none where that is no longer known.
-fn wanted(
+pub(super) fn wanted(
     webhook: WebhookId,
     versions: &[SubscriptionVersion],
     seq: Seq,

@@ -149,3 +149,23 @@ async fn one_that_is_broken_off_says_where_to_go_on() {
         "{left} after {sent}"
     );
 }
+
+/// It would come twice, and before what had happened earlier.
+#[tokio::test]
+async fn what_waits_for_its_first_attempt_is_left_to_it() {
+    const EVENTS: usize = 20;
+    let scene = Scene::new(&["Heartbeat"]).await;
+    scene.receiver.answer(Answer::Held);
+    let mut station = scene.station("S1").await;
+    for _ in 0..EVENTS {
+        station.ok("Heartbeat", "{}").await;
+    }
+    scene.receiver.await_requests(1).await;
+    let line = format!("webhooks backfill {} --since 1h --yes", scene.webhook);
+    assert_eq!(scene.ctl().json(&line).await["events"], 0);
+    scene.receiver.release();
+    let books = json!({"received": EVENTS, "delivered": EVENTS, "pending": 0});
+    scene.api.await_stats(scene.webhook, books).await;
+    // What was delivered is sent again, if somebody asks for it.
+    assert_eq!(scene.ctl().json(&line).await["events"], EVENTS);
+}
