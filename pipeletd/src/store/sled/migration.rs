@@ -81,8 +81,8 @@ pub(super) fn shorten(
         return Ok(from);
     }
     let copied = Database::open(&directory.join(new(name)), cache_bytes, room).and_then(|to| {
-        from.copy(None, &to, Purpose::Upkeep)?;
-        to.commit(Batch::default(), Purpose::Upkeep)
+        from.copy(None, &to, Purpose::Inside)?;
+        to.commit(Batch::default(), Purpose::Inside)
     });
     match copied {
         Ok(()) => {

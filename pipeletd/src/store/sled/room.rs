@@ -50,7 +50,8 @@ pub(super) enum Purpose {
     /// It makes room, or replaces what is small by its like: it may use half of the reserve.
     Upkeep,
     /// Whatever it is for, sled's file has room for it: that may turn out to be wrong once, so it
-    /// may use three quarters.
+    /// may use three quarters. So may the copy by which a start gets back what was removed, which
+    /// comes after upkeep has used its half.
     Inside,
 }
 
@@ -145,8 +146,8 @@ impl Room {
 
     /// How much may be copied, where that makes room in the end.
     pub(super) fn for_a_copy(&self) -> Result<u64, StoreError> {
-        self.check(Purpose::Upkeep)?;
-        Ok(self.free()?.saturating_sub(self.reserved / 2))
+        self.check(Purpose::Inside)?;
+        Ok(self.free()?.saturating_sub(self.reserved / 4))
     }
 
     fn free(&self) -> Result<u64, StoreError> {
