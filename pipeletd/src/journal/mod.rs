@@ -384,9 +384,13 @@ impl Journal {
         self.shared.counts.commits.snapshot()
     }
 
-    /// Why the journal takes no events, if it doesn't.
+    /// Why the journal takes no events, if it doesn't, or would not if one came.
     pub fn outage(&self) -> Option<Arc<str>> {
-        self.shared.outage.check().err()
+        let known = self.shared.outage.check().err();
+        known.or_else(|| {
+            let error = self.shared.store.check().err()?;
+            error.is_outage().then(|| error.chain().into())
+        })
     }
 
     async fn send(&self, request: Request) -> Result<(), AppendError> {
