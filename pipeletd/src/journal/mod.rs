@@ -384,13 +384,9 @@ impl Journal {
         self.shared.counts.commits.snapshot()
     }
 
-    /// Why the journal takes no events, if it doesn't, or would not if one came.
+    /// Why the journal takes no events, if it doesn't.
     pub fn outage(&self) -> Option<Arc<str>> {
-        let known = self.shared.outage.check().err();
-        known.or_else(|| {
-            let error = self.shared.store.check().err()?;
-            error.is_outage().then(|| error.chain().into())
-        })
+        self.shared.outage.check().err()
     }
 
     async fn send(&self, request: Request) -> Result<(), AppendError> {

@@ -483,20 +483,3 @@ async fn what_makes_room_is_done_on_a_full_disk() {
     let kept = scene.api.get(&path).await.expect(200);
     assert_eq!(kept["enabled"], false);
 }
-
-#[tokio::test]
-async fn a_start_on_a_full_disk_is_not_ready() {
-    let disk = SmallDisk::new(64).await;
-    let builder = daemon().in_data_dir(disk.path().join("data"));
-    let mut scene = Scene::with(builder, &["Heartbeat"]).await;
-    scene.ctl().line("stations add S1").await.ok();
-    scene.api.get("/readyz").await.expect(200);
-    assert!(scene.daemon.terminate().await.success());
-    disk.fill();
-    scene.start_again().await;
-    let reasons = scene.api.get("/readyz").await.expect(503)["reasons"].to_string();
-    assert!(reasons.contains("the disk is full"), "{reasons}");
-    disk.make_room();
-    scene.api.get("/readyz").await.expect(200);
-    scene.station("S1").await.ok("Heartbeat", "{}").await;
-}
