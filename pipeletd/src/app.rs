@@ -165,7 +165,7 @@ impl App {
         )?;
         let Opened {
             journal,
-            readers,
+            subscribers,
             thread: committer,
         } = opened;
         let retry_clock = RetryClock::starting_at(clock.now(), store.retry_time()?);
@@ -197,7 +197,8 @@ impl App {
             runtime: delivering,
             attempts: Arc::default(),
         };
-        let delivery = Delivery::start(context, settings, stored, readers, failed.clone()).await?;
+        let delivery =
+            Delivery::start(context, settings, stored, subscribers, failed.clone()).await?;
         let addresses = Addresses {
             http: local_addr(&http, "--http-listen", config.http_listen)?,
             grpc: local_addr(&grpc, "--grpc-listen", config.grpc_listen)?,

@@ -202,13 +202,50 @@ pub struct LedgerCounts {
     pub cancelled: u64,
 }
 
+/// Which events a webhook wants, as of one of its revisions.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Subscription {
+    /// The webhook's.
+    pub revision: u64,
+    pub enabled: bool,
+    pub events: EventSelection,
+    pub stations: StationSelection,
+}
+
+impl Subscription {
+    pub fn of(webhook: &Webhook) -> Self {
+        Self {
+            revision: webhook.revision,
+            enabled: webhook.enabled,
+            events: webhook.events.clone(),
+            stations: webhook.stations.clone(),
+        }
+    }
+
+    pub fn wants(&self, webhook: WebhookId, event: &Event) -> bool {
+        self.enabled
+            && event.is_for(webhook.0)
+            && self.events.contains(event.kind)
+            && self.stations.contains(&event.station)
+    }
+
+    fn wants_the_same(&self, other: &Self) -> bool {
+        (self.enabled, &self.events, &self.stations)
+            == (other.enabled, &other.events, &other.stations)
+    }
+
+    /// About, in bytes.
+    fn size(&self) -> usize {
+        let names = self.events.names().iter().chain(self.stations.patterns());
+        64 + names.map(String::len).sum::<usize>()
+    }
+}
+
 /// From a journal position on, what a webhook wants.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SubscriptionVersion {
     pub from: Seq,
-    pub enabled: bool,
-    pub events: EventSelection,
-    pub stations: StationSelection,
+    pub subscription: Subscription,
 }
 
 impl SubscriptionVersion {
@@ -225,42 +262,24 @@ impl SubscriptionVersion {
         let mut versions = past.to_vec();
         // Holds for no event.
         let _ = versions.pop_if(|last| last.from == self.from);
-        if versions
-            .last()
-            .is_none_or(|last| !last.wants_the_same(&self))
-        {
-            versions.push(self);
+        match versions.last_mut() {
+            Some(last) if last.subscription.wants_the_same(&self.subscription) => {
+                last.subscription.revision = self.subscription.revision;
+            }
+            Some(_) | None => versions.push(self),
         }
         let at = |seq| versions.iter().rposition(|version| version.from <= seq);
         let outdated = at(oldest).unwrap_or(0);
         let mut bytes = 0;
         let few = versions.iter().rev().take(Self::MOST);
         let few = few.take_while(|version| {
-            bytes += version.size();
+            bytes += version.subscription.size();
             bytes <= Self::MOST_BYTES
         });
         let too_many = versions.len() - few.count().max(1);
         let unneeded = at(floor).unwrap_or(0);
         versions.drain(..outdated.max(too_many).min(unneeded));
         versions
-    }
-
-    /// About, in bytes.
-    fn size(&self) -> usize {
-        let names = self.events.names().iter().chain(self.stations.patterns());
-        64 + names.map(String::len).sum::<usize>()
-    }
-
-    fn wants_the_same(&self, other: &Self) -> bool {
-        (self.enabled, &self.events, &self.stations)
-            == (other.enabled, &other.events, &other.stations)
-    }
-
-    pub fn wants(&self, webhook: WebhookId, event: &Event) -> bool {
-        self.enabled
-            && event.is_for(webhook.0)
-            && self.events.contains(event.kind)
-            && self.stations.contains(&event.station)
     }
 }
 
@@ -272,15 +291,13 @@ pub fn is_owed(
     event: &Event,
 ) -> bool {
     let version = versions.iter().rev().find(|version| version.from <= seq);
-    version.is_some_and(|version| version.wants(webhook, event))
+    version.is_some_and(|version| version.subscription.wants(webhook, event))
 }
 
-/// A webhook as it is stored: itself, and what it wanted before.
+/// A webhook as it is stored.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StoredWebhook {
     pub webhook: Webhook,
-    /// By ascending position; never empty.
-    pub versions: Vec<SubscriptionVersion>,
     pub stage: Stage,
 }
 
@@ -436,9 +453,12 @@ mod tests {
     fn what_is_owed_is_decided_by_the_version_of_the_position() {
         let version = |from, enabled, name: &str, stations: &[&str]| SubscriptionVersion {
             from: Seq(from),
-            enabled,
-            events: EventSelection::parse(&[name]).unwrap(),
-            stations: StationSelection::parse(stations).unwrap(),
+            subscription: Subscription {
+                revision: from,
+                enabled,
+                events: EventSelection::parse(&[name]).unwrap(),
+                stations: StationSelection::parse(stations).unwrap(),
+            },
         };
         let versions = [
             version(10, true, "Heartbeat", &[]),
@@ -474,9 +494,12 @@ mod tests {
     fn version(from: u64, enabled: bool) -> SubscriptionVersion {
         SubscriptionVersion {
             from: Seq(from),
-            enabled,
-            events: EventSelection::parse(&["Heartbeat"]).unwrap(),
-            stations: StationSelection::default(),
+            subscription: Subscription {
+                revision: 1,
+                enabled,
+                events: EventSelection::parse(&["Heartbeat"]).unwrap(),
+                stations: StationSelection::default(),
+            },
         }
     }
 
@@ -524,12 +547,12 @@ mod tests {
         assert_eq!(flip(|at| at).len(), SubscriptionVersion::MOST);
         assert_eq!(flip(|_| 0).len(), 200);
         // Of many stations, fewer are kept, and the present one in any case.
-        let large = |at| SubscriptionVersion {
-            stations: {
-                let names = (0..1_000).map(|number| format!("{}{number}", "S".repeat(200)));
-                StationSelection::parse(&names.collect::<Vec<_>>()).unwrap()
-            },
-            ..version(at, at % 2 == 0)
+        let large = |at| {
+            let mut large = version(at, at % 2 == 0);
+            let names = (0..1_000).map(|number| format!("{}{number}", "S".repeat(200)));
+            let names = StationSelection::parse(&names.collect::<Vec<_>>());
+            large.subscription.stations = names.unwrap();
+            large
         };
         let past = large(1).after(&[version(0, true)], Seq(1), Seq(0));
         assert_eq!(past, [large(1)]);

@@ -90,7 +90,7 @@ impl Inner {
             Some(left) => left,
             None => self.whole(&filter).await?,
         };
-        let versions = running.stored().versions.clone();
+        let versions = running.subscriber.versions();
         let oldest = running.progress.oldest();
         let is_wanted = |seq, event: &Event| {
             let waits = || matches!(wanted(id, &versions, seq, event), Some(Ok(())));

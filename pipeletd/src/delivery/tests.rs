@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use pipelet_domain::{
     deliveries::{
         Attempt, Cursor, DeliveryCounts, LedgerCounts, Phases, Retry, RetryKey, Stage,
-        StoredWebhook, SubscriptionVersion,
+        StoredWebhook, Subscription, SubscriptionVersion,
     },
     events::{
         Event, EventId, EventSelection, EventType, Payload, Seq, StationId, StationSelection,
@@ -50,25 +50,22 @@ fn webhook(enabled: bool) -> Webhook {
         signing: None,
         created_at: Timestamp::UNIX_EPOCH,
         updated_at: Timestamp::UNIX_EPOCH,
-        revision: 1,
+        revision: if enabled { 1 } else { 2 },
     }
 }
 
 fn stored(stage: Stage, enabled: bool) -> StoredWebhook {
     let webhook = webhook(enabled);
-    let events = webhook.events.clone();
-    let stations = webhook.stations.clone();
-    let versions = vec![SubscriptionVersion {
+    StoredWebhook { webhook, stage }
+}
+
+/// It wants everything from the journal's beginning on.
+fn subscribed() -> Progress {
+    let version = SubscriptionVersion {
         from: Seq(0),
-        enabled: true,
-        events,
-        stations,
-    }];
-    StoredWebhook {
-        webhook,
-        versions,
-        stage,
-    }
+        subscription: Subscription::of(&webhook(true)),
+    };
+    Progress::Subscription(W, [version].into())
 }
 
 fn event(number: u8) -> Arc<Event> {
@@ -124,7 +121,9 @@ async fn start(store: &Arc<dyn Store>) -> (Delivery, Ledger) {
     )
     .unwrap();
     let Opened {
-        journal, readers, ..
+        journal,
+        subscribers,
+        ..
     } = opened;
     let (ledger, _) =
         Ledger::open(Arc::clone(store), retry_clock, CancellationToken::new()).unwrap();
@@ -157,7 +156,7 @@ async fn start(store: &Arc<dyn Store>) -> (Delivery, Ledger) {
     };
     let failed = CancellationToken::new();
     (
-        Delivery::start(context, settings, stored, readers, failed)
+        Delivery::start(context, settings, stored, subscribers, failed)
             .await
             .unwrap(),
         ledger,
@@ -190,7 +189,11 @@ async fn a_deletion_that_was_broken_off_is_finished_at_the_start() {
     };
     let events: Vec<_> = (0..5).map(event).collect();
     store
-        .append(Seq(0), &events, &[Progress::Cursor(W, cursor)])
+        .append(
+            Seq(0),
+            &events,
+            &[subscribed(), Progress::Cursor(W, cursor)],
+        )
         .unwrap();
 
     let (delivery, _) = start(&store).await;
@@ -237,7 +240,11 @@ async fn what_the_ledger_knows_and_the_cursor_does_not_is_not_owed_twice() {
     };
     let events: Vec<_> = (0..4).map(event).collect();
     store
-        .append(Seq(0), &events, &[Progress::Cursor(W, cursor)])
+        .append(
+            Seq(0),
+            &events,
+            &[subscribed(), Progress::Cursor(W, cursor)],
+        )
         .unwrap();
 
     let (delivery, ledger) = start(&store).await;
@@ -272,7 +279,7 @@ async fn a_failed_attempt_is_on_record_before_the_cursor_moves() {
     stored.webhook.url = WebhookUrl::parse(&url).unwrap();
     let store: Arc<dyn Store> = Arc::new(MemoryStore::default());
     store.commit(&[Change::Webhook(stored)]).unwrap();
-    store.append(Seq(0), &[event(0)], &[]).unwrap();
+    store.append(Seq(0), &[event(0)], &[subscribed()]).unwrap();
 
     let (delivery, _) = start(&store).await;
     let (connection, _) = receiver.accept().await.unwrap();
@@ -360,7 +367,7 @@ async fn a_retry_that_is_booked_and_not_kept_is_told() {
     ];
     store.commit(&changes).unwrap();
     let events: Vec<_> = (0..2).map(event).collect();
-    store.append(Seq(0), &events, &[]).unwrap();
+    store.append(Seq(0), &events, &[subscribed()]).unwrap();
     let (delivery, ledger) = start(&store).await;
     for lost in [0, 1] {
         let audit = delivery.audit(None).await.unwrap();

@@ -80,8 +80,8 @@ impl Delivery {
         let webhooks = self.0.webhooks.read();
         let webhooks = webhooks.unwrap_or_else(PoisonError::into_inner);
         let owed = webhooks.iter().filter(|(id, running)| {
-            let versions = &running.stored().versions;
-            matches!(wanted(**id, versions, seq, event), Some(Ok(())))
+            let versions = running.subscriber.versions();
+            matches!(wanted(**id, &versions, seq, event), Some(Ok(())))
         });
         owed.map(|(id, _)| *id).collect()
     }
@@ -96,7 +96,8 @@ impl Delivery {
         let mut traces = Vec::new();
         for running in running {
             let stored = running.stored();
-            let wanted = match wanted(stored.webhook.id, &stored.versions, seq, event) {
+            let versions = running.subscriber.versions();
+            let wanted = match wanted(stored.webhook.id, &versions, seq, event) {
                 None if stored.webhook.created_at > event.time => {
                     Some(Err(NotWanted::CreatedLater))
                 }
@@ -163,13 +164,14 @@ pub(super) fn wanted(
     event: &Event,
 ) -> Option<Result<(), NotWanted>> {
     let version = versions.iter().rev().find(|version| version.from <= seq)?;
+    let subscription = &version.subscription;
     Some(if !event.is_for(webhook.0) {
         Err(NotWanted::ForAnother)
-    } else if !version.enabled {
+    } else if !subscription.enabled {
         Err(NotWanted::Disabled)
-    } else if !version.events.contains(event.kind) {
+    } else if !subscription.events.contains(event.kind) {
         Err(NotWanted::OtherEvents)
-    } else if !version.stations.contains(&event.station) {
+    } else if !subscription.stations.contains(&event.station) {
         Err(NotWanted::OtherStations)
     } else {
         Ok(())
@@ -225,17 +227,21 @@ fn exception(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use pipelet_domain::events::{
-        EventId, EventSelection, EventType, Payload, StationId, StationSelection,
+    use pipelet_domain::{
+        deliveries::Subscription,
+        events::{EventId, EventSelection, EventType, Payload, StationId, StationSelection},
     };
 
     #[test]
     fn what_was_wanted_is_judged_by_the_settings_of_then() {
         let version = |from, enabled, events: &str, stations: &str| SubscriptionVersion {
             from: Seq(from),
-            enabled,
-            events: EventSelection::parse(&[events]).unwrap(),
-            stations: StationSelection::parse(&[stations]).unwrap(),
+            subscription: Subscription {
+                revision: from,
+                enabled,
+                events: EventSelection::parse(&[events]).unwrap(),
+                stations: StationSelection::parse(&[stations]).unwrap(),
+            },
         };
         let versions = [
             version(10, true, "*", "A*"),

@@ -13,8 +13,8 @@ use std::{
 
 use jiff::Timestamp;
 use pipelet_domain::{
-    deliveries::{DeliveryCounts, Retry, RetryKey, Stage, StoredWebhook, SubscriptionVersion},
-    events::{EventType, Seq},
+    deliveries::{Cursor, DeliveryCounts, Retry, RetryKey, Stage, StoredWebhook, Subscription},
+    events::EventType,
     webhooks::{Fault, SigningSecret, TargetPolicy, Webhook, WebhookDraft, WebhookId},
 };
 use tokio::sync::{Mutex, mpsc, oneshot};
@@ -31,8 +31,8 @@ use super::{
     test_event,
 };
 use crate::{
-    journal::{AppendError, Position, Reader, ReceivedCount, SubscribeError},
-    store::{Change, Part, ReadLimit, Store, StoreError, blocking, take_up_to},
+    journal::{AppendError, Subscriber},
+    store::{Change, Part, ReadLimit, StoreError, blocking, take_up_to},
 };
 
 /// Messages that may wait for a dispatcher.
@@ -67,7 +67,7 @@ pub(super) struct Inner {
 pub(super) struct Running {
     stored: RwLock<Arc<StoredWebhook>>,
     pub(super) control: mpsc::Sender<Control>,
-    pub(super) received: ReceivedCount,
+    pub(super) subscriber: Subscriber,
     /// What had been received when the daemon started.
     pub(super) received_before: u64,
     pub(super) progress: Arc<Progress>,
@@ -133,22 +133,14 @@ pub enum DeliveryError {
     Ledger(#[from] LedgerError),
 }
 
-impl From<SubscribeError> for DeliveryError {
-    fn from(error: SubscribeError) -> Self {
-        match error {
-            SubscribeError::Journal(error) => Self::Journal(error),
-            SubscribeError::Store(error) => Self::Store(error),
-        }
-    }
-}
-
 /// What the journal needs to know of the stored webhooks to open.
-pub fn subscriptions(stored: &[StoredWebhook]) -> Vec<(WebhookId, Vec<SubscriptionVersion>)> {
+pub fn subscriptions(stored: &[StoredWebhook]) -> Vec<(WebhookId, Subscription)> {
     let unfinished = stored
         .iter()
         .filter(|stored| !matches!(stored.stage, Stage::Deleted(_)));
-    unfinished
-        .map(|stored| (stored.webhook.id, stored.versions.clone()))
+    let subscribed = unfinished.map(|stored| &stored.webhook);
+    subscribed
+        .map(|webhook| (webhook.id, Subscription::of(webhook)))
         .collect()
 }
 
@@ -158,7 +150,7 @@ impl Delivery {
         context: DispatcherContext,
         settings: DeliverySettings,
         stored: Vec<StoredWebhook>,
-        readers: Vec<(WebhookId, Reader)>,
+        subscribers: Vec<(Subscriber, Cursor)>,
         failed: CancellationToken,
     ) -> Result<Self, DeliveryError> {
         let next = context.store.next_ids()?.webhook;
@@ -173,19 +165,22 @@ impl Delivery {
             tracker: TaskTracker::new(),
             failed,
         }));
-        let mut readers: BTreeMap<_, _> = readers.into_iter().collect();
+        let subscribers = subscribers.into_iter();
+        let subscribers =
+            subscribers.map(|(subscriber, cursor)| (subscriber.webhook(), (subscriber, cursor)));
+        let mut subscribers: BTreeMap<_, _> = subscribers.collect();
         for stored in stored {
             if let Stage::Deleted(books) = stored.stage {
                 delivery.0.deleted.add(stored.webhook.id, books);
             }
-            let Some(reader) = readers.remove(&stored.webhook.id) else {
+            let Some((subscriber, cursor)) = subscribers.remove(&stored.webhook.id) else {
                 continue;
             };
             match stored.stage {
-                Stage::Active => delivery.0.run(stored, reader),
+                Stage::Active => delivery.0.run(stored, subscriber, cursor),
                 Stage::Deleting => {
-                    let received = reader.received().count();
-                    let delivered = reader.start().delivered;
+                    let received = subscriber.received();
+                    let delivered = cursor.delivered;
                     delivery
                         .0
                         .cancel_the_rest(stored, received, delivered)
@@ -210,25 +205,14 @@ impl Delivery {
             let mut next = inner.changing.lock().await;
             let id = *next;
             let webhook = new.into_webhook(id, inner.context.clock.now());
-            let store = Arc::clone(&inner.context.store);
-            let (stored, reader) = inner
-                .context
-                .journal
-                .subscribe(id, move |position| {
-                    let versions = vec![version(position.at, &webhook)];
-                    write(
-                        store.as_ref(),
-                        StoredWebhook {
-                            webhook,
-                            versions,
-                            stage: Stage::Active,
-                        },
-                    )
-                })
-                .await?;
+            let stored = StoredWebhook {
+                webhook,
+                stage: Stage::Active,
+            };
+            let (subscriber, cursor) = inner.put(&stored).await?;
             *next = WebhookId(id.0 + 1);
             drop(next);
-            inner.run(stored, reader);
+            inner.run(stored, subscriber, cursor);
             Ok(inner.view(&*inner.running(id)?))
         })
         .await
@@ -275,27 +259,11 @@ impl Delivery {
             let now = inner.context.clock.now();
             let changed = change(&was.webhook, &inner.settings().targets, now);
             let webhook = changed.map_err(DeliveryError::Invalid)?;
-            let store = Arc::clone(&inner.context.store);
-            let oldest = inner.context.journal.bounds().await?.start;
-            let only_stops = !webhook.enabled;
-            let persist = move |position: Position| {
-                let changed = version(position.at, &webhook);
-                let versions = changed.after(&was.versions, position.floor, oldest);
-                write(
-                    store.as_ref(),
-                    StoredWebhook {
-                        webhook,
-                        versions,
-                        stage: Stage::Active,
-                    },
-                )
+            let stored = StoredWebhook {
+                webhook,
+                stage: Stage::Active,
             };
-            let journal = &inner.context.journal;
-            let (stored, _) = if only_stops {
-                journal.disable(id, persist).await?
-            } else {
-                journal.subscribe(id, persist).await?
-            };
+            inner.put(&stored).await?;
             running.replace(stored);
             drop(changing);
             running.configure().await;
@@ -313,37 +281,26 @@ impl Delivery {
             only.check(&was.webhook)?;
             // What the ledger puts off would come after the webhook's end.
             inner.context.ledger.check(false)?;
-            let store = Arc::clone(&inner.context.store);
-            let (stored, _) = inner
-                .context
-                .journal
-                .disable(id, move |position| {
-                    // The secret goes at once; the name stays for the failed deliveries.
-                    let webhook = Webhook {
-                        enabled: false,
-                        secret: None,
-                        signing: None,
-                        ..was.webhook.clone()
-                    };
-                    let mut versions = was.versions.clone();
-                    versions.push(version(position.at, &webhook));
-                    write(
-                        store.as_ref(),
-                        StoredWebhook {
-                            webhook,
-                            versions,
-                            stage: Stage::Deleting,
-                        },
-                    )
-                })
-                .await?;
+            // The secret goes at once; the name stays for the failed deliveries.
+            let webhook = Webhook {
+                enabled: false,
+                secret: None,
+                signing: None,
+                revision: was.webhook.revision + 1,
+                ..was.webhook.clone()
+            };
+            let stored = StoredWebhook {
+                webhook,
+                stage: Stage::Deleting,
+            };
+            inner.put(&stored).await?;
             inner.forget(id);
             drop(changing);
             // A full or closed queue is no matter: the dispatcher ends when its handles do.
             let _ = running.control.send(Control::Abandon).await;
             running.ended.cancelled().await;
             let delivered = running.progress.delivered.load(Ordering::Relaxed);
-            let received = running.received.count();
+            let received = running.subscriber.received();
             let books = inner.cancel_the_rest(stored, received, delivered).await?;
             inner
                 .cancelled
@@ -564,17 +521,32 @@ impl Inner {
             .remove(&id);
     }
 
-    fn run(&self, stored: StoredWebhook, reader: Reader) {
+    /// Stores a webhook, and has the journal take up what it wants. Where that does not come to its
+    /// end, the next start finishes it.
+    async fn put(&self, stored: &StoredWebhook) -> Result<(Subscriber, Cursor), DeliveryError> {
+        let Webhook { id, enabled, .. } = stored.webhook;
+        // One that wants nothing more is taken though no event can be: it makes room in the end.
+        if enabled {
+            self.context.journal.check()?;
+        }
+        let subscription = Subscription::of(&stored.webhook);
+        let store = Arc::clone(&self.context.store);
+        let change = Change::Webhook(stored.clone());
+        blocking(move || store.commit(&[change])).await?;
+        Ok(self.context.journal.subscribe(id, subscription).await?)
+    }
+
+    fn run(&self, stored: StoredWebhook, subscriber: Subscriber, cursor: Cursor) {
         let id = stored.webhook.id;
         let (control, requests) = mpsc::channel(CONTROL_QUEUE);
         let running = Arc::new(Running {
             control,
-            received_before: reader.received().count(),
-            received: reader.received(),
-            progress: Arc::new(Progress::starting_at(reader.start().delivered)),
+            received_before: subscriber.received(),
+            progress: Arc::new(Progress::starting_at(cursor.delivered)),
             history: Arc::default(),
             ended: CancellationToken::new(),
             stored: RwLock::new(Arc::new(stored)),
+            subscriber,
         });
         // Held from here on, so that the settings can't change unseen.
         let mut webhooks = self
@@ -585,7 +557,7 @@ impl Inner {
             self.context.clone(),
             self.settings(),
             Arc::new(running.stored().webhook.clone()),
-            reader,
+            running.subscriber.read_from(cursor),
             requests,
             Arc::clone(&running.progress),
             Arc::clone(&running.history),
@@ -619,7 +591,7 @@ impl Inner {
         // In this order, so that nothing is settled that was not yet received.
         let counts = self.context.ledger.counts(id);
         let delivered = running.progress.delivered.load(Ordering::Relaxed);
-        DeliveryCounts::of(running.received.count(), delivered, counts)
+        DeliveryCounts::of(running.subscriber.received(), delivered, counts)
     }
 
     /// The second half of a deletion; begun again after a crash, it ends the same.
@@ -686,23 +658,4 @@ impl Running {
             .await;
         let _ = confirmed.await;
     }
-}
-
-fn version(from: Seq, webhook: &Webhook) -> SubscriptionVersion {
-    SubscriptionVersion {
-        from,
-        enabled: webhook.enabled,
-        events: webhook.events.clone(),
-        stations: webhook.stations.clone(),
-    }
-}
-
-/// Stores a webhook on the committer's thread; its versions hold from then on.
-fn write(
-    store: &dyn Store,
-    stored: StoredWebhook,
-) -> Result<(StoredWebhook, Vec<SubscriptionVersion>), StoreError> {
-    store.commit(&[Change::Webhook(stored.clone())])?;
-    let versions = stored.versions.clone();
-    Ok((stored, versions))
 }

@@ -89,8 +89,8 @@ impl Inner {
             let events = events.iter().filter(|(seq, _)| *seq < end);
             for (seq, event) in events.filter(|(_, event)| event.time >= since) {
                 for counted in all.iter_mut() {
-                    let stored = counted.running.stored();
-                    if is_owed(stored.webhook.id, &stored.versions, *seq, event) {
+                    let subscriber = &counted.running.subscriber;
+                    if is_owed(subscriber.webhook(), &subscriber.versions(), *seq, event) {
                         counted.owed += 1;
                     }
                 }
@@ -107,10 +107,8 @@ impl Inner {
         start: Seq,
     ) -> Result<Option<Timestamp>, StoreError> {
         let stored = running.stored();
-        let first = stored
-            .versions
-            .first()
-            .map_or(start, |version| version.from);
+        let versions = running.subscriber.versions();
+        let first = versions.first().map_or(start, |version| version.from);
         if first <= start {
             return Ok(None);
         }

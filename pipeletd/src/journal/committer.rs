@@ -17,7 +17,7 @@ use std::{
 };
 
 use pipelet_domain::{
-    deliveries::{Cursor, Received, SubscriptionVersion, is_owed},
+    deliveries::{Cursor, Received, Subscription, SubscriptionVersion, is_owed},
     events::{Event, EventType, Seq},
     webhooks::WebhookId,
 };
@@ -28,7 +28,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::{ConsumerQueue, OnCommit, Position, Request, Shared};
+use super::{ConsumerQueue, OnCommit, Request, Shared};
 use crate::store::{BATCH_BYTES, Progress, ReadLimit, Store, StoreError};
 
 /// A batch is closed at this many events, or at [`BATCH_BYTES`] of them.
@@ -63,8 +63,8 @@ impl CommitterThread {
 
 struct Subscribed {
     queue: Arc<ConsumerQueue>,
-    /// The last one is in force.
-    versions: Vec<SubscriptionVersion>,
+    /// The last one is in force; none before the first subscription.
+    versions: Arc<[SubscriptionVersion]>,
     /// As it was last written down.
     cursor: Cursor,
     /// Matched in the batch that is being committed.
@@ -78,10 +78,19 @@ struct Batch {
     callbacks: Vec<OnCommit>,
     bytes: usize,
     progress: Vec<Progress>,
-    checkpointed: Vec<oneshot::Sender<()>>,
+    /// Called once the progress is durable.
+    progressed: Vec<Box<dyn FnOnce() + Send>>,
 }
 
 impl Batch {
+    /// Adds progress; who waits for it gets `value` once it is durable.
+    fn note<T: Send + 'static>(&mut self, progress: Progress, done: oneshot::Sender<T>, value: T) {
+        self.progress.push(progress);
+        // Who has ended meanwhile needs no answer.
+        self.progressed
+            .push(Box::new(move || drop(done.send(value))));
+    }
+
     fn is_full(&self) -> bool {
         self.events.len() >= MAX_EVENTS || self.bytes >= BATCH_BYTES
     }
@@ -95,40 +104,37 @@ impl Committer {
     /// Finds every webhook's progress and counts again what it received since.
     pub(super) fn recover(
         shared: Arc<Shared>,
-        webhooks: Vec<(WebhookId, Vec<SubscriptionVersion>)>,
+        webhooks: Vec<(WebhookId, Subscription)>,
     ) -> Result<Self, StoreError> {
         let next = Seq(shared.head.load(Ordering::Acquire));
-        let cursors: BTreeMap<_, _> = shared.store.cursors()?.into_iter().collect();
+        let mut cursors: BTreeMap<_, _> = shared.store.cursors()?.into_iter().collect();
         let counts: BTreeMap<_, _> = shared.store.received()?.into_iter().collect();
+        let mut versions: BTreeMap<_, _> = shared.store.subscriptions()?.into_iter().collect();
         let mut found = Vec::new();
-        for (id, versions) in webhooks {
+        for (id, _) in &webhooks {
+            let versions: Arc<[_]> = versions.remove(id).unwrap_or_default().into();
             // One that was never written down has read nothing since it was created.
             let created = versions.first().map_or(next, |version| version.from);
-            let cursor = cursors
-                .get(&id)
-                .cloned()
-                .unwrap_or_else(|| Cursor::at(created));
+            let cursor = cursors.remove(id).unwrap_or_else(|| Cursor::at(created));
             let unknown = Received {
                 count: 0,
                 counted_to: created,
             };
-            let received = counts.get(&id).copied().unwrap_or(unknown);
-            found.push((id, versions, cursor, received));
+            let received = counts.get(id).copied().unwrap_or(unknown);
+            found.push((*id, versions, cursor, received));
         }
         let counted = found.iter().map(|(_, _, _, received)| received.counted_to);
         let counted_to = counted.min().unwrap_or(next).min(next);
         count_again(shared.store.as_ref(), &mut found, counted_to..next)?;
         let subscribed = found.into_iter().map(|(id, versions, cursor, received)| {
-            let queue = Arc::new(ConsumerQueue::lagging(versions.clone(), received.count));
-            (
-                id,
-                Subscribed {
-                    queue,
-                    versions,
-                    cursor,
-                    matched: Vec::new(),
-                },
-            )
+            let queue = ConsumerQueue::lagging(Arc::clone(&versions), received.count);
+            let subscribed = Subscribed {
+                queue: Arc::new(queue),
+                versions,
+                cursor,
+                matched: Vec::new(),
+            };
+            (id, subscribed)
         });
         let mut committer = Self {
             shared,
@@ -139,6 +145,13 @@ impl Committer {
             counted_to,
             batch: Batch::default(),
         };
+        for (id, subscription) in webhooks {
+            committer.subscribe(id, subscription, oneshot::channel().0);
+        }
+        // Of webhooks that were deleted, where a crash came before this was.
+        for id in versions.into_keys().chain(cursors.into_keys()) {
+            committer.batch.progress.push(Progress::Gone(id));
+        }
         committer.index();
         Ok(committer)
     }
@@ -266,11 +279,11 @@ impl Committer {
     /// dropping it, and what is only noted waits in the batch.
     fn handle_while_unavailable(&mut self, request: Request) -> Option<oneshot::Sender<()>> {
         match request {
-            Request::Subscribe { only_stops, .. } if only_stops => {
-                // What can't be done even so is refused, by dropping it.
+            Request::Append { .. } => {}
+            Request::Subscribe { .. } => {
+                // A disk that is full for events may have room for it. Else it waits in the batch.
                 let _ = self.take(request);
             }
-            Request::Append { .. } | Request::Subscribe { .. } => {}
             Request::Floor { done } => {
                 // No events come that would have the counts written down.
                 if self.counted_to < self.next {
@@ -319,20 +332,13 @@ impl Committer {
             } => self.note_cursor(webhook, cursor, done),
             Request::Subscribe {
                 webhook,
-                persist,
+                subscription,
                 done,
-                ..
             } => {
-                self.commit()?;
-                self.write_count(webhook)?;
-                let cursor = self.webhooks.get(&webhook).map(|webhook| &webhook.cursor);
-                let floor = cursor.map_or(self.next, Cursor::floor);
-                if let Some(versions) = persist(Position {
-                    at: self.next,
-                    floor,
-                }) {
-                    let _ = done.send(self.subscribe(webhook, versions));
-                }
+                // What came before it is owed by what held then.
+                let committed = self.commit();
+                self.subscribe(webhook, subscription, done);
+                committed.and_then(|()| self.commit())?;
             }
             Request::Unsubscribe { webhook, done } => {
                 let committed = self.commit();
@@ -359,8 +365,7 @@ impl Committer {
     fn note_cursor(&mut self, webhook: WebhookId, cursor: Cursor, done: oneshot::Sender<()>) {
         if let Some(subscribed) = self.webhooks.get_mut(&webhook) {
             subscribed.cursor = cursor.clone();
-            self.batch.progress.push(Progress::Cursor(webhook, cursor));
-            self.batch.checkpointed.push(done);
+            self.batch.note(Progress::Cursor(webhook, cursor), done, ());
         }
     }
 
@@ -369,43 +374,69 @@ impl Committer {
         self.index();
         // Whatever else was to be written of it would outlive it.
         let of_others = |progress: &Progress| match progress {
-            Progress::Cursor(id, _) | Progress::Received(id, _) | Progress::Gone(id) => {
-                *id != webhook
-            }
+            Progress::Cursor(id, _)
+            | Progress::Received(id, _)
+            | Progress::Subscription(id, _)
+            | Progress::Gone(id) => *id != webhook,
         };
         self.batch.progress.retain(of_others);
-        self.batch.progress.push(Progress::Gone(webhook));
-        self.batch.checkpointed.push(done);
+        self.batch.note(Progress::Gone(webhook), done, ());
     }
 
+    /// Has a webhook want this from the next event on. The events before must be committed.
     fn subscribe(
         &mut self,
         id: WebhookId,
-        versions: Vec<SubscriptionVersion>,
-    ) -> Arc<ConsumerQueue> {
+        subscription: Subscription,
+        done: oneshot::Sender<(Arc<ConsumerQueue>, Cursor)>,
+    ) {
         let next = self.next;
+        let oldest = Seq(self.shared.oldest.load(Ordering::Relaxed));
         let webhook = self.webhooks.entry(id).or_insert_with(|| Subscribed {
-            queue: Arc::new(ConsumerQueue::lagging(Vec::new(), 0)),
-            versions: Vec::new(),
+            queue: Arc::new(ConsumerQueue::lagging(Arc::default(), 0)),
+            versions: Arc::default(),
             cursor: Cursor::at(next),
             matched: Vec::new(),
         });
-        webhook.queue.set_versions(versions.clone());
-        webhook.versions = versions;
-        let queue = Arc::clone(&webhook.queue);
+        let answer = (Arc::clone(&webhook.queue), webhook.cursor.clone());
+        let is_known =
+            |last: &SubscriptionVersion| subscription.revision <= last.subscription.revision;
+        if webhook.versions.last().is_some_and(is_known) {
+            let _ = done.send(answer);
+            return;
+        }
+        let changed = SubscriptionVersion {
+            from: next,
+            subscription,
+        };
+        let versions = changed.after(&webhook.versions, webhook.cursor.floor(), oldest);
+        webhook.versions = versions.into();
+        webhook.queue.set_versions(Arc::clone(&webhook.versions));
+        let received = Received {
+            count: webhook.queue.received(),
+            counted_to: next,
+        };
+        // Counted to here: the versions that counting again after a crash would need may be gone.
+        self.batch.progress.push(Progress::Received(id, received));
+        let versions = Arc::clone(&webhook.versions);
+        let changed = Progress::Subscription(id, versions);
+        self.batch.note(changed, done, answer);
         self.index();
-        queue
     }
 
     fn index(&mut self) {
         let mut by_kind = vec![Vec::new(); usize::from(u8::MAX)];
         for (id, webhook) in &self.webhooks {
-            let Some(version) = webhook.versions.last().filter(|version| version.enabled) else {
+            let Some(version) = webhook
+                .versions
+                .last()
+                .filter(|version| version.subscription.enabled)
+            else {
                 continue;
             };
             for kind in EventType::ALL
                 .iter()
-                .filter(|kind| version.events.contains(**kind))
+                .filter(|kind| version.subscription.events.contains(**kind))
             {
                 by_kind[usize::from(kind.code())].push(*id);
             }
@@ -439,9 +470,8 @@ impl Committer {
         self.shared.counts.commits.record(began.elapsed());
         self.batch.progress.clear();
         self.publish(&events, callbacks);
-        for done in self.batch.checkpointed.drain(..) {
-            // A dispatcher that has ended meanwhile needs no answer.
-            let _ = done.send(());
+        for notify in self.batch.progressed.drain(..) {
+            notify();
         }
         Ok(())
     }
@@ -465,7 +495,7 @@ impl Committer {
                     && webhook
                         .versions
                         .last()
-                        .is_some_and(|version| version.wants(*id, event))
+                        .is_some_and(|version| version.subscription.wants(*id, event))
                 {
                     webhook.matched.push(seq);
                 }
@@ -484,20 +514,6 @@ impl Committer {
         shared.grown.send_replace(self.next);
     }
 
-    /// Writes a webhook's count down: the change that follows may drop the versions that counting
-    /// again after a crash would need.
-    fn write_count(&mut self, id: WebhookId) -> Result<(), StoreError> {
-        let Some(webhook) = self.webhooks.get(&id) else {
-            return Ok(());
-        };
-        let received = Received {
-            count: webhook.queue.received(),
-            counted_to: self.next,
-        };
-        self.batch.progress.push(Progress::Received(id, received));
-        self.commit()
-    }
-
     /// Adds every webhook's count, as of the events committed so far, to the batch.
     fn write_counts(&mut self) {
         let counted_to = self.next;
@@ -513,7 +529,7 @@ impl Committer {
     }
 }
 
-type Found = (WebhookId, Vec<SubscriptionVersion>, Cursor, Received);
+type Found = (WebhookId, Arc<[SubscriptionVersion]>, Cursor, Received);
 
 /// Counts what was received since the counts were written down.
 fn count_again(

@@ -44,11 +44,11 @@ pub(super) enum ConsumerBatch {
 
 impl ConsumerQueue {
     /// A queue whose reader begins by reading the journal forward.
-    pub(super) fn lagging(versions: Vec<SubscriptionVersion>, received: u64) -> Self {
+    pub(super) fn lagging(versions: Arc<[SubscriptionVersion]>, received: u64) -> Self {
         let state = State {
             waiting: VecDeque::new(),
             lagging: true,
-            versions: versions.into(),
+            versions,
         };
         Self {
             state: Mutex::new(state),
@@ -74,8 +74,13 @@ impl ConsumerQueue {
         self.wake.notify_one();
     }
 
-    pub(super) fn set_versions(&self, versions: Vec<SubscriptionVersion>) {
-        self.state().versions = versions.into();
+    /// What the webhook wants, and wanted before.
+    pub(super) fn versions(&self) -> Arc<[SubscriptionVersion]> {
+        Arc::clone(&self.state().versions)
+    }
+
+    pub(super) fn set_versions(&self, versions: Arc<[SubscriptionVersion]>) {
+        self.state().versions = versions;
         self.wake.notify_one();
     }
 

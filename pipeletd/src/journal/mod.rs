@@ -32,7 +32,7 @@ use std::{
 
 use jiff::Timestamp;
 use pipelet_domain::{
-    deliveries::{Cursor, SubscriptionVersion},
+    deliveries::{Cursor, Subscription},
     events::{Event, EventType, Seq},
     webhooks::WebhookId,
 };
@@ -45,7 +45,7 @@ pub use self::{
     fetch::Fetched,
     follower::{Followed, Follower},
     query::Latest,
-    reader::{Read, Reader, ReceivedCount},
+    reader::{Read, Reader, Subscriber},
 };
 use crate::{
     store::{Outage, Store, StoreError, blocking},
@@ -74,28 +74,11 @@ pub enum AppendError {
     Failing(Arc<str>),
 }
 
-#[derive(Debug, thiserror::Error)]
-pub enum SubscribeError {
-    #[error(transparent)]
-    Journal(#[from] AppendError),
-    #[error(transparent)]
-    Store(#[from] StoreError),
-}
-
-/// Where a change of a subscription takes effect.
-#[derive(Debug, Clone, Copy)]
-pub struct Position {
-    /// The next event's position: what comes from here on is owed under the new version.
-    pub at: Seq,
-    /// The webhook needs no version that ended at or before this.
-    pub floor: Seq,
-}
-
-/// A journal that was opened, with a reader for each webhook and the end of the committer.
+/// A journal that was opened, with each webhook's place in it and the end of the committer.
 #[derive(Debug)]
 pub struct Opened {
     pub journal: Journal,
-    pub readers: Vec<(WebhookId, Reader)>,
+    pub subscribers: Vec<(Subscriber, Cursor)>,
     pub thread: CommitterThread,
 }
 
@@ -103,6 +86,8 @@ pub struct Opened {
 #[derive(Debug)]
 struct Shared {
     store: Arc<dyn Store>,
+    /// Events below are forgotten, and some more may be.
+    oldest: AtomicU64,
     /// Events below are on disk. Who looks things up sees all of them, so that whoever was notified
     /// of an event finds it.
     durable: AtomicU64,
@@ -124,8 +109,6 @@ struct Shared {
 
 /// Runs on the committer's thread once the event is durable.
 type OnCommit = Box<dyn FnOnce(Seq, &Event) + Send>;
-/// Persists a change of a subscription, on the committer's thread, between two batches.
-type Persist = Box<dyn FnOnce(Position) -> Option<Vec<SubscriptionVersion>> + Send>;
 
 enum Request {
     Append {
@@ -139,10 +122,8 @@ enum Request {
     },
     Subscribe {
         webhook: WebhookId,
-        persist: Persist,
-        /// From here on it wants nothing.
-        only_stops: bool,
-        done: oneshot::Sender<Arc<ConsumerQueue>>,
+        subscription: Subscription,
+        done: oneshot::Sender<(Arc<ConsumerQueue>, Cursor)>,
     },
     Unsubscribe {
         webhook: WebhookId,
@@ -174,20 +155,23 @@ impl Journal {
     /// within a runtime. Once `ending` is cancelled, an outage of the store is not waited out
     /// any more.
     ///
+    /// A subscription that the journal doesn't know yet takes effect at its end.
+    ///
     /// Counts again what each webhook received since it was last written down, which is a
     /// bounded number of events however long the journal is.
     pub fn open(
         store: Arc<dyn Store>,
-        webhooks: Vec<(WebhookId, Vec<SubscriptionVersion>)>,
+        webhooks: Vec<(WebhookId, Subscription)>,
         memory: &MemoryBudget,
         clock: Clock,
         ending: CancellationToken,
     ) -> Result<Opened, StoreError> {
         let (requests, queue) = mpsc::channel(QUEUE);
-        let head = store.bounds()?.end;
+        let Range { start, end: head } = store.bounds()?;
         let shared = Arc::new(Shared {
             takes_strangers: AtomicBool::new(store.has_room_for_strangers()),
             store,
+            oldest: AtomicU64::new(start.0),
             durable: AtomicU64::new(head.0),
             head: AtomicU64::new(head.0),
             queued: AtomicU64::new(head.0),
@@ -200,17 +184,14 @@ impl Journal {
         });
         let committer = Committer::recover(Arc::clone(&shared), webhooks)?;
         let journal = Self { requests, shared };
-        let readers = committer
+        let subscribers = committer
             .cursors()
-            .map(|(webhook, queue, cursor)| {
-                let reader = Reader::new(webhook, journal.clone(), queue, cursor);
-                (webhook, reader)
-            })
+            .map(|(webhook, queue, cursor)| (journal.subscriber(webhook, queue), cursor))
             .collect();
         let thread = committer.start(queue, ending)?;
         Ok(Opened {
             journal,
-            readers,
+            subscribers,
             thread,
         })
     }
@@ -225,7 +206,7 @@ impl Journal {
         T: Send + 'static,
         F: FnOnce(Seq, &Event) -> T + Send + 'static,
     {
-        self.shared.outage.check().map_err(AppendError::Failing)?;
+        self.check()?;
         let memory = self.shared.incoming.take(event.memory_size()).await;
         let (done, committed) = oneshot::channel();
         let on_commit: OnCommit = Box::new(move |seq, event| {
@@ -259,72 +240,31 @@ impl Journal {
         Seq(self.shared.head.load(Ordering::Acquire))
     }
 
-    /// Adds a webhook, or changes what it wants from here on.
-    ///
-    /// `persist` runs on the committer's thread, between two batches: it writes the change down,
-    /// durably, and returns the versions that hold from then on. Nothing is changed if it fails.
-    pub async fn subscribe<T, F>(
+    /// Adds a webhook, or changes what it wants, from the next event on. A revision before the one
+    /// that holds changes nothing. Returns once that is durable, with the webhook's cursor; during
+    /// an outage, once that is over.
+    pub async fn subscribe(
         &self,
         webhook: WebhookId,
-        persist: F,
-    ) -> Result<(T, Reader), SubscribeError>
-    where
-        T: Send + 'static,
-        F: FnOnce(Position) -> Result<(T, Vec<SubscriptionVersion>), StoreError> + Send + 'static,
-    {
-        self.shared.outage.check().map_err(AppendError::Failing)?;
-        self.change(webhook, persist, false).await
-    }
-
-    /// As [`Self::subscribe`], of a webhook that wants nothing from here on: that is done though no
-    /// event can be taken, because it makes room in the end.
-    pub async fn disable<T, F>(
-        &self,
-        webhook: WebhookId,
-        persist: F,
-    ) -> Result<(T, Reader), SubscribeError>
-    where
-        T: Send + 'static,
-        F: FnOnce(Position) -> Result<(T, Vec<SubscriptionVersion>), StoreError> + Send + 'static,
-    {
-        self.change(webhook, persist, true).await
-    }
-
-    async fn change<T, F>(
-        &self,
-        webhook: WebhookId,
-        persist: F,
-        only_stops: bool,
-    ) -> Result<(T, Reader), SubscribeError>
-    where
-        T: Send + 'static,
-        F: FnOnce(Position) -> Result<(T, Vec<SubscriptionVersion>), StoreError> + Send + 'static,
-    {
-        let (result, persisted) = oneshot::channel();
-        let persist: Persist = Box::new(move |position| match persist(position) {
-            Ok((value, versions)) => {
-                let _ = result.send(Ok((value, position.at)));
-                Some(versions)
-            }
-            Err(error) => {
-                let _ = result.send(Err(error));
-                None
-            }
-        });
+        subscription: Subscription,
+    ) -> Result<(Subscriber, Cursor), AppendError> {
         let (done, subscribed) = oneshot::channel();
         self.send(Request::Subscribe {
             webhook,
-            persist,
-            only_stops,
+            subscription,
             done,
         })
         .await?;
-        let (value, at) = persisted.await.map_err(|_| self.ended())??;
-        let queue = subscribed.await.map_err(|_| self.ended())?;
-        Ok((
-            value,
-            Reader::new(webhook, self.clone(), queue, Cursor::at(at)),
-        ))
+        let (queue, cursor) = subscribed.await.map_err(|_| self.ended())?;
+        Ok((self.subscriber(webhook, queue), cursor))
+    }
+
+    fn subscriber(&self, webhook: WebhookId, queue: Arc<ConsumerQueue>) -> Subscriber {
+        Subscriber {
+            webhook,
+            journal: self.clone(),
+            queue,
+        }
     }
 
     /// Forgets a webhook and its progress, durably.
@@ -387,6 +327,11 @@ impl Journal {
     /// Why the journal takes no events, if it doesn't.
     pub fn outage(&self) -> Option<Arc<str>> {
         self.shared.outage.check().err()
+    }
+
+    /// Fails while no events are taken.
+    pub fn check(&self) -> Result<(), AppendError> {
+        self.shared.outage.check().map_err(AppendError::Failing)
     }
 
     async fn send(&self, request: Request) -> Result<(), AppendError> {

@@ -6,7 +6,7 @@ use std::{
 };
 
 use pipelet_domain::{
-    deliveries::{Cursor, is_owed},
+    deliveries::{Cursor, SubscriptionVersion, is_owed},
     events::{Event, Seq},
     webhooks::WebhookId,
 };
@@ -21,9 +21,7 @@ use crate::store::{ReadLimit, StoreError};
 /// Reads what one webhook is owed, each event once and in order.
 #[derive(Debug)]
 pub struct Reader {
-    webhook: WebhookId,
-    journal: Journal,
-    queue: Arc<ConsumerQueue>,
+    subscriber: Subscriber,
     /// The cursor that it started with.
     start: Cursor,
     position: Seq,
@@ -41,26 +39,13 @@ pub struct Read {
 }
 
 impl Reader {
-    pub(super) fn new(
-        webhook: WebhookId,
-        journal: Journal,
-        queue: Arc<ConsumerQueue>,
-        start: Cursor,
-    ) -> Self {
-        let position = start.read_to;
-        Self {
-            webhook,
-            journal,
-            queue,
-            start,
-            position,
-            taken: VecDeque::new(),
-        }
-    }
-
     /// The cursor that was found at the start.
     pub fn start(&self) -> &Cursor {
         &self.start
+    }
+
+    pub const fn subscriber(&self) -> &Subscriber {
+        &self.subscriber
     }
 
     /// Everything that is owed below this position was returned by [`Self::read`].
@@ -68,14 +53,9 @@ impl Reader {
         self.position
     }
 
-    /// How many events the webhook has been owed in all.
-    pub fn received(&self) -> ReceivedCount {
-        ReceivedCount(Arc::clone(&self.queue))
-    }
-
     /// Resolves when there may be more to read.
     pub async fn woken(&self) {
-        self.queue.wake.notified().await;
+        self.subscriber.queue.wake.notified().await;
     }
 
     /// Reads events forward; fewer than there is room for where it had to pass many that are not
@@ -85,13 +65,20 @@ impl Reader {
             return self.read_taken(limit, false).await;
         }
         // Loaded before the queue is looked into: what is below it was pushed before.
-        let queued = Seq(self.journal.shared.queued.load(Ordering::Acquire));
+        let queued = Seq(self
+            .subscriber
+            .journal
+            .shared
+            .queued
+            .load(Ordering::Acquire));
         // Loaded before the versions are: they hold for every event below it.
-        let head = self.journal.head();
-        match self
-            .queue
-            .take(self.position, limit.count, || self.journal.head())
-        {
+        let head = self.subscriber.journal.head();
+        let Subscriber {
+            webhook,
+            journal,
+            queue,
+        } = &self.subscriber;
+        match queue.take(self.position, limit.count, || journal.head()) {
             ConsumerBatch::Live { seqs, drained } => {
                 self.taken.extend(seqs);
                 let read = self.read_taken(limit, drained).await?;
@@ -101,12 +88,12 @@ impl Reader {
                 Ok(read)
             }
             ConsumerBatch::Lagging(versions) => {
-                let mut events = self.journal.read_from(self.position, limit).await?;
+                let mut events = journal.read_from(self.position, limit).await?;
                 events.retain(|(seq, _)| *seq < head);
                 if let Some((last, _)) = events.last() {
                     self.position = last.next();
                 }
-                events.retain(|(seq, event)| is_owed(self.webhook, &versions, *seq, event));
+                events.retain(|(seq, event)| is_owed(*webhook, &versions, *seq, event));
                 Ok(Read {
                     events,
                     caught_up: false,
@@ -119,7 +106,7 @@ impl Reader {
     async fn read_taken(&mut self, limit: ReadLimit, drained: bool) -> Result<Read, StoreError> {
         let seqs = self.taken.make_contiguous();
         let seqs = &seqs[..seqs.len().min(limit.count)];
-        let fetched = self.journal.fetch(seqs, limit).await?;
+        let fetched = self.subscriber.journal.fetch(seqs, limit).await?;
         if let Some(last) = self.taken.drain(..fetched.looked_at).next_back() {
             self.position = last.next();
         }
@@ -132,16 +119,41 @@ impl Reader {
     /// Of the events at these positions, which ascend, those that there is room for, wherever
     /// they are kept.
     pub async fn fetch(&self, seqs: &[Seq], limit: ReadLimit) -> Result<Fetched, StoreError> {
-        self.journal.fetch(seqs, limit).await
+        self.subscriber.journal.fetch(seqs, limit).await
     }
 }
 
-/// A live count of what a webhook has been owed in all. Cheap to clone.
+/// A webhook's place in the journal: what it wants, and how much it has been owed. Cheap to clone.
 #[derive(Debug, Clone)]
-pub struct ReceivedCount(Arc<ConsumerQueue>);
+pub struct Subscriber {
+    pub(super) webhook: WebhookId,
+    pub(super) journal: Journal,
+    pub(super) queue: Arc<ConsumerQueue>,
+}
 
-impl ReceivedCount {
-    pub fn count(&self) -> u64 {
-        self.0.received()
+impl Subscriber {
+    pub const fn webhook(&self) -> WebhookId {
+        self.webhook
+    }
+
+    /// What the webhook wants, and as long as it is kept what it wanted before; by ascending
+    /// position, and never empty.
+    pub fn versions(&self) -> Arc<[SubscriptionVersion]> {
+        self.queue.versions()
+    }
+
+    /// How many events the webhook has been owed in all.
+    pub fn received(&self) -> u64 {
+        self.queue.received()
+    }
+
+    /// Reads what the webhook is owed from this cursor on. A webhook has one reader at a time.
+    pub fn read_from(&self, start: Cursor) -> Reader {
+        Reader {
+            subscriber: self.clone(),
+            position: start.read_to,
+            start,
+            taken: VecDeque::new(),
+        }
     }
 }

@@ -3,7 +3,10 @@
 //! Settled events are kept for a time, and no more of them than a size. What a webhook still
 //! needs is never taken, however old it is.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
 
 use jiff::Timestamp;
 use pipelet_domain::events::Seq;
@@ -55,10 +58,15 @@ impl Retention {
             let store = Arc::clone(&journal.shared.store);
             let retention = *current.borrow_and_update();
             let oldest = clock.ago(retention.keep);
-            match blocking(move || retention.forget(store.as_ref(), floor, oldest)).await {
+            let forget = move || {
+                retention.forget(store.as_ref(), floor, oldest)?;
+                store.bounds()
+            };
+            match blocking(forget).await {
+                Ok(kept) => journal.shared.oldest.store(kept.start.0, Ordering::Relaxed),
                 // There is a next time.
                 Err(error) if error.is_outage() => {}
-                forgotten => forgotten?,
+                Err(error) => return Err(error),
             }
         }
     }

@@ -1,8 +1,12 @@
-use std::{collections::BTreeSet, ops::Range, sync::Arc};
+use std::{
+    collections::BTreeSet,
+    ops::Range,
+    sync::{Arc, atomic::Ordering},
+};
 
 use jiff::Timestamp;
 use pipelet_domain::{
-    deliveries::{Cursor, SubscriptionVersion},
+    deliveries::{Cursor, Subscription},
     events::{
         Event, EventId, EventSelection, EventType, Payload, Seq, StationId, StationSelection,
     },
@@ -31,23 +35,22 @@ fn event(kind: EventType) -> Event {
     )
 }
 
-fn versions(from: u64, enabled: bool, names: &[&str]) -> Vec<SubscriptionVersion> {
-    let events = EventSelection::parse(names).unwrap();
-    vec![SubscriptionVersion {
-        from: Seq(from),
+fn wants(revision: u64, enabled: bool, names: &[&str]) -> Subscription {
+    Subscription {
+        revision,
         enabled,
-        events,
+        events: EventSelection::parse(names).unwrap(),
         stations: StationSelection::default(),
-    }]
+    }
 }
 
 fn open(
     store: &Arc<dyn Store>,
-    webhooks: Vec<(WebhookId, Vec<SubscriptionVersion>)>,
+    webhooks: Vec<(WebhookId, Subscription)>,
 ) -> (Journal, Vec<Reader>, CommitterThread) {
     let Opened {
         journal,
-        readers,
+        subscribers,
         thread,
     } = Journal::open(
         Arc::clone(store),
@@ -57,11 +60,9 @@ fn open(
         CancellationToken::new(),
     )
     .unwrap();
-    (
-        journal,
-        readers.into_iter().map(|(_, reader)| reader).collect(),
-        thread,
-    )
+    let readers = subscribers.into_iter();
+    let readers = readers.map(|(subscriber, cursor)| subscriber.read_from(cursor));
+    (journal, readers.collect(), thread)
 }
 
 async fn append(journal: &Journal, kinds: &[EventType]) -> Vec<Seq> {
@@ -94,12 +95,12 @@ const BOTH: [EventType; 2] = [EventType::Heartbeat, EventType::MeterValues];
 #[tokio::test]
 async fn what_is_appended_is_read_once_and_in_order() {
     let store: Arc<dyn Store> = Arc::new(MemoryStore::default());
-    let (journal, mut readers, thread) = open(&store, vec![(W, versions(0, true, &["Heartbeat"]))]);
+    let (journal, mut readers, thread) = open(&store, vec![(W, wants(1, true, &["Heartbeat"]))]);
     assert_eq!(append(&journal, &BOTH).await, [Seq(0), Seq(1)]);
     append(&journal, &BOTH).await;
     assert_eq!(read(&mut readers[0], 2).await, [0, 2]);
     assert!(readers[0].position() >= Seq(3));
-    assert_eq!(readers[0].received().count(), 2);
+    assert_eq!(readers[0].subscriber().received(), 2);
     append(&journal, &BOTH).await;
     assert_eq!(read(&mut readers[0], 1).await, [4]);
     journal.stop().await;
@@ -109,8 +110,7 @@ async fn what_is_appended_is_read_once_and_in_order() {
 #[tokio::test]
 async fn a_reader_that_lags_finds_everything_in_the_journal() {
     let store: Arc<dyn Store> = Arc::new(MemoryStore::default());
-    let (journal, mut readers, _thread) =
-        open(&store, vec![(W, versions(0, true, &["Heartbeat"]))]);
+    let (journal, mut readers, _thread) = open(&store, vec![(W, wants(1, true, &["Heartbeat"]))]);
     let reader = &mut readers[0];
     assert_eq!(read(reader, 0).await, Vec::<u64>::new());
     // More than the queue holds.
@@ -124,13 +124,13 @@ async fn a_reader_that_lags_finds_everything_in_the_journal() {
     assert_eq!(read(reader, 10_000).await, (0..10_000).collect::<Vec<_>>());
     append(&journal, &BOTH).await;
     assert_eq!(read(reader, 1).await, [10_000]);
-    assert_eq!(reader.received().count(), 10_001);
+    assert_eq!(reader.subscriber().received(), 10_001);
 }
 
 #[tokio::test]
 async fn a_reader_that_reads_while_events_come_misses_none() {
     let store: Arc<dyn Store> = Arc::new(MemoryStore::default());
-    let (journal, mut readers, _thread) = open(&store, vec![(W, versions(0, true, &["*"]))]);
+    let (journal, mut readers, _thread) = open(&store, vec![(W, wants(1, true, &["*"]))]);
     let total = 20_000;
     let appending = async {
         for chunk in 0..total / 500 {
@@ -165,7 +165,7 @@ async fn what_left_the_memory_is_fetched_from_the_store() {
         .collect();
     store.append(Seq(0), &events, &[]).unwrap();
     store.drop_below(Seq(10), 99).unwrap();
-    let (_, readers, _thread) = open(&store, vec![(W, versions(0, true, &["*"]))]);
+    let (_, readers, _thread) = open(&store, vec![(W, wants(1, true, &["*"]))]);
     let dense: Vec<_> = (0..1_500).step_by(3).map(Seq).collect();
     let sparse: Vec<_> = (1_600..6_000).step_by(170).map(Seq).collect();
     let wanted = [dense, vec![Seq(1_555)], sparse].concat();
@@ -189,32 +189,26 @@ async fn what_left_the_memory_is_fetched_from_the_store() {
 #[tokio::test]
 async fn a_change_takes_effect_at_its_position_also_for_one_that_lags() {
     let store: Arc<dyn Store> = Arc::new(MemoryStore::default());
-    let (journal, mut readers, _thread) =
-        open(&store, vec![(W, versions(0, true, &["Heartbeat"]))]);
+    let (journal, mut readers, _thread) = open(&store, vec![(W, wants(1, true, &["Heartbeat"]))]);
     append(&journal, &BOTH).await;
-    let subscribed = journal.subscribe(W, |position| {
-        let mut versions = versions(0, true, &["Heartbeat"]);
-        versions.extend(self::versions(position.at.0, true, &["MeterValues"]));
-        Ok((position.at, versions))
-    });
-    assert_eq!(subscribed.await.unwrap().0, Seq(2));
+    let meter_values = wants(2, true, &["MeterValues"]);
+    let (subscriber, _) = journal.subscribe(W, meter_values).await.unwrap();
+    assert_eq!(subscriber.versions().last().unwrap().from, Seq(2));
     append(&journal, &BOTH).await;
-    let subscribed = journal.subscribe(W, |position| {
-        let mut versions = versions(0, true, &["Heartbeat"]);
-        versions.extend(self::versions(2, true, &["MeterValues"]));
-        versions.extend(self::versions(position.at.0, false, &["MeterValues"]));
-        Ok(((), versions))
-    });
-    subscribed.await.unwrap();
+    let disabled = wants(3, false, &["MeterValues"]);
+    journal.subscribe(W, disabled).await.unwrap();
+    // What comes late is not the latest.
+    let outrun = wants(2, true, &["*"]);
+    journal.subscribe(W, outrun).await.unwrap();
     append(&journal, &BOTH).await;
     assert_eq!(read(&mut readers[0], 2).await, [0, 3]);
-    assert_eq!(readers[0].received().count(), 2);
+    assert_eq!(readers[0].subscriber().received(), 2);
 }
 
 #[tokio::test]
 async fn progress_and_counts_survive_a_restart() {
     let store: Arc<dyn Store> = Arc::new(MemoryStore::default());
-    let webhooks = || vec![(W, versions(0, true, &["Heartbeat"]))];
+    let webhooks = || vec![(W, wants(1, true, &["Heartbeat"]))];
     let (journal, mut readers, thread) = open(&store, webhooks());
     append(&journal, &BOTH).await;
     append(&journal, &BOTH).await;
@@ -240,51 +234,68 @@ async fn progress_and_counts_survive_a_restart() {
 
     let (journal, mut readers, _thread) = open(&store, webhooks());
     assert_eq!(readers[0].start(), &cursor);
-    assert_eq!(readers[0].received().count(), 2);
+    assert_eq!(readers[0].subscriber().received(), 2);
     assert_eq!(journal.floor().await.unwrap(), Seq(2));
     append(&journal, &BOTH).await;
     assert_eq!(read(&mut readers[0], 1).await, [4]);
-    assert_eq!(readers[0].received().count(), 3);
+    assert_eq!(readers[0].subscriber().received(), 3);
 }
 
 #[tokio::test]
 async fn what_was_not_counted_before_a_crash_is_counted_again() {
     let store: Arc<dyn Store> = Arc::new(MemoryStore::default());
-    let webhooks = || vec![(W, versions(1, true, &["Heartbeat"]))];
-    let (journal, _, _thread) = open(&store, webhooks());
+    let (journal, _, _thread) = open(&store, Vec::new());
+    append(&journal, &BOTH[..1]).await;
+    let heartbeats = || wants(1, true, &["Heartbeat"]);
+    journal.subscribe(W, heartbeats()).await.unwrap();
     append(&journal, &BOTH).await;
     append(&journal, &BOTH).await;
     // No stop: the second start finds the events, but no counts.
-    let (_, mut readers, _thread) = open(&store, webhooks());
-    assert_eq!(readers[0].received().count(), 1);
-    assert_eq!(read(&mut readers[0], 1).await, [2]);
+    let (_, mut readers, _thread) = open(&store, vec![(W, heartbeats())]);
+    assert_eq!(readers[0].subscriber().received(), 2);
+    assert_eq!(read(&mut readers[0], 2).await, [1, 3]);
+}
+
+/// A crash may come between a webhook's change and the journal's.
+#[tokio::test]
+async fn a_start_takes_up_what_the_journal_does_not_know() {
+    let store: Arc<dyn Store> = Arc::new(MemoryStore::default());
+    let (journal, ..) = open(&store, vec![(W, wants(1, true, &["Heartbeat"]))]);
+    append(&journal, &BOTH).await;
+    let (journal, mut readers, _thread) = open(&store, vec![(W, wants(2, true, &["MeterValues"]))]);
+    append(&journal, &BOTH).await;
+    assert_eq!(read(&mut readers[0], 2).await, [0, 3]);
+    // And what is left of one that is deleted goes.
+    let (journal, ..) = open(&store, Vec::new());
+    append(&journal, &BOTH).await;
+    assert_eq!(store.subscriptions().unwrap(), []);
 }
 
 /// A change keeps only the versions that the cursor needs, which is ahead of the counts.
 #[tokio::test]
 async fn what_was_counted_before_a_change_stays_counted_after_a_crash() {
     let store: Arc<dyn Store> = Arc::new(MemoryStore::default());
-    let webhooks = vec![(W, versions(0, true, &["Heartbeat"]))];
+    let webhooks = vec![(W, wants(1, true, &["Heartbeat"]))];
     let (journal, mut readers, _thread) = open(&store, webhooks);
     append(&journal, &BOTH).await;
     append(&journal, &BOTH).await;
     assert_eq!(read(&mut readers[0], 2).await, [0, 2]);
     let written = journal.checkpoint(W, Cursor::at(Seq(4))).await.unwrap();
     written.await.unwrap();
-    let subscribed = journal.subscribe(W, |position| {
-        assert_eq!((position.at, position.floor), (Seq(4), Seq(4)));
-        Ok(((), versions(4, false, &["Heartbeat"])))
-    });
-    subscribed.await.unwrap();
+    // As after retention has forgotten what is settled.
+    journal.shared.oldest.store(4, Ordering::Relaxed);
+    let disabled = || wants(2, false, &["Heartbeat"]);
+    let (subscriber, _) = journal.subscribe(W, disabled()).await.unwrap();
+    assert_eq!(subscriber.versions()[0].from, Seq(4), "the rest is dropped");
     // No stop.
-    let (_, readers, _thread) = open(&store, vec![(W, versions(4, false, &["Heartbeat"]))]);
-    assert_eq!(readers[0].received().count(), 2);
+    let (_, readers, _thread) = open(&store, vec![(W, disabled())]);
+    assert_eq!(readers[0].subscriber().received(), 2);
 }
 
 #[tokio::test]
 async fn what_was_counted_again_is_kept_for_a_second_crash() {
     let store: Arc<dyn Store> = Arc::new(MemoryStore::default());
-    let webhooks = || vec![(W, versions(0, true, &["Heartbeat"]))];
+    let webhooks = || vec![(W, wants(1, true, &["Heartbeat"]))];
     let (journal, _, _thread) = open(&store, webhooks());
     append(&journal, &BOTH).await;
     let (journal, mut readers, _thread) = open(&store, webhooks());

@@ -10,7 +10,7 @@ use pipelet_domain::{
     deliveries::{
         ArchivedCounts, Attempt, Cursor, DeadReason, DeliveryCounts, FailedDelivery, FailedFilter,
         FailedId, LedgerCounts, Phases, Received, Retry, RetryKey, Stage, StoredCounts,
-        StoredWebhook, SubscriptionVersion,
+        StoredWebhook, Subscription, SubscriptionVersion,
     },
     events::{
         Event, EventId, EventSelection, EventType, Payload, Seq, StationId, StationSelection,
@@ -128,18 +128,11 @@ fn webhook(id: u64) -> StoredWebhook {
         ..WebhookDraft::default()
     };
     let new = draft.create(&TargetPolicy::default()).unwrap();
-    let events = EventSelection::parse(&["MeterValues"]).unwrap();
     let newer = Secret::new("whsec_AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA");
     StoredWebhook {
         webhook: new
             .into_webhook(WebhookId(id), at(5))
             .rotated(SigningSecret::parse(&newer).unwrap(), at(6)),
-        versions: vec![SubscriptionVersion {
-            from: Seq(3),
-            enabled: true,
-            events,
-            stations: StationSelection::parse(&["S2"]).unwrap(),
-        }],
         stage: Stage::Active,
     }
 }
@@ -157,16 +150,29 @@ fn progress_is_kept_with_the_events() {
             counted_to: Seq(9),
         };
         let id = WebhookId(4);
+        let version = |from, enabled| SubscriptionVersion {
+            from: Seq(from),
+            subscription: Subscription {
+                revision: from,
+                enabled,
+                events: EventSelection::parse(&["MeterValues", "group:security"]).unwrap(),
+                stations: StationSelection::parse(&["S2", "WALLBOX_*"]).unwrap(),
+            },
+        };
+        let versions: Arc<[_]> = [version(3, true), version(7, false)].into();
         let progress = [
             Progress::Cursor(id, cursor.clone()),
             Progress::Received(id, received),
+            Progress::Subscription(id, Arc::clone(&versions)),
         ];
         store.append(Seq(0), &[], &progress).unwrap();
+        assert_eq!(store.subscriptions().unwrap(), [(id, versions.to_vec())]);
         assert_eq!(store.cursors().unwrap(), [(id, cursor)]);
         assert_eq!(store.received().unwrap(), [(id, received)]);
         store.append(Seq(0), &[], &[Progress::Gone(id)]).unwrap();
         assert_eq!(store.cursors().unwrap(), []);
         assert_eq!(store.received().unwrap(), []);
+        assert_eq!(store.subscriptions().unwrap(), []);
     });
 }
 

@@ -19,6 +19,7 @@ pub(super) enum Kind {
     /// The position of the first event of a block.
     Event = b'e',
     Received = b'n',
+    Subscription = b'u',
     // cold
     LedgerCounts = b'a',
     Failed = b'f',
@@ -88,6 +89,10 @@ pub(super) fn cursor(webhook: WebhookId) -> Vec<u8> {
 
 pub(super) fn received(webhook: WebhookId) -> Vec<u8> {
     numbered(Kind::Received, [webhook.0])
+}
+
+pub(super) fn subscription(webhook: WebhookId) -> Vec<u8> {
+    numbered(Kind::Subscription, [webhook.0])
 }
 
 pub(super) fn ledger_counts(webhook: WebhookId) -> Vec<u8> {

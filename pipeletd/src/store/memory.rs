@@ -11,7 +11,7 @@ use jiff::Timestamp;
 use pipelet_domain::{
     deliveries::{
         ArchivedCounts, Cursor, FailedDelivery, FailedFilter, FailedId, LedgerCounts, Received,
-        Retry, RetryKey, StoredCounts, StoredWebhook,
+        Retry, RetryKey, StoredCounts, StoredWebhook, SubscriptionVersion,
     },
     events::{Event, IdTagKey, Seq, StationId},
     id_tags::IdTagEntry,
@@ -33,6 +33,7 @@ struct Contents {
     events: BTreeMap<Seq, Arc<Event>>,
     cursors: BTreeMap<WebhookId, Cursor>,
     received: BTreeMap<WebhookId, Received>,
+    subscriptions: BTreeMap<WebhookId, Vec<SubscriptionVersion>>,
     next: NextIds,
     webhooks: BTreeMap<WebhookId, StoredWebhook>,
     archived: ArchivedCounts,
@@ -56,6 +57,7 @@ impl Default for Contents {
             events: BTreeMap::new(),
             cursors: BTreeMap::new(),
             received: BTreeMap::new(),
+            subscriptions: BTreeMap::new(),
             next: NextIds {
                 webhook: WebhookId(1),
                 failed: FailedId(1),
@@ -181,8 +183,12 @@ impl Store for MemoryStore {
                 Progress::Received(webhook, received) => {
                     contents.received.insert(*webhook, *received);
                 }
+                Progress::Subscription(webhook, versions) => {
+                    contents.subscriptions.insert(*webhook, versions.to_vec());
+                }
                 Progress::Gone(webhook) => {
                     contents.cursors.remove(webhook);
+                    contents.subscriptions.remove(webhook);
                     contents.received.remove(webhook);
                 }
             }
@@ -239,6 +245,10 @@ impl Store for MemoryStore {
 
     fn received(&self) -> Result<Vec<(WebhookId, Received)>, StoreError> {
         Ok(copied(&self.contents().received))
+    }
+
+    fn subscriptions(&self) -> Result<Vec<(WebhookId, Vec<SubscriptionVersion>)>, StoreError> {
+        Ok(copied(&self.contents().subscriptions))
     }
 
     fn commit(&self, changes: &[Change]) -> Result<(), StoreError> {

@@ -34,7 +34,7 @@ use jiff::Timestamp;
 use pipelet_domain::{
     deliveries::{
         ArchivedCounts, Cursor, FailedDelivery, FailedFilter, FailedId, LedgerCounts, Received,
-        Retry, RetryKey, StoredCounts, StoredWebhook,
+        Retry, RetryKey, StoredCounts, StoredWebhook, SubscriptionVersion,
     },
     events::{Event, IdTagKey, Seq, StationId},
     id_tags::IdTagEntry,
@@ -258,6 +258,8 @@ pub struct SavedStations {
 pub enum Progress {
     Cursor(WebhookId, Cursor),
     Received(WebhookId, Received),
+    /// What it wants, by position; the last one is in force from here on.
+    Subscription(WebhookId, Arc<[SubscriptionVersion]>),
     /// The webhook is gone: nothing is kept of its progress.
     Gone(WebhookId),
 }
@@ -302,6 +304,8 @@ pub trait Store: Send + Sync + fmt::Debug + 'static {
     fn cursors(&self) -> Result<Vec<(WebhookId, Cursor)>, StoreError>;
 
     fn received(&self) -> Result<Vec<(WebhookId, Received)>, StoreError>;
+
+    fn subscriptions(&self) -> Result<Vec<(WebhookId, Vec<SubscriptionVersion>)>, StoreError>;
 
     // What stays beside the journal.
 

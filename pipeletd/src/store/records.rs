@@ -11,7 +11,8 @@ use jiff::Timestamp;
 use pipelet_domain::{
     deliveries::{
         ArchivedCounts, Attempt, DeadReason, DeliveryCounts, FailedDelivery, FailedId,
-        LedgerCounts, Phases, Retry, RetryKey, Stage, StoredWebhook, SubscriptionVersion,
+        LedgerCounts, Phases, Retry, RetryKey, Stage, StoredWebhook, Subscription,
+        SubscriptionVersion,
     },
     events::{Event, EventSelection, Seq, StationSelection},
     webhooks::{
@@ -99,8 +100,6 @@ struct WebhookRecord {
     updated_at: Timestamp,
     #[serde(default)]
     revision: u64,
-    #[serde(rename = "epochs")]
-    versions: Vec<SubscriptionVersionRecord>,
     stage: StageRecord,
 }
 
@@ -153,6 +152,7 @@ impl SigningRecord {
 #[derive(Serialize, Deserialize)]
 struct SubscriptionVersionRecord {
     from: u64,
+    revision: u64,
     enabled: bool,
     events: Vec<String>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -201,18 +201,8 @@ pub(super) fn encode_webhook(
     stored: &StoredWebhook,
     secrets: &SecretKeys,
 ) -> Result<Vec<u8>, StoreError> {
-    let StoredWebhook {
-        webhook,
-        versions,
-        stage,
-    } = stored;
+    let StoredWebhook { webhook, stage } = stored;
     let secret = webhook.secret.as_ref();
-    let versions = versions.iter().map(|version| SubscriptionVersionRecord {
-        from: version.from.0,
-        enabled: version.enabled,
-        events: version.events.names().to_vec(),
-        station_ids: version.stations.patterns().to_vec(),
-    });
     let place = Place::WebhookSecret(webhook.id);
     let sealed = secret.map(|secret| secrets.seal(place, secret.secret()));
     let sealed = sealed.transpose().map_err(not_sealed)?;
@@ -232,7 +222,6 @@ pub(super) fn encode_webhook(
         created_at: webhook.created_at,
         updated_at: webhook.updated_at,
         revision: webhook.revision,
-        versions: versions.collect(),
         stage: match stage {
             Stage::Active => StageRecord::Active,
             Stage::Deleting => StageRecord::Deleting,
@@ -250,25 +239,6 @@ pub(super) fn decode_webhook(
     secrets: &SecretKeys,
 ) -> Result<StoredWebhook, StoreError> {
     let record: WebhookRecord = decode("webhook", bytes)?;
-    let events = |names: &[String]| {
-        EventSelection::parse(names)
-            .map_err(|_| record_error("webhook", format!("its events {names:?} are not known")))
-    };
-    let stations = |patterns: &[String]| {
-        StationSelection::parse(patterns)
-            .map_err(|_| record_error("webhook", format!("its stations {patterns:?} are none")))
-    };
-    let versions = record.versions.iter().map(|version| {
-        let events = events(&version.events)?;
-        let stations = stations(&version.station_ids)?;
-        Ok(SubscriptionVersion {
-            from: Seq(version.from),
-            enabled: version.enabled,
-            events,
-            stations,
-        })
-    });
-    let versions = versions.collect::<Result<_, StoreError>>()?;
     let place = Place::WebhookSecret(WebhookId(record.id));
     let value = match record.sealed_secret {
         Some(sealed) => Some(secrets.open(place, &sealed).map_err(not_sealed)?),
@@ -289,8 +259,8 @@ pub(super) fn decode_webhook(
         name: record.name,
         url: WebhookUrl::parse(&record.url).map_err(|error| record_error("webhook", error))?,
         enabled: record.enabled,
-        events: events(&record.events)?,
-        stations: stations(&record.station_ids)?,
+        events: event_selection(&record.events)?,
+        stations: station_selection(&record.station_ids)?,
         secret,
         signing: signing.transpose()?,
         created_at: record.created_at,
@@ -302,11 +272,48 @@ pub(super) fn decode_webhook(
         StageRecord::Deleting => Stage::Deleting,
         StageRecord::Deleted(books) => Stage::Deleted(books.into_counts()),
     };
-    Ok(StoredWebhook {
-        webhook,
-        versions,
-        stage,
-    })
+    Ok(StoredWebhook { webhook, stage })
+}
+
+pub(super) fn encode_subscription(versions: &[SubscriptionVersion]) -> Vec<u8> {
+    let records = versions.iter().map(|version| {
+        let subscription = &version.subscription;
+        SubscriptionVersionRecord {
+            from: version.from.0,
+            revision: subscription.revision,
+            enabled: subscription.enabled,
+            events: subscription.events.names().to_vec(),
+            station_ids: subscription.stations.patterns().to_vec(),
+        }
+    });
+    encode(&records.collect::<Vec<_>>())
+}
+
+pub(super) fn decode_subscription(bytes: &[u8]) -> Result<Vec<SubscriptionVersion>, StoreError> {
+    let records: Vec<SubscriptionVersionRecord> = decode("subscription", bytes)?;
+    let versions = records.into_iter().map(|record| {
+        let subscription = Subscription {
+            revision: record.revision,
+            enabled: record.enabled,
+            events: event_selection(&record.events)?,
+            stations: station_selection(&record.station_ids)?,
+        };
+        Ok(SubscriptionVersion {
+            from: Seq(record.from),
+            subscription,
+        })
+    });
+    versions.collect()
+}
+
+fn event_selection(names: &[String]) -> Result<EventSelection, StoreError> {
+    EventSelection::parse(names)
+        .map_err(|_| record_error("webhook", format!("its events {names:?} are not known")))
+}
+
+fn station_selection(patterns: &[String]) -> Result<StationSelection, StoreError> {
+    StationSelection::parse(patterns)
+        .map_err(|_| record_error("webhook", format!("its stations {patterns:?} are none")))
 }
 
 #[derive(Serialize, Deserialize)]
@@ -596,7 +603,6 @@ pub(super) fn decode_api_key(id: u64, bytes: &[u8]) -> Result<ApiKeyInfo, StoreE
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::store::sealing::SecretKey;
 
     #[test]
     fn a_key_that_was_stored_before_there_were_roles_is_an_admins() {
@@ -634,17 +640,5 @@ mod tests {
             assert_eq!(bytes[0], version);
             assert_eq!(decode_api_key(7, &bytes).unwrap(), key);
         }
-    }
-
-    #[test]
-    fn a_webhook_that_was_stored_before_stations_could_be_named_wants_all() {
-        let json = br#"{"id":1,"name":"N","url":"https://example.com/","enabled":true,
-            "events":["*"],"secret_header":null,"secret_value":null,
-            "created_at":"2026-04-14T12:00:00Z","updated_at":"2026-04-14T12:00:00Z",
-            "epochs":[{"from":0,"enabled":true,"events":["*"]}],"stage":"active"}"#;
-        let secrets = SecretKeys::new([SecretKey::from_bytes([1; 32])]).unwrap();
-        let stored = decode_webhook(&[&[VERSION], json.as_slice()].concat(), &secrets).unwrap();
-        assert_eq!(stored.webhook.stations.patterns(), [""; 0]);
-        assert_eq!(stored.versions[0].stations.patterns(), [""; 0]);
     }
 }

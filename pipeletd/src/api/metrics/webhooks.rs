@@ -241,7 +241,6 @@ mod tests {
             };
             let stored = StoredWebhook {
                 webhook,
-                versions: Vec::new(),
                 stage: Stage::Active,
             };
             let is_last = u64::from(id == webhooks);

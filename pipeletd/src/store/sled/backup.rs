@@ -70,7 +70,7 @@ impl SledStore {
         let mut writer = Writer::begin(&mut buffered)?;
         let commits = self.cold_commits.lock();
         let quiet = commits.unwrap_or_else(PoisonError::into_inner);
-        for kind in [Kind::Cursor, Kind::Received] {
+        for kind in [Kind::Cursor, Kind::Received, Kind::Subscription] {
             for entry in self.hot.kind(kind) {
                 let (key, value) = entry?;
                 writer.record(Part::Hot, &key, &value)?;

@@ -25,7 +25,7 @@ use jiff::Timestamp;
 use pipelet_domain::{
     deliveries::{
         ArchivedCounts, Cursor, FailedDelivery, FailedFilter, FailedId, LedgerCounts, Received,
-        Retry, RetryKey, StoredCounts, StoredWebhook,
+        Retry, RetryKey, StoredCounts, StoredWebhook, SubscriptionVersion,
     },
     events::{Event, Seq, StationId},
     id_tags::IdTagEntry,
@@ -358,7 +358,13 @@ impl Store for SledStore {
                     let value = codec::encode_received(*received);
                     Database::put_new(&mut batch, &keys::received(*webhook), &value);
                 }
+                Progress::Subscription(webhook, versions) => {
+                    let value = records::encode_subscription(versions);
+                    let key = keys::subscription(*webhook);
+                    self.hot.put(&mut batch, &key, &value)?;
+                }
                 Progress::Gone(webhook) => {
+                    self.hot.remove(&mut batch, &keys::subscription(*webhook))?;
                     self.hot.remove(&mut batch, &keys::cursor(*webhook))?;
                     self.hot.remove(&mut batch, &keys::received(*webhook))?;
                 }
@@ -482,6 +488,16 @@ impl Store for SledStore {
         Ok(all
             .into_iter()
             .map(|(id, received)| (WebhookId(id), received))
+            .collect())
+    }
+
+    fn subscriptions(&self) -> Result<Vec<(WebhookId, Vec<SubscriptionVersion>)>, StoreError> {
+        let all = Self::numbered(&self.hot, Kind::Subscription, |value| {
+            records::decode_subscription(value)
+        })?;
+        let all = all.into_iter();
+        Ok(all
+            .map(|(id, versions)| (WebhookId(id), versions))
             .collect())
     }
 
