@@ -1,0 +1,11 @@
+//! REST and gRPC, for callers who mean well and for others.
+
+mod access;
+mod bad_input;
+mod docs;
+mod events;
+mod hostile;
+mod key_ends;
+mod openapi;
+mod preconditions;
+mod tls;

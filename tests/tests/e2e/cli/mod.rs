@@ -1,0 +1,11 @@
+//! `pipeletctl`: what it prints, draws and completes.
+
+mod completions;
+mod contexts;
+mod demo;
+mod doctor;
+mod listen;
+mod output;
+mod overview;
+mod screens;
+mod simulate;

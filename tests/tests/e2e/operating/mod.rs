@@ -1,0 +1,9 @@
+//! What an operator sets, reads and installs.
+
+mod logs;
+mod memory;
+mod metrics;
+mod otlp;
+mod packaging;
+mod service_manager;
+mod settings;

@@ -1,0 +1,8 @@
+//! What is on disk: kept through crashes, full disks and bit rot, moved by backups.
+
+mod backup;
+mod crash;
+mod disk;
+mod formats;
+mod power_loss;
+mod rot;
