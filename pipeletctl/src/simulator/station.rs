@@ -13,7 +13,7 @@ use std::{
 use fastrand::Rng;
 use tokio::{
     sync::{mpsc, watch},
-    time::{Instant, sleep_until, timeout},
+    time::{Instant, sleep_until},
 };
 
 use super::{
@@ -30,9 +30,6 @@ const ANSWER: Duration = Duration::from_secs(30);
 /// The wait before the second try to connect; it doubles up to the longest.
 const FIRST_WAIT: Duration = Duration::from_millis(500);
 const LONGEST_WAIT: Duration = Duration::from_secs(30);
-
-/// How long a station that ends may take to say what is left to say.
-const FAREWELL: Duration = Duration::from_secs(10);
 
 /// What a passer-by sees of a station.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -109,10 +106,11 @@ impl Station {
                 _ = self.finish.changed() => {}
             }
         }
-        // A daemon that does not answer any more must not hold the end up.
-        let _ = timeout(FAREWELL, self.finish(link)).await;
+        self.finish(link).await;
     }
 
+    /// Says what is left to say, however much that is. Each step has its own limit, so a daemon
+    /// that does not answer any more does not hold the end up.
     async fn finish(&mut self, mut link: Link) {
         self.charger.close(self.pace.now());
         // Who is offline comes back to tell what is still to be told, but tries no more than once.
@@ -123,7 +121,9 @@ impl Station {
             link = self.say_all(link).await;
             self.show(&link);
             match link {
-                Link::Up { line, .. } if self.charger.has_said_all() => {
+                // All is said, or the rest may not be said now: it was refused, or the charger is
+                // not accepted.
+                Link::Up { line, asked: None } => {
                     line.close().await;
                     return;
                 }
