@@ -13,6 +13,7 @@ use pipelet_domain::{
     },
     webhooks::{TargetPolicy, Webhook, WebhookId, WebhookUrl},
 };
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio_util::sync::CancellationToken;
 
 use super::{
@@ -69,7 +70,11 @@ fn subscribed() -> Progress {
 }
 
 fn event(number: u8) -> Arc<Event> {
-    let station = StationId::new(&format!("S{number}")).unwrap();
+    event_of(&format!("S{number}"), number)
+}
+
+fn event_of(station: &str, number: u8) -> Arc<Event> {
+    let station = StationId::new(station).unwrap();
     let id = EventId::from_bytes([number; 16]);
     let now = Clock::system().now();
     Arc::new(Event::new(
@@ -110,6 +115,11 @@ fn far() -> i64 {
 }
 
 async fn start(store: &Arc<dyn Store>) -> (Delivery, Ledger) {
+    start_apart(store, store).await
+}
+
+/// The same, with a store of its own for the ledger.
+async fn start_apart(store: &Arc<dyn Store>, ledger_store: &Arc<dyn Store>) -> (Delivery, Ledger) {
     let stored = store.webhooks().unwrap();
     let retry_clock = RetryClock::starting_at(Clock::system().now(), None);
     let opened = Journal::open(
@@ -125,8 +135,12 @@ async fn start(store: &Arc<dyn Store>) -> (Delivery, Ledger) {
         subscribers,
         ..
     } = opened;
-    let (ledger, _) =
-        Ledger::open(Arc::clone(store), retry_clock, CancellationToken::new()).unwrap();
+    let (ledger, _) = Ledger::open(
+        Arc::clone(ledger_store),
+        retry_clock,
+        CancellationToken::new(),
+    )
+    .unwrap();
     // Whichever test comes first installs it; they all want the same.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let sender = Sender::new(&HttpOptions {
@@ -279,22 +293,44 @@ async fn a_failed_attempt_is_on_record_before_the_cursor_moves() {
     stored.webhook.url = WebhookUrl::parse(&url).unwrap();
     let store: Arc<dyn Store> = Arc::new(MemoryStore::default());
     store.commit(&[Change::Webhook(stored)]).unwrap();
-    store.append(Seq(0), &[event(0)], &[subscribed()]).unwrap();
+    let events = [event_of("S", 0), event_of("S", 1)];
+    store.append(Seq(0), &events, &[subscribed()]).unwrap();
+    let ledger_memory = Arc::new(MemoryStore::default());
+    let ledger_store: Arc<dyn Store> = Arc::<MemoryStore>::clone(&ledger_memory);
 
-    let (delivery, _) = start(&store).await;
+    let (delivery, _) = start_apart(&store, &ledger_store).await;
+    let held = ledger_memory.hold();
     let (connection, _) = receiver.accept().await.unwrap();
     drop(connection);
+    // The station's next event is sent only once the ledger was asked to record this failure.
+    let (mut connection, _) = receiver.accept().await.unwrap();
+    connection.read_exact(&mut [0; 64]).await.unwrap();
+    let ok = b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n";
+    connection.write_all(ok).await.unwrap();
+    let cursor = |owed: &[Seq]| Cursor {
+        read_to: Seq(2),
+        owed: owed.to_vec(),
+        delivered: 1,
+    };
+    let moved = async {
+        loop {
+            match store.cursors().unwrap().as_slice() {
+                [(_, moved)] if moved.delivered == 1 => return moved.clone(),
+                _ => tokio::task::yield_now().await,
+            }
+        }
+    };
+    let moved = tokio::time::timeout(Duration::from_secs(30), moved).await;
+    assert_eq!(moved, Ok(cursor(&[Seq(0)])), "not on record yet");
+
+    drop(held);
     delivery.stop(Duration::from_secs(10)).await;
-    let keys = store.retry_keys(W, None, 9).unwrap();
-    let retry = store.retry(keys[0]).unwrap().unwrap();
+    let keys = ledger_store.retry_keys(W, None, 9).unwrap();
+    let retry = ledger_store.retry(keys[0]).unwrap().unwrap();
+    assert_eq!(retry.key.seq, Seq(0));
     assert_eq!(retry.attempts.len(), 1);
     assert_eq!(retry.attempts[0].status, None);
-    let settled = Cursor {
-        read_to: Seq(1),
-        owed: vec![],
-        delivered: 0,
-    };
-    assert_eq!(store.cursors().unwrap(), [(W, settled)]);
+    assert_eq!(store.cursors().unwrap(), [(W, cursor(&[]))]);
 }
 
 /// A webhook that is deleted, with one event received and cancelled.

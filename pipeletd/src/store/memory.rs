@@ -82,6 +82,12 @@ impl Default for Contents {
 }
 
 impl MemoryStore {
+    /// Holds up all reads and writes until it is dropped, as a disk does that is busy.
+    #[cfg(test)]
+    pub fn hold(&self) -> impl Sized {
+        self.contents()
+    }
+
     fn contents(&self) -> MutexGuard<'_, Contents> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
