@@ -11,6 +11,7 @@ use clap_complete::{
     CompleteEnv,
     engine::{ArgValueCompleter, CompletionCandidate},
 };
+use pipelet_printable::{is_unprintable, printable};
 use pipelet_proto::v1;
 use tonic::Status;
 
@@ -18,7 +19,6 @@ use crate::{
     cli::{Cli, Global},
     client::Client,
     contexts::Contexts,
-    escape::{is_unprintable, printable},
     settings::{Environment, Settings},
 };
 
@@ -197,7 +197,7 @@ fn offered(
         // The shell prints them, and chargers wrote some. An escaped value would be another one.
         .filter(|(value, _)| !value.contains(is_unprintable))
         .map(|(value, meaning)| {
-            let meaning = (!meaning.is_empty()).then(|| printable(&meaning).into());
+            let meaning = (!meaning.is_empty()).then(|| printable(&meaning).into_owned().into());
             CompletionCandidate::new(value).help(meaning)
         })
         .collect()

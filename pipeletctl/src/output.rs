@@ -15,11 +15,12 @@ use clap::{
     builder::styling::{AnsiColor, Style},
 };
 use indicatif::{ProgressBar, ProgressFinish, ProgressStyle};
+use pipelet_printable::{is_unprintable, printable_json, printable_lines};
 use serde::Serialize;
 
 use crate::{
     error::Report,
-    escape,
+    escape::yaml_of_json,
     table::{self, Details},
 };
 
@@ -96,11 +97,11 @@ impl Printer {
     pub(crate) fn follow<T: Serialize>(&self, item: &T, line: &str) -> io::Result<()> {
         let mut out = io::stdout().lock();
         match self.format {
-            Format::Table => writeln!(out, "{}", escape::printable_lines(line)),
+            Format::Table => writeln!(out, "{}", printable_lines(line)),
             // An array would never be closed, so each object stands for itself.
             Format::Json | Format::Jsonl => {
                 let json = serde_json::to_string(item)?;
-                writeln!(out, "{}", escape::json(&json))
+                writeln!(out, "{}", printable_json(&json))
             }
             Format::Yaml => write!(out, "---\n{}", yaml(item)?),
         }?;
@@ -116,7 +117,7 @@ impl Printer {
     #[expect(clippy::unused_self, reason = "the printer alone may print")]
     pub(crate) fn text(&self, text: &str) -> io::Result<()> {
         let mut out = io::stdout().lock();
-        let text = escape::printable_lines(text.trim_end_matches('\n'));
+        let text = printable_lines(text.trim_end_matches('\n'));
         writeln!(out, "{text}")?;
         out.flush()
     }
@@ -125,21 +126,21 @@ impl Printer {
     #[expect(clippy::unused_self, reason = "the printer alone may print")]
     pub(crate) fn note(&self, text: &str) {
         // A remark that nobody can read is no reason to fail.
-        let _ = writeln!(anstream::stderr(), "{}", escape::printable_lines(text));
+        let _ = writeln!(anstream::stderr(), "{}", printable_lines(text));
     }
 
     /// Tells on stderr what to do next.
     #[expect(clippy::unused_self, reason = "the printer alone may print")]
     pub(crate) fn hint(&self, text: &str) {
         let style = Style::new().fg_color(Some(AnsiColor::Cyan.into())).bold();
-        let text = escape::printable_lines(text);
+        let text = printable_lines(text);
         let _ = writeln!(anstream::stderr(), "{style}hint:{style:#} {text}");
     }
 
     /// Tells on stderr what went wrong and what to do next.
     pub(crate) fn report(&self, report: &Report) {
         let style = Style::new().fg_color(Some(AnsiColor::Red.into())).bold();
-        let message = escape::printable_lines(&report.message);
+        let message = printable_lines(&report.message);
         let _ = writeln!(anstream::stderr(), "{style}error:{style:#} {message}");
         for detail in &report.details {
             self.note(&format!("  {detail}"));
@@ -187,9 +188,9 @@ impl Printer {
     fn document<T: Serialize>(&self, item: &T) -> io::Result<()> {
         match self.format {
             Format::Table | Format::Json => {
-                self.text(&escape::json(&serde_json::to_string_pretty(item)?))
+                self.text(&printable_json(&serde_json::to_string_pretty(item)?))
             }
-            Format::Jsonl => self.text(&escape::json(&serde_json::to_string(item)?)),
+            Format::Jsonl => self.text(&printable_json(&serde_json::to_string(item)?)),
             Format::Yaml => self.text(&yaml(item)?),
         }
     }
@@ -226,11 +227,11 @@ impl<T: Serialize + Row, W: Write> List<T, W> {
                 let lead = if self.count == 0 { "[\n  " } else { ",\n  " };
                 // No JSON string holds a line break, so every one in the text may be indented.
                 let text = serde_json::to_string_pretty(item)?.replace('\n', "\n  ");
-                write!(self.out, "{lead}{}", escape::json(&text))?;
+                write!(self.out, "{lead}{}", printable_json(&text))?;
             }
             Format::Jsonl => {
                 let json = serde_json::to_string(item)?;
-                writeln!(self.out, "{}", escape::json(&json))?;
+                writeln!(self.out, "{}", printable_json(&json))?;
             }
             // An item of a list of its own, which the next ones go on with.
             Format::Yaml => match yaml_block(&[item])? {
@@ -283,13 +284,13 @@ fn yaml_block<T: Serialize>(item: &T) -> io::Result<Option<String>> {
             Err(_) => return Ok(None),
         },
     };
-    let fit = |c| c == '\n' || !escape::is_unprintable(c);
+    let fit = |c| c == '\n' || !is_unprintable(c);
     Ok(text.ok().filter(|text| text.chars().all(fit)))
 }
 
 /// The style that is JSON, which has room for anything.
 fn yaml_flow<T: Serialize>(item: &T) -> io::Result<String> {
-    Ok(escape::yaml_of_json(&serde_json::to_string(item)?))
+    Ok(yaml_of_json(&serde_json::to_string(item)?))
 }
 
 #[cfg(test)]

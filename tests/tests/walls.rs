@@ -307,24 +307,10 @@ fn code_of(text: &str) -> String {
     lines.collect::<Vec<_>>().join("\n")
 }
 
-/// The crates share no library, and what may reach a terminal is the same for both.
-#[test]
-fn both_programs_hold_the_same_characters_back() {
-    let table = |file: &str| {
-        let source = fs::read_to_string(root().join(file)).expect("a source file");
-        let (_, rest) = source.split_once("matches!(c,").expect("the table");
-        let (table, _) = rest.split_once(')').expect("its end");
-        table.to_owned()
-    };
-    assert_eq!(
-        table("pipeletd/src/system/printable.rs"),
-        table("pipeletctl/src/escape.rs")
-    );
-}
-
 fn files() -> Vec<PathBuf> {
     let mut found = Vec::new();
     for package in [
+        "printable/src",
         "pipeletd/domain/src",
         "pipeletd/src",
         "pipeletctl/src",

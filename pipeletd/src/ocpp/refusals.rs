@@ -14,13 +14,13 @@ use std::{
 
 use jiff::Timestamp;
 use pipelet_domain::events::StationId;
+use pipelet_printable::printable;
 use tokio::time::Instant;
 
 use super::{
     connection_stats::ReasonCounts,
     handshake::{self, Asked, HandshakeError},
 };
-use crate::system::printable::printable;
 
 /// Between two lines of the log for the same failure.
 const LOG_INTERVAL: Duration = Duration::from_mins(1);

@@ -8,7 +8,6 @@
 //! | [`descriptors`] | how many files may be open, and who has which share |
 //! | [`latencies`] | how long something takes, counted |
 //! | [`limits`] | how often something may happen, and how much memory it may take |
-//! | [`printable`] | text that a terminal neither obeys nor hides |
 //! | [`private_file`] | files that only their owner reads |
 //! | [`shutdown`] | the signals that end the daemon |
 //! | [`tls`] | certificates, and streams with or without them |
@@ -18,7 +17,6 @@ pub mod core_dumps;
 pub mod descriptors;
 pub mod latencies;
 pub mod limits;
-pub mod printable;
 pub mod private_file;
 pub mod shutdown;
 pub mod tls;

@@ -6,6 +6,7 @@
 use std::{borrow::Cow, io};
 
 use clap::ValueEnum;
+use pipelet_printable::{escape_default, escape_where, is_unprintable, printable_json};
 use tracing_subscriber::{
     EnvFilter, Layer as _, Registry,
     filter::{LevelFilter, ParseError},
@@ -16,7 +17,6 @@ use tracing_subscriber::{
 };
 
 use super::stderr::{DroppedLines, Stderr};
-use crate::system::printable;
 
 /// How a line of the log looks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -68,8 +68,8 @@ pub fn filter(level: &str) -> Result<EnvFilter, InvalidLevel> {
 pub fn start(level: &str, format: LogFormat) -> Result<Log, InvalidLevel> {
     let (filter, handle) = reload::Layer::new(filter(level)?);
     let escape = match format {
-        LogFormat::Text => printable::log_line,
-        LogFormat::Json => printable::json_line,
+        LogFormat::Text => printable_line,
+        LogFormat::Json => printable_json,
     };
     let stderr = Stderr::default();
     let dropped = stderr.dropped();
@@ -95,6 +95,19 @@ pub fn start(level: &str, format: LogFormat) -> Result<Log, InvalidLevel> {
     })
 }
 
+/// A line for people, which keeps its colours and its end.
+fn printable_line(line: &str) -> Cow<'_, str> {
+    let (line, end) = line
+        .strip_suffix('\n')
+        .map_or((line, ""), |line| (line, "\n"));
+    // The subscriber has escaped what begins a sequence in a value.
+    let unprintable = |c| is_unprintable(c) && c != '\u{1b}';
+    match escape_where(line, unprintable, escape_default) {
+        Cow::Borrowed(line) if end.is_empty() => line.into(),
+        line => (line.into_owned() + end).into(),
+    }
+}
+
 /// Writes lines, each of which comes whole.
 struct Escaped {
     out: Stderr,
@@ -117,6 +130,21 @@ impl LogLevel {
     pub fn set(&self, filter: EnvFilter) {
         if let Err(error) = self.0.reload(filter) {
             tracing::error!(%error, "the log's level stays");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_keeps_its_colours_and_its_end() {
+        for (line, safe) in [
+            ("\u{1b}[2mx\u{1b}[0m\n", "\u{1b}[2mx\u{1b}[0m\n"),
+            ("a\nINFO b\u{2066}\n", "a\\nINFO b\\u{2066}\n"),
+        ] {
+            assert_eq!(printable_line(line), safe);
         }
     }
 }

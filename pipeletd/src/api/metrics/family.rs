@@ -1,10 +1,11 @@
 //! A family of metrics: a name, what it means, and a value for each combination of labels.
 
+use pipelet_printable::printable;
 use prometheus::proto::{
     Bucket, Counter, Gauge, Histogram, LabelPair, Metric, MetricFamily, MetricType,
 };
 
-use crate::system::{latencies::LatencySnapshot, printable::printable};
+use crate::system::latencies::LatencySnapshot;
 
 /// The bounds that are shown of a latency's, in microseconds: enough to see where a delay begins,
 /// and few enough for a thousand webhooks.
