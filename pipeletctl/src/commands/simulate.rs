@@ -80,7 +80,7 @@ pub(crate) async fn run(
     if !url.is_loopback() && !args.yes {
         return Err(SimulateError::Elsewhere(url).into());
     }
-    let password = Secret::given(None, args.password_file.clone())?;
+    let password = Secret::given(None, args.password_file.clone())?.map(Secret::into_text);
     let endpoint = Endpoint::new(url.clone(), password, settings.authorities.as_deref())
         .map_err(SimulateError::from)?;
     let duration = duration(&args);

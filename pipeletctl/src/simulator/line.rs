@@ -6,6 +6,7 @@ use std::{fmt, io, net::IpAddr, str::FromStr, sync::Arc, time::Duration};
 
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use futures_util::{SinkExt as _, StreamExt as _};
+use pipelet_printable::shortened;
 use rustls::{
     ClientConfig, RootCertStore,
     pki_types::{CertificateDer, ServerName, pem::PemObject as _},
@@ -24,8 +25,6 @@ use tokio_tungstenite::{
         http::{HeaderValue, Uri, header},
     },
 };
-
-use crate::{secret::Secret, table::shortened};
 
 /// For connecting, TLS and the handshake together, and again for a frame to leave.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -82,7 +81,8 @@ fn of_answer(said: &str) -> String {
 #[derive(Clone)]
 pub(crate) struct Endpoint {
     url: OcppUrl,
-    password: Option<Secret>,
+    /// Never in a `Debug`.
+    password: Option<String>,
     tls: Option<Arc<ClientConfig>>,
 }
 
@@ -145,7 +145,7 @@ impl Endpoint {
     /// `authorities` (PEM) vouch for a `wss://` address; none means the system's.
     pub(crate) fn new(
         url: OcppUrl,
-        password: Option<Secret>,
+        password: Option<String>,
         authorities: Option<&[u8]>,
     ) -> Result<Self, EndpointError> {
         let tls = url.tls.then(|| client(authorities)).transpose()?;
@@ -165,7 +165,7 @@ impl Endpoint {
         let ocpp = HeaderValue::from_static("ocpp1.6");
         headers.insert(header::SEC_WEBSOCKET_PROTOCOL, ocpp);
         if let Some(password) = &self.password {
-            let pair = BASE64_STANDARD.encode(format!("{station}:{}", password.as_text()));
+            let pair = BASE64_STANDARD.encode(format!("{station}:{password}"));
             if let Ok(mut basic) = HeaderValue::try_from(format!("Basic {pair}")) {
                 basic.set_sensitive(true);
                 headers.insert(header::AUTHORIZATION, basic);
