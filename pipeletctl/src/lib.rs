@@ -25,7 +25,6 @@ mod rate;
 mod screen;
 mod secret;
 mod settings;
-mod simulator;
 mod table;
 mod tail;
 mod top;

@@ -45,7 +45,7 @@ const THIRD_PARTY: &[(&str, &[&str])] = &[
             "pipeletd/src/ocpp/gateway",
             "pipeletd/src/ocpp/session",
             "pipeletd/src/ocpp/handshake",
-            "pipeletctl/src/simulator/line",
+            "pipeletctl/simulator/src/line",
         ],
     ),
     (
@@ -55,7 +55,7 @@ const THIRD_PARTY: &[(&str, &[&str])] = &[
             "pipeletd/src/ocpp/accept",
             "pipeletd/src/ocpp/gateway",
             "pipeletd/src/system/tls",
-            "pipeletctl/src/simulator/line",
+            "pipeletctl/simulator/src/line",
         ],
     ),
     (
@@ -313,6 +313,7 @@ fn files() -> Vec<PathBuf> {
         "printable/src",
         "pipeletd/domain/src",
         "pipeletd/src",
+        "pipeletctl/simulator/src",
         "pipeletctl/src",
         "proto/src",
     ] {

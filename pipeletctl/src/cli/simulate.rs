@@ -3,11 +3,9 @@
 use std::{path::PathBuf, time::Duration};
 
 use clap::{Args, ValueEnum, ValueHint};
+use pipelet_simulator::{OcppUrl, Speed};
 
-use crate::{
-    simulator::{OcppUrl, Speed},
-    when::parse_timeout,
-};
+use crate::when::parse_timeout;
 
 #[derive(Debug, Args)]
 pub(crate) struct Simulate {

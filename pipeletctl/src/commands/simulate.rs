@@ -5,6 +5,9 @@
 use std::{fmt::Write as _, time::Duration};
 
 use pipelet_proto::v1;
+use pipelet_simulator::{
+    Endpoint, EndpointError, Fleet, Habits, OcppUrl, Options, Outages, Pace, Speed, Tally,
+};
 
 use crate::{
     cli::{Scenario, Simulate},
@@ -14,9 +17,6 @@ use crate::{
     output::Printer,
     secret::Secret,
     settings::Settings,
-    simulator::{
-        Endpoint, EndpointError, Fleet, Habits, OcppUrl, Options, Outages, Pace, Speed, Tally,
-    },
     view::Simulation,
     when,
     words::counted,

@@ -24,6 +24,10 @@ use std::{
 
 use crossterm::event::{KeyCode, KeyEvent};
 use pipelet_proto::v1;
+use pipelet_simulator::{
+    Endpoint, EndpointError, Fleet, Habits, OcppUrl, Options, Outages, Pace, Speed, StationView,
+    Status,
+};
 use tokio::{
     sync::{mpsc, watch},
     task::JoinSet,
@@ -46,9 +50,6 @@ use crate::{
     output::{Format, Printer},
     screen::{self, Input, Screen},
     settings::{Environment, SettingsError},
-    simulator::{
-        Endpoint, EndpointError, Fleet, Habits, OcppUrl, Options, Outages, Pace, Speed, Status,
-    },
     when,
 };
 
@@ -314,7 +315,7 @@ impl Show {
     }
 
     fn seen(&self) -> Seen {
-        let charges = |(_, view): &(&str, crate::simulator::StationView)| {
+        let charges = |(_, view): &(&str, StationView)| {
             let mut connectors = view.connectors.iter();
             connectors.any(|connector| connector.status == Status::Charging)
         };

@@ -6,6 +6,7 @@
 use std::time::Duration;
 
 use jiff::Timestamp;
+use pipelet_simulator::{ConnectorView, StationView, Status};
 use ratatui::{
     Frame,
     layout::{Constraint, Layout, Rect},
@@ -19,10 +20,7 @@ use super::{
     receiver::{Mood, Post},
     story::Chapter,
 };
-use crate::{
-    simulator::{ConnectorView, StationView, Status},
-    table::shortened,
-};
+use crate::table::shortened;
 
 /// All that is to be seen at a moment.
 #[derive(Debug)]

@@ -2,12 +2,12 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
+use pipelet_simulator::{Quantiles, Tally};
 use serde::Serialize;
 
 use crate::{
     cli::{Scenario, Simulate},
     output::Describe,
-    simulator::{Quantiles, Tally},
     table::{self, Details},
 };
 

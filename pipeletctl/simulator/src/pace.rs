@@ -9,30 +9,30 @@ use tokio::time::Instant;
 
 /// How much faster than the wall clock.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Speed(u32);
+pub struct Speed(u32);
 
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("write a whole factor from 1x to 3600x, like 60x")]
-pub(crate) struct InvalidSpeed;
+pub struct InvalidSpeed;
 
 impl Speed {
     /// For who knows it beforehand.
-    pub(crate) const fn fixed(factor: u32) -> Self {
+    pub const fn fixed(factor: u32) -> Self {
         assert!(factor >= 1 && factor <= 3600, "from 1x to 3600x");
         Self(factor)
     }
 
-    pub(crate) const fn factor(self) -> u32 {
+    pub const fn factor(self) -> u32 {
         self.0
     }
 
     /// How long that takes by the wall clock.
-    pub(crate) fn real(self, of_chargers: Duration) -> Duration {
+    pub fn real(self, of_chargers: Duration) -> Duration {
         of_chargers / self.0
     }
 
     /// How long the chargers have in that time.
-    pub(crate) fn of_chargers(self, real: Duration) -> Duration {
+    pub fn of_chargers(self, real: Duration) -> Duration {
         real.saturating_mul(self.0)
     }
 }
@@ -56,7 +56,7 @@ impl fmt::Display for Speed {
 }
 
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Pace {
+pub struct Pace {
     /// The chargers' time when theirs and ours began.
     start: Timestamp,
     origin: Instant,
@@ -66,7 +66,7 @@ pub(crate) struct Pace {
 impl Pace {
     /// Begins so long before `now` that the chargers' time has caught up with the wall clock after
     /// `span`: what they say of the past is in the past.
-    pub(crate) fn ending_at_wall_time(now: Timestamp, span: Duration, speed: Speed) -> Self {
+    pub fn ending_at_wall_time(now: Timestamp, span: Duration, speed: Speed) -> Self {
         let ahead = span.saturating_mul(speed.0 - 1);
         Self {
             start: now.checked_sub(ahead).unwrap_or(now),
@@ -76,18 +76,18 @@ impl Pace {
     }
 
     /// The chargers' time when theirs began.
-    pub(crate) const fn start(&self) -> Timestamp {
+    pub const fn start(&self) -> Timestamp {
         self.start
     }
 
     /// What time it is for the chargers.
-    pub(crate) fn now(&self) -> Timestamp {
+    pub fn now(&self) -> Timestamp {
         let passed = self.speed.of_chargers(self.origin.elapsed());
         self.start.checked_add(passed).unwrap_or(Timestamp::MAX)
     }
 
     /// When it will be that time for the chargers.
-    pub(crate) fn instant(&self, of_chargers: Timestamp) -> Instant {
+    pub fn instant(&self, of_chargers: Timestamp) -> Instant {
         let passed = of_chargers.duration_since(self.start);
         let passed = Duration::try_from(passed).unwrap_or_default();
         // Rounded up: a timer that fired early would fire again at once.

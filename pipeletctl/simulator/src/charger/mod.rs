@@ -18,7 +18,7 @@ use fastrand::Rng;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
-pub(crate) use self::{connector::Status, outbox::Action};
+pub use self::{connector::Status, outbox::Action};
 use self::{
     connector::{Connector, Stage},
     frame::Frame,
@@ -79,13 +79,13 @@ pub(super) struct Outgoing {
 
 /// What a passer-by sees of a connector.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct ConnectorView {
-    pub(crate) status: Status,
-    pub(crate) power_w: u64,
+pub struct ConnectorView {
+    pub status: Status,
+    pub power_w: u64,
     /// By this session, and what its car wants.
-    pub(crate) charged_wh: u64,
-    pub(crate) wanted_wh: u64,
-    pub(crate) id_tag: Option<String>,
+    pub charged_wh: u64,
+    pub wanted_wh: u64,
+    pub id_tag: Option<String>,
 }
 
 impl Charger {

@@ -26,20 +26,20 @@ const FACTS: usize = 1024;
 const DIALS_PER_SECOND: u32 = 500;
 
 #[derive(Debug)]
-pub(crate) struct Options {
-    pub(crate) endpoint: Endpoint,
-    pub(crate) ids: Vec<String>,
-    pub(crate) connectors: u32,
-    pub(crate) habits: Habits,
-    pub(crate) outages: Outages,
-    pub(crate) pace: Pace,
+pub struct Options {
+    pub endpoint: Endpoint,
+    pub ids: Vec<String>,
+    pub connectors: u32,
+    pub habits: Habits,
+    pub outages: Outages,
+    pub pace: Pace,
     /// The same one makes the same cars come.
-    pub(crate) seed: u64,
+    pub seed: u64,
 }
 
 /// The stations that run; dropping it ends them at once.
 #[derive(Debug)]
-pub(crate) struct Fleet {
+pub struct Fleet {
     stations: JoinSet<()>,
     facts: mpsc::Receiver<(usize, Fact)>,
     finish: watch::Sender<bool>,
@@ -49,7 +49,7 @@ pub(crate) struct Fleet {
 
 impl Fleet {
     /// Must be called within a runtime.
-    pub(crate) fn start(options: Options) -> Self {
+    pub fn start(options: Options) -> Self {
         let (sender, facts) = mpsc::channel(FACTS);
         let (finish, finished) = watch::channel(false);
         let mut rng = Rng::with_seed(options.seed);
@@ -87,7 +87,7 @@ impl Fleet {
 
     /// Counts until the next thing has happened; false once all stations have ended. Safe to be
     /// dropped and asked again.
-    pub(crate) async fn go_on(&mut self) -> bool {
+    pub async fn go_on(&mut self) -> bool {
         match self.facts.recv().await {
             Some((station, fact)) => {
                 self.tally.count(station, fact);
@@ -98,27 +98,27 @@ impl Fleet {
     }
 
     /// Tells all stations to end: sessions stop, what is left to say is said.
-    pub(crate) fn finish(&self) {
+    pub fn finish(&self) {
         self.finish.send_replace(true);
     }
 
     /// Counts until all have ended.
-    pub(crate) async fn ended(&mut self) {
+    pub async fn ended(&mut self) {
         while self.go_on().await {}
         while self.stations.join_next().await.is_some() {}
     }
 
-    pub(crate) const fn tally(&self) -> &Tally {
+    pub const fn tally(&self) -> &Tally {
         &self.tally
     }
 
     /// What is to be seen of each station now.
-    pub(crate) fn views(&self) -> impl Iterator<Item = (&str, StationView)> {
+    pub fn views(&self) -> impl Iterator<Item = (&str, StationView)> {
         let views = self.views.iter();
         views.map(|(id, view)| (id.as_str(), view.borrow().clone()))
     }
 
-    pub(crate) fn online(&self) -> usize {
+    pub fn online(&self) -> usize {
         let online = |(_, view): &&(String, watch::Receiver<StationView>)| view.borrow().online;
         self.views.iter().filter(online).count()
     }

@@ -34,7 +34,7 @@ const SHOWN_ANSWER: usize = 100;
 
 /// Where stations connect: `ws://HOST:PORT/PATH`, to which their ids are added.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct OcppUrl {
+pub struct OcppUrl {
     base: String,
     host: String,
     port: u16,
@@ -43,10 +43,10 @@ pub(crate) struct OcppUrl {
 
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("write it as ws://HOST:PORT/PATH, or wss:// for TLS")]
-pub(crate) struct InvalidUrl;
+pub struct InvalidUrl;
 
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum EndpointError {
+pub enum EndpointError {
     #[error("the system has no authorities that could vouch for a wss:// address")]
     NoAuthorities,
     #[error("the file of authorities holds no certificates")]
@@ -79,7 +79,7 @@ fn of_answer(said: &str) -> String {
 
 /// All that is needed to dial.
 #[derive(Clone)]
-pub(crate) struct Endpoint {
+pub struct Endpoint {
     url: OcppUrl,
     /// Never in a `Debug`.
     password: Option<String>,
@@ -94,7 +94,7 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Stream for S {}
 
 impl OcppUrl {
     /// Of the daemon's own address, as it tells it.
-    pub(crate) fn of(address: &str, host: &str) -> Option<Self> {
+    pub fn of(address: &str, host: &str) -> Option<Self> {
         let address: std::net::SocketAddr = address.parse().ok()?;
         let url = if address.ip().is_unspecified() {
             // It listens everywhere: also where it was asked.
@@ -105,7 +105,7 @@ impl OcppUrl {
         url.parse().ok()
     }
 
-    pub(crate) fn is_loopback(&self) -> bool {
+    pub fn is_loopback(&self) -> bool {
         let literal = self.host.trim_start_matches('[').trim_end_matches(']');
         let ip = literal.parse::<IpAddr>();
         self.host.eq_ignore_ascii_case("localhost") || ip.is_ok_and(|ip| ip.is_loopback())
@@ -143,7 +143,7 @@ impl fmt::Display for OcppUrl {
 
 impl Endpoint {
     /// `authorities` (PEM) vouch for a `wss://` address; none means the system's.
-    pub(crate) fn new(
+    pub fn new(
         url: OcppUrl,
         password: Option<String>,
         authorities: Option<&[u8]>,

@@ -10,14 +10,13 @@ use std::{
 };
 
 use jiff::Timestamp;
-use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::frame;
 
 /// What a charger asks of a central system.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
-pub(crate) enum Action {
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Action {
     Authorize,
     BootNotification,
     Heartbeat,
@@ -84,7 +83,7 @@ impl Message {
 }
 
 impl Action {
-    pub(crate) const fn as_str(self) -> &'static str {
+    pub const fn as_str(self) -> &'static str {
         match self {
             Self::Authorize => "Authorize",
             Self::BootNotification => "BootNotification",

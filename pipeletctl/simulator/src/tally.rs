@@ -40,21 +40,21 @@ pub(super) enum Fact {
 }
 
 #[derive(Debug, Default)]
-pub(crate) struct Tally {
-    pub(crate) connects: u64,
-    pub(crate) failed_connects: u64,
-    pub(crate) lost: u64,
-    pub(crate) sent: u64,
-    pub(crate) answered: u64,
-    pub(crate) unanswered: u64,
-    pub(crate) replied: u64,
-    pub(crate) bytes_sent: u64,
-    pub(crate) bytes_received: u64,
-    pub(crate) by_action: BTreeMap<Action, u64>,
+pub struct Tally {
+    pub connects: u64,
+    pub failed_connects: u64,
+    pub lost: u64,
+    pub sent: u64,
+    pub answered: u64,
+    pub unanswered: u64,
+    pub replied: u64,
+    pub bytes_sent: u64,
+    pub bytes_received: u64,
+    pub by_action: BTreeMap<Action, u64>,
     /// CALLERRORs, by their codes.
-    pub(crate) refused: BTreeMap<String, u64>,
+    pub refused: BTreeMap<String, u64>,
     /// Why the last connection failed that did.
-    pub(crate) last_failure: Option<String>,
+    pub last_failure: Option<String>,
     latencies: Histogram,
     /// Stations that were connected at least once.
     seen: BTreeSet<usize>,
@@ -62,11 +62,11 @@ pub(crate) struct Tally {
 
 /// How long answers took.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Quantiles {
-    pub(crate) p50: Duration,
-    pub(crate) p90: Duration,
-    pub(crate) p99: Duration,
-    pub(crate) max: Duration,
+pub struct Quantiles {
+    pub p50: Duration,
+    pub p90: Duration,
+    pub p99: Duration,
+    pub max: Duration,
 }
 
 impl Tally {
@@ -104,16 +104,16 @@ impl Tally {
     }
 
     /// Stations that were connected at least once.
-    pub(crate) fn stations(&self) -> usize {
+    pub fn stations(&self) -> usize {
         self.seen.len()
     }
 
-    pub(crate) fn errors(&self) -> u64 {
+    pub fn errors(&self) -> u64 {
         self.refused.values().sum()
     }
 
     /// None where nothing was answered.
-    pub(crate) fn latency(&self) -> Option<Quantiles> {
+    pub fn latency(&self) -> Option<Quantiles> {
         Some(Quantiles {
             p50: self.latencies.percentile(50)?,
             p90: self.latencies.percentile(90)?,

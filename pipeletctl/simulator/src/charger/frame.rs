@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 #[derive(Debug, Clone, PartialEq)]
-pub(in crate::simulator) enum Frame {
+pub(crate) enum Frame {
     Call {
         id: String,
         action: String,
@@ -20,7 +20,7 @@ pub(in crate::simulator) enum Frame {
 }
 
 /// None for what is no frame at all; a charger has nobody to tell.
-pub(in crate::simulator) fn parse(text: &str) -> Option<Frame> {
+pub(crate) fn parse(text: &str) -> Option<Frame> {
     let parts: Vec<Value> = serde_json::from_str(text).ok()?;
     let text = |value: &Value| value.as_str().map(str::to_owned);
     match parts.as_slice() {

@@ -23,8 +23,8 @@ mod pace;
 mod station;
 mod tally;
 
-pub(crate) use self::{
-    charger::{ConnectorView, Status},
+pub use self::{
+    charger::{Action, ConnectorView, Status},
     fleet::{Fleet, Options},
     habits::Habits,
     line::{Endpoint, EndpointError, OcppUrl},

@@ -5,11 +5,11 @@
 use fastrand::Rng;
 use jiff::Timestamp;
 
-use crate::simulator::habits::Car;
+use crate::habits::Car;
 
 /// OCPP's `ChargePointStatus`, as far as these chargers have it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Status {
+pub enum Status {
     Available,
     Preparing,
     Charging,
@@ -65,7 +65,7 @@ pub(super) struct Session {
 const WMS_PER_WH: u64 = 3_600_000;
 
 impl Status {
-    pub(crate) const fn as_str(self) -> &'static str {
+    pub const fn as_str(self) -> &'static str {
         match self {
             Self::Available => "Available",
             Self::Preparing => "Preparing",
@@ -166,7 +166,7 @@ impl Connector {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::simulator::habits::later;
+    use crate::habits::later;
 
     #[test]
     fn the_meter_rises_by_what_the_power_gives() {

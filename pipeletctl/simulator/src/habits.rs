@@ -22,7 +22,7 @@ const FIRST_HOUR: u64 = 7;
 const POWERS: [u64; 4] = [7_400, 11_000, 11_000, 22_000];
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Habits {
+pub enum Habits {
     /// As the hours of a day have it, which began then.
     Day { began: Timestamp },
     /// One car after the other.

@@ -33,9 +33,9 @@ const LONGEST_WAIT: Duration = Duration::from_secs(30);
 
 /// What a passer-by sees of a station.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(crate) struct StationView {
-    pub(crate) online: bool,
-    pub(crate) connectors: Vec<ConnectorView>,
+pub struct StationView {
+    pub online: bool,
+    pub connectors: Vec<ConnectorView>,
 }
 
 pub(super) struct Station {

@@ -11,7 +11,7 @@ use super::habits::later;
 
 /// How the connections of a fleet fail.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Outages {
+pub enum Outages {
     Never,
     /// Everybody's at once, again and again, for no longer than it takes to dial.
     Together {

@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use super::{Charger, Status, connector::Stage, frame};
-use crate::simulator::habits::{Car, later};
+use crate::habits::{Car, later};
 
 /// A CALLERROR's code and description.
 type Refusal = (&'static str, &'static str);
