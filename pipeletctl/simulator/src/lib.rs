@@ -16,7 +16,6 @@
 mod charger;
 mod fleet;
 mod habits;
-mod histogram;
 mod line;
 mod outages;
 mod pace;
