@@ -4,9 +4,9 @@
 //! stays. Long-lived records among short-lived ones would pin the space of both.
 
 mod backup;
+mod compaction;
 mod consistency_check;
 mod database;
-mod migration;
 mod panics;
 mod room;
 mod transactions;
@@ -109,8 +109,8 @@ impl SledStore {
 
     fn open_locked(directory: &Path, key_file: &KeyFile, lock: File) -> Result<Self, StoreError> {
         backup::settle(directory)?;
-        for name in [migration::COLD, migration::HOT] {
-            migration::settle(directory, name)?;
+        for name in [compaction::COLD, compaction::HOT] {
+            compaction::settle(directory, name)?;
         }
         let found = Found::of(directory);
         let room = Arc::new(Room::of(directory)?);
@@ -125,8 +125,8 @@ impl SledStore {
         }
         let hot = Database::open(&directory.join("hot"), HOT_CACHE_BYTES, &room)?;
         found.check(directory, &hot, &cold, bounds(&hot)?.end.0)?;
-        let cold = migration::shorten(cold, directory, migration::COLD, COLD_CACHE_BYTES, &room)?;
-        let hot = migration::shorten(hot, directory, migration::HOT, HOT_CACHE_BYTES, &room)?;
+        let cold = compaction::shorten(cold, directory, compaction::COLD, COLD_CACHE_BYTES, &room)?;
+        let hot = compaction::shorten(hot, directory, compaction::HOT, HOT_CACHE_BYTES, &room)?;
         let sealed_with = sealed_with(&cold)?;
         let secrets = key_file.keys_for(sealed_with);
         let secrets = secrets.map_err(StoreError::KeyFile)?;
@@ -135,10 +135,10 @@ impl SledStore {
         let cold = if format == Some(FORMAT_VERSION) && is_sealed {
             cold
         } else if cold.is_empty()? {
-            cold.commit(migration::marks(&secrets), Purpose::Bookkeeping)?;
+            cold.commit(compaction::marks(&secrets), Purpose::Bookkeeping)?;
             cold
         } else {
-            migration::migrate(cold, directory, &secrets, &room)?
+            compaction::reseal(cold, directory, &secrets, &room)?
         };
         if secrets.has_older() {
             key_file.retire_older(&secrets);

@@ -101,7 +101,7 @@ pub(super) fn shorten(
 }
 
 /// Takes the cold database's place with one that has everything in it, secrets sealed.
-pub(super) fn migrate(
+pub(super) fn reseal(
     from: Database,
     directory: &Path,
     secrets: &SecretKeys,
