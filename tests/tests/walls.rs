@@ -19,7 +19,7 @@ const THIRD_PARTY: &[(&str, &[&str])] = &[
             "pipeletd/domain/src/webhooks/signing",
         ],
     ),
-    ("lz4_flex::", &["pipeletd/src/store/block"]),
+    ("lz4_flex::", &["pipeletd/src/store/byte_list"]),
     ("reqwest::", &["pipeletd/src/telemetry/exporter"]),
     ("prost::", &["pipeletd/src/telemetry/otlp"]),
     (

@@ -47,6 +47,11 @@ pub enum RestoreError {
     NotABackup,
     #[error("the backup is damaged or cut short; nothing was restored")]
     Damaged,
+    #[error(
+        "the backup has format {found}, and this version reads format {known} only; restore it \
+         with the version that wrote it"
+    )]
+    Format { found: u64, known: u64 },
     #[error("something stands behind the backup's end; nothing was restored")]
     Trailing,
     #[error("the backup can't be read")]

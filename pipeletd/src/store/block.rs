@@ -1,32 +1,22 @@
-//! The bytes of a block: events that were appended together, packed and compressed as one value.
+//! The bytes of a block: events that were appended together, as one value.
 //!
-//! A record for each event costs the engine far more than its bytes, and neighbours in the
-//! journal repeat each other's names. A block is a version byte, how it is packed, the number
-//! of events, the length before compression, and then each event's length and bytes. Stores of
-//! format 1 have single events in the place of blocks: they are read as blocks of one.
-//!
-//! What is read is not trusted: no length is believed before the bytes are there.
+//! What is read is not trusted: see [`byte_list`].
 
-use std::sync::Arc;
+use std::{mem, sync::Arc};
 
 use bytes::Bytes;
 use pipelet_domain::events::{Event, Seq};
 
 use super::{
     StoreError,
-    codec::{Reader, decode_event, encode_event, put_varint, record_error},
+    byte_list::{self, ByteList},
+    codec::{decode_event, encode_event},
 };
 
-/// A single event begins with one of the versions below.
-const VERSION: u8 = 3;
-const PLAIN: u8 = 0;
-const LZ4: u8 = 1;
 /// In bytes before compression; a longer event is a block by itself. Of 4 to 32 KB this wrote the
 /// least: compressed, such a block is about 2.5 KB of payloads that differ, far from a second
 /// chunk of the engine's values, and longer ones compress hardly better.
 const CLOSE_AT: usize = 8 * 1024;
-/// No LZ4 block unpacks to more bytes for each of its own.
-const LZ4_BEST_RATIO: usize = 255;
 
 /// Events from a position on, still encoded.
 pub(super) struct Block {
@@ -37,48 +27,30 @@ pub(super) struct Block {
 /// Packs events, the first of which has the position `first`; each block comes with its own.
 pub(super) fn pack(first: Seq, events: &[Arc<Event>]) -> Vec<(Seq, Vec<u8>)> {
     let mut blocks = Vec::new();
-    let mut open = Packing::at(first);
+    let (mut open, mut open_from) = (ByteList::default(), first);
     for (seq, event) in (first.0..).map(Seq).zip(events) {
         let event = encode_event(event);
-        if open.count > 0 && open.plain.len() + event.len() > CLOSE_AT {
-            blocks.push(open.close());
-            open = Packing::at(seq);
+        if !open.is_empty() && open.plain_len() + event.len() > CLOSE_AT {
+            blocks.push((open_from, mem::take(&mut open).encode()));
+            open_from = seq;
         }
         open.add(&event);
     }
-    if open.count > 0 {
-        blocks.push(open.close());
+    if !open.is_empty() {
+        blocks.push((open_from, open.encode()));
     }
     blocks
 }
 
 /// The position after the last event of a block, which is not unpacked for it.
 pub(super) fn end(first: Seq, value: &[u8]) -> Result<Seq, StoreError> {
-    let count = if value.first() == Some(&VERSION) {
-        Head::read(value)?.0.count
-    } else {
-        1
-    };
+    let count = byte_list::count(value)?;
     Ok(Seq(first.0.saturating_add(count)))
 }
 
 impl Block {
     pub(super) fn unpack(first: Seq, value: &Bytes) -> Result<Self, StoreError> {
-        if value.first() != Some(&VERSION) {
-            let events = vec![value.clone()];
-            return Ok(Self { first, events });
-        }
-        let (head, packed) = Head::read(value)?;
-        let plain = head.unpack(value.slice_ref(packed))?;
-        let mut rest = Reader::at(&plain, "block");
-        let mut events = Vec::new();
-        for _ in 0..head.count {
-            let len = rest.varint()?;
-            events.push(plain.slice_ref(rest.bytes(len)?));
-        }
-        if !rest.rest().is_empty() {
-            return Err(record_error("block", "something stands behind its events"));
-        }
+        let events = byte_list::decode(value)?;
         Ok(Self { first, events })
     }
 
@@ -99,94 +71,6 @@ impl Block {
             let seq = Seq(self.first.0.saturating_add(index as u64));
             Ok((seq, Arc::new(event?)))
         })
-    }
-}
-
-/// A block that is being filled.
-struct Packing {
-    first: Seq,
-    count: u64,
-    plain: Vec<u8>,
-}
-
-impl Packing {
-    const fn at(first: Seq) -> Self {
-        Self {
-            first,
-            count: 0,
-            plain: Vec::new(),
-        }
-    }
-
-    fn add(&mut self, event: &[u8]) {
-        put_varint(&mut self.plain, event.len() as u64);
-        self.plain.extend_from_slice(event);
-        self.count += 1;
-    }
-
-    fn close(self) -> (Seq, Vec<u8>) {
-        let packed = lz4_flex::block::compress(&self.plain);
-        let (packing, body) = if packed.len() < self.plain.len() {
-            (LZ4, &packed)
-        } else {
-            (PLAIN, &self.plain)
-        };
-        let mut out = Vec::with_capacity(body.len() + 16);
-        out.extend_from_slice(&[VERSION, packing]);
-        put_varint(&mut out, self.count);
-        put_varint(&mut out, self.plain.len() as u64);
-        out.extend_from_slice(body);
-        (self.first, out)
-    }
-}
-
-struct Head {
-    packing: u8,
-    count: u64,
-    plain_len: usize,
-}
-
-impl Head {
-    /// Of a value that has the version of blocks; returns what stands behind it, too.
-    fn read(value: &[u8]) -> Result<(Self, &[u8]), StoreError> {
-        let mut rest = Reader::behind_version(value, "block")?;
-        let packing = rest.byte()?;
-        let count = rest.varint()?;
-        let plain_len = rest.varint()?;
-        let packed = rest.rest();
-        let most = match packing {
-            PLAIN => packed.len(),
-            LZ4 => packed.len().saturating_mul(LZ4_BEST_RATIO),
-            _ => return Err(record_error("block", "its packing is not known")),
-        };
-        let plain_len = usize::try_from(plain_len).ok().filter(|len| *len <= most);
-        let plain_len = plain_len.ok_or_else(|| record_error("block", "it is cut short"))?;
-        if count == 0 || count > plain_len as u64 {
-            return Err(record_error("block", "it can't have so many events"));
-        }
-        let head = Self {
-            packing,
-            count,
-            plain_len,
-        };
-        Ok((head, packed))
-    }
-
-    fn unpack(&self, packed: Bytes) -> Result<Bytes, StoreError> {
-        let plain = if self.packing == LZ4 {
-            let mut plain = vec![0; self.plain_len];
-            let len = lz4_flex::block::decompress_into(&packed, &mut plain)
-                .map_err(|error| record_error("block", error))?;
-            plain.truncate(len);
-            plain.into()
-        } else {
-            packed
-        };
-        if plain.len() == self.plain_len {
-            Ok(plain)
-        } else {
-            Err(record_error("block", "it has another length than it says"))
-        }
     }
 }
 
@@ -225,59 +109,17 @@ mod tests {
         }
 
         #[test]
-        fn a_single_event_of_old_is_a_block_of_one(event in any_event()) {
-            let value = encode_event(&event);
-            prop_assert_eq!(end(Seq(4), &value).unwrap(), Seq(5));
-            prop_assert_eq!(read(&[(Seq(4), value)], Seq(0)), [(Seq(4), Arc::new(event))]);
-        }
-
-        #[test]
-        fn a_cut_block_is_an_error(events in any_events(), at: prop::sample::Index) {
-            let (first, value) = pack(Seq(0), &events).remove(0);
-            // What is left of a value that is cut to nothing is told as an event's.
-            let cut = Bytes::copy_from_slice(&value[..=at.index(value.len() - 1)]);
-            prop_assert!(Block::unpack(first, &cut).is_err());
-        }
-
-        #[test]
-        fn a_changed_byte_never_panics(
-            events in any_events(), at: prop::sample::Index, to: u8,
-        ) {
-            let (first, mut value) = pack(Seq(0), &events).remove(0);
-            let at = at.index(value.len());
-            value[at] = to;
-            never_panics(first, value);
-        }
-
-        #[test]
         fn random_bytes_never_panic(
             first in prop_oneof![any::<u64>(), u64::MAX - 9..=u64::MAX],
-            packing in 0..3_u8, bytes: Vec<u8>,
+            bytes in prop::collection::vec(any::<Vec<u8>>(), 1..9),
         ) {
-            never_panics(Seq(first), [&[VERSION, packing], bytes.as_slice()].concat());
-            never_panics(Seq(first), bytes);
-        }
-    }
-
-    fn never_panics(first: Seq, value: Vec<u8>) {
-        let _ = end(first, &value);
-        if let Ok(block) = Block::unpack(first, &value.into()) {
+            let mut list = ByteList::default();
+            bytes.iter().for_each(|bytes| list.add(bytes));
+            let value = list.encode();
+            let _ = end(Seq(first), &value);
+            let block = Block::unpack(Seq(first), &value.into()).unwrap();
             let _ = block.read_from(Seq(0)).count();
         }
-    }
-
-    #[test]
-    fn lengths_are_not_believed() {
-        let huge = [&[VERSION, LZ4][..], &[0xff; 8], &[0x7f], &[1; 40]].concat();
-        let error = Block::unpack(Seq(0), &huge.into()).err().unwrap();
-        assert!(error.to_string().contains("block"), "{error}");
-        // A count of one, and 200 MB out of ten bytes.
-        let long = [&[VERSION, LZ4, 1][..], &[0x80, 0x84, 0xaf, 0x5f], &[0; 10]].concat();
-        let error = Block::unpack(Seq(0), &long.into()).err().unwrap();
-        assert_eq!(
-            error.to_string(),
-            "a stored block can't be read: it is cut short"
-        );
     }
 
     #[test]

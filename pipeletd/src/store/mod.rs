@@ -11,6 +11,7 @@
 
 pub mod backup;
 mod block;
+mod byte_list;
 mod codec;
 pub(crate) mod fuzzing;
 mod id_tag_record;
@@ -55,10 +56,10 @@ pub enum StoreError {
     #[error("another process uses the data directory {0}; stop it, or choose another --data-dir")]
     Locked(PathBuf),
     #[error(
-        "the data directory {path} was written by a newer version (format {found}, this one \
-         knows {known}); install that version again"
+        "the store in {path} has format {found}, and this version reads format {known} only; \
+         install the version that wrote it, or move the data directory away to begin without it"
     )]
-    Newer {
+    Format {
         path: PathBuf,
         found: u64,
         known: u64,
@@ -102,7 +103,7 @@ impl StoreError {
             Self::Engine(error) => !matches!(error, ::sled::Error::Corruption { .. }),
             Self::Sync(_) | Self::Full { .. } | Self::ReadOnly | Self::Closed(_) => true,
             Self::Locked(_)
-            | Self::Newer { .. }
+            | Self::Format { .. }
             | Self::Damaged { .. }
             | Self::RestoreInterrupted(_)
             | Self::Directory { .. }

@@ -15,9 +15,7 @@ use pipelet_domain::{
         SubscriptionVersion,
     },
     events::{Event, EventSelection, Seq, StationSelection},
-    webhooks::{
-        Retired, Secret, SecretHeader, Signing, SigningSecret, Webhook, WebhookId, WebhookUrl,
-    },
+    webhooks::{Retired, SecretHeader, Signing, SigningSecret, Webhook, WebhookId, WebhookUrl},
 };
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
@@ -88,17 +86,12 @@ struct WebhookRecord {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     station_ids: Vec<String>,
     secret_header: Option<String>,
-    /// In the clear: read where a store before format 3 has it, and never written again.
-    #[serde(default, skip_serializing)]
-    secret_value: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     sealed_secret: Option<String>,
-    /// Since format 4: a daemon before it would not sign.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     signing: Option<SigningRecord>,
     created_at: Timestamp,
     updated_at: Timestamp,
-    #[serde(default)]
     revision: u64,
     stage: StageRecord,
 }
@@ -216,7 +209,6 @@ pub(super) fn encode_webhook(
         events: webhook.events.names().to_vec(),
         station_ids: webhook.stations.patterns().to_vec(),
         secret_header: secret.map(|secret| secret.text().to_owned()),
-        secret_value: None,
         sealed_secret: sealed,
         signing: signing.transpose().map_err(not_sealed)?,
         created_at: webhook.created_at,
@@ -240,11 +232,10 @@ pub(super) fn decode_webhook(
 ) -> Result<StoredWebhook, StoreError> {
     let record: WebhookRecord = decode("webhook", bytes)?;
     let place = Place::WebhookSecret(WebhookId(record.id));
-    let value = match record.sealed_secret {
-        Some(sealed) => Some(secrets.open(place, &sealed).map_err(not_sealed)?),
-        None => record.secret_value.map(Secret::new),
-    };
-    let secret = match (record.secret_header, value) {
+    let value = record
+        .sealed_secret
+        .map(|sealed| secrets.open(place, &sealed));
+    let secret = match (record.secret_header, value.transpose().map_err(not_sealed)?) {
         (Some(name), Some(value)) => {
             let secret = SecretHeader::new(&name, value);
             Some(secret.map_err(|error| record_error("webhook", error))?)
@@ -455,9 +446,7 @@ pub(super) fn decode_failed(id: FailedId, bytes: &Bytes) -> Result<FailedDeliver
 
 #[derive(Serialize, Deserialize)]
 struct LedgerCountsRecord {
-    #[serde(rename = "moved")]
     off_cursor: u64,
-    #[serde(default)]
     backfilled: u64,
     retrying: u64,
     delivered: u64,
@@ -536,30 +525,22 @@ struct ApiKeyRecord {
     created_at: Timestamp,
     /// SHA-256 of the key.
     hash: [u8; 32],
-    #[serde(default)]
     role: RoleRecord,
-    #[serde(default)]
     expires_at: Option<Timestamp>,
-    #[serde(default)]
     last_used_at: Option<Timestamp>,
 }
 
-/// Keys that were stored before there were roles may do everything.
-#[derive(Default, Serialize, Deserialize)]
+#[derive(Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 enum RoleRecord {
-    #[default]
     Admin,
     Operator,
     ReadOnly,
 }
 
-/// Of a key that is not an admin's for ever: a daemon that knows no roles must not take it for one.
-const VERSION_LIMITED: u8 = 2;
-
 pub(super) fn encode_api_key(key: &ApiKeyInfo) -> Vec<u8> {
     let hash = key.hash.to_bytes();
-    let mut bytes = encode(&ApiKeyRecord {
+    encode(&ApiKeyRecord {
         name: key.name.clone(),
         created_at: key.created_at,
         hash,
@@ -570,20 +551,11 @@ pub(super) fn encode_api_key(key: &ApiKeyInfo) -> Vec<u8> {
         },
         expires_at: key.expires_at,
         last_used_at: key.last_used_at,
-    });
-    if !key.is_lasting_admin() {
-        bytes[0] = VERSION_LIMITED;
-    }
-    bytes
+    })
 }
 
 pub(super) fn decode_api_key(id: u64, bytes: &[u8]) -> Result<ApiKeyInfo, StoreError> {
-    let record: ApiKeyRecord = match bytes.split_first() {
-        Some((&VERSION_LIMITED, json)) => {
-            serde_json::from_slice(json).map_err(|error| record_error("API key", error))?
-        }
-        Some(_) | None => decode("API key", bytes)?,
-    };
+    let record: ApiKeyRecord = decode("API key", bytes)?;
     let hash = KeyHash::from_bytes(record.hash);
     Ok(ApiKeyInfo {
         id,
@@ -605,27 +577,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_key_that_was_stored_before_there_were_roles_is_an_admins() {
-        let hash = vec!["7"; 32].join(",");
-        let json =
-            format!(r#"{{"name":"admin","created_at":"2026-04-14T12:00:00Z","hash":[{hash}]}}"#);
-        let old = decode_api_key(1, &[&[VERSION], json.as_bytes()].concat()).unwrap();
-        assert_eq!(
-            (old.name.as_str(), old.hash),
-            ("admin", KeyHash::from_bytes([7; 32]))
-        );
-        assert!(old.is_lasting_admin());
-        assert_eq!(old.last_used_at, None);
-    }
-
-    #[test]
-    fn what_a_key_allows_is_kept_and_hidden_from_who_does_not_know_it() {
+    fn what_a_key_allows_is_kept() {
         let now = Timestamp::UNIX_EPOCH;
-        for (role, expires_at, version) in [
-            (Role::Admin, None, VERSION),
-            (Role::Admin, Some(now), VERSION_LIMITED),
-            (Role::Operator, None, VERSION_LIMITED),
-            (Role::ReadOnly, Some(now), VERSION_LIMITED),
+        for (role, expires_at) in [
+            (Role::Admin, None),
+            (Role::Operator, None),
+            (Role::ReadOnly, Some(now)),
         ] {
             let key = ApiKeyInfo {
                 id: 7,
@@ -636,9 +593,7 @@ mod tests {
                 expires_at,
                 last_used_at: Some(now),
             };
-            let bytes = encode_api_key(&key);
-            assert_eq!(bytes[0], version);
-            assert_eq!(decode_api_key(7, &bytes).unwrap(), key);
+            assert_eq!(decode_api_key(7, &encode_api_key(&key)).unwrap(), key);
         }
     }
 }

@@ -232,13 +232,11 @@ fn fill(new: &Path, input: &mut dyn Read, room: &Arc<Room>) -> Result<(), Restor
     hot.commit(hot_batch, Purpose::Bookkeeping)?;
     cold.commit(cold_batch, Purpose::Bookkeeping)?;
     match meta_number(&cold, Meta::FormatVersion)? {
-        Some(found) if found > FORMAT_VERSION => Err(StoreError::Newer {
-            path: new.to_owned(),
+        Some(FORMAT_VERSION) => Ok(()),
+        Some(found) => Err(RestoreError::Format {
             found,
             known: FORMAT_VERSION,
-        }
-        .into()),
-        Some(_) => Ok(()),
+        }),
         None => Err(RestoreError::Damaged),
     }
 }

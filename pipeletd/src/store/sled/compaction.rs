@@ -1,5 +1,5 @@
-//! Writes a database anew: the cold one with its secrets sealed under the newest key, and either
-//! where the disk is full, and most of it is the room of what was removed.
+//! Writes a database anew, without the bytes of what was removed: the cold one with its secrets
+//! sealed under the newest key, and either where the disk is full and most of it is such bytes.
 //!
 //! sled keeps old bytes in its log for long, so a secret that was replaced is still there for
 //! whoever reads the disk. What must go goes with the whole database: a copy without it is
@@ -170,9 +170,14 @@ fn at(directory: &Path, source: io::Error) -> StoreError {
 #[cfg(test)]
 mod tests {
     use base64::{Engine as _, engine::general_purpose::STANDARD};
+    use jiff::Timestamp;
+    use pipelet_domain::{
+        deliveries::{Stage, StoredWebhook},
+        webhooks::{Field, Secret, TargetPolicy, WebhookDraft, WebhookId},
+    };
 
     use super::*;
-    use crate::store::{Store as _, key_file::KeyFile, sled::SledStore};
+    use crate::store::{Change, Store as _, key_file::KeyFile, sled::SledStore};
 
     const SECRET: &str = "planted-secret";
     static LONG: [u8; 30_000] = [7; 30_000];
@@ -187,27 +192,27 @@ mod tests {
         Database::open(&path, COLD_CACHE_BYTES, &room(directory)).unwrap()
     }
 
-    /// As a store of format 2 was written: the secret in the clear.
-    fn write_format_2(directory: &Path) {
-        let json = format!(
-            r#"{{"id":1,"name":"N","url":"https://example.com/","enabled":true,"events":["*"],
-            "secret_header":"X-Secret","secret_value":"{SECRET}","stage":"active",
-            "created_at":"2026-04-14T12:00:00Z","updated_at":"2026-04-14T12:00:00Z",
-            "epochs":[{{"from":0,"enabled":true,"events":["*"]}}]}}"#
-        );
-        let record = [&[1], json.as_bytes()].concat();
-        let cold = open(directory, COLD);
+    /// A webhook with a secret, and a long value.
+    fn fill(directory: &Path) {
+        let draft = WebhookDraft {
+            name: Field::Value("N".to_owned()),
+            url: Field::Value("https://example.com/".to_owned()),
+            events: Field::Value(vec!["*".to_owned()]),
+            secret_header: Field::Value("X-Secret".to_owned()),
+            secret_value: Field::Value(Secret::new(SECRET)),
+            ..WebhookDraft::default()
+        };
+        let new = draft.create(&TargetPolicy::default()).unwrap();
+        let store = SledStore::open(directory).unwrap();
+        let webhook = Change::Webhook(StoredWebhook {
+            webhook: new.into_webhook(WebhookId(1), Timestamp::UNIX_EPOCH),
+            versions: Vec::new(),
+            stage: Stage::Active,
+        });
+        store.commit(&[webhook]).unwrap();
         let mut batch = Batch::default();
-        Database::put_new(
-            &mut batch,
-            &keys::meta(Meta::FormatVersion),
-            &2_u64.to_be_bytes(),
-        );
-        let webhook = [&keys::prefix(Kind::Webhook)[..], &1_u64.to_be_bytes()].concat();
-        Database::put_new(&mut batch, &webhook, &record);
         Database::put_new(&mut batch, LONG_KEY, &LONG);
-        cold.commit(batch, Purpose::Bookkeeping).unwrap();
-        assert!(holds(directory, SECRET.as_bytes()), "it is in the clear");
+        store.cold.commit(batch, Purpose::Bookkeeping).unwrap();
     }
 
     /// Whether any file of the store has these bytes in it.
@@ -260,20 +265,9 @@ mod tests {
     }
 
     #[test]
-    fn an_older_store_is_sealed_wherever_that_stopped_before() {
-        for steps in 0..=3 {
-            let directory = tempfile::tempdir().unwrap();
-            write_format_2(directory.path());
-            stop_after(steps, directory.path(), &secrets(directory.path()));
-            check_whole(directory.path());
-            check_whole(directory.path());
-        }
-    }
-
-    #[test]
     fn half_a_copy_is_thrown_away() {
         let directory = tempfile::tempdir().unwrap();
-        write_format_2(directory.path());
+        fill(directory.path());
         let half = open(directory.path(), &new(COLD));
         half.commit(marks(&secrets(directory.path())), Purpose::Bookkeeping)
             .unwrap();
@@ -286,7 +280,7 @@ mod tests {
         for steps in 0_usize..=4 {
             let directory = tempfile::tempdir().unwrap();
             let path = directory.path();
-            write_format_2(path);
+            fill(path);
             check_whole(path);
             let key_file = KeyFile::new(path, None);
             let first = secrets(path);
@@ -312,7 +306,7 @@ mod tests {
     fn a_store_without_its_key_is_refused() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path();
-        write_format_2(path);
+        fill(path);
         check_whole(path);
         let kept = path.join("kept.key");
         fs::rename(path.join("secrets.key"), &kept).unwrap();

@@ -53,10 +53,8 @@ use super::{
 };
 use crate::{auth::ApiKeyInfo, system::private_file};
 
-/// The version of keys and records together. A daemon that finds a newer one stops; what an older
-/// one left in `hot` is read as it is, and `cold` is written anew. 2 put blocks in the place of
-/// single events, 3 sealed the secrets, 4 added secrets to sign with, 5 synthetic events.
-const FORMAT_VERSION: u64 = 5;
+/// The version of keys and records together; no other one is read.
+const FORMAT_VERSION: u64 = 6;
 const HOT_CACHE_BYTES: u64 = 16 << 20;
 const COLD_CACHE_BYTES: u64 = 16 << 20;
 
@@ -116,8 +114,8 @@ impl SledStore {
         let room = Arc::new(Room::of(directory)?);
         let cold = Database::open(&directory.join("cold"), COLD_CACHE_BYTES, &room)?;
         let format = meta_number(&cold, Meta::FormatVersion)?;
-        if let Some(found) = format.filter(|found| *found > FORMAT_VERSION) {
-            return Err(StoreError::Newer {
+        if let Some(found) = format.filter(|found| *found != FORMAT_VERSION) {
+            return Err(StoreError::Format {
                 path: directory.to_owned(),
                 found,
                 known: FORMAT_VERSION,
@@ -131,8 +129,8 @@ impl SledStore {
         let secrets = key_file.keys_for(sealed_with);
         let secrets = secrets.map_err(StoreError::KeyFile)?;
         let is_sealed = sealed_with == Some(secrets.newest().id());
-        // Marked before anything is written that an older daemon would not understand.
-        let cold = if format == Some(FORMAT_VERSION) && is_sealed {
+        // Marked before anything else is written.
+        let cold = if is_sealed {
             cold
         } else if cold.is_empty()? {
             cold.commit(compaction::marks(&secrets), Purpose::Bookkeeping)?;
@@ -754,90 +752,28 @@ fn successor(mut key: Vec<u8>) -> Vec<u8> {
 
 #[cfg(test)]
 mod tests {
-    use jiff::Timestamp;
-
     use super::*;
-    use pipelet_domain::events::{EventId, EventType, Payload};
-
-    fn event(number: u64) -> Arc<Event> {
-        let payload = format!(r#"{{"n":{number},"pad":"{}"}}"#, "x".repeat(5_000));
-        Arc::new(Event::new(
-            EventId::from_bytes([0; 16]),
-            EventType::MeterValues,
-            StationId::new("S").unwrap(),
-            Timestamp::UNIX_EPOCH,
-            None,
-            Payload::parse(payload.as_bytes()).unwrap(),
-        ))
-    }
-
-    fn numbered(numbers: Range<u64>) -> Vec<(Seq, Arc<Event>)> {
-        numbers.map(|n| (Seq(n), event(n))).collect()
-    }
-
-    /// As stores of format 1 were written: a record for each event.
-    fn write_format_1(directory: &Path, numbers: Range<u64>) {
-        let store = SledStore::open(directory).unwrap();
-        let mut batch = Batch::default();
-        for number in numbers {
-            let value = codec::encode_event(&event(number));
-            Database::put_new(&mut batch, &keys::event(Seq(number)), &value);
-        }
-        store.hot.commit(batch, Purpose::Event).unwrap();
-        let version = 1_u64.to_be_bytes();
-        store.put_meta(Meta::FormatVersion, &version).unwrap();
-    }
+    use crate::store::Backup as _;
 
     #[test]
-    fn a_store_of_format_1_is_read_and_goes_on() {
-        let directory = tempfile::tempdir().unwrap();
-        write_format_1(directory.path(), 5..9);
-        for _ in 0..2 {
+    fn another_format_is_refused_in_a_directory_and_in_a_backup() {
+        for other in [FORMAT_VERSION - 1, FORMAT_VERSION + 1] {
+            let directory = tempfile::tempdir().unwrap();
             let store = SledStore::open(directory.path()).unwrap();
-            assert_eq!(
-                store.meta_number(Meta::FormatVersion).unwrap(),
-                Some(FORMAT_VERSION)
-            );
-            let bounds = store.bounds().unwrap();
-            assert_eq!(bounds.start, Seq(5));
-            let more: Vec<_> = (bounds.end.0..bounds.end.0 + 3).map(event).collect();
-            store.append(bounds.end, &more, &[]).unwrap();
+            store
+                .put_meta(Meta::FormatVersion, &other.to_be_bytes())
+                .unwrap();
+            let mut backup = Vec::new();
+            store.back_up(&mut backup).unwrap();
+            drop(store);
+            let words = format!("format {other}, and this version reads format {FORMAT_VERSION}");
+            let refused = SledStore::open(directory.path()).unwrap_err().to_string();
+            assert!(refused.contains(&words), "{refused}");
+            let elsewhere = tempfile::tempdir().unwrap();
+            let restored = SledStore::restore(elsewhere.path(), &mut &backup[..], false);
+            let refused = restored.unwrap_err().to_string();
+            assert!(refused.contains(&words), "{refused}");
+            assert!(!SledStore::is_in(elsewhere.path()));
         }
-        let store = SledStore::open(directory.path()).unwrap();
-        assert_eq!(store.bounds().unwrap(), Seq(5)..Seq(15));
-        assert_eq!(
-            store.read_from(Seq(0), ReadLimit::part(99)).unwrap(),
-            numbered(5..15)
-        );
-        assert_eq!(
-            store.read_from(Seq(7), ReadLimit::part(4)).unwrap(),
-            numbered(7..11)
-        );
-        assert_eq!(store.event(Seq(8)).unwrap(), Some(event(8)));
-
-        store.drop_below(Seq(7), 99).unwrap();
-        assert_eq!(store.bounds().unwrap(), Seq(7)..Seq(15));
-        store.drop_below(Seq(12), 99).unwrap();
-        assert_eq!(
-            store.read_from(Seq(12), ReadLimit::part(99)).unwrap(),
-            numbered(12..15)
-        );
-        assert_eq!(store.event(Seq(8)).unwrap(), None);
-    }
-
-    #[test]
-    fn a_newer_format_is_refused() {
-        let directory = tempfile::tempdir().unwrap();
-        let store = SledStore::open(directory.path()).unwrap();
-        let newer = FORMAT_VERSION + 1;
-        store
-            .put_meta(Meta::FormatVersion, &newer.to_be_bytes())
-            .unwrap();
-        drop(store);
-        let refused = SledStore::open(directory.path()).unwrap_err();
-        assert!(
-            matches!(refused, StoreError::Newer { found, .. } if found == newer),
-            "{refused}"
-        );
     }
 }

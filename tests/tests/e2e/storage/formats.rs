@@ -1,19 +1,13 @@
-//! A store outlives the version that wrote it: what earlier daemons left is there, and goes out.
-//!
-//! `tests/fixtures` has a data directory for each earlier format. [`fill`] made it, with the last
-//! daemon of that format, and [`check`] finds everything in it, as in one that is made today.
-
-use std::{fs, path::Path};
+//! What a store has in it is there after a kill, and goes out; one of another format is refused.
 
 use pipelet_tests::{
     Answer, Api, Builder, Ctl, Daemon, Dial, Receiver, Station, deadline::eventually,
 };
 use serde_json::{Value, json};
-use tokio::process::Command;
 
 use crate::{scene::daemon, traces::holds};
 
-const KEY: &str = "hcpms_live_a-key-of-the-fixtures";
+const KEY: &str = "hcpms_live_a-key-of-the-store";
 const PASSWORD: &str = "a password of the station";
 const SECRETS: [&str; 2] = ["a secret of the dead", "a secret of those that wait"];
 /// Longer than a record of the store may be in one piece.
@@ -21,12 +15,6 @@ const LONG: usize = 9_000;
 
 fn filling() -> Builder {
     daemon().variable("PIPELETD_BOOTSTRAP_KEY", KEY)
-}
-
-fn checking() -> Builder {
-    // A fixture gets older than anything is kept by default.
-    let builder = daemon().flag("--backlog-age", "1000years");
-    builder.flag("--retention", "1000years")
 }
 
 fn api(daemon: &Daemon) -> Api {
@@ -177,42 +165,9 @@ async fn check(mut daemon: Daemon) {
     }
 }
 
-async fn unpacked(fixture: &str) -> Daemon {
-    let builder = checking();
-    let data_dir = builder.data_dir();
-    fs::create_dir_all(data_dir).expect("a directory");
-    let fixture = Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("fixtures")
-        .join(fixture);
-    let mut tar = Command::new("tar");
-    tar.arg("-xzf").arg(fixture).arg("-C").arg(data_dir);
-    assert!(tar.status().await.expect("tar").success());
-    builder.start().await
-}
-
 #[tokio::test]
 async fn a_store_of_this_format_keeps_everything() {
     let mut daemon = fill(filling()).await;
     daemon.start_again().await;
     check(daemon).await;
-}
-
-#[tokio::test]
-async fn a_store_of_format_1_opens() {
-    check(unpacked("format-1.tar.gz").await).await;
-}
-
-#[tokio::test]
-async fn a_store_of_format_4_opens() {
-    check(unpacked("format-4.tar.gz").await).await;
-}
-
-#[tokio::test]
-async fn a_store_of_format_3_opens() {
-    check(unpacked("format-3.tar.gz").await).await;
-}
-
-#[tokio::test]
-async fn a_store_of_format_2_opens() {
-    check(unpacked("format-2.tar.gz").await).await;
 }
