@@ -192,8 +192,8 @@ pub(crate) fn record(input: &[u8]) {
             if let Some(key) = keys::read_retry(bytes) {
                 assert_eq!(keys::read_retry(&keys::retry(key)), Some(key));
             }
-            if let Some(seq) = keys::last_inverted(bytes) {
-                assert_eq!(keys::last_inverted(&keys::transaction(seq)), Some(seq));
+            if let Some(seq) = keys::last_number(bytes) {
+                assert_eq!(keys::last_number(&keys::event(Seq(seq))), Some(seq));
             }
         }
     }

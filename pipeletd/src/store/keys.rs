@@ -2,6 +2,7 @@
 //!
 //! Keys compare as bytes: the kind first, then numbers big-endian.
 
+use jiff::Timestamp;
 use pipelet_domain::{
     deliveries::{FailedId, RetryKey},
     events::{IdTagKey, Seq, StationId},
@@ -28,21 +29,20 @@ pub(super) enum Kind {
     ApiKey = b'k',
     IdTag = b'i',
     Meta = b'm',
-    /// An index of what is open: inverted seq.
+    /// The position of the start.
     OpenTransaction = b'o',
     Retry = b'r',
     Station = b's',
-    /// Inverted seq of the start: the latest comes first.
-    Transaction = b't',
+    /// Packed, as the three below: see [`start`] and the like for the keys in blocks.
+    EndedTransaction = b't',
     /// What was agreed on with a station beforehand.
     Registration = b'S',
     /// Webhook, seq: this event's delivery was handed over to a retry or a dead letter.
     OffCursorMarker = b'v',
     Webhook = b'w',
-    /// An index: transaction id; its value is the transaction's key.
     TransactionById = b'x',
-    /// An index: station id with its length, inverted seq.
     TransactionByStation = b'y',
+    TransactionByEnd = b'z',
 }
 
 /// Single values, of the cold database where nothing else is said.
@@ -127,42 +127,38 @@ pub(super) fn station(id: &StationId) -> Vec<u8> {
     key
 }
 
-/// Transactions are read from the latest back, so their positions count down in keys.
-const fn inverted(seq: Seq) -> u64 {
-    u64::MAX - seq.0
-}
-
-pub(super) fn transaction(start: Seq) -> Vec<u8> {
-    numbered(Kind::Transaction, [inverted(start)])
-}
-
 pub(super) fn open_transaction(start: Seq) -> Vec<u8> {
-    numbered(Kind::OpenTransaction, [inverted(start)])
+    numbered(Kind::OpenTransaction, [start.0])
+}
+
+/// A transaction's key among those that have ended.
+pub(super) const fn start(start: Seq) -> [u8; 8] {
+    start.0.to_be_bytes()
 }
 
 pub(super) fn transaction_by_id(id: i64) -> Vec<u8> {
-    numbered(Kind::TransactionById, [id.cast_unsigned()])
+    id.to_be_bytes().to_vec()
 }
 
-pub(super) fn transaction_by_station(station: &StationId, start: Seq) -> Vec<u8> {
+pub(super) fn transaction_by_station(station: &StationId, at: Seq) -> Vec<u8> {
     let mut key = transactions_of_station(station);
-    key.extend_from_slice(&inverted(start).to_be_bytes());
+    key.extend_from_slice(&start(at));
     key
 }
 
 /// What the keys of a station's transactions begin with.
 pub(super) fn transactions_of_station(station: &StationId) -> Vec<u8> {
     let id = station.as_str().as_bytes();
-    let mut key = vec![Kind::TransactionByStation as u8];
     // The length keeps a station apart from those whose ids begin with its own.
-    key.push(u8::try_from(id.len()).unwrap_or(u8::MAX));
+    let mut key = vec![u8::try_from(id.len()).unwrap_or(u8::MAX)];
     key.extend_from_slice(id);
     key
 }
 
-/// The position that a transaction's key ends with.
-pub(super) fn last_inverted(key: &[u8]) -> Option<Seq> {
-    last_number(key).map(|number| Seq(u64::MAX - number))
+pub(super) fn transaction_by_end(end: Timestamp, at: Seq) -> Vec<u8> {
+    // Times before 1970 don't occur; clamped, they would still sort first.
+    let end = u64::try_from(end.as_millisecond()).unwrap_or(0);
+    [end.to_be_bytes(), start(at)].concat()
 }
 
 pub(super) fn id_tag(tag: &IdTagKey) -> Vec<u8> {
@@ -188,6 +184,12 @@ pub(super) fn webhook(id: WebhookId) -> Vec<u8> {
 /// The webhook's part of a kind that is keyed by webhook first.
 pub(super) fn of_webhook(kind: Kind, webhook: WebhookId) -> Vec<u8> {
     numbered(kind, [webhook.0])
+}
+
+/// The smallest key after this one.
+pub(super) fn successor(mut key: Vec<u8>) -> Vec<u8> {
+    key.push(0);
+    key
 }
 
 /// The number that a key ends with.
@@ -231,13 +233,16 @@ mod tests {
         }
 
         #[test]
-        fn transactions_sort_from_the_latest_back(a: u64, b: u64, station in "[ab]{1,3}") {
-            prop_assert_eq!(transaction(Seq(a)).cmp(&transaction(Seq(b))), b.cmp(&a));
-            prop_assert_eq!(last_inverted(&transaction(Seq(a))), Some(Seq(a)));
+        fn transactions_sort_by_start_of_a_station_and_by_end(
+            a: (u32, u64), b: (u32, u64), station in "[ab]{1,3}",
+        ) {
             let station = StationId::new(&station).unwrap();
-            let of_station = |seq| transaction_by_station(&station, Seq(seq));
-            prop_assert_eq!(of_station(a).cmp(&of_station(b)), b.cmp(&a));
-            prop_assert_eq!(last_inverted(&of_station(a)), Some(Seq(a)));
+            let of_station = |(_, seq)| transaction_by_station(&station, Seq(seq));
+            prop_assert_eq!(of_station(a).cmp(&of_station(b)), a.1.cmp(&b.1));
+            prop_assert_eq!(last_number(&of_station(a)), Some(a.1));
+            let end = |millis: u32| Timestamp::from_millisecond(millis.into()).unwrap();
+            let by_end = |(at, seq)| transaction_by_end(end(at), Seq(seq));
+            prop_assert_eq!(by_end(a).cmp(&by_end(b)), a.cmp(&b));
         }
 
         #[test]

@@ -432,8 +432,11 @@ impl Store for MemoryStore {
         let mut contents = self.contents();
         let old = contents.transactions.iter();
         let old = old.filter(|(_, transaction)| transaction.ended_before(ended_before));
-        let old: Vec<_> = old.map(|(seq, _)| *seq).take(limit).collect();
-        for seq in &old {
+        let old = old.map(|(seq, transaction)| (transaction.ended_at(), *seq));
+        let mut old: Vec<_> = old.collect();
+        old.sort_unstable();
+        old.truncate(limit);
+        for (_, seq) in &old {
             contents.transactions.remove(seq);
         }
         Ok(old.len())

@@ -397,8 +397,9 @@ pub trait Store: Send + Sync + fmt::Debug + 'static {
         limit: usize,
     ) -> Result<Vec<Transaction>, StoreError>;
 
-    /// Forgets at most `limit` transactions that ended before this, and returns how many. Those that
-    /// are open stay, however old they are. Need not be durable on return.
+    /// Forgets at most `limit` transactions that ended before this, the first that ended first, and
+    /// returns how many. Those that are open stay, however old they are. Need not be durable on
+    /// return.
     fn forget_transactions(
         &self,
         ended_before: Timestamp,

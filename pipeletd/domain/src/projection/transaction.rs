@@ -149,12 +149,15 @@ impl Transaction {
                 < time
     }
 
-    /// Whether it ended before then: its stop came in, or it was given up.
-    pub fn ended_before(&self, time: Timestamp) -> bool {
+    /// When its stop came in, or it was given up.
+    pub fn ended_at(&self) -> Option<Timestamp> {
         let stopped = self.stop.as_ref().map(|stop| stop.received_at);
-        stopped
-            .or(self.abandoned_at)
-            .is_some_and(|ended| ended < time)
+        stopped.or(self.abandoned_at)
+    }
+
+    /// Whether it ended before then.
+    pub fn ended_before(&self, time: Timestamp) -> bool {
+        self.ended_at().is_some_and(|ended| ended < time)
     }
 
     /// A word that never changes.

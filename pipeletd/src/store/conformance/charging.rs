@@ -1,6 +1,6 @@
 //! Transactions and id tags.
 
-use std::sync::Arc;
+use std::{fs, sync::Arc};
 
 use pipelet_domain::{
     events::{AuthorizationStatus, Event, EventId, EventType, IdTagKey, Payload, Seq, StationId},
@@ -9,7 +9,7 @@ use pipelet_domain::{
 };
 
 use super::{at, check, check_reopened, event, events};
-use crate::store::Change;
+use crate::store::{Change, Store, memory::MemoryStore, sled::SledStore};
 
 /// Of station `S0` or `S10`, open where the number is even.
 fn transaction(number: u64) -> Arc<Transaction> {
@@ -187,6 +187,176 @@ fn transactions_that_ended_long_ago_are_forgotten() {
         assert_eq!(seqs(&of_station), [6, 0]);
         assert_eq!(store.transaction(all[9].transaction_id).unwrap(), None);
     });
+}
+
+/// One of many: open, without meter values; ids come in no order.
+fn begun(number: u64) -> Transaction {
+    let mut begun = transaction(0).as_ref().clone();
+    begun.seq = Seq(number * 3);
+    begun.transaction_id = i64::try_from(1 + number * 7_919 % 100_003).unwrap();
+    begun.station = StationId::new(&format!("S{}", number % 41)).unwrap();
+    begun.last_meter_values = None;
+    begun
+}
+
+fn ended(begun: &Transaction, millis: i64) -> Transaction {
+    let mut ended = stopped(begun);
+    ended.stop.as_mut().unwrap().received_at = at(millis);
+    ended
+}
+
+/// What each way of looking finds, `page` at a time: the starts, and all of what was looked up by
+/// id.
+fn found(store: &dyn Store, ids: &[i64], page: usize) -> (Vec<Vec<u64>>, Vec<Transaction>) {
+    let station = StationId::new("S7").ok();
+    let filter = |station, open| TransactionFilter {
+        station,
+        open,
+        ..TransactionFilter::default()
+    };
+    let filters = [None, Some(true), Some(false)].map(|open| {
+        let of_all = filter(None, open);
+        [of_all, filter(station.clone(), open)]
+    });
+    let list = |filter: &TransactionFilter| {
+        let mut seqs = Vec::new();
+        loop {
+            let before = seqs.last().copied().map(Seq);
+            let found = store.transactions(filter, before, page).unwrap();
+            seqs.extend(found.iter().map(|found| found.seq.0));
+            if found.len() < page {
+                return seqs;
+            }
+        }
+    };
+    let mut lists: Vec<_> = filters.iter().flatten().map(list).collect();
+    let mut open = Vec::new();
+    loop {
+        let after = open.last().copied().map(Seq);
+        let found = store.open_transactions(after, page).unwrap();
+        open.extend(found.iter().map(|found| found.seq.0));
+        if found.len() < page {
+            break;
+        }
+    }
+    lists.push(open);
+    let by_id = ids.iter().filter_map(|id| store.transaction(*id).unwrap());
+    (lists, by_id.collect())
+}
+
+#[test]
+fn thousands_that_end_in_any_order_are_the_same_on_disk_as_in_memory() {
+    let directory = tempfile::tempdir().unwrap();
+    let memory = MemoryStore::default();
+    let mut open: Vec<Transaction> = Vec::new();
+    let mut ids = Vec::new();
+    let (mut number, mut now) = (1_u64, 0);
+    let mut random = |below: usize| {
+        number = number
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1);
+        usize::try_from(number >> 33).unwrap() % below
+    };
+    for round in 0..6 {
+        let disk = SledStore::open(directory.path()).unwrap();
+        let save = |transactions: Vec<Transaction>| {
+            let transactions: Vec<_> = transactions.into_iter().map(Arc::new).collect();
+            for store in [&memory as &dyn Store, &disk] {
+                for batch in transactions.chunks(300) {
+                    store.save_stations(&[], batch, Seq(0)).unwrap();
+                }
+            }
+        };
+        let begun: Vec<_> = (round * 500..(round + 1) * 500).map(begun).collect();
+        ids.extend(begun.iter().step_by(7).map(|begun| begun.transaction_id));
+        open.extend(begun.iter().cloned());
+        save(begun);
+        let mut changed = Vec::new();
+        for turn in 0..450 {
+            now += 1;
+            let one = open.swap_remove(random(open.len()));
+            let abandoned = one.abandoned(at(now));
+            // Some are given up, a few of them end after all, and one was never to have ended.
+            changed.extend(match turn % 10 {
+                0 => vec![abandoned],
+                1 => vec![abandoned.clone(), ended(&abandoned, now + 200)],
+                2 if turn == 2 => vec![ended(&one, now), one],
+                _ => vec![ended(&one, now)],
+            });
+        }
+        save(changed);
+        assert_eq!(found(&memory, &ids, 333), found(&disk, &ids, 333));
+        for (before, limit) in [(now - 900, 100), (now - 500, 300), (now - 500, 9_999)] {
+            let forget = |store: &dyn Store| store.forget_transactions(at(before), limit);
+            assert_eq!(forget(&memory).unwrap(), forget(&disk).unwrap());
+            assert_eq!(found(&memory, &ids, 1_000), found(&disk, &ids, 1_000));
+        }
+    }
+    // Nothing is left of what is forgotten.
+    let disk = SledStore::open(directory.path()).unwrap();
+    while disk.forget_transactions(at(1 << 30), 1_000).unwrap() > 0 {}
+    let (lists, _) = found(&disk, &ids, 1_000);
+    assert_eq!(lists[0], lists[2]);
+    assert_eq!(lists[4], [0; 0]);
+}
+
+/// Of the last save only a part reached the disk.
+#[test]
+fn a_save_that_was_cut_short_has_ended_all_of_them_or_none() {
+    const COUNT: u64 = 200;
+    let directory = tempfile::tempdir().unwrap();
+    let db = directory.path().join("cold").join("db");
+    let store = SledStore::open(directory.path()).unwrap();
+    let all: Vec<_> = (0..COUNT).map(begun).collect();
+    let open: Vec<_> = all.iter().cloned().map(Arc::new).collect();
+    store.save_stations(&[], &open, Seq(0)).unwrap();
+    let before = fs::read(&db).unwrap();
+    let ended: Vec<_> = all.iter().map(|one| Arc::new(ended(one, 5))).collect();
+    store.save_stations(&[], &ended, Seq(0)).unwrap();
+    let after = fs::read(&db).unwrap();
+    let kept = tempfile::tempdir().unwrap();
+    let differ: Vec<_> = (0..after.len())
+        .filter(|at| before.get(*at) != after.get(*at))
+        .collect();
+    drop(store);
+
+    let ids: Vec<_> = all.iter().map(|one| one.transaction_id).collect();
+    let mut outcomes = Vec::new();
+    for cut in (0..=10).map(|tenth| (differ.len() - 1) * tenth / 10) {
+        let cut = differ[cut] + 1;
+        let part = [&after[..cut], before.get(cut..).unwrap_or_default()].concat();
+        let copy = kept.path().join(cut.to_string());
+        for part in ["hot", "cold"] {
+            fs::create_dir_all(copy.join(part)).unwrap();
+        }
+        for file in ["hot/conf", "hot/db", "cold/conf", "secrets.key"] {
+            fs::copy(directory.path().join(file), copy.join(file)).unwrap();
+        }
+        fs::write(copy.join("cold/db"), part).unwrap();
+        let store = SledStore::open(&copy).unwrap();
+        let (lists, by_id) = found(&store, &ids, 1_000);
+        let ended = by_id.iter().filter(|one| !one.is_open()).count();
+        assert!([0, all.len()].contains(&ended), "{ended} at {cut}");
+        let lengths: Vec<_> = lists.iter().map(Vec::len).collect();
+        let open = all.len() - ended;
+        let of_station = lengths[1];
+        let open_of_station = if open > 0 { of_station } else { 0 };
+        assert_eq!(
+            lengths,
+            [
+                all.len(),
+                of_station,
+                open,
+                open_of_station,
+                ended,
+                of_station - open_of_station,
+                open
+            ]
+        );
+        assert_eq!(store.forget_transactions(at(6), 9_999).unwrap(), ended);
+        outcomes.push(ended > 0);
+    }
+    assert_eq!((outcomes[0], outcomes[10]), (false, true));
 }
 
 fn id_tag(text: &str, status: TagStatus) -> IdTagEntry {

@@ -240,8 +240,21 @@ impl Database {
     }
 
     pub(super) fn last(&self, kind: Kind) -> Result<Option<(IVec, Bytes)>, StoreError> {
+        self.last_below(kind, &[kind as u8 + 1])
+    }
+
+    /// The entry of a kind with the greatest key below this one.
+    pub(super) fn last_below(
+        &self,
+        kind: Kind,
+        below: &[u8],
+    ) -> Result<Option<(IVec, Bytes)>, StoreError> {
+        let first = &keys::prefix(kind)[..];
+        if below <= first {
+            return Ok(None);
+        }
         self.with(|engine| {
-            let mut entries = engine.tree.scan_prefix(keys::prefix(kind)).rev();
+            let mut entries = engine.tree.range(first..below).rev();
             let last = entries.find_map(|entry| engine.whole_entry(entry).transpose());
             last.transpose()
         })

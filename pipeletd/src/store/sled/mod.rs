@@ -7,6 +7,7 @@ mod backup;
 mod compaction;
 mod consistency_check;
 mod database;
+mod packed_map;
 mod panics;
 mod room;
 mod transactions;
@@ -69,6 +70,8 @@ pub struct SledStore {
     /// Of them, how many are durable, and how many `hot` knows of.
     cold_durable: AtomicU64,
     cold_known: AtomicU64,
+    /// Held by whoever changes transactions: what is packed is read first.
+    transactions: Mutex<()>,
     /// Backups that are being written; nothing is forgotten meanwhile.
     backups: AtomicUsize,
     /// Held as long as the store is open: one daemon for a data directory.
@@ -150,6 +153,7 @@ impl SledStore {
             cold_commits: Mutex::new(commits),
             cold_durable: AtomicU64::new(commits),
             cold_known: AtomicU64::new(0),
+            transactions: Mutex::new(()),
             backups: AtomicUsize::new(0),
             _lock: lock,
         })
@@ -574,7 +578,7 @@ impl Store for SledStore {
         limit: usize,
     ) -> Result<Vec<RetryKey>, StoreError> {
         let prefix = keys::of_webhook(Kind::Retry, webhook);
-        let from = after.map_or_else(|| prefix.clone(), |key| successor(keys::retry(key)));
+        let from = after.map_or_else(|| prefix.clone(), |key| keys::successor(keys::retry(key)));
         let keys = self.cold.keys_from(&from, &prefix).take(limit).map(|key| {
             keys::read_retry(&key?).ok_or_else(|| record_error("retry", "its key is cut short"))
         });
@@ -665,10 +669,9 @@ impl Store for SledStore {
         transactions: &[Arc<Transaction>],
         projected_to: Seq,
     ) -> Result<(), StoreError> {
+        let _alone = self.transactions.lock();
         let mut batch = Batch::default();
-        for transaction in transactions {
-            transactions::put(&self.cold, &mut batch, transaction)?;
-        }
+        transactions::put_all(&self.cold, &mut batch, transactions)?;
         for state in states {
             let value = station_record::encode(state);
             self.cold
@@ -715,6 +718,7 @@ impl Store for SledStore {
         ended_before: Timestamp,
         limit: usize,
     ) -> Result<usize, StoreError> {
+        let _alone = self.transactions.lock();
         let mut batch = Batch::default();
         let forgotten = transactions::forget(&self.cold, &mut batch, ended_before, limit)?;
         if forgotten > 0 {
@@ -742,12 +746,6 @@ impl Store for SledStore {
         self.put_meta(Meta::TransactionKey, &key)?;
         Ok(key)
     }
-}
-
-/// The smallest key after this one.
-fn successor(mut key: Vec<u8>) -> Vec<u8> {
-    key.push(0);
-    key
 }
 
 #[cfg(test)]

@@ -1,4 +1,10 @@
-//! Transactions in the cold database: the records, and the indexes that lists are read by.
+//! Transactions in the cold database.
+//!
+//! An open one is a record of its own, since it changes often. When it ends it moves into a packed
+//! map, for there may be millions of them. Packed maps are also what leads to both: by id, by
+//! station, and by the end.
+
+use std::{collections::BTreeMap, iter, sync::Arc};
 
 use jiff::Timestamp;
 use pipelet_domain::{
@@ -14,62 +20,118 @@ use super::{
         transaction_record::{decode_transaction, encode_transaction},
     },
     database::{Batch, Database},
+    packed_map::{Changes, PackedMap},
 };
 
-/// They start in about the order in which they end: after so many that ended too lately, those
-/// that started later are not looked at.
-const YOUNG: usize = 100;
+/// By start: the records, of half a kilobyte each.
+const ENDED: PackedMap = PackedMap::new(Kind::EndedTransaction, 4 * 1024);
+/// The start of each, open or ended. Ids come in no order, so that each change is of another block:
+/// the shorter they are, the less is written.
+const BY_ID: PackedMap = PackedMap::new(Kind::TransactionById, 512);
+/// By station, then start, of open and ended ones; without values, as the next.
+const BY_STATION: PackedMap = PackedMap::new(Kind::TransactionByStation, 512);
+/// By end, then start.
+const BY_END: PackedMap = PackedMap::new(Kind::TransactionByEnd, 1024);
 
-/// Adds or replaces a transaction and what leads to it.
-pub(super) fn put(
+/// How many open ones are read at once where ended ones come between them.
+const STRETCH: usize = 256;
+
+/// What becomes of the packed maps.
+#[derive(Default)]
+struct Packed {
+    ended: Changes,
+    by_id: Changes,
+    by_station: Changes,
+    by_end: Changes,
+}
+
+impl Packed {
+    fn write(self, cold: &Database, batch: &mut Batch) -> Result<(), StoreError> {
+        ENDED.write(cold, batch, self.ended)?;
+        BY_ID.write(cold, batch, self.by_id)?;
+        BY_STATION.write(cold, batch, self.by_station)?;
+        BY_END.write(cold, batch, self.by_end)
+    }
+}
+
+/// Adds or replaces transactions and what leads to them.
+pub(super) fn put_all(
     cold: &Database,
     batch: &mut Batch,
+    transactions: &[Arc<Transaction>],
+) -> Result<(), StoreError> {
+    // Of one that is there twice the last state counts.
+    let latest = transactions.iter().map(|latest| (latest.seq, latest));
+    let latest: BTreeMap<Seq, &Arc<Transaction>> = latest.collect();
+    let mut packed = Packed::default();
+    for transaction in latest.into_values() {
+        put(cold, batch, &mut packed, transaction)?;
+    }
+    packed.write(cold, batch)
+}
+
+fn put(
+    cold: &Database,
+    batch: &mut Batch,
+    packed: &mut Packed,
     transaction: &Transaction,
 ) -> Result<(), StoreError> {
-    let key = keys::transaction(transaction.seq);
-    let is_new = cold.remove(batch, &key)? == 0;
-    Database::put_new(batch, &key, &encode_transaction(transaction));
-    let open = keys::open_transaction(transaction.seq);
-    if !transaction.is_open() {
-        cold.remove(batch, &open)?;
-    } else if is_new {
-        Database::put_new(batch, &open, &[]);
-    }
-    if is_new {
+    let Transaction { seq, station, .. } = transaction;
+    let start = keys::start(*seq);
+    let open = keys::open_transaction(*seq);
+    let was_open = cold.remove(batch, &open)? > 0;
+    let had_ended = if was_open { None } else { ended(cold, *seq)? };
+    if !was_open && had_ended.is_none() {
         let by_id = keys::transaction_by_id(transaction.transaction_id);
-        Database::put_new(batch, &by_id, &key);
-        let by_station = keys::transaction_by_station(&transaction.station, transaction.seq);
-        Database::put_new(batch, &by_station, &[]);
+        packed.by_id.insert(by_id, Some(start.to_vec()));
+        let by_station = keys::transaction_by_station(station, *seq);
+        packed.by_station.insert(by_station, Some(Vec::new()));
+    }
+    if let Some(at) = had_ended.and_then(|ended| ended.ended_at()) {
+        packed.ended.insert(start.to_vec(), None);
+        packed
+            .by_end
+            .insert(keys::transaction_by_end(at, *seq), None);
+    }
+    let record = encode_transaction(transaction);
+    if let Some(at) = transaction.ended_at() {
+        packed.ended.insert(start.to_vec(), Some(record));
+        let by_end = keys::transaction_by_end(at, *seq);
+        packed.by_end.insert(by_end, Some(Vec::new()));
+    } else {
+        Database::put_new(batch, &open, &record);
     }
     Ok(())
 }
 
-/// Takes the oldest that ended before this out, and what leads to them. Returns how many.
+/// Takes those that ended before this out, the first that ended first, and what leads to them.
+/// Returns how many.
 pub(super) fn forget(
     cold: &Database,
     batch: &mut Batch,
     ended_before: Timestamp,
     limit: usize,
 ) -> Result<usize, StoreError> {
+    let mut packed = Packed::default();
     let mut forgotten = 0;
-    let mut young = 0;
-    // Their starts count down in keys.
-    for entry in cold.kind_backwards(Kind::Transaction, None) {
-        let (key, value) = entry?;
-        let transaction = decode_transaction(&value)?;
-        if transaction.ended_before(ended_before) {
-            cold.remove(batch, &key)?;
-            cold.remove(batch, &keys::transaction_by_id(transaction.transaction_id))?;
-            let Transaction { station, seq, .. } = &transaction;
-            cold.remove(batch, &keys::transaction_by_station(station, *seq))?;
-            forgotten += 1;
-        } else {
-            young += usize::from(!transaction.is_open());
-        }
-        if forgotten >= limit || young >= YOUNG {
+    for entry in BY_END.forwards(cold).take(limit) {
+        let (by_end, _) = entry?;
+        let seq = start_in(&by_end)?;
+        let transaction = ended(cold, seq)?;
+        let transaction =
+            transaction.ok_or_else(|| record_error("transaction", "its record is missing"))?;
+        if !transaction.ended_before(ended_before) {
             break;
         }
+        packed.by_end.insert(by_end.to_vec(), None);
+        packed.ended.insert(keys::start(seq).to_vec(), None);
+        let by_id = keys::transaction_by_id(transaction.transaction_id);
+        packed.by_id.insert(by_id, None);
+        let by_station = keys::transaction_by_station(&transaction.station, seq);
+        packed.by_station.insert(by_station, None);
+        forgotten += 1;
     }
+    packed.write(cold, batch)?;
     Ok(forgotten)
 }
 
@@ -79,69 +141,147 @@ pub(super) fn open_after(
     after: Option<Seq>,
     limit: usize,
 ) -> Result<Vec<Transaction>, StoreError> {
-    // In keys the positions count down.
-    let open = cold.kind_backwards(Kind::OpenTransaction, after.map(keys::open_transaction));
-    let seqs = open.map(|entry| {
-        let seq = keys::last_inverted(&entry?.0);
-        seq.ok_or_else(|| record_error("transaction", "its index is cut short"))
-    });
-    let found = seqs.filter_map(|seq| {
-        let value = seq.and_then(|seq| cold.get(&keys::transaction(seq)));
-        value
-            .and_then(|value| value.map(|value| decode_transaction(&value)).transpose())
-            .transpose()
-    });
-    found.take(limit).collect()
+    let prefix = keys::prefix(Kind::OpenTransaction);
+    let from = after.map_or_else(
+        || prefix.to_vec(),
+        |after| keys::successor(keys::open_transaction(after)),
+    );
+    let open = cold.range(&from, &prefix);
+    let open = open.map(|entry| decode_transaction(&entry?.1));
+    open.take(limit).collect()
 }
 
 pub(super) fn by_id(cold: &Database, id: i64) -> Result<Option<Transaction>, StoreError> {
-    let Some(key) = cold.get(&keys::transaction_by_id(id))? else {
-        return Ok(None);
-    };
-    let value = cold.get(&key)?;
-    value.map(|value| decode_transaction(&value)).transpose()
+    let start = BY_ID.get(cold, &keys::transaction_by_id(id))?;
+    start.map_or(Ok(None), |start| find(cold, start_in(&start)?))
 }
 
-/// The latest first, by the narrowest index that the filter allows.
+/// The latest first, by the narrowest map that the filter allows.
 pub(super) fn list(
     cold: &Database,
     filter: &TransactionFilter,
     before: Option<Seq>,
     limit: usize,
 ) -> Result<Vec<Transaction>, StoreError> {
-    // In keys the positions count down, so what comes before a start stands behind it.
-    let begin = match before {
-        Some(Seq(0)) => return Ok(Vec::new()),
-        Some(before) => Seq(before.0 - 1),
-        None => Seq(u64::MAX),
-    };
-    let matching = |transaction: &Result<Transaction, StoreError>| {
-        transaction
-            .as_ref()
-            .map_or(true, |transaction| filter.matches(transaction))
-    };
-    let (from, prefix) = match (&filter.station, filter.open) {
-        (_, Some(true)) => (
-            keys::open_transaction(begin),
-            keys::prefix(Kind::OpenTransaction).to_vec(),
-        ),
-        (Some(station), _) => (
-            keys::transaction_by_station(station, begin),
-            keys::transactions_of_station(station),
-        ),
-        (None, _) => {
-            let all = cold.range(&keys::transaction(begin), &keys::prefix(Kind::Transaction));
-            let all = all.map(|entry| decode_transaction(&entry?.1));
-            return all.filter(matching).take(limit).collect();
+    match (&filter.station, filter.open) {
+        (Some(station), is_open) => {
+            let before = before.unwrap_or(Seq(u64::MAX));
+            let below = keys::transaction_by_station(station, before);
+            let of_station = BY_STATION.backwards(cold, Some(&below));
+            let prefix = keys::transactions_of_station(station);
+            let of_station = of_station.take_while(|entry| {
+                let key = entry.as_ref().map(|(key, _)| key);
+                key.map_or(true, |key| key.starts_with(&prefix))
+            });
+            let found = of_station.filter_map(|entry| {
+                let seq = entry.and_then(|(key, _)| start_in(&key));
+                let found = seq.and_then(|seq| match is_open {
+                    Some(true) => open(cold, seq),
+                    Some(false) | None => find(cold, seq),
+                });
+                found.transpose()
+            });
+            matching(found, filter, limit)
         }
-    };
-    let indexed = cold.range(&from, &prefix).map(|entry| {
-        let (key, _) = entry?;
-        let seq = keys::last_inverted(&key);
-        let seq = seq.ok_or_else(|| record_error("transaction", "its index is cut short"))?;
-        let value = cold.get(&keys::transaction(seq))?;
-        let value = value.ok_or_else(|| record_error("transaction", "its record is missing"))?;
-        decode_transaction(&value)
+        (None, Some(true)) => matching(open_before(cold, before), filter, limit),
+        (None, Some(false)) => matching(ended_below(cold, before), filter, limit),
+        (None, None) => matching(all_before(cold, before), filter, limit),
+    }
+}
+
+fn matching(
+    found: impl Iterator<Item = Result<Transaction, StoreError>>,
+    filter: &TransactionFilter,
+    limit: usize,
+) -> Result<Vec<Transaction>, StoreError> {
+    let matching = found.filter(|transaction| {
+        let transaction = transaction.as_ref();
+        transaction.map_or(true, |transaction| filter.matches(transaction))
     });
-    indexed.filter(matching).take(limit).collect()
+    matching.take(limit).collect()
+}
+
+/// Looked for among the open ones first: it may end meanwhile, and none opens again.
+fn find(cold: &Database, seq: Seq) -> Result<Option<Transaction>, StoreError> {
+    open(cold, seq)?.map_or_else(|| ended(cold, seq), |open| Ok(Some(open)))
+}
+
+fn open(cold: &Database, seq: Seq) -> Result<Option<Transaction>, StoreError> {
+    let record = cold.get(&keys::open_transaction(seq))?;
+    record.map(|record| decode_transaction(&record)).transpose()
+}
+
+fn ended(cold: &Database, seq: Seq) -> Result<Option<Transaction>, StoreError> {
+    let record = ENDED.get(cold, &keys::start(seq))?;
+    record.map(|record| decode_transaction(&record)).transpose()
+}
+
+fn open_before(
+    cold: &Database,
+    before: Option<Seq>,
+) -> impl Iterator<Item = Result<Transaction, StoreError>> + use<'_> {
+    let open = cold.kind_backwards(Kind::OpenTransaction, before.map(keys::open_transaction));
+    open.map(|entry| decode_transaction(&entry?.1))
+}
+
+fn ended_below(
+    cold: &Database,
+    before: Option<Seq>,
+) -> impl Iterator<Item = Result<Transaction, StoreError>> + use<'_> {
+    let before = before.map(keys::start);
+    let ended = ENDED.backwards(cold, before.as_ref().map(|before| &before[..]));
+    ended.map(|entry| decode_transaction(&entry?.1))
+}
+
+/// Open and ended ones. The open ones of a stretch are read before the others of it, so that one
+/// that ends meanwhile is found.
+fn all_before(
+    cold: &Database,
+    before: Option<Seq>,
+) -> impl Iterator<Item = Result<Transaction, StoreError>> + use<'_> {
+    let mut next = Some(before);
+    let stretches = iter::from_fn(move || {
+        let before = next.take()?;
+        let open = open_before(cold, before).take(STRETCH);
+        let (open, error) = match open.collect::<Result<Vec<_>, _>>() {
+            Ok(open) => (open, None),
+            Err(error) => (Vec::new(), Some(Err(error))),
+        };
+        let last = open.last().filter(|_| open.len() == STRETCH);
+        let last = last.map(|last| last.seq);
+        next = last.map(Some);
+        let ended = ended_below(cold, before).take_while(move |ended| {
+            let ended = ended.as_ref();
+            ended.map_or(true, |ended| last.is_none_or(|last| ended.seq >= last))
+        });
+        Some(error.into_iter().chain(merged(open, ended)))
+    });
+    stretches.flatten()
+}
+
+/// The latest first, as both are. One that is in both has ended.
+fn merged(
+    open: Vec<Transaction>,
+    ended: impl Iterator<Item = Result<Transaction, StoreError>>,
+) -> impl Iterator<Item = Result<Transaction, StoreError>> {
+    let mut open = open.into_iter().peekable();
+    let mut ended = ended.peekable();
+    iter::from_fn(move || {
+        let next = match ended.peek() {
+            Some(Ok(next)) => Some(next.seq),
+            Some(Err(_)) => return ended.next(),
+            None => None,
+        };
+        if let Some(open) = open.next_if(|open| next.is_none_or(|next| open.seq > next)) {
+            return Some(Ok(open));
+        }
+        open.next_if(|open| next == Some(open.seq));
+        ended.next()
+    })
+}
+
+/// The start that a key ends with.
+fn start_in(key: &[u8]) -> Result<Seq, StoreError> {
+    let start = keys::last_number(key).map(Seq);
+    start.ok_or_else(|| record_error("transaction", "its index is cut short"))
 }
