@@ -34,6 +34,8 @@ use crate::{
 const SAVE_EVERY: Duration = Duration::from_millis(500);
 /// So many states are saved in one batch.
 const SAVE_BATCH: usize = 1_000;
+/// So many transactions are: each may touch several blocks of the store's.
+const TRANSACTION_BATCH: usize = 250;
 /// So many events, or open transactions, are read at once when catching up.
 const REPLAY_BATCH: usize = 1_000;
 /// The position is saved by itself once the journal is so far ahead of it.
@@ -42,8 +44,8 @@ const LAZY_ADVANCE: u64 = 10_000;
 const LAZY_TICKS: u32 = 20;
 /// So often old transactions are forgotten, in ticks.
 const FORGET_EVERY: u32 = 20;
-/// So many are forgotten in one batch.
-const FORGET_BATCH: usize = 1_000;
+/// So many open ones are looked at in one go whether they are to be given up.
+const ABANDON_BATCH: usize = 1_000;
 /// Between two lines of the log that stations are forgotten.
 const REPORT_EVERY: Duration = Duration::from_mins(1);
 
@@ -221,23 +223,21 @@ impl Projector {
         let clock = self.transactions.clock;
         let (silent_since, now) = (clock.ago(silence), clock.now());
         let live = self.stations.transactions().clone();
-        for abandoned in live.abandon(silent_since, now, FORGET_BATCH) {
+        for abandoned in live.abandon(silent_since, now, ABANDON_BATCH) {
             self.tell_abandoned(&abandoned);
         }
         let store = Arc::clone(&self.store);
         let position = self.projected_to;
         let abandoning = tokio::task::spawn_blocking(move || {
-            let open = store.open_transactions(after, FORGET_BATCH)?;
-            let last = open.last().filter(|_| open.len() == FORGET_BATCH);
+            let open = store.open_transactions(after, ABANDON_BATCH)?;
+            let last = open.last().filter(|_| open.len() == ABANDON_BATCH);
             let last = last.map(|last| last.seq);
             // What is in memory is known better there.
             let silent = open.into_iter().filter(|open| {
                 open.is_silent_since(silent_since) && live.get(open.transaction_id).is_none()
             });
             let silent: Vec<_> = silent.map(|open| Arc::new(open.abandoned(now))).collect();
-            if !silent.is_empty() {
-                store.save_stations(&[], &silent, position)?;
-            }
+            save_in_batches(store.as_ref(), &silent, position)?;
             Ok::<_, StoreError>((last, silent))
         });
         match abandoning.await {
@@ -265,7 +265,8 @@ impl Projector {
         let ended_before = self.transactions.clock.ago(kept);
         let store = Arc::clone(&self.store);
         let forgetting = tokio::task::spawn_blocking(move || {
-            while store.forget_transactions(ended_before, FORGET_BATCH)? == FORGET_BATCH {}
+            while store.forget_transactions(ended_before, TRANSACTION_BATCH)? == TRANSACTION_BATCH {
+            }
             Ok::<_, StoreError>(())
         });
         match forgetting.await {
@@ -314,7 +315,7 @@ fn save_transactions(
     position: Seq,
 ) -> Result<(), StoreError> {
     let live = stations.transactions();
-    for batch in live.unsaved().chunks(SAVE_BATCH) {
+    for batch in live.unsaved().chunks(TRANSACTION_BATCH) {
         store.save_stations(&[], batch, position)?;
         live.saved(batch);
     }
@@ -323,12 +324,20 @@ fn save_transactions(
     if late.is_empty() {
         return Ok(());
     }
-    let saved =
-        found(store, &late).and_then(|stopped| store.save_stations(&[], &stopped, position));
+    let saved = found(store, &late).and_then(|stopped| save_in_batches(store, &stopped, position));
     if saved.is_err() {
         live.put_back_late_stops(late);
     }
     saved
+}
+
+fn save_in_batches(
+    store: &dyn Store,
+    transactions: &[Arc<Transaction>],
+    position: Seq,
+) -> Result<(), StoreError> {
+    let mut batches = transactions.chunks(TRANSACTION_BATCH);
+    batches.try_for_each(|batch| store.save_stations(&[], batch, position))
 }
 
 fn save_late_readings(
@@ -340,7 +349,7 @@ fn save_late_readings(
     if late.is_empty() {
         return Ok(());
     }
-    let saved = read_of(store, &late).and_then(|read| store.save_stations(&[], &read, position));
+    let saved = read_of(store, &late).and_then(|read| save_in_batches(store, &read, position));
     if saved.is_err() {
         live.put_back_late_readings(late);
     }
