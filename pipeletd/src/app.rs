@@ -16,18 +16,17 @@ use crate::{
         metrics::{self, Metrics},
         rest,
     },
-    auth::{self, ApiKey, Keyring},
+    auth::{self, ApiKey},
     config::{Authorize, Config, StationsPolicy},
     delivery::{
         self, Delivery, DeliveryError, DispatcherContext,
         http::{Resources, SenderError},
-        ledger::{Ledger, LedgerThread},
-        retry_clock::RetryClock,
+        ledger::Ledger,
     },
-    journal::{CommitterThread, Journal, Opened, retention::Retention},
+    journal::{Journal, Opened, retention::Retention},
     ocpp::{self, Ocpp},
-    registries::Registry,
-    store::{Backup, Store, StoreError, sled::SledStore},
+    registries::{Keyring, Registrations, Registry},
+    store::{Backup, ConfigurationStore, StoreError, group_commit::WriterTask, sled::SledStore},
     system::{
         clock::Clock,
         descriptors,
@@ -52,13 +51,13 @@ pub struct App {
     http: Listener,
     grpc: Listener,
     ocpp: Ocpp,
-    registry: Registry,
+    registry: Registrations,
     delivery: Delivery,
     journal: Journal,
     memory: MemoryBudget,
-    committer: CommitterThread,
+    committer: WriterTask,
     ledger: Ledger,
-    ledger_thread: LedgerThread,
+    ledger_writer: WriterTask,
     keys: ApiKeys,
     authenticator: Authenticator,
     keyring: Keyring,
@@ -152,36 +151,39 @@ impl App {
 
         let sled = open_store(config)?;
         let backup: Arc<dyn Backup> = sled.clone();
-        let store: Arc<dyn Store> = sled;
-        let stored = store.webhooks()?;
+        let (configuration, shard) = (sled.clone() as Arc<dyn ConfigurationStore>, sled.shard());
+        let webhooks = Registry::open(Arc::clone(&configuration)).await?;
         let memory = MemoryBudget::of(config.memory_budget.bytes());
         let ending = CancellationToken::new();
         let opened = Journal::open(
-            Arc::clone(&store),
-            delivery::subscriptions(&stored),
+            shard.log,
+            delivery::subscriptions(&webhooks),
             &memory,
             clock,
             ending.clone(),
-        )?;
+        )
+        .await?;
         let Opened {
             journal,
             subscribers,
-            thread: committer,
+            committer,
         } = opened;
-        let retry_clock = RetryClock::starting_at(clock.now(), store.retry_time()?);
-        let (ledger, ledger_thread) =
-            Ledger::open(Arc::clone(&store), retry_clock, ending.clone())?;
-        let keyring = Keyring::new(config.api_rate);
-        let keys = ApiKeys::open(Arc::clone(&store), keyring.clone(), clock)?;
+        let ledger_store = shard.ledger;
+        let (ledger, ledger_writer) =
+            Ledger::open(Arc::clone(&ledger_store), clock, ending.clone()).await?;
+        let keyring = Keyring::open(Arc::clone(&configuration), config.api_rate).await?;
+        let keys = ApiKeys::new(keyring.clone(), clock);
         let answers = Readers::new(memory.readers.clone());
         let authenticator = Authenticator::new(keyring.clone(), answers, clock);
         first_key(&keys, config).await?;
 
-        let registry = Registry::open(Arc::clone(&store), admission(config), clock)?;
+        let registry = Registrations::open(Arc::clone(&configuration), admission(config), clock);
+        let registry = registry.await?;
         let ocpp = Ocpp::open(
             ocpp_config(config, shares.stations, spans.clone()),
             registry.clone(),
-            Arc::clone(&store),
+            configuration,
+            shard.projections,
             journal.clone(),
             clock,
         )
@@ -190,15 +192,15 @@ impl App {
         let context = DispatcherContext {
             journal: journal.clone(),
             ledger: ledger.clone(),
-            store: Arc::clone(&store),
+            store: ledger_store,
             clock,
-            retry_clock,
+            retry_clock: ledger.clock(),
             memory: memory.deliveries.clone(),
             runtime: delivering,
             attempts: Arc::default(),
         };
         let delivery =
-            Delivery::start(context, settings, stored, subscribers, failed.clone()).await?;
+            Delivery::start(context, settings, webhooks, subscribers, failed.clone()).await?;
         let addresses = Addresses {
             http: local_addr(&http, "--http-listen", config.http_listen)?,
             grpc: local_addr(&grpc, "--grpc-listen", config.grpc_listen)?,
@@ -216,7 +218,7 @@ impl App {
             memory,
             committer,
             ledger,
-            ledger_thread,
+            ledger_writer,
             keys,
             authenticator,
             keyring,
@@ -367,13 +369,13 @@ impl App {
         let retention = tokio::spawn(retention);
 
         let mut committer = std::pin::pin!(self.committer.ended());
-        let mut ledger_thread = std::pin::pin!(self.ledger_thread.ended());
+        let mut ledger_writer = std::pin::pin!(self.ledger_writer.ended());
         let result = tokio::select! {
             // First, because the servers end by themselves at a shutdown.
             biased;
             () = shutdown.cancelled() => Ok(()),
             ended = &mut committer => Err(journal_failure(ended)),
-            ended = &mut ledger_thread => Err(ledger_failure(ended)),
+            ended = &mut ledger_writer => Err(ledger_failure(ended)),
             () = self.failed.cancelled() => Err(RunError::Dispatcher),
             Some(ended) = api.join_next() => Err(server_failure(ended)),
         };

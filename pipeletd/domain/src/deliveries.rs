@@ -306,8 +306,8 @@ pub enum Stage {
     Active,
     /// It is gone for every caller; what it was owed is still to be cancelled.
     Deleting,
-    /// Its final books. It stays as a name for its failed deliveries.
-    Deleted(DeliveryCounts),
+    /// The ledger has its final books. It stays as a name for its failed deliveries.
+    Deleted,
 }
 
 /// The counts that are one webhook's books: `received = delivered + pending + dead + cancelled`.

@@ -6,7 +6,7 @@
 use tokio::time::Instant;
 
 use super::request_id::RequestId;
-use crate::auth::Caller;
+use crate::registries::Caller;
 
 /// A call that has begun.
 #[derive(Debug)]

@@ -22,7 +22,8 @@ use super::{
     validity::Validity,
 };
 use crate::{
-    auth::{Caller, Keyring, Refused, Role},
+    auth::Role,
+    registries::{Caller, Keyring, Refused},
     system::{
         clock::Clock,
         limits::{Guesses, Pending},
@@ -178,6 +179,7 @@ mod tests {
     use super::*;
     use crate::{
         auth::{ApiKey, ApiKeyInfo},
+        store::memory::MemoryStore,
         system::limits::{Rate, memory::FifoPool},
     };
 
@@ -197,9 +199,12 @@ mod tests {
 
     #[tokio::test]
     async fn guesses_hold_back_guesses_and_nobody_else() {
-        let (keyring, clock) = (Keyring::new(Rate::new(1000.0, 1000.0)), Clock::system());
+        let (store, clock) = (Arc::new(MemoryStore::default()), Clock::system());
+        let keyring = Keyring::open(store, Rate::new(1000.0, 1000.0))
+            .await
+            .unwrap();
         let key = ApiKey::generate().unwrap();
-        keyring.add(ApiKeyInfo {
+        let info = ApiKeyInfo {
             id: 1,
             name: "N".to_owned(),
             created_at: clock.now(),
@@ -207,7 +212,8 @@ mod tests {
             role: Role::ReadOnly,
             expires_at: None,
             last_used_at: None,
-        });
+        };
+        keyring.keys().put(info).await.unwrap();
         let authenticator = Authenticator::new(keyring, Readers::new(FifoPool::of(1 << 20)), clock);
         let code = |key: &str, from: &str| {
             let peer = Peer {

@@ -12,7 +12,7 @@ use crate::{
     journal::AppendError,
     ocpp::{CommandError, v16::Violation, wire::ErrorCode},
     registries::IdTagError,
-    registries::RegistryError,
+    registries::RegistrationError,
     store::StoreError,
 };
 
@@ -253,21 +253,21 @@ impl From<CommandError> for ApiError {
     }
 }
 
-impl From<RegistryError> for ApiError {
-    fn from(error: RegistryError) -> Self {
+impl From<RegistrationError> for ApiError {
+    fn from(error: RegistrationError) -> Self {
         let message = error.to_string();
         match error {
-            RegistryError::NotRegistered(_) => Self::NotFound {
+            RegistrationError::NotRegistered(_) => Self::NotFound {
                 code: "station_not_registered",
                 message,
             },
-            RegistryError::AlreadyRegistered(_) => Self::Conflict {
+            RegistrationError::AlreadyRegistered(_) => Self::Conflict {
                 code: "station_registered",
                 message,
             },
-            RegistryError::Invalid(faults) => Self::Invalid(faults),
-            RegistryError::Random(error) => Self::Internal(error.into()),
-            RegistryError::Store(error) => error.into(),
+            RegistrationError::Invalid(faults) => Self::Invalid(faults),
+            RegistrationError::Random(error) => Self::Internal(error.into()),
+            RegistrationError::Store(error) => error.into(),
         }
     }
 }

@@ -12,8 +12,9 @@ use tokio_util::sync::CancellationToken;
 
 use super::error::ApiError;
 use crate::{
-    auth::{ApiKey, ApiKeyInfo, InvalidRole, Keyring, Role},
-    store::{Change, Store, StoreError, blocking},
+    auth::{ApiKey, ApiKeyInfo, InvalidRole, Role},
+    registries::Keyring,
+    store::{Counter, StoreError},
     system::clock::Clock,
 };
 
@@ -27,11 +28,10 @@ const SAVE_INTERVAL: Duration = Duration::from_mins(1);
 /// The handle. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct ApiKeys {
-    store: Arc<dyn Store>,
     keyring: Keyring,
     clock: Clock,
-    /// The next key's id; held during a change.
-    next: Arc<Mutex<u64>>,
+    /// Held while one is revoked: the last of its kind stays.
+    revoking: Arc<Mutex<()>>,
 }
 
 /// A key that is to be made, as its maker says it.
@@ -45,18 +45,12 @@ pub struct KeyDraft {
 }
 
 impl ApiKeys {
-    /// Takes the stored keys into the keyring.
-    pub fn open(store: Arc<dyn Store>, keyring: Keyring, clock: Clock) -> Result<Self, StoreError> {
-        for key in store.api_keys()? {
-            keyring.add(key);
-        }
-        let next = Arc::new(Mutex::new(store.next_ids()?.api_key));
-        Ok(Self {
-            store,
+    pub fn new(keyring: Keyring, clock: Clock) -> Self {
+        Self {
             keyring,
             clock,
-            next,
-        })
+            revoking: Arc::default(),
+        }
     }
 
     pub fn list(&self) -> Vec<ApiKeyInfo> {
@@ -84,9 +78,9 @@ impl ApiKeys {
         role: Role,
         expires_at: Option<Timestamp>,
     ) -> Result<ApiKeyInfo, StoreError> {
-        let mut next = self.next.lock().await;
+        let keys = self.keyring.keys();
         let info = ApiKeyInfo {
-            id: *next,
+            id: keys.store().reserve(Counter::ApiKey, 1).await?,
             name: name.to_owned(),
             created_at: self.clock.now(),
             hash: key.hash(),
@@ -94,16 +88,14 @@ impl ApiKeys {
             expires_at,
             last_used_at: None,
         };
-        self.commit(vec![Change::ApiKey(info.clone())]).await?;
-        *next += 1;
-        self.keyring.add(info.clone());
+        keys.put(info.clone()).await?;
         Ok(info)
     }
 
     /// The last admin's key that doesn't expire can't be revoked: a day would come when nobody
     /// could make another.
     pub async fn revoke(&self, id: u64) -> Result<(), ApiError> {
-        let _changing = self.next.lock().await;
+        let _revoking = self.revoking.lock().await;
         let keys = self.keyring.list();
         if !keys.iter().any(|key| key.id == id) {
             let message = format!("there is no API key {id}");
@@ -121,9 +113,7 @@ impl ApiKeys {
                 message: message.to_owned(),
             });
         }
-        self.commit(vec![Change::ApiKeyGone(id)]).await?;
-        self.keyring.remove(id);
-        Ok(())
+        Ok(self.keyring.keys().remove(&id).await?)
     }
 
     /// Writes down when keys were last used, now and then, until the shutdown and once more then.
@@ -136,21 +126,21 @@ impl ApiKeys {
     }
 
     async fn save(&self) {
-        // A key that is revoked meanwhile must not come back.
-        let _changing = self.next.lock().await;
-        let used = self.keyring.take_unsaved();
-        if used.is_empty() {
-            return;
+        for used in self.keyring.take_unsaved() {
+            let last_used_at = used.last_used_at;
+            // One that is revoked meanwhile does not come back.
+            let touch = |known: Option<&ApiKeyInfo>| {
+                let known = known.cloned();
+                Ok::<_, StoreError>(known.map(|known| ApiKeyInfo {
+                    last_used_at,
+                    ..known
+                }))
+            };
+            if let Err(error) = self.keyring.keys().change(&used.id, touch).await {
+                tracing::warn!(%error, "when API keys were last used could not be written down");
+                return;
+            }
         }
-        let changes = used.into_iter().map(Change::ApiKey).collect();
-        if let Err(error) = self.commit(changes).await {
-            tracing::warn!(%error, "when API keys were last used could not be written down");
-        }
-    }
-
-    async fn commit(&self, changes: Vec<Change>) -> Result<(), StoreError> {
-        let store = Arc::clone(&self.store);
-        blocking(move || store.commit(&changes)).await
     }
 }
 

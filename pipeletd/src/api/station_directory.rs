@@ -12,14 +12,14 @@ use pipelet_domain::{
 use super::error::ApiError;
 use crate::{
     ocpp::{StationView, Stations},
-    registries::Registry,
+    registries::Registrations,
 };
 
 /// Both sources together. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct StationDirectory {
     stations: Stations,
-    registry: Registry,
+    registry: Registrations,
 }
 
 /// One station, known or expected.
@@ -59,7 +59,7 @@ impl Listed {
 }
 
 impl StationDirectory {
-    pub const fn new(stations: Stations, registry: Registry) -> Self {
+    pub const fn new(stations: Stations, registry: Registrations) -> Self {
         Self { stations, registry }
     }
 

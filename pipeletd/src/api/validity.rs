@@ -12,7 +12,7 @@ use tokio::{
 use tokio_stream::wrappers::ReceiverStream;
 
 use super::error::ApiError;
-use crate::{auth::Caller, system::clock::Clock};
+use crate::{registries::Caller, system::clock::Clock};
 
 /// Cheap to clone.
 #[derive(Debug, Clone)]
@@ -123,18 +123,21 @@ mod tests {
 
     use super::*;
     use crate::{
-        auth::{ApiKey, ApiKeyInfo, Keyring, Role},
+        auth::{ApiKey, ApiKeyInfo, Role},
+        registries::Keyring,
+        store::memory::MemoryStore,
         system::limits::Rate,
     };
 
     const START: Timestamp = Timestamp::UNIX_EPOCH;
 
     /// A key that was let in, and the keyring that it is in as number 1.
-    fn let_in(life: Option<Duration>) -> (Validity, Keyring) {
+    async fn let_in(life: Option<Duration>) -> (Validity, Keyring) {
         let clock = Clock::following_tokio(START);
-        let keyring = Keyring::new(Rate::new(10.0, 10.0));
+        let store = Arc::new(MemoryStore::default());
+        let keyring = Keyring::open(store, Rate::new(10.0, 10.0)).await.unwrap();
         let key = ApiKey::generate().unwrap();
-        keyring.add(ApiKeyInfo {
+        let info = ApiKeyInfo {
             id: 1,
             name: "N".to_owned(),
             created_at: START,
@@ -142,7 +145,8 @@ mod tests {
             role: Role::ReadOnly,
             expires_at: life.map(|life| START + life),
             last_used_at: None,
-        });
+        };
+        keyring.keys().put(info).await.unwrap();
         let caller = keyring.check(key.expose(), clock.now(), Instant::now());
         (Validity::new(caller.unwrap(), clock), keyring)
     }
@@ -150,8 +154,10 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn work_ends_with_the_key() {
         let forever = std::future::pending::<()>;
-        let (validity, keyring) = let_in(None);
-        let (ended, ()) = tokio::join!(validity.run(forever()), async { keyring.remove(1) });
+        let (validity, keyring) = let_in(None).await;
+        let (ended, ()) = tokio::join!(validity.run(forever()), async {
+            keyring.keys().remove(&1).await.unwrap()
+        });
         assert!(matches!(ended, Err(ApiError::KeyRevoked)), "{ended:?}");
         // Also where it was revoked before.
         let ended = validity.run(forever()).await;
@@ -159,7 +165,7 @@ mod tests {
         assert!(validity.run(async {}).await.is_ok());
 
         for life in [Duration::from_secs(5), Duration::from_hours(24 * 365 * 9)] {
-            let (validity, _keyring) = let_in(Some(life));
+            let (validity, _keyring) = let_in(Some(life)).await;
             let began = Instant::now();
             let ended = validity.run(forever()).await;
             assert!(matches!(ended, Err(ApiError::KeyExpired)), "{ended:?}");
@@ -170,10 +176,10 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_stream_says_why_it_ends() {
-        let (validity, keyring) = let_in(None);
+        let (validity, keyring) = let_in(None).await;
         let mut passed = Box::pin(validity.stream(stream::repeat_with(|| Ok(7))));
         assert_eq!(passed.next().await.unwrap().unwrap(), 7);
-        keyring.remove(1);
+        keyring.keys().remove(&1).await.unwrap();
         let mut left = 0;
         let ended = loop {
             match passed.next().await.unwrap() {
@@ -186,7 +192,7 @@ mod tests {
         assert!(passed.next().await.is_none());
 
         // One that ends by itself needs no reason.
-        let (validity, _keyring) = let_in(None);
+        let (validity, _keyring) = let_in(None).await;
         let passed = validity.stream(stream::iter([Ok(1), Err(ApiError::MethodNotAllowed)]));
         assert_eq!(passed.count().await, 2);
     }
@@ -202,16 +208,16 @@ mod tests {
                 tokio::task::yield_now().await;
             }
         };
-        let (place, (validity, keyring)) = (Arc::new(()), let_in(None));
+        let (place, (validity, keyring)) = (Arc::new(()), let_in(None).await);
         let passed = validity.clone().stream(held(&place));
-        keyring.remove(1);
+        keyring.keys().remove(&1).await.unwrap();
         // But for what is on its way.
         let deadline = Duration::from_secs(1);
         timeout(deadline, gone(&place, 1)).await.unwrap();
         drop(passed);
 
         // A reader that goes away lets go of one that is silent.
-        let (place, (validity, _keyring)) = (Arc::new(()), let_in(None));
+        let (place, (validity, _keyring)) = (Arc::new(()), let_in(None).await);
         let kept = Arc::clone(&place);
         let silent = stream::pending().inspect(move |_: &Result<(), ApiError>| {
             let _ = &kept;

@@ -10,7 +10,6 @@ use tokio::sync::watch;
 
 use super::OpenError;
 use crate::{
-    auth::Keyring,
     config::Config,
     delivery::{
         Delivery, DeliverySettings,
@@ -18,6 +17,7 @@ use crate::{
     },
     journal::retention::Retention,
     ocpp::{TimingConfig, TransactionRetention},
+    registries::Keyring,
     telemetry::Spans,
 };
 

@@ -4,19 +4,15 @@
 //! Invariant: no webhook is listed twice, and one whose deletion is under way is listed without
 //! books rather than left out. It adds nothing up: who reads the books judges them.
 
-use std::{
-    sync::{Arc, PoisonError},
-    time::Duration,
-};
+use std::{sync::PoisonError, time::Duration};
 
 use pipelet_domain::{
-    deliveries::{ArchivedCounts, DeliveryCounts, Stage, StoredCounts, StoredWebhook},
+    deliveries::{ArchivedCounts, DeliveryCounts, Stage, StoredCounts},
     webhooks::WebhookId,
 };
 use tokio::time::sleep;
 
 use super::webhooks::{Delivery, DeliveryError};
-use crate::store::{Store, StoreError, blocking};
 
 #[derive(Debug)]
 pub struct Audit {
@@ -61,27 +57,33 @@ impl Delivery {
     pub async fn audit(&self, only: Option<WebhookId>) -> Result<Audit, DeliveryError> {
         let wanted = |id: WebhookId| only.is_none_or(|only| only == id);
         let mut audited = self.active(wanted);
-        let store = Arc::clone(&self.0.context.store);
-        // The store is read last: a webhook that is deleted meanwhile is not missed, and one that
+        // Read after those that run: a webhook that is deleted meanwhile is not missed, and one that
         // is created meanwhile comes after this audit.
-        let (stored, archived) = blocking(move || stored(store.as_ref())).await?;
+        let stored = self.0.webhooks.list(None, |_| true, usize::MAX);
+        // Read last: one that is archived meanwhile is in the sum.
+        let books = self.0.context.ledger.books();
+        let archived = books.archived;
         for stored in stored {
             let id = stored.webhook.id;
+            let counts = books.counts(id);
             let state = match stored.stage {
                 Stage::Active => continue,
                 Stage::Deleting => AuditState::Deleting,
-                // Those may go on after the deletion.
-                Stage::Deleted(books) => AuditState::Deleted(DeliveryCounts {
-                    purged: self.0.context.ledger.counts(id).purged,
-                    ..books
-                }),
+                Stage::Deleted => match books.closed.get(&id) {
+                    // Those may go on after the deletion.
+                    Some(closed) => AuditState::Deleted(DeliveryCounts {
+                        purged: counts.purged,
+                        ..*closed
+                    }),
+                    None => continue,
+                },
             };
             if wanted(id) && !audited.iter().any(|audited| audited.id == id) {
                 audited.push(Audited {
                     id,
-                    name: stored.webhook.name,
+                    name: stored.webhook.name.clone(),
                     state,
-                    backfilled: self.0.context.ledger.counts(id).backfilled,
+                    backfilled: counts.backfilled,
                 });
             }
         }
@@ -125,8 +127,7 @@ impl Delivery {
         let mut stayed = 0;
         for _ in 0..LOOKS {
             let before = booked();
-            let store = Arc::clone(&self.0.context.store);
-            let stored = blocking(move || store.count_stored(id)).await?;
+            let stored = self.0.context.store.count_stored(id).await?;
             let comparison = Comparison {
                 booked: before,
                 stored,
@@ -146,7 +147,7 @@ impl Delivery {
     }
 
     fn active(&self, wanted: impl Fn(WebhookId) -> bool) -> Vec<Audited> {
-        let webhooks = self.0.webhooks.read();
+        let webhooks = self.0.running.read();
         let webhooks = webhooks.unwrap_or_else(PoisonError::into_inner);
         let webhooks = webhooks.iter().filter(|(id, _)| wanted(**id));
         let audited = webhooks.map(|(id, running)| Audited {
@@ -156,17 +157,5 @@ impl Delivery {
             backfilled: self.0.context.ledger.counts(*id).backfilled,
         });
         audited.collect()
-    }
-}
-
-/// The webhooks and the sum of those that are archived, as of one moment.
-fn stored(store: &dyn Store) -> Result<(Vec<StoredWebhook>, ArchivedCounts), StoreError> {
-    loop {
-        let before = store.archived_counts()?;
-        let webhooks = store.webhooks()?;
-        // Else one was archived between the two, and would be listed twice or not at all.
-        if store.archived_counts()? == before {
-            return Ok((webhooks, before));
-        }
     }
 }

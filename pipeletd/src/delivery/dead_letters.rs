@@ -3,7 +3,7 @@
 //! A replay gives a delivery a new round of attempts, durably, and then reports how the first of
 //! them went; the round goes on when nobody listens any more.
 
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
 use futures_util::{StreamExt, stream::FuturesUnordered};
 use pipelet_domain::{
@@ -22,7 +22,7 @@ use super::{
     policy::Verdict,
     webhooks::{Delivery, DeliveryError, Inner},
 };
-use crate::store::{Part, ReadLimit, blocking};
+use crate::store::{Part, ReadLimit};
 
 /// Failed deliveries that are read, replayed or purged at once.
 const STRIDE: usize = 200;
@@ -85,8 +85,8 @@ impl Delivery {
         after: Option<FailedId>,
         limit: ReadLimit,
     ) -> Result<Part<FailedDelivery>, DeliveryError> {
-        let store = Arc::clone(&self.0.context.store);
-        Ok(blocking(move || store.failed_deliveries(&filter, after, limit)).await?)
+        let store = &self.0.context.store;
+        Ok(store.failed_deliveries(&filter, after, limit).await?)
     }
 
     pub async fn failed_delivery(&self, id: FailedId) -> Result<FailedDelivery, DeliveryError> {
@@ -184,8 +184,7 @@ impl Delivery {
 
 impl Inner {
     async fn failed_delivery(&self, id: FailedId) -> Result<Option<FailedDelivery>, DeliveryError> {
-        let store = Arc::clone(&self.context.store);
-        Ok(blocking(move || store.failed_delivery(id)).await?)
+        Ok(self.context.store.failed_delivery(id).await?)
     }
 
     fn report_purged(&self, purged: &Purged) {
@@ -207,10 +206,9 @@ impl Inner {
         };
         let mut ids: Vec<FailedId> = Vec::new();
         loop {
-            let store = Arc::clone(&self.context.store);
-            let (filter, after) = (filter.clone(), ids.last().copied());
-            let limit = ReadLimit::part(STRIDE);
-            let page = blocking(move || store.failed_deliveries(&filter, after, limit)).await?;
+            let (after, limit) = (ids.last().copied(), ReadLimit::part(STRIDE));
+            let store = &self.context.store;
+            let page = store.failed_deliveries(&filter, after, limit).await?;
             if page.items.is_empty() {
                 return Ok(ids);
             }

@@ -3,50 +3,50 @@
 //! Their names and final books stay for a while, and for as long as they have dead letters. Of
 //! older ones the books' sum is kept: however many webhooks come and go, the store does not grow.
 
-use std::{
-    collections::BTreeMap,
-    sync::{Mutex, MutexGuard, PoisonError},
+use pipelet_domain::{
+    deliveries::{Stage, StoredWebhook},
+    webhooks::WebhookId,
 };
 
-use pipelet_domain::{deliveries::DeliveryCounts, webhooks::WebhookId};
-
-use super::ledger::{Entry, Ledger};
+use super::ledger::{Books, Entry, Ledger};
+use crate::{registries::Registry, store::StoreError};
 
 /// So many are kept that have no dead letters, the latest.
 pub(super) const KEPT: usize = 100;
 
-#[derive(Debug, Default)]
-pub(super) struct Deleted(Mutex<BTreeMap<WebhookId, DeliveryCounts>>);
-
-impl Deleted {
-    /// Its final books are on disk.
-    pub(super) fn add(&self, webhook: WebhookId, books: DeliveryCounts) {
-        self.all().insert(webhook, books);
+/// Archives all but the latest, and those that have dead letters. What a crash or an outage keeps
+/// from being done is done by a later call.
+pub(super) async fn archive_old(ledger: &Ledger, webhooks: &Registry<StoredWebhook>) {
+    for webhook in old(&ledger.books()) {
+        // It fails only where the store has an outage, or the daemon ends.
+        let _ = ledger.record_durably(Entry::Archived { webhook }).await;
     }
-
-    /// Archives all but the latest, and those that have dead letters. Nothing waits for it to be on
-    /// disk: what a crash undoes, the next start does again.
-    pub(super) async fn archive_old(&self, ledger: &Ledger) {
-        for (webhook, books) in self.take_old(ledger) {
-            // It fails only where the daemon ends.
-            let _ = ledger.record(Entry::Archived { webhook, books }).await;
-        }
+    if let Err(error) = forget_archived(ledger, webhooks).await {
+        tracing::warn!(%error, "the names of deleted webhooks stay a while longer");
     }
+}
 
-    /// No other call archives those that are returned.
-    fn take_old(&self, ledger: &Ledger) -> Vec<(WebhookId, DeliveryCounts)> {
-        let mut all = self.all();
-        let bare = all
-            .keys()
-            .copied()
-            .filter(|id| ledger.counts(*id).dead == 0);
-        let mut old: Vec<_> = bare.collect();
-        old.truncate(old.len().saturating_sub(KEPT));
-        let old = old.into_iter();
-        old.filter_map(|id| all.remove_entry(&id)).collect()
+/// Nothing is kept of a webhook that the ledger has archived.
+async fn forget_archived(
+    ledger: &Ledger,
+    webhooks: &Registry<StoredWebhook>,
+) -> Result<(), StoreError> {
+    let is_deleted = |stored: &StoredWebhook| stored.stage == Stage::Deleted;
+    let deleted: Vec<_> = {
+        let all = webhooks.read();
+        let deleted = all.iter().filter(|(_, found)| is_deleted(&found.value));
+        deleted.map(|(id, _)| *id).collect()
+    };
+    let closed = ledger.books().closed;
+    for id in deleted.iter().filter(|id| !closed.contains_key(id)) {
+        webhooks.remove(id).await?;
     }
+    Ok(())
+}
 
-    fn all(&self) -> MutexGuard<'_, BTreeMap<WebhookId, DeliveryCounts>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
+fn old(books: &Books) -> Vec<WebhookId> {
+    let bare = books.closed.keys().copied();
+    let mut old: Vec<_> = bare.filter(|id| books.counts(*id).dead == 0).collect();
+    old.truncate(old.len().saturating_sub(KEPT));
+    old
 }

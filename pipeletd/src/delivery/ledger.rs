@@ -19,10 +19,10 @@ use std::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
-    thread,
     time::Duration,
 };
 
+use async_trait::async_trait;
 use pipelet_domain::{
     deliveries::{
         ArchivedCounts, DeliveryCounts, FailedDelivery, FailedId, LedgerCounts, Retry, RetryKey,
@@ -30,17 +30,19 @@ use pipelet_domain::{
     events::Seq,
     webhooks::WebhookId,
 };
-use tokio::{
-    runtime::Handle,
-    sync::{mpsc, oneshot},
-    time::{Instant, timeout, timeout_at},
-};
+use tokio::{sync::oneshot, time::Instant};
 use tokio_util::sync::CancellationToken;
 
 use super::retry_clock::RetryClock;
 use crate::{
-    store::{BATCH_BYTES, Change, Outage, Store, StoreError},
-    system::latencies::{Latencies, LatencySnapshot},
+    store::{
+        BATCH_BYTES, LedgerChange, LedgerState, LedgerStore, Outage, ReadLimit, StoreError,
+        group_commit::{Closed, GroupCommit, GroupWriter, TRY_EVERY, WriterTask},
+    },
+    system::{
+        clock::Clock,
+        latencies::{Latencies, LatencySnapshot},
+    },
 };
 
 /// Entries that may wait; further ones wait for room.
@@ -53,8 +55,6 @@ const MAX_BATCH: usize = 1024;
 const SHARE_OF_TIME: u32 = 100;
 /// The time between two writes is no less, and no more, than this.
 const REST: RangeInclusive<Duration> = Duration::from_millis(50)..=Duration::from_secs(1);
-/// How often a store that can't write is tried again.
-const TRY_EVERY: Duration = Duration::from_millis(250);
 
 /// What happened to a delivery outside the happy path.
 #[derive(Debug, Clone)]
@@ -92,19 +92,22 @@ pub enum Entry {
     },
     /// A durable cursor no longer lists these: their markers can go.
     MarkersCleared { webhook: WebhookId, seqs: Vec<Seq> },
-    /// Nothing is kept of a deleted webhook but what its final books add to a sum. It has no
-    /// failed deliveries.
-    Archived {
+    /// The webhook is deleted, and these are its final books.
+    Closed {
         webhook: WebhookId,
         books: DeliveryCounts,
     },
+    /// Nothing is kept of a deleted webhook but what its final books add to a sum. It has no
+    /// failed deliveries.
+    Archived { webhook: WebhookId },
 }
 
 /// Writes entries. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Ledger {
-    requests: mpsc::Sender<Request>,
-    counts: Arc<CountsByWebhook>,
+    writer: GroupCommit<Request>,
+    books: Arc<Mutex<Books>>,
+    clock: RetryClock,
     outage: Arc<Outage>,
     /// The disk is too full for what asks for more room than it gives back.
     refuses_growth: Arc<AtomicBool>,
@@ -112,88 +115,91 @@ pub struct Ledger {
 }
 
 #[derive(Debug)]
-enum Request {
-    Record {
-        entry: Box<Entry>,
-        /// Somebody waits for it.
-        urgent: bool,
-        done: oneshot::Sender<bool>,
-    },
-    Stop {
-        done: oneshot::Sender<()>,
-    },
+struct Request {
+    entry: Box<Entry>,
+    waiting: Waiting,
+}
+
+/// Who is notified of an entry.
+#[derive(Debug)]
+struct Waiting {
+    /// They wait for nothing else, so they are not kept waiting for the end of an outage.
+    urgent: bool,
+    done: oneshot::Sender<bool>,
 }
 
 #[derive(Debug, Clone, thiserror::Error)]
 #[error("the ledger of retries can't be written: {0}")]
 pub struct LedgerError(Arc<str>);
 
-#[derive(Debug, Default)]
-struct CountsByWebhook(Mutex<BTreeMap<WebhookId, LedgerCounts>>);
-
-impl CountsByWebhook {
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<WebhookId, LedgerCounts>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
+/// What is counted, as of what is durable.
+#[derive(Debug, Clone)]
+pub struct Books {
+    counts: BTreeMap<WebhookId, LedgerCounts>,
+    /// The final books of webhooks that are deleted, as long as they are kept one by one.
+    pub closed: BTreeMap<WebhookId, DeliveryCounts>,
+    pub archived: ArchivedCounts,
 }
 
-/// Ends when the ledger's thread does: without an error only after [`Ledger::stop`].
-#[derive(Debug)]
-pub struct LedgerThread(oneshot::Receiver<Result<(), StoreError>>);
-
-impl LedgerThread {
-    pub async fn ended(self) -> Result<(), StoreError> {
-        self.0.await.unwrap_or(Ok(()))
+impl Books {
+    pub fn counts(&self, webhook: WebhookId) -> LedgerCounts {
+        self.counts.get(&webhook).copied().unwrap_or_default()
     }
 }
 
 impl Ledger {
     /// Must be called within a runtime. Once `ending` is cancelled, an outage of the store is not
     /// waited out any more.
-    pub fn open(
-        store: Arc<dyn Store>,
-        clock: RetryClock,
+    pub async fn open(
+        store: Arc<dyn LedgerStore>,
+        clock: Clock,
         ending: CancellationToken,
-    ) -> Result<(Self, LedgerThread), StoreError> {
-        let counts = Arc::new(CountsByWebhook(Mutex::new(
-            store.ledger_counts()?.into_iter().collect(),
-        )));
+    ) -> Result<(Self, WriterTask), StoreError> {
+        let LedgerState {
+            counts,
+            closed,
+            archived,
+            next_failed,
+            retry_time,
+        } = store.state().await?;
+        let clock = RetryClock::starting_at(clock.now(), retry_time);
+        let books = Arc::new(Mutex::new(Books {
+            counts,
+            closed,
+            archived,
+        }));
         let outage = Arc::new(Outage::default());
         let refuses_growth = Arc::new(AtomicBool::new(false));
         let commits = Arc::new(Latencies::default());
-        let next_failed = store.next_ids()?.failed;
-        let (requests, queue) = mpsc::channel(QUEUE);
-        let (done, ended) = oneshot::channel();
-        let mut writer = Writer {
-            counts: Arc::clone(&counts),
+        let writer = Writer {
+            store,
+            books: Arc::clone(&books),
             next_failed,
             clock,
-            runtime: Handle::current(),
             outage: Arc::clone(&outage),
             commits: Arc::clone(&commits),
-            ending,
-            archived: store.archived_counts()?,
-            store,
+            ending: ending.clone(),
             refuses_growth: Arc::clone(&refuses_growth),
+            batch: Batch::default(),
+            prepared: None,
+            rested: Instant::now(),
+            looked_for_room: Instant::now(),
         };
-        let thread = thread::Builder::new()
-            .name("ledger".to_owned())
-            .spawn(move || {
-                let result = writer.run(queue);
-                // Nobody listens any more when the process is ending anyway.
-                let _ = done.send(result);
-            });
-        thread.map_err(StoreError::Sync)?;
-        Ok((
-            Self {
-                requests,
-                counts,
-                outage,
-                refuses_growth,
-                commits,
-            },
-            LedgerThread(ended),
-        ))
+        let (writer, task) = GroupCommit::start(writer, QUEUE, ending);
+        let ledger = Self {
+            writer,
+            books,
+            clock,
+            outage,
+            refuses_growth,
+            commits,
+        };
+        Ok((ledger, task))
+    }
+
+    /// The time that retries are due in.
+    pub const fn clock(&self) -> RetryClock {
+        self.clock
     }
 
     /// Queues an entry. The receiver resolves once it is durable: with `false` where it was not
@@ -217,25 +223,23 @@ impl Ledger {
         urgent: bool,
     ) -> Result<oneshot::Receiver<bool>, LedgerError> {
         let (done, durable) = oneshot::channel();
-        let request = Request::Record {
+        let request = Request {
             entry: Box::new(entry),
-            urgent,
-            done,
+            waiting: Waiting { urgent, done },
         };
-        self.requests
-            .send(request)
-            .await
-            .map_err(|_| self.ended())?;
+        let sent = self.writer.send(request).await;
+        sent.map_err(|Closed| self.ended())?;
         Ok(durable)
     }
 
     /// A webhook's counts, as of what is durable.
     pub fn counts(&self, webhook: WebhookId) -> LedgerCounts {
-        self.counts
-            .lock()
-            .get(&webhook)
-            .copied()
-            .unwrap_or_default()
+        lock(&self.books).counts(webhook)
+    }
+
+    /// All that is counted at one moment.
+    pub fn books(&self) -> Books {
+        lock(&self.books).clone()
     }
 
     /// How long it took to have a batch on disk.
@@ -258,16 +262,13 @@ impl Ledger {
 
     /// How many failed deliveries there are, over all webhooks.
     pub fn dead(&self) -> u64 {
-        self.counts.lock().values().map(|counts| counts.dead).sum()
+        let books = lock(&self.books);
+        books.counts.values().map(|counts| counts.dead).sum()
     }
 
-    /// Writes what was sent so far and ends the thread.
+    /// Writes what was sent so far and ends the writer.
     pub async fn stop(&self) {
-        let (done, stopped) = oneshot::channel();
-        if self.requests.send(Request::Stop { done }).await.is_ok() {
-            // An error means that it ended by itself, which is the same here.
-            let _ = stopped.await;
-        }
+        self.writer.stop().await;
     }
 
     fn ended(&self) -> LedgerError {
@@ -276,55 +277,51 @@ impl Ledger {
     }
 }
 
+fn lock(books: &Mutex<Books>) -> MutexGuard<'_, Books> {
+    books.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[derive(Debug)]
 struct Writer {
-    store: Arc<dyn Store>,
-    counts: Arc<CountsByWebhook>,
-    archived: ArchivedCounts,
+    store: Arc<dyn LedgerStore>,
+    books: Arc<Mutex<Books>>,
     next_failed: FailedId,
     clock: RetryClock,
-    runtime: Handle,
     outage: Arc<Outage>,
     commits: Arc<Latencies>,
     ending: CancellationToken,
     /// The disk is too full for what asks for more room than it gives back.
     refuses_growth: Arc<AtomicBool>,
-}
-
-/// Who is notified of an entry.
-struct Waiting {
-    /// They wait for nothing else, so they are not kept waiting for the end of an outage.
-    urgent: bool,
-    done: oneshot::Sender<bool>,
+    batch: Batch,
+    /// What is being written: after an outage it is written again as it was, for a part of it may
+    /// be on disk.
+    prepared: Option<Prepared>,
+    /// Only what is urgent is written before.
+    rested: Instant,
+    looked_for_room: Instant,
 }
 
 /// What is gathered for the next write.
-#[derive(Default)]
+#[derive(Debug, Default)]
 struct Batch {
     entries: Vec<Entry>,
     waiting: Vec<Waiting>,
     /// The size of the events in the entries.
     bytes: usize,
     urgent: bool,
-    stopped: Option<oneshot::Sender<()>>,
+}
+
+/// A batch as it goes to disk.
+#[derive(Debug)]
+struct Prepared {
+    changes: Arc<[LedgerChange]>,
+    /// Once that is durable.
+    books: Books,
+    /// For each entry, who waits and whether there was something to record.
+    waiting: Vec<(Waiting, bool)>,
 }
 
 impl Batch {
-    fn take(&mut self, request: Request) {
-        match request {
-            Request::Record {
-                entry,
-                urgent,
-                done,
-            } => {
-                self.bytes += entry.size();
-                self.entries.push(*entry);
-                self.waiting.push(Waiting { urgent, done });
-                self.urgent |= urgent;
-            }
-            Request::Stop { done } => self.stopped = Some(done),
-        }
-    }
-
     /// Takes out what asks for more room than it gives back, and tells its senders.
     fn refuse_growth(&mut self) {
         let entries = mem::take(&mut self.entries);
@@ -339,83 +336,97 @@ impl Batch {
             }
         }
     }
+}
 
-    fn is_due(&self) -> bool {
-        self.urgent || self.stopped.is_some() || self.is_full()
+#[async_trait]
+impl GroupWriter for Writer {
+    type Request = Request;
+
+    fn take(&mut self, request: Request) -> Option<Request> {
+        let Request { entry, waiting } = request;
+        self.batch.bytes += entry.size();
+        self.batch.urgent |= waiting.urgent;
+        self.batch.entries.push(*entry);
+        self.batch.waiting.push(waiting);
+        None
+    }
+
+    fn is_empty(&self) -> bool {
+        self.batch.entries.is_empty() && self.prepared.is_none()
     }
 
     fn is_full(&self) -> bool {
-        self.entries.len() >= MAX_BATCH || self.bytes >= BATCH_BYTES
+        self.batch.entries.len() >= MAX_BATCH || self.batch.bytes >= BATCH_BYTES
     }
-}
 
-impl Writer {
-    fn run(&mut self, mut queue: mpsc::Receiver<Request>) -> Result<(), StoreError> {
-        let mut stopped = None;
-        let mut rested = Instant::now();
-        while stopped.is_none() {
-            let Some(mut batch) = self.gather(&mut queue, rested) else {
-                break;
-            };
-            stopped = batch.stopped.take();
-            if stopped.is_some() {
-                queue.close();
+    fn due(&self) -> Option<Instant> {
+        (!self.batch.urgent).then_some(self.rested)
+    }
+
+    fn wakes_at(&self) -> Option<Instant> {
+        self.refuses_growth()
+            .then(|| self.looked_for_room + TRY_EVERY)
+    }
+
+    async fn write(&mut self) -> Result<(), StoreError> {
+        let began = Instant::now();
+        if self.prepared.is_none() {
+            self.look_for_room().await;
+            self.prepare().await?;
+        }
+        let Some(prepared) = &self.prepared else {
+            return Ok(());
+        };
+        let committing = Instant::now();
+        self.store.commit(Arc::clone(&prepared.changes)).await?;
+        self.commits.record(committing.elapsed());
+        let rest = began.elapsed() * (SHARE_OF_TIME - 1);
+        self.rested = Instant::now() + rest.clamp(*REST.start(), *REST.end());
+        if let Some(written) = self.prepared.take() {
+            *lock(&self.books) = written.books;
+            for (waiting, there) in written.waiting {
+                // Most don't wait for it, or were notified that it may not come to this.
+                let _ = waiting.done.send(there);
             }
-            self.look_for_room(&mut batch);
-            let began = Instant::now();
-            self.write(batch)?;
-            let rest = began.elapsed() * (SHARE_OF_TIME - 1);
-            rested = Instant::now() + rest.clamp(*REST.start(), *REST.end());
-        }
-        // Those that were queued behind a full batch.
-        let mut rest = Batch::default();
-        while let Ok(request) = queue.try_recv() {
-            rest.take(request);
-        }
-        self.write(rest)?;
-        if let Some(stopped) = stopped {
-            let _ = stopped.send(());
         }
         Ok(())
     }
 
-    /// Waits for entries, and then until `rested` for more, unless they are urgent; takes what is
-    /// there. `None` once nobody can send any more.
-    fn gather(&self, queue: &mut mpsc::Receiver<Request>, rested: Instant) -> Option<Batch> {
-        let mut batch = Batch::default();
-        if self.refuses_growth() {
-            let next = async { timeout(TRY_EVERY, queue.recv()).await };
-            match self.runtime.block_on(next) {
-                Ok(request) => batch.take(request?),
-                Err(_) => return Some(batch),
-            }
-        } else {
-            batch.take(queue.blocking_recv()?);
+    fn suspend(&mut self, error: &StoreError) {
+        self.outage.begin(&error.chain());
+        let prepared = self.prepared.iter_mut().flat_map(|it| &mut it.waiting);
+        let prepared = prepared.map(|(waiting, _)| waiting);
+        let waiting = prepared.chain(&mut self.batch.waiting);
+        for waiting in waiting.filter(|waiting| waiting.urgent) {
+            drop(mem::replace(&mut waiting.done, oneshot::channel().0));
         }
-        while !batch.is_due() {
-            let next = async { timeout_at(rested, queue.recv()).await };
-            match self.runtime.block_on(next) {
-                Ok(Some(request)) => batch.take(request),
-                Ok(None) | Err(_) => break,
-            }
-        }
-        while batch.stopped.is_none() && !batch.is_full() {
-            let Ok(request) = queue.try_recv() else { break };
-            batch.take(request);
-        }
-        Some(batch)
     }
 
+    fn resume(&mut self) {
+        if !self.refuses_growth() {
+            self.outage.end();
+        }
+    }
+
+    fn take_suspended(&mut self, request: Request) {
+        if !request.waiting.urgent {
+            let _ = self.take(request);
+        }
+    }
+}
+
+impl Writer {
     fn refuses_growth(&self) -> bool {
         self.refuses_growth.load(Ordering::Relaxed)
     }
 
     /// Refuses what the disk has no room for, while it has none.
-    fn look_for_room(&mut self, batch: &mut Batch) {
-        if !self.refuses_growth() && !batch.entries.iter().any(Entry::grows) {
+    async fn look_for_room(&mut self) {
+        self.looked_for_room = Instant::now();
+        if !self.refuses_growth() && !self.batch.entries.iter().any(Entry::grows) {
             return;
         }
-        match self.store.check_growth() {
+        match self.store.check_growth().await {
             Err(error @ StoreError::Full { .. }) if !self.ending.is_cancelled() => {
                 let error = error.chain();
                 // Before the outage begins, which is not one for what doesn't grow.
@@ -427,7 +438,7 @@ impl Writer {
                         "no retries and dead letters are kept until the disk has room"
                     );
                 }
-                batch.refuse_growth();
+                self.batch.refuse_growth();
             }
             // Other errors come again with the write.
             Ok(()) | Err(_) if self.refuses_growth() => {
@@ -439,133 +450,123 @@ impl Writer {
         }
     }
 
-    /// Writes entries together and notifies those who wait whether there was something to record.
-    fn write(&mut self, batch: Batch) -> Result<(), StoreError> {
-        let Batch {
-            mut entries,
-            mut waiting,
-            ..
-        } = batch;
-        if entries.is_empty() {
+    /// Makes of the batch what is to be written.
+    async fn prepare(&mut self) -> Result<(), StoreError> {
+        if self.batch.entries.is_empty() {
+            self.batch = Batch::default();
             return Ok(());
         }
-        let there = self.persist(&mut waiting, |store| those_there(store, &entries))?;
-        let retries = entries.iter_mut().flat_map(Entry::retries_mut);
+        let there = self.those_there().await?;
+        let retries = self.batch.entries.iter_mut().flat_map(Entry::retries_mut);
         let keys: Vec<_> = retries.map(|retry| retry.key).collect();
-        let keys = self.persist(&mut waiting, |store| keep_apart(store, &keys))?;
+        let keys = keep_apart(self.store.as_ref(), keys).await?;
+        let Batch {
+            mut entries,
+            waiting,
+            ..
+        } = mem::take(&mut self.batch);
         let retries = entries.iter_mut().flat_map(Entry::retries_mut);
         for (retry, key) in retries.zip(keys) {
             retry.key = key;
         }
-        let mut counts = self.counts.lock().clone();
+        let mut books = lock(&self.books).clone();
         let mut touched = BTreeSet::new();
         let mut changes = Vec::with_capacity(entries.len() * 3);
         for (entry, there) in entries.into_iter().zip(&there) {
             if *there {
-                let webhook = entry.webhook();
-                let is_last = matches!(entry, Entry::Archived { .. });
-                let of_webhook = counts.entry(webhook).or_default();
-                self.enter(entry, of_webhook, &mut changes);
-                if is_last {
-                    counts.remove(&webhook);
-                    touched.remove(&webhook);
-                } else {
-                    touched.insert(webhook);
-                }
+                touched.insert(entry.webhook());
+                self.enter(entry, &mut books, &mut changes);
             }
         }
-        for webhook in touched {
-            changes.push(Change::LedgerCounts(webhook, counts[&webhook]));
-        }
-        changes.push(Change::RetryTime(self.clock.now().as_millisecond()));
-        self.persist(&mut waiting, |store| {
-            let began = Instant::now();
-            store.commit(&changes)?;
-            self.commits.record(began.elapsed());
-            Ok(())
-        })?;
-        *self.counts.lock() = counts;
-        for (waiting, there) in waiting.into_iter().zip(there) {
-            // Most don't wait for it, or were notified that it may not come to this.
-            let _ = waiting.done.send(there);
-        }
+        let counts = touched.into_iter().filter_map(|webhook| {
+            let counts = books.counts.get(&webhook)?;
+            Some(LedgerChange::Counts(webhook, *counts))
+        });
+        changes.extend(counts);
+        let now = self.clock.now().as_millisecond();
+        changes.push(LedgerChange::RetryTime(now));
+        self.prepared = Some(Prepared {
+            changes: changes.into(),
+            books,
+            waiting: waiting.into_iter().zip(there).collect(),
+        });
         Ok(())
     }
 
-    /// Does this with the store, again and again while that has an outage.
-    fn persist<T>(
-        &self,
-        waiting: &mut [Waiting],
-        run: impl Fn(&dyn Store) -> Result<T, StoreError>,
-    ) -> Result<T, StoreError> {
-        loop {
-            let error = match run(self.store.as_ref()) {
-                Err(error) if error.is_outage() && !self.ending.is_cancelled() => error,
-                done => {
-                    // Who finds the queue closed asks for the reason.
-                    match &done {
-                        Err(error) => self.outage.begin(&error.chain()),
-                        Ok(_) if !self.refuses_growth() => self.outage.end(),
-                        Ok(_) => {}
-                    }
-                    return done;
+    /// For each entry, whether there is something to record: two callers may take one failed
+    /// delivery, or archive one webhook.
+    async fn those_there(&self) -> Result<Vec<bool>, StoreError> {
+        let (mut taken, mut archived) = (BTreeSet::new(), BTreeSet::new());
+        let mut there = Vec::with_capacity(self.batch.entries.len());
+        for entry in &self.batch.entries {
+            there.push(match (entry, entry.takes()) {
+                (Entry::Archived { webhook }, _) => {
+                    archived.insert(*webhook) && lock(&self.books).closed.contains_key(webhook)
                 }
-            };
-            self.outage.begin(&error.chain());
-            for waiting in waiting.iter_mut().filter(|waiting| waiting.urgent) {
-                drop(mem::replace(&mut waiting.done, oneshot::channel().0));
-            }
-            // Cut short by the daemon's end, which is looked at above.
-            let _ = self
-                .runtime
-                .block_on(async { timeout(TRY_EVERY, self.ending.cancelled()).await });
+                (_, Some(id)) => {
+                    taken.insert(id) && self.store.failed_delivery(id).await?.is_some()
+                }
+                (_, None) => true,
+            });
         }
+        Ok(there)
     }
 
-    fn enter(&mut self, entry: Entry, counts: &mut LedgerCounts, changes: &mut Vec<Change>) {
+    fn enter(&mut self, entry: Entry, books: &mut Books, changes: &mut Vec<LedgerChange>) {
+        let webhook = entry.webhook();
+        if let Entry::Archived { .. } = entry {
+            books.counts.remove(&webhook);
+            let closed = books.closed.remove(&webhook).unwrap_or_default();
+            books.archived = books.archived.with(closed);
+            return changes.push(LedgerChange::Archived(webhook, books.archived));
+        }
+        let counts = books.counts.entry(webhook).or_default();
         match entry {
             Entry::OffCursor { retry } => {
                 counts.off_cursor += 1;
                 counts.retrying += 1;
-                changes.push(Change::OffCursorMarker(retry.key.webhook, retry.key.seq));
-                changes.push(Change::Retry(retry));
+                changes.push(LedgerChange::OffCursorMarker(
+                    retry.key.webhook,
+                    retry.key.seq,
+                ));
+                changes.push(LedgerChange::Retry(retry));
             }
             Entry::OffCursorDead { failed } => {
                 counts.off_cursor += 1;
                 counts.dead += 1;
-                changes.push(Change::OffCursorMarker(failed.webhook, failed.seq));
+                changes.push(LedgerChange::OffCursorMarker(failed.webhook, failed.seq));
                 changes.push(self.numbered(failed));
             }
             Entry::Again { was, retry } => {
-                changes.push(Change::RetryGone(was));
-                changes.push(Change::Retry(retry));
+                changes.push(LedgerChange::RetryGone(was));
+                changes.push(LedgerChange::Retry(retry));
             }
             Entry::Delivered { was, .. } => {
                 counts.retrying -= 1;
                 counts.delivered += 1;
-                changes.push(Change::RetryGone(was));
+                changes.push(LedgerChange::RetryGone(was));
             }
             Entry::Dead { was, failed } => {
                 counts.retrying -= 1;
                 counts.dead += 1;
-                changes.push(Change::RetryGone(was));
+                changes.push(LedgerChange::RetryGone(was));
                 changes.push(self.numbered(failed));
             }
             Entry::Backfilled { retries, .. } => {
                 counts.backfilled += retries.len() as u64;
                 counts.retrying += retries.len() as u64;
-                changes.extend(retries.into_iter().map(Change::Retry));
+                changes.extend(retries.into_iter().map(LedgerChange::Retry));
             }
             Entry::Replayed { id, retry } => {
                 counts.dead -= 1;
                 counts.retrying += 1;
-                changes.push(Change::FailedGone(retry.key.webhook, id));
-                changes.push(Change::Retry(retry));
+                changes.push(LedgerChange::FailedGone(retry.key.webhook, id));
+                changes.push(LedgerChange::Retry(retry));
             }
             Entry::Purged { id, webhook, .. } => {
                 counts.dead -= 1;
                 counts.purged += 1;
-                changes.push(Change::FailedGone(webhook, id));
+                changes.push(LedgerChange::FailedGone(webhook, id));
             }
             Entry::Cancelled {
                 webhook: _,
@@ -573,52 +574,60 @@ impl Writer {
             } => {
                 counts.retrying -= retries.len() as u64;
                 counts.cancelled += retries.len() as u64;
-                changes.extend(retries.into_iter().map(Change::RetryGone));
+                changes.extend(retries.into_iter().map(LedgerChange::RetryGone));
             }
             Entry::MarkersCleared { webhook, seqs } => {
                 changes.extend(
                     seqs.into_iter()
-                        .map(|seq| Change::OffCursorMarkerGone(webhook, seq)),
+                        .map(|seq| LedgerChange::OffCursorMarkerGone(webhook, seq)),
                 );
             }
-            Entry::Archived { webhook, books } => {
-                self.archived = self.archived.with(books);
-                changes.push(Change::WebhookGone(webhook));
-                changes.push(Change::ArchivedCounts(self.archived));
+            Entry::Closed { webhook, books: of } => {
+                books.closed.insert(webhook, of);
+                changes.push(LedgerChange::Closed(webhook, of));
             }
+            Entry::Archived { .. } => {}
         }
     }
 
     /// Gives a failed delivery its number.
-    fn numbered(&mut self, mut failed: FailedDelivery) -> Change {
+    fn numbered(&mut self, mut failed: FailedDelivery) -> LedgerChange {
         failed.id = self.next_failed;
         self.next_failed = FailedId(failed.id.0 + 1);
-        Change::Failed(failed)
+        LedgerChange::Failed(failed)
     }
-}
-
-/// For each entry, whether there is something to record: two callers may take one failed delivery.
-fn those_there(store: &dyn Store, entries: &[Entry]) -> Result<Vec<bool>, StoreError> {
-    let mut taken = BTreeSet::new();
-    let there = |entry: &Entry| match entry.takes() {
-        Some(id) => Ok(taken.insert(id) && store.failed_delivery(id)?.is_some()),
-        None => Ok(true),
-    };
-    entries.iter().map(there).collect()
 }
 
 /// Keys for the retries that come, in their order, so that none has that of another: copies of an
 /// event, as backfills make them, may fail in the same millisecond.
-fn keep_apart(store: &dyn Store, keys: &[RetryKey]) -> Result<Vec<RetryKey>, StoreError> {
+async fn keep_apart(
+    store: &dyn LedgerStore,
+    mut keys: Vec<RetryKey>,
+) -> Result<Vec<RetryKey>, StoreError> {
     let mut taken = BTreeSet::new();
-    let apart = keys.iter().map(|key| {
-        let mut key = *key;
-        while !taken.insert(key) || store.retry(key)?.is_some() {
-            key.due_ms += 1;
+    // Of those that were moved, the next may be taken, too.
+    let mut moved: Vec<_> = (0..keys.len()).collect();
+    while !moved.is_empty() {
+        for index in &moved {
+            while !taken.insert(keys[*index]) {
+                keys[*index].due_ms += 1;
+            }
         }
-        Ok(key)
-    });
-    apart.collect()
+        let asked: Vec<_> = moved.iter().map(|index| keys[*index]).collect();
+        let limit = ReadLimit::part(asked.len());
+        let mut stored = BTreeSet::new();
+        let mut looked_at = 0;
+        while looked_at < asked.len() {
+            let (found, more) = store.retries(&asked[looked_at..], limit).await?;
+            stored.extend(found.into_iter().map(|retry| retry.key));
+            looked_at += more;
+        }
+        moved.retain(|index| stored.contains(&keys[*index]));
+        for index in &moved {
+            keys[*index].due_ms += 1;
+        }
+    }
+    Ok(keys)
 }
 
 impl Entry {
@@ -635,6 +644,7 @@ impl Entry {
             | Self::Purged { .. }
             | Self::Cancelled { .. }
             | Self::MarkersCleared { .. }
+            | Self::Closed { .. }
             | Self::Archived { .. } => &mut [],
         }
     }
@@ -651,11 +661,12 @@ impl Entry {
             | Self::Backfilled { .. }
             | Self::Cancelled { .. }
             | Self::MarkersCleared { .. }
+            | Self::Closed { .. }
             | Self::Archived { .. } => None,
         }
     }
 
-    /// Whether there is more to keep after it: a [`Change`] that it makes grows.
+    /// Whether there is more to keep after it: a [`LedgerChange`] that it makes grows.
     const fn grows(&self) -> bool {
         match self {
             Self::OffCursor { .. }
@@ -668,6 +679,7 @@ impl Entry {
             | Self::Purged { .. }
             | Self::Cancelled { .. }
             | Self::MarkersCleared { .. }
+            | Self::Closed { .. }
             | Self::Archived { .. } => false,
         }
     }
@@ -683,7 +695,10 @@ impl Entry {
                 retries.iter().map(|retry| retry.event.size()).sum()
             }
             Self::Delivered { size, .. } | Self::Purged { size, .. } => *size,
-            Self::Cancelled { .. } | Self::MarkersCleared { .. } | Self::Archived { .. } => 0,
+            Self::Cancelled { .. }
+            | Self::MarkersCleared { .. }
+            | Self::Closed { .. }
+            | Self::Archived { .. } => 0,
         }
     }
 
@@ -698,7 +713,8 @@ impl Entry {
             | Self::Backfilled { webhook, .. }
             | Self::Cancelled { webhook, .. }
             | Self::MarkersCleared { webhook, .. }
-            | Self::Archived { webhook, .. } => *webhook,
+            | Self::Closed { webhook, .. }
+            | Self::Archived { webhook } => *webhook,
         }
     }
 }

@@ -15,10 +15,7 @@ use super::{
     stats::StatsSnapshot,
     webhooks::{Delivery, Running},
 };
-use crate::{
-    store::{StoreError, blocking},
-    system::latencies::LatencySnapshot,
-};
+use crate::{store::StoreError, system::latencies::LatencySnapshot};
 
 /// One webhook.
 #[derive(Debug)]
@@ -49,7 +46,7 @@ pub struct Observations {
 impl Delivery {
     pub async fn observe(&self) -> Result<Observations, StoreError> {
         let inner = &self.0;
-        let webhooks = inner.webhooks.read();
+        let webhooks = inner.running.read();
         let running: Vec<_> = {
             let webhooks = webhooks.unwrap_or_else(PoisonError::into_inner);
             webhooks.values().cloned().collect()
@@ -101,14 +98,14 @@ impl Delivery {
             .zip(backlogs)
             .map(|(observation, seq)| has_backlog(&observation.books).then_some(seq))
             .collect();
-        let store = Arc::clone(&self.0.context.store);
-        blocking(move || {
-            let time = |seq: Option<Seq>| {
-                let event = seq.map(|seq| store.event(seq)).transpose()?.flatten();
-                Ok(event.map(|event| event.time))
+        let mut times = Vec::with_capacity(wanted.len());
+        for seq in wanted {
+            let event = match seq {
+                Some(seq) => self.0.context.journal.event(seq).await?,
+                None => None,
             };
-            wanted.into_iter().map(time).collect()
-        })
-        .await
+            times.push(event.map(|event| event.time));
+        }
+        Ok(times)
     }
 }

@@ -21,12 +21,15 @@ use super::{
     deleted::KEPT,
     http::{HttpOptions, Resources, Sender},
     ledger::{Entry, Ledger},
-    retry_clock::RetryClock,
     subscriptions,
 };
 use crate::{
     journal::{Journal, Opened},
-    store::{Change, Progress, Store, memory::MemoryStore},
+    registries::Registry,
+    store::{
+        Checkpoint, ConfigurationStore as _, Entry as Configured, LedgerChange, LedgerStore as _,
+        LogStore as _, ReadLimit, memory::MemoryStore,
+    },
     system::{clock::Clock, limits::memory::MemoryBudget},
     telemetry::Spans,
 };
@@ -61,12 +64,12 @@ fn stored(stage: Stage, enabled: bool) -> StoredWebhook {
 }
 
 /// It wants everything from the journal's beginning on.
-fn subscribed() -> Progress {
+fn subscribed() -> Checkpoint {
     let version = SubscriptionVersion {
         from: Seq(0),
         subscription: Subscription::of(&webhook(true)),
     };
-    Progress::Subscription(W, [version].into())
+    Checkpoint::Subscription(W, [version].into())
 }
 
 fn event(number: u8) -> Arc<Event> {
@@ -114,33 +117,45 @@ fn far() -> i64 {
     Clock::system().now().as_millisecond() + 3_600_000
 }
 
-async fn start(store: &Arc<dyn Store>) -> (Delivery, Ledger) {
-    start_apart(store, store).await
+async fn put(store: &MemoryStore, webhook: StoredWebhook) {
+    let put = store.put_if(Configured::Webhook(webhook), None).await;
+    put.unwrap();
 }
 
-/// The same, with a store of its own for the ledger.
-async fn start_apart(store: &Arc<dyn Store>, ledger_store: &Arc<dyn Store>) -> (Delivery, Ledger) {
-    let stored = store.webhooks().unwrap();
-    let retry_clock = RetryClock::starting_at(Clock::system().now(), None);
+async fn commit(store: &MemoryStore, changes: impl Into<Arc<[LedgerChange]>>) {
+    store.commit(changes.into()).await.unwrap();
+}
+
+async fn append<const N: usize>(
+    store: &MemoryStore,
+    events: impl Into<Arc<[Arc<Event>]>>,
+    checkpoints: [Checkpoint; N],
+) {
+    let appended = store.append(events.into(), checkpoints.into()).await;
+    appended.unwrap();
+}
+
+async fn stored_cursor(store: &MemoryStore) -> Option<Cursor> {
+    store.progress().await.unwrap().remove(&W)?.cursor
+}
+
+async fn start(store: &Arc<MemoryStore>) -> (Delivery, Ledger) {
+    let webhooks = Registry::open(store.clone()).await.unwrap();
     let opened = Journal::open(
-        Arc::clone(store),
-        subscriptions(&stored),
+        store.clone(),
+        subscriptions(&webhooks),
         &MemoryBudget::of(MemoryBudget::SMALLEST),
         Clock::system(),
         CancellationToken::new(),
     )
-    .unwrap();
+    .await;
     let Opened {
         journal,
         subscribers,
         ..
-    } = opened;
-    let (ledger, _) = Ledger::open(
-        Arc::clone(ledger_store),
-        retry_clock,
-        CancellationToken::new(),
-    )
-    .unwrap();
+    } = opened.unwrap();
+    let (clock, ending) = (Clock::system(), CancellationToken::new());
+    let (ledger, _) = Ledger::open(store.clone(), clock, ending).await.unwrap();
     // Whichever test comes first installs it; they all want the same.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let sender = Sender::new(&HttpOptions {
@@ -154,9 +169,9 @@ async fn start_apart(store: &Arc<dyn Store>, ledger_store: &Arc<dyn Store>) -> (
         memory: MemoryBudget::of(MemoryBudget::SMALLEST).deliveries,
         journal,
         ledger: ledger.clone(),
-        store: Arc::clone(store),
-        clock: Clock::system(),
-        retry_clock,
+        store: store.clone(),
+        clock,
+        retry_clock: ledger.clock(),
         runtime: tokio::runtime::Handle::current(),
         attempts: Arc::default(),
     };
@@ -170,7 +185,7 @@ async fn start_apart(store: &Arc<dyn Store>, ledger_store: &Arc<dyn Store>) -> (
     };
     let failed = CancellationToken::new();
     (
-        Delivery::start(context, settings, stored, subscribers, failed)
+        Delivery::start(context, settings, webhooks, subscribers, failed)
             .await
             .unwrap(),
         ledger,
@@ -179,22 +194,20 @@ async fn start_apart(store: &Arc<dyn Store>, ledger_store: &Arc<dyn Store>) -> (
 
 #[tokio::test]
 async fn a_deletion_that_was_broken_off_is_finished_at_the_start() {
-    let store: Arc<dyn Store> = Arc::new(MemoryStore::default());
-    store
-        .commit(&[Change::Webhook(stored(Stage::Deleting, false))])
-        .unwrap();
+    let store = Arc::new(MemoryStore::default());
+    put(&store, stored(Stage::Deleting, false)).await;
     let counts = LedgerCounts {
         off_cursor: 2,
         backfilled: 0,
         retrying: 2,
         ..LedgerCounts::default()
     };
-    let retries = [retry(0, far()), retry(1, far())].map(Change::Retry);
+    let retries = [retry(0, far()), retry(1, far())].map(LedgerChange::Retry);
     let changes = [
-        Change::LedgerCounts(W, counts),
-        Change::OffCursorMarker(W, Seq(1)),
+        LedgerChange::Counts(W, counts),
+        LedgerChange::OffCursorMarker(W, Seq(1)),
     ];
-    store.commit(&[retries, changes].concat()).unwrap();
+    commit(&store, [retries, changes].concat()).await;
     // Five received: two on record outside the happy path, one delivered, two never attempted.
     let cursor = Cursor {
         read_to: Seq(3),
@@ -202,35 +215,30 @@ async fn a_deletion_that_was_broken_off_is_finished_at_the_start() {
         delivered: 1,
     };
     let events: Vec<_> = (0..5).map(event).collect();
-    store
-        .append(
-            Seq(0),
-            &events,
-            &[subscribed(), Progress::Cursor(W, cursor)],
-        )
-        .unwrap();
+    append(
+        &store,
+        events,
+        [subscribed(), Checkpoint::Cursor(W, cursor)],
+    )
+    .await;
 
     let (delivery, _) = start(&store).await;
     assert!(delivery.get(W).is_err());
-    let Stage::Deleted(books) = store.webhooks().unwrap()[0].stage else {
-        panic!("not deleted")
-    };
+    let books = store.state().await.unwrap().closed[&W];
     assert_eq!(
         (books.received, books.delivered, books.cancelled),
         (5, 1, 4)
     );
     assert!(books.balance());
-    assert_eq!(store.retry_keys(W, None, 9).unwrap(), []);
-    assert_eq!(store.off_cursor_markers(W).unwrap(), []);
-    assert_eq!(store.cursors().unwrap(), []);
+    assert_eq!(store.retry_keys(W, None, 9).await.unwrap(), []);
+    assert_eq!(store.off_cursor_markers(W).await.unwrap(), []);
+    assert_eq!(stored_cursor(&store).await, None);
 }
 
 #[tokio::test]
 async fn what_the_ledger_knows_and_the_cursor_does_not_is_not_owed_twice() {
-    let store: Arc<dyn Store> = Arc::new(MemoryStore::default());
-    store
-        .commit(&[Change::Webhook(stored(Stage::Active, true))])
-        .unwrap();
+    let store = Arc::new(MemoryStore::default());
+    put(&store, stored(Stage::Active, true)).await;
     // The crash came after the ledger's write and before the cursor's: 1 is owed by the cursor,
     // 3 is not even read yet, and both have their retries.
     let counts = LedgerCounts {
@@ -240,26 +248,25 @@ async fn what_the_ledger_knows_and_the_cursor_does_not_is_not_owed_twice() {
         ..LedgerCounts::default()
     };
     let changes = [
-        Change::LedgerCounts(W, counts),
-        Change::OffCursorMarker(W, Seq(1)),
-        Change::OffCursorMarker(W, Seq(3)),
-        Change::Retry(retry(1, far())),
-        Change::Retry(retry(3, far())),
+        LedgerChange::Counts(W, counts),
+        LedgerChange::OffCursorMarker(W, Seq(1)),
+        LedgerChange::OffCursorMarker(W, Seq(3)),
+        LedgerChange::Retry(retry(1, far())),
+        LedgerChange::Retry(retry(3, far())),
     ];
-    store.commit(&changes).unwrap();
+    commit(&store, changes).await;
     let cursor = Cursor {
         read_to: Seq(3),
         owed: vec![Seq(1)],
         delivered: 2,
     };
     let events: Vec<_> = (0..4).map(event).collect();
-    store
-        .append(
-            Seq(0),
-            &events,
-            &[subscribed(), Progress::Cursor(W, cursor)],
-        )
-        .unwrap();
+    append(
+        &store,
+        events,
+        [subscribed(), Checkpoint::Cursor(W, cursor)],
+    )
+    .await;
 
     let (delivery, ledger) = start(&store).await;
     let books = delivery.get(W).unwrap().books;
@@ -271,18 +278,18 @@ async fn what_the_ledger_knows_and_the_cursor_does_not_is_not_owed_twice() {
         owed: vec![],
         delivered: 2,
     };
-    assert_eq!(store.cursors().unwrap(), [(W, settled)]);
+    assert_eq!(stored_cursor(&store).await, Some(settled));
     assert_eq!(
-        store.retry_keys(W, None, 9).unwrap().len(),
+        store.retry_keys(W, None, 9).await.unwrap().len(),
         2,
         "no third one was made"
     );
     assert_eq!(
-        store.off_cursor_markers(W).unwrap(),
+        store.off_cursor_markers(W).await.unwrap(),
         [],
         "the cursor knows now"
     );
-    assert_eq!(store.ledger_counts().unwrap(), [(W, counts)]);
+    assert_eq!(store.state().await.unwrap().counts, [(W, counts)].into());
 }
 
 #[tokio::test]
@@ -291,15 +298,13 @@ async fn a_failed_attempt_is_on_record_before_the_cursor_moves() {
     let mut stored = stored(Stage::Active, true);
     let url = format!("http://{}/", receiver.local_addr().unwrap());
     stored.webhook.url = WebhookUrl::parse(&url).unwrap();
-    let store: Arc<dyn Store> = Arc::new(MemoryStore::default());
-    store.commit(&[Change::Webhook(stored)]).unwrap();
+    let store = Arc::new(MemoryStore::default());
+    put(&store, stored).await;
     let events = [event_of("S", 0), event_of("S", 1)];
-    store.append(Seq(0), &events, &[subscribed()]).unwrap();
-    let ledger_memory = Arc::new(MemoryStore::default());
-    let ledger_store: Arc<dyn Store> = Arc::<MemoryStore>::clone(&ledger_memory);
+    append(&store, events, [subscribed()]).await;
 
-    let (delivery, _) = start_apart(&store, &ledger_store).await;
-    let held = ledger_memory.hold();
+    let (delivery, _) = start(&store).await;
+    let held = store.hold_commits().await;
     let (connection, _) = receiver.accept().await.unwrap();
     drop(connection);
     // The station's next event is sent only once the ledger was asked to record this failure.
@@ -307,50 +312,52 @@ async fn a_failed_attempt_is_on_record_before_the_cursor_moves() {
     connection.read_exact(&mut [0; 64]).await.unwrap();
     let ok = b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n";
     connection.write_all(ok).await.unwrap();
-    let cursor = |owed: &[Seq]| Cursor {
+    let settled_but = |owed: &[Seq]| Cursor {
         read_to: Seq(2),
         owed: owed.to_vec(),
         delivered: 1,
     };
     let moved = async {
         loop {
-            match store.cursors().unwrap().as_slice() {
-                [(_, moved)] if moved.delivered == 1 => return moved.clone(),
+            match stored_cursor(&store).await {
+                Some(moved) if moved.delivered == 1 => return moved,
                 _ => tokio::task::yield_now().await,
             }
         }
     };
     let moved = tokio::time::timeout(Duration::from_secs(30), moved).await;
-    assert_eq!(moved, Ok(cursor(&[Seq(0)])), "not on record yet");
+    assert_eq!(moved, Ok(settled_but(&[Seq(0)])), "not on record yet");
 
     drop(held);
     delivery.stop(Duration::from_secs(10)).await;
-    let keys = ledger_store.retry_keys(W, None, 9).unwrap();
-    let retry = ledger_store.retry(keys[0]).unwrap().unwrap();
-    assert_eq!(retry.key.seq, Seq(0));
-    assert_eq!(retry.attempts.len(), 1);
-    assert_eq!(retry.attempts[0].status, None);
-    assert_eq!(store.cursors().unwrap(), [(W, cursor(&[]))]);
+    let keys = store.retry_keys(W, None, 9).await.unwrap();
+    let (retries, _) = store.retries(&keys, ReadLimit::part(9)).await.unwrap();
+    assert_eq!(retries[0].key.seq, Seq(0));
+    assert_eq!(retries[0].attempts.len(), 1);
+    assert_eq!(retries[0].attempts[0].status, None);
+    assert_eq!(stored_cursor(&store).await, Some(settled_but(&[])));
 }
 
-/// A webhook that is deleted, with one event received and cancelled.
-fn deleted(id: WebhookId) -> Change {
+/// Stores a webhook that is deleted, with one event received and cancelled.
+async fn put_deleted(store: &MemoryStore, webhook: WebhookId) {
     let books = DeliveryCounts {
         received: 1,
         cancelled: 1,
         ..DeliveryCounts::default()
     };
-    let mut deleted = stored(Stage::Deleted(books), false);
-    deleted.webhook.id = id;
-    Change::Webhook(deleted)
+    let mut deleted = stored(Stage::Deleted, false);
+    deleted.webhook.id = webhook;
+    put(store, deleted).await;
+    commit(store, [LedgerChange::Closed(webhook, books)]).await;
 }
 
 #[tokio::test]
 async fn of_webhooks_deleted_long_ago_the_sum_of_the_books_stays() {
-    let store: Arc<dyn Store> = Arc::new(MemoryStore::default());
+    let store = Arc::new(MemoryStore::default());
     let ids = 1..=u64::try_from(KEPT).unwrap() + 7;
-    let changes: Vec<_> = ids.clone().map(|id| deleted(WebhookId(id))).collect();
-    store.commit(&changes).unwrap();
+    for id in ids.clone() {
+        put_deleted(&store, WebhookId(id)).await;
+    }
     // This one's name is still needed.
     let bearer = WebhookId(3);
     let counts = LedgerCounts {
@@ -358,9 +365,7 @@ async fn of_webhooks_deleted_long_ago_the_sum_of_the_books_stays() {
         dead: 1,
         ..LedgerCounts::default()
     };
-    store
-        .commit(&[Change::LedgerCounts(bearer, counts)])
-        .unwrap();
+    commit(&store, [LedgerChange::Counts(bearer, counts)]).await;
 
     for _ in 0..2 {
         let (delivery, ledger) = start(&store).await;
@@ -385,25 +390,25 @@ async fn of_webhooks_deleted_long_ago_the_sum_of_the_books_stays() {
 
 #[tokio::test]
 async fn a_retry_that_is_booked_and_not_kept_is_told() {
-    let store: Arc<dyn Store> = Arc::new(MemoryStore::default());
+    let store = Arc::new(MemoryStore::default());
     let counts = LedgerCounts {
         off_cursor: 2,
         retrying: 2,
         ..LedgerCounts::default()
     };
+    put(&store, stored(Stage::Active, true)).await;
     let due = far();
     let first = retry(0, due).key;
     let changes = [
-        Change::Webhook(stored(Stage::Active, true)),
-        Change::LedgerCounts(W, counts),
-        Change::OffCursorMarker(W, Seq(0)),
-        Change::OffCursorMarker(W, Seq(1)),
-        Change::Retry(retry(0, due)),
-        Change::Retry(retry(1, due)),
+        LedgerChange::Counts(W, counts),
+        LedgerChange::OffCursorMarker(W, Seq(0)),
+        LedgerChange::OffCursorMarker(W, Seq(1)),
+        LedgerChange::Retry(retry(0, due)),
+        LedgerChange::Retry(retry(1, due)),
     ];
-    store.commit(&changes).unwrap();
+    commit(&store, changes).await;
     let events: Vec<_> = (0..2).map(event).collect();
-    store.append(Seq(0), &events, &[subscribed()]).unwrap();
+    append(&store, events, [subscribed()]).await;
     let (delivery, ledger) = start(&store).await;
     for lost in [0, 1] {
         let audit = delivery.audit(None).await.unwrap();
@@ -414,7 +419,7 @@ async fn a_retry_that_is_booked_and_not_kept_is_told() {
         assert_eq!(compared.booked.retries, 2);
         assert_eq!(compared.stored.retries, 2 - lost);
         // Behind the ledger's back.
-        store.commit(&[Change::RetryGone(first)]).unwrap();
+        commit(&store, [LedgerChange::RetryGone(first)]).await;
     }
     delivery.stop(Duration::ZERO).await;
     ledger.stop().await;
@@ -423,10 +428,8 @@ async fn a_retry_that_is_booked_and_not_kept_is_told() {
 /// Copies of an event may be due in the same millisecond; each is a delivery of its own.
 #[tokio::test]
 async fn retries_of_one_event_have_a_record_each() {
-    let store: Arc<dyn Store> = Arc::new(MemoryStore::default());
-    store
-        .commit(&[Change::Webhook(stored(Stage::Active, true))])
-        .unwrap();
+    let store = Arc::new(MemoryStore::default());
+    put(&store, stored(Stage::Active, true)).await;
     let (_delivery, ledger) = start(&store).await;
     let due = far();
     for _ in 0..2 {
@@ -437,5 +440,5 @@ async fn retries_of_one_event_have_a_record_each() {
         assert!(ledger.record_durably(again).await.unwrap());
     }
     assert_eq!(ledger.counts(W).retrying, 6);
-    assert_eq!(store.count_stored(W).unwrap().retries, 6);
+    assert_eq!(store.count_stored(W).await.unwrap().retries, 6);
 }

@@ -14,7 +14,7 @@ use pipelet_domain::{
 };
 
 use super::webhooks::{Delivery, Running};
-use crate::store::{ReadLimit, Store, StoreError, blocking};
+use crate::store::{LedgerStore, ReadLimit, StoreError};
 
 /// Retries or dead letters that are read at once.
 const STRIDE: usize = 500;
@@ -77,7 +77,7 @@ impl NotWanted {
 impl Delivery {
     /// The webhooks that want the event at this position.
     pub fn owed(&self, seq: Seq, event: &Event) -> Vec<WebhookId> {
-        let webhooks = self.0.webhooks.read();
+        let webhooks = self.0.running.read();
         let webhooks = webhooks.unwrap_or_else(PoisonError::into_inner);
         let owed = webhooks.iter().filter(|(id, running)| {
             let versions = running.subscriber.versions();
@@ -89,7 +89,7 @@ impl Delivery {
     /// What became of the event at this position, by ascending webhook.
     pub async fn trace(&self, seq: Seq, event: &Arc<Event>) -> Result<Vec<Trace>, StoreError> {
         let running: Vec<_> = {
-            let webhooks = self.0.webhooks.read();
+            let webhooks = self.0.running.read();
             let webhooks = webhooks.unwrap_or_else(PoisonError::into_inner);
             webhooks.values().cloned().collect()
         };
@@ -131,9 +131,8 @@ impl Delivery {
         // Looked at first: what has left the backlog by then is found further down.
         let is_waiting = is_owed && seq >= running.progress.oldest();
         let webhook = running.stored().webhook.id;
-        let store = Arc::clone(&self.0.context.store);
-        let looked_for = Arc::clone(event);
-        let found = blocking(move || exception(store.as_ref(), webhook, seq, &looked_for)).await?;
+        let store = self.0.context.store.as_ref();
+        let found = exception(store, webhook, seq, event).await?;
         let settled = running.history.latest();
         let settled = settled
             .into_iter()
@@ -184,18 +183,19 @@ enum Exception {
     Failed(Box<FailedDelivery>),
 }
 
-fn exception(
-    store: &dyn Store,
+async fn exception(
+    store: &dyn LedgerStore,
     webhook: WebhookId,
     seq: Seq,
     event: &Event,
 ) -> Result<Option<Exception>, StoreError> {
     let mut after = None;
     loop {
-        let keys = store.retry_keys(webhook, after, STRIDE)?;
+        let keys = store.retry_keys(webhook, after, STRIDE).await?;
         after = keys.last().copied();
         for key in keys.into_iter().filter(|key| key.seq == seq) {
-            if let Some(retry) = store.retry(key)? {
+            let (found, _) = store.retries(&[key], ReadLimit::part(1)).await?;
+            if let Some(retry) = found.into_iter().next() {
                 return Ok(Some(Exception::Retry(retry)));
             }
         }
@@ -212,7 +212,9 @@ fn exception(
     };
     let mut after = None;
     loop {
-        let failed = store.failed_deliveries(&filter, after, ReadLimit::part(STRIDE))?;
+        let failed = store
+            .failed_deliveries(&filter, after, ReadLimit::part(STRIDE))
+            .await?;
         after = failed.items.last().map(|last| last.id);
         let mut failed = failed.items.into_iter();
         if let Some(failed) = failed.find(|failed| failed.seq == seq) {

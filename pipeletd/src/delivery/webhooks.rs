@@ -23,7 +23,7 @@ use tracing::Instrument as _;
 
 pub use super::test_event::TestResult;
 use super::{
-    deleted::Deleted,
+    deleted,
     dispatcher::{Control, DeliverySettings, Dispatcher, DispatcherContext, Progress, RetriedNow},
     history::History,
     ledger::{Entry, LedgerError},
@@ -32,7 +32,8 @@ use super::{
 };
 use crate::{
     journal::{AppendError, Subscriber},
-    store::{Change, Part, ReadLimit, StoreError, blocking, take_up_to},
+    registries::{Registered, Registry},
+    store::{self, Counter, EntryKey, Part, ReadLimit, StoreError},
 };
 
 /// Messages that may wait for a dispatcher.
@@ -48,13 +49,15 @@ pub struct Delivery(pub(super) Arc<Inner>);
 pub(super) struct Inner {
     pub(super) context: DispatcherContext,
     settings: RwLock<Arc<DeliverySettings>>,
+    /// All that are stored, deleted ones included.
+    pub(super) webhooks: Registry<StoredWebhook>,
     /// The ones that are not deleted.
-    pub(super) webhooks: RwLock<BTreeMap<WebhookId, Arc<Running>>>,
+    pub(super) running: RwLock<BTreeMap<WebhookId, Arc<Running>>>,
     /// Deliveries that were cancelled with their webhooks, since the daemon started.
     pub(super) cancelled: AtomicU64,
-    /// Held during a change, so that changes are stored and take effect in one order.
-    pub(super) changing: Mutex<WebhookId>,
-    deleted: Deleted,
+    /// Held during a change: what is added to a webhook that is deleted meanwhile is cancelled, or
+    /// is not added.
+    pub(super) changing: Mutex<()>,
     /// When the last backfilled event was due, in milliseconds.
     pub(super) backfilled_due: AtomicI64,
     tracker: TaskTracker,
@@ -134,14 +137,47 @@ pub enum DeliveryError {
 }
 
 /// What the journal needs to know of the stored webhooks to open.
-pub fn subscriptions(stored: &[StoredWebhook]) -> Vec<(WebhookId, Subscription)> {
-    let unfinished = stored
-        .iter()
-        .filter(|stored| !matches!(stored.stage, Stage::Deleted(_)));
-    let subscribed = unfinished.map(|stored| &stored.webhook);
+pub fn subscriptions(webhooks: &Registry<StoredWebhook>) -> Vec<(WebhookId, Subscription)> {
+    let webhooks = webhooks.read();
+    let stored = webhooks.values().map(|found| &found.value);
+    let subscribed = stored.filter(|stored| stored.stage != Stage::Deleted);
+    let subscribed = subscribed.map(|stored| &stored.webhook);
     subscribed
         .map(|webhook| (webhook.id, Subscription::of(webhook)))
         .collect()
+}
+
+impl Registered for StoredWebhook {
+    type Key = WebhookId;
+    type Companion = ();
+
+    fn key(&self) -> WebhookId {
+        self.webhook.id
+    }
+
+    fn entry_key(key: WebhookId) -> EntryKey {
+        EntryKey::Webhook(key)
+    }
+
+    fn into_entry(self) -> store::Entry {
+        store::Entry::Webhook(self)
+    }
+
+    fn of(entry: &store::Entry) -> Option<&Self> {
+        match entry {
+            store::Entry::Webhook(stored) => Some(stored),
+            store::Entry::ApiKey(_) | store::Entry::IdTag(_) | store::Entry::Registration(_) => {
+                None
+            }
+        }
+    }
+
+    fn of_key(key: &EntryKey) -> Option<&WebhookId> {
+        match key {
+            EntryKey::Webhook(id) => Some(id),
+            EntryKey::ApiKey(_) | EntryKey::IdTag(_) | EntryKey::Registration(_) => None,
+        }
+    }
 }
 
 impl Delivery {
@@ -149,51 +185,38 @@ impl Delivery {
     pub async fn start(
         context: DispatcherContext,
         settings: DeliverySettings,
-        stored: Vec<StoredWebhook>,
+        webhooks: Registry<StoredWebhook>,
         subscribers: Vec<(Subscriber, Cursor)>,
         failed: CancellationToken,
     ) -> Result<Self, DeliveryError> {
-        let next = context.store.next_ids()?.webhook;
         let delivery = Self(Arc::new(Inner {
             context,
             settings: RwLock::new(Arc::new(settings)),
-            webhooks: RwLock::default(),
+            webhooks,
+            running: RwLock::default(),
             cancelled: AtomicU64::new(0),
-            changing: Mutex::new(next),
-            deleted: Deleted::default(),
+            changing: Mutex::default(),
             backfilled_due: AtomicI64::new(0),
             tracker: TaskTracker::new(),
             failed,
         }));
-        let subscribers = subscribers.into_iter();
-        let subscribers =
-            subscribers.map(|(subscriber, cursor)| (subscriber.webhook(), (subscriber, cursor)));
-        let mut subscribers: BTreeMap<_, _> = subscribers.collect();
-        for stored in stored {
-            if let Stage::Deleted(books) = stored.stage {
-                delivery.0.deleted.add(stored.webhook.id, books);
-            }
-            let Some((subscriber, cursor)) = subscribers.remove(&stored.webhook.id) else {
+        for (subscriber, cursor) in subscribers {
+            let Some(found) = delivery.0.webhooks.find(&subscriber.webhook()) else {
                 continue;
             };
+            let stored = found.value;
             match stored.stage {
                 Stage::Active => delivery.0.run(stored, subscriber, cursor),
                 Stage::Deleting => {
                     let received = subscriber.received();
                     let delivered = cursor.delivered;
-                    delivery
-                        .0
-                        .cancel_the_rest(stored, received, delivered)
-                        .await?;
+                    let id = stored.webhook.id;
+                    delivery.0.cancel_the_rest(id, received, delivered).await?;
                 }
-                Stage::Deleted(_) => {}
+                Stage::Deleted => {}
             }
         }
-        delivery
-            .0
-            .deleted
-            .archive_old(&delivery.0.context.ledger)
-            .await;
+        delivery.0.archive_old().await;
         Ok(delivery)
     }
 
@@ -202,18 +225,19 @@ impl Delivery {
             .create(&self.0.settings().targets)
             .map_err(DeliveryError::Invalid)?;
         self.detached(|inner| async move {
-            let mut next = inner.changing.lock().await;
-            let id = *next;
-            let webhook = new.into_webhook(id, inner.context.clock.now());
+            // One that can't be taken up is not stored.
+            inner.context.journal.check()?;
+            let _changing = inner.changing.lock().await;
+            let id = inner.webhooks.store().reserve(Counter::Webhook, 1).await?;
+            let webhook = new.into_webhook(WebhookId(id), inner.context.clock.now());
             let stored = StoredWebhook {
                 webhook,
                 stage: Stage::Active,
             };
-            let (subscriber, cursor) = inner.put(&stored).await?;
-            *next = WebhookId(id.0 + 1);
-            drop(next);
+            let create = |_: Option<&StoredWebhook>| Ok(stored.clone());
+            let (stored, subscriber, cursor) = inner.put(WebhookId(id), create).await?;
             inner.run(stored, subscriber, cursor);
-            Ok(inner.view(&*inner.running(id)?))
+            Ok(inner.view(&*inner.running(WebhookId(id))?))
         })
         .await
     }
@@ -225,8 +249,8 @@ impl Delivery {
         draft: WebhookDraft,
         only: IfRevision,
     ) -> Result<WebhookView, DeliveryError> {
-        self.change(id, only, |was, targets, now| {
-            draft.update(was, targets, now)
+        self.change(id, only, move |was, targets, now| {
+            draft.clone().update(was, targets, now)
         })
         .await
     }
@@ -239,31 +263,37 @@ impl Delivery {
         new: SigningSecret,
         only: IfRevision,
     ) -> Result<WebhookView, DeliveryError> {
-        self.change(id, only, |was, _, now| Ok(was.rotated(new, now)))
-            .await
+        self.change(id, only, move |was, _, now| {
+            Ok(was.rotated(new.clone(), now))
+        })
+        .await
     }
 
     async fn change(
         &self,
         id: WebhookId,
         only: IfRevision,
-        change: impl FnOnce(&Webhook, &TargetPolicy, Timestamp) -> Result<Webhook, Vec<Fault>>
+        change: impl Fn(&Webhook, &TargetPolicy, Timestamp) -> Result<Webhook, Vec<Fault>>
         + Send
+        + Sync
         + 'static,
     ) -> Result<WebhookView, DeliveryError> {
         self.detached(move |inner| async move {
             let changing = inner.changing.lock().await;
             let running = inner.running(id)?;
-            let was = running.stored();
-            only.check(&was.webhook)?;
-            let now = inner.context.clock.now();
-            let changed = change(&was.webhook, &inner.settings().targets, now);
-            let webhook = changed.map_err(DeliveryError::Invalid)?;
-            let stored = StoredWebhook {
-                webhook,
-                stage: Stage::Active,
+            let change = |was: Option<&StoredWebhook>| {
+                let was = active(id, was, &only)?;
+                let (targets, now) = (&inner.settings().targets, inner.context.clock.now());
+                let webhook = change(was, targets, now).map_err(DeliveryError::Invalid)?;
+                // One that wants nothing more is taken though no event can be: it makes room in
+                // the end.
+                if webhook.enabled {
+                    inner.context.journal.check()?;
+                }
+                let stage = Stage::Active;
+                Ok(StoredWebhook { webhook, stage })
             };
-            inner.put(&stored).await?;
+            let (stored, ..) = inner.put(id, change).await?;
             running.replace(stored);
             drop(changing);
             running.configure().await;
@@ -277,23 +307,22 @@ impl Delivery {
         self.detached(move |inner| async move {
             let changing = inner.changing.lock().await;
             let running = inner.running(id)?;
-            let was = running.stored();
-            only.check(&was.webhook)?;
-            // What the ledger puts off would come after the webhook's end.
-            inner.context.ledger.check(false)?;
-            // The secret goes at once; the name stays for the failed deliveries.
-            let webhook = Webhook {
-                enabled: false,
-                secret: None,
-                signing: None,
-                revision: was.webhook.revision + 1,
-                ..was.webhook.clone()
+            let delete = |was: Option<&StoredWebhook>| {
+                let was = active(id, was, &only)?;
+                // What the ledger puts off would come after the webhook's end.
+                inner.context.ledger.check(false)?;
+                // The secret goes at once; the name stays for the failed deliveries.
+                let webhook = Webhook {
+                    enabled: false,
+                    secret: None,
+                    signing: None,
+                    revision: was.revision + 1,
+                    ..was.clone()
+                };
+                let stage = Stage::Deleting;
+                Ok(StoredWebhook { webhook, stage })
             };
-            let stored = StoredWebhook {
-                webhook,
-                stage: Stage::Deleting,
-            };
-            inner.put(&stored).await?;
+            inner.put(id, delete).await?;
             inner.forget(id);
             drop(changing);
             // A full or closed queue is no matter: the dispatcher ends when its handles do.
@@ -301,11 +330,11 @@ impl Delivery {
             running.ended.cancelled().await;
             let delivered = running.progress.delivered.load(Ordering::Relaxed);
             let received = running.subscriber.received();
-            let books = inner.cancel_the_rest(stored, received, delivered).await?;
+            let books = inner.cancel_the_rest(id, received, delivered).await?;
             inner
                 .cancelled
                 .fetch_add(books.cancelled, Ordering::Relaxed);
-            inner.deleted.archive_old(&inner.context.ledger).await;
+            inner.archive_old().await;
             Ok(books.cancelled)
         })
         .await
@@ -339,7 +368,7 @@ impl Delivery {
         let from = WebhookId(after.map_or(0, |id| id.0 + 1));
         let webhooks = self
             .0
-            .webhooks
+            .running
             .read()
             .unwrap_or_else(PoisonError::into_inner);
         let page: Vec<_> = webhooks
@@ -355,7 +384,7 @@ impl Delivery {
     pub fn totals(&self) -> Totals {
         let webhooks = self
             .0
-            .webhooks
+            .running
             .read()
             .unwrap_or_else(PoisonError::into_inner);
         let mut totals = Totals {
@@ -410,8 +439,7 @@ impl Delivery {
 
     /// When the next retry is due, if one waits.
     pub async fn next_retry(&self, id: WebhookId) -> Result<Option<Timestamp>, DeliveryError> {
-        let store = Arc::clone(&self.0.context.store);
-        let keys = blocking(move || store.retry_keys(id, None, 1)).await?;
+        let keys = self.0.context.store.retry_keys(id, None, 1).await?;
         Ok(keys.first().and_then(|key| self.due_at(*key)))
     }
 
@@ -423,17 +451,13 @@ impl Delivery {
         limit: ReadLimit,
     ) -> Result<Part<Retry>, DeliveryError> {
         self.0.running(id)?;
-        let store = Arc::clone(&self.0.context.store);
-        let retries = blocking(move || {
-            let keys = store.retry_keys(id, after, limit.count)?;
-            // One that is settled meanwhile is left out.
-            let retries = keys.iter().filter_map(|key| store.retry(*key).transpose());
-            let mut read = take_up_to(limit, retries, Retry::memory_size)?;
-            // There may be more in its place.
-            read.is_cut |= keys.len() == limit.count && read.items.len() < keys.len();
-            Ok::<_, StoreError>(read)
-        });
-        Ok(retries.await?)
+        let store = &self.0.context.store;
+        let keys = store.retry_keys(id, after, limit.count).await?;
+        let (items, looked_at) = store.retries(&keys, limit).await?;
+        // There may be more in the place of one that is settled meanwhile, which is left out.
+        let has_gap = keys.len() == limit.count && items.len() < keys.len();
+        let is_cut = looked_at < keys.len() || has_gap;
+        Ok(Part { items, is_cut })
     }
 
     /// What the webhook's attempts came to since the daemon started.
@@ -461,7 +485,7 @@ impl Delivery {
         let webhooks = std::mem::take(
             &mut *self
                 .0
-                .webhooks
+                .running
                 .write()
                 .unwrap_or_else(PoisonError::into_inner),
         );
@@ -496,7 +520,7 @@ impl Delivery {
 
 impl Inner {
     pub(super) fn running(&self, id: WebhookId) -> Result<Arc<Running>, DeliveryError> {
-        let webhooks = self.webhooks.read().unwrap_or_else(PoisonError::into_inner);
+        let webhooks = self.running.read().unwrap_or_else(PoisonError::into_inner);
         webhooks
             .get(&id)
             .cloned()
@@ -509,34 +533,38 @@ impl Inner {
     }
 
     fn controls(&self) -> Vec<mpsc::Sender<Control>> {
-        let webhooks = self.webhooks.read().unwrap_or_else(PoisonError::into_inner);
+        let webhooks = self.running.read().unwrap_or_else(PoisonError::into_inner);
         let controls = webhooks.values().map(|running| running.control.clone());
         controls.collect()
     }
 
     fn forget(&self, id: WebhookId) {
-        self.webhooks
+        self.running
             .write()
             .unwrap_or_else(PoisonError::into_inner)
             .remove(&id);
     }
 
-    /// Stores a webhook, and has the journal take up what it wants. Where that does not come to its
-    /// end, the next start finishes it.
-    async fn put(&self, stored: &StoredWebhook) -> Result<(Subscriber, Cursor), DeliveryError> {
-        let Webhook { id, enabled, .. } = stored.webhook;
-        // One that wants nothing more is taken though no event can be: it makes room in the end.
-        if enabled {
-            self.context.journal.check()?;
-        }
+    /// Stores what a webhook becomes, and has the journal take up what it wants. Where that does not
+    /// come to its end, the next start finishes it.
+    async fn put(
+        &self,
+        id: WebhookId,
+        change: impl Fn(Option<&StoredWebhook>) -> Result<StoredWebhook, DeliveryError>,
+    ) -> Result<(Arc<StoredWebhook>, Subscriber, Cursor), DeliveryError> {
+        let stored = self.webhooks.change(&id, |was| change(was).map(Some));
+        let stored = stored.await?.ok_or(DeliveryError::NoSuchWebhook(id))?;
         let subscription = Subscription::of(&stored.webhook);
-        let store = Arc::clone(&self.context.store);
-        let change = Change::Webhook(stored.clone());
-        blocking(move || store.commit(&[change])).await?;
-        Ok(self.context.journal.subscribe(id, subscription).await?)
+        let journal = &self.context.journal;
+        let (subscriber, cursor) = journal.subscribe(id, subscription).await?;
+        Ok((stored, subscriber, cursor))
     }
 
-    fn run(&self, stored: StoredWebhook, subscriber: Subscriber, cursor: Cursor) {
+    async fn archive_old(&self) {
+        deleted::archive_old(&self.context.ledger, &self.webhooks).await;
+    }
+
+    fn run(&self, stored: Arc<StoredWebhook>, subscriber: Subscriber, cursor: Cursor) {
         let id = stored.webhook.id;
         let (control, requests) = mpsc::channel(CONTROL_QUEUE);
         let running = Arc::new(Running {
@@ -545,14 +573,11 @@ impl Inner {
             progress: Arc::new(Progress::starting_at(cursor.delivered)),
             history: Arc::default(),
             ended: CancellationToken::new(),
-            stored: RwLock::new(Arc::new(stored)),
+            stored: RwLock::new(stored),
             subscriber,
         });
         // Held from here on, so that the settings can't change unseen.
-        let mut webhooks = self
-            .webhooks
-            .write()
-            .unwrap_or_else(PoisonError::into_inner);
+        let mut webhooks = self.running.write().unwrap_or_else(PoisonError::into_inner);
         let dispatcher = Dispatcher::new(
             self.context.clone(),
             self.settings(),
@@ -597,44 +622,57 @@ impl Inner {
     /// The second half of a deletion; begun again after a crash, it ends the same.
     async fn cancel_the_rest(
         &self,
-        stored: StoredWebhook,
+        id: WebhookId,
         received: u64,
         delivered: u64,
     ) -> Result<DeliveryCounts, DeliveryError> {
-        let id = stored.webhook.id;
+        let DispatcherContext {
+            ledger,
+            store,
+            journal,
+            ..
+        } = &self.context;
         loop {
-            let store = Arc::clone(&self.context.store);
-            let retries = blocking(move || store.retry_keys(id, None, CANCEL_STRIDE)).await?;
+            let retries = store.retry_keys(id, None, CANCEL_STRIDE).await?;
             if retries.is_empty() {
                 break;
             }
-            self.context
-                .ledger
-                .record_durably(Entry::Cancelled {
-                    webhook: id,
-                    retries,
-                })
-                .await?;
+            let entry = Entry::Cancelled {
+                webhook: id,
+                retries,
+            };
+            ledger.record_durably(entry).await?;
         }
-        let store = Arc::clone(&self.context.store);
-        let seqs = blocking(move || store.off_cursor_markers(id)).await?;
-        self.context
-            .ledger
-            .record_durably(Entry::MarkersCleared { webhook: id, seqs })
-            .await?;
+        let seqs = store.off_cursor_markers(id).await?;
+        let entry = Entry::MarkersCleared { webhook: id, seqs };
+        ledger.record_durably(entry).await?;
 
-        let books =
-            DeliveryCounts::of(received, delivered, self.context.ledger.counts(id)).closed();
-        let store = Arc::clone(&self.context.store);
-        let closed = StoredWebhook {
-            stage: Stage::Deleted(books),
-            ..stored
+        let books = DeliveryCounts::of(received, delivered, ledger.counts(id)).closed();
+        let entry = Entry::Closed { webhook: id, books };
+        ledger.record_durably(entry).await?;
+        let close = |was: Option<&StoredWebhook>| {
+            let closed = was.cloned().map(|was| StoredWebhook {
+                stage: Stage::Deleted,
+                ..was
+            });
+            Ok::<_, StoreError>(closed)
         };
-        blocking(move || store.commit(&[Change::Webhook(closed)])).await?;
-        self.context.journal.unsubscribe(id).await?;
-        self.deleted.add(id, books);
+        self.webhooks.change(&id, close).await?;
+        journal.unsubscribe(id).await?;
         Ok(books)
     }
+}
+
+/// The webhook, where it is not deleted and of a revision that is meant.
+fn active<'a>(
+    id: WebhookId,
+    stored: Option<&'a StoredWebhook>,
+    only: &IfRevision,
+) -> Result<&'a Webhook, DeliveryError> {
+    let active = stored.filter(|stored| stored.stage == Stage::Active);
+    let StoredWebhook { webhook, .. } = active.ok_or(DeliveryError::NoSuchWebhook(id))?;
+    only.check(webhook)?;
+    Ok(webhook)
 }
 
 impl Running {
@@ -642,8 +680,8 @@ impl Running {
         Arc::clone(&self.stored.read().unwrap_or_else(PoisonError::into_inner))
     }
 
-    fn replace(&self, stored: StoredWebhook) {
-        *self.stored.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(stored);
+    fn replace(&self, stored: Arc<StoredWebhook>) {
+        *self.stored.write().unwrap_or_else(PoisonError::into_inner) = stored;
     }
 
     /// Tells the dispatcher of the webhook as it is now, and returns once its next attempt goes

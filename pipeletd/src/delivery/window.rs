@@ -18,7 +18,7 @@ use pipelet_domain::{
 };
 
 use super::webhooks::{Delivery, DeliveryError, Inner, Running};
-use crate::store::{ReadLimit, Store, StoreError, blocking};
+use crate::store::{LedgerStore, ReadLimit, StoreError};
 
 /// Events, retries or dead letters that are read at once.
 const STRIDE: usize = 512;
@@ -46,7 +46,7 @@ impl Delivery {
         only: Option<WebhookId>,
     ) -> Result<BTreeMap<WebhookId, Lately>, DeliveryError> {
         let mut counted: Vec<_> = {
-            let webhooks = self.0.webhooks.read();
+            let webhooks = self.0.running.read();
             let webhooks = webhooks.unwrap_or_else(PoisonError::into_inner);
             let wanted = webhooks
                 .iter()
@@ -61,8 +61,7 @@ impl Delivery {
         let mut lately = BTreeMap::new();
         for counted in counted {
             let id = counted.running.stored().webhook.id;
-            let store = Arc::clone(&self.0.context.store);
-            let kept = blocking(move || kept(store.as_ref(), id, since)).await?;
+            let kept = kept(self.0.context.store.as_ref(), id, since).await?;
             let of_webhook = Lately {
                 books: self.0.put_together(&counted, kept),
                 counted_from: self.0.counted_from(&counted.running, start).await?,
@@ -150,17 +149,22 @@ impl Inner {
 }
 
 /// How many retries and dead letters of a webhook are of events since then.
-fn kept(store: &dyn Store, id: WebhookId, since: Timestamp) -> Result<(u64, u64), StoreError> {
+async fn kept(
+    store: &dyn LedgerStore,
+    id: WebhookId,
+    since: Timestamp,
+) -> Result<(u64, u64), StoreError> {
     let mut retrying = 0;
     let mut after = None;
     loop {
-        let keys = store.retry_keys(id, after, STRIDE)?;
-        let Some(last) = keys.last() else { break };
-        after = Some(*last);
-        for key in keys {
-            let retry = store.retry(key)?;
-            retrying += u64::from(retry.is_some_and(|retry| retry.event.time >= since));
-        }
+        let keys = store.retry_keys(id, after, STRIDE).await?;
+        let (retries, looked_at) = store.retries(&keys, ReadLimit::part(STRIDE)).await?;
+        let Some(last) = looked_at.checked_sub(1) else {
+            break;
+        };
+        after = Some(keys[last]);
+        let since = retries.iter().filter(|retry| retry.event.time >= since);
+        retrying += since.count() as u64;
     }
     let filter = FailedFilter {
         webhook: Some(id),
@@ -170,7 +174,9 @@ fn kept(store: &dyn Store, id: WebhookId, since: Timestamp) -> Result<(u64, u64)
     let mut dead = 0;
     let mut after = None;
     loop {
-        let failed = store.failed_deliveries(&filter, after, ReadLimit::part(STRIDE))?;
+        let failed = store
+            .failed_deliveries(&filter, after, ReadLimit::part(STRIDE))
+            .await?;
         let Some(last) = failed.items.last() else {
             break;
         };

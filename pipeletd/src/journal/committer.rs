@@ -9,27 +9,23 @@
 
 use std::{
     collections::BTreeMap,
-    mem,
+    fmt, mem,
     ops::Range,
     sync::{Arc, atomic::Ordering},
-    thread,
-    time::Duration,
 };
 
+use async_trait::async_trait;
 use pipelet_domain::{
     deliveries::{Cursor, Received, Subscription, SubscriptionVersion, is_owed},
     events::{Event, EventType, Seq},
     webhooks::WebhookId,
 };
-use tokio::{
-    runtime::Handle,
-    sync::{mpsc, oneshot},
-    time::{Instant, sleep},
-};
-use tokio_util::sync::CancellationToken;
+use tokio::{sync::oneshot, time::Instant};
 
 use super::{ConsumerQueue, OnCommit, Request, Shared};
-use crate::store::{BATCH_BYTES, Progress, ReadLimit, Store, StoreError};
+use crate::store::{
+    BATCH_BYTES, Checkpoint, LogStore, ReadLimit, StoreError, group_commit::GroupWriter,
+};
 
 /// A batch is closed at this many events, or at [`BATCH_BYTES`] of them.
 const MAX_EVENTS: usize = 4096;
@@ -38,29 +34,23 @@ const MAX_EVENTS: usize = 4096;
 const COUNT_EVERY: u64 = 8192;
 /// Events read at once while counting again.
 const STRIDE: usize = 1024;
-/// How often a store that can't write is tried again.
-const TRY_EVERY: Duration = Duration::from_millis(250);
 
+#[derive(Debug)]
 pub(super) struct Committer {
     shared: Arc<Shared>,
+    /// The position of the next event.
     next: Seq,
     webhooks: BTreeMap<WebhookId, Subscribed>,
-    /// For each event type's code, who may want it.
+    /// The webhooks that want a type, at its code.
     by_kind: Vec<Vec<WebhookId>>,
+    /// Up to here, what every webhook received is written down.
     counted_to: Seq,
     batch: Batch,
+    /// During an outage.
+    suspended: bool,
 }
 
-/// Ends when the committer does: without an error only after [`super::Journal::stop`].
 #[derive(Debug)]
-pub struct CommitterThread(oneshot::Receiver<Result<(), StoreError>>);
-
-impl CommitterThread {
-    pub async fn ended(self) -> Result<(), StoreError> {
-        self.0.await.unwrap_or(Ok(()))
-    }
-}
-
 struct Subscribed {
     queue: Arc<ConsumerQueue>,
     /// The last one is in force; none before the first subscription.
@@ -77,55 +67,57 @@ struct Batch {
     events: Vec<Arc<Event>>,
     callbacks: Vec<OnCommit>,
     bytes: usize,
-    progress: Vec<Progress>,
-    /// Called once the progress is durable.
+    checkpoints: Vec<Checkpoint>,
+    /// Called once those are durable.
     progressed: Vec<Box<dyn FnOnce() + Send>>,
+    /// Who asks how far every durable cursor has come.
+    floors: Vec<oneshot::Sender<Seq>>,
+}
+
+impl fmt::Debug for Batch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} events", self.events.len())
+    }
 }
 
 impl Batch {
-    /// Adds progress; who waits for it gets `value` once it is durable.
-    fn note<T: Send + 'static>(&mut self, progress: Progress, done: oneshot::Sender<T>, value: T) {
-        self.progress.push(progress);
+    /// Adds a checkpoint; who waits for it gets `value` once it is durable.
+    fn note<T: Send + 'static>(
+        &mut self,
+        checkpoint: Checkpoint,
+        done: oneshot::Sender<T>,
+        value: T,
+    ) {
+        self.checkpoints.push(checkpoint);
         // Who has ended meanwhile needs no answer.
         self.progressed
             .push(Box::new(move || drop(done.send(value))));
-    }
-
-    fn is_full(&self) -> bool {
-        self.events.len() >= MAX_EVENTS || self.bytes >= BATCH_BYTES
-    }
-
-    fn is_empty(&self) -> bool {
-        self.events.is_empty() && self.progress.is_empty()
     }
 }
 
 impl Committer {
     /// Finds every webhook's progress and counts again what it received since.
-    pub(super) fn recover(
+    pub(super) async fn recover(
         shared: Arc<Shared>,
         webhooks: Vec<(WebhookId, Subscription)>,
     ) -> Result<Self, StoreError> {
         let next = Seq(shared.head.load(Ordering::Acquire));
-        let mut cursors: BTreeMap<_, _> = shared.store.cursors()?.into_iter().collect();
-        let counts: BTreeMap<_, _> = shared.store.received()?.into_iter().collect();
-        let mut versions: BTreeMap<_, _> = shared.store.subscriptions()?.into_iter().collect();
+        let mut progress = shared.log.progress().await?;
         let mut found = Vec::new();
         for (id, _) in &webhooks {
-            let versions: Arc<[_]> = versions.remove(id).unwrap_or_default().into();
+            let known = progress.remove(id).unwrap_or_default();
             // One that was never written down has read nothing since it was created.
-            let created = versions.first().map_or(next, |version| version.from);
-            let cursor = cursors.remove(id).unwrap_or_else(|| Cursor::at(created));
-            let unknown = Received {
+            let created = known.versions.first().map_or(next, |version| version.from);
+            let cursor = known.cursor.unwrap_or_else(|| Cursor::at(created));
+            let received = known.received.unwrap_or(Received {
                 count: 0,
                 counted_to: created,
-            };
-            let received = counts.get(id).copied().unwrap_or(unknown);
-            found.push((*id, versions, cursor, received));
+            });
+            found.push((*id, known.versions, cursor, received));
         }
         let counted = found.iter().map(|(_, _, _, received)| received.counted_to);
         let counted_to = counted.min().unwrap_or(next).min(next);
-        count_again(shared.store.as_ref(), &mut found, counted_to..next)?;
+        count_again(shared.log.as_ref(), &mut found, counted_to..next).await?;
         let subscribed = found.into_iter().map(|(id, versions, cursor, received)| {
             let queue = ConsumerQueue::lagging(Arc::clone(&versions), received.count);
             let subscribed = Subscribed {
@@ -144,14 +136,14 @@ impl Committer {
             // What was counted again just now is not written down.
             counted_to,
             batch: Batch::default(),
+            suspended: false,
         };
         for (id, subscription) in webhooks {
             committer.subscribe(id, subscription, oneshot::channel().0);
         }
         // Of webhooks that were deleted, where a crash came before this was.
-        for id in versions.into_keys().chain(cursors.into_keys()) {
-            committer.batch.progress.push(Progress::Gone(id));
-        }
+        let gone = progress.into_keys().map(Checkpoint::Gone);
+        committer.batch.checkpoints.extend(gone);
         committer.index();
         Ok(committer)
     }
@@ -161,211 +153,12 @@ impl Committer {
         webhooks.map(|(id, webhook)| (*id, Arc::clone(&webhook.queue), webhook.cursor.clone()))
     }
 
-    pub(super) fn start(
-        mut self,
-        mut requests: mpsc::Receiver<Request>,
-        ending: CancellationToken,
-    ) -> Result<CommitterThread, StoreError> {
-        let (done, ended) = oneshot::channel();
-        let runtime = Handle::current();
-        let thread = thread::Builder::new()
-            .name("journal".to_owned())
-            .spawn(move || {
-                let result = self.run(&mut requests, &runtime, &ending);
-                if let Err(error) = &result {
-                    // Before the queue is dropped: who finds it closed asks for the reason.
-                    self.shared.outage.begin(&error.chain());
-                }
-                // Nobody listens any more when the process is ending anyway.
-                let _ = done.send(result);
-            });
-        thread.map_err(StoreError::Sync)?;
-        Ok(CommitterThread(ended))
-    }
-
-    fn run(
-        &mut self,
-        requests: &mut mpsc::Receiver<Request>,
-        runtime: &Handle,
-        ending: &CancellationToken,
-    ) -> Result<(), StoreError> {
-        while let Some(request) = requests.blocking_recv() {
-            let stopped = match self.round(request, requests) {
-                Err(error) if error.is_outage() => {
-                    runtime.block_on(self.wait_for_recovery(error, requests, ending))?
-                }
-                ended => ended?,
-            };
-            if let Some(stopped) = stopped {
-                // Nobody waits for a stop any longer than for this.
-                let _ = stopped.send(());
-                return Ok(());
-            }
-        }
-        Ok(())
-    }
-
-    /// Commits a request and what has come behind it meanwhile.
-    fn round(
-        &mut self,
-        mut request: Request,
-        requests: &mut mpsc::Receiver<Request>,
-    ) -> Result<Option<oneshot::Sender<()>>, StoreError> {
-        loop {
-            if let Some(stopped) = self.take(request)? {
-                self.finish(requests)?;
-                return Ok(Some(stopped));
-            }
-            if self.batch.is_full() {
-                break;
-            }
-            match requests.try_recv() {
-                Ok(next) => request = next,
-                Err(_) => break,
-            }
-        }
-        self.commit()?;
-        Ok(None)
-    }
-
-    /// Refuses what can't be written down now, until the store works again. Once the daemon is
-    /// `ending`, there is nobody left to wait for, as after a [`Request::Stop`].
-    async fn wait_for_recovery(
-        &mut self,
-        error: StoreError,
-        requests: &mut mpsc::Receiver<Request>,
-        ending: &CancellationToken,
-    ) -> Result<Option<oneshot::Sender<()>>, StoreError> {
-        tracing::error!(
-            error = error.chain(),
-            "the journal takes no events until the store works again"
-        );
-        self.shared.outage.begin(&error.chain());
-        loop {
-            let next_try = sleep(TRY_EVERY);
-            tokio::pin!(next_try);
-            loop {
-                tokio::select! {
-                    () = &mut next_try => break,
-                    () = ending.cancelled() => return Ok(Some(oneshot::channel().0)),
-                    request = requests.recv() => match request {
-                        Some(request) => {
-                            if let Some(stopped) = self.handle_while_unavailable(request) {
-                                return Ok(Some(stopped));
-                            }
-                        }
-                        None => return Ok(None),
-                    },
-                }
-            }
-            match self.resume() {
-                Ok(()) => break,
-                Err(error) if error.is_outage() => self.shared.outage.begin(&error.chain()),
-                Err(error) => return Err(error),
-            }
-        }
-        self.shared.outage.end();
-        tracing::info!("the journal takes events again");
-        Ok(None)
-    }
-
-    fn resume(&mut self) -> Result<(), StoreError> {
-        self.shared.store.cut_off(self.next)?;
-        self.commit()?;
-        self.shared.store.check()
-    }
-
-    /// Takes a request while no event can be written: what would be answered is refused, by
-    /// dropping it, and what is only noted waits in the batch.
-    fn handle_while_unavailable(&mut self, request: Request) -> Option<oneshot::Sender<()>> {
-        match request {
-            Request::Append { .. } => {}
-            Request::Subscribe { .. } => {
-                // A disk that is full for events may have room for it. Else it waits in the batch.
-                let _ = self.take(request);
-            }
-            Request::Floor { done } => {
-                // No events come that would have the counts written down.
-                if self.counted_to < self.next {
-                    self.write_counts();
-                }
-                // Where nothing at all can be written, the next try to go on says so.
-                let _ = self.answer_floor(done);
-            }
-            Request::Checkpoint {
-                webhook,
-                cursor,
-                done,
-            } => self.note_cursor(webhook, cursor, done),
-            Request::Unsubscribe { webhook, done } => self.unsubscribe(webhook, done),
-            Request::Stop { done } => return Some(done),
-        }
-        None
-    }
-
-    /// Commits what is still queued, and writes the counts down.
-    fn finish(&mut self, requests: &mut mpsc::Receiver<Request>) -> Result<(), StoreError> {
-        requests.close();
-        while let Ok(request) = requests.try_recv() {
-            let _ = self.take(request)?;
-            if self.batch.is_full() {
-                self.commit()?;
-            }
-        }
-        self.commit()?;
-        self.write_counts();
-        self.commit()
-    }
-
-    /// Takes a request into the batch. One that needs a settled journal commits it first.
-    fn take(&mut self, request: Request) -> Result<Option<oneshot::Sender<()>>, StoreError> {
-        match request {
-            Request::Append { event, on_commit } => {
-                self.batch.bytes += event.size();
-                self.batch.events.push(Arc::new(event));
-                self.batch.callbacks.push(on_commit);
-            }
-            Request::Checkpoint {
-                webhook,
-                cursor,
-                done,
-            } => self.note_cursor(webhook, cursor, done),
-            Request::Subscribe {
-                webhook,
-                subscription,
-                done,
-            } => {
-                // What came before it is owed by what held then.
-                let committed = self.commit();
-                self.subscribe(webhook, subscription, done);
-                committed.and_then(|()| self.commit())?;
-            }
-            Request::Unsubscribe { webhook, done } => {
-                let committed = self.commit();
-                self.unsubscribe(webhook, done);
-                committed?;
-            }
-            Request::Floor { done } => self.answer_floor(done)?,
-            Request::Stop { done } => return Ok(Some(done)),
-        }
-        Ok(None)
-    }
-
-    fn answer_floor(&mut self, done: oneshot::Sender<Seq>) -> Result<(), StoreError> {
-        // What was only noted may be forgotten in a crash, and then needs its events.
-        self.commit()?;
-        let floors = self.webhooks.values().map(|webhook| webhook.cursor.floor());
-        let floor = floors.min().unwrap_or(self.next).min(self.counted_to);
-        // A retention that has to end asks no more.
-        let _ = done.send(floor);
-        Ok(())
-    }
-
     /// One for a webhook that was deleted meanwhile is dropped, and `done` with it.
     fn note_cursor(&mut self, webhook: WebhookId, cursor: Cursor, done: oneshot::Sender<()>) {
         if let Some(subscribed) = self.webhooks.get_mut(&webhook) {
             subscribed.cursor = cursor.clone();
-            self.batch.note(Progress::Cursor(webhook, cursor), done, ());
+            self.batch
+                .note(Checkpoint::Cursor(webhook, cursor), done, ());
         }
     }
 
@@ -373,14 +166,9 @@ impl Committer {
         self.webhooks.remove(&webhook);
         self.index();
         // Whatever else was to be written of it would outlive it.
-        let of_others = |progress: &Progress| match progress {
-            Progress::Cursor(id, _)
-            | Progress::Received(id, _)
-            | Progress::Subscription(id, _)
-            | Progress::Gone(id) => *id != webhook,
-        };
-        self.batch.progress.retain(of_others);
-        self.batch.note(Progress::Gone(webhook), done, ());
+        let checkpoints = &mut self.batch.checkpoints;
+        checkpoints.retain(|checkpoint| checkpoint.webhook() != webhook);
+        self.batch.note(Checkpoint::Gone(webhook), done, ());
     }
 
     /// Has a webhook want this from the next event on. The events before must be committed.
@@ -417,9 +205,11 @@ impl Committer {
             counted_to: next,
         };
         // Counted to here: the versions that counting again after a crash would need may be gone.
-        self.batch.progress.push(Progress::Received(id, received));
+        self.batch
+            .checkpoints
+            .push(Checkpoint::Received(id, received));
         let versions = Arc::clone(&webhook.versions);
-        let changed = Progress::Subscription(id, versions);
+        let changed = Checkpoint::Subscription(id, versions);
         self.batch.note(changed, done, answer);
         self.index();
     }
@@ -444,42 +234,55 @@ impl Committer {
         self.by_kind = by_kind;
     }
 
-    /// Writes the batch, and once it is durable notifies everyone who is in it.
-    fn commit(&mut self) -> Result<(), StoreError> {
-        let store = &self.shared.store;
-        let takes_strangers = store.has_room_for_strangers();
-        self.shared
+    async fn commit(&mut self) -> Result<(), StoreError> {
+        let shared = &self.shared;
+        let takes_strangers = shared.log.has_room_for_strangers();
+        shared
             .takes_strangers
             .store(takes_strangers, Ordering::Relaxed);
         if self.next.0 - self.counted_to.0 >= COUNT_EVERY {
             self.write_counts();
         }
-        if self.batch.is_empty() {
-            return Ok(());
-        }
-        let events = mem::take(&mut self.batch.events);
+        let events: Arc<[_]> = mem::take(&mut self.batch.events).into();
         let callbacks = mem::take(&mut self.batch.callbacks);
         self.batch.bytes = 0;
-        let store = &self.shared.store;
-        let began = Instant::now();
-        if let Err(error) = store.append(self.next, &events, &self.batch.progress) {
-            // Before `callbacks` are dropped: who learns of it by that asks for the reason.
-            self.shared.outage.begin(&error.chain());
-            return Err(error);
+        if !events.is_empty() || !self.batch.checkpoints.is_empty() {
+            let checkpoints: Arc<[_]> = mem::take(&mut self.batch.checkpoints).into();
+            let began = Instant::now();
+            let log = &self.shared.log;
+            let appended = log.append(Arc::clone(&events), Arc::clone(&checkpoints));
+            match appended.await {
+                Ok(first) => {
+                    self.shared.counts.commits.record(began.elapsed());
+                    self.publish(first, &events, callbacks);
+                }
+                Err(error) => {
+                    self.batch.checkpoints = checkpoints.to_vec();
+                    // Before `callbacks` are dropped: who learns of it by that asks for the reason.
+                    self.shared.outage.begin(&error.chain());
+                    return Err(error);
+                }
+            }
         }
-        self.shared.counts.commits.record(began.elapsed());
-        self.batch.progress.clear();
-        self.publish(&events, callbacks);
         for notify in self.batch.progressed.drain(..) {
             notify();
         }
+        self.answer_floors();
         Ok(())
     }
 
+    fn answer_floors(&mut self) {
+        let floors = self.webhooks.values().map(|webhook| webhook.cursor.floor());
+        let floor = floors.min().unwrap_or(self.next).min(self.counted_to);
+        for done in self.batch.floors.drain(..) {
+            // A retention that has to end asks no more.
+            let _ = done.send(floor);
+        }
+    }
+
     /// The order matters: readers rely on the head standing before the queues are filled.
-    fn publish(&mut self, events: &[Arc<Event>], callbacks: Vec<OnCommit>) {
+    fn publish(&mut self, first: Seq, events: &[Arc<Event>], callbacks: Vec<OnCommit>) {
         let shared = &self.shared;
-        let first = self.next;
         self.next = Seq(first.0 + events.len() as u64);
         shared.recent.push(events, shared.clock.now());
         shared.durable.store(self.next.0, Ordering::Release);
@@ -522,24 +325,115 @@ impl Committer {
                 count: webhook.queue.received(),
                 counted_to,
             };
-            Progress::Received(*id, received)
+            Checkpoint::Received(*id, received)
         });
-        self.batch.progress.extend(counts);
+        self.batch.checkpoints.extend(counts);
         self.counted_to = counted_to;
+    }
+}
+
+#[async_trait]
+impl GroupWriter for Committer {
+    type Request = Request;
+
+    fn take(&mut self, request: Request) -> Option<Request> {
+        match request {
+            Request::Append { event, on_commit } => {
+                self.batch.bytes += event.size();
+                self.batch.events.push(Arc::new(event));
+                self.batch.callbacks.push(on_commit);
+            }
+            Request::Checkpoint {
+                webhook,
+                cursor,
+                done,
+            } => self.note_cursor(webhook, cursor, done),
+            // What came before it is owed by what held then.
+            Request::Subscribe { .. } if !self.batch.events.is_empty() => return Some(request),
+            Request::Subscribe {
+                webhook,
+                subscription,
+                done,
+            } => self.subscribe(webhook, subscription, done),
+            Request::Unsubscribe { webhook, done } => self.unsubscribe(webhook, done),
+            Request::Floor { done } => {
+                // No events come that would have the counts written down.
+                if self.suspended && self.counted_to < self.next {
+                    self.write_counts();
+                }
+                self.batch.floors.push(done);
+            }
+        }
+        None
+    }
+
+    fn is_empty(&self) -> bool {
+        let Batch {
+            events,
+            checkpoints,
+            floors,
+            ..
+        } = &self.batch;
+        events.is_empty() && checkpoints.is_empty() && floors.is_empty()
+    }
+
+    fn is_full(&self) -> bool {
+        self.batch.events.len() >= MAX_EVENTS || self.batch.bytes >= BATCH_BYTES
+    }
+
+    async fn write(&mut self) -> Result<(), StoreError> {
+        self.commit().await?;
+        if self.suspended {
+            // A disk that is too full for events may have had room for checkpoints.
+            self.shared.log.check().await?;
+        }
+        Ok(())
+    }
+
+    fn suspend(&mut self, error: &StoreError) {
+        let error = error.chain();
+        if !self.suspended {
+            tracing::error!(
+                error,
+                "the journal takes no events until the store works again"
+            );
+        }
+        self.suspended = true;
+        self.shared.outage.begin(&error);
+        // They ask the reason.
+        self.batch.floors.clear();
+    }
+
+    fn resume(&mut self) {
+        self.suspended = false;
+        self.shared.outage.end();
+        tracing::info!("the journal takes events again");
+    }
+
+    /// Events are refused. What is only noted waits in the batch.
+    fn take_suspended(&mut self, request: Request) {
+        if !matches!(request, Request::Append { .. }) {
+            // Without events in the batch nothing has to wait for it.
+            let _ = self.take(request);
+        }
+    }
+
+    fn finish(&mut self) {
+        self.write_counts();
     }
 }
 
 type Found = (WebhookId, Arc<[SubscriptionVersion]>, Cursor, Received);
 
 /// Counts what was received since the counts were written down.
-fn count_again(
-    store: &dyn Store,
+async fn count_again(
+    log: &dyn LogStore,
     webhooks: &mut [Found],
     range: Range<Seq>,
 ) -> Result<(), StoreError> {
     let mut from = range.start;
     while from < range.end {
-        let events = store.read_from(from, ReadLimit::part(STRIDE))?;
+        let events = log.read_from(from, ReadLimit::part(STRIDE)).await?;
         let Some((last, _)) = events.last() else {
             break;
         };

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use pipelet_domain::events::{Event, Seq};
 
 use super::Journal;
-use crate::store::{ReadLimit, Store, StoreError, blocking};
+use crate::store::{LogStore, ReadLimit, StoreError};
 
 /// How far apart positions may be that are read in one go: what stands between is read in vain.
 const NEAR: u64 = 64;
@@ -32,8 +32,13 @@ impl Journal {
         if let Some(events) = self.shared.recent.read_from(from, limit) {
             return Ok(events);
         }
-        let store = Arc::clone(&self.shared.store);
-        blocking(move || store.read_from(from, limit)).await
+        self.shared.log.read_from(from, limit).await
+    }
+
+    /// The event at a position, as long as it is kept.
+    pub async fn event(&self, seq: Seq) -> Result<Option<Arc<Event>>, StoreError> {
+        let fetched = self.fetch(&[seq], ReadLimit::part(1)).await?;
+        Ok(fetched.events.into_iter().next().map(|(_, event)| event))
     }
 
     /// The events at these positions, which ascend.
@@ -41,19 +46,15 @@ impl Journal {
         if let Some(fetched) = self.shared.recent.fetch(seqs, limit) {
             return Ok(fetched);
         }
-        let store = Arc::clone(&self.shared.store);
-        let seqs = seqs.to_vec();
-        blocking(move || {
-            let mut fetched = Fetched::default();
-            while let rest @ [first, ..] = &seqs[fetched.looked_at..] {
-                let near = rest.partition_point(|seq| seq.0 - first.0 < NEAR);
-                if !fetched.pick(store.as_ref(), &rest[..near], limit)? {
-                    break;
-                }
+        let mut fetched = Fetched::default();
+        while let rest @ [first, ..] = &seqs[fetched.looked_at..] {
+            let near = rest.partition_point(|seq| seq.0 - first.0 < NEAR);
+            let log = self.shared.log.as_ref();
+            if !fetched.pick(log, &rest[..near], limit).await? {
+                break;
             }
-            Ok(fetched)
-        })
-        .await
+        }
+        Ok(fetched)
     }
 }
 
@@ -73,21 +74,22 @@ impl Fetched {
     /// where there is no room for more.
     ///
     /// A store keeps neighbours together: where many of them are wanted, they are read in one go.
-    fn pick(
+    async fn pick(
         &mut self,
-        store: &dyn Store,
+        log: &dyn LogStore,
         seqs: &[Seq],
         limit: ReadLimit,
     ) -> Result<bool, StoreError> {
         let [first, .., last] = seqs else {
-            return self.pick_one(store, seqs[0], limit);
+            return self.pick_one(log, seqs[0], limit).await;
         };
         let span = usize::try_from(last.0 - first.0).map_or(usize::MAX, |apart| apart + 1);
         if span > seqs.len() * SPARSE {
-            return self.pick_one(store, *first, limit);
+            return self.pick_one(log, *first, limit).await;
         }
         let bytes = limit.bytes.saturating_sub(self.bytes);
-        let read = store.read_from(*first, ReadLimit { count: span, bytes })?;
+        let limited = ReadLimit { count: span, bytes };
+        let read = log.read_from(*first, limited).await?;
         // With none there, none of these is kept any more.
         let read_to = read.last().map_or(*last, |(seq, _)| *seq);
         for (seq, event) in read {
@@ -102,14 +104,15 @@ impl Fetched {
         Ok(true)
     }
 
-    fn pick_one(
+    async fn pick_one(
         &mut self,
-        store: &dyn Store,
+        log: &dyn LogStore,
         seq: Seq,
         limit: ReadLimit,
     ) -> Result<bool, StoreError> {
-        let taken = store
-            .event(seq)?
+        let taken = log
+            .event(seq)
+            .await?
             .is_none_or(|event| self.take(seq, event, limit));
         self.looked_at += usize::from(taken);
         Ok(taken)

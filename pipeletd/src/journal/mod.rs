@@ -1,6 +1,6 @@
 //! The journal: every event once, on disk before anyone is notified.
 //!
-//! [`Journal`] is the handle. Behind it one thread, the committer, gathers what arrives while a
+//! [`Journal`] is the handle. Behind it one task, the committer, gathers what arrives while a
 //! flush runs into the next batch, writes it with the progress that webhooks made meanwhile, and
 //! then notifies everyone in the batch. While the store can't write, events are refused at once and
 //! everything else waits. A webhook reads through a [`Reader`]: live from a bounded
@@ -22,7 +22,6 @@ mod recent;
 pub mod retention;
 
 use std::{
-    fmt,
     ops::Range,
     sync::{
         Arc,
@@ -36,19 +35,21 @@ use pipelet_domain::{
     events::{Event, EventType, Seq},
     webhooks::WebhookId,
 };
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
 use self::{committer::Committer, consumer_queue::ConsumerQueue, counts::Counts, recent::Recent};
 pub use self::{
-    committer::CommitterThread,
     fetch::Fetched,
     follower::{Followed, Follower},
     query::Latest,
     reader::{Read, Reader, Subscriber},
 };
 use crate::{
-    store::{Outage, Store, StoreError, blocking},
+    store::{
+        LogStore, Outage, StoreError,
+        group_commit::{GroupCommit, WriterTask},
+    },
     system::{
         clock::Clock,
         latencies::LatencySnapshot,
@@ -62,7 +63,7 @@ const QUEUE: usize = 16 * 1024;
 /// Appends events and opens readers. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Journal {
-    requests: mpsc::Sender<Request>,
+    committer: GroupCommit<Request>,
     shared: Arc<Shared>,
 }
 
@@ -79,13 +80,13 @@ pub enum AppendError {
 pub struct Opened {
     pub journal: Journal,
     pub subscribers: Vec<(Subscriber, Cursor)>,
-    pub thread: CommitterThread,
+    pub committer: WriterTask,
 }
 
 /// What the committer, the handles and the readers share.
 #[derive(Debug)]
 struct Shared {
-    store: Arc<dyn Store>,
+    log: Arc<dyn LogStore>,
     /// Events below are forgotten, and some more may be.
     oldest: AtomicU64,
     /// Events below are on disk. Who looks things up sees all of them, so that whoever was notified
@@ -107,7 +108,7 @@ struct Shared {
     clock: Clock,
 }
 
-/// Runs on the committer's thread once the event is durable.
+/// Runs in the committer's task once the event is durable.
 type OnCommit = Box<dyn FnOnce(Seq, &Event) + Send>;
 
 enum Request {
@@ -132,26 +133,10 @@ enum Request {
     Floor {
         done: oneshot::Sender<Seq>,
     },
-    Stop {
-        done: oneshot::Sender<()>,
-    },
-}
-
-impl fmt::Debug for Request {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Append { .. } => "Append",
-            Self::Checkpoint { .. } => "Checkpoint",
-            Self::Subscribe { .. } => "Subscribe",
-            Self::Unsubscribe { .. } => "Unsubscribe",
-            Self::Floor { .. } => "Floor",
-            Self::Stop { .. } => "Stop",
-        })
-    }
 }
 
 impl Journal {
-    /// Opens the journal of a store for these webhooks and starts the committer. Must be called
+    /// Opens the journal of a log for these webhooks and starts the committer. Must be called
     /// within a runtime. Once `ending` is cancelled, an outage of the store is not waited out
     /// any more.
     ///
@@ -159,18 +144,17 @@ impl Journal {
     ///
     /// Counts again what each webhook received since it was last written down, which is a
     /// bounded number of events however long the journal is.
-    pub fn open(
-        store: Arc<dyn Store>,
+    pub async fn open(
+        log: Arc<dyn LogStore>,
         webhooks: Vec<(WebhookId, Subscription)>,
         memory: &MemoryBudget,
         clock: Clock,
         ending: CancellationToken,
     ) -> Result<Opened, StoreError> {
-        let (requests, queue) = mpsc::channel(QUEUE);
-        let Range { start, end: head } = store.bounds()?;
+        let Range { start, end: head } = log.bounds().await?;
         let shared = Arc::new(Shared {
-            takes_strangers: AtomicBool::new(store.has_room_for_strangers()),
-            store,
+            takes_strangers: AtomicBool::new(log.has_room_for_strangers()),
+            log,
             oldest: AtomicU64::new(start.0),
             durable: AtomicU64::new(head.0),
             head: AtomicU64::new(head.0),
@@ -182,23 +166,24 @@ impl Journal {
             counts: Counts::default(),
             clock,
         });
-        let committer = Committer::recover(Arc::clone(&shared), webhooks)?;
-        let journal = Self { requests, shared };
-        let subscribers = committer
-            .cursors()
+        let committer = Committer::recover(Arc::clone(&shared), webhooks).await?;
+        let cursors: Vec<_> = committer.cursors().collect();
+        let (committer, task) = GroupCommit::start(committer, QUEUE, ending);
+        let journal = Self { committer, shared };
+        let subscribers = cursors.into_iter();
+        let subscribers = subscribers
             .map(|(webhook, queue, cursor)| (journal.subscriber(webhook, queue), cursor))
             .collect();
-        let thread = committer.start(queue, ending)?;
         Ok(Opened {
             journal,
             subscribers,
-            thread,
+            committer: task,
         })
     }
 
     /// Appends an event and waits until it is durable.
     ///
-    /// `then` runs on the committer's thread once the event is on disk, in the journal's order,
+    /// `then` runs in the committer's task once the event is on disk, in the journal's order,
     /// before `head` counts it and before any reader sees it. It must be quick and must not
     /// block. Its value is what the caller gets.
     pub async fn append<T, F>(&self, event: Event, then: F) -> Result<T, AppendError>
@@ -293,8 +278,7 @@ impl Journal {
 
     /// From the oldest event that is kept to the position of the next one.
     pub async fn bounds(&self) -> Result<Range<Seq>, StoreError> {
-        let store = Arc::clone(&self.shared.store);
-        blocking(move || store.bounds()).await
+        self.shared.log.bounds().await
     }
 
     /// Below this, no webhook needs an event any more.
@@ -306,11 +290,7 @@ impl Journal {
 
     /// Commits what was sent so far and ends the committer.
     pub async fn stop(&self) {
-        let (done, stopped) = oneshot::channel();
-        if self.send(Request::Stop { done }).await.is_ok() {
-            // An error means that it ended by itself, which is the same here.
-            let _ = stopped.await;
-        }
+        self.committer.stop().await;
     }
 
     /// How many events of each type were committed since the daemon started.
@@ -335,7 +315,7 @@ impl Journal {
     }
 
     async fn send(&self, request: Request) -> Result<(), AppendError> {
-        self.requests.send(request).await.map_err(|_| self.ended())
+        self.committer.send(request).await.map_err(|_| self.ended())
     }
 
     fn ended(&self) -> AppendError {

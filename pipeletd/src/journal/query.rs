@@ -14,7 +14,7 @@ use jiff::Timestamp;
 use pipelet_domain::events::{Event, EventFilter, EventId, Seq};
 
 use super::Journal;
-use crate::store::{ReadLimit, Store, StoreError, blocking};
+use crate::store::{LogStore, ReadLimit, StoreError};
 
 /// Positions that are looked at at once.
 const STRIDE: u64 = 512;
@@ -47,48 +47,45 @@ impl Journal {
         before: Option<Seq>,
         limit: ReadLimit,
     ) -> Result<Latest, StoreError> {
-        let (store, end) = self.to_look();
-        blocking(move || latest(store.as_ref(), end, &filter, before, limit)).await
+        latest(self.log(), self.durable(), &filter, before, limit).await
     }
 
     /// The event with this id, if it is still kept.
     pub async fn find(&self, id: EventId) -> Result<Option<(Seq, Arc<Event>)>, StoreError> {
-        let (store, end) = self.to_look();
-        blocking(move || find(store.as_ref(), end, id)).await
+        find(self.log(), self.durable(), id).await
     }
 
     /// A position before which no event has this time or a later one.
     pub async fn position_at(&self, time: Timestamp) -> Result<Seq, StoreError> {
-        let (store, end) = self.to_look();
-        blocking(move || {
-            let kept = kept(store.as_ref(), end)?;
-            first_at(store.as_ref(), kept, time - SLACK)
-        })
-        .await
+        let kept = kept(self.log(), self.durable()).await?;
+        first_at(self.log(), kept, time - SLACK).await
     }
 
-    fn to_look(&self) -> (Arc<dyn Store>, Seq) {
-        let durable = self.shared.durable.load(Ordering::Acquire);
-        (Arc::clone(&self.shared.store), Seq(durable))
+    fn log(&self) -> &dyn LogStore {
+        self.shared.log.as_ref()
+    }
+
+    fn durable(&self) -> Seq {
+        Seq(self.shared.durable.load(Ordering::Acquire))
     }
 }
 
-fn latest(
-    store: &dyn Store,
+async fn latest(
+    log: &dyn LogStore,
     durable: Seq,
     filter: &EventFilter,
     before: Option<Seq>,
     limit: ReadLimit,
 ) -> Result<Latest, StoreError> {
-    let Range { start, end } = kept(store, durable)?;
+    let Range { start, end } = kept(log, durable).await?;
     let range = |from: Seq, to: Seq| from..to.max(from);
     let end = match filter.until {
-        Some(until) => first_at(store, range(start, end), until + SLACK)?,
+        Some(until) => first_at(log, range(start, end), until + SLACK).await?,
         None => end,
     };
     let end = before.map_or(end, |before| before.min(end));
     let start = match filter.since {
-        Some(since) => first_at(store, range(start, end), since - SLACK)?,
+        Some(since) => first_at(log, range(start, end), since - SLACK).await?,
         None => start,
     };
     let mut found = Latest::default();
@@ -101,7 +98,7 @@ fn latest(
             break;
         }
         let from = Seq(to.0.saturating_sub(stride)).max(start);
-        let events = read(store, &(from..to))?;
+        let events = read(log, &(from..to)).await?;
         // They are read forward: where the first ones are as much as may be read at once, the last
         // ones are still to come.
         if events.last().is_some_and(|(seq, _)| seq.next() < to) {
@@ -126,20 +123,20 @@ fn latest(
 }
 
 /// Looks where the id's time leads, and ever further from there.
-fn find(
-    store: &dyn Store,
+async fn find(
+    log: &dyn LogStore,
     durable: Seq,
     id: EventId,
 ) -> Result<Option<(Seq, Arc<Event>)>, StoreError> {
-    let kept = kept(store, durable)?;
-    let middle = first_at(store, kept.clone(), id.time())?;
+    let kept = kept(log, durable).await?;
+    let middle = first_at(log, kept.clone(), id.time()).await?;
     let (mut below, mut above) = (middle, middle);
     while above.0 - below.0 < MAX_LOOKED_AT && (kept.start < below || above < kept.end) {
         let ahead = above..Seq(above.0 + STRIDE).min(kept.end);
         let behind = Seq(below.0.saturating_sub(STRIDE)).max(kept.start)..below;
         (below, above) = (behind.start, ahead.end);
         for range in [ahead, behind] {
-            if let Some(found) = find_in(store, range, id)? {
+            if let Some(found) = find_in(log, range, id).await? {
                 return Ok(Some(found));
             }
         }
@@ -147,13 +144,13 @@ fn find(
     Ok(None)
 }
 
-fn find_in(
-    store: &dyn Store,
+async fn find_in(
+    log: &dyn LogStore,
     Range { mut start, end }: Range<Seq>,
     id: EventId,
 ) -> Result<Option<(Seq, Arc<Event>)>, StoreError> {
     while start < end {
-        let events = read(store, &(start..end))?;
+        let events = read(log, &(start..end)).await?;
         let Some((last, _)) = events.last() else {
             break;
         };
@@ -166,28 +163,31 @@ fn find_in(
 }
 
 /// What is kept and durable.
-fn kept(store: &dyn Store, durable: Seq) -> Result<Range<Seq>, StoreError> {
-    let start = store.bounds()?.start;
+async fn kept(log: &dyn LogStore, durable: Seq) -> Result<Range<Seq>, StoreError> {
+    let start = log.bounds().await?.start;
     Ok(start..durable.max(start))
 }
 
 /// The first ones of a range.
-fn read(store: &dyn Store, range: &Range<Seq>) -> Result<Vec<(Seq, Arc<Event>)>, StoreError> {
+async fn read(
+    log: &dyn LogStore,
+    range: &Range<Seq>,
+) -> Result<Vec<(Seq, Arc<Event>)>, StoreError> {
     let count = usize::try_from(range.end.0 - range.start.0).unwrap_or(usize::MAX);
-    let mut events = store.read_from(range.start, ReadLimit::part(count))?;
+    let mut events = log.read_from(range.start, ReadLimit::part(count)).await?;
     events.retain(|(seq, _)| *seq < range.end);
     Ok(events)
 }
 
 /// The first position in the range whose event has this time or a later one, if times ascend.
-fn first_at(
-    store: &dyn Store,
+async fn first_at(
+    log: &dyn LogStore,
     Range { mut start, mut end }: Range<Seq>,
     time: Timestamp,
 ) -> Result<Seq, StoreError> {
     while start < end {
         let middle = Seq(start.0.midpoint(end.0));
-        match store.read_from(middle, ReadLimit::part(1))?.first() {
+        match log.read_from(middle, ReadLimit::part(1)).await?.first() {
             Some((seq, event)) if event.time < time => start = seq.next(),
             // Where retention has just taken it, it was too old anyway: nothing but a later one
             // can come back.
@@ -214,7 +214,7 @@ mod tests {
     }
 
     /// Events of these seconds; every tenth is a Heartbeat.
-    fn store(seconds: impl Iterator<Item = i64>) -> (MemoryStore, Seq) {
+    async fn store(seconds: impl Iterator<Item = i64>) -> (MemoryStore, Seq) {
         let store = MemoryStore::default();
         let event = |(number, second): (usize, i64)| {
             let kind = match number % 10 {
@@ -232,7 +232,10 @@ mod tests {
             ))
         };
         let events: Vec<_> = seconds.enumerate().map(event).collect();
-        store.append(Seq(0), &events, &[]).unwrap();
+        store
+            .append(events.clone().into(), [].into())
+            .await
+            .unwrap();
         (store, Seq(events.len() as u64))
     }
 
@@ -243,13 +246,15 @@ mod tests {
         }
     }
 
-    #[test]
-    fn the_latest_come_first_and_pages_leave_nothing_out() {
-        let (store, head) = store(0..3_000);
+    #[tokio::test]
+    async fn the_latest_come_first_and_pages_leave_nothing_out() {
+        let (store, head) = store(0..3_000).await;
         let mut before = None;
         let mut seen = Vec::new();
         loop {
-            let page = latest(&store, head, &heartbeats(), before, ReadLimit::page(7)).unwrap();
+            let page = latest(&store, head, &heartbeats(), before, ReadLimit::page(7))
+                .await
+                .unwrap();
             assert!(page.events.len() <= 7);
             seen.extend(page.events.iter().map(|(seq, _)| seq.0));
             before = page.before;
@@ -261,8 +266,8 @@ mod tests {
         assert_eq!(seen, expected);
     }
 
-    #[test]
-    fn pages_of_large_events_are_short_and_leave_nothing_out() {
+    #[tokio::test]
+    async fn pages_of_large_events_are_short_and_leave_nothing_out() {
         let store = MemoryStore::default();
         let large = |size: usize| {
             let payload = format!("{{\"data\":\"{}\"}}", "x".repeat(size));
@@ -273,11 +278,16 @@ mod tests {
         };
         let sizes = [10, 900_000, 500_000, 3_000_000, 1_000, 1_000, 700_000, 10];
         let events: Vec<_> = sizes.map(large).into_iter().cycle().take(40).collect();
-        store.append(Seq(0), &events, &[]).unwrap();
+        store
+            .append(events.clone().into(), [].into())
+            .await
+            .unwrap();
         let (mut before, mut seen) = (None, Vec::new());
         loop {
             let limit = ReadLimit::page(500);
-            let page = latest(&store, Seq(40), &EventFilter::default(), before, limit).unwrap();
+            let page = latest(&store, Seq(40), &EventFilter::default(), before, limit)
+                .await
+                .unwrap();
             assert!(page.sizes().sum::<usize>() <= limit.bytes || page.events.len() == 1);
             seen.extend(page.events.iter().map(|(seq, _)| seq.0));
             before = page.before;
@@ -288,9 +298,9 @@ mod tests {
         assert_eq!(seen, (0..40).rev().collect::<Vec<_>>());
     }
 
-    #[test]
-    fn what_is_not_yet_durable_is_not_seen() {
-        let (store, _) = store(0..100);
+    #[tokio::test]
+    async fn what_is_not_yet_durable_is_not_seen() {
+        let (store, _) = store(0..100).await;
         let page = latest(
             &store,
             Seq(50),
@@ -298,57 +308,64 @@ mod tests {
             None,
             ReadLimit::page(1),
         )
+        .await
         .unwrap();
         assert_eq!(page.events[0].0, Seq(49));
-        assert!(find(&store, Seq(50), id(60)).unwrap().is_none());
+        assert!(find(&store, Seq(50), id(60)).await.unwrap().is_none());
     }
 
-    #[test]
-    fn times_bound_what_is_found() {
-        let (store, head) = store(0..3_000);
-        let check = |since: Option<i64>, until: Option<i64>, first: u64, last: u64| {
+    #[tokio::test]
+    async fn times_bound_what_is_found() {
+        let (store, head) = store(0..3_000).await;
+        let check = async |since: Option<i64>, until: Option<i64>, first: u64, last: u64| {
             let filter = EventFilter {
                 since: since.map(at),
                 until: until.map(at),
                 ..EventFilter::default()
             };
-            let page = latest(&store, head, &filter, None, ReadLimit::page(10_000)).unwrap();
+            let page = latest(&store, head, &filter, None, ReadLimit::page(10_000))
+                .await
+                .unwrap();
             let seqs = page.events.iter().map(|(seq, _)| seq.0);
             assert!(seqs.eq((first..=last).rev()), "{since:?} {until:?}");
             assert_eq!(page.before, None);
         };
-        check(None, None, 0, 2_999);
-        check(Some(2_000), None, 2_000, 2_999);
-        check(None, Some(100), 0, 99);
-        check(Some(1_000), Some(1_010), 1_000, 1_009);
+        check(None, None, 0, 2_999).await;
+        check(Some(2_000), None, 2_000, 2_999).await;
+        check(None, Some(100), 0, 99).await;
+        check(Some(1_000), Some(1_010), 1_000, 1_009).await;
     }
 
-    #[test]
-    fn a_look_ends_even_where_nothing_matches() {
-        let (store, head) = store(0..i64::try_from(MAX_LOOKED_AT).unwrap() + 2_000);
+    #[tokio::test]
+    async fn a_look_ends_even_where_nothing_matches() {
+        let (store, head) = store(0..i64::try_from(MAX_LOOKED_AT).unwrap() + 2_000).await;
         let nothing = EventFilter {
             kinds: Some(EventSelection::parse(&["Reset"]).unwrap()),
             ..EventFilter::default()
         };
-        let first = latest(&store, head, &nothing, None, ReadLimit::page(10)).unwrap();
+        let first = latest(&store, head, &nothing, None, ReadLimit::page(10))
+            .await
+            .unwrap();
         assert!(first.events.is_empty());
-        let second = latest(&store, head, &nothing, first.before, ReadLimit::page(10)).unwrap();
+        let second = latest(&store, head, &nothing, first.before, ReadLimit::page(10))
+            .await
+            .unwrap();
         assert_eq!((second.events.len(), second.before), (0, None));
     }
 
-    #[test]
-    fn ids_are_found_also_where_times_are_out_of_order() {
-        let (ordered, head) = store(0..5_000);
+    #[tokio::test]
+    async fn ids_are_found_also_where_times_are_out_of_order() {
+        let (ordered, head) = store(0..5_000).await;
         for second in [0, 1, 511, 2_500, 4_999] {
-            let found = find(&ordered, head, id(second)).unwrap().unwrap();
+            let found = find(&ordered, head, id(second)).await.unwrap().unwrap();
             assert_eq!(found.0.0, u64::try_from(second).unwrap());
         }
-        assert!(find(&ordered, head, id(5_000)).unwrap().is_none());
+        assert!(find(&ordered, head, id(5_000)).await.unwrap().is_none());
         // The clock was set back by an hour in between.
-        let (store, head) = store((3_600..8_000).chain(0..3_000));
+        let (store, head) = store((3_600..8_000).chain(0..3_000)).await;
         for second in [0, 1_000, 2_999, 3_600, 7_999] {
             assert!(
-                find(&store, head, id(second)).unwrap().is_some(),
+                find(&store, head, id(second)).await.unwrap().is_some(),
                 "{second}"
             );
         }

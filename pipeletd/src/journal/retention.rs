@@ -3,10 +3,7 @@
 //! Settled events are kept for a time, and no more of them than a size. What a webhook still
 //! needs is never taken, however old it is.
 
-use std::{
-    sync::{Arc, atomic::Ordering},
-    time::Duration,
-};
+use std::{sync::atomic::Ordering, time::Duration};
 
 use jiff::Timestamp;
 use pipelet_domain::events::Seq;
@@ -15,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{AppendError, Journal};
 use crate::{
-    store::{ReadLimit, Store, StoreError, blocking},
+    store::{LogStore, ReadLimit, StoreError},
     system::clock::Clock,
 };
 
@@ -55,14 +52,14 @@ impl Retention {
                 Err(AppendError::Stopped) => return Ok(()),
             };
             let floor = floor.min(needed());
-            let store = Arc::clone(&journal.shared.store);
             let retention = *current.borrow_and_update();
             let oldest = clock.ago(retention.keep);
-            let forget = move || {
-                retention.forget(store.as_ref(), floor, oldest)?;
-                store.bounds()
+            let log = journal.shared.log.as_ref();
+            let forget = async {
+                retention.forget(log, floor, oldest).await?;
+                log.bounds().await
             };
-            match blocking(forget).await {
+            match forget.await {
                 Ok(kept) => journal.shared.oldest.store(kept.start.0, Ordering::Relaxed),
                 // There is a next time.
                 Err(error) if error.is_outage() => {}
@@ -72,13 +69,18 @@ impl Retention {
     }
 
     /// Forgets what is settled and too old or too much.
-    fn forget(self, store: &dyn Store, floor: Seq, oldest: Timestamp) -> Result<(), StoreError> {
-        let bounds = store.bounds()?;
-        let mut kept = estimated_size(store, bounds.end.0 - bounds.start.0, bounds.start)?;
+    async fn forget(
+        self,
+        log: &dyn LogStore,
+        floor: Seq,
+        oldest: Timestamp,
+    ) -> Result<(), StoreError> {
+        let bounds = log.bounds().await?;
+        let mut kept = estimated_size(log, bounds.end.0 - bounds.start.0, bounds.start).await?;
         let mut end = bounds.start;
         while end < floor {
             let judged_to = end;
-            for (seq, event) in store.read_from(judged_to, ReadLimit::part(STRIDE))? {
+            for (seq, event) in log.read_from(judged_to, ReadLimit::part(STRIDE)).await? {
                 if seq >= floor || (event.time >= oldest && kept <= self.size) {
                     break;
                 }
@@ -90,21 +92,23 @@ impl Retention {
             }
             // The store may keep some of these until what stands with them may go, too. So the
             // next look begins behind what was judged, and not at the oldest event that is left.
-            while store.drop_below(end, 2 * STRIDE)? > 0 {}
+            while log.trim(end, 2 * STRIDE).await? > 0 {}
         }
         Ok(())
     }
 }
 
 /// The journal's size by its number of events and the mean size of some of them.
-fn estimated_size(store: &dyn Store, count: u64, start: Seq) -> Result<u64, StoreError> {
-    let sample = store.read_from(start, ReadLimit::part(STRIDE))?;
+async fn estimated_size(log: &dyn LogStore, count: u64, start: Seq) -> Result<u64, StoreError> {
+    let sample = log.read_from(start, ReadLimit::part(STRIDE)).await?;
     let bytes: usize = sample.iter().map(|(_, event)| event.size()).sum();
     Ok(count * bytes as u64 / (sample.len() as u64).max(1))
 }
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use tokio::sync::mpsc;
 
     use super::*;
@@ -134,46 +138,45 @@ mod tests {
     }
 
     /// 100 events, one a second; returns which ones are left.
-    fn check(keep_secs: u64, size: u64, floor: u64, now: i64, left: std::ops::Range<u64>) {
+    async fn check(keep_secs: u64, size: u64, floor: u64, now: i64, left: std::ops::Range<u64>) {
         let store = MemoryStore::default();
         let events: Vec<_> = (0..100).map(event).collect();
-        store.append(Seq(0), &events, &[]).unwrap();
+        store.append(events.into(), [].into()).await.unwrap();
         let retention = Retention {
             keep: Duration::from_secs(keep_secs),
             size,
         };
         retention
             .forget(&store, Seq(floor), at(now) - retention.keep)
+            .await
             .unwrap();
-        assert_eq!(store.bounds().unwrap(), Seq(left.start)..Seq(left.end));
+        assert_eq!(
+            store.bounds().await.unwrap(),
+            Seq(left.start)..Seq(left.end)
+        );
     }
 
-    #[test]
-    fn only_what_is_settled_and_old_or_too_much_goes() {
+    #[tokio::test]
+    async fn only_what_is_settled_and_old_or_too_much_goes() {
         let size = 2 + 1 + 64;
-        check(60, u64::MAX, 100, 99, 39..100);
-        check(60, u64::MAX, 20, 99, 20..100);
-        check(60, u64::MAX, 100, 10, 0..100);
-        check(600, size * 30, 100, 99, 70..100);
-        check(600, size * 30, 50, 99, 50..100);
-        check(0, 0, 100, 1_000, 99..100);
+        check(60, u64::MAX, 100, 99, 39..100).await;
+        check(60, u64::MAX, 20, 99, 20..100).await;
+        check(60, u64::MAX, 100, 10, 0..100).await;
+        check(600, size * 30, 100, 99, 70..100).await;
+        check(600, size * 30, 50, 99, 50..100).await;
+        check(0, 0, 100, 1_000, 99..100).await;
     }
 
     #[tokio::test]
     async fn another_retention_holds_at_once() {
-        let store: Arc<dyn Store> = Arc::new(MemoryStore::default());
+        let store = Arc::new(MemoryStore::default());
         let events: Vec<_> = (0..10).map(event).collect();
-        store.append(Seq(0), &events, &[]).unwrap();
+        store.append(events.into(), [].into()).await.unwrap();
         let ending = CancellationToken::new();
         let memory = MemoryBudget::of(MemoryBudget::SMALLEST);
-        let journal = Journal::open(
-            Arc::clone(&store),
-            Vec::new(),
-            &memory,
-            Clock::system(),
-            ending,
-        )
-        .unwrap();
+        let journal = Journal::open(store.clone(), Vec::new(), &memory, Clock::system(), ending)
+            .await
+            .unwrap();
         let kept = watch::Sender::new(Retention {
             keep: Duration::from_hours(1_000_000),
             size: u64::MAX,
@@ -195,17 +198,17 @@ mod tests {
         asked.recv().await.unwrap();
         shutdown.cancel();
         running.await.unwrap().unwrap();
-        assert_eq!(store.bounds().unwrap(), Seq(9)..Seq(10));
+        assert_eq!(store.bounds().await.unwrap(), Seq(9)..Seq(10));
     }
 
-    #[test]
-    fn what_a_store_keeps_together_goes_together() {
+    #[tokio::test]
+    async fn what_a_store_keeps_together_goes_together() {
         let directory = tempfile::tempdir().unwrap();
         let store = SledStore::open(directory.path()).unwrap();
         let total = 20 * STRIDE as u64;
         for first in (0..total).step_by(1_000) {
             let events: Vec<_> = (first..total.min(first + 1_000)).map(event).collect();
-            store.append(Seq(first), &events, &[]).unwrap();
+            store.append(events.into(), [].into()).await.unwrap();
         }
         let retention = Retention {
             keep: Duration::ZERO,
@@ -213,8 +216,9 @@ mod tests {
         };
         let mut start = 0;
         for floor in (0..total).step_by(2_999) {
-            retention.forget(&store, Seq(floor), at(1 << 30)).unwrap();
-            let left = store.bounds().unwrap();
+            let forget = retention.forget(&store, Seq(floor), at(1 << 30));
+            forget.await.unwrap();
+            let left = store.bounds().await.unwrap();
             assert!(left.start.0 >= start && left.start.0 <= floor);
             // No batch has more, so no more than this can stand in the way.
             assert!(floor - left.start.0 < 1_000, "{} for {floor}", left.start.0);

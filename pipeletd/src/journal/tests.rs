@@ -14,9 +14,9 @@ use pipelet_domain::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::{CommitterThread, Followed, Journal, Opened, Reader};
+use super::{Followed, Journal, Opened, Reader};
 use crate::{
-    store::{ReadLimit, Store, memory::MemoryStore},
+    store::{LogStore as _, ReadLimit, group_commit::WriterTask, memory::MemoryStore},
     system::{clock::Clock, limits::memory::MemoryBudget},
 };
 
@@ -44,25 +44,26 @@ fn wants(revision: u64, enabled: bool, names: &[&str]) -> Subscription {
     }
 }
 
-fn open(
-    store: &Arc<dyn Store>,
+async fn open(
+    store: &Arc<MemoryStore>,
     webhooks: Vec<(WebhookId, Subscription)>,
-) -> (Journal, Vec<Reader>, CommitterThread) {
+) -> (Journal, Vec<Reader>, WriterTask) {
     let Opened {
         journal,
         subscribers,
-        thread,
+        committer,
     } = Journal::open(
-        Arc::clone(store),
+        store.clone(),
         webhooks,
         &MemoryBudget::of(MemoryBudget::SMALLEST),
         Clock::system(),
         CancellationToken::new(),
     )
+    .await
     .unwrap();
     let readers = subscribers.into_iter();
     let readers = readers.map(|(subscriber, cursor)| subscriber.read_from(cursor));
-    (journal, readers.collect(), thread)
+    (journal, readers.collect(), committer)
 }
 
 async fn append(journal: &Journal, kinds: &[EventType]) -> Vec<Seq> {
@@ -94,8 +95,9 @@ const BOTH: [EventType; 2] = [EventType::Heartbeat, EventType::MeterValues];
 
 #[tokio::test]
 async fn what_is_appended_is_read_once_and_in_order() {
-    let store: Arc<dyn Store> = Arc::new(MemoryStore::default());
-    let (journal, mut readers, thread) = open(&store, vec![(W, wants(1, true, &["Heartbeat"]))]);
+    let store = Arc::new(MemoryStore::default());
+    let (journal, mut readers, committer) =
+        open(&store, vec![(W, wants(1, true, &["Heartbeat"]))]).await;
     assert_eq!(append(&journal, &BOTH).await, [Seq(0), Seq(1)]);
     append(&journal, &BOTH).await;
     assert_eq!(read(&mut readers[0], 2).await, [0, 2]);
@@ -104,13 +106,14 @@ async fn what_is_appended_is_read_once_and_in_order() {
     append(&journal, &BOTH).await;
     assert_eq!(read(&mut readers[0], 1).await, [4]);
     journal.stop().await;
-    thread.ended().await.unwrap();
+    committer.ended().await.unwrap();
 }
 
 #[tokio::test]
 async fn a_reader_that_lags_finds_everything_in_the_journal() {
-    let store: Arc<dyn Store> = Arc::new(MemoryStore::default());
-    let (journal, mut readers, _thread) = open(&store, vec![(W, wants(1, true, &["Heartbeat"]))]);
+    let store = Arc::new(MemoryStore::default());
+    let (journal, mut readers, _committer) =
+        open(&store, vec![(W, wants(1, true, &["Heartbeat"]))]).await;
     let reader = &mut readers[0];
     assert_eq!(read(reader, 0).await, Vec::<u64>::new());
     // More than the queue holds.
@@ -129,8 +132,8 @@ async fn a_reader_that_lags_finds_everything_in_the_journal() {
 
 #[tokio::test]
 async fn a_reader_that_reads_while_events_come_misses_none() {
-    let store: Arc<dyn Store> = Arc::new(MemoryStore::default());
-    let (journal, mut readers, _thread) = open(&store, vec![(W, wants(1, true, &["*"]))]);
+    let store = Arc::new(MemoryStore::default());
+    let (journal, mut readers, _committer) = open(&store, vec![(W, wants(1, true, &["*"]))]).await;
     let total = 20_000;
     let appending = async {
         for chunk in 0..total / 500 {
@@ -159,13 +162,13 @@ async fn a_reader_that_reads_while_events_come_misses_none() {
 
 #[tokio::test]
 async fn what_left_the_memory_is_fetched_from_the_store() {
-    let store: Arc<dyn Store> = Arc::new(MemoryStore::default());
+    let store = Arc::new(MemoryStore::default());
     let events: Vec<_> = (0..5_000)
         .map(|_| Arc::new(event(EventType::Heartbeat)))
         .collect();
-    store.append(Seq(0), &events, &[]).unwrap();
-    store.drop_below(Seq(10), 99).unwrap();
-    let (_, readers, _thread) = open(&store, vec![(W, wants(1, true, &["*"]))]);
+    store.append(events.into(), [].into()).await.unwrap();
+    store.trim(Seq(10), 99).await.unwrap();
+    let (_, readers, _committer) = open(&store, vec![(W, wants(1, true, &["*"]))]).await;
     let dense: Vec<_> = (0..1_500).step_by(3).map(Seq).collect();
     let sparse: Vec<_> = (1_600..6_000).step_by(170).map(Seq).collect();
     let wanted = [dense, vec![Seq(1_555)], sparse].concat();
@@ -188,8 +191,9 @@ async fn what_left_the_memory_is_fetched_from_the_store() {
 
 #[tokio::test]
 async fn a_change_takes_effect_at_its_position_also_for_one_that_lags() {
-    let store: Arc<dyn Store> = Arc::new(MemoryStore::default());
-    let (journal, mut readers, _thread) = open(&store, vec![(W, wants(1, true, &["Heartbeat"]))]);
+    let store = Arc::new(MemoryStore::default());
+    let (journal, mut readers, _committer) =
+        open(&store, vec![(W, wants(1, true, &["Heartbeat"]))]).await;
     append(&journal, &BOTH).await;
     let meter_values = wants(2, true, &["MeterValues"]);
     let (subscriber, _) = journal.subscribe(W, meter_values).await.unwrap();
@@ -207,9 +211,9 @@ async fn a_change_takes_effect_at_its_position_also_for_one_that_lags() {
 
 #[tokio::test]
 async fn progress_and_counts_survive_a_restart() {
-    let store: Arc<dyn Store> = Arc::new(MemoryStore::default());
+    let store = Arc::new(MemoryStore::default());
     let webhooks = || vec![(W, wants(1, true, &["Heartbeat"]))];
-    let (journal, mut readers, thread) = open(&store, webhooks());
+    let (journal, mut readers, committer) = open(&store, webhooks()).await;
     append(&journal, &BOTH).await;
     append(&journal, &BOTH).await;
     assert_eq!(read(&mut readers[0], 2).await, [0, 2]);
@@ -230,9 +234,9 @@ async fn progress_and_counts_survive_a_restart() {
         "counts are not written down yet"
     );
     journal.stop().await;
-    thread.ended().await.unwrap();
+    committer.ended().await.unwrap();
 
-    let (journal, mut readers, _thread) = open(&store, webhooks());
+    let (journal, mut readers, _committer) = open(&store, webhooks()).await;
     assert_eq!(readers[0].start(), &cursor);
     assert_eq!(readers[0].subscriber().received(), 2);
     assert_eq!(journal.floor().await.unwrap(), Seq(2));
@@ -243,15 +247,15 @@ async fn progress_and_counts_survive_a_restart() {
 
 #[tokio::test]
 async fn what_was_not_counted_before_a_crash_is_counted_again() {
-    let store: Arc<dyn Store> = Arc::new(MemoryStore::default());
-    let (journal, _, _thread) = open(&store, Vec::new());
+    let store = Arc::new(MemoryStore::default());
+    let (journal, _, _committer) = open(&store, Vec::new()).await;
     append(&journal, &BOTH[..1]).await;
     let heartbeats = || wants(1, true, &["Heartbeat"]);
     journal.subscribe(W, heartbeats()).await.unwrap();
     append(&journal, &BOTH).await;
     append(&journal, &BOTH).await;
     // No stop: the second start finds the events, but no counts.
-    let (_, mut readers, _thread) = open(&store, vec![(W, heartbeats())]);
+    let (_, mut readers, _committer) = open(&store, vec![(W, heartbeats())]).await;
     assert_eq!(readers[0].subscriber().received(), 2);
     assert_eq!(read(&mut readers[0], 2).await, [1, 3]);
 }
@@ -259,24 +263,25 @@ async fn what_was_not_counted_before_a_crash_is_counted_again() {
 /// A crash may come between a webhook's change and the journal's.
 #[tokio::test]
 async fn a_start_takes_up_what_the_journal_does_not_know() {
-    let store: Arc<dyn Store> = Arc::new(MemoryStore::default());
-    let (journal, ..) = open(&store, vec![(W, wants(1, true, &["Heartbeat"]))]);
+    let store = Arc::new(MemoryStore::default());
+    let (journal, ..) = open(&store, vec![(W, wants(1, true, &["Heartbeat"]))]).await;
     append(&journal, &BOTH).await;
-    let (journal, mut readers, _thread) = open(&store, vec![(W, wants(2, true, &["MeterValues"]))]);
+    let (journal, mut readers, _committer) =
+        open(&store, vec![(W, wants(2, true, &["MeterValues"]))]).await;
     append(&journal, &BOTH).await;
     assert_eq!(read(&mut readers[0], 2).await, [0, 3]);
     // And what is left of one that is deleted goes.
-    let (journal, ..) = open(&store, Vec::new());
+    let (journal, ..) = open(&store, Vec::new()).await;
     append(&journal, &BOTH).await;
-    assert_eq!(store.subscriptions().unwrap(), []);
+    assert!(store.progress().await.unwrap().is_empty());
 }
 
 /// A change keeps only the versions that the cursor needs, which is ahead of the counts.
 #[tokio::test]
 async fn what_was_counted_before_a_change_stays_counted_after_a_crash() {
-    let store: Arc<dyn Store> = Arc::new(MemoryStore::default());
+    let store = Arc::new(MemoryStore::default());
     let webhooks = vec![(W, wants(1, true, &["Heartbeat"]))];
-    let (journal, mut readers, _thread) = open(&store, webhooks);
+    let (journal, mut readers, _committer) = open(&store, webhooks).await;
     append(&journal, &BOTH).await;
     append(&journal, &BOTH).await;
     assert_eq!(read(&mut readers[0], 2).await, [0, 2]);
@@ -288,17 +293,17 @@ async fn what_was_counted_before_a_change_stays_counted_after_a_crash() {
     let (subscriber, _) = journal.subscribe(W, disabled()).await.unwrap();
     assert_eq!(subscriber.versions()[0].from, Seq(4), "the rest is dropped");
     // No stop.
-    let (_, readers, _thread) = open(&store, vec![(W, disabled())]);
+    let (_, readers, _committer) = open(&store, vec![(W, disabled())]).await;
     assert_eq!(readers[0].subscriber().received(), 2);
 }
 
 #[tokio::test]
 async fn what_was_counted_again_is_kept_for_a_second_crash() {
-    let store: Arc<dyn Store> = Arc::new(MemoryStore::default());
+    let store = Arc::new(MemoryStore::default());
     let webhooks = || vec![(W, wants(1, true, &["Heartbeat"]))];
-    let (journal, _, _thread) = open(&store, webhooks());
+    let (journal, _, _committer) = open(&store, webhooks()).await;
     append(&journal, &BOTH).await;
-    let (journal, mut readers, _thread) = open(&store, webhooks());
+    let (journal, mut readers, _committer) = open(&store, webhooks()).await;
     assert_eq!(read(&mut readers[0], 1).await, [0]);
     let written = journal.checkpoint(W, Cursor::at(Seq(2))).await.unwrap();
     written.await.unwrap();
@@ -307,8 +312,8 @@ async fn what_was_counted_again_is_kept_for_a_second_crash() {
 
 #[tokio::test]
 async fn a_follower_sees_what_was_and_what_comes() {
-    let store: Arc<dyn Store> = Arc::new(MemoryStore::default());
-    let (journal, _, _thread) = open(&store, Vec::new());
+    let store = Arc::new(MemoryStore::default());
+    let (journal, _, _committer) = open(&store, Vec::new()).await;
     append(&journal, &BOTH).await;
     let mut from_start = journal.follow(Seq(0));
     let seqs = |followed: Followed| -> Vec<Seq> {
@@ -338,31 +343,31 @@ async fn a_follower_sees_what_was_and_what_comes() {
 
 #[tokio::test]
 async fn a_follower_is_told_what_retention_took() {
-    let store: Arc<dyn Store> = Arc::new(MemoryStore::default());
+    let store = Arc::new(MemoryStore::default());
     let events: Vec<_> = (0..10)
         .map(|_| Arc::new(event(EventType::Heartbeat)))
         .collect();
-    store.append(Seq(0), &events, &[]).unwrap();
-    let (journal, _, _thread) = open(&store, Vec::new());
+    store.append(events.into(), [].into()).await.unwrap();
+    let (journal, _, _committer) = open(&store, Vec::new()).await;
     let mut follower = journal.follow(Seq(2));
-    store.drop_below(Seq(6), 100).unwrap();
+    store.trim(Seq(6), 100).await.unwrap();
     let Followed { missed, events } = follower.next(ReadLimit::part(100)).await.unwrap();
     assert_eq!((missed, events.len()), (4, 4));
 }
 
 #[tokio::test]
 async fn after_the_stop_nothing_is_taken() {
-    let store: Arc<dyn Store> = Arc::new(MemoryStore::default());
-    let (journal, _, thread) = open(&store, Vec::new());
+    let store = Arc::new(MemoryStore::default());
+    let (journal, _, committer) = open(&store, Vec::new()).await;
     append(&journal, &BOTH).await;
     journal.stop().await;
-    thread.ended().await.unwrap();
+    committer.ended().await.unwrap();
     assert!(
         journal
             .append(event(EventType::Heartbeat), |_, _| ())
             .await
             .is_err()
     );
-    let bounds: Range<Seq> = store.bounds().unwrap();
+    let bounds: Range<Seq> = store.bounds().await.unwrap();
     assert_eq!(bounds, Seq(0)..Seq(2));
 }

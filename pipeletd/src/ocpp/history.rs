@@ -8,17 +8,17 @@ use pipelet_domain::{
 };
 
 use super::transactions::LiveTransactions;
-use crate::store::{Store, StoreError, blocking};
+use crate::store::{ProjectionStore, StoreError};
 
 /// The handle. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Transactions {
     live: LiveTransactions,
-    store: Arc<dyn Store>,
+    store: Arc<dyn ProjectionStore>,
 }
 
 impl Transactions {
-    pub(super) const fn new(live: LiveTransactions, store: Arc<dyn Store>) -> Self {
+    pub(super) const fn new(live: LiveTransactions, store: Arc<dyn ProjectionStore>) -> Self {
         Self { live, store }
     }
 
@@ -26,8 +26,7 @@ impl Transactions {
         if let Some(live) = self.live.get(transaction_id) {
             return Ok(Some(live));
         }
-        let store = Arc::clone(&self.store);
-        let stored = blocking(move || store.transaction(transaction_id)).await?;
+        let stored = self.store.transaction(transaction_id).await?;
         Ok(stored.map(Arc::new))
     }
 
@@ -46,9 +45,8 @@ impl Transactions {
             .filter(|newer| before.is_none_or(|before| newer.seq < before))
             .filter(|newer| filter.matches(newer))
             .collect();
-        let store = Arc::clone(&self.store);
         let enough = limit.saturating_add(known.len());
-        let stored = blocking(move || store.transactions(&filter, before, enough)).await?;
+        let stored = self.store.transactions(&filter, before, enough).await?;
         let stored = stored
             .into_iter()
             .filter(|stored| !known.contains(&stored.seq));

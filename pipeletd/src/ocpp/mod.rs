@@ -22,7 +22,7 @@
 use std::{future::pending, io, net::SocketAddr, sync::Arc, time::Duration};
 
 use pipelet_domain::id_tags::Policy;
-use tokio::{sync::watch, task::JoinError, time::Instant};
+use tokio::{sync::watch, time::Instant};
 use tokio_util::sync::CancellationToken;
 
 pub use self::{
@@ -42,8 +42,8 @@ use self::{
 use crate::{
     journal::Journal,
     registries::IdTags,
-    registries::Registry,
-    store::{Store, StoreError},
+    registries::Registrations,
+    store::{ConfigurationStore, ProjectionStore, StoreError},
     system::{
         clock::Clock,
         limits::{PasswordGuesses, Rate},
@@ -195,7 +195,7 @@ struct Services {
     journal: Journal,
     clock: Clock,
     stations: Stations,
-    registry: Registry,
+    registry: Registrations,
     guesses: PasswordGuesses,
     transaction_ids: TransactionIds,
     id_tags: IdTags,
@@ -216,8 +216,6 @@ pub enum OpenError {
     Tls(#[from] TlsError),
     #[error("can't read what is known of stations")]
     Restore(#[source] StoreError),
-    #[error("reading what is known of stations was cut short")]
-    CutShort(#[source] JoinError),
 }
 
 /// The service: bound, caught up with the journal, and ready to run.
@@ -232,29 +230,25 @@ impl Ocpp {
     /// Binds the listener and catches up with the journal. Nothing is accepted before `run`.
     pub async fn open(
         config: Config,
-        registry: Registry,
-        store: Arc<dyn Store>,
+        registry: Registrations,
+        configuration: Arc<dyn ConfigurationStore>,
+        projections: Arc<dyn ProjectionStore>,
         journal: Journal,
         clock: Clock,
     ) -> Result<Self, OpenError> {
         let gateway = Gateway::bind(config.listen, config.tls.clone()).await?;
-        let head = journal.head();
-        let opening = Arc::clone(&store);
-        let (policy, registered) = (config.authorize, registry.clone());
-        let restored = tokio::task::spawn_blocking(move || {
-            let id_tags = IdTags::open(policy, Arc::clone(&opening), clock)?;
-            let transaction_ids = TransactionIds::open(Arc::clone(&opening))?;
-            let restored = projector::restore(opening.as_ref(), head, &registered)?;
-            Ok((id_tags, transaction_ids, restored))
-        });
-        let (id_tags, transaction_ids, (stations, projected_to)) = restored
-            .await
-            .map_err(OpenError::CutShort)?
-            .map_err(OpenError::Restore)?;
+        let restored = async {
+            let id_tags = IdTags::open(config.authorize, Arc::clone(&configuration), clock);
+            let transaction_ids = TransactionIds::open(configuration);
+            let restored = projector::restore(projections.as_ref(), &journal, &registry);
+            Ok((id_tags.await?, transaction_ids.await?, restored.await?))
+        };
+        let restored = restored.await.map_err(OpenError::Restore)?;
+        let (id_tags, transaction_ids, (stations, projected_to)) = restored;
         let kept = watch::Sender::new(config.transaction_retention);
         let projector = Projector::new(
             stations.clone(),
-            store,
+            projections,
             journal.clone(),
             projected_to,
             KeptTransactions { kept, clock },

@@ -26,8 +26,8 @@ use super::{
 };
 use crate::{
     journal::Journal,
-    registries::Registry,
-    store::{ReadLimit, Store, StoreError},
+    registries::Registrations,
+    store::{ProjectionStore, ReadLimit, StoreError},
     system::clock::Clock,
 };
 
@@ -49,15 +49,16 @@ const ABANDON_BATCH: usize = 1_000;
 /// Between two lines of the log that stations are forgotten.
 const REPORT_EVERY: Duration = Duration::from_mins(1);
 
-/// Loads the saved states and applies what the journal has beyond them; blocks.
+/// Loads the saved states and applies what the journal has beyond them.
 ///
 /// No station may be connected before it has returned.
-pub(super) fn restore(
-    store: &dyn Store,
-    head: Seq,
-    registry: &Registry,
+pub(super) async fn restore(
+    store: &dyn ProjectionStore,
+    journal: &Journal,
+    registry: &Registrations,
 ) -> Result<(Stations, Seq), StoreError> {
-    let saved = store.load_stations()?;
+    let head = journal.head();
+    let saved = store.stations().await?;
     let stations = Stations::new(saved.states);
     let are_open = TransactionFilter {
         open: Some(true),
@@ -65,7 +66,7 @@ pub(super) fn restore(
     };
     let mut before = None;
     loop {
-        let open = store.transactions(&are_open, before, REPLAY_BATCH)?;
+        let open = store.transactions(&are_open, before, REPLAY_BATCH).await?;
         let Some(last) = open.last() else {
             break;
         };
@@ -74,7 +75,8 @@ pub(super) fn restore(
     }
     let mut from = saved.projected_to;
     while from < head {
-        let events = store.read_from(from, ReadLimit::part(REPLAY_BATCH))?;
+        let limit = ReadLimit::part(REPLAY_BATCH);
+        let events = journal.read_from(from, limit).await?;
         let Some((last, _)) = events.last() else {
             break;
         };
@@ -105,7 +107,7 @@ impl Changes {
 #[derive(Debug)]
 pub(super) struct Projector {
     stations: Stations,
-    store: Arc<dyn Store>,
+    store: Arc<dyn ProjectionStore>,
     journal: Journal,
     projected_to: Seq,
     transactions: KeptTransactions,
@@ -130,7 +132,7 @@ impl Projector {
     /// `projected_to` is the store's, as `restore` told it.
     pub(super) const fn new(
         stations: Stations,
-        store: Arc<dyn Store>,
+        store: Arc<dyn ProjectionStore>,
         journal: Journal,
         projected_to: Seq,
         transactions: KeptTransactions,
@@ -149,7 +151,7 @@ impl Projector {
         self.transactions.kept.clone()
     }
 
-    pub(super) fn store(&self) -> Arc<dyn Store> {
+    pub(super) fn store(&self) -> Arc<dyn ProjectionStore> {
         Arc::clone(&self.store)
     }
 
@@ -226,10 +228,9 @@ impl Projector {
         for abandoned in live.abandon(silent_since, now, ABANDON_BATCH) {
             self.tell_abandoned(&abandoned);
         }
-        let store = Arc::clone(&self.store);
         let position = self.projected_to;
-        let abandoning = tokio::task::spawn_blocking(move || {
-            let open = store.open_transactions(after, ABANDON_BATCH)?;
+        let abandoning = async {
+            let open = self.store.open_transactions(after, ABANDON_BATCH).await?;
             let last = open.last().filter(|_| open.len() == ABANDON_BATCH);
             let last = last.map(|last| last.seq);
             // What is in memory is known better there.
@@ -237,20 +238,19 @@ impl Projector {
                 open.is_silent_since(silent_since) && live.get(open.transaction_id).is_none()
             });
             let silent: Vec<_> = silent.map(|open| Arc::new(open.abandoned(now))).collect();
-            save_in_batches(store.as_ref(), &silent, position)?;
+            save_in_batches(self.store.as_ref(), &silent, position).await?;
             Ok::<_, StoreError>((last, silent))
-        });
+        };
         match abandoning.await {
-            Ok(Ok((last, silent))) => {
+            Ok((last, silent)) => {
                 for abandoned in silent {
                     self.tell_abandoned(&abandoned);
                 }
                 return last;
             }
             // There is a next time.
-            Ok(Err(error)) if error.is_outage() => {}
-            Ok(Err(error)) => tracing::error!(%error, "transactions could not be given up"),
-            Err(error) => tracing::error!(%error, "giving transactions up was cut short"),
+            Err(error) if error.is_outage() => {}
+            Err(error) => tracing::error!(%error, "transactions could not be given up"),
         }
         after
     }
@@ -263,85 +263,86 @@ impl Projector {
 
     async fn forget_transactions(&self, kept: Duration) {
         let ended_before = self.transactions.clock.ago(kept);
-        let store = Arc::clone(&self.store);
-        let forgetting = tokio::task::spawn_blocking(move || {
-            while store.forget_transactions(ended_before, TRANSACTION_BATCH)? == TRANSACTION_BATCH {
+        loop {
+            let forgetting = self
+                .store
+                .forget_transactions(ended_before, TRANSACTION_BATCH);
+            match forgetting.await {
+                Ok(TRANSACTION_BATCH) => {}
+                Ok(_) => return,
+                // There is a next time.
+                Err(error) if error.is_outage() => return,
+                Err(error) => {
+                    return tracing::error!(%error, "old transactions could not be forgotten");
+                }
             }
-            Ok::<_, StoreError>(())
-        });
-        match forgetting.await {
-            Ok(Ok(())) => {}
-            // There is a next time.
-            Ok(Err(error)) if error.is_outage() => {}
-            Ok(Err(error)) => tracing::error!(%error, "old transactions could not be forgotten"),
-            Err(error) => tracing::error!(%error, "forgetting old transactions was cut short"),
         }
     }
 
     async fn save(&mut self, changes: Changes, head: Seq) {
-        let store = Arc::clone(&self.store);
-        let stations = self.stations.clone();
+        let (store, stations) = (self.store.as_ref(), &self.stations);
         let before = self.projected_to;
-        let saving = tokio::task::spawn_blocking(move || {
-            let store = store.as_ref();
-            let result = save_transactions(store, &stations, before)
-                .and_then(|()| remove_all(store, &changes.removals))
-                .and_then(|()| save_all(store, &changes.unsaved, before, head));
-            if result.is_err() {
-                stations.put_back_unsaved(changes.unsaved);
-                stations.put_back_removals(changes.removals);
-            }
-            result
-        });
+        let saving = async {
+            save_transactions(store, stations, before).await?;
+            remove_all(store, &changes.removals).await?;
+            save_all(store, &changes.unsaved, before, head).await
+        };
         match saving.await {
-            Ok(Ok(())) => {
+            Ok(()) => {
                 self.projected_to = head;
                 self.stations.set_saved_to(head);
             }
-            // The store itself has told the log.
-            Ok(Err(error)) if error.is_outage() => {}
-            Ok(Err(error)) => {
-                tracing::error!(%error, "stations could not be saved, trying again");
+            Err(error) => {
+                stations.put_back_unsaved(changes.unsaved);
+                stations.put_back_removals(changes.removals);
+                // The store itself has told the log of an outage.
+                if !error.is_outage() {
+                    tracing::error!(%error, "stations could not be saved, trying again");
+                }
             }
-            Err(error) => tracing::error!(%error, "saving stations was cut short"),
         }
     }
 }
 
 /// Saves the transactions that changed, the position left where it is.
-fn save_transactions(
-    store: &dyn Store,
+async fn save_transactions(
+    store: &dyn ProjectionStore,
     stations: &Stations,
     position: Seq,
 ) -> Result<(), StoreError> {
     let live = stations.transactions();
     for batch in live.unsaved().chunks(TRANSACTION_BATCH) {
-        store.save_stations(&[], batch, position)?;
+        store.save(Vec::new(), batch.to_vec(), position).await?;
         live.saved(batch);
     }
-    save_late_readings(store, live, position)?;
+    save_late_readings(store, live, position).await?;
     let late = live.take_late_stops();
     if late.is_empty() {
         return Ok(());
     }
-    let saved = found(store, &late).and_then(|stopped| save_in_batches(store, &stopped, position));
+    let saved = match found(store, &late).await {
+        Ok(stopped) => save_in_batches(store, &stopped, position).await,
+        Err(error) => Err(error),
+    };
     if saved.is_err() {
         live.put_back_late_stops(late);
     }
     saved
 }
 
-fn save_in_batches(
-    store: &dyn Store,
+async fn save_in_batches(
+    store: &dyn ProjectionStore,
     transactions: &[Arc<Transaction>],
     position: Seq,
 ) -> Result<(), StoreError> {
-    let mut batches = transactions.chunks(TRANSACTION_BATCH);
-    batches.try_for_each(|batch| store.save_stations(&[], batch, position))
+    for batch in transactions.chunks(TRANSACTION_BATCH) {
+        store.save(Vec::new(), batch.to_vec(), position).await?;
+    }
+    Ok(())
 }
 
-fn save_late_readings(
-    store: &dyn Store,
+async fn save_late_readings(
+    store: &dyn ProjectionStore,
     live: &LiveTransactions,
     position: Seq,
 ) -> Result<(), StoreError> {
@@ -349,7 +350,10 @@ fn save_late_readings(
     if late.is_empty() {
         return Ok(());
     }
-    let saved = read_of(store, &late).and_then(|read| save_in_batches(store, &read, position));
+    let saved = match read_of(store, &late).await {
+        Ok(read) => save_in_batches(store, &read, position).await,
+        Err(error) => Err(error),
+    };
     if saved.is_err() {
         live.put_back_late_readings(late);
     }
@@ -357,10 +361,13 @@ fn save_late_readings(
 }
 
 /// The stored transactions that these meter values are of.
-fn read_of(store: &dyn Store, late: &LateReadings) -> Result<Vec<Arc<Transaction>>, StoreError> {
+async fn read_of(
+    store: &dyn ProjectionStore,
+    late: &LateReadings,
+) -> Result<Vec<Arc<Transaction>>, StoreError> {
     let mut read = Vec::new();
     for ((station, transaction_id), reading) in late {
-        let known = store.transaction(*transaction_id)?;
+        let known = store.transaction(*transaction_id).await?;
         let known = known.filter(|known| known.is_open() && known.station == *station);
         read.extend(known.map(|known| {
             let last_meter_values = Some(reading.clone());
@@ -374,10 +381,13 @@ fn read_of(store: &dyn Store, late: &LateReadings) -> Result<Vec<Arc<Transaction
 }
 
 /// The stored transactions that these stops end.
-fn found(store: &dyn Store, late: &[LateStop]) -> Result<Vec<Arc<Transaction>>, StoreError> {
+async fn found(
+    store: &dyn ProjectionStore,
+    late: &[LateStop],
+) -> Result<Vec<Arc<Transaction>>, StoreError> {
     let mut stopped = Vec::new();
     for LateStop { station, request } in late {
-        let known = store.transaction(request.transaction_id)?;
+        let known = store.transaction(request.transaction_id).await?;
         let known = known.filter(|known| known.stop.is_none() && known.station == *station);
         if let Some(known) = known {
             stopped.push(Arc::new(known.stopped(request.clone())));
@@ -388,14 +398,16 @@ fn found(store: &dyn Store, late: &[LateStop]) -> Result<Vec<Arc<Transaction>>, 
 
 /// Removes the stations that were forgotten. A crash in between leaves some, which are known again
 /// then until others need their room.
-fn remove_all(store: &dyn Store, removals: &[StationId]) -> Result<(), StoreError> {
-    let mut batches = removals.chunks(SAVE_BATCH);
-    batches.try_for_each(|batch| store.forget_stations(batch))
+async fn remove_all(store: &dyn ProjectionStore, removals: &[StationId]) -> Result<(), StoreError> {
+    for batch in removals.chunks(SAVE_BATCH) {
+        store.forget_stations(batch).await?;
+    }
+    Ok(())
 }
 
 /// The position moves with the last batch only, when everything below it is saved.
-fn save_all(
-    store: &dyn Store,
+async fn save_all(
+    store: &dyn ProjectionStore,
     unsaved: &[Weak<Station>],
     before: Seq,
     head: Seq,
@@ -407,7 +419,7 @@ fn save_all(
         let stations = unsaved[from..until].iter().filter_map(Weak::upgrade);
         let states: Vec<_> = stations.map(|station| station.snapshot()).collect();
         let projected_to = if index + 1 == batches { head } else { before };
-        store.save_stations(&states, &[], projected_to)?;
+        store.save(states, Vec::new(), projected_to).await?;
     }
     Ok(())
 }
@@ -415,7 +427,7 @@ fn save_all(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::store::memory::MemoryStore;
+    use crate::{store::memory::MemoryStore, system::limits::memory::MemoryBudget};
     use pipelet_domain::{
         events::{Event, EventId, EventType, Payload},
         registration::Admission,
@@ -443,8 +455,8 @@ mod tests {
         event(EventType::MeterValues, &payload)
     }
 
-    #[test]
-    fn what_is_said_of_one_that_left_memory_reaches_the_store() {
+    #[tokio::test]
+    async fn what_is_said_of_one_that_left_memory_reaches_the_store() {
         let (store, stations) = (MemoryStore::default(), Stations::default());
         // The first of them is one too many for its station, and not saved yet.
         let mut events: Vec<Event> = (1..=65).map(start).collect();
@@ -453,36 +465,45 @@ mod tests {
         for (seq, event) in (0..).map(Seq).zip(&events) {
             stations.apply(seq, event);
         }
-        let save = || save_transactions(&store, &stations, Seq(0)).unwrap();
-        let stored = || store.transaction(1).unwrap().unwrap();
-        save();
-        let reading = stored().last_meter_values.unwrap();
-        assert!(stored().is_open());
+        let save = async || {
+            let saved = save_transactions(&store, &stations, Seq(0)).await;
+            saved.unwrap();
+        };
+        let stored = async || store.transaction(1).await.unwrap().unwrap();
+        save().await;
+        let reading = stored().await.last_meter_values.unwrap();
+        assert!(stored().await.is_open());
         assert_eq!(reading.sampled_values, "[8]");
 
         stations.apply(Seq(70), &meter(1, 9));
         stations.apply(Seq(71), &stop);
-        save();
-        let reading = stored().last_meter_values.unwrap();
+        save().await;
+        let reading = stored().await.last_meter_values.unwrap();
         assert_eq!(
-            (stored().status(), &*reading.sampled_values),
+            (stored().await.status(), &*reading.sampled_values),
             ("stopped", "[9]")
         );
         // One that has ended is not changed by them any more.
         stations.apply(Seq(72), &meter(1, 10));
-        save();
-        assert_eq!(stored().last_meter_values.unwrap(), reading);
+        save().await;
+        assert_eq!(stored().await.last_meter_values.unwrap(), reading);
     }
 
-    #[test]
-    fn a_start_pages_through_what_is_open() {
-        let store: Arc<dyn Store> = Arc::new(MemoryStore::default());
+    #[tokio::test]
+    async fn a_start_pages_through_what_is_open() {
+        let store = Arc::new(MemoryStore::default());
         let open = |seq: u64| Transaction::started(Seq(seq), &start(seq + 1));
         let transactions: Vec<_> = (0..2_500).filter_map(open).map(Arc::new).collect();
-        store.save_stations(&[], &transactions, Seq(0)).unwrap();
+        let saved = store.save(Vec::new(), transactions, Seq(0)).await;
+        saved.unwrap();
         let clock = Clock::system();
-        let registry = Registry::open(Arc::clone(&store), Admission::Open, clock).unwrap();
-        let (stations, _) = restore(store.as_ref(), Seq(0), &registry).unwrap();
+        let registry = Registrations::open(store.clone(), Admission::Open, clock).await;
+        let memory = MemoryBudget::of(MemoryBudget::SMALLEST);
+        let ending = CancellationToken::new();
+        let journal = Journal::open(store.clone(), Vec::new(), &memory, clock, ending).await;
+        let journal = journal.unwrap().journal;
+        let restored = restore(store.as_ref(), &journal, &registry.unwrap()).await;
+        let (stations, _) = restored.unwrap();
         let live = stations.transactions();
         let in_memory = [2_436, 2_437, 2_500].map(|id| live.get(id).is_some());
         assert_eq!(in_memory, [false, true, true]);

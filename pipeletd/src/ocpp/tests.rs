@@ -18,7 +18,7 @@ use tokio_tungstenite::{
 
 use super::*;
 use crate::{
-    store::{ReadLimit, memory::MemoryStore},
+    store::{LogStore as _, ReadLimit, memory::MemoryStore},
     system::limits::memory::MemoryBudget,
 };
 
@@ -41,14 +41,14 @@ impl Daemon {
     }
 
     async fn with(store: Arc<MemoryStore>, config: Config) -> Self {
-        let store_handle: Arc<dyn Store> = store.clone();
         let opened = Journal::open(
-            Arc::clone(&store_handle),
+            store.clone(),
             Vec::new(),
             &MemoryBudget::of(MemoryBudget::SMALLEST),
             Clock::system(),
             CancellationToken::new(),
         )
+        .await
         .unwrap();
         let journal = opened.journal;
         let config = Config {
@@ -56,10 +56,18 @@ impl Daemon {
             ..config
         };
         let clock = Clock::system();
-        let registry = Registry::open(Arc::clone(&store_handle), Admission::Open, clock).unwrap();
-        let ocpp = Ocpp::open(config, registry, store_handle, journal.clone(), clock)
-            .await
-            .unwrap();
+        let registry = Registrations::open(store.clone(), Admission::Open, clock).await;
+        let registry = registry.unwrap();
+        let ocpp = Ocpp::open(
+            config,
+            registry,
+            store.clone(),
+            store.clone(),
+            journal.clone(),
+            clock,
+        )
+        .await
+        .unwrap();
         let (address, stations) = (ocpp.local_addr(), ocpp.stations());
         let shutdown = CancellationToken::new();
         let running = tokio::spawn(ocpp.run(shutdown.clone()));
@@ -89,10 +97,11 @@ impl Daemon {
     }
 
     /// Of the messages; connections are left out.
-    fn events(&self) -> Vec<(EventType, Value)> {
+    async fn events(&self) -> Vec<(EventType, Value)> {
         let events = self
             .store
             .read_from(Seq(0), ReadLimit::part(1_000))
+            .await
             .unwrap();
         let messages = events.iter().filter(|(_, e)| e.message_id.is_some());
         messages
@@ -105,10 +114,11 @@ impl Daemon {
             .collect()
     }
 
-    fn kinds(&self) -> Vec<EventType> {
+    async fn kinds(&self) -> Vec<EventType> {
         let events = self
             .store
             .read_from(Seq(0), ReadLimit::part(1_000))
+            .await
             .unwrap();
         events.iter().map(|(_, event)| event.kind).collect()
     }
@@ -209,7 +219,7 @@ async fn a_charging_session_is_answered_and_journaled() {
     let mut started = start();
     started["transactionId"] = transaction;
     assert_eq!(
-        daemon.events(),
+        daemon.events().await,
         [
             (EventType::BootNotification, boot),
             (EventType::StartTransaction, started),
@@ -232,20 +242,20 @@ async fn a_repeated_call_has_the_same_answer_and_one_event() {
     assert_eq!(station.call("1", "StartTransaction", &start()).await, first);
     let again = station.call("2", "StartTransaction", &start()).await;
     assert_eq!(again[2], first[2]);
-    assert_eq!(daemon.events().len(), 1);
+    assert_eq!(daemon.events().await.len(), 1);
 
     // By a daemon that has restarted since.
     let daemon = Daemon::start(daemon.stop().await, false).await;
     let mut station = daemon.connect().await;
     assert_eq!(station.call("1", "StartTransaction", &start()).await, first);
-    assert_eq!(daemon.events().len(), 1);
+    assert_eq!(daemon.events().await.len(), 1);
     assert_eq!(daemon.view().state.open_transactions.len(), 1);
 
     let mut other = start();
     other["meterStart"] = json!(1);
     let other = station.call("4", "StartTransaction", &other).await;
     assert_ne!(other[2]["transactionId"], first[2]["transactionId"]);
-    assert_eq!(daemon.events().len(), 2);
+    assert_eq!(daemon.events().await.len(), 2);
     drop(station);
     daemon.stop().await;
 }
@@ -267,7 +277,7 @@ async fn the_newest_connection_wins() {
     while new.socket.next().await.is_some() {}
     assert_eq!(daemon.stations.counts().connected, 0);
     assert_eq!(
-        daemon.kinds(),
+        daemon.kinds().await,
         [
             StationConnected,
             Heartbeat,
@@ -374,7 +384,7 @@ async fn a_bad_frame_gets_its_error_and_the_connection_lives() {
     station.send("[3,\"nobody asked\",{}]").await;
     station.send("[1,\"a\"]").await;
     assert_eq!(station.call("b", "Heartbeat", &json!({})).await[1], "b");
-    assert_eq!(daemon.events().len(), 2);
+    assert_eq!(daemon.events().await.len(), 2);
     drop(station);
     daemon.stop().await;
 }
@@ -462,7 +472,10 @@ async fn a_newcomer_whose_handshake_fails_takes_no_event_with_it() {
         .acquire_lease(&id, Clock::system().now(), None, 10, &|_| false);
     drop(newcomer.unwrap());
     assert_eq!(old.close_code().await, CloseCode::Normal);
-    assert_eq!(daemon.kinds(), [StationConnected, StationDisconnected]);
+    assert_eq!(
+        daemon.kinds().await,
+        [StationConnected, StationDisconnected]
+    );
     daemon.stop().await;
 }
 
@@ -494,7 +507,7 @@ async fn a_shutdown_closes_stations_and_saves_what_is_known() {
     assert_eq!(station.close_code().await, CloseCode::Away);
     drop(station);
     let store = going.await.unwrap();
-    let saved = store.load_stations().unwrap();
+    let saved = store.stations().await.unwrap();
     assert_eq!(saved.states.len(), 1);
     // Connected, booted, disconnected.
     // The head may count the last one a moment after the session has ended; then it is applied
@@ -540,7 +553,7 @@ async fn strictness_refuses_what_the_standard_forbids() {
     let bad = station.call("3", "Authorize", &json!({"idTag": 5})).await;
     assert_eq!(bad[2], "TypeConstraintViolation");
     assert_eq!(station.call("4", "Heartbeat", &json!({})).await[0], 3);
-    assert_eq!(daemon.events().len(), 2);
+    assert_eq!(daemon.events().await.len(), 2);
     drop(station);
     daemon.stop().await;
 }

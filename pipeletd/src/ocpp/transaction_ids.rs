@@ -7,16 +7,16 @@
 use std::{fmt, ops::Range, sync::Arc};
 
 use sha2::{Digest as _, Sha256};
-use tokio::{sync::Mutex, task::JoinError};
+use tokio::sync::Mutex;
 
-use crate::store::{Store, StoreError};
+use crate::store::{ConfigurationStore, Counter, StoreError};
 
 /// How many numbers are reserved at once.
 const BLOCK: u32 = 1_000;
 
 #[derive(Debug)]
 pub(super) struct TransactionIds {
-    store: Arc<dyn Store>,
+    store: Arc<dyn ConfigurationStore>,
     permutation: Permutation,
     reserved: Mutex<Range<u32>>,
 }
@@ -25,16 +25,13 @@ pub(super) struct TransactionIds {
 pub(super) enum TransactionIdError {
     #[error("no transaction number could be reserved")]
     Store(#[source] StoreError),
-    #[error("reserving transaction numbers was cut short")]
-    CutShort(#[source] JoinError),
     #[error("all transaction numbers have been given out")]
     Exhausted,
 }
 
 impl TransactionIds {
-    /// Reads the store's key; blocks.
-    pub(super) fn open(store: Arc<dyn Store>) -> Result<Self, StoreError> {
-        let permutation = Permutation::new(store.transaction_key()?);
+    pub(super) async fn open(store: Arc<dyn ConfigurationStore>) -> Result<Self, StoreError> {
+        let permutation = Permutation::new(store.transaction_key().await?);
         Ok(Self {
             store,
             permutation,
@@ -58,11 +55,9 @@ impl TransactionIds {
     }
 
     async fn reserve(&self) -> Result<Range<u32>, TransactionIdError> {
-        let store = Arc::clone(&self.store);
-        let first = tokio::task::spawn_blocking(move || store.reserve_transaction_numbers(BLOCK))
-            .await
-            .map_err(TransactionIdError::CutShort)?
-            .map_err(TransactionIdError::Store)?;
+        let reserved = self.store.reserve(Counter::Transaction, BLOCK).await;
+        let first = reserved.map_err(TransactionIdError::Store)?;
+        let first = u32::try_from(first).map_err(|_| TransactionIdError::Exhausted)?;
         Ok(first..first.saturating_add(BLOCK))
     }
 }

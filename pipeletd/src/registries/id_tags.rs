@@ -1,10 +1,8 @@
-//! The handle on the registered tags: all of them in memory, every change durable before it is
-//! told or holds.
+//! The registered tags, and what a station is told of one.
 
 use std::{
-    collections::{BTreeMap, HashSet},
-    ops::Bound,
-    sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard},
+    collections::HashSet,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use jiff::Timestamp;
@@ -14,8 +12,9 @@ use pipelet_domain::{
     webhooks::{Fault, Field},
 };
 
+use super::registry::{Registered, Registry};
 use crate::{
-    store::{Change, Store, StoreError, blocking},
+    store::{ConfigurationStore, Entry, EntryKey, StoreError},
     system::clock::Clock,
 };
 
@@ -26,18 +25,44 @@ const MAX_ENTRIES: usize = 200_000;
 #[derive(Debug, Clone)]
 pub struct IdTags(Arc<Inner>);
 
-type Entries = BTreeMap<IdTagKey, Arc<IdTagEntry>>;
-
 #[derive(Debug)]
 struct Inner {
     policy: Policy,
-    store: Arc<dyn Store>,
+    registry: Registry<IdTagEntry>,
     clock: Clock,
-    entries: RwLock<Entries>,
-    /// Held during a change, so that changes are stored and take effect in one order.
-    changing: Mutex<()>,
     /// Tags whose transaction is about to start.
     starting: Mutex<HashSet<IdTagKey>>,
+}
+
+impl Registered for IdTagEntry {
+    type Key = IdTagKey;
+    type Companion = ();
+
+    fn key(&self) -> IdTagKey {
+        self.id_tag.key()
+    }
+
+    fn entry_key(key: IdTagKey) -> EntryKey {
+        EntryKey::IdTag(key)
+    }
+
+    fn into_entry(self) -> Entry {
+        Entry::IdTag(self)
+    }
+
+    fn of(entry: &Entry) -> Option<&Self> {
+        match entry {
+            Entry::IdTag(entry) => Some(entry),
+            Entry::Webhook(_) | Entry::ApiKey(_) | Entry::Registration(_) => None,
+        }
+    }
+
+    fn of_key(key: &EntryKey) -> Option<&IdTagKey> {
+        match key {
+            EntryKey::IdTag(key) => Some(key),
+            EntryKey::Webhook(_) | EntryKey::ApiKey(_) | EntryKey::Registration(_) => None,
+        }
+    }
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -73,16 +98,15 @@ impl Drop for Starting {
 }
 
 impl IdTags {
-    /// Takes the stored entries up; blocks.
-    pub fn open(policy: Policy, store: Arc<dyn Store>, clock: Clock) -> Result<Self, StoreError> {
-        let entries = store.id_tags()?.into_iter();
-        let entries = entries.map(|entry| (entry.id_tag.key(), Arc::new(entry)));
+    pub async fn open(
+        policy: Policy,
+        store: Arc<dyn ConfigurationStore>,
+        clock: Clock,
+    ) -> Result<Self, StoreError> {
         Ok(Self(Arc::new(Inner {
             policy,
-            entries: RwLock::new(entries.collect()),
-            store,
+            registry: Registry::open(store).await?,
             clock,
-            changing: Mutex::default(),
             starting: Mutex::default(),
         })))
     }
@@ -124,13 +148,7 @@ impl IdTags {
 
     /// At most `limit` entries after `after`, in the order of their tags in lower case.
     pub fn list(&self, after: Option<&IdTagKey>, limit: usize) -> Vec<Arc<IdTagEntry>> {
-        let from = after.map_or(Bound::Unbounded, Bound::Excluded);
-        let entries = self.entries();
-        let entries = entries.range::<IdTagKey, _>((from, Bound::Unbounded));
-        entries
-            .take(limit)
-            .map(|(_, entry)| Arc::clone(entry))
-            .collect()
+        self.0.registry.list(after, |_| true, limit)
     }
 
     pub async fn create(
@@ -138,18 +156,16 @@ impl IdTags {
         id_tag: Field<String>,
         draft: IdTagDraft,
     ) -> Result<Arc<IdTagEntry>, IdTagError> {
-        self.change(move |tags| {
-            let entry = draft.create(id_tag, tags.0.clock.now());
-            let entry = entry.map_err(IdTagError::Invalid)?;
-            if let Some(known) = tags.find(&entry.id_tag.key()) {
-                return Err(IdTagError::Exists(known.id_tag.to_string()));
-            }
-            if tags.len() >= MAX_ENTRIES {
-                return Err(IdTagError::TooMany);
-            }
-            tags.put(entry)
-        })
-        .await
+        let entry = draft.create(id_tag, self.0.clock.now());
+        let entry = entry.map_err(IdTagError::Invalid)?;
+        let is_full = self.0.registry.read().len() >= MAX_ENTRIES;
+        let create = |known: Option<&IdTagEntry>| match known {
+            Some(known) => Err(IdTagError::Exists(known.id_tag.to_string())),
+            None if is_full => Err(IdTagError::TooMany),
+            None => Ok(Some(entry.clone())),
+        };
+        let created = self.0.registry.change(&entry.id_tag.key(), create).await?;
+        Ok(created.unwrap_or_else(|| Arc::new(entry)))
     }
 
     /// What is wrong with a draft of a new tag, or of a change.
@@ -166,67 +182,26 @@ impl IdTags {
         tag: String,
         draft: IdTagDraft,
     ) -> Result<Arc<IdTagEntry>, IdTagError> {
-        self.change(move |tags| {
-            let current = tags.get(&tag)?;
-            let changed = draft.update(&current, tags.0.clock.now());
-            tags.put(changed.map_err(IdTagError::Invalid)?)
-        })
-        .await
+        let update = |known: Option<&IdTagEntry>| {
+            let known = known.ok_or_else(|| IdTagError::NoSuchIdTag(tag.clone()))?;
+            let changed = draft.clone().update(known, self.0.clock.now());
+            changed.map(Some).map_err(IdTagError::Invalid)
+        };
+        let changed = self.0.registry.change(&IdTagKey::of(&tag), update).await?;
+        changed.ok_or(IdTagError::NoSuchIdTag(tag))
     }
 
     pub async fn remove(&self, tag: String) -> Result<(), IdTagError> {
-        self.change(move |tags| {
-            let key = tags.get(&tag)?.id_tag.key();
-            tags.0.store.commit(&[Change::IdTagGone(key.clone())])?;
-            tags.entries_mut().remove(&key);
-            Ok(())
-        })
-        .await
-    }
-
-    /// Runs a change to its end, also when its caller goes away meanwhile: what is stored and
-    /// what holds never part.
-    async fn change<T: Send + 'static>(
-        &self,
-        run: impl FnOnce(&Self) -> Result<T, IdTagError> + Send + 'static,
-    ) -> Result<T, IdTagError> {
-        let tags = self.clone();
-        blocking(move || {
-            let changing = tags.0.changing.lock();
-            let _changing = changing.unwrap_or_else(PoisonError::into_inner);
-            run(&tags)
-        })
-        .await
-    }
-
-    fn put(&self, entry: IdTagEntry) -> Result<Arc<IdTagEntry>, IdTagError> {
-        self.0.store.commit(&[Change::IdTag(entry.clone())])?;
-        let entry = Arc::new(entry);
-        self.entries_mut()
-            .insert(entry.id_tag.key(), Arc::clone(&entry));
-        Ok(entry)
+        let remove = |known: Option<&IdTagEntry>| match known {
+            Some(_) => Ok(None),
+            None => Err(IdTagError::NoSuchIdTag(tag.clone())),
+        };
+        let removed = self.0.registry.change(&IdTagKey::of(&tag), remove).await;
+        removed.map(drop)
     }
 
     fn find(&self, key: &IdTagKey) -> Option<Arc<IdTagEntry>> {
-        self.entries().get(key).cloned()
-    }
-
-    fn len(&self) -> usize {
-        self.entries().len()
-    }
-
-    fn entries(&self) -> RwLockReadGuard<'_, Entries> {
-        self.0
-            .entries
-            .read()
-            .unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn entries_mut(&self) -> RwLockWriteGuard<'_, Entries> {
-        self.0
-            .entries
-            .write()
-            .unwrap_or_else(PoisonError::into_inner)
+        self.0.registry.find(key).map(|found| found.value)
     }
 
     fn starting(&self) -> MutexGuard<'_, HashSet<IdTagKey>> {
@@ -242,9 +217,9 @@ mod tests {
     use super::*;
     use crate::store::memory::MemoryStore;
 
-    fn open(policy: Policy, store: &Arc<MemoryStore>) -> IdTags {
-        let store: Arc<dyn Store> = store.clone();
-        IdTags::open(policy, store, Clock::system()).unwrap()
+    async fn open(policy: Policy, store: &Arc<MemoryStore>) -> IdTags {
+        let opened = IdTags::open(policy, store.clone(), Clock::system()).await;
+        opened.unwrap()
     }
 
     fn tag(text: &str) -> Field<String> {
@@ -259,7 +234,7 @@ mod tests {
     #[tokio::test]
     async fn a_tag_is_the_same_in_any_case_and_shown_as_given() {
         let store = Arc::default();
-        let tags = open(Policy::Registered, &store);
+        let tags = open(Policy::Registered, &store).await;
         let created = tags.create(tag("Rfid_1"), IdTagDraft::default()).await;
         assert_eq!(created.unwrap().id_tag.as_str(), "Rfid_1");
         let again = tags.create(tag("RFID_1"), IdTagDraft::default()).await;
@@ -268,7 +243,7 @@ mod tests {
         assert_eq!(status(&tags, "RFID_1"), AuthorizationStatus::Accepted);
         assert_eq!(status(&tags, "RFID_2"), AuthorizationStatus::Invalid);
         assert_eq!(
-            status(&open(Policy::AcceptAll, &store), "RFID_2"),
+            status(&open(Policy::AcceptAll, &store).await, "RFID_2"),
             AuthorizationStatus::Accepted
         );
     }
@@ -276,7 +251,7 @@ mod tests {
     #[tokio::test]
     async fn changes_are_stored() {
         let store = Arc::default();
-        let tags = open(Policy::Registered, &store);
+        let tags = open(Policy::Registered, &store).await;
         for name in ["b", "A", "C"] {
             tags.create(tag(name), IdTagDraft::default()).await.unwrap();
         }
@@ -288,7 +263,7 @@ mod tests {
         tags.remove("c".to_owned()).await.unwrap();
         assert!(tags.remove("c".to_owned()).await.is_err());
 
-        let again = open(Policy::Registered, &store);
+        let again = open(Policy::Registered, &store).await;
         let names = |after: Option<&str>| -> Vec<String> {
             let after = after.map(IdTagKey::of);
             let found = again.list(after.as_ref(), 9);
@@ -299,9 +274,9 @@ mod tests {
         assert_eq!(status(&again, "A"), AuthorizationStatus::Blocked);
     }
 
-    #[test]
-    fn one_transaction_starts_at_a_time() {
-        let tags = open(Policy::Registered, &Arc::default());
+    #[tokio::test]
+    async fn one_transaction_starts_at_a_time() {
+        let tags = open(Policy::Registered, &Arc::default()).await;
         let first = tags.starting_with(IdTagKey::of("A"));
         assert!(!first.taken);
         assert!(tags.starting_with(IdTagKey::of("a")).taken);

@@ -1,12 +1,13 @@
-//! What operators have registered, in memory and in step with the store.
-//!
-//! A change is durable before anybody sees it, and once begun it is finished whether or not its
-//! caller still waits.
+//! What operators have registered, in memory and in step with the configuration.
 
 mod id_tags;
-mod stations;
+mod keyring;
+mod registrations;
+mod registry;
 
 pub use self::{
     id_tags::{IdTagError, IdTags, Starting},
-    stations::{Entry, Registry, RegistryError},
+    keyring::{Caller, Keyring, Refused},
+    registrations::{Entry, RegistrationError, Registrations},
+    registry::{Found, Registered, Registry},
 };

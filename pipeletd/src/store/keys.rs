@@ -23,6 +23,8 @@ pub(super) enum Kind {
     Subscription = b'u',
     // cold
     LedgerCounts = b'a',
+    /// Of a webhook that is deleted.
+    ClosedBooks = b'b',
     Failed = b'f',
     /// An index: webhook, failed id.
     FailedByWebhook = b'g',
@@ -64,6 +66,8 @@ pub(super) enum Meta {
     RetryTime = 10,
     /// The sum of the books of deleted webhooks that nothing else is kept of.
     ArchivedCounts = 11,
+    /// The latest entry's.
+    ConfigurationRevision = 12,
 }
 
 pub(super) fn prefix(kind: Kind) -> [u8; 1] {
@@ -97,6 +101,10 @@ pub(super) fn subscription(webhook: WebhookId) -> Vec<u8> {
 
 pub(super) fn ledger_counts(webhook: WebhookId) -> Vec<u8> {
     numbered(Kind::LedgerCounts, [webhook.0])
+}
+
+pub(super) fn closed_books(webhook: WebhookId) -> Vec<u8> {
+    numbered(Kind::ClosedBooks, [webhook.0])
 }
 
 pub(super) fn failed(id: FailedId) -> Vec<u8> {

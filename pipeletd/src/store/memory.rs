@@ -7,89 +7,82 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
+use async_trait::async_trait;
 use jiff::Timestamp;
 use pipelet_domain::{
     deliveries::{
-        ArchivedCounts, Cursor, FailedDelivery, FailedFilter, FailedId, LedgerCounts, Received,
-        Retry, RetryKey, StoredCounts, StoredWebhook, SubscriptionVersion,
+        ArchivedCounts, DeliveryCounts, FailedDelivery, FailedFilter, FailedId, LedgerCounts,
+        Retry, RetryKey, StoredCounts,
     },
-    events::{Event, IdTagKey, Seq, StationId},
-    id_tags::IdTagEntry,
+    events::{Event, Seq, StationId},
     projection::{StationState, Transaction, TransactionFilter},
-    registration::Registration,
     webhooks::WebhookId,
 };
+use tokio::sync::Semaphore;
 
 use super::{
-    Change, NextIds, Part, Progress, ReadLimit, SavedStations, Store, StoreError, take_up_to,
+    Checkpoint, ConfigurationChange, ConfigurationStore, Counter, Entry, EntryKey, LedgerChange,
+    LedgerState, LedgerStore, LogStore, Observer, Part, Progress, ProjectionStore, PutError,
+    ReadLimit, Revision, SavedStations, ShardStores, StoreError, configuration::Observers,
+    take_up_to,
 };
-use crate::auth::ApiKeyInfo;
-
-#[derive(Debug, Default)]
-pub struct MemoryStore(Mutex<Contents>);
 
 #[derive(Debug)]
+pub struct MemoryStore {
+    contents: Mutex<Contents>,
+    /// A commit of the ledger waits for it.
+    commits: Arc<Semaphore>,
+}
+
+#[derive(Debug, Default)]
 struct Contents {
     events: BTreeMap<Seq, Arc<Event>>,
-    cursors: BTreeMap<WebhookId, Cursor>,
-    received: BTreeMap<WebhookId, Received>,
-    subscriptions: BTreeMap<WebhookId, Vec<SubscriptionVersion>>,
-    next: NextIds,
-    webhooks: BTreeMap<WebhookId, StoredWebhook>,
-    archived: ArchivedCounts,
+    progress: BTreeMap<WebhookId, Progress>,
     ledger_counts: BTreeMap<WebhookId, LedgerCounts>,
+    closed: BTreeMap<WebhookId, DeliveryCounts>,
+    archived: ArchivedCounts,
     retries: BTreeMap<RetryKey, Retry>,
     failed: BTreeMap<FailedId, FailedDelivery>,
+    last_failed: u64,
     off_cursor_markers: BTreeSet<(WebhookId, Seq)>,
-    api_keys: BTreeMap<u64, ApiKeyInfo>,
-    id_tags: BTreeMap<IdTagKey, IdTagEntry>,
     retry_time: Option<i64>,
-    registrations: BTreeMap<StationId, Registration>,
+    entries: BTreeMap<EntryKey, (Entry, Revision)>,
+    latest: u64,
+    observers: Observers,
+    reserved: BTreeMap<Counter, u64>,
     stations: BTreeMap<StationId, StationState>,
     transactions: BTreeMap<Seq, Transaction>,
     projected_to: Seq,
-    next_transaction: u32,
 }
 
-impl Default for Contents {
+impl Default for MemoryStore {
     fn default() -> Self {
         Self {
-            events: BTreeMap::new(),
-            cursors: BTreeMap::new(),
-            received: BTreeMap::new(),
-            subscriptions: BTreeMap::new(),
-            next: NextIds {
-                webhook: WebhookId(1),
-                failed: FailedId(1),
-                api_key: 1,
-            },
-            webhooks: BTreeMap::new(),
-            archived: ArchivedCounts::default(),
-            ledger_counts: BTreeMap::new(),
-            retries: BTreeMap::new(),
-            failed: BTreeMap::new(),
-            off_cursor_markers: BTreeSet::new(),
-            api_keys: BTreeMap::new(),
-            id_tags: BTreeMap::new(),
-            retry_time: None,
-            registrations: BTreeMap::new(),
-            stations: BTreeMap::new(),
-            transactions: BTreeMap::new(),
-            projected_to: Seq(0),
-            next_transaction: 1,
+            contents: Mutex::default(),
+            commits: Arc::new(Semaphore::new(1)),
         }
     }
 }
 
 impl MemoryStore {
-    /// Holds up all reads and writes until it is dropped, as a disk does that is busy.
+    /// What a shard is kept in.
+    pub fn shard(self: &Arc<Self>) -> ShardStores {
+        ShardStores {
+            log: Arc::<Self>::clone(self),
+            ledger: Arc::<Self>::clone(self),
+            projections: Arc::<Self>::clone(self),
+        }
+    }
+
+    /// Lets no commit of the ledger come to its end while the value is held.
     #[cfg(test)]
-    pub fn hold(&self) -> impl Sized {
-        self.contents()
+    pub(crate) async fn hold_commits(&self) -> impl Sized + use<> {
+        let held = Arc::clone(&self.commits).acquire_owned().await;
+        held.expect("it is never closed")
     }
 
     fn contents(&self) -> MutexGuard<'_, Contents> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.contents.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -101,136 +94,110 @@ impl Contents {
         }
     }
 
-    fn change(&mut self, change: Change) {
+    fn commit(&mut self, change: LedgerChange) {
         match change {
-            Change::Webhook(stored) => {
-                let id = stored.webhook.id;
-                self.next.webhook = self.next.webhook.max(WebhookId(id.0 + 1));
-                self.webhooks.insert(id, stored);
-            }
-            Change::WebhookGone(id) => {
-                self.webhooks.remove(&id);
-                self.ledger_counts.remove(&id);
-            }
-            Change::ArchivedCounts(archived) => self.archived = archived,
-            Change::LedgerCounts(webhook, counts) => {
-                self.ledger_counts.insert(webhook, counts);
-            }
-            Change::Retry(retry) => {
+            LedgerChange::Retry(retry) => {
                 self.retries.insert(retry.key, retry);
             }
-            Change::RetryGone(key) => {
+            LedgerChange::RetryGone(key) => {
                 self.retries.remove(&key);
             }
-            Change::Failed(failed) => {
-                self.next.failed = self.next.failed.max(FailedId(failed.id.0 + 1));
+            LedgerChange::Failed(failed) => {
+                self.last_failed = self.last_failed.max(failed.id.0);
                 self.failed.insert(failed.id, failed);
             }
-            Change::FailedGone(_, id) => {
+            LedgerChange::FailedGone(_, id) => {
                 self.failed.remove(&id);
             }
-            Change::OffCursorMarker(webhook, seq) => {
+            LedgerChange::OffCursorMarker(webhook, seq) => {
                 self.off_cursor_markers.insert((webhook, seq));
             }
-            Change::OffCursorMarkerGone(webhook, seq) => {
+            LedgerChange::OffCursorMarkerGone(webhook, seq) => {
                 self.off_cursor_markers.remove(&(webhook, seq));
             }
-            Change::ApiKey(key) => {
-                self.next.api_key = self.next.api_key.max(key.id + 1);
-                self.api_keys.insert(key.id, key);
+            LedgerChange::Counts(webhook, counts) => {
+                self.ledger_counts.insert(webhook, counts);
             }
-            Change::ApiKeyGone(id) => {
-                self.api_keys.remove(&id);
+            LedgerChange::Closed(webhook, books) => {
+                self.closed.insert(webhook, books);
             }
-            Change::IdTag(entry) => {
-                self.id_tags.insert(entry.id_tag.key(), entry);
+            LedgerChange::Archived(webhook, archived) => {
+                self.ledger_counts.remove(&webhook);
+                self.closed.remove(&webhook);
+                self.archived = archived;
             }
-            Change::IdTagGone(tag) => {
-                self.id_tags.remove(&tag);
+            LedgerChange::RetryTime(time) => self.retry_time = Some(time),
+        }
+    }
+
+    fn checkpoint(&mut self, checkpoint: &Checkpoint) {
+        let progress = self.progress.entry(checkpoint.webhook()).or_default();
+        match checkpoint {
+            Checkpoint::Cursor(_, cursor) => progress.cursor = Some(cursor.clone()),
+            Checkpoint::Received(_, received) => progress.received = Some(*received),
+            Checkpoint::Subscription(_, versions) => progress.versions = Arc::clone(versions),
+            Checkpoint::Gone(webhook) => {
+                self.progress.remove(webhook);
             }
-            Change::Registration(registration) => {
-                let station = registration.station.clone();
-                self.registrations.insert(station, registration);
-            }
-            Change::RegistrationGone(station) => {
-                self.registrations.remove(&station);
-            }
-            Change::RetryTime(time) => self.retry_time = Some(time),
+        }
+    }
+
+    /// The entry's revision, where it is what is expected.
+    fn expect(&self, key: &EntryKey, expected: Option<Revision>) -> Result<Revision, PutError> {
+        let found = self.entries.get(key).map(|(_, revision)| *revision);
+        if found == expected {
+            Ok(Revision(self.latest + 1))
+        } else {
+            Err(PutError::Conflict)
         }
     }
 }
 
-fn copied<K: Copy, V: Clone>(map: &BTreeMap<K, V>) -> Vec<(K, V)> {
-    map.iter()
-        .map(|(key, value)| (*key, value.clone()))
-        .collect()
-}
-
-impl Store for MemoryStore {
-    fn bounds(&self) -> Result<Range<Seq>, StoreError> {
+#[async_trait]
+impl LogStore for MemoryStore {
+    async fn bounds(&self) -> Result<Range<Seq>, StoreError> {
         Ok(self.contents().bounds())
     }
 
-    fn append(
+    async fn append(
         &self,
-        first: Seq,
-        events: &[Arc<Event>],
-        progress: &[Progress],
-    ) -> Result<(), StoreError> {
+        events: Arc<[Arc<Event>]>,
+        checkpoints: Arc<[Checkpoint]>,
+    ) -> Result<Seq, StoreError> {
         let mut contents = self.contents();
-        contents
-            .events
-            .extend((first.0..).map(Seq).zip(events.iter().cloned()));
-        for progress in progress {
-            match progress {
-                Progress::Cursor(webhook, cursor) => {
-                    contents.cursors.insert(*webhook, cursor.clone());
-                }
-                Progress::Received(webhook, received) => {
-                    contents.received.insert(*webhook, *received);
-                }
-                Progress::Subscription(webhook, versions) => {
-                    contents.subscriptions.insert(*webhook, versions.to_vec());
-                }
-                Progress::Gone(webhook) => {
-                    contents.cursors.remove(webhook);
-                    contents.subscriptions.remove(webhook);
-                    contents.received.remove(webhook);
-                }
-            }
+        let first = contents.bounds().end;
+        let numbered = (first.0..).map(Seq).zip(events.iter().cloned());
+        contents.events.extend(numbered);
+        for checkpoint in checkpoints.iter() {
+            contents.checkpoint(checkpoint);
         }
-        Ok(())
+        Ok(first)
     }
 
-    fn cut_off(&self, end: Seq) -> Result<(), StoreError> {
-        self.contents().events.split_off(&end);
+    async fn check(&self) -> Result<(), StoreError> {
         Ok(())
-    }
-
-    fn check_growth(&self) -> Result<(), StoreError> {
-        self.check()
     }
 
     fn has_room_for_strangers(&self) -> bool {
         true
     }
 
-    fn check(&self) -> Result<(), StoreError> {
-        Ok(())
-    }
-
-    fn read_from(&self, from: Seq, limit: ReadLimit) -> Result<Vec<(Seq, Arc<Event>)>, StoreError> {
+    async fn read_from(
+        &self,
+        from: Seq,
+        limit: ReadLimit,
+    ) -> Result<Vec<(Seq, Arc<Event>)>, StoreError> {
         let contents = self.contents();
         let events = contents.events.range(from..);
         let events = events.map(|(seq, event)| Ok((*seq, Arc::clone(event))));
         Ok(take_up_to(limit, events, |(_, event)| event.memory_size())?.items)
     }
 
-    fn event(&self, seq: Seq) -> Result<Option<Arc<Event>>, StoreError> {
+    async fn event(&self, seq: Seq) -> Result<Option<Arc<Event>>, StoreError> {
         Ok(self.contents().events.get(&seq).cloned())
     }
 
-    fn drop_below(&self, floor: Seq, limit: usize) -> Result<u64, StoreError> {
+    async fn trim(&self, floor: Seq, limit: usize) -> Result<u64, StoreError> {
         let mut contents = self.contents();
         let bounds = contents.bounds();
         let end = floor.0.min(bounds.end.0.saturating_sub(1));
@@ -245,48 +212,37 @@ impl Store for MemoryStore {
         Ok(bytes)
     }
 
-    fn cursors(&self) -> Result<Vec<(WebhookId, Cursor)>, StoreError> {
-        Ok(copied(&self.contents().cursors))
+    async fn progress(&self) -> Result<BTreeMap<WebhookId, Progress>, StoreError> {
+        Ok(self.contents().progress.clone())
+    }
+}
+
+#[async_trait]
+impl LedgerStore for MemoryStore {
+    async fn state(&self) -> Result<LedgerState, StoreError> {
+        let contents = self.contents();
+        Ok(LedgerState {
+            counts: contents.ledger_counts.clone(),
+            closed: contents.closed.clone(),
+            archived: contents.archived,
+            next_failed: FailedId(contents.last_failed + 1),
+            retry_time: contents.retry_time,
+        })
     }
 
-    fn received(&self) -> Result<Vec<(WebhookId, Received)>, StoreError> {
-        Ok(copied(&self.contents().received))
-    }
-
-    fn subscriptions(&self) -> Result<Vec<(WebhookId, Vec<SubscriptionVersion>)>, StoreError> {
-        Ok(copied(&self.contents().subscriptions))
-    }
-
-    fn commit(&self, changes: &[Change]) -> Result<(), StoreError> {
+    async fn commit(&self, changes: Arc<[LedgerChange]>) -> Result<(), StoreError> {
+        let _turn = self.commits.acquire().await;
         let mut contents = self.contents();
-        changes
-            .iter()
-            .cloned()
-            .for_each(|change| contents.change(change));
+        let changes = changes.iter().cloned();
+        changes.for_each(|change| contents.commit(change));
         Ok(())
     }
 
-    fn next_ids(&self) -> Result<NextIds, StoreError> {
-        Ok(self.contents().next)
+    async fn check_growth(&self) -> Result<(), StoreError> {
+        Ok(())
     }
 
-    fn retry_time(&self) -> Result<Option<i64>, StoreError> {
-        Ok(self.contents().retry_time)
-    }
-
-    fn webhooks(&self) -> Result<Vec<StoredWebhook>, StoreError> {
-        Ok(self.contents().webhooks.values().cloned().collect())
-    }
-
-    fn archived_counts(&self) -> Result<ArchivedCounts, StoreError> {
-        Ok(self.contents().archived)
-    }
-
-    fn ledger_counts(&self) -> Result<Vec<(WebhookId, LedgerCounts)>, StoreError> {
-        Ok(copied(&self.contents().ledger_counts))
-    }
-
-    fn count_stored(&self, webhook: WebhookId) -> Result<StoredCounts, StoreError> {
+    async fn count_stored(&self, webhook: WebhookId) -> Result<StoredCounts, StoreError> {
         let contents = self.contents();
         let retries = contents.retries.keys();
         let failed = contents.failed.values();
@@ -296,7 +252,7 @@ impl Store for MemoryStore {
         })
     }
 
-    fn off_cursor_markers(&self, webhook: WebhookId) -> Result<Vec<Seq>, StoreError> {
+    async fn off_cursor_markers(&self, webhook: WebhookId) -> Result<Vec<Seq>, StoreError> {
         let contents = self.contents();
         let markers = contents
             .off_cursor_markers
@@ -304,7 +260,7 @@ impl Store for MemoryStore {
         Ok(markers.map(|(_, seq)| *seq).collect())
     }
 
-    fn retry_keys(
+    async fn retry_keys(
         &self,
         webhook: WebhookId,
         after: Option<RetryKey>,
@@ -323,11 +279,22 @@ impl Store for MemoryStore {
         Ok(of_webhook.take(limit).collect())
     }
 
-    fn retry(&self, key: RetryKey) -> Result<Option<Retry>, StoreError> {
-        Ok(self.contents().retries.get(&key).cloned())
+    async fn retries(
+        &self,
+        keys: &[RetryKey],
+        limit: ReadLimit,
+    ) -> Result<(Vec<Retry>, usize), StoreError> {
+        let contents = self.contents();
+        let mut looked_at = 0;
+        let retries = keys.iter().filter_map(|key| {
+            looked_at += 1;
+            contents.retries.get(key).cloned().map(Ok)
+        });
+        let read = take_up_to(limit, retries, Retry::memory_size)?;
+        Ok((read.items, looked_at - usize::from(read.is_cut)))
     }
 
-    fn failed_deliveries(
+    async fn failed_deliveries(
         &self,
         filter: &FailedFilter,
         after: Option<FailedId>,
@@ -340,23 +307,58 @@ impl Store for MemoryStore {
         take_up_to(limit, matching.map(Ok), FailedDelivery::memory_size)
     }
 
-    fn failed_delivery(&self, id: FailedId) -> Result<Option<FailedDelivery>, StoreError> {
+    async fn failed_delivery(&self, id: FailedId) -> Result<Option<FailedDelivery>, StoreError> {
         Ok(self.contents().failed.get(&id).cloned())
     }
+}
 
-    fn id_tags(&self) -> Result<Vec<IdTagEntry>, StoreError> {
-        Ok(self.contents().id_tags.values().cloned().collect())
+#[async_trait]
+impl ConfigurationStore for MemoryStore {
+    async fn watch(&self, observer: Observer) -> Result<(), StoreError> {
+        let mut contents = self.contents();
+        for (entry, revision) in contents.entries.values() {
+            observer(&ConfigurationChange::Put(entry.clone(), *revision));
+        }
+        contents.observers.add(observer);
+        Ok(())
     }
 
-    fn api_keys(&self) -> Result<Vec<ApiKeyInfo>, StoreError> {
-        Ok(self.contents().api_keys.values().cloned().collect())
+    async fn put_if(&self, entry: Entry, expected: Option<Revision>) -> Result<Revision, PutError> {
+        let mut contents = self.contents();
+        let revision = contents.expect(&entry.key(), expected)?;
+        contents.latest = revision.0;
+        contents
+            .entries
+            .insert(entry.key(), (entry.clone(), revision));
+        let change = ConfigurationChange::Put(entry, revision);
+        contents.observers.tell(&change);
+        Ok(revision)
     }
 
-    fn registrations(&self) -> Result<Vec<Registration>, StoreError> {
-        Ok(self.contents().registrations.values().cloned().collect())
+    async fn remove_if(&self, key: EntryKey, expected: Revision) -> Result<(), PutError> {
+        let mut contents = self.contents();
+        contents.latest = contents.expect(&key, Some(expected))?.0;
+        contents.entries.remove(&key);
+        contents.observers.tell(&ConfigurationChange::Removed(key));
+        Ok(())
     }
 
-    fn load_stations(&self) -> Result<SavedStations, StoreError> {
+    async fn reserve(&self, counter: Counter, count: u32) -> Result<u64, StoreError> {
+        let mut contents = self.contents();
+        let next = contents.reserved.entry(counter).or_insert(1);
+        let first = *next;
+        *next += u64::from(count);
+        Ok(first)
+    }
+
+    async fn transaction_key(&self) -> Result<[u8; 16], StoreError> {
+        Ok([7; 16])
+    }
+}
+
+#[async_trait]
+impl ProjectionStore for MemoryStore {
+    async fn stations(&self) -> Result<SavedStations, StoreError> {
         let contents = self.contents();
         let states = contents.stations.values().cloned().collect();
         Ok(SavedStations {
@@ -365,10 +367,10 @@ impl Store for MemoryStore {
         })
     }
 
-    fn save_stations(
+    async fn save(
         &self,
-        states: &[StationState],
-        transactions: &[Arc<Transaction>],
+        states: Vec<StationState>,
+        transactions: Vec<Arc<Transaction>>,
         projected_to: Seq,
     ) -> Result<(), StoreError> {
         let mut contents = self.contents();
@@ -377,13 +379,13 @@ impl Store for MemoryStore {
             contents.transactions.insert(transaction.seq, transaction);
         }
         for state in states {
-            contents.stations.insert(state.id.clone(), state.clone());
+            contents.stations.insert(state.id.clone(), state);
         }
         contents.projected_to = projected_to;
         Ok(())
     }
 
-    fn forget_stations(&self, stations: &[StationId]) -> Result<(), StoreError> {
+    async fn forget_stations(&self, stations: &[StationId]) -> Result<(), StoreError> {
         let mut contents = self.contents();
         for station in stations {
             contents.stations.remove(station);
@@ -391,14 +393,14 @@ impl Store for MemoryStore {
         Ok(())
     }
 
-    fn transaction(&self, transaction_id: i64) -> Result<Option<Transaction>, StoreError> {
+    async fn transaction(&self, transaction_id: i64) -> Result<Option<Transaction>, StoreError> {
         let contents = self.contents();
         let mut all = contents.transactions.values();
         let found = all.find(|transaction| transaction.transaction_id == transaction_id);
         Ok(found.cloned())
     }
 
-    fn transactions(
+    async fn transactions(
         &self,
         filter: &TransactionFilter,
         before: Option<Seq>,
@@ -412,7 +414,7 @@ impl Store for MemoryStore {
         Ok(matching.take(limit).cloned().collect())
     }
 
-    fn open_transactions(
+    async fn open_transactions(
         &self,
         after: Option<Seq>,
         limit: usize,
@@ -424,7 +426,7 @@ impl Store for MemoryStore {
         Ok(open.take(limit).map(|(_, open)| open.clone()).collect())
     }
 
-    fn forget_transactions(
+    async fn forget_transactions(
         &self,
         ended_before: Timestamp,
         limit: usize,
@@ -440,16 +442,5 @@ impl Store for MemoryStore {
             contents.transactions.remove(seq);
         }
         Ok(old.len())
-    }
-
-    fn reserve_transaction_numbers(&self, count: u32) -> Result<u32, StoreError> {
-        let mut contents = self.contents();
-        let first = contents.next_transaction;
-        contents.next_transaction += count;
-        Ok(first)
-    }
-
-    fn transaction_key(&self) -> Result<[u8; 16], StoreError> {
-        Ok([7; 16])
     }
 }

@@ -157,7 +157,7 @@ struct SubscriptionVersionRecord {
 enum StageRecord {
     Active,
     Deleting,
-    Deleted(DeliveryCountsRecord),
+    Deleted,
 }
 
 /// Books of which nothing is pending any more.
@@ -217,7 +217,7 @@ pub(super) fn encode_webhook(
         stage: match stage {
             Stage::Active => StageRecord::Active,
             Stage::Deleting => StageRecord::Deleting,
-            Stage::Deleted(books) => StageRecord::Deleted(DeliveryCountsRecord::closed(books)),
+            Stage::Deleted => StageRecord::Deleted,
         },
     }))
 }
@@ -261,7 +261,7 @@ pub(super) fn decode_webhook(
     let stage = match record.stage {
         StageRecord::Active => Stage::Active,
         StageRecord::Deleting => Stage::Deleting,
-        StageRecord::Deleted(books) => Stage::Deleted(books.into_counts()),
+        StageRecord::Deleted => Stage::Deleted,
     };
     Ok(StoredWebhook { webhook, stage })
 }
@@ -502,6 +502,14 @@ pub(super) fn decode_ledger_counts(bytes: &[u8]) -> Result<LedgerCounts, StoreEr
 struct ArchivedCountsRecord {
     webhooks: u64,
     books: DeliveryCountsRecord,
+}
+
+pub(super) fn encode_closed_books(books: &DeliveryCounts) -> Vec<u8> {
+    encode(&DeliveryCountsRecord::closed(books))
+}
+
+pub(super) fn decode_closed_books(bytes: &[u8]) -> Result<DeliveryCounts, StoreError> {
+    decode("closed books", bytes).map(DeliveryCountsRecord::into_counts)
 }
 
 pub(super) fn encode_archived_counts(archived: &ArchivedCounts) -> Vec<u8> {

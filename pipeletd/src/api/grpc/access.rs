@@ -30,7 +30,7 @@ use super::{
     MAX_MESSAGE, api_keys, daemon, events, failed_deliveries, id_tags, stations, transactions,
     webhooks,
 };
-use crate::auth::{Caller, Role};
+use crate::{auth::Role, registries::Caller};
 
 /// The names of a service's methods, and the role that each needs.
 pub(super) type Needs = &'static [(&'static str, Role)];

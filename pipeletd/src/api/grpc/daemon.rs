@@ -23,10 +23,11 @@ use super::{
     status::statuses,
 };
 use crate::{
-    auth::{Caller, Role},
+    auth::Role,
     delivery::Delivery,
     journal::Journal,
     ocpp::{ConnectionStats, RefusedHandshake, Stations},
+    registries::Caller,
     store::{Backup, BackupError, blocking},
     system::{clock::Clock, latencies::BOUNDS, tls::Shown},
 };

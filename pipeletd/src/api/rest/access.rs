@@ -17,7 +17,7 @@ use super::{
     super::{authenticator::permit, request_id::RequestId},
     problem::Problem,
 };
-use crate::auth::{Caller, Role};
+use crate::{auth::Role, registries::Caller};
 
 /// Handlers whose callers have the role that they need.
 pub(super) struct Permitted<S> {

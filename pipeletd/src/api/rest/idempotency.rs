@@ -27,7 +27,7 @@ use super::{
     body,
     problem::Problem,
 };
-use crate::auth::Caller;
+use crate::registries::Caller;
 
 const KEY: HeaderName = HeaderName::from_static("idempotency-key");
 /// Says that an answer is an earlier one.

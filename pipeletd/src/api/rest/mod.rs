@@ -49,7 +49,10 @@ use super::{
     trigger::Trigger,
 };
 use crate::{
-    auth::Caller, delivery::Delivery, journal::Journal, ocpp::Transactions, registries::IdTags,
+    delivery::Delivery,
+    journal::Journal,
+    ocpp::Transactions,
+    registries::{Caller, IdTags},
 };
 
 /// In bytes; a webhook takes a few hundred.

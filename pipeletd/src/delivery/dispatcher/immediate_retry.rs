@@ -5,13 +5,12 @@
 //! mended costs one attempt. They are taken by due time, each behind the one that was taken last,
 //! so that none is taken twice; and they leave room for what is due.
 
-use std::{collections::HashSet, sync::Arc};
+use std::collections::HashSet;
 
 use pipelet_domain::deliveries::RetryKey;
 use tokio::sync::oneshot;
 
 use super::{DispatchError, Dispatcher, Origin, RETRY_WINDOW};
-use crate::store::blocking;
 
 /// At once, at most: of the room for retries, those that are due keep their share.
 const MOST: usize = RETRY_WINDOW / 4;
@@ -83,8 +82,7 @@ impl Dispatcher {
         };
         let (id, after) = (self.id(), pass.after);
         let limit = pass.room - pass.loaded.len();
-        let store = Arc::clone(&self.context.store);
-        let keys = blocking(move || store.retry_keys(id, after, limit)).await?;
+        let keys = self.context.store.retry_keys(id, after, limit).await?;
         // Those that are loaded already are due.
         let wanted = |key: &RetryKey| !self.loaded_retries.contains(key);
         let wanted: Vec<_> = keys.iter().copied().filter(wanted).collect();

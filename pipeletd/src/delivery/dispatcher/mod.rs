@@ -48,7 +48,7 @@ use super::{
 };
 use crate::{
     journal::{AppendError, Journal, Reader},
-    store::{Store, StoreError, blocking},
+    store::{LedgerStore, StoreError},
     system::{
         clock::Clock,
         latencies::Latencies,
@@ -82,7 +82,7 @@ const SWEEP_EVERY: Duration = Duration::from_secs(1);
 pub struct DispatcherContext {
     pub journal: Journal,
     pub ledger: Ledger,
-    pub store: Arc<dyn Store>,
+    pub store: Arc<dyn LedgerStore>,
     pub clock: Clock,
     pub retry_clock: RetryClock,
     /// What all dispatchers together may hold of events.
@@ -455,13 +455,9 @@ impl Dispatcher {
     /// Loads what the cursor says is owed, and what is known of it from elsewhere.
     async fn recover(&mut self) -> Result<(), DispatchError> {
         let id = self.id();
-        let store = Arc::clone(&self.context.store);
-        let (off_cursor, due) = blocking(move || {
-            let first = store.retry_keys(id, None, 1)?;
-            Ok::<_, StoreError>((store.off_cursor_markers(id)?, first.first().copied()))
-        })
-        .await?;
-        self.next_due = due.and_then(due_time);
+        let off_cursor = self.context.store.off_cursor_markers(id).await?;
+        let due = self.context.store.retry_keys(id, None, 1).await?;
+        self.next_due = due.first().copied().and_then(due_time);
 
         let cursor = self.reader.start().clone();
         let off_cursor: HashSet<_> = off_cursor.into_iter().collect();

@@ -15,7 +15,7 @@ use super::{
 };
 use crate::{
     delivery::ledger::Entry,
-    store::{ReadLimit, Store, StoreError, blocking, take_up_to},
+    store::{ReadLimit, StoreError},
 };
 
 impl Dispatcher {
@@ -159,10 +159,9 @@ impl Dispatcher {
 
     pub(super) async fn load_due(&mut self) -> Result<(), DispatchError> {
         let id = self.id();
-        let store = Arc::clone(&self.context.store);
         // Those that are loaded still have their records: they come first, and are passed over.
         let limit = self.loaded_retries.len() + RETRY_WINDOW;
-        let keys = blocking(move || store.retry_keys(id, None, limit)).await?;
+        let keys = self.context.store.retry_keys(id, None, limit).await?;
         let now = self.context.retry_clock.now();
         self.next_due = (keys.len() == limit).then_some(now);
         let mut due = Vec::new();
@@ -193,15 +192,11 @@ impl Dispatcher {
         let Some(reserved) = self.retry_memory.reserve() else {
             return Ok(0);
         };
-        let store = Arc::clone(&self.context.store);
-        let (asked, limit) = (
-            keys.to_vec(),
-            ReadLimit {
-                count: keys.len(),
-                bytes: reserved.bytes,
-            },
-        );
-        let read = blocking(move || read_retries(store.as_ref(), &asked, limit)).await;
+        let limit = ReadLimit {
+            count: keys.len(),
+            bytes: reserved.bytes,
+        };
+        let read = self.context.store.retries(keys, limit).await;
         let loaded = read.as_ref().map_or(&[][..], |(retries, _)| retries);
         let loaded = loaded.iter().map(Retry::memory_size).sum();
         self.retry_memory.settle(reserved, loaded);
@@ -235,25 +230,8 @@ impl Dispatcher {
             None if self.may_read => self.reader.position(),
             None => return Ok(false),
         };
-        let store = Arc::clone(&self.context.store);
-        let event = blocking(move || store.event(next)).await?;
+        let event = self.context.journal.event(next).await?;
         let oldest = self.context.clock.ago(self.settings.backlog_age);
         Ok(event.is_some_and(|event| event.time < oldest))
     }
-}
-
-/// The retries at the first of these keys, with how many of the keys were looked at.
-fn read_retries(
-    store: &dyn Store,
-    keys: &[RetryKey],
-    limit: ReadLimit,
-) -> Result<(Vec<Retry>, usize), StoreError> {
-    let mut looked_at = 0;
-    let retries = keys.iter().filter_map(|key| {
-        looked_at += 1;
-        store.retry(*key).transpose()
-    });
-    let read = take_up_to(limit, retries, Retry::memory_size)?;
-    // The one for which there was no room was looked at in vain.
-    Ok((read.items, looked_at - usize::from(read.is_cut)))
 }

@@ -13,7 +13,7 @@ use std::{
 };
 
 use super::{
-    COLD_CACHE_BYTES, FORMAT_VERSION, HOT_CACHE_BYTES, SledStore,
+    COLD_CACHE_BYTES, FORMAT_VERSION, HOT_CACHE_BYTES, Inner, SledStore,
     database::{Batch, Database},
     lock, meta_number,
     room::{Purpose, Room},
@@ -39,14 +39,15 @@ const DECIDED: &str = "restored-";
 
 impl Backup for SledStore {
     fn back_up(&self, out: &mut dyn Write) -> Result<(), BackupError> {
-        self.backups.fetch_add(1, Ordering::SeqCst);
-        let written = self.write_backup(out);
-        self.backups.fetch_sub(1, Ordering::SeqCst);
+        let Self(store) = self;
+        store.backups.fetch_add(1, Ordering::SeqCst);
+        let written = store.write_backup(out);
+        store.backups.fetch_sub(1, Ordering::SeqCst);
         written
     }
 }
 
-impl SledStore {
+impl Inner {
     fn write_backup(&self, out: &mut dyn Write) -> Result<(), BackupError> {
         let mut writer = Writer::begin(out)?;
         let mut moment = self.freeze()?;
@@ -86,7 +87,9 @@ impl SledStore {
         file.rewind().map_err(BackupError::Write)?;
         Ok(file)
     }
+}
 
+impl SledStore {
     /// Makes a store of a backup, whole or not at all. One that is in the directory is refused,
     /// or `set_aside` under other names.
     pub fn restore(

@@ -17,6 +17,7 @@ use std::{
 
 use super::{
     COLD_CACHE_BYTES, FORMAT_VERSION,
+    configuration::{joined, split},
     database::{Batch, Database},
     room::{Purpose, Room},
 };
@@ -135,9 +136,10 @@ fn copy(
     let mut batch = marks(secrets);
     for entry in from.kind(Kind::Webhook) {
         let (key, value) = entry?;
-        let stored = records::decode_webhook(&value, secrets)?;
+        let (revision, record) = split(&value)?;
+        let stored = records::decode_webhook(&record, secrets)?;
         let sealed = records::encode_webhook(&stored, secrets)?;
-        Database::put_new(&mut batch, &key, &sealed);
+        Database::put_new(&mut batch, &key, &joined(revision, &sealed));
     }
     to.commit(batch, Purpose::Bookkeeping)
 }
@@ -169,6 +171,8 @@ fn at(directory: &Path, source: io::Error) -> StoreError {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::mpsc;
+
     use base64::{Engine as _, engine::general_purpose::STANDARD};
     use jiff::Timestamp;
     use pipelet_domain::{
@@ -177,7 +181,9 @@ mod tests {
     };
 
     use super::*;
-    use crate::store::{Change, Store as _, key_file::KeyFile, sled::SledStore};
+    use crate::store::{
+        ConfigurationChange, ConfigurationStore as _, Entry, key_file::KeyFile, sled::SledStore,
+    };
 
     const SECRET: &str = "planted-secret";
     static LONG: [u8; 30_000] = [7; 30_000];
@@ -193,7 +199,7 @@ mod tests {
     }
 
     /// A webhook with a secret, and a long value.
-    fn fill(directory: &Path) {
+    async fn fill(directory: &Path) {
         let draft = WebhookDraft {
             name: Field::Value("N".to_owned()),
             url: Field::Value("https://example.com/".to_owned()),
@@ -204,15 +210,14 @@ mod tests {
         };
         let new = draft.create(&TargetPolicy::default()).unwrap();
         let store = SledStore::open(directory).unwrap();
-        let webhook = Change::Webhook(StoredWebhook {
+        let webhook = Entry::Webhook(StoredWebhook {
             webhook: new.into_webhook(WebhookId(1), Timestamp::UNIX_EPOCH),
-            versions: Vec::new(),
             stage: Stage::Active,
         });
-        store.commit(&[webhook]).unwrap();
+        store.put_if(webhook, None).await.unwrap();
         let mut batch = Batch::default();
         Database::put_new(&mut batch, LONG_KEY, &LONG);
-        store.cold.commit(batch, Purpose::Bookkeeping).unwrap();
+        store.0.cold.commit(batch, Purpose::Bookkeeping).unwrap();
     }
 
     /// Whether any file of the store has these bytes in it.
@@ -247,12 +252,17 @@ mod tests {
         }
     }
 
-    fn check_whole(directory: &Path) {
+    async fn check_whole(directory: &Path) {
         let store = SledStore::open(directory).unwrap();
-        let webhooks = store.webhooks().unwrap();
-        let secret = webhooks[0].webhook.secret.as_ref().unwrap();
+        let (told, webhooks) = mpsc::channel();
+        let observer = move |change: &ConfigurationChange| told.send(change.clone()).unwrap();
+        store.watch(Box::new(observer)).await.unwrap();
+        let Ok(ConfigurationChange::Put(Entry::Webhook(stored), _)) = webhooks.try_recv() else {
+            panic!("no webhook");
+        };
+        let secret = stored.webhook.secret.unwrap();
         assert_eq!(secret.secret().expose(), SECRET);
-        let long = store.cold.get(LONG_KEY).unwrap();
+        let long = store.0.cold.get(LONG_KEY).unwrap();
         assert_eq!(long.as_deref(), Some(&LONG[..]));
         drop(store);
         assert!(
@@ -264,24 +274,24 @@ mod tests {
         }
     }
 
-    #[test]
-    fn half_a_copy_is_thrown_away() {
+    #[tokio::test]
+    async fn half_a_copy_is_thrown_away() {
         let directory = tempfile::tempdir().unwrap();
-        fill(directory.path());
+        fill(directory.path()).await;
         let half = open(directory.path(), &new(COLD));
         half.commit(marks(&secrets(directory.path())), Purpose::Bookkeeping)
             .unwrap();
         drop(half);
-        check_whole(directory.path());
+        check_whole(directory.path()).await;
     }
 
-    #[test]
-    fn a_key_is_rotated_wherever_that_stopped_before() {
+    #[tokio::test]
+    async fn a_key_is_rotated_wherever_that_stopped_before() {
         for steps in 0_usize..=4 {
             let directory = tempfile::tempdir().unwrap();
             let path = directory.path();
-            fill(path);
-            check_whole(path);
+            fill(path).await;
+            check_whole(path).await;
             let key_file = KeyFile::new(path, None);
             let first = secrets(path);
             if let Some(steps) = steps.checked_sub(1) {
@@ -292,7 +302,7 @@ mod tests {
             if steps % 2 == 0 {
                 SledStore::rotate_key(path, None).unwrap();
             }
-            check_whole(path);
+            check_whole(path).await;
             let rotated = secrets(path);
             assert!(!rotated.has_older(), "{steps}");
             assert_ne!(rotated.newest(), first.newest(), "{steps}");
@@ -302,12 +312,12 @@ mod tests {
         }
     }
 
-    #[test]
-    fn a_store_without_its_key_is_refused() {
+    #[tokio::test]
+    async fn a_store_without_its_key_is_refused() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path();
-        fill(path);
-        check_whole(path);
+        fill(path).await;
+        check_whole(path).await;
         let kept = path.join("kept.key");
         fs::rename(path.join("secrets.key"), &kept).unwrap();
         for refused in [
@@ -320,6 +330,6 @@ mod tests {
         assert!(!path.join("secrets.key").exists(), "a new key was made");
         SledStore::open_with_key(path, Some(&kept)).unwrap();
         fs::rename(&kept, path.join("secrets.key")).unwrap();
-        check_whole(path);
+        check_whole(path).await;
     }
 }

@@ -75,7 +75,9 @@ mod tests {
     use tempfile::TempDir;
 
     use super::*;
-    use crate::store::{Change, Store as _, sled::SledStore};
+    use crate::store::{
+        LedgerChange, LedgerStore as _, LogStore as _, ProjectionStore as _, sled::SledStore,
+    };
     use pipelet_domain::{
         deliveries::LedgerCounts,
         events::{Event, EventId, EventType, Payload, Seq, StationId},
@@ -99,19 +101,18 @@ mod tests {
         numbers.map(event).collect()
     }
 
-    fn write(directory: &Path) {
+    async fn write(directory: &Path) {
         let store = SledStore::open(directory).unwrap();
         for first in (0..EVENTS).step_by(3) {
-            store
-                .append(Seq(first), &events(first..first + 3), &[])
-                .unwrap();
-            let counts = Change::LedgerCounts(WebhookId(first), LedgerCounts::default());
-            store.commit(&[counts]).unwrap();
+            let three = events(first..first + 3).into();
+            store.append(three, [].into()).await.unwrap();
+            let counts = LedgerChange::Counts(WebhookId(first), LedgerCounts::default());
+            store.commit([counts].into()).await.unwrap();
         }
-        store.save_stations(&[], &[], Seq(EVENTS)).unwrap();
-        store
-            .append(Seq(EVENTS), &events(EVENTS..EVENTS + 1), &[])
-            .unwrap();
+        let saved = store.save(Vec::new(), Vec::new(), Seq(EVENTS)).await;
+        saved.unwrap();
+        let last = events(EVENTS..EVENTS + 1).into();
+        store.append(last, [].into()).await.unwrap();
     }
 
     fn copy(from: &Path, to: &Path) {
@@ -129,23 +130,23 @@ mod tests {
 
     /// Does this to a copy of a store, and returns how opening it went. Where it opens, nothing
     /// that was known is missing.
-    fn open_after(store: &Path, damage: impl Fn(&Path)) -> Result<(), StoreError> {
+    async fn open_after(store: &Path, damage: impl Fn(&Path)) -> Result<(), StoreError> {
         let directory = TempDir::new().unwrap();
         copy(store, directory.path());
         damage(directory.path());
         let store = SledStore::open(directory.path())?;
-        let end = store.bounds().unwrap().end;
+        let end = store.bounds().await?.end;
         assert!(end >= Seq(EVENTS), "the journal ends at {end:?}");
-        let batches = store.ledger_counts().unwrap().len() as u64;
+        let batches = store.state().await?.counts.len() as u64;
         assert_eq!(batches, EVENTS / 3);
         Ok(())
     }
 
-    #[test]
-    fn what_rots_is_noticed_wherever_it_is() {
+    #[tokio::test]
+    async fn what_rots_is_noticed_wherever_it_is() {
         let directory = TempDir::new().unwrap();
-        write(directory.path());
-        open_after(directory.path(), |_| {}).unwrap();
+        write(directory.path()).await;
+        open_after(directory.path(), |_| {}).await.unwrap();
         for part in ["hot", "cold"] {
             let length = fs::metadata(directory.path().join(part).join("db"))
                 .unwrap()
@@ -159,7 +160,7 @@ mod tests {
                     bytes[at..at + 8].iter_mut().for_each(|byte| *byte ^= 0xff);
                     fs::write(db, bytes).unwrap();
                 };
-                match open_after(directory.path(), rot) {
+                match open_after(directory.path(), rot).await {
                     Err(StoreError::Damaged { .. }) => refused += 1,
                     // Nothing stood there that is still needed.
                     Ok(()) => {}
@@ -170,27 +171,29 @@ mod tests {
         }
     }
 
-    #[test]
-    fn what_is_gone_is_noticed() {
+    #[tokio::test]
+    async fn what_is_gone_is_noticed() {
         let directory = TempDir::new().unwrap();
-        write(directory.path());
-        let check = |damage: &dyn Fn(&Path), name: &str| {
-            let refused = open_after(directory.path(), damage).unwrap_err();
+        write(directory.path()).await;
+        let check = async |damage: &dyn Fn(&Path), name: &str| {
+            let refused = open_after(directory.path(), damage).await.unwrap_err();
             let StoreError::Damaged { path, .. } = &refused else {
                 panic!("{refused}");
             };
             assert!(path.ends_with(name), "{refused}");
         };
         for name in ["hot", "cold"] {
-            check(&|store| fs::remove_dir_all(store.join(name)).unwrap(), name);
+            check(&|store| fs::remove_dir_all(store.join(name)).unwrap(), name).await;
             check(
                 &|store| fs::remove_file(store.join(name).join("db")).unwrap(),
                 name,
-            );
+            )
+            .await;
             check(
                 &|store| fs::write(store.join(name).join("db"), "").unwrap(),
                 name,
-            );
+            )
+            .await;
         }
         // Both together are no store any more; what is to become of that is the operator's say.
         let both = |store: &Path| {
@@ -202,7 +205,11 @@ mod tests {
         copy(directory.path(), fresh.path());
         both(fresh.path());
         assert_eq!(
-            SledStore::open(fresh.path()).unwrap().bounds().unwrap(),
+            SledStore::open(fresh.path())
+                .unwrap()
+                .bounds()
+                .await
+                .unwrap(),
             Seq(0)..Seq(0)
         );
     }

@@ -1,15 +1,14 @@
-//! Transactions and id tags.
+//! Transactions and stations.
 
 use std::{fs, sync::Arc};
 
 use pipelet_domain::{
     events::{AuthorizationStatus, Event, EventId, EventType, IdTagKey, Payload, Seq, StationId},
-    id_tags::{IdTag, IdTagEntry, TagStatus},
-    projection::{MeterReading, StopRequest, Transaction, TransactionFilter},
+    projection::{MeterReading, StationState, StopRequest, Transaction, TransactionFilter},
 };
 
 use super::{at, check, check_reopened, event, events};
-use crate::store::{Change, Store, memory::MemoryStore, sled::SledStore};
+use crate::store::{ProjectionStore, memory::MemoryStore, sled::SledStore};
 
 /// Of station `S0` or `S10`, open where the number is even.
 fn transaction(number: u64) -> Arc<Transaction> {
@@ -55,138 +54,159 @@ fn stopped(transaction: &Transaction) -> Transaction {
     transaction.stopped(StopRequest::of(&stop).unwrap())
 }
 
-#[test]
-fn transactions_are_found_by_what_they_are() {
-    check(|store| {
+async fn save(store: &dyn ProjectionStore, transactions: &[Arc<Transaction>], projected_to: u64) {
+    let to = Seq(projected_to);
+    let saved = store.save(Vec::new(), transactions.to_vec(), to).await;
+    saved.unwrap();
+}
+
+#[tokio::test]
+async fn transactions_are_found_by_what_they_are() {
+    check(async |store| {
         let all: Vec<_> = (0..10).map(transaction).collect();
-        store.save_stations(&[], &all[..6], Seq(6)).unwrap();
-        store.save_stations(&[], &all[4..], Seq(10)).unwrap();
-        assert_eq!(store.load_stations().unwrap().projected_to, Seq(10));
-        let seqs = |filter: &TransactionFilter, before: Option<u64>, limit| {
-            let found = store.transactions(filter, before.map(Seq), limit).unwrap();
+        save(store, &all[..6], 6).await;
+        save(store, &all[4..], 10).await;
+        assert_eq!(store.stations().await.unwrap().projected_to, Seq(10));
+        let seqs = async |filter: &TransactionFilter, before: Option<u64>, limit: usize| {
+            let found = store
+                .transactions(filter, before.map(Seq), limit)
+                .await
+                .unwrap();
             found.iter().map(|found| found.seq.0).collect::<Vec<_>>()
         };
         let any = TransactionFilter::default();
-        assert_eq!(seqs(&any, None, 99), [9, 8, 7, 6, 5, 4, 3, 2, 1, 0]);
-        assert_eq!(seqs(&any, Some(5), 2), [4, 3]);
-        assert_eq!(seqs(&any, Some(0), 2), [0; 0]);
+        assert_eq!(seqs(&any, None, 99).await, [9, 8, 7, 6, 5, 4, 3, 2, 1, 0]);
+        assert_eq!(seqs(&any, Some(5), 2).await, [4, 3]);
+        assert_eq!(seqs(&any, Some(0), 2).await, [0; 0]);
         let of_station = TransactionFilter {
             station: StationId::new("S0").ok(),
             ..any.clone()
         };
-        assert_eq!(seqs(&of_station, None, 99), [9, 6, 3, 0]);
-        assert_eq!(seqs(&of_station, Some(9), 2), [6, 3]);
+        assert_eq!(seqs(&of_station, None, 99).await, [9, 6, 3, 0]);
+        assert_eq!(seqs(&of_station, Some(9), 2).await, [6, 3]);
         let open = TransactionFilter {
             open: Some(true),
             ..of_station.clone()
         };
-        assert_eq!(seqs(&open, None, 99), [6, 0]);
+        assert_eq!(seqs(&open, None, 99).await, [6, 0]);
         let closed = TransactionFilter {
             open: Some(false),
             ..of_station
         };
-        assert_eq!(seqs(&closed, None, 99), [9, 3]);
+        assert_eq!(seqs(&closed, None, 99).await, [9, 3]);
         let tagged = TransactionFilter {
             id_tag: Some(IdTagKey::of("TAG1")),
             since: Some(at(3)),
             until: Some(at(8)),
             ..any
         };
-        assert_eq!(seqs(&tagged, None, 99), [7, 5, 3]);
+        assert_eq!(seqs(&tagged, None, 99).await, [7, 5, 3]);
 
-        assert_eq!(store.transaction(8_991).unwrap().as_ref(), Some(&*all[9]));
-        assert_eq!(store.transaction(42).unwrap(), None);
-    });
+        assert_eq!(
+            store.transaction(8_991).await.unwrap().as_ref(),
+            Some(&*all[9])
+        );
+        assert_eq!(store.transaction(42).await.unwrap(), None);
+    })
+    .await;
 }
 
-#[test]
-fn a_transaction_is_replaced_when_it_ends() {
-    check(|store| {
+#[tokio::test]
+async fn a_transaction_is_replaced_when_it_ends() {
+    check(async |store| {
         let open = transaction(2);
-        store
-            .save_stations(&[], std::slice::from_ref(&open), Seq(3))
-            .unwrap();
+        save(store, std::slice::from_ref(&open), 3).await;
         let closed = Arc::new(stopped(&open));
         for _ in 0..2 {
-            store
-                .save_stations(&[], std::slice::from_ref(&closed), Seq(4))
-                .unwrap();
+            save(store, std::slice::from_ref(&closed), 4).await;
             let any = TransactionFilter::default();
             assert_eq!(
-                store.transactions(&any, None, 9).unwrap(),
+                store.transactions(&any, None, 9).await.unwrap(),
                 [(*closed).clone()]
             );
             let open = TransactionFilter {
                 open: Some(true),
                 ..any
             };
-            assert_eq!(store.transactions(&open, None, 9).unwrap(), []);
-            let found = store.transaction(closed.transaction_id).unwrap();
+            assert_eq!(store.transactions(&open, None, 9).await.unwrap(), []);
+            let found = store.transaction(closed.transaction_id).await.unwrap();
             assert_eq!(found.as_ref(), Some(&*closed));
         }
-    });
+    })
+    .await;
 }
 
-#[test]
-fn a_transaction_that_is_given_up_is_open_no_more_and_may_be_stopped_after_all() {
-    check(|store| {
+#[tokio::test]
+async fn a_transaction_that_is_given_up_is_open_no_more_and_may_be_stopped_after_all() {
+    check(async |store| {
         let all: Vec<_> = (0..8).map(transaction).collect();
-        store.save_stations(&[], &all, Seq(8)).unwrap();
-        let open = |after: Option<u64>, limit| {
-            let open = store.open_transactions(after.map(Seq), limit).unwrap();
+        save(store, &all, 8).await;
+        let open = async |after: Option<u64>, limit: usize| {
+            let open = store
+                .open_transactions(after.map(Seq), limit)
+                .await
+                .unwrap();
             open.iter().map(|open| open.seq.0).collect::<Vec<_>>()
         };
-        assert_eq!(open(None, 99), [0, 2, 4, 6]);
-        assert_eq!(open(Some(0), 2), [2, 4]);
-        assert_eq!(open(Some(6), 2), [0; 0]);
+        assert_eq!(open(None, 99).await, [0, 2, 4, 6]);
+        assert_eq!(open(Some(0), 2).await, [2, 4]);
+        assert_eq!(open(Some(6), 2).await, [0; 0]);
         let given_up = Arc::new(all[2].abandoned(at(50)));
-        let save = |transaction: &Arc<Transaction>| {
+        let save = async |transaction: &Arc<Transaction>| {
             let transactions = std::slice::from_ref(transaction);
-            store.save_stations(&[], transactions, Seq(8)).unwrap();
-            let found = store.transaction(transaction.transaction_id).unwrap();
+            save(store, transactions, 8).await;
+            let found = store.transaction(transaction.transaction_id).await.unwrap();
             assert_eq!(found.as_ref(), Some(&**transaction));
         };
-        save(&given_up);
-        assert_eq!(open(None, 99), [0, 4, 6]);
+        save(&given_up).await;
+        assert_eq!(open(None, 99).await, [0, 4, 6]);
         let abandoned = TransactionFilter {
             abandoned: Some(true),
             ..TransactionFilter::default()
         };
-        let found = store.transactions(&abandoned, None, 9).unwrap();
+        let found = store.transactions(&abandoned, None, 9).await.unwrap();
         assert_eq!(found, [(*given_up).clone()]);
-        save(&Arc::new(stopped(&given_up)));
-        assert_eq!(store.transactions(&abandoned, None, 9).unwrap(), []);
-        save(&Arc::new(all[4].abandoned(at(50))));
-        store.forget_transactions(at(51), 99).unwrap();
-        assert_eq!(store.transaction(all[4].transaction_id).unwrap(), None);
-        assert_eq!(open(None, 99), [0, 6]);
-    });
+        save(&Arc::new(stopped(&given_up))).await;
+        assert_eq!(store.transactions(&abandoned, None, 9).await.unwrap(), []);
+        save(&Arc::new(all[4].abandoned(at(50)))).await;
+        store.forget_transactions(at(51), 99).await.unwrap();
+        assert_eq!(
+            store.transaction(all[4].transaction_id).await.unwrap(),
+            None
+        );
+        assert_eq!(open(None, 99).await, [0, 6]);
+    })
+    .await;
 }
 
-#[test]
-fn transactions_that_ended_long_ago_are_forgotten() {
-    check(|store| {
+#[tokio::test]
+async fn transactions_that_ended_long_ago_are_forgotten() {
+    check(async |store| {
         let all: Vec<_> = (0..10).map(transaction).collect();
-        store.save_stations(&[], &all, Seq(10)).unwrap();
+        save(store, &all, 10).await;
         let any = TransactionFilter::default();
-        let seqs = |filter: &TransactionFilter| {
-            let found = store.transactions(filter, None, 99).unwrap();
+        let seqs = async |filter: &TransactionFilter| {
+            let found = store.transactions(filter, None, 99).await.unwrap();
             found.iter().map(|found| found.seq.0).collect::<Vec<_>>()
         };
         // Every odd one has ended at 0.
-        assert_eq!(store.forget_transactions(at(0), 99).unwrap(), 0);
-        assert_eq!(store.forget_transactions(at(1), 2).unwrap(), 2);
-        assert_eq!(seqs(&any), [9, 8, 7, 6, 5, 4, 2, 0]);
-        assert_eq!(store.forget_transactions(at(1), 99).unwrap(), 3);
-        assert_eq!(store.forget_transactions(at(1), 99).unwrap(), 0);
-        assert_eq!(seqs(&any), [8, 6, 4, 2, 0]);
+        assert_eq!(store.forget_transactions(at(0), 99).await.unwrap(), 0);
+        assert_eq!(store.forget_transactions(at(1), 2).await.unwrap(), 2);
+        assert_eq!(seqs(&any).await, [9, 8, 7, 6, 5, 4, 2, 0]);
+        assert_eq!(store.forget_transactions(at(1), 99).await.unwrap(), 3);
+        assert_eq!(store.forget_transactions(at(1), 99).await.unwrap(), 0);
+        assert_eq!(seqs(&any).await, [8, 6, 4, 2, 0]);
         let of_station = TransactionFilter {
             station: StationId::new("S0").ok(),
             ..any
         };
-        assert_eq!(seqs(&of_station), [6, 0]);
-        assert_eq!(store.transaction(all[9].transaction_id).unwrap(), None);
-    });
+        assert_eq!(seqs(&of_station).await, [6, 0]);
+        assert_eq!(
+            store.transaction(all[9].transaction_id).await.unwrap(),
+            None
+        );
+    })
+    .await;
 }
 
 /// One of many: open, without meter values; ids come in no order.
@@ -207,7 +227,11 @@ fn ended(begun: &Transaction, millis: i64) -> Transaction {
 
 /// What each way of looking finds, `page` at a time: the starts, and all of what was looked up by
 /// id.
-fn found(store: &dyn Store, ids: &[i64], page: usize) -> (Vec<Vec<u64>>, Vec<Transaction>) {
+async fn found(
+    store: &dyn ProjectionStore,
+    ids: &[i64],
+    page: usize,
+) -> (Vec<Vec<u64>>, Vec<Transaction>) {
     let station = StationId::new("S7").ok();
     let filter = |station, open| TransactionFilter {
         station,
@@ -218,34 +242,40 @@ fn found(store: &dyn Store, ids: &[i64], page: usize) -> (Vec<Vec<u64>>, Vec<Tra
         let of_all = filter(None, open);
         [of_all, filter(station.clone(), open)]
     });
-    let list = |filter: &TransactionFilter| {
+    let list = async |filter: &TransactionFilter| {
         let mut seqs = Vec::new();
         loop {
             let before = seqs.last().copied().map(Seq);
-            let found = store.transactions(filter, before, page).unwrap();
+            let found = store.transactions(filter, before, page).await.unwrap();
             seqs.extend(found.iter().map(|found| found.seq.0));
             if found.len() < page {
                 return seqs;
             }
         }
     };
-    let mut lists: Vec<_> = filters.iter().flatten().map(list).collect();
+    let mut lists = Vec::new();
+    for filter in filters.iter().flatten() {
+        lists.push(list(filter).await);
+    }
     let mut open = Vec::new();
     loop {
         let after = open.last().copied().map(Seq);
-        let found = store.open_transactions(after, page).unwrap();
+        let found = store.open_transactions(after, page).await.unwrap();
         open.extend(found.iter().map(|found| found.seq.0));
         if found.len() < page {
             break;
         }
     }
     lists.push(open);
-    let by_id = ids.iter().filter_map(|id| store.transaction(*id).unwrap());
-    (lists, by_id.collect())
+    let mut by_id = Vec::new();
+    for id in ids {
+        by_id.extend(store.transaction(*id).await.unwrap());
+    }
+    (lists, by_id)
 }
 
-#[test]
-fn thousands_that_end_in_any_order_are_the_same_on_disk_as_in_memory() {
+#[tokio::test]
+async fn thousands_that_end_in_any_order_are_the_same_on_disk_as_in_memory() {
     let directory = tempfile::tempdir().unwrap();
     let memory = MemoryStore::default();
     let mut open: Vec<Transaction> = Vec::new();
@@ -259,18 +289,18 @@ fn thousands_that_end_in_any_order_are_the_same_on_disk_as_in_memory() {
     };
     for round in 0..6 {
         let disk = SledStore::open(directory.path()).unwrap();
-        let save = |transactions: Vec<Transaction>| {
+        let save = async |transactions: Vec<Transaction>| {
             let transactions: Vec<_> = transactions.into_iter().map(Arc::new).collect();
-            for store in [&memory as &dyn Store, &disk] {
+            for store in [&memory as &dyn ProjectionStore, &disk] {
                 for batch in transactions.chunks(300) {
-                    store.save_stations(&[], batch, Seq(0)).unwrap();
+                    save(store, batch, 0).await;
                 }
             }
         };
         let begun: Vec<_> = (round * 500..(round + 1) * 500).map(begun).collect();
         ids.extend(begun.iter().step_by(7).map(|begun| begun.transaction_id));
         open.extend(begun.iter().cloned());
-        save(begun);
+        save(begun).await;
         let mut changed = Vec::new();
         for turn in 0..450 {
             now += 1;
@@ -284,35 +314,43 @@ fn thousands_that_end_in_any_order_are_the_same_on_disk_as_in_memory() {
                 _ => vec![ended(&one, now)],
             });
         }
-        save(changed);
-        assert_eq!(found(&memory, &ids, 333), found(&disk, &ids, 333));
+        save(changed).await;
+        assert_eq!(
+            found(&memory, &ids, 333).await,
+            found(&disk, &ids, 333).await
+        );
         for (before, limit) in [(now - 900, 100), (now - 500, 300), (now - 500, 9_999)] {
-            let forget = |store: &dyn Store| store.forget_transactions(at(before), limit);
-            assert_eq!(forget(&memory).unwrap(), forget(&disk).unwrap());
-            assert_eq!(found(&memory, &ids, 1_000), found(&disk, &ids, 1_000));
+            let forget = async |store: &dyn ProjectionStore| {
+                store.forget_transactions(at(before), limit).await.unwrap()
+            };
+            assert_eq!(forget(&memory).await, forget(&disk).await);
+            assert_eq!(
+                found(&memory, &ids, 1_000).await,
+                found(&disk, &ids, 1_000).await
+            );
         }
     }
     // Nothing is left of what is forgotten.
     let disk = SledStore::open(directory.path()).unwrap();
-    while disk.forget_transactions(at(1 << 30), 1_000).unwrap() > 0 {}
-    let (lists, _) = found(&disk, &ids, 1_000);
+    while disk.forget_transactions(at(1 << 30), 1_000).await.unwrap() > 0 {}
+    let (lists, _) = found(&disk, &ids, 1_000).await;
     assert_eq!(lists[0], lists[2]);
     assert_eq!(lists[4], [0; 0]);
 }
 
 /// Of the last save only a part reached the disk.
-#[test]
-fn a_save_that_was_cut_short_has_ended_all_of_them_or_none() {
+#[tokio::test]
+async fn a_save_that_was_cut_short_has_ended_all_of_them_or_none() {
     const COUNT: u64 = 200;
     let directory = tempfile::tempdir().unwrap();
     let db = directory.path().join("cold").join("db");
     let store = SledStore::open(directory.path()).unwrap();
     let all: Vec<_> = (0..COUNT).map(begun).collect();
     let open: Vec<_> = all.iter().cloned().map(Arc::new).collect();
-    store.save_stations(&[], &open, Seq(0)).unwrap();
+    save(&store, &open, 0).await;
     let before = fs::read(&db).unwrap();
     let ended: Vec<_> = all.iter().map(|one| Arc::new(ended(one, 5))).collect();
-    store.save_stations(&[], &ended, Seq(0)).unwrap();
+    save(&store, &ended, 0).await;
     let after = fs::read(&db).unwrap();
     let kept = tempfile::tempdir().unwrap();
     let differ: Vec<_> = (0..after.len())
@@ -334,7 +372,7 @@ fn a_save_that_was_cut_short_has_ended_all_of_them_or_none() {
         }
         fs::write(copy.join("cold/db"), part).unwrap();
         let store = SledStore::open(&copy).unwrap();
-        let (lists, by_id) = found(&store, &ids, 1_000);
+        let (lists, by_id) = found(&store, &ids, 1_000).await;
         let ended = by_id.iter().filter(|one| !one.is_open()).count();
         assert!([0, all.len()].contains(&ended), "{ended} at {cut}");
         let lengths: Vec<_> = lists.iter().map(Vec::len).collect();
@@ -353,59 +391,51 @@ fn a_save_that_was_cut_short_has_ended_all_of_them_or_none() {
                 open
             ]
         );
-        assert_eq!(store.forget_transactions(at(6), 9_999).unwrap(), ended);
+        assert_eq!(
+            store.forget_transactions(at(6), 9_999).await.unwrap(),
+            ended
+        );
         outcomes.push(ended > 0);
     }
     assert_eq!((outcomes[0], outcomes[10]), (false, true));
 }
 
-fn id_tag(text: &str, status: TagStatus) -> IdTagEntry {
-    IdTagEntry {
-        id_tag: IdTag::new(text).unwrap(),
-        status,
-        expiry_date: Some(at(77)),
-        parent_id_tag: IdTag::new("Parent").ok(),
-        created_at: at(1),
-        updated_at: at(2),
-    }
-}
-
-#[test]
-fn id_tags_come_back_and_differ_not_by_case() {
-    check(|store| {
-        let changes = [
-            id_tag("b", TagStatus::Blocked),
-            id_tag("A", TagStatus::Accepted),
-            id_tag("B", TagStatus::Invalid),
-        ];
-        store.commit(&changes.map(Change::IdTag)).unwrap();
-        let expected = [
-            id_tag("A", TagStatus::Accepted),
-            id_tag("B", TagStatus::Invalid),
-        ];
-        let stored = store.id_tags().unwrap();
-        assert_eq!(stored, expected);
-        assert_eq!(stored[1].id_tag.as_str(), "B");
-        store
-            .commit(&[Change::IdTagGone(IdTagKey::of("a"))])
-            .unwrap();
-        assert_eq!(store.id_tags().unwrap(), expected[1..]);
-    });
-}
-
-#[test]
-fn transactions_survive_a_restart() {
+#[tokio::test]
+async fn transactions_survive_a_restart() {
     check_reopened(
-        |store| {
-            store.append(Seq(0), &events(0..3), &[]).unwrap();
-            store
-                .save_stations(&[], &[transaction(1), transaction(2)], Seq(3))
-                .unwrap();
+        async |store| {
+            let appended = store.append(events(0..3).into(), [].into()).await;
+            appended.unwrap();
+            save(store, &[transaction(1), transaction(2)], 3).await;
         },
-        |store| {
-            let found = store.transactions(&TransactionFilter::default(), None, 9);
+        async |store| {
+            let found = store
+                .transactions(&TransactionFilter::default(), None, 9)
+                .await;
             let expected = [transaction(2), transaction(1)].map(|one| (*one).clone());
             assert_eq!(found.unwrap(), expected);
         },
-    );
+    )
+    .await;
+}
+
+#[tokio::test]
+async fn stations_that_are_forgotten_are_gone() {
+    check(async |store| {
+        let station = |name: &str| StationId::new(name).unwrap();
+        let states = ["A", "AB", "B", "C"].map(|name| StationState::new(station(name)));
+        let saved = store.save(states.to_vec(), Vec::new(), Seq(7)).await;
+        saved.unwrap();
+        let forgotten = [station("C"), station("NEVER_SEEN"), station("A")];
+        for _ in 0..2 {
+            store.forget_stations(&forgotten).await.unwrap();
+            let saved = store.stations().await.unwrap();
+            assert_eq!(saved.states, states[1..3]);
+            assert_eq!(saved.projected_to, Seq(7));
+        }
+        let saved = store.save(states[..1].to_vec(), Vec::new(), Seq(7)).await;
+        saved.unwrap();
+        assert_eq!(store.stations().await.unwrap().states, states[..3]);
+    })
+    .await;
 }
