@@ -3,16 +3,21 @@
 //! Invariant: a failure is told apart by its type or its gRPC code, never by its text, and every
 //! report names a next step where there is one. Printing is `output`'s.
 
-use std::{error::Error as StdError, fmt::Write as _, io, path::PathBuf, process::ExitCode};
+use std::{
+    error::Error as StdError,
+    fmt::{self, Write as _},
+    io,
+    path::PathBuf,
+    process::ExitCode,
+};
 
 use rustls::{AlertDescription, CertificateError};
 use tonic::{Code, ConnectError, Status, TimeoutExpired};
 use tonic_types::StatusExt as _;
 
 use crate::{
-    commands::simulate::SimulateError,
     contexts::ContextsError,
-    demo::DemoError,
+    secret::SecretError,
     settings::{KeySource, Settings, SettingsError},
     table::printable,
 };
@@ -50,8 +55,8 @@ pub(crate) enum Error {
     Incomplete(&'static str),
     #[error("the daemon ended the stream early")]
     StreamEnded,
-    #[error("cannot read the secret from {}", path.display())]
-    Secret { path: PathBuf, source: io::Error },
+    #[error(transparent)]
+    Secret(#[from] SecretError),
     #[error("the header {0:?} can't be sent with that value")]
     Header(String),
     #[error("cannot read the request from {argument}")]
@@ -73,9 +78,7 @@ pub(crate) enum Error {
     #[error("cannot speak TLS with these authorities (--ca-file, or the system's)")]
     Tls(#[source] tonic::transport::Error),
     #[error(transparent)]
-    Simulate(#[from] SimulateError),
-    #[error(transparent)]
-    Demo(#[from] DemoError),
+    Command(#[from] CommandError),
     #[error("cannot start the runtime")]
     Runtime(#[source] io::Error),
     #[error(transparent)]
@@ -93,6 +96,40 @@ pub(crate) enum Error {
 impl From<Status> for Error {
     fn from(status: Status) -> Self {
         Self::Call(Box::new(status))
+    }
+}
+
+/// A failure that only one command knows, which says how the process ends and what to do next.
+#[derive(Debug)]
+pub(crate) struct CommandError {
+    status: ExitStatus,
+    hint: Option<&'static str>,
+    error: Box<dyn StdError + Send + Sync>,
+}
+
+impl CommandError {
+    pub(crate) fn new(
+        status: ExitStatus,
+        hint: Option<&'static str>,
+        error: impl StdError + Send + Sync + 'static,
+    ) -> Self {
+        Self {
+            status,
+            hint,
+            error: Box::new(error),
+        }
+    }
+}
+
+impl fmt::Display for CommandError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.error.fmt(f)
+    }
+}
+
+impl StdError for CommandError {
+    fn source(&self) -> Option<&(dyn StdError + 'static)> {
+        self.error.source()
     }
 }
 
@@ -123,7 +160,7 @@ impl Report {
             },
             Error::Incomplete(_)
             | Error::StreamEnded
-            | Error::Secret { .. }
+            | Error::Secret(_)
             | Error::Header(_)
             | Error::Random(_)
             | Error::SigningSecret
@@ -136,8 +173,7 @@ impl Report {
             | Error::NoTerminal
             | Error::Output(_)
             | Error::Tls(_)
-            | Error::Simulate(_)
-            | Error::Demo(_)
+            | Error::Command(_)
             | Error::Runtime(_)
             | Error::Contexts(_)
             | Error::NoServer => Self::local(error),
@@ -150,13 +186,12 @@ impl Report {
         let (status, hint) = match error {
             Error::Header(_)
             | Error::SigningSecret
-            | Error::Secret { .. }
+            | Error::Secret(_)
             | Error::Body { .. }
             | Error::Tls(_)
             | Error::Settings(_)
             | Error::NoServer => (ExitStatus::Usage, None),
-            Error::Simulate(error) => (error.status(), Some(error.hint())),
-            Error::Demo(error) => (ExitStatus::Failed, error.hint()),
+            Error::Command(error) => (error.status, error.hint),
             Error::FileExists(_) => (
                 ExitStatus::Conflict,
                 Some("choose another name, or add --force to replace it"),

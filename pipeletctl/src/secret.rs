@@ -11,22 +11,30 @@ use std::{
     str::FromStr,
 };
 
-use crate::error::Error;
-
 /// More than any header may hold, so whatever is longer was the wrong file.
 const MAX_BYTES: u64 = 64 * 1024;
 
 #[derive(Clone, PartialEq, Eq)]
 pub(crate) struct Secret(String);
 
+#[derive(Debug, thiserror::Error)]
+#[error("cannot read the secret from {}", path.display())]
+pub(crate) struct SecretError {
+    path: PathBuf,
+    source: io::Error,
+}
+
 impl Secret {
     /// The secret itself, or what is in the file.
-    pub(crate) fn given(value: Option<Self>, file: Option<PathBuf>) -> Result<Option<Self>, Error> {
+    pub(crate) fn given(
+        value: Option<Self>,
+        file: Option<PathBuf>,
+    ) -> Result<Option<Self>, SecretError> {
         match (value, file) {
             (Some(value), _) => Ok(Some(value)),
             (None, Some(path)) => match Self::read(&path) {
                 Ok(secret) => Ok(Some(secret)),
-                Err(source) => Err(Error::Secret { path, source }),
+                Err(source) => Err(SecretError { path, source }),
             },
             (None, None) => Ok(None),
         }

@@ -12,7 +12,7 @@ use pipelet_simulator::{
 use crate::{
     cli::{Scenario, Simulate},
     client::Client,
-    error::{Error, ExitStatus},
+    error::{CommandError, Error, ExitStatus},
     interrupts::Interrupts,
     output::Printer,
     secret::Secret,
@@ -35,7 +35,7 @@ const DAY: Duration = Duration::from_hours(24);
 const OUTAGE: Duration = Duration::from_secs(3);
 
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum SimulateError {
+enum SimulateError {
     #[error("{0} is not on this machine")]
     Elsewhere(OcppUrl),
     #[error("the daemon does not say where stations connect")]
@@ -46,24 +46,21 @@ pub(crate) enum SimulateError {
     NobodyConnected { url: OcppUrl, why: String },
 }
 
-impl SimulateError {
-    pub(crate) const fn status(&self) -> ExitStatus {
-        match self {
-            Self::Elsewhere(_) | Self::NoAddress | Self::Endpoint(_) => ExitStatus::Usage,
-            Self::NobodyConnected { .. } => ExitStatus::Unreachable,
-        }
-    }
-
-    pub(crate) const fn hint(&self) -> &'static str {
-        match self {
-            Self::Elsewhere(_) => "add --yes where you may load it",
-            Self::NoAddress => "name it with --ocpp-url",
-            Self::Endpoint(_) => "--ca-file names the authorities (PEM)",
-            Self::NobodyConnected { .. } => {
-                "see --ocpp-url, --password-file where stations have passwords, and --ca-file for \
-                 wss://"
+impl From<SimulateError> for Error {
+    fn from(error: SimulateError) -> Self {
+        let (status, hint) = match error {
+            SimulateError::Elsewhere(_) => (ExitStatus::Usage, "add --yes where you may load it"),
+            SimulateError::NoAddress => (ExitStatus::Usage, "name it with --ocpp-url"),
+            SimulateError::Endpoint(_) => {
+                (ExitStatus::Usage, "--ca-file names the authorities (PEM)")
             }
-        }
+            SimulateError::NobodyConnected { .. } => (
+                ExitStatus::Unreachable,
+                "see --ocpp-url, --password-file where stations have passwords, and --ca-file for \
+                 wss://",
+            ),
+        };
+        CommandError::new(status, Some(hint), error).into()
     }
 }
 

@@ -18,7 +18,7 @@ use tokio::{
     time::timeout,
 };
 
-use super::DemoError;
+use super::error::DemoError;
 use crate::settings::{Environment, Settings, SettingsError};
 
 /// The waits between attempts, their number, and how long each may take: short enough to watch.

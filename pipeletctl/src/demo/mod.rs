@@ -11,6 +11,7 @@
 
 mod books;
 mod daemon;
+mod error;
 mod picture;
 mod receiver;
 mod steps;
@@ -25,8 +26,7 @@ use std::{
 use crossterm::event::{KeyCode, KeyEvent};
 use pipelet_proto::v1;
 use pipelet_simulator::{
-    Endpoint, EndpointError, Fleet, Habits, OcppUrl, Options, Outages, Pace, Speed, StationView,
-    Status,
+    Endpoint, Fleet, Habits, OcppUrl, Options, Outages, Pace, Speed, StationView, Status,
 };
 use tokio::{
     sync::{mpsc, watch},
@@ -37,6 +37,7 @@ use tokio::{
 use self::{
     books::Snapshot,
     daemon::Daemon,
+    error::DemoError,
     picture::Scene,
     receiver::{Mood, Post},
     steps::Steps,
@@ -49,7 +50,7 @@ use crate::{
     interrupts::Interrupts,
     output::{Format, Printer},
     screen::{self, Input, Screen},
-    settings::{Environment, SettingsError},
+    settings::Environment,
     when,
 };
 
@@ -69,39 +70,6 @@ const TICK: Duration = Duration::from_millis(100);
 
 /// How long the last deliveries may take where somebody quits.
 const FAREWELL: Duration = Duration::from_secs(5);
-
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum DemoError {
-    #[error("there is no pipeletd at {}, and none on the search path", looked.display())]
-    NoDaemon { looked: PathBuf },
-    #[error("cannot run {}", program.display())]
-    Spawn { program: PathBuf, source: io::Error },
-    #[error("cannot make a temporary directory")]
-    Directory(#[source] io::Error),
-    #[error("pipeletd ended instead of listening; its log is {}", log.display())]
-    NotListening { log: PathBuf },
-    #[error("pipeletd ended in the middle of the demo; its log is {}", log.display())]
-    Died { log: PathBuf },
-    #[error("pipeletd does not say where it listens")]
-    NoAddress,
-    #[error("the demo's receiver failed")]
-    Receiver(#[source] io::Error),
-    #[error("cannot use the key that pipeletd has made")]
-    Settings(#[from] SettingsError),
-    #[error(transparent)]
-    Endpoint(#[from] EndpointError),
-}
-
-impl DemoError {
-    pub(crate) const fn hint(&self) -> Option<&'static str> {
-        match self {
-            Self::NoDaemon { .. } => {
-                Some("`cargo build --release` builds both; --pipeletd names another")
-            }
-            _ => None,
-        }
-    }
-}
 
 /// How it is told.
 enum Stage {
