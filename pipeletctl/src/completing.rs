@@ -6,7 +6,7 @@
 
 use std::{env, ffi::OsStr, future::Future, process::ExitCode, time::Duration};
 
-use clap::{CommandFactory as _, FromArgMatches as _};
+use clap::{Arg, Command, CommandFactory as _, FromArgMatches as _};
 use clap_complete::{
     CompleteEnv,
     engine::{ArgValueCompleter, CompletionCandidate},
@@ -16,7 +16,7 @@ use pipelet_proto::v1;
 use tonic::Status;
 
 use crate::{
-    cli::{Cli, Global},
+    cli::{Candidates, Cli, Global},
     client::Client,
     contexts::Contexts,
     settings::{Environment, Settings},
@@ -35,7 +35,7 @@ type Known = Result<Vec<(String, String)>, Status>;
 
 /// Answers a shell's script, where it is one that asks.
 pub(crate) fn answer() -> Option<ExitCode> {
-    let completed = CompleteEnv::with_factory(Cli::command)
+    let completed = CompleteEnv::with_factory(|| with_completers(Cli::command()))
         .var(VARIABLE)
         .try_complete(env::args_os(), env::current_dir().ok().as_deref());
     match completed {
@@ -45,7 +45,30 @@ pub(crate) fn answer() -> Option<ExitCode> {
     }
 }
 
-pub(crate) fn webhooks() -> ArgValueCompleter {
+/// The command, whose arguments know how their values are completed.
+fn with_completers(command: Command) -> Command {
+    let completed = |arg: Arg| match arg.get::<Candidates>().copied() {
+        Some(candidates) => arg.add(completer(candidates)),
+        None => arg,
+    };
+    command.mut_args(completed).mut_subcommands(with_completers)
+}
+
+fn completer(candidates: Candidates) -> ArgValueCompleter {
+    match candidates {
+        Candidates::ApiKeys => api_keys(),
+        Candidates::Commands => commands(),
+        Candidates::Contexts => contexts(),
+        Candidates::EventTypes => event_types(),
+        Candidates::Events => events(),
+        Candidates::FailedDeliveries => failed_deliveries(),
+        Candidates::IdTags => id_tags(),
+        Candidates::Stations => stations(),
+        Candidates::Webhooks => webhooks(),
+    }
+}
+
+fn webhooks() -> ArgValueCompleter {
     from_daemon(async |client| {
         let request = v1::ListWebhooksRequest {
             page_size: MOST,
@@ -57,7 +80,7 @@ pub(crate) fn webhooks() -> ArgValueCompleter {
     })
 }
 
-pub(crate) fn stations() -> ArgValueCompleter {
+fn stations() -> ArgValueCompleter {
     from_daemon(async |client| {
         let request = v1::ListStationsRequest {
             page_size: MOST,
@@ -73,7 +96,7 @@ pub(crate) fn stations() -> ArgValueCompleter {
     })
 }
 
-pub(crate) fn failed_deliveries() -> ArgValueCompleter {
+fn failed_deliveries() -> ArgValueCompleter {
     from_daemon(async |client| {
         let request = v1::ListFailedDeliveriesRequest {
             page_size: MOST,
@@ -90,12 +113,11 @@ pub(crate) fn failed_deliveries() -> ArgValueCompleter {
     })
 }
 
-pub(crate) fn event_types() -> ArgValueCompleter {
+fn event_types() -> ArgValueCompleter {
     from_daemon(async |client| types(&client, |_| true).await)
 }
 
-/// What a station can be asked.
-pub(crate) fn commands() -> ArgValueCompleter {
+fn commands() -> ArgValueCompleter {
     from_daemon(async |client| types(&client, is_command).await)
 }
 
@@ -110,8 +132,7 @@ async fn types(client: &Client, wanted: impl Fn(&v1::EventType) -> bool) -> Know
     Ok(types.map(|it| (it.name, it.profile)).collect())
 }
 
-/// The latest.
-pub(crate) fn events() -> ArgValueCompleter {
+fn events() -> ArgValueCompleter {
     from_daemon(async |client| {
         let request = v1::ListEventsRequest {
             page_size: LATEST,
@@ -126,7 +147,7 @@ pub(crate) fn events() -> ArgValueCompleter {
     })
 }
 
-pub(crate) fn id_tags() -> ArgValueCompleter {
+fn id_tags() -> ArgValueCompleter {
     from_daemon(async |client| {
         let request = v1::ListIdTagsRequest {
             page_size: MOST,
@@ -138,7 +159,7 @@ pub(crate) fn id_tags() -> ArgValueCompleter {
     })
 }
 
-pub(crate) fn api_keys() -> ArgValueCompleter {
+fn api_keys() -> ArgValueCompleter {
     from_daemon(async |client| {
         let request = v1::ListApiKeysRequest {};
         let answer = client.api_keys().list_api_keys(request).await?.into_inner();
@@ -147,7 +168,7 @@ pub(crate) fn api_keys() -> ArgValueCompleter {
     })
 }
 
-pub(crate) fn contexts() -> ArgValueCompleter {
+fn contexts() -> ArgValueCompleter {
     ArgValueCompleter::new(|typed: &OsStr| {
         let file = Environment::read().contexts_file;
         let contexts = Contexts::read(file.as_deref()).unwrap_or_default();

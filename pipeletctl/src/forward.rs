@@ -19,36 +19,12 @@ use pipelet_proto::v1;
 use standardwebhooks::Webhook;
 use tokio::time::{Instant, timeout};
 
-use crate::{error::Error, secret::Secret};
+use crate::{cli::ForwardUrl, error::Error, secret::Secret};
 
 /// What a webhook's receiver has by default.
 const TIMEOUT: Duration = Duration::from_secs(10);
 /// How much of an answer is read, in bytes.
 const ANSWER_LIMIT: usize = 4096;
-
-/// Where events are sent.
-#[derive(Debug, Clone)]
-pub(crate) struct Target(Uri);
-
-#[derive(Debug, thiserror::Error)]
-#[error("write an address like http://localhost:3000/hooks; https:// is not spoken here")]
-pub(crate) struct TargetError;
-
-impl fmt::Display for Target {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
-    }
-}
-
-impl FromStr for Target {
-    type Err = TargetError;
-
-    fn from_str(text: &str) -> Result<Self, TargetError> {
-        let uri: Uri = text.parse().map_err(|_| TargetError)?;
-        let is_plain = uri.scheme_str() == Some("http") && uri.host().is_some();
-        is_plain.then_some(Self(uri)).ok_or(TargetError)
-    }
-}
 
 /// Signs as the daemon does (Standard Webhooks).
 pub(crate) struct Signing {
@@ -121,7 +97,7 @@ impl fmt::Display for Outcome {
 impl Forwarder {
     /// `secret` is a header and its value.
     pub(crate) fn new(
-        target: Target,
+        target: ForwardUrl,
         secret: Option<(String, Secret)>,
         signing: Signing,
     ) -> Result<Self, Error> {
@@ -143,7 +119,7 @@ impl Forwarder {
         Ok(Self {
             signing,
             client: Client::builder(TokioExecutor::new()).build(connector),
-            target: target.0,
+            target: target.into_uri(),
             headers,
         })
     }
@@ -237,23 +213,4 @@ fn root(error: &(dyn std::error::Error + 'static)) -> String {
     let system = error.downcast_ref::<io::Error>();
     let system = system.filter(|error| error.raw_os_error().is_some());
     system.map_or_else(|| error.to_string(), |error| error.kind().to_string())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn only_a_plain_address_is_a_target() {
-        for (text, is_one) in [
-            ("http://localhost:3000/hooks", true),
-            ("http://[::1]:3000", true),
-            ("https://localhost:3000/hooks", false),
-            ("localhost:3000/hooks", false),
-            ("/hooks", false),
-            ("", false),
-        ] {
-            assert_eq!(text.parse::<Target>().is_ok(), is_one, "{text}");
-        }
-    }
 }

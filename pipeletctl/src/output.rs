@@ -10,31 +10,17 @@ use std::{
 };
 
 use anstream::ColorChoice;
-use clap::{
-    ValueEnum,
-    builder::styling::{AnsiColor, Style},
-};
+use clap::builder::styling::{AnsiColor, Style};
 use indicatif::{ProgressBar, ProgressFinish, ProgressStyle};
 use pipelet_printable::{is_unprintable, printable_json, printable_lines};
 use serde::Serialize;
 
+pub(crate) use crate::cli::Format;
 use crate::{
     error::Report,
     escape::yaml_of_json,
     table::{self, Details},
 };
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(crate) enum Format {
-    /// Columns for people.
-    Table,
-    /// One document.
-    Json,
-    /// One object per line.
-    Jsonl,
-    /// One document.
-    Yaml,
-}
 
 /// How one thing is shown to people.
 pub(crate) trait Describe {

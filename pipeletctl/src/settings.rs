@@ -9,19 +9,14 @@
 
 use std::{
     env, fmt, fs, io,
-    net::IpAddr,
     path::{Path, PathBuf},
-    str::FromStr,
     time::Duration,
 };
 
-use tonic::{
-    metadata::{Ascii, MetadataValue},
-    transport::Uri,
-};
+use tonic::metadata::{Ascii, MetadataValue};
 
 use crate::{
-    cli::Global,
+    cli::{Global, ServerUrl, ServerUrlError},
     contexts::{Context, Contexts, ContextsError},
     secret::Secret,
 };
@@ -38,13 +33,6 @@ pub(crate) struct Settings {
     pub(crate) key: Key,
     /// For connecting, and again for each answer.
     pub(crate) timeout: Duration,
-}
-
-/// Where the daemon's gRPC interface is.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct ServerUrl {
-    uri: Uri,
-    text: String,
 }
 
 /// Why it is this server.
@@ -115,12 +103,6 @@ pub(crate) enum SettingsError {
     },
     #[error(transparent)]
     Contexts(#[from] ContextsError),
-}
-
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum ServerUrlError {
-    #[error("write it as http://HOST:PORT, or https://HOST:PORT")]
-    Malformed,
 }
 
 impl Settings {
@@ -350,43 +332,6 @@ impl fmt::Debug for ApiKey {
     }
 }
 
-impl ServerUrl {
-    pub(crate) fn uri(&self) -> &Uri {
-        &self.uri
-    }
-
-    pub(crate) fn speaks_tls(&self) -> bool {
-        self.uri.scheme_str() == Some("https")
-    }
-
-    pub(crate) fn is_loopback(&self) -> bool {
-        let host = self.uri.host().unwrap_or_default();
-        let literal = host.trim_start_matches('[').trim_end_matches(']');
-        host.eq_ignore_ascii_case("localhost")
-            || literal
-                .parse::<IpAddr>()
-                .is_ok_and(|address| address.is_loopback())
-    }
-}
-
-impl FromStr for ServerUrl {
-    type Err = ServerUrlError;
-
-    fn from_str(text: &str) -> Result<Self, ServerUrlError> {
-        let uri: Uri = text.parse().map_err(|_| ServerUrlError::Malformed)?;
-        let bare = uri.path_and_query().is_none_or(|path| path == "/");
-        match uri.scheme_str() {
-            Some("http" | "https") if uri.host().is_some_and(|host| !host.is_empty()) && bare => {
-                Ok(Self {
-                    uri,
-                    text: text.trim_end_matches('/').to_owned(),
-                })
-            }
-            Some(_) | None => Err(ServerUrlError::Malformed),
-        }
-    }
-}
-
 impl fmt::Display for Settings {
     /// Whom we speak to, for messages.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -397,36 +342,12 @@ impl fmt::Display for Settings {
     }
 }
 
-impl fmt::Display for ServerUrl {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.text)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     fn url(text: &str) -> ServerUrl {
         text.parse().unwrap()
-    }
-
-    #[test]
-    fn server_urls() {
-        for (text, loopback) in [
-            ("http://127.0.0.1:50051", true),
-            ("http://localhost:1", true),
-            ("http://[::1]:50051/", true),
-            ("http://10.0.0.1:50051", false),
-            ("https://127.0.0.1:50051", true),
-            ("https://example.com:50051", false),
-            ("http://localhost.example.com", false),
-        ] {
-            assert_eq!(url(text).is_loopback(), loopback, "{text}");
-        }
-        for text in ["", "127.0.0.1:50051", "ftp://h", "http://h/api"] {
-            assert!(text.parse::<ServerUrl>().is_err(), "{text}");
-        }
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use clap::Subcommand;
 
-use crate::completing;
+use super::candidates::Candidates;
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Contexts {
@@ -16,7 +16,7 @@ pub(crate) enum Contexts {
     Add { name: String },
     /// Uses this daemon from now on
     Use {
-        #[arg(add = completing::contexts())]
+        #[arg(add = Candidates::Contexts)]
         name: String,
     },
     /// Shows all contexts
@@ -25,7 +25,7 @@ pub(crate) enum Contexts {
     Show,
     /// Forgets a context
     Remove {
-        #[arg(add = completing::contexts())]
+        #[arg(add = Candidates::Contexts)]
         name: String,
     },
 }

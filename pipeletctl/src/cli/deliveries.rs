@@ -2,7 +2,7 @@
 
 use clap::{Subcommand, ValueEnum};
 
-use super::{Filter, Limit};
+use super::{dlq::Filter, limit::Limit};
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Deliveries {

@@ -2,8 +2,8 @@
 
 use clap::{ArgGroup, Args, Subcommand};
 
-use super::Limit;
-use crate::{completing, rate::Rate, when::When};
+use super::{candidates::Candidates, limit::Limit};
+use crate::{rate::Rate, when::When};
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Dlq {
@@ -17,7 +17,7 @@ pub(crate) enum Dlq {
     /// Shows one dead letter with its attempts
     #[command(alias = "get")]
     Show {
-        #[arg(add = completing::failed_deliveries())]
+        #[arg(add = Candidates::FailedDeliveries)]
         id: u64,
     },
     /// Gives dead letters a new round of attempts
@@ -48,13 +48,13 @@ pub(crate) enum Dlq {
 #[derive(Debug, Clone, Default, Args)]
 pub(crate) struct Filter {
     /// Of this webhook
-    #[arg(long, value_name = "ID", add = completing::webhooks())]
+    #[arg(long, value_name = "ID", add = Candidates::Webhooks)]
     pub(crate) webhook: Option<u64>,
     /// Of this event type
-    #[arg(long, add = completing::event_types())]
+    #[arg(long, add = Candidates::EventTypes)]
     pub(crate) event: Option<String>,
     /// Of this station
-    #[arg(long, add = completing::stations())]
+    #[arg(long, add = Candidates::Stations)]
     pub(crate) station: Option<String>,
     /// Events from then on: 2026-04-14T12:00:00Z, or how long ago, like 2h
     #[arg(long, value_name = "TIME")]
@@ -70,7 +70,7 @@ pub(crate) struct Selection {
     /// These dead letters
     #[arg(
         value_name = "ID",
-        add = completing::failed_deliveries(),
+        add = Candidates::FailedDeliveries,
         conflicts_with_all = ["all", "webhook", "event", "station", "since", "until"]
     )]
     pub(crate) ids: Vec<u64>,

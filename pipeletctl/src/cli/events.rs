@@ -2,8 +2,8 @@
 
 use clap::{Args, Subcommand};
 
-use super::Limit;
-use crate::{completing, when::When};
+use super::{candidates::Candidates, limit::Limit};
+use crate::when::When;
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Events {
@@ -23,7 +23,7 @@ pub(crate) enum Events {
     /// Shows one event with its payload
     #[command(alias = "get")]
     Show {
-        #[arg(value_name = "EVENT_ID", add = completing::events())]
+        #[arg(value_name = "EVENT_ID", add = Candidates::Events)]
         id: String,
     },
     /// Shows events as they happen, until Ctrl-C (with -o json one object per line)
@@ -42,10 +42,10 @@ pub(crate) enum Events {
 #[derive(Debug, Default, Args)]
 pub(crate) struct EventFilter {
     /// Only this type (repeat it, or separate by commas)
-    #[arg(long = "event", value_name = "EVENT", value_delimiter = ',', add = completing::event_types())]
+    #[arg(long = "event", value_name = "EVENT", value_delimiter = ',', add = Candidates::EventTypes)]
     pub(crate) events: Vec<String>,
     /// Only this station (repeat it)
-    #[arg(long = "station", value_name = "STATION", add = completing::stations())]
+    #[arg(long = "station", value_name = "STATION", add = Candidates::Stations)]
     pub(crate) stations: Vec<String>,
     /// Events from then on: 2026-04-14T12:00:00Z, or how long ago, like 2h
     #[arg(long, value_name = "TIME")]

@@ -3,8 +3,7 @@
 use clap::{Args, Subcommand};
 use jiff::Timestamp;
 
-use super::Limit;
-use crate::completing;
+use super::{candidates::Candidates, limit::Limit};
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum IdTags {
@@ -18,14 +17,14 @@ pub(crate) enum IdTags {
     /// Shows one tag
     #[command(alias = "get")]
     Show {
-        #[arg(add = completing::id_tags())]
+        #[arg(add = Candidates::IdTags)]
         tag: String,
     },
     /// Changes what is given and leaves the rest
     Set(SetIdTag),
     /// Ends a tag's registration
     Remove {
-        #[arg(add = completing::id_tags())]
+        #[arg(add = Candidates::IdTags)]
         tag: String,
     },
 }
@@ -47,7 +46,7 @@ pub(crate) struct AddIdTag {
 
 #[derive(Debug, Args)]
 pub(crate) struct SetIdTag {
-    #[arg(add = completing::id_tags())]
+    #[arg(add = Candidates::IdTags)]
     pub(crate) tag: String,
     /// Accepted, Blocked or Invalid
     #[arg(long)]

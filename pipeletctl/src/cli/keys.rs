@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use clap::{Subcommand, ValueEnum};
 
-use crate::{completing, when::parse_timeout};
+use super::candidates::Candidates;
+use crate::when::parse_timeout;
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Keys {
@@ -24,7 +25,7 @@ pub(crate) enum Keys {
     List,
     /// Ends a key's life; on a terminal it asks first
     Revoke {
-        #[arg(add = completing::api_keys())]
+        #[arg(add = Candidates::ApiKeys)]
         id: u64,
         /// Don't ask
         #[arg(long, short)]

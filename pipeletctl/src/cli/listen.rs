@@ -1,22 +1,23 @@
 //! `listen`, as clap reads it.
 
-use std::path::PathBuf;
+use std::{fmt, path::PathBuf, str::FromStr};
 
 use clap::{Args, ValueHint};
+use http::Uri;
 
-use super::Limit;
-use crate::{completing, forward::Target, secret::Secret, when::When};
+use super::{candidates::Candidates, limit::Limit};
+use crate::{secret::Secret, when::When};
 
 #[derive(Debug, Args)]
 pub(crate) struct Listen {
     /// Where the application listens, like http://localhost:3000/hooks
     #[arg(long, value_name = "URL", value_hint = ValueHint::Url)]
-    pub(crate) forward_to: Target,
+    pub(crate) forward_to: ForwardUrl,
     /// Only this type (repeat it, or separate by commas)
-    #[arg(long = "event", value_name = "EVENT", value_delimiter = ',', add = completing::event_types())]
+    #[arg(long = "event", value_name = "EVENT", value_delimiter = ',', add = Candidates::EventTypes)]
     pub(crate) events: Vec<String>,
     /// Only this station (repeat it)
-    #[arg(long = "station", value_name = "STATION", add = completing::stations())]
+    #[arg(long = "station", value_name = "STATION", add = Candidates::Stations)]
     pub(crate) stations: Vec<String>,
     /// Begins with what came since then: a time, or how long ago, like 2h
     #[arg(long, value_name = "TIME")]
@@ -52,4 +53,53 @@ pub(crate) struct Listen {
     pub(crate) plain: bool,
     #[command(flatten)]
     pub(crate) limit: Limit,
+}
+
+/// Where events are sent.
+#[derive(Debug, Clone)]
+pub(crate) struct ForwardUrl(Uri);
+
+#[derive(Debug, thiserror::Error)]
+#[error("write an address like http://localhost:3000/hooks; https:// is not spoken here")]
+pub(crate) struct ForwardUrlError;
+
+impl fmt::Display for ForwardUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl FromStr for ForwardUrl {
+    type Err = ForwardUrlError;
+
+    fn from_str(text: &str) -> Result<Self, ForwardUrlError> {
+        let uri: Uri = text.parse().map_err(|_| ForwardUrlError)?;
+        let is_plain = uri.scheme_str() == Some("http") && uri.host().is_some();
+        is_plain.then_some(Self(uri)).ok_or(ForwardUrlError)
+    }
+}
+
+impl ForwardUrl {
+    pub(crate) fn into_uri(self) -> Uri {
+        self.0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_plain_address_is_a_target() {
+        for (text, is_one) in [
+            ("http://localhost:3000/hooks", true),
+            ("http://[::1]:3000", true),
+            ("https://localhost:3000/hooks", false),
+            ("localhost:3000/hooks", false),
+            ("/hooks", false),
+            ("", false),
+        ] {
+            assert_eq!(text.parse::<ForwardUrl>().is_ok(), is_one, "{text}");
+        }
+    }
 }

@@ -8,13 +8,16 @@
     reason = "the comments are the help text, where backticks would show"
 )]
 
+mod candidates;
 mod contexts;
 mod deliveries;
 mod demo;
 mod dlq;
 mod events;
+mod global;
 mod id_tags;
 mod keys;
+mod limit;
 mod listen;
 mod simulate;
 mod stations;
@@ -24,32 +27,29 @@ mod transactions;
 mod trigger;
 mod webhooks;
 
-use std::{path::PathBuf, time::Duration};
+use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand, ValueHint};
+use clap::{Args, Parser, Subcommand, ValueEnum, ValueHint};
 
 pub(crate) use self::{
+    candidates::Candidates,
     contexts::Contexts,
     deliveries::{Deliveries, DeliveryStatus},
     demo::Demo,
     dlq::{Dlq, Filter, Pace, Selection},
     events::{EventFilter, Events},
+    global::{Format, Global, ServerUrl, ServerUrlError},
     id_tags::{AddIdTag, IdTags, SetIdTag},
     keys::Keys,
-    listen::Listen,
+    limit::Limit,
+    listen::{ForwardUrl, Listen},
     simulate::{Scenario, Simulate},
     stations::{CallStation, Registration, Stations},
     transactions::{TransactionFilter, Transactions},
     trigger::{Setting, Trigger},
     webhooks::{Backfill, CreateWebhook, Signatures, UpdateWebhook, Webhooks},
 };
-use crate::{
-    commands::completions::Shell,
-    completing,
-    output::Format,
-    settings::ServerUrl,
-    when::{When, parse_timeout},
-};
+use crate::when::When;
 
 /// Drives pipeletd: webhooks, dead letters, stations, keys.
 #[derive(Debug, Parser)]
@@ -59,49 +59,6 @@ pub(crate) struct Cli {
     pub(crate) global: Global,
     #[command(subcommand)]
     pub(crate) command: Command,
-}
-
-#[derive(Debug, Args)]
-#[command(next_help_heading = "Global options")]
-pub(crate) struct Global {
-    /// The daemon's gRPC address, with https:// where it speaks TLS [otherwise: PIPELET_SERVER,
-    /// then the context's, then http://127.0.0.1:50051]
-    #[arg(long, global = true, value_name = "URL", conflicts_with = "context")]
-    pub(crate) server: Option<ServerUrl>,
-    /// A daemon by its name: see `pipeletctl context` [otherwise: PIPELET_CONTEXT, then the one in
-    /// use]
-    #[arg(long, global = true, value_name = "NAME", add = completing::contexts())]
-    pub(crate) context: Option<String>,
-    /// The authorities (PEM) that vouch for an https:// daemon [otherwise: PIPELET_CA_FILE, then
-    /// the context's, then the system's]
-    #[arg(long, global = true, value_name = "FILE", value_hint = ValueHint::FilePath)]
-    pub(crate) ca_file: Option<PathBuf>,
-    /// A file with the API key [otherwise: PIPELET_API_KEY, then the context's, then the local
-    /// daemon's admin.key]
-    #[arg(long, global = true, value_name = "FILE", value_hint = ValueHint::FilePath)]
-    pub(crate) api_key_file: Option<PathBuf>,
-    /// How data is printed
-    #[arg(
-        short,
-        long,
-        global = true,
-        value_enum,
-        default_value = "table",
-        value_name = "FORMAT"
-    )]
-    pub(crate) output: Format,
-    /// How long to wait for an answer
-    #[arg(
-        long,
-        global = true,
-        default_value = "30s",
-        value_parser = parse_timeout,
-        value_name = "DURATION"
-    )]
-    pub(crate) timeout: Duration,
-    /// No colours (NO_COLOR does the same)
-    #[arg(long, global = true)]
-    pub(crate) no_color: bool,
 }
 
 #[derive(Debug, Subcommand)]
@@ -121,7 +78,7 @@ pub(crate) enum Command {
     /// What became of one event: each webhook's attempts and their outcome
     Trace {
         /// As in `events list`, in a delivery's webhook-id, or in the log
-        #[arg(value_name = "EVENT_ID", add = completing::events())]
+        #[arg(value_name = "EVENT_ID", add = Candidates::Events)]
         id: String,
     },
     /// Sends a synthetic event the whole way, to see how receivers take it
@@ -223,7 +180,7 @@ impl Command {
 #[derive(Debug, Args)]
 pub(crate) struct Audit {
     /// Only this webhook
-    #[arg(long, value_name = "ID", add = completing::webhooks())]
+    #[arg(long, value_name = "ID", add = Candidates::Webhooks)]
     pub(crate) webhook: Option<u64>,
     /// Shows what became of the events since then: 2026-04-14T12:00:00Z, or how long ago, like 2h.
     /// Gaps are looked for in the whole books all the same
@@ -241,9 +198,11 @@ pub(crate) struct Backup {
     pub(crate) force: bool,
 }
 
-#[derive(Debug, Clone, Copy, Args)]
-pub(crate) struct Limit {
-    /// At most this many
-    #[arg(id = "limit", long = "limit", value_name = "N")]
-    pub(crate) count: Option<u64>,
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Shell {
+    Bash,
+    Elvish,
+    Fish,
+    Powershell,
+    Zsh,
 }

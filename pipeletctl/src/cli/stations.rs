@@ -1,11 +1,11 @@
 //! `stations`, as clap reads it.
 
-use std::path::PathBuf;
+use std::{path::PathBuf, str::FromStr};
 
 use clap::{ArgGroup, Args, Subcommand, ValueHint};
 
-use super::Limit;
-use crate::{commands::call::Parameter, completing, secret::Secret};
+use super::{candidates::Candidates, limit::Limit};
+use crate::secret::Secret;
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Stations {
@@ -20,7 +20,7 @@ pub(crate) enum Stations {
     /// Shows one station with its connectors and open transactions
     #[command(alias = "get")]
     Show {
-        #[arg(add = completing::stations())]
+        #[arg(add = Candidates::Stations)]
         id: String,
     },
     /// Sends an OCPP command to a station and shows its answer
@@ -30,19 +30,19 @@ pub(crate) enum Stations {
     Call(CallStation),
     /// Ends a station's connection; it may dial again at once
     Disconnect {
-        #[arg(add = completing::stations())]
+        #[arg(add = Candidates::Stations)]
         id: String,
     },
     /// Registers a station; `set` changes a registration
     Add {
-        #[arg(add = completing::stations())]
+        #[arg(add = Candidates::Stations)]
         id: String,
         #[command(flatten)]
         registration: Registration,
     },
     /// Changes what is given of a registration and leaves the rest
     Set {
-        #[arg(add = completing::stations())]
+        #[arg(add = Candidates::Stations)]
         id: String,
         #[command(flatten)]
         registration: Registration,
@@ -55,17 +55,17 @@ pub(crate) enum Stations {
     },
     /// Ends a registration; where stations have to be registered, the connection too
     Remove {
-        #[arg(add = completing::stations())]
+        #[arg(add = Candidates::Stations)]
         id: String,
     },
 }
 
 #[derive(Debug, Args)]
 pub(crate) struct CallStation {
-    #[arg(add = completing::stations())]
+    #[arg(add = Candidates::Stations)]
     pub(crate) id: String,
     /// An OCPP 1.6 action, like RemoteStartTransaction
-    #[arg(add = completing::commands())]
+    #[arg(add = Candidates::Commands)]
     pub(crate) action: String,
     /// A field of the request, like idTag=RFID_42 (repeat it; a list is a field repeated, an
     /// object is JSON)
@@ -92,4 +92,52 @@ pub(crate) struct Registration {
     /// What its boot is answered with: Accepted, Pending or Rejected
     #[arg(long, value_name = "STATUS")]
     pub(crate) boot_policy: Option<String>,
+}
+
+/// `name=value`: what kind of value it is, the daemon knows.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Parameter {
+    pub(crate) name: String,
+    pub(crate) value: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("write it as NAME=VALUE")]
+pub(crate) struct InvalidParameter;
+
+impl FromStr for Parameter {
+    type Err = InvalidParameter;
+
+    fn from_str(text: &str) -> Result<Self, InvalidParameter> {
+        let (name, value) = text.split_once('=').ok_or(InvalidParameter)?;
+        if name.is_empty() {
+            return Err(InvalidParameter);
+        }
+        Ok(Self {
+            name: name.to_owned(),
+            value: value.to_owned(),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parameters_are_split_at_the_first_sign() {
+        let parameter = |name: &str, value: &str| Parameter {
+            name: name.to_owned(),
+            value: value.to_owned(),
+        };
+        for (text, expected) in [
+            ("a=b", Ok(parameter("a", "b"))),
+            ("a=", Ok(parameter("a", ""))),
+            ("a=b=c", Ok(parameter("a", "b=c"))),
+            ("a", Err(InvalidParameter)),
+            ("=b", Err(InvalidParameter)),
+        ] {
+            assert_eq!(text.parse(), expected, "{text}");
+        }
+    }
 }

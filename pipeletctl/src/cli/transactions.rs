@@ -2,8 +2,8 @@
 
 use clap::{Args, Subcommand};
 
-use super::Limit;
-use crate::{completing, when::When};
+use super::{candidates::Candidates, limit::Limit};
+use crate::when::When;
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Transactions {
@@ -23,10 +23,10 @@ pub(crate) enum Transactions {
 #[derive(Debug, Args)]
 pub(crate) struct TransactionFilter {
     /// Of this station
-    #[arg(long, add = completing::stations())]
+    #[arg(long, add = Candidates::Stations)]
     pub(crate) station: Option<String>,
     /// Of this id tag
-    #[arg(long, value_name = "TAG", add = completing::id_tags())]
+    #[arg(long, value_name = "TAG", add = Candidates::IdTags)]
     pub(crate) id_tag: Option<String>,
     /// Only those that have not ended
     #[arg(long, conflicts_with = "stopped")]

@@ -5,15 +5,16 @@ use std::{str::FromStr, time::Duration};
 use clap::{Args, builder::NonEmptyStringValueParser};
 use serde_json::{Map, Value};
 
-use crate::{completing, when::parse_timeout};
+use super::candidates::Candidates;
+use crate::when::parse_timeout;
 
 #[derive(Debug, Args)]
 pub(crate) struct Trigger {
     /// An event type, as in `events types`
-    #[arg(value_name = "EVENT", add = completing::event_types())]
+    #[arg(value_name = "EVENT", add = Candidates::EventTypes)]
     pub(crate) event: String,
     /// The station that it is said to come from
-    #[arg(long, value_name = "STATION", default_value = "DEMO-01", value_parser = NonEmptyStringValueParser::new(), add = completing::stations())]
+    #[arg(long, value_name = "STATION", default_value = "DEMO-01", value_parser = NonEmptyStringValueParser::new(), add = Candidates::Stations)]
     pub(crate) station: String,
     /// The payload [otherwise: a realistic one]
     #[arg(long, value_name = "JSON")]
@@ -22,7 +23,7 @@ pub(crate) struct Trigger {
     #[arg(long = "set", value_name = "payload.FIELD=VALUE")]
     pub(crate) set: Vec<Setting>,
     /// Only to this webhook, which must want it
-    #[arg(long, value_name = "ID", add = completing::webhooks())]
+    #[arg(long, value_name = "ID", add = Candidates::Webhooks)]
     pub(crate) webhook: Option<u64>,
     /// Waits until every webhook has it, or has failed once, and shows what became of it; fails
     /// where one failed

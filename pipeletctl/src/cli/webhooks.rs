@@ -4,9 +4,8 @@ use std::{path::PathBuf, time::Duration};
 
 use clap::{ArgGroup, Args, Subcommand, ValueHint};
 
-use super::Limit;
+use super::{candidates::Candidates, limit::Limit};
 use crate::{
-    completing,
     secret::Secret,
     when::{When, parse_timeout},
 };
@@ -23,14 +22,14 @@ pub(crate) enum Webhooks {
     /// Shows one webhook
     #[command(alias = "show")]
     Get {
-        #[arg(add = completing::webhooks())]
+        #[arg(add = Candidates::Webhooks)]
         id: u64,
     },
     /// Changes what is given and leaves the rest
     Update(Box<UpdateWebhook>),
     /// Deletes a webhook and cancels what it was owed; on a terminal it asks first
     Delete {
-        #[arg(add = completing::webhooks())]
+        #[arg(add = Candidates::Webhooks)]
         id: u64,
         /// Don't ask
         #[arg(long, short)]
@@ -38,10 +37,10 @@ pub(crate) enum Webhooks {
     },
     /// POSTs one synthetic event to the webhook's URL; fails where the receiver does
     Test {
-        #[arg(add = completing::webhooks())]
+        #[arg(add = Candidates::Webhooks)]
         id: u64,
         /// The event type to send [default: the webhook's first]
-        #[arg(long, add = completing::event_types())]
+        #[arg(long, add = Candidates::EventTypes)]
         event: Option<String>,
     },
     /// Sends what waits for a retry now, where the receiver is mended
@@ -49,22 +48,22 @@ pub(crate) enum Webhooks {
     /// One delivery goes out first, then more as long as none fails. What has not gone out by then
     /// waits as it did. Dead letters are replayed with `dlq replay`.
     Retry {
-        #[arg(add = completing::webhooks())]
+        #[arg(add = Candidates::Webhooks)]
         id: u64,
     },
     /// Lets new events in
     Enable {
-        #[arg(add = completing::webhooks())]
+        #[arg(add = Candidates::Webhooks)]
         id: u64,
     },
     /// Keeps new events out; retries wait
     Disable {
-        #[arg(add = completing::webhooks())]
+        #[arg(add = Candidates::Webhooks)]
         id: u64,
     },
     /// Signs with a new secret, which is shown this once; the one before signs for 24 h, too
     RotateSecret {
-        #[arg(add = completing::webhooks())]
+        #[arg(add = Candidates::Webhooks)]
         id: u64,
         /// A secret of your own instead: a file with it, or "-" for standard input
         #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
@@ -78,7 +77,7 @@ pub(crate) enum Webhooks {
     /// Shows how webhooks fare: backlog, success, latency
     Stats {
         /// Only this one
-        #[arg(add = completing::webhooks())]
+        #[arg(add = Candidates::Webhooks)]
         id: Option<u64>,
         /// Over the next so long, instead of since the daemon's start
         #[arg(long, value_name = "DURATION", value_parser = parse_timeout)]
@@ -86,7 +85,7 @@ pub(crate) enum Webhooks {
     },
     /// Shows the deliveries that wait for a retry, then the latest ones that were settled
     Deliveries {
-        #[arg(add = completing::webhooks())]
+        #[arg(add = Candidates::Webhooks)]
         id: u64,
         #[command(flatten)]
         limit: Limit,
@@ -109,11 +108,11 @@ pub(crate) struct CreateWebhook {
         required = true,
         value_name = "EVENT",
         value_delimiter = ',',
-        add = completing::event_types()
+        add = Candidates::EventTypes
     )]
     pub(crate) events: Vec<String>,
     /// Only events of this station, or of all that a pattern like "WALLBOX_*" means (repeat it)
-    #[arg(long = "station", value_name = "STATION", add = completing::stations())]
+    #[arg(long = "station", value_name = "STATION", add = Candidates::Stations)]
     pub(crate) stations: Vec<String>,
     /// The header that carries the secret
     #[arg(long, value_name = "HEADER", requires = "secret")]
@@ -144,7 +143,7 @@ pub(crate) struct CreateWebhook {
 #[derive(Debug, Args)]
 #[command(group(ArgGroup::new("secret").args(["secret_value", "secret_value_file"])))]
 pub(crate) struct UpdateWebhook {
-    #[arg(add = completing::webhooks())]
+    #[arg(add = Candidates::Webhooks)]
     pub(crate) id: u64,
     /// A name for people
     #[arg(long)]
@@ -153,10 +152,10 @@ pub(crate) struct UpdateWebhook {
     #[arg(long, value_hint = ValueHint::Url)]
     pub(crate) url: Option<String>,
     /// The event types that replace the old ones (repeat it, or separate by commas)
-    #[arg(long = "event", value_name = "EVENT", value_delimiter = ',', add = completing::event_types())]
+    #[arg(long = "event", value_name = "EVENT", value_delimiter = ',', add = Candidates::EventTypes)]
     pub(crate) events: Vec<String>,
     /// The stations that replace the old ones (repeat it)
-    #[arg(long = "station", value_name = "STATION", add = completing::stations())]
+    #[arg(long = "station", value_name = "STATION", add = Candidates::Stations)]
     pub(crate) stations: Vec<String>,
     /// Send the events of all stations again
     #[arg(long, conflicts_with = "stations")]
@@ -202,7 +201,7 @@ pub(crate) struct Signatures {
 
 #[derive(Debug, Args)]
 pub(crate) struct Backfill {
-    #[arg(add = completing::webhooks())]
+    #[arg(add = Candidates::Webhooks)]
     pub(crate) id: u64,
     /// Events from then on: 2026-04-14T12:00:00Z, or how long ago, like 2h
     #[arg(long, value_name = "TIME")]
@@ -211,10 +210,10 @@ pub(crate) struct Backfill {
     #[arg(long, value_name = "TIME")]
     pub(crate) until: Option<When>,
     /// These types, instead of what the webhook is subscribed to (repeat it, or separate by commas)
-    #[arg(long = "event", value_name = "EVENT", value_delimiter = ',', add = completing::event_types())]
+    #[arg(long = "event", value_name = "EVENT", value_delimiter = ',', add = Candidates::EventTypes)]
     pub(crate) events: Vec<String>,
     /// Of these stations, instead of the webhook's (repeat it)
-    #[arg(long = "station", value_name = "STATION", add = completing::stations())]
+    #[arg(long = "station", value_name = "STATION", add = Candidates::Stations)]
     pub(crate) stations: Vec<String>,
     /// Only says how many there are
     #[arg(long)]

@@ -4,7 +4,6 @@ use std::{
     fs::File,
     io::{self, Read},
     path::Path,
-    str::FromStr,
 };
 
 use pipelet_proto::v1;
@@ -20,32 +19,6 @@ use crate::{
 
 /// More than the daemon takes, so whatever is longer was the wrong file.
 const MAX_BODY: u64 = 4 * 1024 * 1024;
-
-/// `name=value`: what kind of value it is, the daemon knows.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Parameter {
-    name: String,
-    value: String,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("write it as NAME=VALUE")]
-pub(crate) struct InvalidParameter;
-
-impl FromStr for Parameter {
-    type Err = InvalidParameter;
-
-    fn from_str(text: &str) -> Result<Self, InvalidParameter> {
-        let (name, value) = text.split_once('=').ok_or(InvalidParameter)?;
-        if name.is_empty() {
-            return Err(InvalidParameter);
-        }
-        Ok(Self {
-            name: name.to_owned(),
-            value: value.to_owned(),
-        })
-    }
-}
 
 /// Ends with 1 where the station answers with a CALLERROR.
 pub(crate) async fn call(
@@ -122,26 +95,4 @@ fn read_from(source: impl Read) -> io::Result<String> {
         ));
     }
     Ok(text)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn parameters_are_split_at_the_first_sign() {
-        let parameter = |name: &str, value: &str| Parameter {
-            name: name.to_owned(),
-            value: value.to_owned(),
-        };
-        for (text, expected) in [
-            ("a=b", Ok(parameter("a", "b"))),
-            ("a=", Ok(parameter("a", ""))),
-            ("a=b=c", Ok(parameter("a", "b=c"))),
-            ("a", Err(InvalidParameter)),
-            ("=b", Err(InvalidParameter)),
-        ] {
-            assert_eq!(text.parse(), expected, "{text}");
-        }
-    }
 }

@@ -1,24 +1,15 @@
 //! `completions`: scripts for shells, which ask this program as one types. Knows no daemon.
 
-use clap::ValueEnum;
 use clap_complete::env::{Bash, Elvish, EnvCompleter, Fish, Powershell, Zsh};
 
 use crate::{
+    cli::Shell,
     completing::VARIABLE,
     error::{Error, ExitStatus},
     output::Printer,
 };
 
 const NAME: &str = "pipeletctl";
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(crate) enum Shell {
-    Bash,
-    Elvish,
-    Fish,
-    Powershell,
-    Zsh,
-}
 
 pub(crate) fn run(shell: Shell, printer: &Printer) -> Result<ExitStatus, Error> {
     printer.text(&script(shell)?)?;
@@ -40,6 +31,8 @@ fn script(shell: Shell) -> Result<String, Error> {
 
 #[cfg(test)]
 mod tests {
+    use clap::ValueEnum as _;
+
     use super::*;
 
     #[test]

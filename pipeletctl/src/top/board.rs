@@ -7,7 +7,6 @@ use std::{cmp::Reverse, collections::VecDeque, time::Duration};
 use crossterm::event::KeyCode;
 use pipelet_proto::v1;
 
-use super::Told;
 use crate::overview::{Lately, Overview, age, dead_letters};
 
 /// Over how many looks shares and quantiles are taken.
@@ -115,6 +114,12 @@ impl State {
             Self::Failing => "✗ failing",
         }
     }
+}
+
+/// What came of a wish: something to show, or a sentence.
+pub(super) enum Told {
+    Deliveries(u64, Vec<v1::Delivery>),
+    Sentence(String),
 }
 
 impl Board {

@@ -13,7 +13,7 @@ use pipelet_proto::v1;
 use tokio::time::{MissedTickBehavior, interval, timeout};
 use tonic::{Code, Status};
 
-use self::board::{Board, Wish};
+use self::board::{Board, Told, Wish};
 use crate::{
     client::Client,
     commands::dlq::ReplayOutcome,
@@ -79,12 +79,6 @@ fn is_refused(status: &Status) -> bool {
         status.code(),
         Code::Unauthenticated | Code::PermissionDenied | Code::Unimplemented
     )
-}
-
-/// What came of a wish: something to show, or a sentence.
-enum Told {
-    Deliveries(u64, Vec<v1::Delivery>),
-    Sentence(String),
 }
 
 async fn fulfil(wish: Wish, client: &Client) -> Result<Told, String> {

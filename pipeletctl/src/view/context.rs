@@ -4,10 +4,11 @@ use serde::Serialize;
 
 use super::or_dash;
 use crate::{
+    cli::ServerUrl,
     contexts::{self, Contexts},
     error::chain,
     output::{Describe, Row},
-    settings::{ChosenBy, KeySource, NamedBy, ServerUrl, SettingsError},
+    settings::{ChosenBy, KeySource, NamedBy, SettingsError},
     table::Details,
 };
 
