@@ -17,8 +17,8 @@ use tonic_types::StatusExt as _;
 
 use crate::{
     contexts::ContextsError,
-    secret::SecretError,
     settings::{KeySource, Settings, SettingsError},
+    system::secret::SecretError,
     table::printable,
 };
 

@@ -19,7 +19,7 @@ use pipelet_proto::v1;
 use standardwebhooks::Webhook;
 use tokio::time::{Instant, timeout};
 
-use crate::{cli::ForwardUrl, error::Error, secret::Secret};
+use crate::{cli::ForwardUrl, error::Error, system::secret::Secret};
 
 /// What a webhook's receiver has by default.
 const TIMEOUT: Duration = Duration::from_secs(10);

@@ -18,7 +18,7 @@ use tonic::metadata::{Ascii, MetadataValue};
 use crate::{
     cli::{Global, ServerUrl, ServerUrlError},
     contexts::{Context, Contexts, ContextsError},
-    secret::Secret,
+    system::secret::Secret,
 };
 
 /// Where a daemon listens that nobody configured.

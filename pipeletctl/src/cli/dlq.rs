@@ -3,7 +3,7 @@
 use clap::{ArgGroup, Args, Subcommand};
 
 use super::{candidates::Candidates, limit::Limit};
-use crate::{rate::Rate, when::When};
+use crate::system::{rate::Rate, when::When};
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Dlq {

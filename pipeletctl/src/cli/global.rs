@@ -6,7 +6,7 @@ use clap::{Args, ValueEnum, ValueHint};
 use tonic::transport::Uri;
 
 use super::candidates::Candidates;
-use crate::when::parse_timeout;
+use crate::system::when::parse_timeout;
 
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Global options")]

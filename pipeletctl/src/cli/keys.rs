@@ -5,7 +5,7 @@ use std::time::Duration;
 use clap::{Subcommand, ValueEnum};
 
 use super::candidates::Candidates;
-use crate::when::parse_timeout;
+use crate::system::when::parse_timeout;
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Keys {

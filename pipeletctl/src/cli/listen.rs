@@ -6,7 +6,7 @@ use clap::{Args, ValueHint};
 use http::Uri;
 
 use super::{candidates::Candidates, limit::Limit};
-use crate::{secret::Secret, when::When};
+use crate::system::{secret::Secret, when::When};
 
 #[derive(Debug, Args)]
 pub(crate) struct Listen {

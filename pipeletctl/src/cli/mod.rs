@@ -49,7 +49,7 @@ pub(crate) use self::{
     trigger::{Setting, Trigger},
     webhooks::{Backfill, CreateWebhook, Signatures, UpdateWebhook, Webhooks},
 };
-use crate::when::When;
+use crate::system::when::When;
 
 /// Drives pipeletd: webhooks, dead letters, stations, keys.
 #[derive(Debug, Parser)]

@@ -5,7 +5,7 @@ use std::{path::PathBuf, time::Duration};
 use clap::{Args, ValueEnum, ValueHint};
 use pipelet_simulator::{OcppUrl, Speed};
 
-use crate::when::parse_timeout;
+use crate::system::when::parse_timeout;
 
 #[derive(Debug, Args)]
 pub(crate) struct Simulate {

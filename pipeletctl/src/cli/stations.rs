@@ -5,7 +5,7 @@ use std::{path::PathBuf, str::FromStr};
 use clap::{ArgGroup, Args, Subcommand, ValueHint};
 
 use super::{candidates::Candidates, limit::Limit};
-use crate::secret::Secret;
+use crate::system::secret::Secret;
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Stations {

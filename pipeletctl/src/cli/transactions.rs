@@ -3,7 +3,7 @@
 use clap::{Args, Subcommand};
 
 use super::{candidates::Candidates, limit::Limit};
-use crate::when::When;
+use crate::system::when::When;
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Transactions {

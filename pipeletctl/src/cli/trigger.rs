@@ -6,7 +6,7 @@ use clap::{Args, builder::NonEmptyStringValueParser};
 use serde_json::{Map, Value};
 
 use super::candidates::Candidates;
-use crate::when::parse_timeout;
+use crate::system::when::parse_timeout;
 
 #[derive(Debug, Args)]
 pub(crate) struct Trigger {

@@ -5,7 +5,7 @@ use std::{path::PathBuf, time::Duration};
 use clap::{ArgGroup, Args, Subcommand, ValueHint};
 
 use super::{candidates::Candidates, limit::Limit};
-use crate::{
+use crate::system::{
     secret::Secret,
     when::{When, parse_timeout},
 };

@@ -7,7 +7,8 @@ use crate::{
     client::Client,
     error::{Error, ExitStatus},
     output::Printer,
-    view, when,
+    system::when,
+    view,
 };
 
 pub(crate) async fn run(

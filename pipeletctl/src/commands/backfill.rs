@@ -16,7 +16,7 @@ use crate::{
     client::Client,
     error::{Error, ExitStatus},
     output::Printer,
-    when,
+    system::when,
     words::counted,
 };
 

@@ -7,8 +7,8 @@ use crate::{
     contexts::{Context, Contexts},
     error::{Error, ExitStatus},
     output::Printer,
-    secret::Secret,
     settings::{Environment, Settings},
+    system::secret::Secret,
     view,
 };
 

@@ -11,8 +11,8 @@ use crate::{
     error::{Error, ExitStatus},
     output::{List, Printer},
     paging::Pages,
+    system::when,
     view::ListedDelivery,
-    when,
     words::counted,
 };
 

@@ -17,8 +17,8 @@ use crate::{
     error::{Error, ExitStatus},
     output::Printer,
     paging::Pages,
+    system::when::{self, When},
     view::FailedDelivery,
-    when::{self, When},
     words::counted,
 };
 

@@ -10,8 +10,8 @@ use crate::{
     error::{Error, ExitStatus, Report},
     output::{Format, Printer},
     settings::Settings,
+    system::when::now,
     view::doctor::{Facts, Finding, Hook, judge, unanswered},
-    when::now,
 };
 
 /// Webhooks that are looked at.

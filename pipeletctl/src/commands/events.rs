@@ -8,9 +8,9 @@ use crate::{
     error::{Error, ExitStatus},
     output::Printer,
     paging::Pages,
+    system::when::{self, When},
     tail::Tail,
     view::{Event, EventType},
-    when::{self, When},
     words::counted,
 };
 

@@ -9,8 +9,8 @@ use crate::{
     error::{Error, ExitStatus},
     output::Printer,
     paging::Pages,
+    system::when,
     view::IdTag,
-    when,
 };
 
 pub(crate) async fn run(

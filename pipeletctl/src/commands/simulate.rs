@@ -13,12 +13,10 @@ use crate::{
     cli::{Scenario, Simulate},
     client::Client,
     error::{CommandError, Error, ExitStatus},
-    interrupts::Interrupts,
     output::Printer,
-    secret::Secret,
     settings::Settings,
+    system::{interrupts::Interrupts, secret::Secret, when},
     view::Simulation,
-    when,
     words::counted,
 };
 

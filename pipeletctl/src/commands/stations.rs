@@ -10,7 +10,7 @@ use crate::{
     error::{Error, ExitStatus},
     output::Printer,
     paging::Pages,
-    secret::Secret,
+    system::secret::Secret,
     view::Station,
 };
 

@@ -9,8 +9,8 @@ use crate::{
     error::{Error, ExitStatus},
     output::Printer,
     paging::Pages,
+    system::when::{self, When},
     view::Transaction,
-    when::{self, When},
 };
 
 pub(crate) async fn run(

@@ -11,7 +11,7 @@ use crate::{
     error::{Error, ExitStatus},
     output::Printer,
     paging::Pages,
-    secret::Secret,
+    system::secret::Secret,
     table::printable,
     view::{Delivery, Retried, TestOutcome, Webhook, WebhookAndSecret},
     words::counted,

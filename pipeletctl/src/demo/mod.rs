@@ -47,11 +47,13 @@ use crate::{
     cli::Demo,
     client::Client,
     error::{Error, ExitStatus},
-    interrupts::Interrupts,
     output::{Format, Printer},
-    screen::{self, Input, Screen},
     settings::Environment,
-    when,
+    system::{
+        interrupts::Interrupts,
+        screen::{self, Input, Screen},
+        when,
+    },
 };
 
 const CHARGERS: [&str; 3] = ["DEMO-01", "DEMO-02", "DEMO-03"];

@@ -19,8 +19,8 @@ use crate::{
     commands::dlq::ReplayOutcome,
     error::{Error, ExitStatus},
     overview::Overview,
-    screen::{self, Input, Screen},
     settings::Settings,
+    system::screen::{self, Input, Screen},
     view::Retried,
 };
 

@@ -22,7 +22,7 @@ use crate::{
     error::{Error, ExitStatus},
     output::Printer,
     paging::Pages,
-    rate::Rate,
+    system::rate::Rate,
     words::counted,
 };
 

@@ -30,11 +30,13 @@ use crate::{
     error::{Error, ExitStatus},
     forward::{Attempted, Forwarder, Outcome, Signing},
     output::{Format, Printer},
-    screen::{self, Input, Screen},
-    secret::Secret,
+    system::{
+        screen::{self, Input, Screen},
+        secret::Secret,
+        when,
+    },
     tail::Tail,
     view::Forwarded,
-    when,
     words::counted,
 };
 
