@@ -18,8 +18,7 @@ use tonic::Status;
 use crate::{
     cli::{Candidates, Cli, Global},
     client::Client,
-    contexts::Contexts,
-    settings::{Environment, Settings},
+    settings::{Environment, Settings, contexts::Contexts},
 };
 
 pub(crate) const VARIABLE: &str = "PIPELETCTL_COMPLETE";

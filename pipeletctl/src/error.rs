@@ -16,8 +16,7 @@ use tonic::{Code, ConnectError, Status, TimeoutExpired};
 use tonic_types::StatusExt as _;
 
 use crate::{
-    contexts::ContextsError,
-    settings::{KeySource, Settings, SettingsError},
+    settings::{KeySource, Settings, SettingsError, contexts::ContextsError},
     system::secret::SecretError,
     table::printable,
 };

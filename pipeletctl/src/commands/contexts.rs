@@ -4,10 +4,12 @@ use std::path::{Path, PathBuf, absolute};
 
 use crate::{
     cli::{self, Global},
-    contexts::{Context, Contexts},
     error::{Error, ExitStatus},
     output::Printer,
-    settings::{Environment, Settings},
+    settings::{
+        Environment, Settings,
+        contexts::{Context, Contexts},
+    },
     system::secret::Secret,
     view,
 };

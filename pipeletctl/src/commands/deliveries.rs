@@ -6,11 +6,10 @@ use pipelet_proto::v1;
 
 use crate::{
     cli::{Deliveries, DeliveryStatus, Filter},
-    client::Client,
+    client::{Client, paging::Pages},
     commands::dlq,
     error::{Error, ExitStatus},
     output::{List, Printer},
-    paging::Pages,
     system::when,
     view::ListedDelivery,
     words::counted,

@@ -13,10 +13,9 @@ use self::outcome::PurgeOutcome;
 pub(crate) use self::outcome::ReplayOutcome;
 use crate::{
     cli::{Dlq, Filter, Limit, Selection},
-    client::Client,
+    client::{Client, paging::Pages},
     error::{Error, ExitStatus},
     output::Printer,
-    paging::Pages,
     system::when::{self, When},
     view::FailedDelivery,
     words::counted,

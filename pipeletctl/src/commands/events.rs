@@ -4,12 +4,10 @@ use pipelet_proto::v1;
 
 use crate::{
     cli::{EventFilter, Events, Limit},
-    client::Client,
+    client::{Client, paging::Pages, tail::Tail},
     error::{Error, ExitStatus},
     output::Printer,
-    paging::Pages,
     system::when::{self, When},
-    tail::Tail,
     view::{Event, EventType},
     words::counted,
 };

@@ -5,10 +5,9 @@ use serde::Serialize;
 
 use crate::{
     cli::{AddIdTag, IdTags, Limit, SetIdTag},
-    client::Client,
+    client::{Client, paging::Pages},
     error::{Error, ExitStatus},
     output::Printer,
-    paging::Pages,
     system::when,
     view::IdTag,
 };

@@ -5,11 +5,10 @@ use serde::Serialize;
 
 use crate::{
     cli::{Limit, Registration, Stations},
-    client::Client,
+    client::{Client, paging::Pages},
     commands::call,
     error::{Error, ExitStatus},
     output::Printer,
-    paging::Pages,
     system::secret::Secret,
     view::Station,
 };

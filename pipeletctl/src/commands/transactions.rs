@@ -5,10 +5,9 @@ use pipelet_proto::v1;
 
 use crate::{
     cli::{Limit, TransactionFilter, Transactions},
-    client::Client,
+    client::{Client, paging::Pages},
     error::{Error, ExitStatus},
     output::Printer,
-    paging::Pages,
     system::when::{self, When},
     view::Transaction,
 };

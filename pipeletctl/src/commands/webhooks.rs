@@ -7,10 +7,9 @@ use serde::Serialize;
 
 use crate::{
     cli::{CreateWebhook, Limit, Signatures, UpdateWebhook, Webhooks},
-    client::Client,
+    client::{Client, paging::Pages},
     error::{Error, ExitStatus},
     output::Printer,
-    paging::Pages,
     system::secret::Secret,
     table::printable,
     view::{Delivery, Retried, TestOutcome, Webhook, WebhookAndSecret},

@@ -5,10 +5,12 @@ use serde::Serialize;
 use super::or_dash;
 use crate::{
     cli::ServerUrl,
-    contexts::{self, Contexts},
     error::chain,
     output::{Describe, Row},
-    settings::{ChosenBy, KeySource, NamedBy, SettingsError},
+    settings::{
+        ChosenBy, KeySource, NamedBy, SettingsError,
+        contexts::{self, Contexts},
+    },
     table::Details,
 };
 

@@ -18,10 +18,9 @@ use tonic::Code;
 use super::{PAGE, ReplayOutcome, Which};
 use crate::{
     cli::Pace,
-    client::Client,
+    client::{Client, paging::Pages},
     error::{Error, ExitStatus},
     output::Printer,
-    paging::Pages,
     system::rate::Rate,
     words::counted,
 };

@@ -26,7 +26,7 @@ use self::{
 };
 use crate::{
     cli::Listen,
-    client::Client,
+    client::{Client, tail::Tail},
     error::{Error, ExitStatus},
     forward::{Attempted, Forwarder, Outcome, Signing},
     output::{Format, Printer},
@@ -35,7 +35,6 @@ use crate::{
         secret::Secret,
         when,
     },
-    tail::Tail,
     view::Forwarded,
     words::counted,
 };

@@ -7,6 +7,8 @@
 //! variable's key to any but a context that an argument names: that one has a key of its own, or
 //! none.
 
+pub(crate) mod contexts;
+
 use std::{
     env, fmt, fs, io,
     path::{Path, PathBuf},
@@ -15,9 +17,9 @@ use std::{
 
 use tonic::metadata::{Ascii, MetadataValue};
 
+use self::contexts::{Context, Contexts, ContextsError};
 use crate::{
     cli::{Global, ServerUrl, ServerUrlError},
-    contexts::{Context, Contexts, ContextsError},
     system::secret::Secret,
 };
 

@@ -3,6 +3,9 @@
 //! Invariant: a channel connects at the first call, so only authorities that can't be used keep a
 //! client from being built. It does not know what the calls mean.
 
+pub(crate) mod paging;
+pub(crate) mod tail;
+
 use std::time::Duration;
 
 use pipelet_proto::v1::{
