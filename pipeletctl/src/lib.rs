@@ -11,17 +11,13 @@
 mod cli;
 mod client;
 mod commands;
-mod completing;
-mod demo;
 mod error;
-mod escape;
 mod forward;
 mod output;
 mod overview;
 mod settings;
 mod system;
 mod table;
-mod top;
 mod view;
 mod words;
 
@@ -40,7 +36,7 @@ use crate::{
 
 /// Runs the command line of this process.
 pub fn main() -> ExitCode {
-    if let Some(done) = completing::answer() {
+    if let Some(done) = commands::completions::answer() {
         return done;
     }
     let cli = match Cli::try_parse() {
@@ -80,7 +76,7 @@ fn run(cli: Cli, printer: &Printer) -> Result<ExitStatus, Report> {
         // It has a daemon of its own, whatever is configured.
         Command::Demo(args) => {
             let runtime = runtime()?;
-            let outcome = runtime.block_on(demo::run(args, &environment, printer));
+            let outcome = runtime.block_on(commands::demo::run(args, &environment, printer));
             runtime.shutdown_background();
             finish(outcome, Report::local)
         }
@@ -137,7 +133,7 @@ async fn dispatch(
         Command::Keys(verb) => commands::keys::run(verb, client, printer).await,
         Command::Listen(verb) => commands::listen::run(verb, client, printer).await,
         Command::Status => commands::status::run(client, printer).await,
-        Command::Top => top::run(settings, client).await,
+        Command::Top => commands::top::run(settings, client).await,
         Command::Doctor => commands::doctor::run(settings, client, printer).await,
         Command::Audit(args) => commands::audit::run(args, client, printer).await,
         Command::Backup(verb) => commands::backup::run(verb, client, printer).await,

@@ -1,7 +1,8 @@
 //! What each command does, one file per noun.
 //!
 //! Invariant: a command makes its calls, prints through the printer, and returns how the process
-//! ends; it never reads the environment and never exits by itself.
+//! ends; it never exits by itself, and never reads the environment, but where a shell asks for
+//! `completions`.
 
 pub(crate) mod audit;
 pub(crate) mod backfill;
@@ -10,6 +11,7 @@ pub(crate) mod call;
 pub(crate) mod completions;
 pub(crate) mod contexts;
 pub(crate) mod deliveries;
+pub(crate) mod demo;
 pub(crate) mod dlq;
 pub(crate) mod doctor;
 pub(crate) mod events;
@@ -21,6 +23,7 @@ pub(crate) mod simulate;
 pub(crate) mod stations;
 pub(crate) mod stats;
 pub(crate) mod status;
+pub(crate) mod top;
 pub(crate) mod trace;
 pub(crate) mod transactions;
 pub(crate) mod trigger;

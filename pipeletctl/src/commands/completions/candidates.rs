@@ -1,6 +1,6 @@
 //! Completes words as they are typed: commands and flags, and what the daemon knows by id.
 //!
-//! The shell's script (`commands::completions`) runs this program with the words of the line, and
+//! The shell's script (`completions`) runs this program with the words of the line, and
 //! `PIPELETCTL_COMPLETE` set. Invariant: whatever goes wrong, and a daemon that does not answer at
 //! once, is no completion and no message: it would stand amid what somebody types.
 

@@ -1,10 +1,13 @@
 //! `completions`: scripts for shells, which ask this program as one types. Knows no daemon.
 
+mod candidates;
+
 use clap_complete::env::{Bash, Elvish, EnvCompleter, Fish, Powershell, Zsh};
 
+use self::candidates::VARIABLE;
+pub(crate) use self::candidates::answer;
 use crate::{
     cli::Shell,
-    completing::VARIABLE,
     error::{Error, ExitStatus},
     output::Printer,
 };

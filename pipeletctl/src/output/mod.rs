@@ -4,6 +4,8 @@
 //! printed as it arrives, except in a table, whose widths want all rows; colour only repeats
 //! what the words say; what a terminal must not be given raw is escaped in every format. It does not know what it prints: views bring their own columns.
 
+mod yaml;
+
 use std::{
     io::{self, BufWriter, IsTerminal as _, Write},
     marker::PhantomData,
@@ -15,10 +17,10 @@ use indicatif::{ProgressBar, ProgressFinish, ProgressStyle};
 use pipelet_printable::{is_unprintable, printable_json, printable_lines};
 use serde::Serialize;
 
+use self::yaml::yaml_of_json;
 pub(crate) use crate::cli::Format;
 use crate::{
     error::Report,
-    escape::yaml_of_json,
     table::{self, Details},
 };
 
