@@ -74,16 +74,33 @@ const THIRD_PARTY: &[(&str, &[&str])] = &[
     ("pipeletd::", &["pipeletd/src/main"]),
 ];
 
-/// The daemon's modules in layers: each knows those of the layers above its own in this list, and
-/// no others. What they all speak of is a crate below (`pipeletd/domain`).
-const LAYERS: &[&[&str]] = &[
-    &["system"],
-    &["auth", "telemetry"],
-    &["store"],
-    &["journal", "registries"],
-    &["delivery", "ocpp"],
-    &["api", "config"],
-    &["app", "fuzzing"],
+/// The modules of each program in layers: each knows those of the layers above its own in this
+/// list, and no others. What all of them speak of is a crate below (`pipeletd/domain`).
+const LAYERS: &[(&str, &[&[&str]])] = &[
+    (
+        "pipeletd/src",
+        &[
+            &["system"],
+            &["auth", "telemetry"],
+            &["store"],
+            &["journal", "registries"],
+            &["delivery", "ocpp"],
+            &["api", "config"],
+            &["app", "fuzzing"],
+        ],
+    ),
+    (
+        "pipeletctl/src",
+        &[
+            &["system", "table", "overview", "words"],
+            &["cli"],
+            &["settings"],
+            &["error"],
+            &["forward", "output"],
+            &["client", "view"],
+            &["commands"],
+        ],
+    ),
 ];
 
 /// What a pure module must not use: no I/O, no tasks, no clock.
@@ -125,23 +142,26 @@ fn third_party_crates_stay_behind_their_walls() {
 
 #[test]
 fn a_module_knows_only_the_layers_below_it() {
-    let of_daemon = |source: &Source| {
-        let path = source.path.strip_prefix("pipeletd/src/")?;
-        let module = path.split('/').next()?.to_owned();
-        (!["lib", "main"].contains(&module.as_str())).then_some(module)
-    };
-    let layer = |module: &str| LAYERS.iter().position(|layer| layer.contains(&module));
-    for source in sources() {
-        let Some(module) = of_daemon(&source) else {
-            continue;
+    let sources = sources();
+    for (package, layers) in LAYERS {
+        let layer = |module: &str| layers.iter().position(|layer| layer.contains(&module));
+        let module = |source: &Source| {
+            let path = source.path.strip_prefix(package)?.strip_prefix('/')?;
+            let module = path.split('/').next()?.to_owned();
+            (!["lib", "main"].contains(&module.as_str())).then_some(module)
         };
-        let own = layer(&module).unwrap_or_else(|| panic!("{module} is in no layer"));
-        for other in LAYERS[own..].concat() {
-            assert!(
-                other == module || !knows(&source.code, other),
-                "{}.rs knows {other}, which is not below it",
-                source.path
-            );
+        for source in &sources {
+            let Some(module) = module(source) else {
+                continue;
+            };
+            let own = layer(&module).unwrap_or_else(|| panic!("{module} is in no layer"));
+            for other in layers[own..].concat() {
+                assert!(
+                    other == module || !knows(&source.code, other),
+                    "{}.rs knows {other}, which is not below it",
+                    source.path
+                );
+            }
         }
     }
 }
@@ -298,10 +318,15 @@ fn sources() -> Vec<Source> {
         .collect()
 }
 
-/// The text without comments, and without the module's tests, which come last.
+/// The text without comments, and without the module's tests, which come last. Tests in a file of
+/// their own are only named here.
 fn code_of(text: &str) -> String {
-    let text = text.split("#[cfg(test)]\nmod ").next().unwrap_or(text);
-    let lines = text
+    let tests = text.match_indices("#[cfg(test)]\n").find(|(at, _)| {
+        let declared = text[*at..].lines().nth(1).unwrap_or_default();
+        declared.contains("mod ") && declared.ends_with('{')
+    });
+    let code = tests.map_or(text, |(at, _)| &text[..at]);
+    let lines = code
         .lines()
         .map(|line| line.split("//").next().unwrap_or(line));
     lines.collect::<Vec<_>>().join("\n")
