@@ -45,7 +45,7 @@ const THIRD_PARTY: &[(&str, &[&str])] = &[
             "pipeletd/src/ocpp/gateway",
             "pipeletd/src/ocpp/session",
             "pipeletd/src/ocpp/handshake",
-            "pipeletctl/simulator/src/line",
+            "pipeletctl/simulator/src/connection",
         ],
     ),
     (
@@ -55,7 +55,7 @@ const THIRD_PARTY: &[(&str, &[&str])] = &[
             "pipeletd/src/ocpp/accept",
             "pipeletd/src/ocpp/gateway",
             "pipeletd/src/system/tls",
-            "pipeletctl/simulator/src/line",
+            "pipeletctl/simulator/src/connection",
         ],
     ),
     (

@@ -10,17 +10,17 @@ use tokio::{
 };
 
 use super::{
+    arrivals::ArrivalPattern,
     charger::Charger,
-    habits::Habits,
-    line::Endpoint,
+    clock::Clock,
+    connection::Endpoint,
     outages::{Outages, Schedule},
-    pace::Pace,
     station::{Station, StationView},
-    tally::{Fact, Tally},
+    stats::{FleetStats, Observation},
 };
 
-/// How long stations wait for who counts what they do.
-const FACTS: usize = 1024;
+/// Stations wait once this many of their observations have not been counted yet.
+const MAX_UNREAD_OBSERVATIONS: usize = 1024;
 
 /// Stations dial one after the other at first, as fast as this.
 const DIALS_PER_SECOND: u32 = 500;
@@ -30,9 +30,9 @@ pub struct Options {
     pub endpoint: Endpoint,
     pub ids: Vec<String>,
     pub connectors: u32,
-    pub habits: Habits,
+    pub arrivals: ArrivalPattern,
     pub outages: Outages,
-    pub pace: Pace,
+    pub clock: Clock,
     /// The same one makes the same cars come.
     pub seed: u64,
 }
@@ -41,17 +41,17 @@ pub struct Options {
 #[derive(Debug)]
 pub struct Fleet {
     stations: JoinSet<()>,
-    facts: mpsc::Receiver<(usize, Fact)>,
-    finish: watch::Sender<bool>,
+    observations: mpsc::Receiver<(usize, Observation)>,
+    shut_down: watch::Sender<bool>,
     views: Vec<(String, watch::Receiver<StationView>)>,
-    tally: Tally,
+    stats: FleetStats,
 }
 
 impl Fleet {
     /// Must be called within a runtime.
     pub fn start(options: Options) -> Self {
-        let (sender, facts) = mpsc::channel(FACTS);
-        let (finish, finished) = watch::channel(false);
+        let (sender, observations) = mpsc::channel(MAX_UNREAD_OBSERVATIONS);
+        let (shut_down, shutting_down) = watch::channel(false);
         let mut rng = Rng::with_seed(options.seed);
         let mut stations = JoinSet::new();
         let mut views = Vec::new();
@@ -59,60 +59,61 @@ impl Fleet {
         for (index, id) in options.ids.into_iter().enumerate() {
             let (view, seen) = watch::channel(StationView::default());
             views.push((id.clone(), seen));
-            let start = options.pace.start();
-            let charger = Charger::new(&id, options.connectors, options.habits, rng.fork(), start);
+            let start = options.clock.start();
+            let charger =
+                Charger::new(&id, options.connectors, options.arrivals, rng.fork(), start);
             let station = Station {
                 index,
                 id,
                 charger,
                 endpoint: options.endpoint.clone(),
-                pace: options.pace,
+                clock: options.clock,
                 outages: Schedule::new(options.outages, rng.fork(), start),
                 rng: rng.fork(),
-                facts: sender.clone(),
+                observations: sender.clone(),
                 view,
-                finish: finished.clone(),
+                shut_down: shutting_down.clone(),
             };
             stations.spawn(station.run(first_dial));
             first_dial += Duration::from_secs(1) / DIALS_PER_SECOND;
         }
         Self {
             stations,
-            facts,
-            finish,
+            observations,
+            shut_down,
             views,
-            tally: Tally::default(),
+            stats: FleetStats::default(),
         }
     }
 
-    /// Counts until the next thing has happened; false once all stations have ended. Safe to be
-    /// dropped and asked again.
-    pub async fn go_on(&mut self) -> bool {
-        match self.facts.recv().await {
-            Some((station, fact)) => {
-                self.tally.count(station, fact);
+    /// Waits for the next observation and counts it; false once all stations have ended.
+    /// Cancel safe.
+    pub async fn record_next(&mut self) -> bool {
+        match self.observations.recv().await {
+            Some((station, observation)) => {
+                self.stats.record(station, observation);
                 true
             }
             None => false,
         }
     }
 
-    /// Tells all stations to end: sessions stop, what is left to say is said.
-    pub fn finish(&self) {
-        self.finish.send_replace(true);
+    /// Tells all stations to end: sessions stop, and what is still to be sent is sent.
+    pub fn shut_down(&self) {
+        self.shut_down.send_replace(true);
     }
 
-    /// Counts until all have ended.
-    pub async fn ended(&mut self) {
-        while self.go_on().await {}
+    /// Waits until all stations have ended, and counts meanwhile.
+    pub async fn join(&mut self) {
+        while self.record_next().await {}
         while self.stations.join_next().await.is_some() {}
     }
 
-    pub const fn tally(&self) -> &Tally {
-        &self.tally
+    pub const fn stats(&self) -> &FleetStats {
+        &self.stats
     }
 
-    /// What is to be seen of each station now.
+    /// What each station shows now.
     pub fn views(&self) -> impl Iterator<Item = (&str, StationView)> {
         let views = self.views.iter();
         views.map(|(id, view)| (id.as_str(), view.borrow().clone()))

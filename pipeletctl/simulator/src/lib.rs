@@ -1,34 +1,34 @@
 //! Simulated chargers: real OCPP 1.6J over real sockets.
 //!
 //! ```text
-//! habits ── cars ──> charger ── frames ──> station ── line ──> the daemon
-//!                    (pure)                │ pace      (socket)
-//!                                          └─ facts ──> tally
+//! arrivals ── cars ──> charger ── frames ──> station ── connection ──> the daemon
+//!                      (pure)                │ clock     (socket)
+//!                                            └─ observations ──> stats
 //! ```
 //!
-//! A `charger` is a state machine over the chargers' own time, which a `pace` lets run faster than
-//! the wall clock; `station` moves its frames over a `line`, and dials again when that is cut;
-//! `fleet` has many of them, whose facts a `tally` sums up.
+//! A `charger` is a state machine over the chargers' own time, which a `clock` lets run faster than
+//! the wall clock; `station` moves its frames over a `connection`, and dials again when that is
+//! lost; `fleet` has many of them, and counts in its `stats` what they observe.
 //!
-//! Invariant: a charger says nothing that a real one would not, in the order in which a real one
+//! Invariant: a charger sends nothing that a real one would not, in the order in which a real one
 //! would. Nothing here knows `pipelet.v1`: to these chargers the daemon is any central system.
 
+mod arrivals;
 mod charger;
+mod clock;
+mod connection;
 mod fleet;
-mod habits;
-mod line;
 mod outages;
-mod pace;
 mod station;
-mod tally;
+mod stats;
 
 pub use self::{
-    charger::{Action, ConnectorView, Status},
+    arrivals::ArrivalPattern,
+    charger::{Action, ChargePointStatus, ConnectorView},
+    clock::{Clock, Speed},
+    connection::{Endpoint, EndpointError, OcppUrl},
     fleet::{Fleet, Options},
-    habits::Habits,
-    line::{Endpoint, EndpointError, OcppUrl},
     outages::Outages,
-    pace::{Pace, Speed},
     station::StationView,
-    tally::{Quantiles, Tally},
+    stats::{FleetStats, Quantiles},
 };

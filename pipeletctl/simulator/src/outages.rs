@@ -7,24 +7,24 @@ use std::time::Duration;
 use fastrand::Rng;
 use jiff::Timestamp;
 
-use super::habits::later;
+use super::arrivals::later;
 
 /// How the connections of a fleet fail.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Outages {
     Never,
-    /// Everybody's at once, again and again, for no longer than it takes to dial.
-    Together {
+    /// All at the same moments, for no longer than it takes to dial.
+    Simultaneous {
         every: Duration,
     },
-    /// Each one's by itself: up and down for about so long.
-    Apart {
+    /// Each at its own moments: up and down for about this long.
+    Independent {
         up: Duration,
         down: Duration,
     },
 }
 
-/// One station's share of them.
+/// The outages of one station.
 #[derive(Debug)]
 pub(super) struct Schedule {
     outages: Outages,
@@ -35,7 +35,7 @@ pub(super) struct Schedule {
 
 impl Schedule {
     pub(super) fn new(outages: Outages, mut rng: Rng, start: Timestamp) -> Self {
-        let next = following(outages, &mut rng, start);
+        let next = next_outage(outages, &mut rng, start);
         Self { outages, rng, next }
     }
 
@@ -48,23 +48,23 @@ impl Schedule {
     pub(super) fn cut(&mut self, now: Timestamp) -> Timestamp {
         let end = self.next.map_or(now, |(_, end)| end.max(now));
         let from = match self.outages {
-            // What everybody does together is counted from one beginning.
-            Outages::Together { .. } => self.next.map_or(now, |(cut, _)| cut),
-            Outages::Never | Outages::Apart { .. } => end,
+            // Those that all have are counted from one beginning.
+            Outages::Simultaneous { .. } => self.next.map_or(now, |(cut, _)| cut),
+            Outages::Never | Outages::Independent { .. } => end,
         };
-        self.next = following(self.outages, &mut self.rng, from);
+        self.next = next_outage(self.outages, &mut self.rng, from);
         end
     }
 }
 
-fn following(outages: Outages, rng: &mut Rng, from: Timestamp) -> Option<(Timestamp, Timestamp)> {
+fn next_outage(outages: Outages, rng: &mut Rng, from: Timestamp) -> Option<(Timestamp, Timestamp)> {
     match outages {
         Outages::Never => None,
-        Outages::Together { every } => {
+        Outages::Simultaneous { every } => {
             let cut = later(from, ms(every));
             Some((cut, cut))
         }
-        Outages::Apart { up, down } => {
+        Outages::Independent { up, down } => {
             let mut about = |mean: Duration| rng.u64(ms(mean) / 2..=ms(mean) * 3 / 2);
             let cut = later(from, about(up));
             Some((cut, later(cut, about(down))))
@@ -88,7 +88,7 @@ mod tests {
 
     #[test]
     fn a_storm_cuts_all_at_the_same_moments() {
-        let outages = Outages::Together { every: MINUTE };
+        let outages = Outages::Simultaneous { every: MINUTE };
         let cuts = |seed, late_ms| {
             let mut schedule = Schedule::new(outages, Rng::with_seed(seed), start());
             let mut seen = Vec::new();
@@ -107,7 +107,7 @@ mod tests {
 
     #[test]
     fn stations_of_their_own_go_and_come_back() {
-        let outages = Outages::Apart {
+        let outages = Outages::Independent {
             up: MINUTE,
             down: MINUTE * 2,
         };

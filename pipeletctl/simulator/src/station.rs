@@ -1,8 +1,8 @@
-//! A charger on its line: dials, sends what the charger has to say, lets it hear what comes, and
-//! dials again with growing waits when the line is cut.
+//! A charger on its connection: dials, sends the charger's frames, hands it those that come, and
+//! dials again with growing waits when the connection is lost.
 //!
-//! Invariant: the charger lives on while there is no line. It decides nothing that the charger
-//! says.
+//! Invariant: the charger goes on while there is no connection. The station decides nothing of
+//! what the charger sends.
 
 use std::{
     future::{Future, pending},
@@ -17,21 +17,21 @@ use tokio::{
 };
 
 use super::{
-    charger::{Charger, ConnectorView, Heard, Outgoing},
-    line::{Endpoint, Line, LineError},
+    charger::{Charger, ConnectorView, Incoming, Outgoing},
+    clock::Clock,
+    connection::{Connection, ConnectionError, Endpoint},
     outages::Schedule,
-    pace::Pace,
-    tally::Fact,
+    stats::Observation,
 };
 
 /// How long a station waits for the answer to a CALL before it dials anew.
-const ANSWER: Duration = Duration::from_secs(30);
+const CALL_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// The wait before the second try to connect; it doubles up to the longest.
-const FIRST_WAIT: Duration = Duration::from_millis(500);
-const LONGEST_WAIT: Duration = Duration::from_secs(30);
+const INITIAL_BACKOFF: Duration = Duration::from_millis(500);
+const MAX_BACKOFF: Duration = Duration::from_secs(30);
 
-/// What a passer-by sees of a station.
+/// What is shown of a station.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct StationView {
     pub online: bool,
@@ -43,210 +43,233 @@ pub(super) struct Station {
     pub(super) id: String,
     pub(super) charger: Charger,
     pub(super) endpoint: Endpoint,
-    pub(super) pace: Pace,
+    pub(super) clock: Clock,
     pub(super) outages: Schedule,
     pub(super) rng: Rng,
-    pub(super) facts: mpsc::Sender<(usize, Fact)>,
+    pub(super) observations: mpsc::Sender<(usize, Observation)>,
     pub(super) view: watch::Sender<StationView>,
-    /// Becomes true when it is time to end.
-    pub(super) finish: watch::Receiver<bool>,
+    /// Becomes true when the station has to end.
+    pub(super) shut_down: watch::Receiver<bool>,
 }
 
-type Dialling = Pin<Box<dyn Future<Output = Result<Line, LineError>> + Send>>;
+type Dial = Pin<Box<dyn Future<Output = Result<Connection, ConnectionError>> + Send>>;
 
-/// Where the station stands with its line.
-enum Link {
-    /// It dials at that moment.
-    Down {
-        until: Instant,
-        tries: u32,
+/// The state of the station's connection.
+enum State {
+    Disconnected {
+        dial_at: Instant,
+        failures: u32,
     },
-    Dialling {
-        call: Dialling,
-        tries: u32,
+    Connecting {
+        dial: Dial,
+        failures: u32,
     },
-    Up {
-        line: Line,
-        asked: Option<Asked>,
+    Connected {
+        connection: Connection,
+        pending: Option<PendingCall>,
     },
 }
 
 /// A CALL that waits for its answer.
-struct Asked {
-    at: Instant,
+struct PendingCall {
+    sent_at: Instant,
 }
 
-enum Happened {
-    Dials,
-    Opened(Result<Line, LineError>),
-    Heard(String),
-    Cut,
-    NoAnswer,
+enum Input {
+    DialDue,
+    Dialled(Result<Connection, ConnectionError>),
+    Received(String),
+    Closed,
+    CallTimedOut,
 }
 
 impl Station {
-    /// Runs until it is told to finish, and has said what was left to say.
+    /// Runs until it is told to shut down, and has sent what it still had to send.
     pub(super) async fn run(mut self, first_dial: Instant) {
-        let mut link = Link::Down {
-            until: first_dial,
-            tries: 0,
+        let mut state = State::Disconnected {
+            dial_at: first_dial,
+            failures: 0,
         };
-        while !*self.finish.borrow() {
-            link = self.say_all(link).await;
-            self.show(&link);
-            let due = self.pace.instant(self.charger.due());
-            let cut = match (&link, self.outages.next_cut()) {
-                (Link::Up { .. }, Some(at)) => Some(self.pace.instant(at)),
+        while !*self.shut_down.borrow() {
+            state = self.send_all(state).await;
+            self.publish_view(&state);
+            let due = self.clock.instant(self.charger.due());
+            let cut = match (&state, self.outages.next_cut()) {
+                (State::Connected { .. }, Some(at)) => Some(self.clock.instant(at)),
                 _ => None,
             };
             tokio::select! {
-                happened = link.next() => link = self.take(happened, link).await,
-                () = sleep_until(due) => self.charger.tick(self.pace.now()),
-                () = at(cut) => link = self.cut(link).await,
-                _ = self.finish.changed() => {}
+                input = state.next() => state = self.handle(input, state).await,
+                () = sleep_until(due) => self.charger.tick(self.clock.now()),
+                () = sleep_until_some(cut) => state = self.cut(state).await,
+                _ = self.shut_down.changed() => {}
             }
         }
-        self.finish(link).await;
+        self.shut_down(state).await;
     }
 
-    /// Says what is left to say, however much that is. Each step has its own limit, so a daemon
+    /// Sends what is left to send, however much that is. Each step has its own limit, so a daemon
     /// that does not answer any more does not hold the end up.
-    async fn finish(&mut self, mut link: Link) {
-        self.charger.close(self.pace.now());
-        // Who is offline comes back to tell what is still to be told, but tries no more than once.
-        if matches!(link, Link::Down { .. }) {
-            link = self.take(Happened::Dials, link).await;
+    async fn shut_down(&mut self, mut state: State) {
+        self.charger.close(self.clock.now());
+        // An offline station connects to send what it still has to send, but tries only once.
+        if matches!(state, State::Disconnected { .. }) {
+            state = self.handle(Input::DialDue, state).await;
         }
         loop {
-            link = self.say_all(link).await;
-            self.show(&link);
-            match link {
-                // All is said, or the rest may not be said now: it was refused, or the charger is
+            state = self.send_all(state).await;
+            self.publish_view(&state);
+            match state {
+                // All is sent, or the rest may not be sent now: it was refused, or the charger is
                 // not accepted.
-                Link::Up { line, asked: None } => {
-                    line.close().await;
+                State::Connected {
+                    connection,
+                    pending: None,
+                } => {
+                    connection.close().await;
                     return;
                 }
-                Link::Down { .. } => return,
-                Link::Dialling { .. } if self.charger.has_said_all() => return,
-                Link::Up { .. } | Link::Dialling { .. } => {}
+                State::Disconnected { .. } => return,
+                State::Connecting { .. } if self.charger.has_sent_all() => return,
+                State::Connected { .. } | State::Connecting { .. } => {}
             }
-            let happened = link.next().await;
-            link = self.take(happened, link).await;
+            let input = state.next().await;
+            state = self.handle(input, state).await;
         }
     }
 
-    async fn take(&mut self, happened: Happened, link: Link) -> Link {
-        match (happened, link) {
-            (Happened::Dials, Link::Down { tries, .. }) => Link::Dialling {
-                call: Box::pin(self.endpoint.clone().dial(self.id.clone())),
-                tries,
+    async fn handle(&mut self, input: Input, state: State) -> State {
+        match (input, state) {
+            (Input::DialDue, State::Disconnected { failures, .. }) => State::Connecting {
+                dial: Box::pin(self.endpoint.clone().dial(self.id.clone())),
+                failures,
             },
-            (Happened::Opened(Ok(opened)), _) => {
-                self.tell(Fact::Connected).await;
-                self.charger.connected(self.pace.now());
-                Link::Up {
-                    line: opened,
-                    asked: None,
+            (Input::Dialled(Ok(opened)), _) => {
+                self.observe(Observation::Connected).await;
+                self.charger.connected(self.clock.now());
+                State::Connected {
+                    connection: opened,
+                    pending: None,
                 }
             }
-            (Happened::Opened(Err(why)), Link::Dialling { tries, .. }) => {
-                self.tell(Fact::NotConnected(why.to_string())).await;
-                self.down(tries + 1)
+            (Input::Dialled(Err(why)), State::Connecting { failures, .. }) => {
+                self.observe(Observation::ConnectFailed(why.to_string()))
+                    .await;
+                self.retry_later(failures + 1)
             }
-            (Happened::Heard(text), Link::Up { line, asked }) => self.hear(text, line, asked).await,
-            (Happened::Cut | Happened::NoAnswer, Link::Up { asked, .. }) => {
-                self.tell(Fact::Lost).await;
-                self.hang_up(asked).await;
-                self.down(1)
+            (
+                Input::Received(text),
+                State::Connected {
+                    connection,
+                    pending,
+                },
+            ) => self.receive(text, connection, pending).await,
+            (Input::Closed | Input::CallTimedOut, State::Connected { pending, .. }) => {
+                self.observe(Observation::ConnectionLost).await;
+                self.disconnected(pending).await;
+                self.retry_later(1)
             }
-            (_, link) => link,
+            (_, state) => state,
         }
     }
 
-    async fn hear(&mut self, text: String, line: Line, asked: Option<Asked>) -> Link {
-        self.tell(Fact::Heard { bytes: text.len() }).await;
-        let heard = self.charger.heard(&text, self.pace.now());
-        let took = asked.as_ref().map(|asked| asked.at.elapsed());
+    async fn receive(
+        &mut self,
+        text: String,
+        connection: Connection,
+        pending: Option<PendingCall>,
+    ) -> State {
+        self.observe(Observation::Received { bytes: text.len() })
+            .await;
+        let incoming = self.charger.handle_frame(&text, self.clock.now());
+        let took = pending.as_ref().map(|pending| pending.sent_at.elapsed());
         let took = took.unwrap_or_default();
-        let asked = match heard {
-            Heard::Answer(_) => {
-                self.tell(Fact::Answered { took }).await;
+        let pending = match incoming {
+            Incoming::CallResult(_) => {
+                self.observe(Observation::Answered { took }).await;
                 None
             }
-            Heard::Refusal(_, code) => {
-                self.tell(Fact::Refused { code, took }).await;
+            Incoming::CallError(_, code) => {
+                self.observe(Observation::Refused { code, took }).await;
                 None
             }
-            Heard::Asked(_) | Heard::Nothing => asked,
+            Incoming::Call(_) | Incoming::Ignored => pending,
         };
-        Link::Up { line, asked }
+        State::Connected {
+            connection,
+            pending,
+        }
     }
 
     /// Sends frames for as long as the charger has some.
-    async fn say_all(&mut self, link: Link) -> Link {
-        let Link::Up {
-            mut line,
-            mut asked,
-        } = link
+    async fn send_all(&mut self, state: State) -> State {
+        let State::Connected {
+            mut connection,
+            mut pending,
+        } = state
         else {
-            return link;
+            return state;
         };
-        while let Some(Outgoing { text, call }) = self.charger.next_frame(self.pace.now()) {
+        while let Some(Outgoing { text, call }) = self.charger.next_frame(self.clock.now()) {
             let bytes = text.len();
             if let Some(action) = call {
-                asked = Some(Asked { at: Instant::now() });
-                self.tell(Fact::Sent { action, bytes }).await;
+                pending = Some(PendingCall {
+                    sent_at: Instant::now(),
+                });
+                self.observe(Observation::Sent { action, bytes }).await;
             } else {
-                self.tell(Fact::Replied { bytes }).await;
+                self.observe(Observation::CommandAnswered { bytes }).await;
             }
-            if line.send(text).await.is_err() {
-                self.tell(Fact::Lost).await;
-                self.hang_up(asked).await;
-                return self.down(1);
+            if connection.send(text).await.is_err() {
+                self.observe(Observation::ConnectionLost).await;
+                self.disconnected(pending).await;
+                return self.retry_later(1);
             }
         }
-        if self.charger.reboots() {
-            self.hang_up(asked).await;
-            line.close().await;
-            return self.down(1);
+        if self.charger.take_reboot() {
+            self.disconnected(pending).await;
+            connection.close().await;
+            return self.retry_later(1);
         }
-        Link::Up { line, asked }
+        State::Connected {
+            connection,
+            pending,
+        }
     }
 
-    /// The line is cut as an outage does it: without a word.
-    async fn cut(&mut self, link: Link) -> Link {
-        let now = self.pace.now();
+    /// The connection is cut as an outage does it: without a close frame.
+    async fn cut(&mut self, state: State) -> State {
+        let now = self.clock.now();
         let back = self.outages.cut(now);
-        if let Link::Up { asked, .. } = link {
-            self.hang_up(asked).await;
+        if let State::Connected { pending, .. } = state {
+            self.disconnected(pending).await;
         }
-        Link::Down {
-            until: self.pace.instant(back),
-            tries: 0,
-        }
-    }
-
-    async fn hang_up(&mut self, asked: Option<Asked>) {
-        self.charger.disconnected(self.pace.now());
-        if asked.is_some() {
-            self.tell(Fact::Unanswered).await;
+        State::Disconnected {
+            dial_at: self.clock.instant(back),
+            failures: 0,
         }
     }
 
-    /// Waits the longer the oftener it has failed, and never as long as its neighbour.
-    fn down(&mut self, tries: u32) -> Link {
-        let wait = FIRST_WAIT * 2_u32.saturating_pow(tries.min(10) - 1);
-        let wait = wait.min(LONGEST_WAIT).mul_f64(0.5 + self.rng.f64() / 2.0);
-        Link::Down {
-            until: Instant::now() + wait,
-            tries,
+    async fn disconnected(&mut self, pending: Option<PendingCall>) {
+        self.charger.disconnected(self.clock.now());
+        if pending.is_some() {
+            self.observe(Observation::Unanswered).await;
         }
     }
 
-    fn show(&self, link: &Link) {
+    /// Waits longer after each failure, with jitter, so that stations don't dial in step.
+    fn retry_later(&mut self, failures: u32) -> State {
+        let wait = INITIAL_BACKOFF * 2_u32.saturating_pow(failures.min(10) - 1);
+        let wait = wait.min(MAX_BACKOFF).mul_f64(0.5 + self.rng.f64() / 2.0);
+        State::Disconnected {
+            dial_at: Instant::now() + wait,
+            failures,
+        }
+    }
+
+    fn publish_view(&self, state: &State) {
         let view = StationView {
-            online: matches!(link, Link::Up { .. }),
+            online: matches!(state, State::Connected { .. }),
             connectors: self.charger.view(),
         };
         self.view.send_if_modified(|shown| {
@@ -256,35 +279,40 @@ impl Station {
         });
     }
 
-    async fn tell(&self, fact: Fact) {
-        // Who has stopped counting needs no more facts.
-        let _ = self.facts.send((self.index, fact)).await;
+    async fn observe(&self, observation: Observation) {
+        // A fleet that was dropped counts no more.
+        let _ = self.observations.send((self.index, observation)).await;
     }
 }
 
-impl Link {
-    /// Safe to be dropped and asked again.
-    async fn next(&mut self) -> Happened {
+impl State {
+    /// Cancel safe.
+    async fn next(&mut self) -> Input {
         match self {
-            Self::Down { until, .. } => {
-                sleep_until(*until).await;
-                Happened::Dials
+            Self::Disconnected { dial_at, .. } => {
+                sleep_until(*dial_at).await;
+                Input::DialDue
             }
-            Self::Dialling { call, .. } => Happened::Opened(call.await),
-            Self::Up { line, asked } => {
-                let late = asked.as_ref().map(|asked| asked.at + ANSWER);
+            Self::Connecting { dial, .. } => Input::Dialled(dial.await),
+            Self::Connected {
+                connection,
+                pending,
+            } => {
+                let deadline = pending
+                    .as_ref()
+                    .map(|pending| pending.sent_at + CALL_TIMEOUT);
                 tokio::select! {
-                    heard = line.next() => heard.map_or(Happened::Cut, Happened::Heard),
-                    () = at(late) => Happened::NoAnswer,
+                    text = connection.next() => text.map_or(Input::Closed, Input::Received),
+                    () = sleep_until_some(deadline) => Input::CallTimedOut,
                 }
             }
         }
     }
 }
 
-async fn at(moment: Option<Instant>) {
-    match moment {
-        Some(moment) => sleep_until(moment).await,
+async fn sleep_until_some(deadline: Option<Instant>) {
+    match deadline {
+        Some(deadline) => sleep_until(deadline).await,
         None => pending().await,
     }
 }

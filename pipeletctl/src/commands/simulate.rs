@@ -6,7 +6,8 @@ use std::{fmt::Write as _, time::Duration};
 
 use pipelet_proto::v1;
 use pipelet_simulator::{
-    Endpoint, EndpointError, Fleet, Habits, OcppUrl, Options, Outages, Pace, Speed, Tally,
+    ArrivalPattern, Clock, Endpoint, EndpointError, Fleet, FleetStats, OcppUrl, Options, Outages,
+    Speed,
 };
 
 use crate::{
@@ -89,28 +90,28 @@ pub(crate) async fn run(
     let began = tokio::time::Instant::now();
     let interrupted = watch(&mut fleet, duration, &mut interrupts, printer).await;
     let took = began.elapsed();
-    fleet.finish();
+    fleet.shut_down();
     tokio::select! {
-        () = fleet.ended() => {}
+        () = fleet.join() => {}
         // Whoever asks twice does not want to wait.
         () = interrupts.next() => {}
     }
-    if let (0, Some(why)) = (fleet.tally().connects, &fleet.tally().last_failure) {
+    if let (0, Some(why)) = (fleet.stats().connects, &fleet.stats().last_failure) {
         let why = why.clone();
         return Err(SimulateError::NobodyConnected { url, why }.into());
     }
-    printer.one(&Simulation::new(&args, took, fleet.tally()))?;
-    let mut said = fleet.tally().by_action.keys();
-    if fleet.tally().answered > 0 && said.all(|action| action.as_str() == "BootNotification") {
+    printer.one(&Simulation::new(&args, took, fleet.stats()))?;
+    let mut said = fleet.stats().by_action.keys();
+    if fleet.stats().answered > 0 && said.all(|action| action.as_str() == "BootNotification") {
         printer.hint("no station was accepted: `pipeletctl stations list` shows their boot policy");
     }
-    if fleet.tally().lost > 0 {
+    if fleet.stats().connections_lost > 0 {
         printer.hint(
             "the daemon ended connections: it went away, or another simulation has the same ids \
              (--prefix gives this one others)",
         );
     }
-    Ok(status(interrupted, args.stations, fleet.tally()))
+    Ok(status(interrupted, args.stations, fleet.stats()))
 }
 
 /// Counts until the time is over; true where somebody did not want to wait for that.
@@ -138,7 +139,7 @@ async fn watch(
                     bar.suspend(|| printer.note(note));
                 }
             }
-            going_on = fleet.go_on() => if !going_on {
+            running = fleet.record_next() => if !running {
                 return false;
             },
         }
@@ -169,15 +170,15 @@ impl Reach {
 }
 
 fn progress(fleet: &Fleet) -> String {
-    let tally = fleet.tally();
+    let stats = fleet.stats();
     let mut text = format!(
         "{} connected  {} calls  {} answered  {} errors",
         fleet.online(),
-        tally.sent,
-        tally.answered,
-        tally.errors(),
+        stats.sent,
+        stats.answered,
+        stats.errors(),
     );
-    if let Some(latency) = tally.latency() {
+    if let Some(latency) = stats.latency() {
         let _ = write!(text, "  p99 {} ms", latency.p99.as_millis());
     }
     text
@@ -191,7 +192,7 @@ async fn of_daemon(client: &Client) -> Result<OcppUrl, Error> {
 
 fn duration(args: &Simulate) -> Duration {
     args.duration.unwrap_or_else(|| match args.scenario {
-        Scenario::Day => args.speed.real(DAY),
+        Scenario::Day => args.speed.to_wall_time(DAY),
         Scenario::Storm => Duration::from_mins(1),
         Scenario::Offline => Duration::from_mins(3),
     })
@@ -200,37 +201,40 @@ fn duration(args: &Simulate) -> Duration {
 fn options(args: &Simulate, endpoint: Endpoint, duration: Duration) -> Options {
     let width = args.stations.to_string().len().max(2);
     let id = |number: u32| format!("{}-{number:0width$}", args.prefix);
-    let pace = Pace::ending_at_wall_time(when::now(), duration, args.speed);
-    let day = Habits::Day {
-        began: pace.start(),
+    let clock = Clock::ending_at_wall_time(when::now(), duration, args.speed);
+    let day = ArrivalPattern::Day {
+        began: clock.start(),
     };
-    let (habits, outages) = match args.scenario {
+    let (arrivals, outages) = match args.scenario {
         Scenario::Day => (day, Outages::Never),
-        Scenario::Storm => (Habits::Busy, storm(args.speed)),
-        Scenario::Offline => (Habits::Busy, Outages::Apart { up: UP, down: DOWN }),
+        Scenario::Storm => (ArrivalPattern::Busy, storm(args.speed)),
+        Scenario::Offline => (
+            ArrivalPattern::Busy,
+            Outages::Independent { up: UP, down: DOWN },
+        ),
     };
     Options {
         endpoint,
         ids: (1..=args.stations).map(id).collect(),
         connectors: args.connectors,
-        habits,
+        arrivals,
         outages,
-        pace,
+        clock,
         seed: args.seed,
     }
 }
 
 fn storm(speed: Speed) -> Outages {
-    Outages::Together {
-        every: speed.of_chargers(STORM),
+    Outages::Simultaneous {
+        every: speed.to_simulated_time(STORM),
     }
 }
 
-fn status(interrupted: bool, stations: u32, tally: &Tally) -> ExitStatus {
-    let all_came = tally.stations() == usize::try_from(stations).unwrap_or(usize::MAX);
+fn status(interrupted: bool, stations: u32, stats: &FleetStats) -> ExitStatus {
+    let all_came = stats.stations() == usize::try_from(stations).unwrap_or(usize::MAX);
     if interrupted {
         ExitStatus::Interrupted
-    } else if all_came && tally.errors() == 0 && tally.lost == 0 {
+    } else if all_came && stats.errors() == 0 && stats.connections_lost == 0 {
         ExitStatus::Success
     } else {
         ExitStatus::PartlyFailed

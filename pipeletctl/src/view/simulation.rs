@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use pipelet_simulator::{Quantiles, Tally};
+use pipelet_simulator::{FleetStats, Quantiles};
 use serde::Serialize;
 
 use crate::{
@@ -55,7 +55,7 @@ struct Latency {
 }
 
 impl Simulation {
-    pub(crate) fn new(args: &Simulate, took: Duration, tally: &Tally) -> Self {
+    pub(crate) fn new(args: &Simulate, took: Duration, tally: &FleetStats) -> Self {
         let by_action = tally.by_action.iter();
         Self {
             scenario: match args.scenario {
@@ -69,18 +69,18 @@ impl Simulation {
             stations_connected: tally.stations(),
             connects: tally.connects,
             failed_connects: tally.failed_connects,
-            connections_lost: tally.lost,
+            connections_lost: tally.connections_lost,
             calls: Calls {
                 sent: tally.sent,
                 answered: tally.answered,
                 unanswered: tally.unanswered,
-                errors: tally.refused.clone(),
+                errors: tally.errors_by_code.clone(),
                 by_action: by_action
                     .map(|(action, count)| (action.as_str(), *count))
                     .collect(),
             },
             latency: tally.latency().map(Latency::from),
-            commands_answered: tally.replied,
+            commands_answered: tally.commands_answered,
             bytes_sent: tally.bytes_sent,
             bytes_received: tally.bytes_received,
             last_failure: tally.last_failure.clone(),

@@ -7,8 +7,8 @@ use std::time::Duration;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
-use super::{Charger, Status, connector::Stage, frame};
-use crate::habits::{Car, later};
+use super::{ChargePointStatus, Charger, connector::Stage, frame};
+use crate::arrivals::{Car, later};
 
 /// A CALLERROR's code and description.
 type Refusal = (&'static str, &'static str);
@@ -30,20 +30,15 @@ const FIXED_KEYS: &[(&str, &str)] = &[
 
 impl Charger {
     /// Carries out a CALL, and answers it before whatever it leads to is said.
-    pub(super) fn asked(&mut self, id: &str, action: &str, payload: &Value, now: Timestamp) {
-        let reply = match self.carry_out(action, payload, now) {
+    pub(super) fn handle_call(&mut self, id: &str, action: &str, payload: &Value, now: Timestamp) {
+        let reply = match self.execute(action, payload, now) {
             Ok(payload) => frame::result(id, &payload),
             Err((code, description)) => frame::error(id, code, description),
         };
         self.replies.push_back(reply);
     }
 
-    fn carry_out(
-        &mut self,
-        action: &str,
-        payload: &Value,
-        now: Timestamp,
-    ) -> Result<Value, Refusal> {
+    fn execute(&mut self, action: &str, payload: &Value, now: Timestamp) -> Result<Value, Refusal> {
         let status = match action {
             "RemoteStartTransaction" => self.remote_start(payload, now)?,
             "RemoteStopTransaction" => self.remote_stop(payload, now)?,
@@ -75,14 +70,14 @@ impl Charger {
         };
         let car = Car {
             id_tag: id_tag.to_owned(),
-            ..self.habits.car(&mut self.rng)
+            ..self.arrivals.car(&mut self.rng)
         };
         // Long enough for the answer to be there first.
         let until = later(now, 1);
         connector.stage = Stage::Authorising { car, until };
         let id = connector.id;
         self.remote_starts.push(id);
-        self.set_status(id, Status::Preparing, now);
+        self.set_status(id, ChargePointStatus::Preparing, now);
         Ok("Accepted")
     }
 
@@ -90,7 +85,7 @@ impl Charger {
         let wanted = payload["transactionId"].as_i64().ok_or(MALFORMED)?;
         let found = self.connectors.iter().find(|connector| {
             let session = connector.session();
-            session.and_then(|session| self.outbox.transaction(session.number)) == Some(wanted)
+            session.and_then(|session| self.queue.transaction(session.number)) == Some(wanted)
         });
         let Some(id) = found.map(|connector| connector.id) else {
             return Ok("Rejected");
@@ -136,9 +131,9 @@ impl Charger {
                 // Once the car has left.
                 status = "Scheduled";
             } else if operative {
-                self.set_status(id, Status::Available, now);
+                self.set_status(id, ChargePointStatus::Available, now);
             } else {
-                self.set_status(id, Status::Unavailable, now);
+                self.set_status(id, ChargePointStatus::Unavailable, now);
             }
         }
         Ok(status)
@@ -163,17 +158,17 @@ impl Charger {
             }
         };
         match payload["requestedMessage"].as_str().ok_or(MALFORMED)? {
-            "BootNotification" => self.say_boot(),
-            "Heartbeat" => self.say_heartbeat(),
+            "BootNotification" => self.queue_boot(),
+            "Heartbeat" => self.queue_heartbeat(),
             "StatusNotification" | "MeterValues" if ids.is_empty() => return Ok("Rejected"),
             "StatusNotification" => {
                 for id in ids {
-                    self.say_status(id, now);
+                    self.queue_status(id, now);
                 }
             }
             "MeterValues" => {
                 for id in ids {
-                    self.say_meter(id, "Trigger", now);
+                    self.queue_meter_values(id, "Trigger", now);
                 }
             }
             _ => return Ok("NotImplemented"),

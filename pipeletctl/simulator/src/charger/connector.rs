@@ -5,11 +5,11 @@
 use fastrand::Rng;
 use jiff::Timestamp;
 
-use crate::habits::Car;
+use crate::arrivals::Car;
 
 /// OCPP's `ChargePointStatus`, as far as these chargers have it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Status {
+pub enum ChargePointStatus {
     Available,
     Preparing,
     Charging,
@@ -20,7 +20,7 @@ pub enum Status {
 #[derive(Debug)]
 pub(super) struct Connector {
     pub(super) id: u32,
-    pub(super) status: Status,
+    pub(super) status: ChargePointStatus,
     pub(super) operative: bool,
     pub(super) stage: Stage,
     /// In watt milliseconds: what a meter's last digit hides.
@@ -64,7 +64,7 @@ pub(super) struct Session {
 
 const WMS_PER_WH: u64 = 3_600_000;
 
-impl Status {
+impl ChargePointStatus {
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Available => "Available",
@@ -80,7 +80,7 @@ impl Connector {
     pub(super) const fn new(id: u32, meter_wh: u64, now: Timestamp, next_car: Timestamp) -> Self {
         Self {
             id,
-            status: Status::Available,
+            status: ChargePointStatus::Available,
             operative: true,
             stage: Stage::Free { next_car },
             meter: meter_wh * WMS_PER_WH,
@@ -134,10 +134,10 @@ impl Connector {
     pub(super) fn set_power(&mut self, rng: &mut Rng) {
         self.power_w = match self.session() {
             Some(session) => {
-                let full = self.charged_wh() * 100 / session.car.wanted_wh.max(1);
+                let full = self.charged_wh() * 100 / session.car.requested_wh.max(1);
                 // From 80 % on down to a quarter.
                 let taken = 100 - full.saturating_sub(80).min(20) * 15 / 4;
-                session.car.most_w * taken / 100 * rng.u64(97..=100) / 100
+                session.car.max_power_w * taken / 100 * rng.u64(97..=100) / 100
             }
             None => 0,
         };
@@ -159,14 +159,14 @@ impl Connector {
 
     pub(super) fn is_satisfied(&self) -> bool {
         self.session()
-            .is_some_and(|session| self.charged_wh() >= session.car.wanted_wh)
+            .is_some_and(|session| self.charged_wh() >= session.car.requested_wh)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::habits::later;
+    use crate::arrivals::later;
 
     #[test]
     fn the_meter_rises_by_what_the_power_gives() {
@@ -175,8 +175,8 @@ mod tests {
         let mut connector = Connector::new(1, 1_000, start, start);
         let car = Car {
             id_tag: "RFID".to_owned(),
-            wanted_wh: 11_000,
-            most_w: 11_000,
+            requested_wh: 11_000,
+            max_power_w: 11_000,
         };
         connector.begin(1, car, start, start);
         let (mut at, mut last) = (start, 1_000);

@@ -19,7 +19,7 @@ pub(crate) enum Frame {
     },
 }
 
-/// None for what is no frame at all; a charger has nobody to tell.
+/// None for what is no frame.
 pub(crate) fn parse(text: &str) -> Option<Frame> {
     let parts: Vec<Value> = serde_json::from_str(text).ok()?;
     let text = |value: &Value| value.as_str().map(str::to_owned);

@@ -1,14 +1,14 @@
 //! A charger's behaviour, as a state machine over the charger's own time.
 //!
-//! Pure: it is told what happened and when, and says what it has to say; `due` tells when it wants
-//! to be woken. Invariants: what happens at a moment bears that moment's time, however late the
-//! machine is woken for it; a connector's states follow each other as OCPP 1.6 has them (section
+//! Pure: it takes what happened and when, and gives the frames that are to be sent; `due` is when
+//! it wants to be woken. Invariants: what happens at a moment bears that moment's time, however late
+//! the machine is woken for it; a connector's states follow each other as OCPP 1.6 has them (section
 //! 4.9), and a transaction's messages come start, values, stop, whatever the connection does.
 
 mod commands;
 mod connector;
 mod frame;
-mod outbox;
+mod queue;
 #[cfg(test)]
 mod tests;
 
@@ -18,21 +18,21 @@ use fastrand::Rng;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
-pub use self::{connector::Status, outbox::Action};
+pub use self::{connector::ChargePointStatus, queue::Action};
 use self::{
     connector::{Connector, Stage},
     frame::Frame,
-    outbox::{Message, Outbox},
+    queue::{Message, MessageQueue},
 };
-use super::habits::{Habits, later};
+use super::arrivals::{ArrivalPattern, later};
 
 #[derive(Debug)]
 pub(crate) struct Charger {
     serial: String,
     connectors: Vec<Connector>,
-    habits: Habits,
+    arrivals: ArrivalPattern,
     rng: Rng,
-    outbox: Outbox,
+    queue: MessageQueue,
     /// Answers to the central system's CALLs, which wait for nothing.
     replies: VecDeque<String>,
     online: bool,
@@ -40,33 +40,33 @@ pub(crate) struct Charger {
     heartbeat_every: Duration,
     next_heartbeat: Timestamp,
     sample_every: Duration,
-    /// Connectors where the next session was asked for from afar: nobody has to be asked again.
+    /// Connectors whose next session was started remotely, and needs no Authorize.
     remote_starts: Vec<u32>,
     sessions: u32,
     /// Accepted a Reset, and boots once its answer is out.
     reboots: bool,
-    /// Charges nobody any more.
+    /// Starts no session any more.
     closing: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Registration {
-    /// Says nothing but its boot, then or as soon as it can.
-    Boots(Option<Timestamp>),
+    /// Sends nothing but its `BootNotification`: at that time, or as soon as it can.
+    Booting(Option<Timestamp>),
     Accepted,
 }
 
-/// What became of a frame that was heard.
+/// What an incoming frame was.
 #[derive(Debug, PartialEq)]
-pub(super) enum Heard {
-    /// The answer to what the charger said last.
-    Answer(Action),
+pub(super) enum Incoming {
+    /// The answer to the CALL in flight.
+    CallResult(Action),
     /// The CALLERROR to it, with its code.
-    Refusal(Action, String),
+    CallError(Action, String),
     /// A CALL, whose answer waits to be sent.
-    Asked(String),
-    /// An answer to nothing, or no frame.
-    Nothing,
+    Call(String),
+    /// An answer to a CALL that is not in flight, or no frame.
+    Ignored,
 }
 
 /// A frame that is to be sent.
@@ -77,14 +77,14 @@ pub(super) struct Outgoing {
     pub(super) call: Option<Action>,
 }
 
-/// What a passer-by sees of a connector.
+/// What is shown of a connector.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ConnectorView {
-    pub status: Status,
+    pub status: ChargePointStatus,
     pub power_w: u64,
     /// By this session, and what its car wants.
     pub charged_wh: u64,
-    pub wanted_wh: u64,
+    pub requested_wh: u64,
     pub id_tag: Option<String>,
 }
 
@@ -92,25 +92,25 @@ impl Charger {
     pub(super) fn new(
         id: &str,
         connectors: u32,
-        habits: Habits,
+        arrivals: ArrivalPattern,
         mut rng: Rng,
         now: Timestamp,
     ) -> Self {
         let mut connector = |number| {
-            let next_car = habits.next_car(&mut rng, now);
+            let next_car = arrivals.next_car(&mut rng, now);
             Connector::new(number, rng.u64(10_000..900_000), now, next_car)
         };
         let connectors = (1..=connectors).map(&mut connector).collect();
         Self {
             // A message id has at most 36 characters, and is told apart from all others'.
-            outbox: Outbox::new(format!("{:012x}", rng.u64(..1 << 48))),
+            queue: MessageQueue::new(format!("{:012x}", rng.u64(..1 << 48))),
             serial: id.chars().take(25).collect(),
             connectors,
-            habits,
+            arrivals,
             rng,
             replies: VecDeque::new(),
             online: false,
-            registration: Registration::Boots(None),
+            registration: Registration::Booting(None),
             heartbeat_every: Duration::from_mins(5),
             next_heartbeat: Timestamp::MAX,
             sample_every: Duration::from_mins(1),
@@ -126,8 +126,8 @@ impl Charger {
         self.next_heartbeat = later_by(now, self.heartbeat_every);
         match self.registration {
             // It has been accepted before, so a new connection needs no boot.
-            Registration::Accepted => self.say_state(now),
-            Registration::Boots(_) => self.say_boot(),
+            Registration::Accepted => self.queue_all_statuses(now),
+            Registration::Booting(_) => self.queue_boot(),
         }
     }
 
@@ -140,34 +140,34 @@ impl Charger {
             }
         }
         self.replies.clear();
-        self.outbox.disconnected();
+        self.queue.disconnected();
     }
 
-    pub(super) fn heard(&mut self, text: &str, now: Timestamp) -> Heard {
+    pub(super) fn handle_frame(&mut self, text: &str, now: Timestamp) -> Incoming {
         match frame::parse(text) {
             Some(Frame::Call {
                 id,
                 action,
                 payload,
             }) => {
-                self.asked(&id, &action, &payload, now);
-                Heard::Asked(action)
+                self.handle_call(&id, &action, &payload, now);
+                Incoming::Call(action)
             }
-            Some(Frame::Result { id, payload }) => match self.outbox.answered(&id, &payload) {
+            Some(Frame::Result { id, payload }) => match self.queue.answered(&id, &payload) {
                 Some(message) => {
-                    self.answered(&message, &payload, now);
-                    Heard::Answer(message.action)
+                    self.handle_result(&message, &payload, now);
+                    Incoming::CallResult(message.action)
                 }
-                None => Heard::Nothing,
+                None => Incoming::Ignored,
             },
-            Some(Frame::Error { id, code }) => match self.outbox.refused(&id, now) {
+            Some(Frame::Error { id, code }) => match self.queue.refused(&id, now) {
                 Some(message) => {
-                    self.refused(&message, now);
-                    Heard::Refusal(message.action, code)
+                    self.handle_error(&message, now);
+                    Incoming::CallError(message.action, code)
                 }
-                None => Heard::Nothing,
+                None => Incoming::Ignored,
             },
-            None => Heard::Nothing,
+            None => Incoming::Ignored,
         }
     }
 
@@ -180,17 +180,17 @@ impl Charger {
             return Some(Outgoing { text, call: None });
         }
         let accepted = self.registration == Registration::Accepted;
-        let (action, text) = self.outbox.next(now, accepted)?;
+        let (action, text) = self.queue.next(now, accepted)?;
         let call = Some(action);
         Some(Outgoing { text, call })
     }
 
     /// Whether it reboots now: the connection ends, and a new one begins with a boot.
-    pub(super) fn reboots(&mut self) -> bool {
+    pub(super) fn take_reboot(&mut self) -> bool {
         let now = self.reboots && self.replies.is_empty();
         if now {
             self.reboots = false;
-            self.registration = Registration::Boots(None);
+            self.registration = Registration::Booting(None);
         }
         now
     }
@@ -201,7 +201,7 @@ impl Charger {
         let others = [
             self.heartbeat_due(),
             self.boot_due(),
-            self.outbox.held_until().filter(|_| self.online),
+            self.queue.retry_at().filter(|_| self.online),
         ];
         let all = connectors.chain(others.into_iter().flatten());
         all.min().unwrap_or(Timestamp::MAX)
@@ -216,18 +216,18 @@ impl Charger {
                 .map(|connector| (connector.due(), connector.id))
                 .min();
             match next {
-                Some((at, id)) if at <= now => self.go_on(id, at),
+                Some((at, id)) if at <= now => self.advance(id, at),
                 Some(_) | None => break,
             }
         }
-        self.outbox.release(now);
+        self.queue.release(now);
         if self.heartbeat_due().is_some_and(|at| at <= now) {
-            self.say_heartbeat();
+            self.queue_heartbeat();
             self.next_heartbeat = later_by(now, self.heartbeat_every);
         }
         if self.boot_due().is_some_and(|at| at <= now) {
-            self.registration = Registration::Boots(None);
-            self.say_boot();
+            self.registration = Registration::Booting(None);
+            self.queue_boot();
         }
     }
 
@@ -237,15 +237,15 @@ impl Charger {
         for id in self.ids() {
             self.stop(id, "Local", now);
             let Stage::Free { .. } = self.connector(id).stage else {
-                self.leave(id, now);
+                self.unplug(id, now);
                 continue;
             };
         }
     }
 
-    /// Whether nothing is left to say, and nothing waits for an answer.
-    pub(super) fn has_said_all(&self) -> bool {
-        self.outbox.is_empty() && self.replies.is_empty()
+    /// Whether nothing is left to send, and no CALL waits for an answer.
+    pub(super) fn has_sent_all(&self) -> bool {
+        self.queue.is_empty() && self.replies.is_empty()
     }
 
     pub(super) fn view(&self) -> Vec<ConnectorView> {
@@ -253,9 +253,9 @@ impl Charger {
             status: connector.status,
             power_w: connector.power_w(),
             charged_wh: connector.charged_wh(),
-            wanted_wh: connector
+            requested_wh: connector
                 .session()
-                .map_or(0, |session| session.car.wanted_wh),
+                .map_or(0, |session| session.car.requested_wh),
             id_tag: connector
                 .session()
                 .map(|session| session.car.id_tag.clone()),
@@ -270,22 +270,22 @@ impl Charger {
 
     fn boot_due(&self) -> Option<Timestamp> {
         match self.registration {
-            Registration::Boots(at) => at.filter(|_| self.online),
+            Registration::Booting(at) => at.filter(|_| self.online),
             Registration::Accepted => None,
         }
     }
 
-    fn answered(&mut self, message: &Message, payload: &Value, now: Timestamp) {
+    fn handle_result(&mut self, message: &Message, payload: &Value, now: Timestamp) {
         let tag_is_good = payload["idTagInfo"]["status"] == "Accepted";
         match message.action {
-            Action::BootNotification => self.booted(payload, now),
+            Action::BootNotification => self.handle_boot_result(payload, now),
             Action::Authorize => {
                 let id = message.connector;
                 if matches!(self.connector(id).stage, Stage::Authorising { .. }) {
                     if tag_is_good {
                         self.start(id, now);
                     } else {
-                        self.leave(id, now);
+                        self.unplug(id, now);
                     }
                 }
             }
@@ -304,27 +304,27 @@ impl Charger {
         }
     }
 
-    fn booted(&mut self, payload: &Value, now: Timestamp) {
+    fn handle_boot_result(&mut self, payload: &Value, now: Timestamp) {
         let interval = payload["interval"].as_u64().filter(|seconds| *seconds > 0);
         let interval = interval.map_or(self.heartbeat_every, Duration::from_secs);
         if payload["status"] == "Accepted" {
             self.heartbeat_every = interval;
             self.next_heartbeat = later_by(now, interval);
             self.registration = Registration::Accepted;
-            self.say_state(now);
+            self.queue_all_statuses(now);
         } else {
-            self.registration = Registration::Boots(Some(later_by(now, interval)));
+            self.registration = Registration::Booting(Some(later_by(now, interval)));
         }
     }
 
-    fn refused(&mut self, message: &Message, now: Timestamp) {
+    fn handle_error(&mut self, message: &Message, now: Timestamp) {
         match message.action {
             Action::BootNotification => {
                 let again = later_by(now, Duration::from_mins(1));
-                self.registration = Registration::Boots(Some(again));
+                self.registration = Registration::Booting(Some(again));
             }
             // The person is not kept waiting for a second try.
-            Action::Authorize => self.leave(message.connector, now),
+            Action::Authorize => self.unplug(message.connector, now),
             Action::StartTransaction
             | Action::StopTransaction
             | Action::MeterValues
@@ -334,9 +334,9 @@ impl Charger {
     }
 
     /// What a connector's stage leads to.
-    fn go_on(&mut self, id: u32, at: Timestamp) {
+    fn advance(&mut self, id: u32, at: Timestamp) {
         let talks = self.online && self.registration == Registration::Accepted;
-        let (habits, closing, every) = (self.habits, self.closing, self.sample_every);
+        let (arrivals, closing, every) = (self.arrivals, self.closing, self.sample_every);
         let rng = &mut self.rng;
         let connector = find(&mut self.connectors, id);
         match &mut connector.stage {
@@ -344,14 +344,14 @@ impl Charger {
                 *next_car = if closing {
                     Timestamp::MAX
                 } else {
-                    habits.next_car(rng, at)
+                    arrivals.next_car(rng, at)
                 };
             }
             Stage::Free { .. } => {
-                let car = habits.car(rng);
+                let car = arrivals.car(rng);
                 let until = later(at, rng.u64(5_000..20_000));
                 connector.stage = Stage::Plugged { car, until };
-                self.set_status(id, Status::Preparing, at);
+                self.set_status(id, ChargePointStatus::Preparing, at);
             }
             Stage::Plugged { car, .. } => {
                 let car = car.clone();
@@ -359,7 +359,7 @@ impl Charger {
                 let until = Timestamp::MAX;
                 connector.stage = Stage::Authorising { car, until };
                 if talks {
-                    self.say(Action::Authorize, id, None, json!({"idTag": id_tag}));
+                    self.queue_message(Action::Authorize, id, None, json!({"idTag": id_tag}));
                 } else {
                     // Offline it takes everybody: OCPP's key LocalAuthorizeOffline.
                     self.start(id, at);
@@ -369,7 +369,7 @@ impl Charger {
                 if self.remote_starts.contains(&id) || !talks {
                     self.start(id, at);
                 } else {
-                    self.leave(id, at);
+                    self.unplug(id, at);
                 }
             }
             Stage::Charging { next_sample, .. } => {
@@ -384,10 +384,10 @@ impl Charger {
                     };
                     self.stop(id, reason, at);
                 } else {
-                    self.say_meter(id, "Sample.Periodic", at);
+                    self.queue_meter_values(id, "Sample.Periodic", at);
                 }
             }
-            Stage::Finishing { .. } => self.leave(id, at),
+            Stage::Finishing { .. } => self.unplug(id, at),
         }
     }
 
@@ -408,8 +408,8 @@ impl Charger {
         });
         connector.begin(number, car, now, later_by(now, every));
         connector.set_power(&mut self.rng);
-        self.say(Action::StartTransaction, id, Some(number), payload);
-        self.set_status(id, Status::Charging, now);
+        self.queue_message(Action::StartTransaction, id, Some(number), payload);
+        self.set_status(id, ChargePointStatus::Charging, now);
     }
 
     /// Ends the connector's session, where there is one.
@@ -429,44 +429,44 @@ impl Charger {
         });
         connector.stage = Stage::Finishing { until };
         connector.set_power(&mut self.rng);
-        self.say(Action::StopTransaction, id, Some(number), payload);
-        self.set_status(id, Status::Finishing, now);
+        self.queue_message(Action::StopTransaction, id, Some(number), payload);
+        self.set_status(id, ChargePointStatus::Finishing, now);
     }
 
     /// The car is gone.
-    fn leave(&mut self, id: u32, now: Timestamp) {
+    fn unplug(&mut self, id: u32, now: Timestamp) {
         self.remote_starts.retain(|started| *started != id);
         let next_car = if self.closing {
             Timestamp::MAX
         } else {
-            self.habits.next_car(&mut self.rng, now)
+            self.arrivals.next_car(&mut self.rng, now)
         };
         let connector = find(&mut self.connectors, id);
         connector.stage = Stage::Free { next_car };
         let status = if connector.operative {
-            Status::Available
+            ChargePointStatus::Available
         } else {
-            Status::Unavailable
+            ChargePointStatus::Unavailable
         };
         self.set_status(id, status, now);
     }
 
-    fn set_status(&mut self, id: u32, status: Status, now: Timestamp) {
+    fn set_status(&mut self, id: u32, status: ChargePointStatus, now: Timestamp) {
         let connector = find(&mut self.connectors, id);
         if connector.status != status {
             connector.status = status;
-            self.say_status(id, now);
+            self.queue_status(id, now);
         }
     }
 
-    fn say_boot(&mut self) {
+    fn queue_boot(&mut self) {
         let payload = json!({
             "chargePointVendor": "Pipelet",
             "chargePointModel": "Simulated",
             "chargePointSerialNumber": self.serial,
             "firmwareVersion": env!("CARGO_PKG_VERSION"),
         });
-        self.outbox.push_first(Message {
+        self.queue.push_first(Message {
             action: Action::BootNotification,
             payload,
             session: None,
@@ -475,29 +475,29 @@ impl Charger {
     }
 
     /// The states of the charger itself, which is connector 0, and of all its connectors.
-    fn say_state(&mut self, now: Timestamp) {
+    fn queue_all_statuses(&mut self, now: Timestamp) {
         for id in [0].into_iter().chain(self.ids()) {
-            self.say_status(id, now);
+            self.queue_status(id, now);
         }
     }
 
-    fn say_heartbeat(&mut self) {
-        self.say(Action::Heartbeat, 0, None, json!({}));
+    fn queue_heartbeat(&mut self) {
+        self.queue_message(Action::Heartbeat, 0, None, json!({}));
     }
 
-    fn say_status(&mut self, id: u32, now: Timestamp) {
+    fn queue_status(&mut self, id: u32, now: Timestamp) {
         let of = self.connectors.iter().find(|connector| connector.id == id);
-        let status = of.map_or(Status::Available, |connector| connector.status);
+        let status = of.map_or(ChargePointStatus::Available, |connector| connector.status);
         let payload = json!({
             "connectorId": id,
             "errorCode": "NoError",
             "status": status.as_str(),
             "timestamp": time(now),
         });
-        self.say(Action::StatusNotification, id, None, payload);
+        self.queue_message(Action::StatusNotification, id, None, payload);
     }
 
-    fn say_meter(&mut self, id: u32, context: &str, now: Timestamp) {
+    fn queue_meter_values(&mut self, id: u32, context: &str, now: Timestamp) {
         let connector = find(&mut self.connectors, id);
         connector.run_meter(now);
         let sample = |value: u64, measurand: &str, unit: &str| {
@@ -517,18 +517,24 @@ impl Charger {
             "meterValue": [{"timestamp": time(now), "sampledValue": values}],
         });
         let session = connector.session().map(|session| session.number);
-        self.say(Action::MeterValues, id, session, payload);
+        self.queue_message(Action::MeterValues, id, session, payload);
     }
 
-    fn say(&mut self, action: Action, connector: u32, session: Option<u32>, payload: Value) {
+    fn queue_message(
+        &mut self,
+        action: Action,
+        connector: u32,
+        session: Option<u32>,
+        payload: Value,
+    ) {
         let message = Message {
             action,
             payload,
             session,
             connector,
         };
-        if self.online || message.is_kept() {
-            self.outbox.push(message);
+        if self.online || message.must_be_delivered() {
+            self.queue.push(message);
         }
     }
 

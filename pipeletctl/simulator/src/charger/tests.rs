@@ -6,32 +6,32 @@ fn morning() -> Timestamp {
     "2026-04-14T07:00:00Z".parse().unwrap()
 }
 
-fn day() -> Habits {
-    Habits::Day { began: morning() }
+fn day() -> ArrivalPattern {
+    ArrivalPattern::Day { began: morning() }
 }
 
 /// A central system that accepts everything, and writes down what it is told.
 struct Central {
     charger: Charger,
     now: Timestamp,
-    heard: Vec<(Action, Value)>,
+    received: Vec<(Action, Value)>,
     transactions: i64,
 }
 
 impl Central {
-    fn new(habits: Habits) -> Self {
+    fn new(arrivals: ArrivalPattern) -> Self {
         let now = morning();
         Self {
-            charger: Charger::new("SIM-01", 2, habits, Rng::with_seed(3), now),
+            charger: Charger::new("SIM-01", 2, arrivals, Rng::with_seed(3), now),
             now,
-            heard: Vec::new(),
+            received: Vec::new(),
             transactions: 40,
         }
     }
 
     /// A charger that is connected and accepted.
-    fn booted(habits: Habits) -> Self {
-        let mut central = Self::new(habits);
+    fn booted(arrivals: ArrivalPattern) -> Self {
+        let mut central = Self::new(arrivals);
         central.connect();
         central
     }
@@ -56,9 +56,11 @@ impl Central {
                 }
                 _ => json!({}),
             };
-            self.heard.push((action, payload));
-            let heard = self.charger.heard(&frame::result(&id, &answer), self.now);
-            assert_eq!(heard, Heard::Answer(action));
+            self.received.push((action, payload));
+            let received = self
+                .charger
+                .handle_frame(&frame::result(&id, &answer), self.now);
+            assert_eq!(received, Incoming::CallResult(action));
         }
     }
 
@@ -88,21 +90,24 @@ impl Central {
     /// A CALL, and the payload or the code that it is answered with.
     fn ask(&mut self, action: &str, payload: &Value) -> Value {
         let call = frame::call("c1", action, payload);
-        let heard = self.charger.heard(&call, self.now);
-        assert_eq!(heard, Heard::Asked(action.to_owned()));
+        let received = self.charger.handle_frame(&call, self.now);
+        assert_eq!(received, Incoming::Call(action.to_owned()));
         let Outgoing { text, call } = self.charger.next_frame(self.now).unwrap();
         assert_eq!(call, None, "the answer comes first");
         let frame: Vec<Value> = serde_json::from_str(&text).unwrap();
         frame[2].clone()
     }
 
-    fn told(&self, action: Action) -> Vec<&Value> {
-        let told = self.heard.iter().filter(|(told, _)| *told == action);
-        told.map(|(_, payload)| payload).collect()
+    fn sent_by_action(&self, action: Action) -> Vec<&Value> {
+        let sent_by_action = self
+            .received
+            .iter()
+            .filter(|(sent_by_action, _)| *sent_by_action == action);
+        sent_by_action.map(|(_, payload)| payload).collect()
     }
 
     fn statuses(&self, connector: u32) -> Vec<&str> {
-        self.told(Action::StatusNotification)
+        self.sent_by_action(Action::StatusNotification)
             .into_iter()
             .filter(|payload| payload["connectorId"] == connector)
             .map(|payload| payload["status"].as_str().unwrap())
@@ -113,14 +118,14 @@ impl Central {
 #[test]
 fn it_boots_and_then_shows_its_state() {
     let central = Central::booted(day());
-    let actions: Vec<_> = central.heard.iter().map(|(action, _)| *action).collect();
+    let actions: Vec<_> = central.received.iter().map(|(action, _)| *action).collect();
     let status = Action::StatusNotification;
     assert_eq!(actions, [Action::BootNotification, status, status, status]);
 }
 
 #[test]
 fn states_follow_each_other_and_energy_adds_up() {
-    let mut central = Central::booted(Habits::Busy);
+    let mut central = Central::booted(ArrivalPattern::Busy);
     central.run(24);
     let cycle = ["Available", "Preparing", "Charging", "Finishing"];
     for connector in 1..=2 {
@@ -130,8 +135,8 @@ fn states_follow_each_other_and_energy_adds_up() {
             assert_eq!(*status, cycle[index % 4], "{statuses:?}");
         }
     }
-    let stops = central.told(Action::StopTransaction);
-    for start in central.told(Action::StartTransaction) {
+    let stops = central.sent_by_action(Action::StopTransaction);
+    for start in central.sent_by_action(Action::StartTransaction) {
         let tag = &start["idTag"];
         let Some(stop) = stops.iter().find(|stop| stop["idTag"] == *tag) else {
             continue;
@@ -139,7 +144,7 @@ fn states_follow_each_other_and_energy_adds_up() {
         let energy = |payload: &Value, key: &str| payload[key].as_u64().unwrap();
         let mut last = energy(start, "meterStart");
         let of_session = |payload: &&&Value| payload["transactionId"] == stop["transactionId"];
-        let values = central.told(Action::MeterValues);
+        let values = central.sent_by_action(Action::MeterValues);
         for values in values.iter().filter(of_session) {
             let value = values["meterValue"][0]["sampledValue"][0]["value"].as_str();
             let value = value.unwrap().parse().unwrap();
@@ -150,19 +155,19 @@ fn states_follow_each_other_and_energy_adds_up() {
         let charged = energy(stop, "meterStop") - energy(start, "meterStart");
         assert!((2_000..12_500).contains(&charged), "{charged} Wh");
     }
-    assert!(central.told(Action::Heartbeat).len() >= 140);
+    assert!(central.sent_by_action(Action::Heartbeat).len() >= 140);
 }
 
 #[test]
 fn times_never_go_back() {
-    let mut central = Central::booted(Habits::Busy);
+    let mut central = Central::booted(ArrivalPattern::Busy);
     central.charger.disconnected(central.now);
     // Woken once in a long while, it still tells when things happened.
     central.now = later(central.now, 6 * 3_600_000);
     central.charger.tick(central.now);
     central.connect();
     let times: Vec<Timestamp> = central
-        .heard
+        .received
         .iter()
         .filter_map(|(_, payload)| payload["timestamp"].as_str())
         .map(|time| time.parse().unwrap())
@@ -173,22 +178,22 @@ fn times_never_go_back() {
 
 #[test]
 fn it_charges_while_offline_and_delivers_in_order_afterwards() {
-    let mut central = Central::booted(Habits::Busy);
+    let mut central = Central::booted(ArrivalPattern::Busy);
     central.charger.disconnected(central.now);
-    central.heard.clear();
+    central.received.clear();
     central.run(5);
-    assert!(central.heard.is_empty());
+    assert!(central.received.is_empty());
     central.connect();
-    assert!(central.told(Action::BootNotification).is_empty());
-    assert!(central.told(Action::Authorize).is_empty());
-    assert!(central.told(Action::Heartbeat).is_empty());
-    let starts = central.told(Action::StartTransaction).len();
+    assert!(central.sent_by_action(Action::BootNotification).is_empty());
+    assert!(central.sent_by_action(Action::Authorize).is_empty());
+    assert!(central.sent_by_action(Action::Heartbeat).is_empty());
+    let starts = central.sent_by_action(Action::StartTransaction).len();
     assert!(starts >= 4, "{starts}");
     let first_status = central
-        .heard
+        .received
         .iter()
         .position(|(action, _)| *action == Action::StatusNotification);
-    let (late, state) = central.heard.split_at(first_status.unwrap());
+    let (late, state) = central.received.split_at(first_status.unwrap());
     assert_eq!(state.len(), 3, "the state as it is now");
     for id in 41..=central.transactions {
         let of: Vec<_> = late
@@ -214,8 +219,11 @@ fn a_remote_start_and_stop_really_start_and_stop() {
     central.now = later(central.now, 2);
     central.charger.tick(central.now);
     central.answer_all();
-    assert_eq!(central.told(Action::StartTransaction)[0]["idTag"], "REMOTE");
-    assert!(central.told(Action::Authorize).is_empty());
+    assert_eq!(
+        central.sent_by_action(Action::StartTransaction)[0]["idTag"],
+        "REMOTE"
+    );
+    assert!(central.sent_by_action(Action::Authorize).is_empty());
     let again = central.ask("RemoteStartTransaction", &start);
     assert_eq!(again["status"], "Rejected", "it is taken");
 
@@ -224,7 +232,7 @@ fn a_remote_start_and_stop_really_start_and_stop() {
     let answer = central.ask("RemoteStopTransaction", &json!({"transactionId": 41}));
     assert_eq!(answer["status"], "Accepted");
     central.answer_all();
-    let stop = central.told(Action::StopTransaction)[0];
+    let stop = central.sent_by_action(Action::StopTransaction)[0];
     assert_eq!(
         (&stop["reason"], &stop["transactionId"]),
         (&json!("Remote"), &json!(41))
@@ -233,19 +241,19 @@ fn a_remote_start_and_stop_really_start_and_stop() {
 
 #[test]
 fn a_reset_stops_and_boots_again() {
-    let mut central = Central::booted(Habits::Busy);
+    let mut central = Central::booted(ArrivalPattern::Busy);
     central.run_until_charging();
     assert_eq!(
         central.ask("Reset", &json!({"type": "Soft"}))["status"],
         "Accepted"
     );
     central.answer_all();
-    assert!(central.charger.reboots());
-    assert!(!central.charger.reboots(), "once");
+    assert!(central.charger.take_reboot());
+    assert!(!central.charger.take_reboot(), "once");
     central.charger.disconnected(central.now);
-    central.heard.clear();
+    central.received.clear();
     central.connect();
-    assert_eq!(central.heard[0].0, Action::BootNotification);
+    assert_eq!(central.received[0].0, Action::BootNotification);
 }
 
 #[test]
@@ -330,12 +338,12 @@ fn what_it_answers() {
     assert_eq!(configuration["unknownKey"], json!(["Nothing"]));
     central.answer_all();
     assert_eq!(central.statuses(1), ["Available", "Unavailable"]);
-    assert_eq!(central.told(Action::Heartbeat).len(), 1);
+    assert_eq!(central.sent_by_action(Action::Heartbeat).len(), 1);
 }
 
 #[test]
 fn a_connector_that_is_charging_becomes_unavailable_afterwards() {
-    let mut central = Central::booted(Habits::Busy);
+    let mut central = Central::booted(ArrivalPattern::Busy);
     let id = central.run_until_charging();
     let off = json!({"connectorId": id, "type": "Inoperative"});
     assert_eq!(
@@ -349,7 +357,7 @@ fn a_connector_that_is_charging_becomes_unavailable_afterwards() {
 
 #[test]
 fn who_is_not_welcome_does_not_charge() {
-    let mut central = Central::booted(Habits::Busy);
+    let mut central = Central::booted(ArrivalPattern::Busy);
     let refusal = json!({"idTagInfo": {"status": "Invalid"}});
     for _ in 0..2_000 {
         central.now = central.charger.due();
@@ -358,14 +366,14 @@ fn who_is_not_welcome_does_not_charge() {
             let frame: Vec<Value> = serde_json::from_str(&text).unwrap();
             assert_ne!(frame[2], "StartTransaction");
             let answer = frame::result(frame[1].as_str().unwrap(), &refusal);
-            central.charger.heard(&answer, central.now);
+            central.charger.handle_frame(&answer, central.now);
         }
     }
 }
 
 #[test]
 fn a_charger_that_has_to_wait_says_nothing_but_its_boot() {
-    let mut central = Central::new(Habits::Busy);
+    let mut central = Central::new(ArrivalPattern::Busy);
     let pending = json!({"status": "Pending", "interval": 120});
     central.charger.connected(central.now);
     for _ in 0..3 {
@@ -373,7 +381,7 @@ fn a_charger_that_has_to_wait_says_nothing_but_its_boot() {
         assert_eq!(call, Some(Action::BootNotification));
         let frame: Vec<Value> = serde_json::from_str(&text).unwrap();
         let answer = frame::result(frame[1].as_str().unwrap(), &pending);
-        central.charger.heard(&answer, central.now);
+        central.charger.handle_frame(&answer, central.now);
         assert_eq!(central.charger.next_frame(central.now), None);
         central.now = later(central.now, 120_000);
         central.charger.tick(central.now);
@@ -382,16 +390,22 @@ fn a_charger_that_has_to_wait_says_nothing_but_its_boot() {
 
 #[test]
 fn at_the_end_no_session_is_left_open() {
-    let mut central = Central::booted(Habits::Busy);
+    let mut central = Central::booted(ArrivalPattern::Busy);
     central.run_until_charging();
     central.charger.close(central.now);
     central.answer_all();
-    assert!(central.charger.has_said_all());
+    assert!(central.charger.has_sent_all());
     let (starts, stops) = (Action::StartTransaction, Action::StopTransaction);
-    assert_eq!(central.told(starts).len(), central.told(stops).len());
+    assert_eq!(
+        central.sent_by_action(starts).len(),
+        central.sent_by_action(stops).len()
+    );
     for connector in 1..=2 {
         assert_eq!(central.statuses(connector).last(), Some(&"Available"));
     }
     central.run(48);
-    assert_eq!(central.told(starts).len(), central.told(stops).len());
+    assert_eq!(
+        central.sent_by_action(starts).len(),
+        central.sent_by_action(stops).len()
+    );
 }

@@ -26,7 +26,8 @@ use std::{
 use crossterm::event::{KeyCode, KeyEvent};
 use pipelet_proto::v1;
 use pipelet_simulator::{
-    Endpoint, Fleet, Habits, OcppUrl, Options, Outages, Pace, Speed, StationView, Status,
+    ArrivalPattern, ChargePointStatus, Clock, Endpoint, Fleet, OcppUrl, Options, Outages, Speed,
+    StationView,
 };
 use tokio::{
     sync::{mpsc, watch},
@@ -197,9 +198,9 @@ fn fleet(ocpp: &str) -> Result<Fleet, DemoError> {
         endpoint: Endpoint::new(url, None, None)?,
         ids: CHARGERS.map(str::to_owned).to_vec(),
         connectors: 1,
-        habits: Habits::Brisk,
+        arrivals: ArrivalPattern::Brisk,
         outages: Outages::Never,
-        pace: Pace::ending_at_wall_time(when::now(), SPAN, SPEED),
+        clock: Clock::ending_at_wall_time(when::now(), SPAN, SPEED),
         seed: fastrand::u64(..),
     }))
 }
@@ -243,8 +244,8 @@ impl Show {
                     }
                 }
                 Some(post) = self.posts.recv() => self.take(post, printer)?,
-                going_on = self.fleet.go_on(), if self.fleet_ended.is_none() => {
-                    self.fleet_ended = (!going_on).then(Instant::now);
+                running = self.fleet.record_next(), if self.fleet_ended.is_none() => {
+                    self.fleet_ended = (!running).then(Instant::now);
                 }
                 Some(replayed) = self.replays.join_next() => {
                     let replayed = replayed.map_err(io::Error::other)??;
@@ -278,7 +279,7 @@ impl Show {
                 let client = self.client.clone();
                 self.replays.spawn(replay(client, self.webhook));
             }
-            Chapter::Closing => self.fleet.finish(),
+            Chapter::Closing => self.fleet.shut_down(),
             _ => {}
         }
         Ok(())
@@ -287,7 +288,7 @@ impl Show {
     fn seen(&self) -> Seen {
         let charges = |(_, view): &(&str, StationView)| {
             let mut connectors = view.connectors.iter();
-            connectors.any(|connector| connector.status == Status::Charging)
+            connectors.any(|connector| connector.status == ChargePointStatus::Charging)
         };
         let snapshot = self.snapshot.borrow();
         Seen {
@@ -345,9 +346,9 @@ impl Show {
             return Ok(End::Interrupted);
         }
         self.mood.send_replace(Mood::Well);
-        self.fleet.finish();
+        self.fleet.shut_down();
         let settled = async {
-            self.fleet.ended().await;
+            self.fleet.join().await;
             let mut ticks = tokio::time::interval(TICK);
             loop {
                 ticks.tick().await;

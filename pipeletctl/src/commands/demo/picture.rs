@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use jiff::Timestamp;
-use pipelet_simulator::{ConnectorView, StationView, Status};
+use pipelet_simulator::{ChargePointStatus, ConnectorView, StationView};
 use ratatui::{
     Frame,
     layout::{Constraint, Layout, Rect},
@@ -139,9 +139,9 @@ fn charger<'a>(
         return [name, Line::raw(""), Line::raw("")];
     };
     let style = match connector.status {
-        Status::Charging => GOOD,
-        Status::Preparing | Status::Finishing => WAITS,
-        Status::Available | Status::Unavailable => Style::new(),
+        ChargePointStatus::Charging => GOOD,
+        ChargePointStatus::Preparing | ChargePointStatus::Finishing => WAITS,
+        ChargePointStatus::Available | ChargePointStatus::Unavailable => Style::new(),
     };
     let name = Line::from(vec![
         Span::styled(format!(" {id}  "), STRONG),
@@ -154,14 +154,14 @@ fn charger<'a>(
             DIM,
         ),
     ]);
-    if connector.wanted_wh == 0 {
+    if connector.requested_wh == 0 {
         return [name, Line::raw(""), Line::raw("")];
     }
     let flows = format!(
         " {:>4} kW   {} of {} kWh",
         tenths(connector.power_w),
         tenths(connector.charged_wh),
-        tenths(connector.wanted_wh),
+        tenths(connector.requested_wh),
     );
     [
         name,
@@ -172,8 +172,8 @@ fn charger<'a>(
 
 fn bar(connector: &ConnectorView, width: usize) -> String {
     let room = width.saturating_sub(2);
-    let share = connector.charged_wh.min(connector.wanted_wh) * room as u64;
-    let full = usize::try_from(share / connector.wanted_wh.max(1)).unwrap_or(0);
+    let share = connector.charged_wh.min(connector.requested_wh) * room as u64;
+    let full = usize::try_from(share / connector.requested_wh.max(1)).unwrap_or(0);
     format!(" {}{}", "█".repeat(full), "░".repeat(room - full))
 }
 
@@ -273,10 +273,10 @@ mod tests {
     fn drawn(width: u16, height: u16, chapter: Chapter) -> String {
         let now: Timestamp = "2026-04-14T12:00:00Z".parse().unwrap();
         let connector = ConnectorView {
-            status: Status::Charging,
+            status: ChargePointStatus::Charging,
             power_w: 21_340,
             charged_wh: 3_410,
-            wanted_wh: 6_820,
+            requested_wh: 6_820,
             id_tag: Some("RFID_12345678".to_owned()),
         };
         let view = StationView {

@@ -1,4 +1,4 @@
-//! What became of all that a fleet did.
+//! What a fleet's stations sent, and how it was answered.
 //!
 //! Invariant: a CALL that left is answered, refused, unanswered, or still waits.
 
@@ -11,14 +11,14 @@ use hdrhistogram::Histogram;
 
 use super::charger::Action;
 
-/// Something that happened at one station.
+/// Something that happened at one station, to be counted.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Fact {
+pub(super) enum Observation {
     Connected,
     /// The connection was not made, and why.
-    NotConnected(String),
+    ConnectFailed(String),
     /// The connection ended without the station's own doing.
-    Lost,
+    ConnectionLost,
     Sent {
         action: Action,
         bytes: usize,
@@ -32,34 +32,34 @@ pub(super) enum Fact {
     },
     /// The connection ended before the answer came, or none came in time.
     Unanswered,
-    /// An answer to a CALL of the central system's has left.
-    Replied {
+    /// A CALL of the central system's was answered.
+    CommandAnswered {
         bytes: usize,
     },
-    Heard {
+    Received {
         bytes: usize,
     },
 }
 
 #[derive(Debug, Default)]
-pub struct Tally {
+pub struct FleetStats {
     pub connects: u64,
     pub failed_connects: u64,
-    pub lost: u64,
+    pub connections_lost: u64,
     pub sent: u64,
     pub answered: u64,
     pub unanswered: u64,
-    pub replied: u64,
+    pub commands_answered: u64,
     pub bytes_sent: u64,
     pub bytes_received: u64,
     pub by_action: BTreeMap<Action, u64>,
     /// CALLERRORs, by their codes.
-    pub refused: BTreeMap<String, u64>,
+    pub errors_by_code: BTreeMap<String, u64>,
     /// Why the last connection failed that did.
     pub last_failure: Option<String>,
     latencies: Latencies,
     /// Stations that were connected at least once.
-    seen: BTreeSet<usize>,
+    connected_once: BTreeSet<usize>,
 }
 
 /// Microseconds, to within 1 %.
@@ -75,47 +75,47 @@ pub struct Quantiles {
     pub max: Duration,
 }
 
-impl Tally {
-    pub(super) fn count(&mut self, station: usize, fact: Fact) {
-        match fact {
-            Fact::Connected => {
+impl FleetStats {
+    pub(super) fn record(&mut self, station: usize, observation: Observation) {
+        match observation {
+            Observation::Connected => {
                 self.connects += 1;
-                self.seen.insert(station);
+                self.connected_once.insert(station);
             }
-            Fact::NotConnected(why) => {
+            Observation::ConnectFailed(why) => {
                 self.failed_connects += 1;
                 self.last_failure = Some(why);
             }
-            Fact::Lost => self.lost += 1,
-            Fact::Sent { action, bytes } => {
+            Observation::ConnectionLost => self.connections_lost += 1,
+            Observation::Sent { action, bytes } => {
                 self.sent += 1;
                 self.bytes_sent += bytes as u64;
                 *self.by_action.entry(action).or_default() += 1;
             }
-            Fact::Answered { took } => {
+            Observation::Answered { took } => {
                 self.answered += 1;
                 self.latencies.record(took);
             }
-            Fact::Refused { code, took } => {
-                *self.refused.entry(code).or_default() += 1;
+            Observation::Refused { code, took } => {
+                *self.errors_by_code.entry(code).or_default() += 1;
                 self.latencies.record(took);
             }
-            Fact::Unanswered => self.unanswered += 1,
-            Fact::Replied { bytes } => {
-                self.replied += 1;
+            Observation::Unanswered => self.unanswered += 1,
+            Observation::CommandAnswered { bytes } => {
+                self.commands_answered += 1;
                 self.bytes_sent += bytes as u64;
             }
-            Fact::Heard { bytes } => self.bytes_received += bytes as u64,
+            Observation::Received { bytes } => self.bytes_received += bytes as u64,
         }
     }
 
     /// Stations that were connected at least once.
     pub fn stations(&self) -> usize {
-        self.seen.len()
+        self.connected_once.len()
     }
 
     pub fn errors(&self) -> u64 {
-        self.refused.values().sum()
+        self.errors_by_code.values().sum()
     }
 
     /// None where nothing was answered.
@@ -154,41 +154,44 @@ mod tests {
 
     #[test]
     fn every_call_is_accounted_for() {
-        let mut tally = Tally::default();
-        assert_eq!(tally.latency(), None);
+        let mut stats = FleetStats::default();
+        assert_eq!(stats.latency(), None);
         let took = Duration::from_millis(1);
-        let sent = |action| Fact::Sent { action, bytes: 10 };
-        for (station, fact) in [
-            (0, Fact::Connected),
-            (1, Fact::NotConnected("refused".to_owned())),
-            (1, Fact::Connected),
+        let sent = |action| Observation::Sent { action, bytes: 10 };
+        for (station, observation) in [
+            (0, Observation::Connected),
+            (1, Observation::ConnectFailed("refused".to_owned())),
+            (1, Observation::Connected),
             (0, sent(Action::Heartbeat)),
             (1, sent(Action::Heartbeat)),
             (0, sent(Action::Authorize)),
-            (0, Fact::Answered { took }),
+            (0, Observation::Answered { took }),
             (
                 1,
-                Fact::Refused {
+                Observation::Refused {
                     code: "InternalError".to_owned(),
                     took,
                 },
             ),
-            (0, Fact::Unanswered),
-            (0, Fact::Lost),
-            (0, Fact::Connected),
-            (0, Fact::Heard { bytes: 7 }),
-            (0, Fact::Replied { bytes: 5 }),
+            (0, Observation::Unanswered),
+            (0, Observation::ConnectionLost),
+            (0, Observation::Connected),
+            (0, Observation::Received { bytes: 7 }),
+            (0, Observation::CommandAnswered { bytes: 5 }),
         ] {
-            tally.count(station, fact);
+            stats.record(station, observation);
         }
         assert_eq!(
-            tally.sent,
-            tally.answered + tally.errors() + tally.unanswered
+            stats.sent,
+            stats.answered + stats.errors() + stats.unanswered
         );
-        assert_eq!((tally.stations(), tally.connects, tally.lost), (2, 3, 1));
-        assert_eq!((tally.bytes_sent, tally.bytes_received), (35, 7));
-        assert_eq!(tally.by_action[&Action::Heartbeat], 2);
-        let max = tally
+        assert_eq!(
+            (stats.stations(), stats.connects, stats.connections_lost),
+            (2, 3, 1)
+        );
+        assert_eq!((stats.bytes_sent, stats.bytes_received), (35, 7));
+        assert_eq!(stats.by_action[&Action::Heartbeat], 2);
+        let max = stats
             .latency()
             .map(|latency| latency.max)
             .unwrap_or_default();

@@ -22,12 +22,12 @@ const FIRST_HOUR: u64 = 7;
 const POWERS: [u64; 4] = [7_400, 11_000, 11_000, 22_000];
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Habits {
+pub enum ArrivalPattern {
     /// As the hours of a day have it, which began then.
     Day { began: Timestamp },
     /// One car after the other.
     Busy,
-    /// Short stops with short waits, for somebody who watches.
+    /// Short stops with short waits, for a demo.
     Brisk,
 }
 
@@ -35,11 +35,11 @@ pub enum Habits {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Car {
     pub(super) id_tag: String,
-    pub(super) wanted_wh: u64,
-    pub(super) most_w: u64,
+    pub(super) requested_wh: u64,
+    pub(super) max_power_w: u64,
 }
 
-impl Habits {
+impl ArrivalPattern {
     /// When the next car comes to a connector that is free from `now` on.
     pub(super) fn next_car(self, rng: &mut Rng, now: Timestamp) -> Timestamp {
         let wait = match self {
@@ -52,15 +52,15 @@ impl Habits {
 
     pub(super) fn car(self, rng: &mut Rng) -> Car {
         let id_tag = format!("RFID_{:08X}", rng.u32(..));
-        let (wanted_wh, most_w) = match self {
+        let (requested_wh, max_power_w) = match self {
             Self::Day { .. } => (rng.u64(4_000..38_000), POWERS[rng.usize(..POWERS.len())]),
             Self::Busy => (rng.u64(2_000..12_000), POWERS[rng.usize(..POWERS.len())]),
             Self::Brisk => (rng.u64(5_000..8_000), 22_000),
         };
         Car {
             id_tag,
-            wanted_wh,
-            most_w,
+            requested_wh,
+            max_power_w,
         }
     }
 }
@@ -124,7 +124,7 @@ mod tests {
         let mut by_hour = [0_u32; 24];
         let mut at = start();
         let end = later(at, 200 * 24 * 3_600_000);
-        let day = Habits::Day { began: start() };
+        let day = ArrivalPattern::Day { began: start() };
         loop {
             at = day.next_car(&mut rng, at);
             if at > end {
@@ -139,7 +139,7 @@ mod tests {
 
     #[test]
     fn the_first_hour_of_a_day_has_cars() {
-        let day = Habits::Day { began: start() };
+        let day = ArrivalPattern::Day { began: start() };
         let first = |seed| day.next_car(&mut Rng::with_seed(seed), start());
         let within = |seed: &u64| first(*seed) < later(start(), HOUR_MS);
         let count = (0..1_000).filter(within).count();
@@ -149,14 +149,18 @@ mod tests {
 
     #[test]
     fn a_seed_makes_the_same_again() {
-        for habits in [Habits::Day { began: start() }, Habits::Busy, Habits::Brisk] {
+        for arrivals in [
+            ArrivalPattern::Day { began: start() },
+            ArrivalPattern::Busy,
+            ArrivalPattern::Brisk,
+        ] {
             let day = || {
                 let mut rng = Rng::with_seed(42);
-                let at = habits.next_car(&mut rng, start());
-                (at, habits.car(&mut rng))
+                let at = arrivals.next_car(&mut rng, start());
+                (at, arrivals.car(&mut rng))
             };
-            assert_eq!(day(), day(), "{habits:?}");
-            assert!(day().0 > start(), "{habits:?}");
+            assert_eq!(day(), day(), "{arrivals:?}");
+            assert!(day().0 > start(), "{arrivals:?}");
         }
     }
 }

@@ -1,6 +1,6 @@
 //! The socket between a station and the central system, with or without TLS.
 //!
-//! Invariant: a line is open or gone; whoever sees it end dials anew. It knows frames as text only.
+//! Invariant: a connection is open or gone; its owner dials a new one. It knows frames as text only.
 
 use std::{fmt, io, net::IpAddr, str::FromStr, sync::Arc, time::Duration};
 
@@ -27,10 +27,10 @@ use tokio_tungstenite::{
 };
 
 /// For connecting, TLS and the handshake together, and again for a frame to leave.
-const PATIENCE: Duration = Duration::from_secs(20);
+const TIMEOUT: Duration = Duration::from_secs(20);
 
-/// How much of an answer is told.
-const SHOWN_ANSWER: usize = 100;
+/// How much of an answer is shown, in characters.
+const MAX_SHOWN_ANSWER: usize = 100;
 
 /// Where stations connect: `ws://HOST:PORT/PATH`, to which their ids are added.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -56,24 +56,24 @@ pub enum EndpointError {
 }
 
 #[derive(Debug, thiserror::Error)]
-pub(super) enum LineError {
-    #[error("no connection within {} s", PATIENCE.as_secs())]
-    Late,
+pub(super) enum ConnectionError {
+    #[error("no connection within {} s", TIMEOUT.as_secs())]
+    Timeout,
     #[error("{0}")]
     Io(#[from] io::Error),
     #[error("{0}")]
     WebSocket(#[from] Box<tungstenite::Error>),
-    #[error("it answers {status}{}", of_answer(.said))]
-    Refused { status: u16, said: String },
+    #[error("it answers {status}{}", shown_answer(.body))]
+    Refused { status: u16, body: String },
     #[error("this host name is none")]
-    Name,
+    InvalidHostName,
 }
 
 /// What an answer says, as far as it fits into a line.
-fn of_answer(said: &str) -> String {
-    match said.trim() {
+fn shown_answer(body: &str) -> String {
+    match body.trim() {
         "" => String::new(),
-        said => format!(": {}", shortened(said, SHOWN_ANSWER)),
+        body => format!(": {}", shortened(body, MAX_SHOWN_ANSWER)),
     }
 }
 
@@ -86,7 +86,7 @@ pub struct Endpoint {
     tls: Option<Arc<ClientConfig>>,
 }
 
-pub(super) struct Line(Box<WebSocketStream<Box<dyn Stream>>>);
+pub(super) struct Connection(Box<WebSocketStream<Box<dyn Stream>>>);
 
 trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
 
@@ -152,13 +152,13 @@ impl Endpoint {
         Ok(Self { url, password, tls })
     }
 
-    pub(super) async fn dial(self, station: String) -> Result<Line, LineError> {
-        let dialled = timeout(PATIENCE, self.open(&station)).await;
-        dialled.map_err(|_| LineError::Late)?
+    pub(super) async fn dial(self, station: String) -> Result<Connection, ConnectionError> {
+        let dialled = timeout(TIMEOUT, self.open(&station)).await;
+        dialled.map_err(|_| ConnectionError::Timeout)?
     }
 
-    async fn open(&self, station: &str) -> Result<Line, LineError> {
-        let socket = |error: tungstenite::Error| LineError::WebSocket(Box::new(error));
+    async fn open(&self, station: &str) -> Result<Connection, ConnectionError> {
+        let socket = |error: tungstenite::Error| ConnectionError::WebSocket(Box::new(error));
         let url = format!("{}/{station}", self.url.base);
         let mut request = url.into_client_request().map_err(socket)?;
         let headers = request.headers_mut();
@@ -176,18 +176,19 @@ impl Endpoint {
         stream.set_nodelay(true)?;
         let stream: Box<dyn Stream> = match &self.tls {
             Some(config) => {
-                let name = ServerName::try_from(host.to_owned()).map_err(|_| LineError::Name)?;
+                let name = ServerName::try_from(host.to_owned())
+                    .map_err(|_| ConnectionError::InvalidHostName)?;
                 let connector = TlsConnector::from(Arc::clone(config));
                 Box::new(connector.connect(name, stream).await?)
             }
             None => Box::new(stream),
         };
         match client_async(request, stream).await {
-            Ok((line, _)) => Ok(Line(Box::new(line))),
-            Err(tungstenite::Error::Http(answer)) => Err(LineError::Refused {
+            Ok((line, _)) => Ok(Connection(Box::new(line))),
+            Err(tungstenite::Error::Http(answer)) => Err(ConnectionError::Refused {
                 status: answer.status().as_u16(),
-                said: answer.into_body().map_or_else(String::new, |said| {
-                    String::from_utf8_lossy(&said).into_owned()
+                body: answer.into_body().map_or_else(String::new, |body| {
+                    String::from_utf8_lossy(&body).into_owned()
                 }),
             }),
             Err(error) => Err(socket(error)),
@@ -201,14 +202,14 @@ impl fmt::Debug for Endpoint {
     }
 }
 
-impl Line {
-    pub(super) async fn send(&mut self, text: String) -> Result<(), LineError> {
-        let sent = timeout(PATIENCE, self.0.send(Message::text(text))).await;
-        let sent = sent.map_err(|_| LineError::Late)?;
-        sent.map_err(|error| LineError::WebSocket(Box::new(error)))
+impl Connection {
+    pub(super) async fn send(&mut self, text: String) -> Result<(), ConnectionError> {
+        let sent = timeout(TIMEOUT, self.0.send(Message::text(text))).await;
+        let sent = sent.map_err(|_| ConnectionError::Timeout)?;
+        sent.map_err(|error| ConnectionError::WebSocket(Box::new(error)))
     }
 
-    /// The next text frame; none once the line is gone. Safe to be dropped and asked again.
+    /// The next text frame; none once the connection is gone. Cancel safe.
     pub(super) async fn next(&mut self) -> Option<String> {
         loop {
             match self.0.next().await? {
@@ -222,9 +223,9 @@ impl Line {
         }
     }
 
-    /// Says good-bye, as a charger does that is switched off properly.
+    /// Closes properly, as a charger does that is switched off.
     pub(super) async fn close(mut self) {
-        // Who does not hear it sees the connection end.
+        // A daemon that does not answer the close frame sees the connection end.
         let _ = timeout(
             Duration::from_secs(1),
             WebSocketStream::close(&mut self.0, None),
@@ -296,7 +297,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_without_certificates_vouches_for_nobody() {
+    fn a_file_without_certificates_is_refused() {
         let url: OcppUrl = "wss://h/ocpp".parse().unwrap();
         let refused = Endpoint::new(url, None, Some(b"no certificate"));
         assert!(matches!(refused, Err(EndpointError::NotPem)));

@@ -16,7 +16,7 @@ pub struct Speed(u32);
 pub struct InvalidSpeed;
 
 impl Speed {
-    /// For who knows it beforehand.
+    /// Of a constant.
     pub const fn fixed(factor: u32) -> Self {
         assert!(factor >= 1 && factor <= 3600, "from 1x to 3600x");
         Self(factor)
@@ -27,13 +27,13 @@ impl Speed {
     }
 
     /// How long that takes by the wall clock.
-    pub fn real(self, of_chargers: Duration) -> Duration {
-        of_chargers / self.0
+    pub fn to_wall_time(self, simulated: Duration) -> Duration {
+        simulated / self.0
     }
 
     /// How long the chargers have in that time.
-    pub fn of_chargers(self, real: Duration) -> Duration {
-        real.saturating_mul(self.0)
+    pub fn to_simulated_time(self, wall: Duration) -> Duration {
+        wall.saturating_mul(self.0)
     }
 }
 
@@ -56,14 +56,14 @@ impl fmt::Display for Speed {
 }
 
 #[derive(Debug, Clone, Copy)]
-pub struct Pace {
+pub struct Clock {
     /// The chargers' time when theirs and ours began.
     start: Timestamp,
     origin: Instant,
     speed: Speed,
 }
 
-impl Pace {
+impl Clock {
     /// Begins so long before `now` that the chargers' time has caught up with the wall clock after
     /// `span`: what they say of the past is in the past.
     pub fn ending_at_wall_time(now: Timestamp, span: Duration, speed: Speed) -> Self {
@@ -82,16 +82,16 @@ impl Pace {
 
     /// What time it is for the chargers.
     pub fn now(&self) -> Timestamp {
-        let passed = self.speed.of_chargers(self.origin.elapsed());
+        let passed = self.speed.to_simulated_time(self.origin.elapsed());
         self.start.checked_add(passed).unwrap_or(Timestamp::MAX)
     }
 
     /// When it will be that time for the chargers.
-    pub fn instant(&self, of_chargers: Timestamp) -> Instant {
-        let passed = of_chargers.duration_since(self.start);
+    pub fn instant(&self, simulated: Timestamp) -> Instant {
+        let passed = simulated.duration_since(self.start);
         let passed = Duration::try_from(passed).unwrap_or_default();
         // Rounded up: a timer that fired early would fire again at once.
-        self.origin + self.speed.real(passed) + Duration::from_nanos(1)
+        self.origin + self.speed.to_wall_time(passed) + Duration::from_nanos(1)
     }
 }
 
@@ -112,13 +112,13 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn it_runs_faster_and_arrives_at_the_wall_clock() {
         let now: Timestamp = "2026-04-14T12:00:00Z".parse().unwrap();
-        let pace = Pace::ending_at_wall_time(now, Duration::from_mins(1), Speed(60));
-        assert_eq!(pace.now().to_string(), "2026-04-14T11:01:00Z");
+        let clock = Clock::ending_at_wall_time(now, Duration::from_mins(1), Speed(60));
+        assert_eq!(clock.now().to_string(), "2026-04-14T11:01:00Z");
         let later: Timestamp = "2026-04-14T11:02:00Z".parse().unwrap();
-        tokio::time::sleep_until(pace.instant(later)).await;
-        assert!(pace.now() >= later, "{}", pace.now());
+        tokio::time::sleep_until(clock.instant(later)).await;
+        assert!(clock.now() >= later, "{}", clock.now());
         tokio::time::advance(Duration::from_secs(59)).await;
-        let ahead = pace.now().duration_since(now);
+        let ahead = clock.now().duration_since(now);
         assert!(ahead.as_secs() <= 61, "{ahead}");
     }
 }
