@@ -1,10 +1,10 @@
 //! `top`: the daemon at a glance, again and again.
 //!
-//! Asks once a second, and draws what changed. A daemon that goes away is said to be gone, and the
-//! screen goes on when it is back. Changes are asked for twice.
+//! Polls once a second, and draws what changed. A daemon that goes away is shown as gone, and the
+//! screen goes on when it is back. Whatever changes something asks for a confirmation.
 
-mod board;
-mod picture;
+mod app;
+mod ui;
 
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ use pipelet_proto::v1;
 use tokio::time::{MissedTickBehavior, interval, timeout};
 use tonic::{Code, Status};
 
-use self::board::{Board, Told, Wish};
+use self::app::{Action, App, Response};
 use crate::{
     client::Client,
     commands::dlq::ReplayOutcome,
@@ -24,9 +24,9 @@ use crate::{
     view::Retried,
 };
 
-const EVERY: Duration = Duration::from_secs(1);
+const POLL_INTERVAL: Duration = Duration::from_secs(1);
 /// What an answer may take before the screen goes on without it.
-const PATIENCE: Duration = Duration::from_secs(5);
+const POLL_TIMEOUT: Duration = Duration::from_secs(5);
 /// Of a webhook's deliveries, how many are shown.
 const DELIVERIES: u32 = 10;
 
@@ -34,35 +34,35 @@ pub(crate) async fn run(settings: &Settings, client: &Client) -> Result<ExitStat
     if !Screen::is_possible() {
         return Err(Error::NoTerminal);
     }
-    let mut board = Board::new(settings.to_string());
-    // What is wrong from the beginning on is told as any command tells it.
-    board.look(overview(client).await?);
+    let mut app = App::new(settings.to_string());
+    // The first failure ends the command with a report, as it does every other.
+    app.update(overview(client).await?);
     let mut screen = Screen::open()?;
-    let mut wishes = FuturesUnordered::new();
-    let mut ticks = interval(EVERY);
+    let mut actions = FuturesUnordered::new();
+    let mut ticks = interval(POLL_INTERVAL);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
-        screen.draw(|frame| picture::draw(frame, &board))?;
+        screen.draw(|frame| ui::draw(frame, &app))?;
         tokio::select! {
-            _ = ticks.tick() => match timeout(PATIENCE, overview(client)).await {
+            _ = ticks.tick() => match timeout(POLL_TIMEOUT, overview(client)).await {
                 Ok(Ok(seen)) => {
-                    board.look(seen);
-                    wishes.extend(board.watched().map(|wish| fulfil(wish, client)));
+                    app.update(seen);
+                    actions.extend(app.refresh().map(|action| perform(action, client)));
                 }
                 Ok(Err(status)) if is_refused(&status) => return Err(status.into()),
-                Ok(Err(status)) => board.lost(status.message()),
-                Err(_elapsed) => board.lost("it does not answer"),
+                Ok(Err(status)) => app.set_unreachable(status.message()),
+                Err(_elapsed) => app.set_unreachable("it does not answer"),
             },
             input = screen.input() => match input? {
-                Input::Key(key) if screen::ends(key) && !board.is_asking() => {
+                Input::Key(key) if screen::ends(key) && !app.is_confirming() => {
                     return Ok(ExitStatus::Success);
                 }
                 Input::Key(key) => {
-                    wishes.extend(board.pressed(key.code).map(|wish| fulfil(wish, client)));
+                    actions.extend(app.handle_key(key.code).map(|action| perform(action, client)));
                 }
                 Input::Resized => {}
             },
-            Some(told) = wishes.next() => board.told(told),
+            Some(response) = actions.next() => app.handle_response(response),
         }
     }
 }
@@ -81,20 +81,22 @@ fn is_refused(status: &Status) -> bool {
     )
 }
 
-async fn fulfil(wish: Wish, client: &Client) -> Result<Told, String> {
-    let told = match wish {
-        Wish::Look(id) => match timeout(PATIENCE, look(id, client)).await {
-            Ok(told) => told,
-            Err(_elapsed) => return Err("it does not answer".to_owned()),
-        },
-        Wish::Switch { id, enabled } => switch(id, enabled, client).await,
-        Wish::Replay(id) => replay(id, client).await,
-        Wish::Retry(id) => retry(id, client).await,
+async fn perform(action: Action, client: &Client) -> Result<Response, String> {
+    let response = match action {
+        Action::ListDeliveries(id) => {
+            match timeout(POLL_TIMEOUT, list_deliveries(id, client)).await {
+                Ok(response) => response,
+                Err(_elapsed) => return Err("it does not answer".to_owned()),
+            }
+        }
+        Action::SetEnabled { id, enabled } => set_enabled(id, enabled, client).await,
+        Action::Replay(id) => replay(id, client).await,
+        Action::Retry(id) => retry(id, client).await,
     };
-    told.map_err(|status| status.message().to_owned())
+    response.map_err(|status| status.message().to_owned())
 }
 
-async fn look(id: u64, client: &Client) -> Result<Told, Status> {
+async fn list_deliveries(id: u64, client: &Client) -> Result<Response, Status> {
     let request = v1::ListDeliveriesRequest {
         webhook_id: id,
         page_size: DELIVERIES,
@@ -103,10 +105,10 @@ async fn look(id: u64, client: &Client) -> Result<Told, Status> {
     let answer = client.webhooks().list_deliveries(request).await?;
     let mut deliveries = answer.into_inner().deliveries;
     deliveries.truncate(DELIVERIES as usize);
-    Ok(Told::Deliveries(id, deliveries))
+    Ok(Response::Deliveries(id, deliveries))
 }
 
-async fn switch(id: u64, enabled: bool, client: &Client) -> Result<Told, Status> {
+async fn set_enabled(id: u64, enabled: bool, client: &Client) -> Result<Response, Status> {
     let request = v1::UpdateWebhookRequest {
         id,
         webhook: Some(v1::WebhookSpec {
@@ -119,17 +121,17 @@ async fn switch(id: u64, enabled: bool, client: &Client) -> Result<Told, Status>
     };
     client.webhooks().update_webhook(request).await?;
     let what = if enabled { "enabled" } else { "disabled" };
-    Ok(Told::Sentence(format!("webhook {id} is {what}")))
+    Ok(Response::Message(format!("webhook {id} is {what}")))
 }
 
-async fn retry(id: u64, client: &Client) -> Result<Told, Status> {
+async fn retry(id: u64, client: &Client) -> Result<Response, Status> {
     let request = v1::RetryDeliveriesRequest { id, wait: None };
     let answer = client.webhooks().retry_deliveries(request).await?;
     let retried = Retried::new(id, &answer.into_inner()).sentence();
-    Ok(Told::Sentence(format!("webhook {id}: {retried}")))
+    Ok(Response::Message(format!("webhook {id}: {retried}")))
 }
 
-async fn replay(id: u64, client: &Client) -> Result<Told, Status> {
+async fn replay(id: u64, client: &Client) -> Result<Response, Status> {
     let filter = v1::FailedDeliveryFilter {
         webhook_id: Some(id),
         ..v1::FailedDeliveryFilter::default()
@@ -142,7 +144,7 @@ async fn replay(id: u64, client: &Client) -> Result<Told, Status> {
     while let Some(message) = stream.message().await? {
         if message.done {
             let outcome = ReplayOutcome::new(&message, None).sentence();
-            return Ok(Told::Sentence(format!("webhook {id}: {outcome}")));
+            return Ok(Response::Message(format!("webhook {id}: {outcome}")));
         }
     }
     Err(Status::unavailable(

@@ -1,7 +1,7 @@
 //! What `top` looks like.
 //!
-//! Pure: a board in, a picture out. Invariant: colour only repeats what words say; what is wrong
-//! stands above and first; the picture holds in 80×24.
+//! Pure. Invariant: colour only repeats what words say; what is wrong stands above and first; all of
+//! it fits 80×24.
 
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ use ratatui::{
     widgets::{Block, Cell, Paragraph, Row, Sparkline, Table, TableState, Wrap},
 };
 
-use super::board::{Board, Detail, State};
+use super::app::{App, Detail, Health};
 use crate::{
     overview::{age, dead_letters, percent, short},
     table::shortened,
@@ -23,7 +23,7 @@ const GOOD: Style = Style::new().fg(Color::Green);
 const BAD: Style = Style::new().fg(Color::Red).add_modifier(Modifier::BOLD);
 const WARN: Style = Style::new().fg(Color::Yellow);
 const STRONG: Style = Style::new().add_modifier(Modifier::BOLD);
-const CHOSEN: Style = Style::new().add_modifier(Modifier::REVERSED);
+const SELECTED: Style = Style::new().add_modifier(Modifier::REVERSED);
 
 const HELP: &str = "\
 ↑↓ choose a webhook   Enter its deliveries   Esc back
@@ -57,16 +57,16 @@ const WIDTHS: [Constraint; 11] = [
     Constraint::Length(5),
 ];
 
-pub(super) fn draw(frame: &mut Frame, board: &Board) {
-    let lower = if board.help {
+pub(super) fn draw(frame: &mut Frame, app: &App) {
+    let lower = if app.help {
         Constraint::Length(HELP_ROWS)
-    } else if board.detail.is_some() {
+    } else if app.detail.is_some() {
         Constraint::Percentage(45)
     } else {
         Constraint::Length(0)
     };
-    // What came of a wish is told whole.
-    let note = u16::try_from(board.note.chars().count()).unwrap_or(u16::MAX);
+    // The outcome of an action is shown whole.
+    let note = u16::try_from(app.note.chars().count()).unwrap_or(u16::MAX);
     let hint = if note < frame.area().width { 1 } else { 2 };
     let [head, rates, list, lower, hint] = Layout::vertical([
         Constraint::Length(2),
@@ -76,24 +76,24 @@ pub(super) fn draw(frame: &mut Frame, board: &Board) {
         Constraint::Length(hint),
     ])
     .areas(frame.area());
-    frame.render_widget(Paragraph::new(headlines(board)), head);
-    events(frame, board, rates);
-    webhooks(frame, board, list);
-    if board.help {
+    frame.render_widget(Paragraph::new(headlines(app)), head);
+    events(frame, app, rates);
+    webhooks(frame, app, list);
+    if app.help {
         let help = Paragraph::new(HELP).wrap(Wrap { trim: false });
         frame.render_widget(help.block(Block::bordered().title(" help ")), lower);
-    } else if let Some(detail) = &board.detail {
+    } else if let Some(detail) = &app.detail {
         frame.render_widget(deliveries(detail), lower);
     }
-    let keys = Paragraph::new(keys(board)).wrap(Wrap { trim: false });
+    let keys = Paragraph::new(keys(app)).wrap(Wrap { trim: false });
     frame.render_widget(keys, hint);
 }
 
-fn headlines(board: &Board) -> Vec<Line<'_>> {
-    let Some(now) = board.now() else {
+fn headlines(app: &App) -> Vec<Line<'_>> {
+    let Some(now) = app.now() else {
         return vec![Line::from(" Pipelet top")];
     };
-    let (state, style) = match &board.gone {
+    let (state, style) = match &app.unreachable {
         Some(why) => (format!("✗ GONE: {why}; trying again"), BAD),
         None if now.ready => ("✓ ready".to_owned(), GOOD),
         None => (format!("✗ NOT READY: {}", now.reasons.join("; ")), BAD),
@@ -109,7 +109,7 @@ fn headlines(board: &Board) -> Vec<Line<'_>> {
     vec![
         Line::from(vec![
             Span::styled(" Pipelet top  ", STRONG),
-            Span::raw(format!("{}  ", board.server)),
+            Span::raw(format!("{}  ", app.server)),
             Span::styled(state, style),
         ]),
         Line::from(vec![
@@ -119,27 +119,27 @@ fn headlines(board: &Board) -> Vec<Line<'_>> {
     ]
 }
 
-fn events(frame: &mut Frame, board: &Board, area: Rect) {
+fn events(frame: &mut Frame, app: &App, area: Rect) {
     let room = usize::from(area.width.saturating_sub(2));
-    let types = board.types().into_iter().take(6);
+    let types = app.types().into_iter().take(6);
     let types: Vec<_> = types
         .map(|(name, rate)| format!("{name} {rate}/s"))
         .collect();
-    let now = board.rates.back().copied().unwrap_or(0);
+    let now = app.rates.back().copied().unwrap_or(0);
     let mut title = format!(" events {now}/s now ");
     if !types.is_empty() {
         title = format!("{title}  last minute: {} ", types.join("  "));
     }
     let title = shortened(&title, room);
-    let skip = board.rates.len().saturating_sub(room);
-    let line = Sparkline::default().data(board.rates.iter().skip(skip).copied());
+    let skip = app.rates.len().saturating_sub(room);
+    let line = Sparkline::default().data(app.rates.iter().skip(skip).copied());
     frame.render_widget(line.block(Block::bordered().title(title)), area);
 }
 
-fn webhooks(frame: &mut Frame, board: &Board, area: Rect) {
-    let now = board.now().map(|now| now.at).unwrap_or_default();
-    let rows = board.webhooks().into_iter().map(|webhook| {
-        let (fares, lately) = (board.state(webhook), board.lately(webhook));
+fn webhooks(frame: &mut Frame, app: &App, area: Rect) {
+    let now = app.now().map(|now| now.at).unwrap_or_default();
+    let rows = app.webhooks().into_iter().map(|webhook| {
+        let (health, lately) = (app.health(webhook), app.recent_attempts(webhook));
         let stats = webhook.stats.unwrap_or_default();
         let next = webhook.next_retry_at.and_then(|next| {
             let next = jiff::Timestamp::new(next.seconds, next.nanos).ok()?;
@@ -150,14 +150,14 @@ fn webhooks(frame: &mut Frame, board: &Board, area: Rect) {
             Some(Duration::ZERO) => "now".to_owned(),
             Some(span) => short(span),
         };
-        let style = match fares {
-            State::Fine => GOOD,
-            State::Off => Style::new(),
-            State::Marked | State::Late => WARN,
-            State::Failing => BAD,
+        let style = match health {
+            Health::Healthy => GOOD,
+            Health::Disabled => Style::new(),
+            Health::Retrying | Health::Late => WARN,
+            Health::Failing => BAD,
         };
         Row::new([
-            Cell::from(Span::styled(fares.words(), style)),
+            Cell::from(Span::styled(health.label(), style)),
             Cell::from(webhook.id.to_string()),
             Cell::from(shortened(&webhook.name, 40)),
             Cell::from(stats.pending.to_string()),
@@ -170,12 +170,12 @@ fn webhooks(frame: &mut Frame, board: &Board, area: Rect) {
             Cell::from(dead_letters(&stats).to_string()),
         ])
     });
-    let title = format!(" webhooks, {} ", board.sort.name());
+    let title = format!(" webhooks, {} ", app.sort.name());
     let table = Table::new(rows, WIDTHS)
         .header(Row::new(HEADERS).style(STRONG))
-        .row_highlight_style(CHOSEN)
+        .row_highlight_style(SELECTED)
         .block(Block::bordered().title(title));
-    let mut state = TableState::default().with_selected(board.chosen());
+    let mut state = TableState::default().with_selected(app.selected());
     frame.render_stateful_widget(table, area, &mut state);
 }
 
@@ -210,12 +210,12 @@ fn deliveries(detail: &Detail) -> Paragraph<'_> {
     Paragraph::new(lines.collect::<Vec<_>>()).block(Block::bordered().title(title))
 }
 
-fn keys(board: &Board) -> Line<'_> {
-    if let Some(question) = &board.asking {
-        return Line::from(Span::styled(format!(" {} y/n", question.text), STRONG));
+fn keys(app: &App) -> Line<'_> {
+    if let Some(confirmation) = &app.confirmation {
+        return Line::from(Span::styled(format!(" {} y/n", confirmation.text), STRONG));
     }
-    if !board.note.is_empty() {
-        return Line::from(Span::styled(format!(" {}", board.note), STRONG));
+    if !app.note.is_empty() {
+        return Line::from(Span::styled(format!(" {}", app.note), STRONG));
     }
     Line::from(" ↑↓ choose  Enter look  s sort  r replay  t retry  e on/off  ? help  q quit")
 }
@@ -228,20 +228,20 @@ mod tests {
     use super::*;
     use crate::overview::tests::overview;
 
-    fn drawn(width: u16, height: u16, board: &Board) -> String {
+    fn drawn(width: u16, height: u16, app: &App) -> String {
         let mut terminal = Terminal::new(TestBackend::new(width, height)).unwrap();
-        terminal.draw(|frame| draw(frame, board)).unwrap();
+        terminal.draw(|frame| draw(frame, app)).unwrap();
         terminal.backend().to_string()
     }
 
     #[test]
     fn what_is_wrong_is_seen_at_any_size() {
-        let mut board = Board::new("http://127.0.0.1:50051".to_owned());
-        drawn(80, 24, &board);
-        board.look(overview(1, 100, 100, [100, 0, 0, 0]));
-        board.look(overview(2, 110, 105, [100, 10, 0, 0]));
+        let mut app = App::new("http://127.0.0.1:50051".to_owned());
+        drawn(80, 24, &app);
+        app.update(overview(1, 100, 100, [100, 0, 0, 0]));
+        app.update(overview(2, 110, 105, [100, 10, 0, 0]));
         for (width, height) in [(80, 24), (200, 50)] {
-            let picture = drawn(width, height, &board);
+            let ui = drawn(width, height, &app);
             for seen in [
                 "✓ ready",
                 "stations connected 12",
@@ -254,21 +254,21 @@ mod tests {
                 "37",
                 "q quit",
             ] {
-                assert!(picture.contains(seen), "{seen}: {picture}");
+                assert!(ui.contains(seen), "{seen}: {ui}");
             }
         }
-        board.pressed(KeyCode::Char('?'));
-        let help = drawn(80, 24, &board);
+        app.handle_key(KeyCode::Char('?'));
+        let help = drawn(80, 24, &app);
         assert!(help.contains("replay its dead letters"), "{help}");
         assert!(help.contains("its dead letters.  "), "{help}");
-        board.note = format!("{} the end", "a long outcome ".repeat(7));
-        assert!(drawn(80, 24, &board).contains("the end"));
-        board.note.clear();
-        board.pressed(KeyCode::Char('e'));
-        assert!(drawn(80, 24, &board).contains("disable webhook 1? y/n"));
-        board.lost("connection refused");
-        assert!(drawn(80, 24, &board).contains("✗ GONE: connection refused"));
+        app.note = format!("{} the end", "a long outcome ".repeat(7));
+        assert!(drawn(80, 24, &app).contains("the end"));
+        app.note.clear();
+        app.handle_key(KeyCode::Char('e'));
+        assert!(drawn(80, 24, &app).contains("disable webhook 1? y/n"));
+        app.set_unreachable("connection refused");
+        assert!(drawn(80, 24, &app).contains("✗ GONE: connection refused"));
         // A terminal that is too small is no reason to fail.
-        drawn(10, 4, &board);
+        drawn(10, 4, &app);
     }
 }
