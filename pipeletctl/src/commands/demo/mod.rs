@@ -2,20 +2,20 @@
 //!
 //! ```text
 //! chargers ──ocpp──> the demo's daemon ──POST──> receiver ── posts ─┐
-//!    │ views                └── books ── watch ──> snapshot ────────┤
-//!    └──────────────────────────────────────────────────────────> story ──> picture, or lines
+//!    │ views                └── deliveries ── watch ──> snapshot ───┤
+//!    └───────────────────────────────────────────────────────────> tour ──> ui, or transcript
 //! ```
 //!
 //! Invariant: whatever ends it, the terminal is as it was, the daemon has ended, and its directory
 //! is gone; only a daemon that failed leaves its log.
 
-mod books;
 mod daemon;
+mod deliveries;
 mod error;
-mod picture;
 mod receiver;
-mod steps;
-mod story;
+mod tour;
+mod transcript;
+mod ui;
 
 use std::{
     io,
@@ -36,13 +36,13 @@ use tokio::{
 };
 
 use self::{
-    books::Snapshot,
     daemon::Daemon,
+    deliveries::Snapshot,
     error::DemoError,
-    picture::Scene,
-    receiver::{Mood, Post},
-    steps::Steps,
-    story::{Chapter, Seen, Story},
+    receiver::{Post, ReceiverMode},
+    tour::{Phase, Progress, Tour},
+    transcript::Transcript,
+    ui::UiState,
 };
 use crate::{
     cli::Demo,
@@ -62,47 +62,47 @@ const CHARGERS: [&str; 3] = ["DEMO-01", "DEMO-02", "DEMO-03"];
 /// A minute of the demo is two hours for its chargers.
 const SPEED: Speed = Speed::fixed(120);
 
-/// About how long the story is: the chargers' time has caught up with the wall clock then.
+/// About how long the tour is: the chargers' time has caught up with the wall clock then.
 const SPAN: Duration = Duration::from_secs(45);
 
 /// POSTs that are remembered for the screen.
 const POSTS: usize = 200;
 
-/// How often the story looks whether it can go on, and is drawn.
+/// How often the tour may go on, and is drawn.
 const TICK: Duration = Duration::from_millis(100);
 
-/// How long the last deliveries may take where somebody quits.
-const FAREWELL: Duration = Duration::from_secs(5);
+/// How long the last deliveries may take after a quit.
+const SETTLE_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// How it is told.
-enum Stage {
+/// Where it is shown.
+enum Display {
     Screen(Screen),
     /// To a program, or where there is no terminal.
-    Steps,
+    Transcript,
 }
 
 /// How it ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum End {
-    Told,
+enum Ending {
+    Completed,
     Quit,
     Interrupted,
 }
 
-struct Show {
-    story: Story,
+struct Run {
+    tour: Tour,
     began: Instant,
     fleet: Fleet,
     fleet_ended: Option<Instant>,
     client: Client,
     webhook: u64,
-    mood: watch::Sender<Mood>,
+    mode: watch::Sender<ReceiverMode>,
     snapshot: watch::Receiver<Snapshot>,
     posts: mpsc::Receiver<Post>,
     latest: Vec<(Duration, Post)>,
     /// Replays under way, with how many deliveries each sent again.
     replays: JoinSet<Result<u64, Error>>,
-    steps: Steps,
+    transcript: Transcript,
 }
 
 pub(crate) async fn run(
@@ -113,59 +113,59 @@ pub(crate) async fn run(
     let mut interrupts = Interrupts::listen()?;
     let program = daemon::find(args.pipeletd, environment)?;
     let mut daemon = Daemon::start(&program).await?;
-    let outcome = perform(&mut daemon, args.headless, &mut interrupts, printer).await;
+    let outcome = run_tour(&mut daemon, args.headless, &mut interrupts, printer).await;
     daemon.stop().await;
-    let (end, steps) = outcome?;
-    steps.close(printer)?;
-    if printer.format() == Format::Table && end != End::Interrupted {
-        printer.text(&further(&program))?;
+    let (end, transcript) = outcome?;
+    transcript.finish(printer)?;
+    if printer.format() == Format::Table && end != Ending::Interrupted {
+        printer.text(&next_steps(&program))?;
     }
     Ok(match end {
-        End::Told if steps.books_balance() => ExitStatus::Success,
-        End::Told => ExitStatus::Failed,
-        End::Quit => ExitStatus::Success,
-        End::Interrupted => ExitStatus::Interrupted,
+        Ending::Completed if transcript.is_balanced() => ExitStatus::Success,
+        Ending::Completed => ExitStatus::Failed,
+        Ending::Quit => ExitStatus::Success,
+        Ending::Interrupted => ExitStatus::Interrupted,
     })
 }
 
 /// Everything between the daemon's start and its end.
-async fn perform(
+async fn run_tour(
     daemon: &mut Daemon,
     headless: bool,
     interrupts: &mut Interrupts,
     printer: &Printer,
-) -> Result<(End, Steps), Error> {
+) -> Result<(Ending, Transcript), Error> {
     let client = Client::new(&daemon.settings().map_err(DemoError::from)?)?;
     let (listener, url) = receiver::listen().await.map_err(DemoError::Receiver)?;
     let secret = format!("demo-{:016x}", fastrand::u64(..));
     let webhook = subscribe(&client, url, &secret).await?;
-    let (mood, feels) = watch::channel(Mood::Well);
+    let (mode, receiver_mode) = watch::channel(ReceiverMode::Healthy);
     let (sender, posts) = mpsc::channel(POSTS);
-    let (seen, snapshot) = watch::channel(Snapshot::default());
-    let serving = receiver::serve(listener, secret, feels, sender);
-    let watching = books::watch(client.clone(), webhook, seen);
+    let (progress, snapshot) = watch::channel(Snapshot::default());
+    let serving = receiver::serve(listener, secret, receiver_mode, sender);
+    let watching = deliveries::watch(client.clone(), webhook, progress);
     let screen = !headless && printer.format() == Format::Table && Screen::is_possible();
-    let mut stage = if screen {
-        Stage::Screen(Screen::open()?)
+    let mut display = if screen {
+        Display::Screen(Screen::open()?)
     } else {
-        Stage::Steps
+        Display::Transcript
     };
-    let mut show = Show {
-        story: Story::new(!screen),
+    let mut run_state = Run {
+        tour: Tour::new(!screen),
         began: Instant::now(),
         fleet: fleet(daemon.ocpp())?,
         fleet_ended: None,
         client,
         webhook,
-        mood,
+        mode,
         snapshot,
         posts,
         latest: Vec::new(),
         replays: JoinSet::new(),
-        steps: Steps::new(screen),
+        transcript: Transcript::new(screen),
     };
     let end = tokio::select! {
-        end = show.play(&mut stage, interrupts, printer) => end?,
+        end = run_state.play(&mut display, interrupts, printer) => end?,
         served = serving => {
             let why = served.err().unwrap_or_else(|| io::ErrorKind::UnexpectedEof.into());
             return Err(DemoError::Receiver(why).into());
@@ -173,7 +173,7 @@ async fn perform(
         error = watching => return Err(error),
         died = daemon.died() => return Err(died.into()),
     };
-    Ok((end, show.steps))
+    Ok((end, run_state.transcript))
 }
 
 async fn subscribe(client: &Client, url: String, secret: &str) -> Result<u64, Error> {
@@ -205,110 +205,113 @@ fn fleet(ocpp: &str) -> Result<Fleet, DemoError> {
     }))
 }
 
-impl Show {
-    /// Runs to whichever end, and closes the books there: what was sent is in them.
+impl Run {
+    /// Runs to whichever end, and takes the final counts there.
     async fn play(
         &mut self,
-        stage: &mut Stage,
+        display: &mut Display,
         interrupts: &mut Interrupts,
         printer: &Printer,
-    ) -> Result<End, Error> {
-        let end = self.run(stage, interrupts, printer).await?;
-        self.take_all(printer)?;
-        let books = timeout(FAREWELL, books::books(&self.client, self.webhook));
-        // Who interrupts does not wait for a daemon that hangs.
-        if let Ok(books) = books.await {
-            self.steps.see(books?);
+    ) -> Result<Ending, Error> {
+        let end = self.run(display, interrupts, printer).await?;
+        self.record_posts(printer)?;
+        let delivery_counts = timeout(
+            SETTLE_TIMEOUT,
+            deliveries::counts(&self.client, self.webhook),
+        );
+        // An interrupt does not wait for a daemon that hangs.
+        if let Ok(delivery_counts) = delivery_counts.await {
+            self.transcript.update(delivery_counts?);
         }
         Ok(end)
     }
 
     async fn run(
         &mut self,
-        stage: &mut Stage,
+        display: &mut Display,
         interrupts: &mut Interrupts,
         printer: &Printer,
-    ) -> Result<End, Error> {
-        self.steps
-            .tell(Chapter::Starting, Duration::ZERO, printer)?;
+    ) -> Result<Ending, Error> {
+        self.transcript
+            .begin_phase(Phase::Starting, Duration::ZERO, printer)?;
         let mut ticks = tokio::time::interval(TICK);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             tokio::select! {
                 _ = ticks.tick() => {
-                    self.take_all(printer)?;
-                    self.turn(printer)?;
-                    self.draw(stage)?;
-                    if self.story.chapter() == Chapter::Over {
-                        return Ok(End::Told);
+                    self.record_posts(printer)?;
+                    self.advance(printer)?;
+                    self.draw(display)?;
+                    if self.tour.phase() == Phase::Done {
+                        return Ok(Ending::Completed);
                     }
                 }
-                Some(post) = self.posts.recv() => self.take(post, printer)?,
+                Some(post) = self.posts.recv() => self.record_post(post, printer)?,
                 running = self.fleet.record_next(), if self.fleet_ended.is_none() => {
                     self.fleet_ended = (!running).then(Instant::now);
                 }
                 Some(replayed) = self.replays.join_next() => {
                     let replayed = replayed.map_err(io::Error::other)??;
-                    self.steps.replayed(replayed);
+                    self.transcript.replayed(replayed);
                 }
-                input = input(stage) => match input? {
+                input = input(display) => match input? {
                     Input::Key(key) if screen::ends(key) => return self.quit(key, printer).await,
                     Input::Key(KeyEvent { code: KeyCode::Char('r' | 'R'), .. }) => {
-                        self.story.replay();
+                        self.tour.replay();
                     }
                     Input::Key(_) => {}
-                    Input::Resized => self.draw(stage)?,
+                    Input::Resized => self.draw(display)?,
                 },
-                () = interrupts.next() => return Ok(End::Interrupted),
+                () = interrupts.next() => return Ok(Ending::Interrupted),
             }
         }
     }
 
-    fn turn(&mut self, printer: &Printer) -> Result<(), Error> {
-        let seen = self.seen();
-        self.steps.see(seen.books);
+    fn advance(&mut self, printer: &Printer) -> Result<(), Error> {
+        let progress = self.progress();
+        self.transcript.update(progress.delivery_counts);
         let now = self.began.elapsed();
-        let turned = self.story.turn(&seen, now);
-        self.mood.send_replace(self.mood_now());
-        let Some(chapter) = turned else {
+        let next = self.tour.advance(&progress, now);
+        self.mode.send_replace(self.mode_now());
+        let Some(phase) = next else {
             return Ok(());
         };
-        self.steps.tell(chapter, now, printer)?;
-        match chapter {
-            Chapter::Replaying => {
+        self.transcript.begin_phase(phase, now, printer)?;
+        match phase {
+            Phase::Replaying => {
                 let client = self.client.clone();
                 self.replays.spawn(replay(client, self.webhook));
             }
-            Chapter::Closing => self.fleet.shut_down(),
+            Phase::Closing => self.fleet.shut_down(),
             _ => {}
         }
         Ok(())
     }
 
-    fn seen(&self) -> Seen {
+    fn progress(&self) -> Progress {
         let charges = |(_, view): &(&str, StationView)| {
             let mut connectors = view.connectors.iter();
             connectors.any(|connector| connector.status == ChargePointStatus::Charging)
         };
         let snapshot = self.snapshot.borrow();
-        Seen {
-            posts: self.steps.posts(),
+        Progress {
+            posts: self.transcript.posts(),
             charging: self.fleet.views().filter(charges).count(),
-            silences: self.steps.silences(),
-            books: snapshot.books,
-            // Books from before may miss its last words.
+            timeouts: self.transcript.timeouts(),
+            delivery_counts: snapshot.delivery_counts,
+            // Counts from before may miss its last messages.
             fleet_ended: self.fleet_ended.is_some() && self.fleet_ended < snapshot.asked,
         }
     }
 
-    const fn mood_now(&self) -> Mood {
-        self.story.chapter().mood(self.steps.silences())
+    const fn mode_now(&self) -> ReceiverMode {
+        self.tour.phase().mode(self.transcript.timeouts())
     }
 
-    fn take(&mut self, post: Post, printer: &Printer) -> io::Result<()> {
+    fn record_post(&mut self, post: Post, printer: &Printer) -> io::Result<()> {
         let now = self.began.elapsed();
-        self.steps.take(&post, now, printer)?;
-        self.mood.send_replace(self.mood_now());
+        self.transcript.record_post(&post, now, printer)?;
+        self.mode.send_replace(self.mode_now());
         if self.latest.len() == POSTS {
             self.latest.remove(0);
         }
@@ -316,59 +319,59 @@ impl Show {
         Ok(())
     }
 
-    fn take_all(&mut self, printer: &Printer) -> io::Result<()> {
+    fn record_posts(&mut self, printer: &Printer) -> io::Result<()> {
         while let Ok(post) = self.posts.try_recv() {
-            self.take(post, printer)?;
+            self.record_post(post, printer)?;
         }
         Ok(())
     }
 
-    fn draw(&self, stage: &mut Stage) -> io::Result<()> {
-        let Stage::Screen(screen) = stage else {
+    fn draw(&self, display: &mut Display) -> io::Result<()> {
+        let Display::Screen(screen) = display else {
             return Ok(());
         };
         let snapshot = self.snapshot.borrow().clone();
-        let scene = Scene {
+        let state = UiState {
             elapsed: self.began.elapsed(),
             now: when::now(),
-            chapter: self.story.chapter(),
-            mood: self.mood_now(),
+            phase: self.tour.phase(),
+            mode: self.mode_now(),
             chargers: self.fleet.views().collect(),
             posts: &self.latest,
             snapshot: &snapshot,
         };
-        screen.draw(|frame| picture::draw(frame, &scene))
+        screen.draw(|frame| ui::draw(frame, &state))
     }
 
-    /// Somebody has seen enough: what is under way may still arrive, so that the books say so.
-    async fn quit(&mut self, key: KeyEvent, printer: &Printer) -> Result<End, Error> {
+    /// What is under way may still arrive, so that the final counts have it.
+    async fn quit(&mut self, key: KeyEvent, printer: &Printer) -> Result<Ending, Error> {
         if key.code == KeyCode::Char('c') {
-            return Ok(End::Interrupted);
+            return Ok(Ending::Interrupted);
         }
-        self.mood.send_replace(Mood::Well);
+        self.mode.send_replace(ReceiverMode::Healthy);
         self.fleet.shut_down();
         let settled = async {
             self.fleet.join().await;
             let mut ticks = tokio::time::interval(TICK);
             loop {
                 ticks.tick().await;
-                let books = books::books(&self.client, self.webhook).await?;
-                self.take_all(printer)?;
-                if books.pending == 0 {
+                let delivery_counts = deliveries::counts(&self.client, self.webhook).await?;
+                self.record_posts(printer)?;
+                if delivery_counts.pending == 0 {
                     return Ok::<(), Error>(());
                 }
             }
         };
-        let _ = timeout(FAREWELL, settled).await;
-        Ok(End::Quit)
+        let _ = timeout(SETTLE_TIMEOUT, settled).await;
+        Ok(Ending::Quit)
     }
 }
 
 /// What is done at the terminal, where there is one.
-async fn input(stage: &mut Stage) -> io::Result<Input> {
-    match stage {
-        Stage::Screen(screen) => screen.input().await,
-        Stage::Steps => std::future::pending().await,
+async fn input(display: &mut Display) -> io::Result<Input> {
+    match display {
+        Display::Screen(screen) => screen.input().await,
+        Display::Transcript => std::future::pending().await,
     }
 }
 
@@ -397,7 +400,7 @@ async fn replay(client: Client, webhook: u64) -> Result<u64, Error> {
 }
 
 /// What to do next, with the programs as this one was found.
-fn further(daemon: &Path) -> String {
+fn next_steps(daemon: &Path) -> String {
     let called = std::env::args_os().next().map(PathBuf::from);
     let own = called.unwrap_or_else(|| "pipeletctl".into());
     let beside = std::env::current_exe().is_ok_and(|path| path.parent() == daemon.parent());

@@ -1,7 +1,7 @@
 //! The integrator's side of the demo: an HTTP server that can be broken on purpose.
 //!
-//! Invariant: what does not bear the secret is refused with 401. It knows no story: how it feels,
-//! it is told.
+//! Invariant: a request without the secret is refused with 401. What it answers to the others, it is
+//! told from outside.
 
 use std::{io, time::Duration};
 
@@ -20,19 +20,19 @@ use tokio::{
 pub(super) const SECRET_HEADER: &str = "X-Webhook-Secret";
 
 /// More than any body of the demo's chargers has.
-const MOST_BYTES: usize = 1024 * 1024;
+const MAX_BODY: usize = 1024 * 1024;
 
 /// Longer than the daemon waits.
-const SILENCE: Duration = Duration::from_mins(1);
+const HANG: Duration = Duration::from_mins(1);
 
-/// How the receiver takes what comes.
+/// How the receiver answers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Mood {
-    Well,
+pub(super) enum ReceiverMode {
+    Healthy,
     /// Answers 500.
     Failing,
     /// Takes the request, and never answers.
-    Silent,
+    Hanging,
 }
 
 /// A POST that came.
@@ -54,15 +54,15 @@ pub(super) enum Answer {
 
 /// The two of four keys that the demo shows.
 #[derive(Deserialize)]
-struct Told {
+struct EventKeys {
     event: String,
     station_id: String,
 }
 
 #[derive(Clone)]
-struct Desk {
+struct ReceiverState {
     secret: String,
-    mood: watch::Receiver<Mood>,
+    mode: watch::Receiver<ReceiverMode>,
     posts: mpsc::Sender<Post>,
 }
 
@@ -77,45 +77,45 @@ pub(super) async fn listen() -> io::Result<(TcpListener, String)> {
 pub(super) async fn serve(
     listener: TcpListener,
     secret: String,
-    mood: watch::Receiver<Mood>,
+    mode: watch::Receiver<ReceiverMode>,
     posts: mpsc::Sender<Post>,
 ) -> io::Result<()> {
-    let desk = Desk {
+    let state = ReceiverState {
         secret,
-        mood,
+        mode,
         posts,
     };
-    axum::serve(listener, Router::new().fallback(take).with_state(desk)).await
+    axum::serve(listener, Router::new().fallback(receive).with_state(state)).await
 }
 
-async fn take(State(desk): State<Desk>, request: Request<Body>) -> StatusCode {
+async fn receive(State(state): State<ReceiverState>, request: Request<Body>) -> StatusCode {
     let (head, body) = request.into_parts();
     let header = |name: &str| head.headers.get(name).and_then(|value| value.to_str().ok());
-    let secret_is_right = header(SECRET_HEADER) == Some(desk.secret.as_str());
+    let secret_is_right = header(SECRET_HEADER) == Some(state.secret.as_str());
     let attempt = header("pipelet-attempt").and_then(|text| text.parse().ok());
-    let Ok(body) = to_bytes(body, MOST_BYTES).await else {
+    let Ok(body) = to_bytes(body, MAX_BODY).await else {
         return StatusCode::BAD_REQUEST;
     };
-    let Ok(told) = serde_json::from_slice::<Told>(&body) else {
+    let Ok(keys) = serde_json::from_slice::<EventKeys>(&body) else {
         return StatusCode::BAD_REQUEST;
     };
-    let mood = *desk.mood.borrow();
-    let (answer, status) = match mood {
+    let mode = *state.mode.borrow();
+    let (answer, status) = match mode {
         _ if !secret_is_right => (Answer::WrongSecret, StatusCode::UNAUTHORIZED),
-        Mood::Well => (Answer::Taken, StatusCode::NO_CONTENT),
-        Mood::Failing => (Answer::Failed, StatusCode::INTERNAL_SERVER_ERROR),
-        Mood::Silent => (Answer::None, StatusCode::NO_CONTENT),
+        ReceiverMode::Healthy => (Answer::Taken, StatusCode::NO_CONTENT),
+        ReceiverMode::Failing => (Answer::Failed, StatusCode::INTERNAL_SERVER_ERROR),
+        ReceiverMode::Hanging => (Answer::None, StatusCode::NO_CONTENT),
     };
     let post = Post {
-        event: told.event,
-        station: told.station_id,
+        event: keys.event,
+        station: keys.station_id,
         attempt: attempt.unwrap_or(1),
         answer,
     };
     // At the demo's end nobody looks any more.
-    let _ = desk.posts.send(post).await;
+    let _ = state.posts.send(post).await;
     if answer == Answer::None {
-        tokio::time::sleep(SILENCE).await;
+        tokio::time::sleep(HANG).await;
     }
     status
 }

@@ -312,7 +312,7 @@ impl App {
                 self.note = format!("webhook {id} has no dead letters");
             }
             KeyCode::Char('r') => {
-                self.confirm("replay the dead letters of", id, Action::Replay(id))
+                self.confirm("replay the dead letters of", id, Action::Replay(id));
             }
             KeyCode::Char('t') if webhook.stats.unwrap_or_default().retrying == 0 => {
                 self.note = format!("nothing of webhook {id} waits for a retry");

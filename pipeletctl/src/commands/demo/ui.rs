@@ -1,7 +1,6 @@
 //! What the demo looks like on a terminal.
 //!
-//! Pure: a scene in, a picture out. Invariant: colour only repeats what words say, and the picture
-//! holds in 80×24.
+//! Pure. Invariant: colour only repeats what words say, and all of it fits 80×24.
 
 use std::time::Duration;
 
@@ -16,22 +15,22 @@ use ratatui::{
 };
 
 use super::{
-    books::Snapshot,
-    receiver::{Mood, Post},
-    story::Chapter,
+    deliveries::Snapshot,
+    receiver::{Post, ReceiverMode},
+    tour::Phase,
 };
 use crate::table::shortened;
 
-/// All that is to be seen at a moment.
+/// All that is drawn.
 #[derive(Debug)]
-pub(super) struct Scene<'a> {
+pub(super) struct UiState<'a> {
     pub(super) elapsed: Duration,
     pub(super) now: Timestamp,
-    pub(super) chapter: Chapter,
-    /// How the receiver feels.
-    pub(super) mood: Mood,
+    pub(super) phase: Phase,
+    /// What the receiver does.
+    pub(super) mode: ReceiverMode,
     pub(super) chargers: Vec<(&'a str, StationView)>,
-    /// The latest last, each with its moment in the story.
+    /// The latest last, each with its time since the beginning.
     pub(super) posts: &'a [(Duration, Post)],
     pub(super) snapshot: &'a Snapshot,
 }
@@ -45,8 +44,8 @@ const STRONG: Style = Style::new().add_modifier(Modifier::BOLD);
 /// The left side's least width; the right one has what a row of a POST needs.
 const LEFT: u16 = 35;
 
-pub(super) fn draw(frame: &mut Frame, scene: &Scene) {
-    let [title, story, body, books, hint] = Layout::vertical([
+pub(super) fn draw(frame: &mut Frame, state: &UiState) {
+    let [title, tour, body, delivery_counts, hint] = Layout::vertical([
         Constraint::Length(1),
         Constraint::Length(4),
         Constraint::Min(3),
@@ -59,27 +58,27 @@ pub(super) fn draw(frame: &mut Frame, scene: &Scene) {
         Layout::horizontal([Constraint::Length(left), Constraint::Min(20)]).areas(body);
     let [chargers, retries] =
         Layout::vertical([Constraint::Length(11), Constraint::Min(0)]).areas(left);
-    frame.render_widget(Paragraph::new(progress(scene)), title);
-    frame.render_widget(headline(scene), story);
-    frame.render_widget(charger_list(scene, chargers), chargers);
-    frame.render_widget(retry_list(scene, retries), retries);
-    frame.render_widget(post_list(scene, right), right);
+    frame.render_widget(Paragraph::new(progress(state)), title);
+    frame.render_widget(headline(state), tour);
+    frame.render_widget(charger_list(state, chargers), chargers);
+    frame.render_widget(retry_list(state, retries), retries);
+    frame.render_widget(post_list(state, right), right);
     let line = Line::from(vec![
         Span::styled(" Books  ", STRONG),
-        Span::raw(scene.snapshot.books.to_string()),
+        Span::raw(state.snapshot.delivery_counts.to_string()),
     ]);
-    frame.render_widget(Paragraph::new(line), books);
-    frame.render_widget(Paragraph::new(keys(scene)), hint);
+    frame.render_widget(Paragraph::new(line), delivery_counts);
+    frame.render_widget(Paragraph::new(keys(state)), hint);
 }
 
-/// How far the story is: done, now, and to come.
-fn progress<'a>(scene: &Scene) -> Line<'a> {
+/// How far the tour is: done, now, and to come.
+fn progress<'a>(state: &UiState) -> Line<'a> {
     let mut spans = vec![Span::styled(" Pipelet demo  ", STRONG)];
-    let parts = Chapter::STATIONS;
-    for (index, (chapter, name)) in parts.iter().enumerate() {
+    let parts = Phase::MILESTONES;
+    for (index, (phase, name)) in parts.iter().enumerate() {
         let next = parts.get(index + 1).map(|(next, _)| *next);
-        let done = next.is_some_and(|next| scene.chapter >= next);
-        let (mark, style) = match (scene.chapter >= *chapter, done) {
+        let done = next.is_some_and(|next| state.phase >= next);
+        let (mark, style) = match (state.phase >= *phase, done) {
             (_, true) => ("+", DIM),
             (true, false) => (">", STRONG),
             (false, false) => (" ", DIM),
@@ -87,28 +86,28 @@ fn progress<'a>(scene: &Scene) -> Line<'a> {
         spans.push(Span::styled(format!("{mark}{name} "), style));
     }
     spans.push(Span::styled(
-        format!("{:>4} s", scene.elapsed.as_secs()),
+        format!("{:>4} s", state.elapsed.as_secs()),
         DIM,
     ));
     Line::from(spans)
 }
 
-fn headline<'a>(scene: &Scene) -> Paragraph<'a> {
-    let style = match scene.chapter {
-        Chapter::Failing | Chapter::Silent => BAD,
-        Chapter::Kept => WAITS,
-        Chapter::Starting
-        | Chapter::Booting
-        | Chapter::Charging
-        | Chapter::Replaying
-        | Chapter::Recovered
-        | Chapter::Closing
-        | Chapter::Over => GOOD,
+fn headline<'a>(state: &UiState) -> Paragraph<'a> {
+    let style = match state.phase {
+        Phase::Failing | Phase::TimingOut => BAD,
+        Phase::DeadLettered => WAITS,
+        Phase::Starting
+        | Phase::Booting
+        | Phase::Charging
+        | Phase::Replaying
+        | Phase::Recovered
+        | Phase::Closing
+        | Phase::Done => GOOD,
     };
     let lines = vec![
         Line::raw(""),
-        Line::styled(scene.chapter.headline(), style.patch(STRONG)),
-        Line::raw(scene.chapter.explanation()),
+        Line::styled(state.phase.headline(), style.patch(STRONG)),
+        Line::raw(state.phase.explanation()),
     ];
     let margin = ratatui::widgets::Padding::horizontal(1);
     Paragraph::new(lines)
@@ -116,9 +115,9 @@ fn headline<'a>(scene: &Scene) -> Paragraph<'a> {
         .wrap(Wrap { trim: true })
 }
 
-fn charger_list<'a>(scene: &Scene, area: Rect) -> Paragraph<'a> {
+fn charger_list<'a>(state: &UiState, area: Rect) -> Paragraph<'a> {
     let width = usize::from(area.width.saturating_sub(2));
-    let lines = scene.chargers.iter().flat_map(|(id, view)| {
+    let lines = state.chargers.iter().flat_map(|(id, view)| {
         let connector = view.connectors.first();
         charger(id, view.online, connector, width)
     });
@@ -177,19 +176,19 @@ fn bar(connector: &ConnectorView, width: usize) -> String {
     format!(" {}{}", "█".repeat(full), "░".repeat(room - full))
 }
 
-fn retry_list<'a>(scene: &Scene, area: Rect) -> Paragraph<'a> {
+fn retry_list<'a>(state: &UiState, area: Rect) -> Paragraph<'a> {
     let room = usize::from(area.height.saturating_sub(2));
-    let books = &scene.snapshot.books;
-    let title = match (books.retrying, books.dead) {
+    let delivery_counts = &state.snapshot.delivery_counts;
+    let title = match (delivery_counts.retrying, delivery_counts.dead) {
         (0, 0) => " No retries, no dead letters ".to_owned(),
         (retrying, dead) => format!(" {retrying} to retry, {dead} dead "),
     };
-    let mut waiting: Vec<_> = scene.snapshot.waiting.iter().collect();
-    waiting.retain(|delivery| delivery.attempts > 0);
-    waiting.sort_by_key(|delivery| delivery.next);
-    let lines = waiting.into_iter().take(room).map(|delivery| {
+    let mut pending_retries: Vec<_> = state.snapshot.pending_retries.iter().collect();
+    pending_retries.retain(|delivery| delivery.attempts > 0);
+    pending_retries.sort_by_key(|delivery| delivery.next);
+    let lines = pending_retries.into_iter().take(room).map(|delivery| {
         let wait = delivery.next.map_or(Duration::ZERO, |next| {
-            Duration::try_from(next.duration_since(scene.now)).unwrap_or_default()
+            Duration::try_from(next.duration_since(state.now)).unwrap_or_default()
         });
         let wait = if wait.is_zero() {
             "now".to_owned()
@@ -206,14 +205,14 @@ fn retry_list<'a>(scene: &Scene, area: Rect) -> Paragraph<'a> {
     Paragraph::new(lines.collect::<Vec<_>>()).block(Block::bordered().title(title))
 }
 
-fn post_list<'a>(scene: &Scene, area: Rect) -> Paragraph<'a> {
-    let feels = match scene.mood {
-        Mood::Well => "is well",
-        Mood::Failing => "answers 500",
-        Mood::Silent => "does not answer",
+fn post_list<'a>(state: &UiState, area: Rect) -> Paragraph<'a> {
+    let mode_of_receiver = match state.mode {
+        ReceiverMode::Healthy => "is well",
+        ReceiverMode::Failing => "answers 500",
+        ReceiverMode::Hanging => "does not answer",
     };
     let room = usize::from(area.height.saturating_sub(2));
-    let latest = &scene.posts[scene.posts.len().saturating_sub(room)..];
+    let latest = &state.posts[state.posts.len().saturating_sub(room)..];
     let lines = latest.iter().map(|(at, post)| {
         let style = if post.answer.is_good() { GOOD } else { BAD };
         let again = if post.attempt > 1 {
@@ -229,7 +228,7 @@ fn post_list<'a>(scene: &Scene, area: Rect) -> Paragraph<'a> {
             Span::styled(format!(" {}", short(post)), style),
         ])
     });
-    let title = format!(" POSTs: your receiver {feels} ");
+    let title = format!(" POSTs: your receiver {mode_of_receiver} ");
     Paragraph::new(lines.collect::<Vec<_>>()).block(Block::bordered().title(title))
 }
 
@@ -243,8 +242,8 @@ fn short(post: &Post) -> &'static str {
         .unwrap_or("none")
 }
 
-fn keys<'a>(scene: &Scene) -> Line<'a> {
-    if scene.chapter == Chapter::Kept {
+fn keys<'a>(state: &UiState) -> Line<'a> {
+    if state.phase == Phase::DeadLettered {
         return Line::from(vec![
             Span::styled(" press r to replay the dead letters", WAITS.patch(STRONG)),
             Span::styled("    q quits", DIM),
@@ -264,13 +263,13 @@ mod tests {
 
     use super::{
         super::{
-            books::{Books, Waiting},
+            deliveries::{DeliveryCounts, PendingRetry},
             receiver::Answer,
         },
         *,
     };
 
-    fn drawn(width: u16, height: u16, chapter: Chapter) -> String {
+    fn drawn(width: u16, height: u16, phase: Phase) -> String {
         let now: Timestamp = "2026-04-14T12:00:00Z".parse().unwrap();
         let connector = ConnectorView {
             status: ChargePointStatus::Charging,
@@ -289,7 +288,7 @@ mod tests {
             attempt: 3,
             answer: Answer::Failed,
         };
-        let waiting = Waiting {
+        let pending_retries = PendingRetry {
             event: "MeterValues".to_owned(),
             station: "DEMO-02".to_owned(),
             attempts: 1,
@@ -297,34 +296,34 @@ mod tests {
         };
         let snapshot = Snapshot {
             asked: None,
-            books: Books {
+            delivery_counts: DeliveryCounts {
                 received: 9,
                 delivered: 6,
                 pending: 1,
                 dead: 2,
                 retrying: 1,
-                ..Books::default()
+                ..DeliveryCounts::default()
             },
-            waiting: vec![waiting],
+            pending_retries: vec![pending_retries],
         };
-        let scene = Scene {
+        let state = UiState {
             elapsed: Duration::from_secs(17),
             now,
-            chapter,
-            mood: chapter.mood(0),
+            phase,
+            mode: phase.mode(0),
             chargers: vec![("DEMO-01", view), ("DEMO-02", StationView::default())],
             posts: &vec![(Duration::from_secs(16), post); 60],
             snapshot: &snapshot,
         };
         let mut terminal = Terminal::new(TestBackend::new(width, height)).unwrap();
-        terminal.draw(|frame| draw(frame, &scene)).unwrap();
+        terminal.draw(|frame| draw(frame, &state)).unwrap();
         terminal.backend().to_string()
     }
 
     #[test]
     fn everything_that_matters_is_to_be_seen_without_colours() {
         for (width, height) in [(80, 24), (200, 50)] {
-            let picture = drawn(width, height, Chapter::Kept);
+            let picture = drawn(width, height, Phase::DeadLettered);
             for text in [
                 "+failures >dead letters",
                 "The receiver is back; what failed too often is a dead letter now.",
@@ -347,20 +346,20 @@ mod tests {
 
     #[test]
     fn no_explanation_is_cut_off() {
-        for chapter in [
-            Chapter::Starting,
-            Chapter::Booting,
-            Chapter::Charging,
-            Chapter::Failing,
-            Chapter::Silent,
-            Chapter::Kept,
-            Chapter::Replaying,
-            Chapter::Recovered,
-            Chapter::Closing,
-            Chapter::Over,
+        for phase in [
+            Phase::Starting,
+            Phase::Booting,
+            Phase::Charging,
+            Phase::Failing,
+            Phase::TimingOut,
+            Phase::DeadLettered,
+            Phase::Replaying,
+            Phase::Recovered,
+            Phase::Closing,
+            Phase::Done,
         ] {
-            let picture = drawn(80, 24, chapter);
-            let last = chapter.explanation().rsplit(' ').next().unwrap();
+            let picture = drawn(80, 24, phase);
+            let last = phase.explanation().rsplit(' ').next().unwrap();
             assert!(picture.contains(last), "{last}:\n{picture}");
         }
     }
@@ -368,7 +367,7 @@ mod tests {
     #[test]
     fn a_tiny_terminal_is_no_reason_to_fail() {
         for (width, height) in [(1, 1), (20, 5), (40, 10)] {
-            drawn(width, height, Chapter::Failing);
+            drawn(width, height, Phase::Failing);
         }
     }
 }

@@ -1,4 +1,5 @@
-//! What the daemon itself says of the demo's webhook: its books, and what waits for a retry.
+//! The deliveries of the demo's webhook, as the daemon has them: their counts, and those that wait
+//! for a retry.
 
 use std::{fmt, time::Duration};
 
@@ -10,14 +11,14 @@ use tokio::{sync::watch, time::Instant};
 use crate::{client::Client, error::Error};
 
 /// How often it is asked.
-const EVERY: Duration = Duration::from_millis(200);
+const POLL_INTERVAL: Duration = Duration::from_millis(200);
 
 /// How many of those that wait are looked at.
-const WAITING: u32 = 50;
+const MAX_PENDING: u32 = 50;
 
 /// `received = delivered + pending + dead + cancelled`.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
-pub(super) struct Books {
+pub(super) struct DeliveryCounts {
     pub(super) received: u64,
     pub(super) delivered: u64,
     pub(super) pending: u64,
@@ -29,7 +30,7 @@ pub(super) struct Books {
 
 /// A delivery that waits for its next attempt.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Waiting {
+pub(super) struct PendingRetry {
     pub(super) event: String,
     pub(super) station: String,
     /// Attempts so far.
@@ -41,17 +42,17 @@ pub(super) struct Waiting {
 pub(super) struct Snapshot {
     /// When the daemon was asked; none before the first time.
     pub(super) asked: Option<Instant>,
-    pub(super) books: Books,
-    pub(super) waiting: Vec<Waiting>,
+    pub(super) delivery_counts: DeliveryCounts,
+    pub(super) pending_retries: Vec<PendingRetry>,
 }
 
-impl Books {
-    pub(super) const fn balance(&self) -> bool {
+impl DeliveryCounts {
+    pub(super) const fn is_balanced(&self) -> bool {
         self.received == self.delivered + self.pending + self.dead + self.cancelled
     }
 }
 
-impl fmt::Display for Books {
+impl fmt::Display for DeliveryCounts {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self {
             received,
@@ -73,31 +74,35 @@ impl fmt::Display for Books {
 }
 
 /// Looks at the webhook until it is dropped, or the daemon does not answer.
-pub(super) async fn watch(client: Client, webhook: u64, seen: watch::Sender<Snapshot>) -> Error {
-    let mut ticks = tokio::time::interval(EVERY);
+pub(super) async fn watch(
+    client: Client,
+    webhook: u64,
+    snapshots: watch::Sender<Snapshot>,
+) -> Error {
+    let mut ticks = tokio::time::interval(POLL_INTERVAL);
     loop {
         ticks.tick().await;
-        match look(&client, webhook).await {
-            Ok(snapshot) => seen.send_replace(snapshot),
+        match fetch(&client, webhook).await {
+            Ok(snapshot) => snapshots.send_replace(snapshot),
             Err(error) => return error,
         };
     }
 }
 
-async fn look(client: &Client, webhook: u64) -> Result<Snapshot, Error> {
+async fn fetch(client: &Client, webhook: u64) -> Result<Snapshot, Error> {
     let asked = Some(Instant::now());
-    let books = books(client, webhook).await?;
+    let delivery_counts = counts(client, webhook).await?;
     let request = v1::ListDeliveriesRequest {
         webhook_id: webhook,
-        page_size: WAITING,
+        page_size: MAX_PENDING,
         page_token: String::new(),
         status: String::new(),
     };
     let deliveries = client.webhooks().list_deliveries(request).await?;
     let deliveries = deliveries.into_inner().deliveries.into_iter();
-    let waiting = deliveries
+    let pending_retries = deliveries
         .filter(|delivery| delivery.status == "pending")
-        .map(|delivery| Waiting {
+        .map(|delivery| PendingRetry {
             attempts: delivery.attempts.len(),
             next: delivery
                 .next_attempt_at
@@ -107,17 +112,17 @@ async fn look(client: &Client, webhook: u64) -> Result<Snapshot, Error> {
         });
     Ok(Snapshot {
         asked,
-        books,
-        waiting: waiting.collect(),
+        delivery_counts,
+        pending_retries: pending_retries.collect(),
     })
 }
 
-pub(super) async fn books(client: &Client, webhook: u64) -> Result<Books, Error> {
+pub(super) async fn counts(client: &Client, webhook: u64) -> Result<DeliveryCounts, Error> {
     let request = v1::GetWebhookRequest { id: webhook };
     let answer = client.webhooks().get_webhook(request).await?.into_inner();
     let stats = answer.webhook.and_then(|webhook| webhook.stats);
     let stats = stats.ok_or(Error::Incomplete("webhook's books"))?;
-    Ok(Books {
+    Ok(DeliveryCounts {
         received: stats.received,
         delivered: stats.delivered,
         pending: stats.pending,
@@ -133,16 +138,16 @@ mod tests {
 
     #[test]
     fn one_line() {
-        let mut books = Books {
+        let mut delivery_counts = DeliveryCounts {
             received: 214,
             delivered: 214,
-            ..Books::default()
+            ..DeliveryCounts::default()
         };
         let line = "214 received = 214 delivered + 0 pending + 0 dead";
-        assert_eq!(books.to_string(), line);
-        assert!(books.balance());
-        books.cancelled = 1;
-        assert_eq!(books.to_string(), format!("{line} + 1 cancelled"));
-        assert!(!books.balance());
+        assert_eq!(delivery_counts.to_string(), line);
+        assert!(delivery_counts.is_balanced());
+        delivery_counts.cancelled = 1;
+        assert_eq!(delivery_counts.to_string(), format!("{line} + 1 cancelled"));
+        assert!(!delivery_counts.is_balanced());
     }
 }

@@ -1,30 +1,30 @@
-//! The story as it was told so far: for people in lines, for programs as JSON.
+//! What the demo has shown so far: for people in lines, for programs as JSON.
 //!
-//! Invariant: what is counted here was seen, and the books are the daemon's own.
+//! Invariant: the POSTs counted here were received, and the deliveries are as the daemon counts them.
 
 use std::{fmt, io, time::Duration};
 
 use serde::Serialize;
 
 use super::{
-    books::Books,
+    deliveries::DeliveryCounts,
     receiver::{Answer, Post},
-    story::Chapter,
+    tour::Phase,
 };
 use crate::output::{Format, Printer};
 
-/// POSTs of each chapter that are shown in lines; the rest is counted.
-const SHOWN: u32 = 3;
+/// POSTs of each phase that are shown in lines; the rest is counted.
+const MAX_SHOWN_POSTS: u32 = 3;
 
 #[derive(Debug)]
-pub(super) struct Steps {
+pub(super) struct Transcript {
     /// On a screen nothing is printed until it is gone.
     silent: bool,
-    told: Vec<Step>,
+    printed_steps: Vec<Step>,
     /// POSTs since the last step.
-    since: u32,
-    counts: Counts,
-    books: Books,
+    posts_in_step: u32,
+    counts: PostCounts,
+    delivery_counts: DeliveryCounts,
 }
 
 #[derive(Debug, Clone, Serialize)]
@@ -36,7 +36,7 @@ struct Step {
 }
 
 #[derive(Debug, Clone, Copy, Default, Serialize)]
-struct Counts {
+struct PostCounts {
     posts: u64,
     /// POSTs that were answered with 500.
     failures: u64,
@@ -55,18 +55,18 @@ struct Summary<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     steps: Option<&'a [Step]>,
     #[serde(flatten)]
-    counts: Counts,
-    books: Books,
+    counts: PostCounts,
+    books: DeliveryCounts,
     balanced: bool,
 }
 
-impl Steps {
+impl Transcript {
     pub(super) const fn new(silent: bool) -> Self {
         Self {
             silent,
-            told: Vec::new(),
-            since: 0,
-            counts: Counts {
+            printed_steps: Vec::new(),
+            posts_in_step: 0,
+            counts: PostCounts {
                 posts: 0,
                 failures: 0,
                 timeouts: 0,
@@ -75,7 +75,7 @@ impl Steps {
                 dead_letters: 0,
                 replayed: 0,
             },
-            books: Books {
+            delivery_counts: DeliveryCounts {
                 received: 0,
                 delivered: 0,
                 pending: 0,
@@ -90,51 +90,56 @@ impl Steps {
         self.counts.posts
     }
 
-    pub(super) const fn silences(&self) -> u64 {
+    pub(super) const fn timeouts(&self) -> u64 {
         self.counts.timeouts
     }
 
-    pub(super) const fn books_balance(&self) -> bool {
-        self.books.balance() && self.books.pending == 0
+    pub(super) const fn is_balanced(&self) -> bool {
+        self.delivery_counts.is_balanced() && self.delivery_counts.pending == 0
     }
 
-    /// So many deliveries got a new round, whose first attempts are no retries.
+    /// This many deliveries got a new round, whose first attempts are no retries.
     pub(super) const fn replayed(&mut self, deliveries: u64) {
         self.counts.replayed += deliveries;
     }
 
-    pub(super) fn see(&mut self, books: Books) {
-        self.books = books;
-        self.counts.dead_letters = self.counts.dead_letters.max(books.dead);
+    pub(super) fn update(&mut self, counts: DeliveryCounts) {
+        self.delivery_counts = counts;
+        self.counts.dead_letters = self.counts.dead_letters.max(counts.dead);
     }
 
-    /// A chapter begins.
-    pub(super) fn tell(
+    /// A phase begins.
+    pub(super) fn begin_phase(
         &mut self,
-        chapter: Chapter,
+        phase: Phase,
         now: Duration,
         printer: &Printer,
     ) -> io::Result<()> {
-        self.since = 0;
+        self.posts_in_step = 0;
         let step = Step {
             at_ms: u64::try_from(now.as_millis()).unwrap_or(u64::MAX),
-            name: chapter.name(),
-            text: chapter.headline(),
+            name: phase.name(),
+            text: phase.headline(),
         };
         match printer.format() {
             Format::Table if !self.silent => {
                 printer.text(&step.line())?;
-                printer.text(&format!("          {}", chapter.explanation()))?;
+                printer.text(&format!("          {}", phase.explanation()))?;
             }
             Format::Jsonl => printer.follow(&step, "")?,
             Format::Table | Format::Json | Format::Yaml => {}
         }
-        self.told.push(step);
+        self.printed_steps.push(step);
         Ok(())
     }
 
     /// A POST came.
-    pub(super) fn take(&mut self, post: &Post, now: Duration, printer: &Printer) -> io::Result<()> {
+    pub(super) fn record_post(
+        &mut self,
+        post: &Post,
+        now: Duration,
+        printer: &Printer,
+    ) -> io::Result<()> {
         let counts = &mut self.counts;
         counts.posts += 1;
         counts.first_attempts += u64::from(post.attempt == 1);
@@ -143,8 +148,9 @@ impl Steps {
             Answer::None => counts.timeouts += 1,
             Answer::Taken | Answer::WrongSecret => {}
         }
-        self.since += 1;
-        if self.silent || printer.format() != Format::Table || self.since > SHOWN {
+        self.posts_in_step += 1;
+        if self.silent || printer.format() != Format::Table || self.posts_in_step > MAX_SHOWN_POSTS
+        {
             return Ok(());
         }
         printer.text(&format!(
@@ -158,30 +164,30 @@ impl Steps {
     }
 
     /// Says how it ended.
-    pub(super) fn close(&self, printer: &Printer) -> io::Result<()> {
-        let counts = self.counts.closed();
+    pub(super) fn finish(&self, printer: &Printer) -> io::Result<()> {
+        let counts = self.counts.settled();
         let summary = Summary {
-            steps: (printer.format() != Format::Jsonl).then_some(&self.told),
+            steps: (printer.format() != Format::Jsonl).then_some(&self.printed_steps),
             counts,
-            books: self.books,
-            balanced: self.books_balance(),
+            books: self.delivery_counts,
+            balanced: self.is_balanced(),
         };
         if printer.format() != Format::Table {
             return printer.either(&summary, "");
         }
         if self.silent {
-            // The screen is gone; what it told stays.
-            for step in &self.told {
+            // The screen is gone; its steps stay as lines.
+            for step in &self.printed_steps {
                 printer.text(&step.line())?;
             }
         }
-        printer.text(&format!("\n{counts}\n{}", self.books))
+        printer.text(&format!("\n{counts}\n{}", self.delivery_counts))
     }
 }
 
-impl Counts {
-    /// At the end: each replay had its one POST, unless somebody could not wait for it.
-    fn closed(self) -> Self {
+impl PostCounts {
+    /// At the end: each replay had its one POST, unless the demo was quit before.
+    fn settled(self) -> Self {
         let later = self.posts - self.first_attempts;
         let replayed = self.replayed.min(later);
         Self {
@@ -193,7 +199,7 @@ impl Counts {
 }
 
 /// The POSTs, added up in two ways.
-impl fmt::Display for Counts {
+impl fmt::Display for PostCounts {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self {
             posts,
