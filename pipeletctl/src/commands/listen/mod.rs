@@ -5,9 +5,9 @@
 //! application that lags holds the stream back. A stream that breaks off is taken up again behind
 //! the event that came last.
 
-mod board;
-mod lanes;
-mod picture;
+mod app;
+mod per_station;
+mod ui;
 
 use std::time::Duration;
 
@@ -21,8 +21,8 @@ use pipelet_proto::v1;
 use tokio::time::sleep;
 
 use self::{
-    board::{Board, Counts},
-    lanes::{Job, Lanes},
+    app::{App, Counts},
+    per_station::{Job, PerStationQueues},
 };
 use crate::{
     cli::Listen,
@@ -40,11 +40,11 @@ use crate::{
 };
 
 /// Events at once in memory.
-const MAX_HELD: usize = 256;
+const MAX_IN_MEMORY: usize = 256;
 const MAX_IN_FLIGHT: usize = 16;
 /// Between two tries to reach an application that is away: at first, and at most.
-const FIRST_WAIT: Duration = Duration::from_millis(250);
-const LONGEST_WAIT: Duration = Duration::from_secs(5);
+const INITIAL_BACKOFF: Duration = Duration::from_millis(250);
+const MAX_BACKOFF: Duration = Duration::from_secs(5);
 
 pub(crate) async fn run(
     verb: Listen,
@@ -54,7 +54,7 @@ pub(crate) async fn run(
     let secret = Secret::given(verb.secret_value, verb.secret_value_file)?;
     let signing = Secret::given(verb.signing_secret, verb.signing_secret_file)?;
     let signing = Signing::with(signing)?;
-    let made = signing.made().map(str::to_owned);
+    let generated_secret = signing.made().map(str::to_owned);
     let target = verb.forward_to.to_string();
     let forwarder = Forwarder::new(verb.forward_to, verb.secret_header.zip(secret), signing)?;
     let request = v1::TailEventsRequest {
@@ -70,62 +70,64 @@ pub(crate) async fn run(
     let mut events = Box::pin(stream::unfold(tail, |mut tail| async move {
         Some((tail.next(printer).await, tail))
     }));
-    let mut shown = if !verb.plain && printer.format() == Format::Table && Screen::is_possible() {
-        Shown::Board(Board::new(target, made), Screen::open()?)
+    let mut display = if !verb.plain && printer.format() == Format::Table && Screen::is_possible() {
+        Display::Screen(App::new(target, generated_secret), Screen::open()?)
     } else {
-        if let Some(made) = made {
-            printer.note(&format!("signing with {made}, made for this time"));
+        if let Some(generated_secret) = generated_secret {
+            printer.note(&format!(
+                "signing with {generated_secret}, made for this time"
+            ));
         }
-        // Who waits for this line can be sure that what happens from now on is sent.
+        // Whatever happens after this line is sent.
         printer.note("waiting for events; Ctrl-C ends");
-        Shown::Lines
+        Display::Lines
     };
-    let mut lanes = Lanes::default();
+    let mut queues = PerStationQueues::default();
     let mut attempts = FuturesUnordered::new();
-    let (mut taken, mut sent) = (0, 0);
+    let (mut received, mut sent) = (0, 0);
     let limit = verb.limit.count.unwrap_or(u64::MAX);
     while sent < limit {
         while attempts.len() < MAX_IN_FLIGHT
-            && let Some(job) = lanes.take()
+            && let Some(job) = queues.take()
         {
-            attempts.push(attempt(&forwarder, job, Lane::Own));
+            attempts.push(attempt(&forwarder, job, Trigger::InOrder));
         }
-        shown.draw()?;
+        display.draw()?;
         tokio::select! {
-            Some(message) = events.next(), if lanes.held < MAX_HELD && taken < limit => {
+            Some(message) = events.next(), if queues.in_memory < MAX_IN_MEMORY && received < limit => {
                 let message = message?;
                 if message.missed > 0 {
                     let missed = counted(message.missed, "event was", "events were");
-                    shown.note(&format!("{missed} no longer kept"), printer);
+                    display.note(&format!("{missed} no longer kept"), printer);
                 }
                 if let Some(event) = message.event {
-                    taken += 1;
-                    shown.came(&event);
-                    lanes.push(Job { event, attempt: 1 });
+                    received += 1;
+                    display.received(&event);
+                    queues.push(Job { event, attempt: 1 });
                 }
             }
-            Some((job, lane, attempted)) = attempts.next() => {
+            Some((job, trigger, attempted)) = attempts.next() => {
                 let no_answer = matches!(attempted.outcome, Outcome::NoAnswer(_));
-                let goes_on = no_answer && lane == Lane::Own;
-                let settles = lane == Lane::Own && !no_answer;
-                shown.attempted(&job, &attempted, settles, printer)?;
+                let goes_on = no_answer && trigger == Trigger::InOrder;
+                let settles = trigger == Trigger::InOrder && !no_answer;
+                display.attempted(&job, &attempted, settles, printer)?;
                 if goes_on {
-                    attempts.push(attempt(&forwarder, job.again(), Lane::Own));
+                    attempts.push(attempt(&forwarder, job.again(), Trigger::InOrder));
                 } else if settles {
-                    lanes.done(&job.event.station_id);
+                    queues.done(&job.event.station_id);
                     sent += 1;
                 }
             }
-            input = shown.input() => match input? {
+            input = display.input() => match input? {
                 Input::Key(key) if screen::ends(key) => {
-                    if let Some(counts) = shown.close() {
+                    if let Some(counts) = display.close() {
                         printer.note(&counts.to_string());
                     }
                     return Ok(ExitStatus::Success);
                 }
                 Input::Key(key) => {
-                    if let Some(job) = shown.pressed(key.code) {
-                        attempts.push(attempt(&forwarder, job, Lane::Beside));
+                    if let Some(job) = display.handle_key(key.code) {
+                        attempts.push(attempt(&forwarder, job, Trigger::Resend));
                     }
                 }
                 Input::Resized => {}
@@ -135,17 +137,17 @@ pub(crate) async fn run(
     Ok(ExitStatus::Success)
 }
 
-/// Where what came is shown.
+/// Where events and their outcomes are shown.
 #[expect(clippy::large_enum_variant, reason = "there is one")]
-enum Shown {
+enum Display {
     Lines,
-    Board(Board, Screen),
+    Screen(App, Screen),
 }
 
-impl Shown {
+impl Display {
     fn draw(&mut self) -> Result<(), Error> {
-        if let Self::Board(board, screen) = self {
-            screen.draw(|frame| picture::draw(frame, board))?;
+        if let Self::Screen(app, screen) = self {
+            screen.draw(|frame| ui::draw(frame, app))?;
         }
         Ok(())
     }
@@ -153,21 +155,21 @@ impl Shown {
     async fn input(&mut self) -> Result<Input, Error> {
         match self {
             Self::Lines => std::future::pending().await,
-            Self::Board(_, screen) => Ok(screen.input().await?),
+            Self::Screen(_, screen) => Ok(screen.input().await?),
         }
     }
 
-    /// Leaves the screen, and returns what it had counted.
+    /// Leaves the screen, and returns its counts.
     fn close(self) -> Option<Counts> {
         match self {
             Self::Lines => None,
-            Self::Board(board, _) => Some(board.counts),
+            Self::Screen(app, _) => Some(app.counts),
         }
     }
 
-    fn came(&mut self, event: &v1::Event) {
-        if let Self::Board(board, _) = self {
-            board.came(event.clone());
+    fn received(&mut self, event: &v1::Event) {
+        if let Self::Screen(app, _) = self {
+            app.received(event.clone());
         }
     }
 
@@ -178,10 +180,10 @@ impl Shown {
         settles: bool,
         printer: &Printer,
     ) -> Result<(), Error> {
-        let told = Forwarded::new(&job.event, job.attempt, attempted);
+        let forwarded = Forwarded::new(&job.event, job.attempt, attempted);
         match self {
-            Self::Lines => printer.follow(&told, &told.line())?,
-            Self::Board(board, _) => board.attempted(told, &attempted.outcome, settles),
+            Self::Lines => printer.follow(&forwarded, &forwarded.line())?,
+            Self::Screen(app, _) => app.attempted(forwarded, &attempted.outcome, settles),
         }
         Ok(())
     }
@@ -189,38 +191,42 @@ impl Shown {
     fn note(&mut self, text: &str, printer: &Printer) {
         match self {
             Self::Lines => printer.note(text),
-            Self::Board(board, _) => text.clone_into(&mut board.note),
+            Self::Screen(app, _) => text.clone_into(&mut app.note),
         }
     }
 
-    /// What is to be sent once more, if that is what the key means.
-    fn pressed(&mut self, key: KeyCode) -> Option<Job> {
+    /// What is to be sent once more, where the key means that.
+    fn handle_key(&mut self, key: KeyCode) -> Option<Job> {
         match self {
             Self::Lines => None,
-            Self::Board(board, _) => board.pressed(key),
+            Self::Screen(app, _) => app.handle_key(key),
         }
     }
 }
 
-/// Whether an attempt is its station's turn, or somebody's wish.
+/// Whether an attempt is made in its station's order, or because of a key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Lane {
-    Own,
-    Beside,
+enum Trigger {
+    InOrder,
+    Resend,
 }
 
-fn attempt(forwarder: &Forwarder, job: Job, lane: Lane) -> BoxFuture<'_, (Job, Lane, Attempted)> {
+fn attempt(
+    forwarder: &Forwarder,
+    job: Job,
+    trigger: Trigger,
+) -> BoxFuture<'_, (Job, Trigger, Attempted)> {
     Box::pin(async move {
-        if job.attempt > 1 && matches!(lane, Lane::Own) {
-            sleep(wait(job.attempt - 2)).await;
+        if job.attempt > 1 && matches!(trigger, Trigger::InOrder) {
+            sleep(backoff(job.attempt - 2)).await;
         }
         let attempted = forwarder.post(&job.event, job.attempt, when::now()).await;
-        (job, lane, attempted)
+        (job, trigger, attempted)
     })
 }
 
-/// How long to wait after so many tries but one.
-fn wait(tries: u32) -> Duration {
-    let longer = FIRST_WAIT.saturating_mul(2_u32.saturating_pow(tries));
-    longer.min(LONGEST_WAIT)
+/// How long to wait before a retry, of which the first is number 0.
+fn backoff(tries: u32) -> Duration {
+    let longer = INITIAL_BACKOFF.saturating_mul(2_u32.saturating_pow(tries));
+    longer.min(MAX_BACKOFF)
 }

@@ -1,4 +1,4 @@
-//! What is to be sent, one at a time for each station and in order.
+//! Events that are to be sent: one at a time for each station, and in order.
 
 use std::collections::{HashMap, VecDeque};
 
@@ -22,20 +22,20 @@ impl Job {
 
 /// Jobs by station, of which each has one in flight at most.
 #[derive(Debug, Default)]
-pub(super) struct Lanes {
+pub(super) struct PerStationQueues {
     /// A station is here while it has a job that is ready or in flight.
     waiting: HashMap<String, VecDeque<Job>>,
     ready: VecDeque<Job>,
     /// Waiting, ready or in flight.
-    pub(super) held: usize,
+    pub(super) in_memory: usize,
 }
 
-impl Lanes {
+impl PerStationQueues {
     pub(super) fn push(&mut self, job: Job) {
-        self.held += 1;
+        self.in_memory += 1;
         let station = job.event.station_id.clone();
-        if let Some(lane) = self.waiting.get_mut(&station) {
-            lane.push_back(job);
+        if let Some(queue) = self.waiting.get_mut(&station) {
+            queue.push_back(job);
         } else {
             self.waiting.insert(station, VecDeque::new());
             self.ready.push_back(job);
@@ -47,7 +47,7 @@ impl Lanes {
     }
 
     pub(super) fn done(&mut self, station: &str) {
-        self.held -= 1;
+        self.in_memory -= 1;
         match self.waiting.get_mut(station).and_then(VecDeque::pop_front) {
             Some(next) => self.ready.push_back(next),
             None => drop(self.waiting.remove(station)),
@@ -70,21 +70,21 @@ mod tests {
 
     #[test]
     fn a_stations_events_wait_for_each_other() {
-        let mut lanes = Lanes::default();
+        let mut queues = PerStationQueues::default();
         for (station, id) in [("A", "a1"), ("A", "a2"), ("B", "b1"), ("A", "a3")] {
-            lanes.push(job(station, id));
+            queues.push(job(station, id));
         }
-        let take = |lanes: &mut Lanes| lanes.take().map(|job| job.event.id);
-        assert_eq!(take(&mut lanes).as_deref(), Some("a1"));
-        assert_eq!(take(&mut lanes).as_deref(), Some("b1"));
-        assert_eq!(take(&mut lanes), None);
-        lanes.done("A");
-        assert_eq!(take(&mut lanes).as_deref(), Some("a2"));
-        lanes.done("B");
-        lanes.done("A");
-        assert_eq!(take(&mut lanes).as_deref(), Some("a3"));
-        lanes.done("A");
-        assert_eq!(lanes.held, 0);
-        assert!(lanes.waiting.is_empty());
+        let take = |queues: &mut PerStationQueues| queues.take().map(|job| job.event.id);
+        assert_eq!(take(&mut queues).as_deref(), Some("a1"));
+        assert_eq!(take(&mut queues).as_deref(), Some("b1"));
+        assert_eq!(take(&mut queues), None);
+        queues.done("A");
+        assert_eq!(take(&mut queues).as_deref(), Some("a2"));
+        queues.done("B");
+        queues.done("A");
+        assert_eq!(take(&mut queues).as_deref(), Some("a3"));
+        queues.done("A");
+        assert_eq!(queues.in_memory, 0);
+        assert!(queues.waiting.is_empty());
     }
 }

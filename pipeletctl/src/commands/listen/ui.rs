@@ -1,7 +1,6 @@
 //! What `listen` looks like on a terminal.
 //!
-//! Pure: a board in, a picture out. Invariant: colour only repeats what words say, and the picture
-//! holds in 80×24.
+//! Pure. Invariant: colour only repeats what words say, and all of it fits 80×24.
 
 use ratatui::{
     Frame,
@@ -11,7 +10,7 @@ use ratatui::{
     widgets::{Block, Paragraph, Wrap},
 };
 
-use super::board::{Board, Fate, Row};
+use super::app::{App, ForwardStatus, Row};
 use crate::{
     table::{printable, shortened},
     view::Forwarded,
@@ -21,10 +20,10 @@ const GOOD: Style = Style::new().fg(Color::Green);
 const BAD: Style = Style::new().fg(Color::Red);
 const DIM: Style = Style::new().add_modifier(Modifier::DIM);
 const STRONG: Style = Style::new().add_modifier(Modifier::BOLD);
-const CHOSEN: Style = Style::new().add_modifier(Modifier::REVERSED);
+const SELECTED: Style = Style::new().add_modifier(Modifier::REVERSED);
 
-/// Bounds how far the board is scrolled by what is there to be seen.
-pub(super) fn draw(frame: &mut Frame, board: &mut Board) {
+/// Bounds how far it is scrolled by what there is.
+pub(super) fn draw(frame: &mut Frame, app: &mut App) {
     let [title, list, detail, hint] = Layout::vertical([
         Constraint::Length(3),
         Constraint::Min(5),
@@ -32,47 +31,53 @@ pub(super) fn draw(frame: &mut Frame, board: &mut Board) {
         Constraint::Length(1),
     ])
     .areas(frame.area());
-    frame.render_widget(Paragraph::new(head(board)), title);
-    frame.render_widget(rows(board, list), list);
-    frame.render_widget(chosen(board, detail.width), detail);
-    frame.render_widget(Paragraph::new(keys(board)), hint);
+    frame.render_widget(Paragraph::new(head(app)), title);
+    frame.render_widget(rows(app, list), list);
+    frame.render_widget(selected(app, detail.width), detail);
+    frame.render_widget(Paragraph::new(keys(app)), hint);
 }
 
-fn head(board: &Board) -> Vec<Line<'_>> {
-    let counts = format!(" {}", board.counts);
+fn head(app: &App) -> Vec<Line<'_>> {
+    let counts = format!(" {}", app.counts);
     let first = Line::from(vec![
         Span::styled(" Pipelet listen", STRONG),
-        Span::raw(format!(" to {}", board.target)),
+        Span::raw(format!(" to {}", app.target)),
     ]);
-    let third = board.made.as_ref().map_or_else(Line::default, |made| {
-        Line::from(vec![Span::raw(" signed with "), Span::styled(made, STRONG)])
-    });
+    let third = app
+        .generated_secret
+        .as_ref()
+        .map_or_else(Line::default, |generated_secret| {
+            Line::from(vec![
+                Span::raw(" signed with "),
+                Span::styled(generated_secret, STRONG),
+            ])
+        });
     vec![first, Line::from(counts), third]
 }
 
-fn rows(board: &Board, area: Rect) -> Paragraph<'_> {
+fn rows(app: &App, area: Rect) -> Paragraph<'_> {
     let room = usize::from(area.height.saturating_sub(2));
-    let selected = board.selected().unwrap_or_default();
+    let selected = app.selected().unwrap_or_default();
     // The selected one is in sight, and as many before it as there is room for.
-    let end = board.rows.len().min((selected + 1).max(room));
+    let end = app.rows.len().min((selected + 1).max(room));
     let start = end.saturating_sub(room);
-    let lines = board.rows.iter().enumerate().skip(start).take(room);
+    let lines = app.rows.iter().enumerate().skip(start).take(room);
     let lines = lines.map(|(at, row)| {
         let line = line(row, usize::from(area.width.saturating_sub(2)));
         if at == selected {
-            line.style(CHOSEN)
+            line.style(SELECTED)
         } else {
             line
         }
     });
-    let title = match (board.rows.is_empty(), board.follows()) {
+    let title = match (app.rows.is_empty(), app.is_following()) {
         (true, _) => " waiting for events ",
         (false, true) => " events, the latest last ",
         (false, false) => " events ",
     };
-    let gone = board.gone.as_ref().map(|why| format!(" ✗ {why} "));
-    let gone = Line::styled(gone.unwrap_or_default(), BAD).right_aligned();
-    let block = Block::bordered().title(title).title(gone);
+    let unreachable = app.unreachable.as_ref().map(|why| format!(" ✗ {why} "));
+    let unreachable = Line::styled(unreachable.unwrap_or_default(), BAD).right_aligned();
+    let block = Block::bordered().title(title).title(unreachable);
     Paragraph::new(lines.collect::<Vec<_>>()).block(block)
 }
 
@@ -83,10 +88,10 @@ fn line(row: &Row, width: usize) -> Line<'_> {
         shortened(&event.event, 20),
         shortened(&event.station_id, 16)
     );
-    let (mark, style) = match row.fate {
-        Fate::Waiting => ("…", DIM),
-        Fate::AnsweredWell => ("✓", GOOD),
-        Fate::Refused => ("✗", BAD),
+    let (mark, style) = match row.status {
+        ForwardStatus::Pending => ("…", DIM),
+        ForwardStatus::Delivered => ("✓", GOOD),
+        ForwardStatus::Rejected => ("✗", BAD),
     };
     let last = row.last.as_ref();
     let outcome = last.map_or_else(|| "waits for its turn".to_owned(), Forwarded::outcome);
@@ -99,8 +104,8 @@ fn line(row: &Row, width: usize) -> Line<'_> {
     ])
 }
 
-fn chosen(board: &mut Board, width: u16) -> Paragraph<'static> {
-    let Some(row) = board.selected().map(|at| &board.rows[at]) else {
+fn selected(app: &mut App, width: u16) -> Paragraph<'static> {
+    let Some(row) = app.selected().map(|at| &app.rows[at]) else {
         return Paragraph::new("").block(Block::bordered());
     };
     let mut lines = Vec::new();
@@ -118,18 +123,18 @@ fn chosen(board: &mut Board, width: u16) -> Paragraph<'static> {
         .iter()
         .map(|line| line.chars().count().div_ceil(width).max(1));
     let most = u16::try_from(rows.sum::<usize>()).unwrap_or(u16::MAX);
-    board.scrolled = board.scrolled.min(most.saturating_sub(1));
+    app.scrolled = app.scrolled.min(most.saturating_sub(1));
     Paragraph::new(lines.into_iter().map(Line::from).collect::<Vec<_>>())
-        .scroll((board.scrolled, 0))
+        .scroll((app.scrolled, 0))
         .wrap(Wrap { trim: false })
         .block(Block::bordered().title(title))
 }
 
-fn keys(board: &Board) -> Line<'_> {
-    if board.note.is_empty() {
+fn keys(app: &App) -> Line<'_> {
+    if app.note.is_empty() {
         Line::from(" ↑↓ select   PgUp PgDn its payload   r resend   End follow   ? marks   q quit")
     } else {
-        Line::from(Span::styled(format!(" {}", board.note), STRONG))
+        Line::from(Span::styled(format!(" {}", app.note), STRONG))
     }
 }
 
@@ -147,15 +152,15 @@ mod tests {
         view::Forwarded,
     };
 
-    fn drawn(width: u16, height: u16, board: &mut Board) -> String {
+    fn drawn(width: u16, height: u16, app: &mut App) -> String {
         let mut terminal = Terminal::new(TestBackend::new(width, height)).unwrap();
-        terminal.draw(|frame| draw(frame, board)).unwrap();
+        terminal.draw(|frame| draw(frame, app)).unwrap();
         terminal.backend().to_string()
     }
 
     #[test]
     fn what_came_and_what_became_of_it_is_seen_at_any_size() {
-        let mut board = Board::new(
+        let mut app = App::new(
             "http://localhost:3000/hooks".to_owned(),
             Some("whsec_made".to_owned()),
         );
@@ -174,17 +179,17 @@ mod tests {
                 payload: r#"{"connectorId":1}"#.to_owned(),
                 ..v1::Event::default()
             };
-            board.came(event.clone());
+            app.received(event.clone());
             let attempted = Attempted {
                 outcome,
                 duration: Duration::from_millis(3),
             };
-            let told = Forwarded::new(&event, 1, &attempted);
+            let forwarded = Forwarded::new(&event, 1, &attempted);
             let settles = !matches!(attempted.outcome, Outcome::NoAnswer(_));
-            board.attempted(told, &attempted.outcome, settles);
+            app.attempted(forwarded, &attempted.outcome, settles);
         }
         for (width, height) in [(80, 24), (200, 50)] {
-            let picture = drawn(width, height, &mut board);
+            let ui = drawn(width, height, &mut app);
             for seen in [
                 "to http://localhost:3000/hooks",
                 "✗ no answer: connection refused",
@@ -199,17 +204,17 @@ mod tests {
                 "\"connectorId\": 1",
                 "r resend",
             ] {
-                assert!(picture.contains(seen), "{seen}: {picture}");
+                assert!(ui.contains(seen), "{seen}: {ui}");
             }
         }
-        board.pressed(KeyCode::PageDown);
-        assert!(!drawn(80, 24, &mut board).contains("\"connectorId\": 1"));
-        board.pressed(KeyCode::PageUp);
-        assert!(drawn(80, 24, &mut board).contains("\"connectorId\": 1"));
-        board.pressed(KeyCode::Char('?'));
-        assert!(drawn(80, 24, &mut board).contains("no answer: tried again"));
+        app.handle_key(KeyCode::PageDown);
+        assert!(!drawn(80, 24, &mut app).contains("\"connectorId\": 1"));
+        app.handle_key(KeyCode::PageUp);
+        assert!(drawn(80, 24, &mut app).contains("\"connectorId\": 1"));
+        app.handle_key(KeyCode::Char('?'));
+        assert!(drawn(80, 24, &mut app).contains("no answer: tried again"));
         // A terminal that is too small is no reason to fail.
-        drawn(20, 5, &mut board);
-        drawn(80, 24, &mut Board::new(String::new(), None));
+        drawn(20, 5, &mut app);
+        drawn(80, 24, &mut App::new(String::new(), None));
     }
 }

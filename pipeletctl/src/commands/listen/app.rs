@@ -1,4 +1,4 @@
-//! What came and what the application made of it, for the screen.
+//! The state of the screen: events, and how the application answered them.
 //!
 //! Pure, and bounded: the oldest rows go. It knows no terminal.
 
@@ -7,7 +7,7 @@ use std::{collections::VecDeque, fmt};
 use crossterm::event::KeyCode;
 use pipelet_proto::v1;
 
-use super::lanes::Job;
+use super::per_station::Job;
 use crate::{forward::Outcome, view::Forwarded, words::counted};
 
 const MAX_ROWS: usize = 1000;
@@ -16,10 +16,10 @@ const SCROLL: u16 = 5;
 const MARKS: &str = "✓ answered 2xx   ✗ another answer, sent no more   … no answer: tried again";
 
 #[derive(Debug)]
-pub(super) struct Board {
+pub(super) struct App {
     pub(super) target: String,
     /// A secret that was made for this time.
-    pub(super) made: Option<String>,
+    pub(super) generated_secret: Option<String>,
     /// The latest last.
     pub(super) rows: VecDeque<Row>,
     /// None follows the latest.
@@ -29,7 +29,7 @@ pub(super) struct Board {
     /// Events, each at one place, and all POSTs.
     pub(super) counts: Counts,
     /// Why the latest POST got no answer, if it got none.
-    pub(super) gone: Option<String>,
+    pub(super) unreachable: Option<String>,
     /// The last remark, until a key is pressed.
     pub(super) note: String,
 }
@@ -37,26 +37,26 @@ pub(super) struct Board {
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Counts {
     pub(super) waiting: u64,
-    pub(super) answered_well: u64,
-    pub(super) refused: u64,
+    pub(super) delivered: u64,
+    pub(super) rejected: u64,
     pub(super) posts: u64,
 }
 
 /// Where an event stands, by its latest attempt.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Fate {
+pub(super) enum ForwardStatus {
     /// On its way, or it will be tried again.
     #[default]
-    Waiting,
-    AnsweredWell,
-    /// By the application, or nobody answered in time.
-    Refused,
+    Pending,
+    Delivered,
+    /// By the application, or not answered in time.
+    Rejected,
 }
 
 #[derive(Debug)]
 pub(super) struct Row {
     pub(super) event: v1::Event,
-    pub(super) fate: Fate,
+    pub(super) status: ForwardStatus,
     /// None until the first attempt ended.
     pub(super) last: Option<Forwarded>,
     /// What came of that, whole.
@@ -64,22 +64,22 @@ pub(super) struct Row {
     attempts: u32,
 }
 
-impl Board {
-    pub(super) fn new(target: String, made: Option<String>) -> Self {
+impl App {
+    pub(super) fn new(target: String, generated_secret: Option<String>) -> Self {
         Self {
             target,
-            made,
+            generated_secret,
             rows: VecDeque::new(),
             selected: None,
             scrolled: 0,
             counts: Counts::default(),
-            gone: None,
+            unreachable: None,
             note: String::new(),
         }
     }
 
-    pub(super) fn came(&mut self, event: v1::Event) {
-        if self.follows() {
+    pub(super) fn received(&mut self, event: v1::Event) {
+        if self.is_following() {
             self.scrolled = 0;
         }
         if self.rows.len() == MAX_ROWS {
@@ -89,7 +89,7 @@ impl Board {
         self.counts.waiting += 1;
         self.rows.push_back(Row {
             event,
-            fate: Fate::Waiting,
+            status: ForwardStatus::Pending,
             last: None,
             answer: String::new(),
             attempts: 1,
@@ -97,28 +97,28 @@ impl Board {
     }
 
     /// `settles`: no other attempt follows by itself. An event that still waits for its own does so
-    /// whatever came of one that somebody wished for.
-    pub(super) fn attempted(&mut self, told: Forwarded, outcome: &Outcome, settles: bool) {
+    /// whatever came of one that a key asked for.
+    pub(super) fn attempted(&mut self, forwarded: Forwarded, outcome: &Outcome, settles: bool) {
         self.counts.posts += 1;
-        self.gone = match outcome {
+        self.unreachable = match outcome {
             Outcome::Answered(..) => None,
             none => Some(none.to_string()),
         };
         let row = self.rows.iter_mut().rev();
-        let Some(row) = { row }.find(|row| row.event.id == told.id) else {
+        let Some(row) = { row }.find(|row| row.event.id == forwarded.id) else {
             return;
         };
-        row.attempts = row.attempts.max(told.attempt);
+        row.attempts = row.attempts.max(forwarded.attempt);
         row.answer = outcome.to_string();
-        let fate = match told.ok {
-            true => Fate::AnsweredWell,
-            false if !settles && row.fate == Fate::Waiting => Fate::Waiting,
-            false => Fate::Refused,
+        let status = match forwarded.ok {
+            true => ForwardStatus::Delivered,
+            false if !settles && row.status == ForwardStatus::Pending => ForwardStatus::Pending,
+            false => ForwardStatus::Rejected,
         };
-        *self.counts.at(row.fate) -= 1;
-        *self.counts.at(fate) += 1;
-        row.fate = fate;
-        row.last = Some(told);
+        *self.counts.at(row.status) -= 1;
+        *self.counts.at(status) += 1;
+        row.status = status;
+        row.last = Some(forwarded);
     }
 
     /// The place of the selected row.
@@ -127,11 +127,11 @@ impl Board {
         Some(self.selected.map_or(latest, |at| at.min(latest)))
     }
 
-    pub(super) const fn follows(&self) -> bool {
+    pub(super) const fn is_following(&self) -> bool {
         self.selected.is_none()
     }
 
-    pub(super) fn pressed(&mut self, key: KeyCode) -> Option<Job> {
+    pub(super) fn handle_key(&mut self, key: KeyCode) -> Option<Job> {
         self.note.clear();
         if key == KeyCode::Char('?') {
             MARKS.clone_into(&mut self.note);
@@ -177,8 +177,8 @@ impl fmt::Display for Counts {
             f,
             "{}: {} answered well, {} refused, {} waiting; {}",
             counted(self.events(), "event", "events"),
-            self.answered_well,
-            self.refused,
+            self.delivered,
+            self.rejected,
             self.waiting,
             counted(self.posts, "POST", "POSTs"),
         )
@@ -187,14 +187,14 @@ impl fmt::Display for Counts {
 
 impl Counts {
     pub(super) const fn events(&self) -> u64 {
-        self.waiting + self.answered_well + self.refused
+        self.waiting + self.delivered + self.rejected
     }
 
-    const fn at(&mut self, fate: Fate) -> &mut u64 {
-        match fate {
-            Fate::Waiting => &mut self.waiting,
-            Fate::AnsweredWell => &mut self.answered_well,
-            Fate::Refused => &mut self.refused,
+    const fn at(&mut self, status: ForwardStatus) -> &mut u64 {
+        match status {
+            ForwardStatus::Pending => &mut self.waiting,
+            ForwardStatus::Delivered => &mut self.delivered,
+            ForwardStatus::Rejected => &mut self.rejected,
         }
     }
 }
@@ -206,86 +206,86 @@ mod tests {
     use super::*;
     use crate::forward::Attempted;
 
-    fn board(events: usize) -> Board {
-        let mut board = Board::new("http://localhost:3000".to_owned(), None);
+    fn app(events: usize) -> App {
+        let mut app = App::new("http://localhost:3000".to_owned(), None);
         for number in 0..events {
-            board.came(v1::Event {
+            app.received(v1::Event {
                 id: format!("evt_{number}"),
                 ..v1::Event::default()
             });
         }
-        board
+        app
     }
 
     #[test]
     fn the_latest_is_selected_until_another_one_is() {
-        let mut board = board(3);
-        assert_eq!(board.selected(), Some(2));
-        board.pressed(KeyCode::Up);
-        board.came(v1::Event::default());
-        assert_eq!((board.selected(), board.follows()), (Some(1), false));
+        let mut app = app(3);
+        assert_eq!(app.selected(), Some(2));
+        app.handle_key(KeyCode::Up);
+        app.received(v1::Event::default());
+        assert_eq!((app.selected(), app.is_following()), (Some(1), false));
         for _ in 0..5 {
-            board.pressed(KeyCode::Down);
+            app.handle_key(KeyCode::Down);
         }
-        assert_eq!((board.selected(), board.follows()), (Some(3), true));
+        assert_eq!((app.selected(), app.is_following()), (Some(3), true));
         for _ in 0..9 {
-            board.pressed(KeyCode::Up);
+            app.handle_key(KeyCode::Up);
         }
-        assert_eq!(board.selected(), Some(0));
+        assert_eq!(app.selected(), Some(0));
         assert!(
-            Board::new(String::new(), None)
-                .pressed(KeyCode::Char('r'))
+            App::new(String::new(), None)
+                .handle_key(KeyCode::Char('r'))
                 .is_none()
         );
     }
 
     #[test]
     fn the_selected_one_is_sent_once_more() {
-        let mut board = board(2);
-        board.pressed(KeyCode::Up);
-        let again = |board: &mut Board| {
-            let job = board.pressed(KeyCode::Char('r')).unwrap();
+        let mut app = app(2);
+        app.handle_key(KeyCode::Up);
+        let again = |app: &mut App| {
+            let job = app.handle_key(KeyCode::Char('r')).unwrap();
             (job.event.id, job.attempt)
         };
-        assert_eq!(again(&mut board), ("evt_0".to_owned(), 2));
-        assert_eq!(again(&mut board), ("evt_0".to_owned(), 3));
+        assert_eq!(again(&mut app), ("evt_0".to_owned(), 2));
+        assert_eq!(again(&mut app), ("evt_0".to_owned(), 3));
     }
 
     #[test]
     fn one_that_waits_does_so_whatever_came_of_a_wish() {
-        let mut board = board(1);
+        let mut app = app(1);
         let mut attempted = |outcome, settles| {
             let attempted = Attempted {
                 outcome,
                 duration: Duration::ZERO,
             };
-            let event = board.rows[0].event.clone();
-            let told = Forwarded::new(&event, 1, &attempted);
-            board.attempted(told, &attempted.outcome, settles);
-            board.rows[0].fate
+            let event = app.rows[0].event.clone();
+            let forwarded = Forwarded::new(&event, 1, &attempted);
+            app.attempted(forwarded, &attempted.outcome, settles);
+            app.rows[0].status
         };
         let away = || Outcome::NoAnswer("connection refused".to_owned());
         let answered = |status| Outcome::Answered(status, String::new());
-        for (outcome, settles, fate) in [
-            (away(), false, Fate::Waiting),
-            (answered(500), false, Fate::Waiting),
-            (answered(204), true, Fate::AnsweredWell),
-            (answered(500), false, Fate::Refused),
-            (away(), false, Fate::Refused),
+        for (outcome, settles, status) in [
+            (away(), false, ForwardStatus::Pending),
+            (answered(500), false, ForwardStatus::Pending),
+            (answered(204), true, ForwardStatus::Delivered),
+            (answered(500), false, ForwardStatus::Rejected),
+            (away(), false, ForwardStatus::Rejected),
         ] {
-            assert_eq!(attempted(outcome, settles), fate);
+            assert_eq!(attempted(outcome, settles), status);
         }
-        assert_eq!(board.counts.events(), 1);
+        assert_eq!(app.counts.events(), 1);
     }
 
     #[test]
     fn rows_are_bounded_and_the_selection_stays_with_its_event() {
-        let mut board = board(MAX_ROWS);
-        board.pressed(KeyCode::Up);
-        let id = |board: &Board| board.rows[board.selected().unwrap()].event.id.clone();
-        let before = id(&board);
-        board.came(v1::Event::default());
-        assert_eq!(id(&board), before);
-        assert_eq!(board.rows.len(), MAX_ROWS);
+        let mut app = app(MAX_ROWS);
+        app.handle_key(KeyCode::Up);
+        let id = |app: &App| app.rows[app.selected().unwrap()].event.id.clone();
+        let before = id(&app);
+        app.received(v1::Event::default());
+        assert_eq!(id(&app), before);
+        assert_eq!(app.rows.len(), MAX_ROWS);
     }
 }
