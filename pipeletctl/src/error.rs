@@ -67,11 +67,11 @@ pub(crate) enum Error {
     #[error("nothing to change")]
     NothingToChange,
     #[error("purging more than one dead letter asks first, and there is no terminal to ask on")]
-    NobodyToAsk,
+    NoTerminalToPurge,
     #[error("there is no terminal to draw on")]
     NoTerminal,
     #[error("there is no terminal to ask on")]
-    NobodyToConfirm,
+    NoTerminalToConfirm,
     #[error("cannot write the output")]
     Output(#[from] io::Error),
     #[error("cannot speak TLS with these authorities (--ca-file, or the system's)")]
@@ -155,7 +155,7 @@ impl Report {
             Error::Call(status) => match status.source() {
                 // Only what failed on this side of the wire has a source.
                 Some(cause) => Self::transport(cause, settings),
-                None => Self::answered(status, settings, listing),
+                None => Self::refused(status, settings, listing),
             },
             Error::Incomplete(_)
             | Error::StreamEnded
@@ -167,8 +167,8 @@ impl Report {
             | Error::FileExists(_)
             | Error::File { .. }
             | Error::NothingToChange
-            | Error::NobodyToAsk
-            | Error::NobodyToConfirm
+            | Error::NoTerminalToPurge
+            | Error::NoTerminalToConfirm
             | Error::NoTerminal
             | Error::Output(_)
             | Error::Tls(_)
@@ -203,8 +203,8 @@ impl Report {
                 ExitStatus::Usage,
                 Some("`pipeletctl webhooks stats` tells the same in a pipe"),
             ),
-            Error::NobodyToConfirm => (ExitStatus::Usage, Some("add --yes to go on unasked")),
-            Error::NobodyToAsk => (ExitStatus::Usage, Some("add --yes to purge unasked")),
+            Error::NoTerminalToConfirm => (ExitStatus::Usage, Some("add --yes to go on unasked")),
+            Error::NoTerminalToPurge => (ExitStatus::Usage, Some("add --yes to purge unasked")),
             Error::Incomplete(_) => (
                 ExitStatus::Failed,
                 Some("pipeletctl and pipeletd may differ in version: see `pipeletctl status`"),
@@ -286,7 +286,7 @@ impl Report {
     }
 
     /// The daemon answered, and said no.
-    fn answered(status: &Status, settings: &Settings, listing: Option<&str>) -> Self {
+    fn refused(status: &Status, settings: &Settings, listing: Option<&str>) -> Self {
         let found = status.get_error_details();
         let mut message = match status.message() {
             "" => status.code().description().to_owned(),

@@ -24,36 +24,39 @@ use crate::{cli::ForwardUrl, error::Error, system::secret::Secret};
 /// What a webhook's receiver has by default.
 const TIMEOUT: Duration = Duration::from_secs(10);
 /// How much of an answer is read, in bytes.
-const ANSWER_LIMIT: usize = 4096;
+const MAX_ANSWER_BYTES: usize = 4096;
 
 /// Signs as the daemon does (Standard Webhooks).
-pub(crate) struct Signing {
+pub(crate) struct Signer {
     webhook: Webhook,
     /// Where the secret was made here, so that it can be shown.
-    made: Option<String>,
+    generated_secret: Option<String>,
 }
 
-impl Signing {
+impl Signer {
     /// With this secret, or with one that is made.
     pub(crate) fn with(secret: Option<Secret>) -> Result<Self, Error> {
-        let (text, made) = if let Some(secret) = secret {
+        let (text, generated_secret) = if let Some(secret) = secret {
             (secret.into_text(), None)
         } else {
             let mut bytes = [0; 32];
             getrandom::fill(&mut bytes).map_err(Error::Random)?;
-            let made = format!("whsec_{}", STANDARD.encode(bytes));
-            (made.clone(), Some(made))
+            let generated_secret = format!("whsec_{}", STANDARD.encode(bytes));
+            (generated_secret.clone(), Some(generated_secret))
         };
         let webhook = Webhook::new(text.trim()).map_err(|_| Error::SigningSecret)?;
-        Ok(Self { webhook, made })
+        Ok(Self {
+            webhook,
+            generated_secret,
+        })
     }
 
-    pub(crate) fn made(&self) -> Option<&str> {
-        self.made.as_deref()
+    pub(crate) fn generated_secret(&self) -> Option<&str> {
+        self.generated_secret.as_deref()
     }
 }
 
-impl fmt::Debug for Signing {
+impl fmt::Debug for Signer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Signing(…)")
     }
@@ -61,7 +64,7 @@ impl fmt::Debug for Signing {
 
 #[derive(Debug)]
 pub(crate) struct Forwarder {
-    signing: Signing,
+    signing: Signer,
     client: Client<HttpConnector, Full<Bytes>>,
     target: Uri,
     headers: HeaderMap,
@@ -99,7 +102,7 @@ impl Forwarder {
     pub(crate) fn new(
         target: ForwardUrl,
         secret: Option<(String, Secret)>,
-        signing: Signing,
+        signing: Signer,
     ) -> Result<Self, Error> {
         let mut headers = HeaderMap::new();
         if let Some((name, value)) = secret {
@@ -150,14 +153,14 @@ impl Forwarder {
         let status = response.status().as_u16();
         let mut body = response.into_body();
         let mut answer = Vec::new();
-        while answer.len() < ANSWER_LIMIT {
+        while answer.len() < MAX_ANSWER_BYTES {
             // A status that came counts, whatever becomes of the rest.
             let Some(Ok(frame)) = body.frame().await else {
                 break;
             };
             answer.extend_from_slice(frame.data_ref().map_or(&[], |data| data));
         }
-        answer.truncate(ANSWER_LIMIT);
+        answer.truncate(MAX_ANSWER_BYTES);
         let text = String::from_utf8_lossy(&answer);
         Outcome::Answered(status, text.lines().next().unwrap_or_default().to_owned())
     }
@@ -173,7 +176,7 @@ impl Forwarder {
         if event.synthetic {
             headers.insert("pipelet-synthetic", HeaderValue::from_static("true"));
         }
-        let Signing { webhook, .. } = &self.signing;
+        let Signer { webhook, .. } = &self.signing;
         let signature = webhook.sign(&event.id, now.as_second(), body).ok();
         if let Some(signature) = signature.and_then(|text| HeaderValue::try_from(text).ok()) {
             headers.insert("webhook-signature", signature);

@@ -28,21 +28,21 @@ use crate::{
 };
 
 /// A payload has up to 1 MiB, and a page may hold some of those.
-const MAX_ANSWER_BYTES: usize = 64 * 1024 * 1024;
+const MAX_MESSAGE_BYTES: usize = 64 * 1024 * 1024;
 
 /// How often a connection with a stream on it is probed.
 const KEEP_ALIVE: Duration = Duration::from_secs(30);
 
 /// How much longer than what it waits for the daemon has to answer.
-const PATIENCE: Duration = Duration::from_secs(5);
+const ANSWER_MARGIN: Duration = Duration::from_secs(5);
 
-type Transport = InterceptedService<Channel, WithKey>;
+type Transport = InterceptedService<Channel, ApiKeyInterceptor>;
 
 #[derive(Debug, Clone)]
 pub(crate) struct Client {
     endpoint: Endpoint,
     channel: Channel,
-    with_key: WithKey,
+    interceptor: ApiKeyInterceptor,
     timeout: Duration,
 }
 
@@ -62,7 +62,7 @@ impl Client {
         Ok(Self {
             channel: endpoint.connect_lazy(),
             endpoint,
-            with_key: WithKey(settings.key.value.clone()),
+            interceptor: ApiKeyInterceptor(settings.key.value.clone()),
             timeout: settings.timeout,
         })
     }
@@ -73,37 +73,46 @@ impl Client {
     }
 
     pub(crate) fn webhooks(&self) -> WebhookServiceClient<Transport> {
-        WebhookServiceClient::with_interceptor(self.channel.clone(), self.with_key.clone())
-            .max_decoding_message_size(MAX_ANSWER_BYTES)
+        WebhookServiceClient::with_interceptor(self.channel.clone(), self.interceptor.clone())
+            .max_decoding_message_size(MAX_MESSAGE_BYTES)
     }
 
     /// The same, for a call that waits for what comes of it.
-    pub(crate) fn patient_webhooks(&self, wait: Duration) -> WebhookServiceClient<Transport> {
-        WebhookServiceClient::with_interceptor(self.patient(wait), self.with_key.clone())
+    pub(crate) fn webhooks_with_timeout(&self, wait: Duration) -> WebhookServiceClient<Transport> {
+        WebhookServiceClient::with_interceptor(
+            self.channel_with_timeout(wait),
+            self.interceptor.clone(),
+        )
     }
 
     pub(crate) fn failed_deliveries(&self) -> FailedDeliveryServiceClient<Transport> {
-        FailedDeliveryServiceClient::with_interceptor(self.channel.clone(), self.with_key.clone())
-            .max_decoding_message_size(MAX_ANSWER_BYTES)
+        FailedDeliveryServiceClient::with_interceptor(
+            self.channel.clone(),
+            self.interceptor.clone(),
+        )
+        .max_decoding_message_size(MAX_MESSAGE_BYTES)
     }
 
     pub(crate) fn events(&self) -> EventServiceClient<Transport> {
-        EventServiceClient::with_interceptor(self.channel.clone(), self.with_key.clone())
-            .max_decoding_message_size(MAX_ANSWER_BYTES)
+        EventServiceClient::with_interceptor(self.channel.clone(), self.interceptor.clone())
+            .max_decoding_message_size(MAX_MESSAGE_BYTES)
     }
 
     pub(crate) fn stations(&self) -> StationServiceClient<Transport> {
-        StationServiceClient::with_interceptor(self.channel.clone(), self.with_key.clone())
+        StationServiceClient::with_interceptor(self.channel.clone(), self.interceptor.clone())
     }
 
     /// The same, for calls in which a station has the time-out for itself.
-    pub(crate) fn patient_stations(&self) -> StationServiceClient<Transport> {
-        StationServiceClient::with_interceptor(self.patient(self.timeout), self.with_key.clone())
-            .max_decoding_message_size(MAX_ANSWER_BYTES)
+    pub(crate) fn stations_for_calls(&self) -> StationServiceClient<Transport> {
+        StationServiceClient::with_interceptor(
+            self.channel_with_timeout(self.timeout),
+            self.interceptor.clone(),
+        )
+        .max_decoding_message_size(MAX_MESSAGE_BYTES)
     }
 
-    fn patient(&self, wait: Duration) -> Channel {
-        let timeout = wait.saturating_add(PATIENCE);
+    fn channel_with_timeout(&self, wait: Duration) -> Channel {
+        let timeout = wait.saturating_add(ANSWER_MARGIN);
         self.endpoint.clone().timeout(timeout).connect_lazy()
     }
 
@@ -113,19 +122,19 @@ impl Client {
     }
 
     pub(crate) fn transactions(&self) -> TransactionServiceClient<Transport> {
-        TransactionServiceClient::with_interceptor(self.channel.clone(), self.with_key.clone())
+        TransactionServiceClient::with_interceptor(self.channel.clone(), self.interceptor.clone())
     }
 
     pub(crate) fn id_tags(&self) -> IdTagServiceClient<Transport> {
-        IdTagServiceClient::with_interceptor(self.channel.clone(), self.with_key.clone())
+        IdTagServiceClient::with_interceptor(self.channel.clone(), self.interceptor.clone())
     }
 
     pub(crate) fn api_keys(&self) -> ApiKeyServiceClient<Transport> {
-        ApiKeyServiceClient::with_interceptor(self.channel.clone(), self.with_key.clone())
+        ApiKeyServiceClient::with_interceptor(self.channel.clone(), self.interceptor.clone())
     }
 
     pub(crate) fn daemon(&self) -> DaemonServiceClient<Transport> {
-        DaemonServiceClient::with_interceptor(self.channel.clone(), self.with_key.clone())
+        DaemonServiceClient::with_interceptor(self.channel.clone(), self.interceptor.clone())
     }
 }
 
@@ -139,9 +148,9 @@ fn tls(settings: &Settings) -> ClientTlsConfig {
 
 /// Puts the key into each request.
 #[derive(Debug, Clone)]
-pub(crate) struct WithKey(Option<ApiKey>);
+pub(crate) struct ApiKeyInterceptor(Option<ApiKey>);
 
-impl Interceptor for WithKey {
+impl Interceptor for ApiKeyInterceptor {
     fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {
         if let Some(key) = &self.0 {
             request

@@ -4,12 +4,12 @@
 //! are, and how a page is fetched, is the caller's.
 
 /// Enough for a table, and few enough that a page of large payloads fits one message.
-const DEFAULT_PAGE: u32 = 100;
+const DEFAULT_PAGE_SIZE: u32 = 100;
 
 #[derive(Debug)]
 pub(crate) struct Pages {
     /// How many items are still wanted; none: all there are.
-    left: Option<u64>,
+    remaining: Option<u64>,
     page_size: u32,
     /// The page to ask for next; none: there is no more.
     token: Option<String>,
@@ -25,32 +25,34 @@ pub(crate) struct Page {
 impl Pages {
     pub(crate) fn new(limit: Option<u64>) -> Self {
         Self {
-            left: limit,
-            page_size: DEFAULT_PAGE,
+            remaining: limit,
+            page_size: DEFAULT_PAGE_SIZE,
             token: Some(String::new()),
         }
     }
 
     /// For listings whose items may be large.
-    pub(crate) fn of(self, page_size: u32) -> Self {
+    pub(crate) fn with_page_size(self, page_size: u32) -> Self {
         Self { page_size, ..self }
     }
 
     pub(crate) fn next(&mut self) -> Option<Page> {
-        if self.left == Some(0) {
+        if self.remaining == Some(0) {
             return None;
         }
         let token = self.token.take()?;
-        let wanted = self.left.and_then(|left| u32::try_from(left).ok());
+        let wanted = self
+            .remaining
+            .and_then(|remaining| u32::try_from(remaining).ok());
         let size = wanted.map_or(self.page_size, |wanted| wanted.min(self.page_size));
         Some(Page { size, token })
     }
 
     /// Takes an answer in and gives back what of it is within the limit.
     pub(crate) fn accept<T>(&mut self, mut items: Vec<T>, next_token: String) -> Vec<T> {
-        if let Some(left) = &mut self.left {
-            items.truncate(usize::try_from(*left).unwrap_or(usize::MAX));
-            *left -= items.len() as u64;
+        if let Some(remaining) = &mut self.remaining {
+            items.truncate(usize::try_from(*remaining).unwrap_or(usize::MAX));
+            *remaining -= items.len() as u64;
         }
         self.token = (!next_token.is_empty()).then_some(next_token);
         items

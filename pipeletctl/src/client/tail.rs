@@ -16,7 +16,7 @@ use crate::{
 };
 
 /// The waits before a daemon that is away is tried again; the last repeats.
-const WAITS: [Duration; 5] = [
+const BACKOFF: [Duration; 5] = [
     Duration::from_millis(100),
     Duration::from_millis(250),
     Duration::from_millis(500),
@@ -43,7 +43,7 @@ impl<'a> Tail<'a> {
             announce: true,
             ..request
         };
-        let mut stream = begin(&request, client).await?;
+        let mut stream = open_stream(&request, client).await?;
         let announced = stream.message().await?.ok_or(Error::StreamEnded)?;
         if announced.event.is_some() {
             // A daemon that is older, and knows of no announcement.
@@ -58,7 +58,7 @@ impl<'a> Tail<'a> {
             request,
             stream,
         };
-        tail.passed(announced.cursor);
+        tail.advance(announced.cursor);
         tail.request.announce = false;
         Ok(tail)
     }
@@ -70,42 +70,42 @@ impl<'a> Tail<'a> {
         loop {
             let lost = match self.stream.message().await {
                 Ok(Some(message)) => {
-                    self.passed(message.cursor.clone());
+                    self.advance(message.cursor.clone());
                     return Ok(message);
                 }
                 Ok(None) => Error::StreamEnded,
                 Err(status) => status.into(),
             };
-            if !passes(&lost) {
+            if !is_transient(&lost) {
                 return Err(lost);
             }
             printer.note(&format!("lost the daemon ({}); trying again", chain(&lost)));
-            self.stream = self.come_back().await?;
+            self.stream = self.reconnect().await?;
             printer.note("the daemon is back; going on behind the last event");
         }
     }
 
-    async fn come_back(&self) -> Result<Streaming<v1::TailEventsResponse>, Error> {
-        let last = WAITS[WAITS.len() - 1];
-        for wait in WAITS.into_iter().chain(std::iter::repeat(last)) {
+    async fn reconnect(&self) -> Result<Streaming<v1::TailEventsResponse>, Error> {
+        let last = BACKOFF[BACKOFF.len() - 1];
+        for wait in BACKOFF.into_iter().chain(std::iter::repeat(last)) {
             tokio::time::sleep(wait).await;
-            match begin(&self.request, self.client).await {
+            match open_stream(&self.request, self.client).await {
                 Ok(stream) => return Ok(stream),
-                Err(error) if passes(&error) => {}
+                Err(error) if is_transient(&error) => {}
                 Err(error) => return Err(error),
             }
         }
         Err(Error::StreamEnded)
     }
 
-    fn passed(&mut self, cursor: String) {
+    fn advance(&mut self, cursor: String) {
         if !cursor.is_empty() {
             self.request.after = cursor;
         }
     }
 }
 
-async fn begin(
+async fn open_stream(
     request: &v1::TailEventsRequest,
     client: &Client,
 ) -> Result<Streaming<v1::TailEventsResponse>, Error> {
@@ -114,7 +114,7 @@ async fn begin(
 }
 
 /// Whether it may be over in a while: the connection, or the daemon's being away.
-fn passes(error: &Error) -> bool {
+fn is_transient(error: &Error) -> bool {
     let Error::Call(status) = error else {
         return matches!(error, Error::StreamEnded);
     };

@@ -63,7 +63,7 @@ pub(crate) async fn run(
     if !args.yes {
         if !printer.can_ask() {
             printer.note(&format!("{events} would be sent"));
-            return Err(Error::NobodyToConfirm);
+            return Err(Error::NoTerminalToConfirm);
         }
         let question = format!("send {events} to webhook {}?", args.id);
         if !printer.confirm(&question).await? {

@@ -38,7 +38,11 @@ pub(crate) async fn call(
         parameters: parameters.collect(),
         timeout: prost_types::Duration::try_from(client.timeout()).ok(),
     };
-    let answer = client.patient_stations().call(request).await?.into_inner();
+    let answer = client
+        .stations_for_calls()
+        .call(request)
+        .await?
+        .into_inner();
     let outcome = answer.outcome.ok_or(Error::Incomplete("answer"))?;
     let answer = CommandAnswer::from(outcome);
     match &answer {

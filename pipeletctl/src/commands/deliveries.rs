@@ -58,7 +58,7 @@ async fn failed(
     client: &Client,
 ) -> Result<(), Error> {
     let filter = dlq::filter_on_wire(filter.clone(), when::now());
-    let mut pages = Pages::new(Some(*left)).of(PAGE);
+    let mut pages = Pages::new(Some(*left)).with_page_size(PAGE);
     while let Some(page) = pages.next() {
         let request = v1::ListFailedDeliveriesRequest {
             filter: Some(filter.clone()),

@@ -56,7 +56,7 @@ async fn list(
     printer: &Printer,
 ) -> Result<ExitStatus, Error> {
     let mut list = printer.list::<FailedDelivery>("no dead letters");
-    let mut pages = Pages::new(limit.count).of(PAGE);
+    let mut pages = Pages::new(limit.count).with_page_size(PAGE);
     while let Some(page) = pages.next() {
         let request = v1::ListFailedDeliveriesRequest {
             filter: Some(filter.clone()),
@@ -118,7 +118,7 @@ async fn purge(
 ) -> Result<ExitStatus, Error> {
     if !yes && which.is_many() {
         if !printer.can_ask() {
-            return Err(Error::NobodyToAsk);
+            return Err(Error::NoTerminalToPurge);
         }
         let Some(question) = purge_question(&which, client).await? else {
             printer.note("no dead letters to purge");

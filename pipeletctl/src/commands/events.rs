@@ -66,7 +66,7 @@ async fn list(
     printer: &Printer,
 ) -> Result<ExitStatus, Error> {
     let mut list = printer.list::<Event>("no such events in what the journal keeps");
-    let mut pages = Pages::new(Some(limit)).of(PAGE);
+    let mut pages = Pages::new(Some(limit)).with_page_size(PAGE);
     while let Some(page) = pages.next() {
         let request = v1::ListEventsRequest {
             filter: Some(filter.clone()),

@@ -36,24 +36,24 @@ const OUTAGE: Duration = Duration::from_secs(3);
 #[derive(Debug, thiserror::Error)]
 enum SimulateError {
     #[error("{0} is not on this machine")]
-    Elsewhere(OcppUrl),
+    NotLoopback(OcppUrl),
     #[error("the daemon does not say where stations connect")]
     NoAddress,
     #[error(transparent)]
     Endpoint(#[from] EndpointError),
     #[error("no station could connect to {url}: {why}")]
-    NobodyConnected { url: OcppUrl, why: String },
+    NoStationConnected { url: OcppUrl, why: String },
 }
 
 impl From<SimulateError> for Error {
     fn from(error: SimulateError) -> Self {
         let (status, hint) = match error {
-            SimulateError::Elsewhere(_) => (ExitStatus::Usage, "add --yes where you may load it"),
+            SimulateError::NotLoopback(_) => (ExitStatus::Usage, "add --yes where you may load it"),
             SimulateError::NoAddress => (ExitStatus::Usage, "name it with --ocpp-url"),
             SimulateError::Endpoint(_) => {
                 (ExitStatus::Usage, "--ca-file names the authorities (PEM)")
             }
-            SimulateError::NobodyConnected { .. } => (
+            SimulateError::NoStationConnected { .. } => (
                 ExitStatus::Unreachable,
                 "see --ocpp-url, --password-file where stations have passwords, and --ca-file for \
                  wss://",
@@ -71,10 +71,10 @@ pub(crate) async fn run(
 ) -> Result<ExitStatus, Error> {
     let url = match &args.ocpp_url {
         Some(url) => url.clone(),
-        None => of_daemon(client).await?,
+        None => ocpp_url_of_daemon(client).await?,
     };
     if !url.is_loopback() && !args.yes {
-        return Err(SimulateError::Elsewhere(url).into());
+        return Err(SimulateError::NotLoopback(url).into());
     }
     let password = Secret::given(None, args.password_file.clone())?.map(Secret::into_text);
     let endpoint = Endpoint::new(url.clone(), password, settings.authorities.as_deref())
@@ -98,7 +98,7 @@ pub(crate) async fn run(
     }
     if let (0, Some(why)) = (fleet.stats().connects, &fleet.stats().last_failure) {
         let why = why.clone();
-        return Err(SimulateError::NobodyConnected { url, why }.into());
+        return Err(SimulateError::NoStationConnected { url, why }.into());
     }
     printer.one(&Simulation::new(&args, took, fleet.stats()))?;
     let mut said = fleet.stats().by_action.keys();
@@ -127,7 +127,7 @@ async fn watch(
     tokio::pin!(over);
     let mut second = tokio::time::interval(Duration::from_millis(250));
     let began = tokio::time::Instant::now();
-    let mut reach = Reach::default();
+    let mut reach = ConnectivityMonitor::default();
     loop {
         tokio::select! {
             () = &mut over => return false,
@@ -135,7 +135,7 @@ async fn watch(
             _ = second.tick() => {
                 bar.set_message(progress(fleet));
                 bar.set_position(began.elapsed().as_secs());
-                if let Some(note) = reach.look(fleet.online(), tokio::time::Instant::now()) {
+                if let Some(note) = reach.check(fleet.online(), tokio::time::Instant::now()) {
                     bar.suspend(|| printer.note(note));
                 }
             }
@@ -148,23 +148,25 @@ async fn watch(
 
 /// Whether the stations reach anybody, for who sees no bar.
 #[derive(Debug, Default)]
-struct Reach {
-    were_online: bool,
-    alone_since: Option<tokio::time::Instant>,
-    told: bool,
+struct ConnectivityMonitor {
+    was_online: bool,
+    disconnected_since: Option<tokio::time::Instant>,
+    outage_reported: bool,
 }
 
-impl Reach {
+impl ConnectivityMonitor {
     /// What is to be said of it now. That all dial anew at once is no outage.
-    fn look(&mut self, online: usize, now: tokio::time::Instant) -> Option<&'static str> {
+    fn check(&mut self, online: usize, now: tokio::time::Instant) -> Option<&'static str> {
         if online > 0 {
-            self.were_online = true;
-            self.alone_since = None;
-            return std::mem::take(&mut self.told).then_some("stations are connected again");
+            self.was_online = true;
+            self.disconnected_since = None;
+            return std::mem::take(&mut self.outage_reported)
+                .then_some("stations are connected again");
         }
-        let alone_since = *self.alone_since.get_or_insert(now);
-        let is_news = self.were_online && !self.told && now - alone_since >= OUTAGE;
-        self.told |= is_news;
+        let disconnected_since = *self.disconnected_since.get_or_insert(now);
+        let is_news =
+            self.was_online && !self.outage_reported && now - disconnected_since >= OUTAGE;
+        self.outage_reported |= is_news;
         is_news.then_some("no station is connected any more; they go on dialling")
     }
 }
@@ -184,7 +186,7 @@ fn progress(fleet: &Fleet) -> String {
     text
 }
 
-async fn of_daemon(client: &Client) -> Result<OcppUrl, Error> {
+async fn ocpp_url_of_daemon(client: &Client) -> Result<OcppUrl, Error> {
     let answer = client.daemon().get_status(v1::GetStatusRequest {}).await?;
     let address = answer.into_inner().ocpp_address;
     Ok(OcppUrl::of(&address, client.host()).ok_or(SimulateError::NoAddress)?)
@@ -248,7 +250,7 @@ mod tests {
     #[test]
     fn an_outage_is_told_of_once() {
         let began = tokio::time::Instant::now();
-        let mut reach = Reach::default();
+        let mut reach = ConnectivityMonitor::default();
         let gone = Some("no station is connected any more; they go on dialling");
         for (second, online, said) in [
             (0, 0, None),
@@ -262,7 +264,7 @@ mod tests {
             (22, 2, None),
         ] {
             let now = began + Duration::from_secs(second);
-            assert_eq!(reach.look(online, now), said, "after {second} s");
+            assert_eq!(reach.check(online, now), said, "after {second} s");
         }
     }
 }

@@ -179,7 +179,7 @@ async fn retry(id: u64, client: &Client, printer: &Printer) -> Result<ExitStatus
         wait: prost_types::Duration::try_from(RETRY_PATIENCE).ok(),
     };
     let bar = printer.progress("sending");
-    let mut webhooks = client.patient_webhooks(RETRY_PATIENCE);
+    let mut webhooks = client.webhooks_with_timeout(RETRY_PATIENCE);
     let answer = webhooks.retry_deliveries(request).await;
     bar.finish_and_clear();
     let retried = Retried::new(id, &answer?.into_inner());

@@ -40,7 +40,7 @@ pub(crate) struct Context {
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ContextsError {
     #[error("there is no home directory to keep contexts in; set XDG_CONFIG_HOME")]
-    Homeless,
+    NoConfigDirectory,
     #[error("cannot use {}", path.display())]
     File { path: PathBuf, source: io::Error },
     #[error("{} is wrong", path.display())]
@@ -80,7 +80,7 @@ impl Contexts {
     }
 
     pub(crate) fn write(&self, file: Option<&Path>) -> Result<(), ContextsError> {
-        let path = file.ok_or(ContextsError::Homeless)?;
+        let path = file.ok_or(ContextsError::NoConfigDirectory)?;
         let text = toml::to_string(self).expect("texts under names are TOML");
         replace(path, &format!("{HEAD}{text}")).map_err(|source| failed(path, source))
     }

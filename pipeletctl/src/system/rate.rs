@@ -14,12 +14,12 @@ pub(crate) struct RateError;
 
 impl Rate {
     /// As many as come in a second, and at least one.
-    pub(crate) fn in_a_second(self) -> u64 {
+    pub(crate) fn per_second(self) -> u64 {
         (u64::from(self.count) / self.per.as_secs().max(1)).max(1)
     }
 
     /// How long so many take.
-    pub(crate) fn time_of(self, count: usize) -> Duration {
+    pub(crate) fn duration_of(self, count: usize) -> Duration {
         let count = u32::try_from(count).unwrap_or(u32::MAX);
         self.per.saturating_mul(count) / self.count
     }
@@ -50,7 +50,7 @@ mod tests {
 
     #[test]
     fn rates() {
-        for (text, in_a_second, time_of_ten) in [
+        for (text, per_second, time_of_ten) in [
             ("50/s", 50, 200),
             ("50", 50, 200),
             ("600/m", 10, 1000),
@@ -58,9 +58,9 @@ mod tests {
             ("36000/h", 10, 1000),
         ] {
             let rate: Rate = text.parse().unwrap();
-            assert_eq!(rate.in_a_second(), in_a_second, "{text}");
+            assert_eq!(rate.per_second(), per_second, "{text}");
             let time = Duration::from_millis(time_of_ten);
-            assert_eq!(rate.time_of(10), time, "{text}");
+            assert_eq!(rate.duration_of(10), time, "{text}");
         }
         for text in ["", "0/s", "-1/s", "50/d", "s", "50/s/s", "1.5/s"] {
             assert_eq!(text.parse::<Rate>(), Err(RateError), "{text}");

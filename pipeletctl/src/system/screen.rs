@@ -26,7 +26,7 @@ pub(crate) enum Input {
 
 impl Screen {
     /// Whether there is a terminal to draw on, and somebody to press keys.
-    pub(crate) fn is_possible() -> bool {
+    pub(crate) fn is_available() -> bool {
         io::stdout().is_terminal() && io::stdin().is_terminal()
     }
 
@@ -73,7 +73,7 @@ impl Drop for Screen {
 
 /// Whether the key means "end this" on every screen: `q`, or Ctrl-C, which is a key like any other
 /// while the terminal is raw.
-pub(crate) fn ends(key: KeyEvent) -> bool {
+pub(crate) fn is_quit(key: KeyEvent) -> bool {
     match key.code {
         KeyCode::Char('q' | 'Q') => true,
         KeyCode::Char('c') => key.modifiers.contains(KeyModifiers::CONTROL),
@@ -96,7 +96,7 @@ mod tests {
             (key(KeyCode::Char('r'), KeyModifiers::NONE), false),
             (key(KeyCode::Esc, KeyModifiers::NONE), false),
         ] {
-            assert_eq!(ends(pressed), expected, "{pressed:?}");
+            assert_eq!(is_quit(pressed), expected, "{pressed:?}");
         }
     }
 }

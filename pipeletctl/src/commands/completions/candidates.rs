@@ -23,14 +23,14 @@ use crate::{
 
 pub(crate) const VARIABLE: &str = "PIPELETCTL_COMPLETE";
 /// Longer would be felt.
-const PATIENCE: Duration = Duration::from_millis(300);
+const TIMEOUT: Duration = Duration::from_millis(300);
 /// So many of a kind are offered at most.
-const MOST: u32 = 500;
+const MAX_CANDIDATES: u32 = 500;
 /// Of what has no end.
-const LATEST: u32 = 20;
+const MAX_EVENTS: u32 = 20;
 
 /// Values with what they mean.
-type Known = Result<Vec<(String, String)>, Status>;
+type Found = Result<Vec<(String, String)>, Status>;
 
 /// Answers a shell's script, where it is one that asks.
 pub(crate) fn answer() -> Option<ExitCode> {
@@ -70,7 +70,7 @@ fn completer(candidates: Candidates) -> ArgValueCompleter {
 fn webhooks() -> ArgValueCompleter {
     from_daemon(async |client| {
         let request = v1::ListWebhooksRequest {
-            page_size: MOST,
+            page_size: MAX_CANDIDATES,
             ..v1::ListWebhooksRequest::default()
         };
         let answer = client.webhooks().list_webhooks(request).await?.into_inner();
@@ -82,7 +82,7 @@ fn webhooks() -> ArgValueCompleter {
 fn stations() -> ArgValueCompleter {
     from_daemon(async |client| {
         let request = v1::ListStationsRequest {
-            page_size: MOST,
+            page_size: MAX_CANDIDATES,
             ..v1::ListStationsRequest::default()
         };
         let answer = client.stations().list_stations(request).await?.into_inner();
@@ -98,7 +98,7 @@ fn stations() -> ArgValueCompleter {
 fn failed_deliveries() -> ArgValueCompleter {
     from_daemon(async |client| {
         let request = v1::ListFailedDeliveriesRequest {
-            page_size: MOST,
+            page_size: MAX_CANDIDATES,
             ..v1::ListFailedDeliveriesRequest::default()
         };
         let answer = client.failed_deliveries();
@@ -124,7 +124,7 @@ fn is_command(it: &v1::EventType) -> bool {
     matches!(&*it.direction, "csms_to_station" | "both")
 }
 
-async fn types(client: &Client, wanted: impl Fn(&v1::EventType) -> bool) -> Known {
+async fn types(client: &Client, wanted: impl Fn(&v1::EventType) -> bool) -> Found {
     let request = v1::ListEventTypesRequest {};
     let answer = client.events().list_event_types(request).await?;
     let types = answer.into_inner().event_types.into_iter().filter(wanted);
@@ -134,7 +134,7 @@ async fn types(client: &Client, wanted: impl Fn(&v1::EventType) -> bool) -> Know
 fn events() -> ArgValueCompleter {
     from_daemon(async |client| {
         let request = v1::ListEventsRequest {
-            page_size: LATEST,
+            page_size: MAX_EVENTS,
             ..v1::ListEventsRequest::default()
         };
         let answer = client.events().list_events(request).await?.into_inner();
@@ -149,7 +149,7 @@ fn events() -> ArgValueCompleter {
 fn id_tags() -> ArgValueCompleter {
     from_daemon(async |client| {
         let request = v1::ListIdTagsRequest {
-            page_size: MOST,
+            page_size: MAX_CANDIDATES,
             ..v1::ListIdTagsRequest::default()
         };
         let answer = client.id_tags().list_id_tags(request).await?.into_inner();
@@ -171,8 +171,8 @@ fn contexts() -> ArgValueCompleter {
     ArgValueCompleter::new(|typed: &OsStr| {
         let file = Environment::read().contexts_file;
         let contexts = Contexts::read(file.as_deref()).unwrap_or_default();
-        let known = contexts.contexts.into_iter();
-        offered(typed, known.map(|(name, context)| (name, context.server)))
+        let found = contexts.contexts.into_iter();
+        matching(typed, found.map(|(name, context)| (name, context.server)))
     })
 }
 
@@ -180,23 +180,23 @@ fn contexts() -> ArgValueCompleter {
 fn from_daemon<F, A>(ask: A) -> ArgValueCompleter
 where
     A: Fn(Client) -> F + Send + Sync + 'static,
-    F: Future<Output = Known>,
+    F: Future<Output = Found>,
 {
     ArgValueCompleter::new(move |typed: &OsStr| {
-        offered(typed, asked(&ask).unwrap_or_default().into_iter())
+        matching(typed, query(&ask).unwrap_or_default().into_iter())
     })
 }
 
-fn asked<F: Future<Output = Known>>(ask: impl Fn(Client) -> F) -> Option<Vec<(String, String)>> {
+fn query<F: Future<Output = Found>>(ask: impl Fn(Client) -> F) -> Option<Vec<(String, String)>> {
     let settings = Settings::resolve(&global()?, &Environment::read()).ok()?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build();
-    let known = runtime.ok()?.block_on(async {
+    let found = runtime.ok()?.block_on(async {
         let client = Client::new(&settings).ok()?;
-        tokio::time::timeout(PATIENCE, ask(client)).await.ok()
+        tokio::time::timeout(TIMEOUT, ask(client)).await.ok()
     });
-    known?.ok()
+    found?.ok()
 }
 
 /// The global options in the words that were typed, as far as they make sense yet.
@@ -207,12 +207,12 @@ fn global() -> Option<Global> {
     Global::from_arg_matches(&matches).ok()
 }
 
-fn offered(
+fn matching(
     typed: &OsStr,
-    known: impl Iterator<Item = (String, String)>,
+    found: impl Iterator<Item = (String, String)>,
 ) -> Vec<CompletionCandidate> {
     let typed = typed.to_string_lossy();
-    known
+    found
         .filter(|(value, _)| value.starts_with(&*typed))
         // The shell prints them, and chargers wrote some. An escaped value would be another one.
         .filter(|(value, _)| !value.contains(is_unprintable))

@@ -144,7 +144,7 @@ async fn run_tour(
     let (progress, snapshot) = watch::channel(Snapshot::default());
     let serving = receiver::serve(listener, secret, receiver_mode, sender);
     let watching = deliveries::watch(client.clone(), webhook, progress);
-    let screen = !headless && printer.format() == Format::Table && Screen::is_possible();
+    let screen = !headless && printer.format() == Format::Table && Screen::is_available();
     let mut display = if screen {
         Display::Screen(Screen::open()?)
     } else {
@@ -255,7 +255,7 @@ impl Run {
                     self.transcript.replayed(replayed);
                 }
                 input = input(display) => match input? {
-                    Input::Key(key) if screen::ends(key) => return self.quit(key, printer).await,
+                    Input::Key(key) if screen::is_quit(key) => return self.quit(key, printer).await,
                     Input::Key(KeyEvent { code: KeyCode::Char('r' | 'R'), .. }) => {
                         self.tour.replay();
                     }

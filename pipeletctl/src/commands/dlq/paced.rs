@@ -53,7 +53,7 @@ pub(super) async fn replay(
             sleep_until(next).await;
             let (batch, rest) = ids.split_at(ramp.size().min(ids.len()));
             if let Some(rate) = pace.rate {
-                next = Instant::now() + rate.time_of(batch.len());
+                next = Instant::now() + rate.duration_of(batch.len());
             }
             send(batch, &mut ramp, &mut told.outcome, &bar, client).await?;
             ids = rest;
@@ -95,7 +95,7 @@ async fn select(which: Which, client: &Client) -> Result<(BTreeMap<u64, Vec<u64>
             }
         }
         Which::Filter(filter) => {
-            let mut pages = Pages::new(None).of(PAGE);
+            let mut pages = Pages::new(None).with_page_size(PAGE);
             while let Some(page) = pages.next() {
                 let request = v1::ListFailedDeliveriesRequest {
                     filter: Some(filter.clone()),
@@ -179,7 +179,7 @@ struct Ramp {
 
 impl Ramp {
     fn new(Pace { rate, canary }: Pace) -> Self {
-        let most = rate.map_or(MAX_BATCH, Rate::in_a_second);
+        let most = rate.map_or(MAX_BATCH, Rate::per_second);
         Self {
             size: if canary { 1 } else { most },
             most,

@@ -28,7 +28,7 @@ use crate::{
     cli::Listen,
     client::{Client, tail::Tail},
     error::{Error, ExitStatus},
-    forward::{Attempted, Forwarder, Outcome, Signing},
+    forward::{Attempted, Forwarder, Outcome, Signer},
     output::{Format, Printer},
     system::{
         screen::{self, Input, Screen},
@@ -52,11 +52,11 @@ pub(crate) async fn run(
     printer: &Printer,
 ) -> Result<ExitStatus, Error> {
     let secret = Secret::given(verb.secret_value, verb.secret_value_file)?;
-    let signing = Secret::given(verb.signing_secret, verb.signing_secret_file)?;
-    let signing = Signing::with(signing)?;
-    let generated_secret = signing.made().map(str::to_owned);
+    let signer = Secret::given(verb.signing_secret, verb.signing_secret_file)?;
+    let signer = Signer::with(signer)?;
+    let generated_secret = signer.generated_secret().map(str::to_owned);
     let target = verb.forward_to.to_string();
-    let forwarder = Forwarder::new(verb.forward_to, verb.secret_header.zip(secret), signing)?;
+    let forwarder = Forwarder::new(verb.forward_to, verb.secret_header.zip(secret), signer)?;
     let request = v1::TailEventsRequest {
         events: verb.events,
         station_ids: verb.stations,
@@ -70,7 +70,8 @@ pub(crate) async fn run(
     let mut events = Box::pin(stream::unfold(tail, |mut tail| async move {
         Some((tail.next(printer).await, tail))
     }));
-    let mut display = if !verb.plain && printer.format() == Format::Table && Screen::is_possible() {
+    let mut display = if !verb.plain && printer.format() == Format::Table && Screen::is_available()
+    {
         Display::Screen(App::new(target, generated_secret), Screen::open()?)
     } else {
         if let Some(generated_secret) = generated_secret {
@@ -119,7 +120,7 @@ pub(crate) async fn run(
                 }
             }
             input = display.input() => match input? {
-                Input::Key(key) if screen::ends(key) => {
+                Input::Key(key) if screen::is_quit(key) => {
                     if let Some(counts) = display.close() {
                         printer.note(&counts.to_string());
                     }

@@ -31,7 +31,7 @@ const POLL_TIMEOUT: Duration = Duration::from_secs(5);
 const DELIVERIES: u32 = 10;
 
 pub(crate) async fn run(settings: &Settings, client: &Client) -> Result<ExitStatus, Error> {
-    if !Screen::is_possible() {
+    if !Screen::is_available() {
         return Err(Error::NoTerminal);
     }
     let mut app = App::new(settings.to_string());
@@ -54,7 +54,7 @@ pub(crate) async fn run(settings: &Settings, client: &Client) -> Result<ExitStat
                 Err(_elapsed) => app.set_unreachable("it does not answer"),
             },
             input = screen.input() => match input? {
-                Input::Key(key) if screen::ends(key) && !app.is_confirming() => {
+                Input::Key(key) if screen::is_quit(key) && !app.is_confirming() => {
                     return Ok(ExitStatus::Success);
                 }
                 Input::Key(key) => {
