@@ -1,7 +1,7 @@
-//! What can go wrong, how it is told, and the status that the process ends with.
+//! What can go wrong, how it is reported, and the status that the process ends with.
 //!
-//! Invariant: a failure is told apart by its type or its gRPC code, never by its text, and every
-//! report names a next step where there is one. Printing is `output`'s.
+//! Invariant: failures are distinguished by their type or their gRPC code, never by their text, and
+//! every report names a next step where there is one. Printing is `output`'s.
 
 use std::{
     error::Error as StdError,
@@ -418,7 +418,7 @@ fn find<'a, E: StdError + 'static>(error: &'a (dyn StdError + 'static)) -> Optio
         if let Some(found) = error.downcast_ref() {
             return Some(found);
         }
-        // Such an error tells its cause's cause for its own.
+        // Such an error gives its cause's cause as its own.
         let wrapped = error
             .downcast_ref::<io::Error>()
             .and_then(io::Error::get_ref);
@@ -497,7 +497,7 @@ mod tests {
 
     #[tokio::test]
     async fn nobody_at_home() {
-        // A port that was free a moment ago: nobody listens there.
+        // A port that was free a moment ago: nothing listens there.
         let socket = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let server = format!("http://{}", socket.local_addr().unwrap());
         drop(socket);
@@ -523,7 +523,7 @@ mod tests {
 
     #[tokio::test]
     async fn somebody_who_never_answers() {
-        // The kernel accepts for the socket; nobody reads.
+        // The kernel accepts for the socket, and nothing reads from it.
         let socket = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let settings = Settings {
             server: format!("http://{}", socket.local_addr().unwrap())

@@ -81,7 +81,7 @@ pub(crate) struct Attempted {
 pub(crate) enum Outcome {
     /// The status, and the first line of what was said with it.
     Answered(u16, String),
-    /// Nobody was there, or they left without a word.
+    /// No connection, or it ended before a response.
     NoAnswer(String),
     TimedOut,
 }

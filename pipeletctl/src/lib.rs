@@ -1,7 +1,7 @@
 //! `pipeletctl` drives `pipeletd` over gRPC.
 //!
-//! The way of a command: `cli` reads the arguments, `settings` resolves them with the
-//! environment and the `contexts`, `client` talks to the daemon, a file of `commands` does the one thing that was
+//! The way of a command: `cli` reads the arguments, `settings` resolves them with the environment
+//! and the contexts, `client` talks to the daemon, a file of `commands` does the one thing that was
 //! asked, `view` turns what came over the wire into what people and programs read, and `output`
 //! prints it. Whatever goes wrong becomes a `Report` in `error`, and ends in an `ExitStatus`.
 //!
@@ -42,7 +42,7 @@ pub fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(refusal) => {
-            // Nothing is left to tell, and nowhere to tell it, where this can't be printed.
+            // Where this can't be printed, there is no other place for it.
             let _ = refusal.print();
             return if refusal.use_stderr() {
                 ExitStatus::Usage.into()
@@ -109,7 +109,7 @@ fn speak(
             _ = tokio::signal::ctrl_c(), if !ends_itself => Ok(ExitStatus::Interrupted),
         }
     });
-    // A prompt that was interrupted still waits for its line; nobody waits for the prompt.
+    // An interrupted prompt still reads its line on a thread, which must not hold the end up.
     runtime.shutdown_background();
     finish(outcome, |error| Report::of(error, settings, listing))
 }
@@ -138,7 +138,7 @@ async fn dispatch(
         Command::Audit(args) => commands::audit::run(args, client, printer).await,
         Command::Backup(verb) => commands::backup::run(verb, client, printer).await,
         Command::Simulate(args) => commands::simulate::run(args, settings, client, printer).await,
-        // They speak to nobody, and were run before.
+        // These use no daemon, and were run before.
         Command::Completions { .. }
         | Command::Context(_)
         | Command::Demo(_)

@@ -1,14 +1,14 @@
-//! The daemon at a glance, and what changed between two looks.
+//! The daemon at a glance, and what changed between two polls.
 //!
 //! Pure: rates, shares and quantiles come from the differences of what counts up since the daemon
-//! started. It knows no terminal and asks nobody.
+//! started. It knows no terminal and makes no calls.
 
 use std::{collections::BTreeMap, time::Duration};
 
 use jiff::Timestamp;
 use pipelet_proto::v1;
 
-/// One look.
+/// One poll.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Overview {
     pub(crate) at: Timestamp,
@@ -56,7 +56,7 @@ impl Overview {
         self.events.values().sum()
     }
 
-    /// What a webhook's attempts came to since an earlier look, or since the daemon started.
+    /// What a webhook's attempts came to since an earlier poll, or since the daemon started.
     pub(crate) fn lately(&self, webhook: &v1::WebhookOverview, earlier: Option<&Self>) -> Lately {
         let before = earlier.and_then(|earlier| earlier.webhook(webhook.id));
         // Counts that went back are those of another process.
@@ -149,7 +149,7 @@ pub(crate) fn percent(share: Option<f64>) -> String {
 pub(crate) mod tests {
     use super::*;
 
-    /// A look at one webhook with these counts, `second` seconds after the first.
+    /// A poll of one webhook with these counts, `second` seconds after the first.
     pub(crate) fn overview(
         second: i64,
         attempts: u64,

@@ -93,7 +93,7 @@ trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<S: AsyncRead + AsyncWrite + Send + Unpin> Stream for S {}
 
 impl OcppUrl {
-    /// Of the daemon's own address, as it tells it.
+    /// Of the address that the daemon reports.
     pub fn of(address: &str, host: &str) -> Option<Self> {
         let address: std::net::SocketAddr = address.parse().ok()?;
         let url = if address.ip().is_unspecified() {

@@ -93,7 +93,7 @@ pub(crate) async fn run(
     fleet.shut_down();
     tokio::select! {
         () = fleet.join() => {}
-        // Whoever asks twice does not want to wait.
+        // A second interrupt ends at once.
         () = interrupts.next() => {}
     }
     if let (0, Some(why)) = (fleet.stats().connects, &fleet.stats().last_failure) {
@@ -114,7 +114,7 @@ pub(crate) async fn run(
     Ok(status(interrupted, args.stations, fleet.stats()))
 }
 
-/// Counts until the time is over; true where somebody did not want to wait for that.
+/// Counts until the time is over; true where it was interrupted before.
 async fn watch(
     fleet: &mut Fleet,
     duration: Duration,
@@ -146,7 +146,7 @@ async fn watch(
     }
 }
 
-/// Whether the stations reach anybody, for who sees no bar.
+/// Whether stations are connected, for those who see no progress bar.
 #[derive(Debug, Default)]
 struct ConnectivityMonitor {
     was_online: bool,
@@ -155,7 +155,7 @@ struct ConnectivityMonitor {
 }
 
 impl ConnectivityMonitor {
-    /// What is to be said of it now. That all dial anew at once is no outage.
+    /// The remark that is due now. That all stations dial again at once is no outage.
     fn check(&mut self, online: usize, now: tokio::time::Instant) -> Option<&'static str> {
         if online > 0 {
             self.was_online = true;

@@ -1,8 +1,9 @@
 //! The one printer: data on stdout, everything else on stderr.
 //!
 //! Invariants: a document (json, yaml) is well formed whatever the number of items; a list is
-//! printed as it arrives, except in a table, whose widths want all rows; colour only repeats
-//! what the words say; what a terminal must not be given raw is escaped in every format. It does not know what it prints: views bring their own columns.
+//! printed as it arrives, except in a table, whose widths want all rows; colour only repeats what
+//! the words say; what a terminal must not be given raw is escaped in every format. It does not
+//! know what it prints: views bring their own columns.
 
 mod yaml;
 
@@ -113,11 +114,11 @@ impl Printer {
     /// A remark on stderr.
     #[expect(clippy::unused_self, reason = "the printer alone may print")]
     pub(crate) fn note(&self, text: &str) {
-        // A remark that nobody can read is no reason to fail.
+        // A remark that can't be written is no reason to fail.
         let _ = writeln!(anstream::stderr(), "{}", printable_lines(text));
     }
 
-    /// Tells on stderr what to do next.
+    /// Prints on stderr what to do next.
     #[expect(clippy::unused_self, reason = "the printer alone may print")]
     pub(crate) fn hint(&self, text: &str) {
         let style = Style::new().fg_color(Some(AnsiColor::Cyan.into())).bold();
@@ -125,7 +126,7 @@ impl Printer {
         let _ = writeln!(anstream::stderr(), "{style}hint:{style:#} {text}");
     }
 
-    /// Tells on stderr what went wrong and what to do next.
+    /// Prints on stderr what went wrong and what to do next.
     pub(crate) fn report(&self, report: &Report) {
         let style = Style::new().fg_color(Some(AnsiColor::Red.into())).bold();
         let message = printable_lines(&report.message);
@@ -150,7 +151,7 @@ impl Printer {
             .with_finish(ProgressFinish::AndClear)
     }
 
-    /// Whether somebody is there to be asked.
+    /// Whether a question can be asked on a terminal.
     #[expect(clippy::unused_self, reason = "the printer alone knows the terminal")]
     pub(crate) fn can_ask(&self) -> bool {
         io::stdin().is_terminal() && io::stderr().is_terminal()
@@ -161,7 +162,7 @@ impl Printer {
         let mut err = anstream::stderr();
         write!(err, "{question} [y/N] ")?;
         err.flush()?;
-        // Off the runtime's thread, so that Ctrl-C is still heard.
+        // Off the runtime's thread, so that Ctrl-C still works.
         let answer = tokio::task::spawn_blocking(|| {
             let mut line = String::new();
             io::stdin().read_line(&mut line).map(|_| line)

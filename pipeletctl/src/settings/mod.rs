@@ -23,7 +23,7 @@ use crate::{
     system::secret::Secret,
 };
 
-/// Where a daemon listens that nobody configured.
+/// Where a daemon listens by default.
 const LOCAL: &str = "http://127.0.0.1:50051";
 
 #[derive(Debug)]
@@ -335,7 +335,7 @@ impl fmt::Debug for ApiKey {
 }
 
 impl fmt::Display for Settings {
-    /// Whom we speak to, for messages.
+    /// The daemon that is used, for messages.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.chosen_by {
             ChosenBy::Context { name, .. } => write!(f, "{} (context {name})", self.server),

@@ -1,4 +1,4 @@
-//! How a command that has something to put away is told to end.
+//! The signals that end a command which has something to clean up.
 //!
 //! Invariant: from its construction on, no such signal ends the process by itself.
 

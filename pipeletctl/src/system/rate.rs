@@ -18,7 +18,7 @@ impl Rate {
         (u64::from(self.count) / self.per.as_secs().max(1)).max(1)
     }
 
-    /// How long so many take.
+    /// How long this many take.
     pub(crate) fn duration_of(self, count: usize) -> Duration {
         let count = u32::try_from(count).unwrap_or(u32::MAX);
         self.per.saturating_mul(count) / self.count

@@ -25,14 +25,14 @@ pub(crate) enum Input {
 }
 
 impl Screen {
-    /// Whether there is a terminal to draw on, and somebody to press keys.
+    /// Whether there is a terminal to draw on and to read keys from.
     pub(crate) fn is_available() -> bool {
         io::stdout().is_terminal() && io::stdin().is_terminal()
     }
 
     /// Takes the terminal over. Must be called within a runtime.
     pub(crate) fn open() -> io::Result<Self> {
-        // This also lets a panic restore the terminal before it tells itself.
+        // This also lets a panic restore the terminal before its message is printed.
         let terminal = ratatui::try_init().inspect_err(|_| {
             let _ = ratatui::try_restore();
         })?;

@@ -45,7 +45,7 @@ impl FromStr for When {
     }
 }
 
-/// A moment as the daemon is told it.
+/// A moment as `pipelet.v1` has it.
 pub(crate) fn on_wire(moment: Timestamp) -> prost_types::Timestamp {
     prost_types::Timestamp {
         seconds: moment.as_second(),
@@ -70,7 +70,7 @@ pub(crate) fn now() -> Timestamp {
     Timestamp::now()
 }
 
-/// Days and weeks have a fixed length here, as nobody says in which zone they are meant.
+/// Days and weeks have a fixed length here, as no zone is named.
 fn duration(text: &str) -> Option<SignedDuration> {
     let span: Span = text.parse().ok()?;
     span.to_duration(SpanRelativeTo::days_are_24_hours()).ok()

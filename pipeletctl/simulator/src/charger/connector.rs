@@ -40,7 +40,7 @@ pub(super) enum Stage {
         car: Car,
         until: Timestamp,
     },
-    /// The central system is asked. Where nobody waits for an answer, it goes on at that moment.
+    /// The central system is asked. Where no answer is awaited, it goes on at that moment.
     Authorising {
         car: Car,
         until: Timestamp,

@@ -102,7 +102,7 @@ impl Charger {
         };
         let connectors = (1..=connectors).map(&mut connector).collect();
         Self {
-            // A message id has at most 36 characters, and is told apart from all others'.
+            // A message id has at most 36 characters, and differs from all others'.
             queue: MessageQueue::new(format!("{:012x}", rng.u64(..1 << 48))),
             serial: id.chars().take(25).collect(),
             connectors,

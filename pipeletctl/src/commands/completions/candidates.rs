@@ -2,7 +2,7 @@
 //!
 //! The shell's script (`completions`) runs this program with the words of the line, and
 //! `PIPELETCTL_COMPLETE` set. Invariant: whatever goes wrong, and a daemon that does not answer at
-//! once, is no completion and no message: it would stand amid what somebody types.
+//! once, means no completion, and no message either: it would appear amid the words that are typed.
 
 use std::{env, ffi::OsStr, future::Future, process::ExitCode, time::Duration};
 
@@ -24,9 +24,9 @@ use crate::{
 pub(crate) const VARIABLE: &str = "PIPELETCTL_COMPLETE";
 /// Longer would be felt.
 const TIMEOUT: Duration = Duration::from_millis(300);
-/// So many of a kind are offered at most.
+/// At most this many of a kind are offered.
 const MAX_CANDIDATES: u32 = 500;
-/// Of what has no end.
+/// Of events, the latest.
 const MAX_EVENTS: u32 = 20;
 
 /// Values with what they mean.

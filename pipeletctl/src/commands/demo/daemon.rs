@@ -81,7 +81,7 @@ impl Daemon {
         let line = timeout(PATIENCE, lines.next_line()).await;
         let line = line.ok().and_then(Result::ok).flatten();
         let Some(addresses) = line.as_deref().and_then(Addresses::parse) else {
-            // The log is all that can tell why.
+            // Only the log says why.
             let _ = home.keep();
             return Err(DemoError::NotListening { log });
         };

@@ -1,7 +1,7 @@
 //! The integrator's side of the demo: an HTTP server that can be broken on purpose.
 //!
-//! Invariant: a request without the secret is refused with 401. What it answers to the others, it is
-//! told from outside.
+//! Invariant: a request without the secret is refused with 401. Its mode, which the tour sets,
+//! decides how the others are answered.
 
 use std::{io, time::Duration};
 
@@ -66,7 +66,7 @@ struct ReceiverState {
     posts: mpsc::Sender<Post>,
 }
 
-/// Listens on a free port, and returns the URL to be told at.
+/// Listens on a free port, and returns its webhook URL.
 pub(super) async fn listen() -> io::Result<(TcpListener, String)> {
     let listener = TcpListener::bind("127.0.0.1:0").await?;
     let url = format!("http://{}/webhooks/ocpp", listener.local_addr()?);
@@ -112,7 +112,7 @@ async fn receive(State(state): State<ReceiverState>, request: Request<Body>) -> 
         attempt: attempt.unwrap_or(1),
         answer,
     };
-    // At the demo's end nobody looks any more.
+    // At the demo's end the posts are not read any more.
     let _ = state.posts.send(post).await;
     if answer == Answer::None {
         tokio::time::sleep(HANG).await;

@@ -127,7 +127,7 @@ async fn send(
     };
     let mut stream = match client.failed_deliveries().replay(request).await {
         Ok(answer) => answer.into_inner(),
-        // Somebody else was faster.
+        // Another caller was faster.
         Err(status) if status.code() == Code::NotFound => {
             outcome.replay.skipped += 1;
             outcome.left -= 1;

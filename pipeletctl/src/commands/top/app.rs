@@ -1,7 +1,7 @@
 //! The state of `top`: what was polled, and what is selected.
 //!
-//! Pure: overviews and keys in, actions out. Bounded: a minute of overviews, and rates for the widest
-//! screen.
+//! Pure: overviews and keys in, actions out. Bounded: a minute of overviews, and rates for the
+//! widest screen.
 
 use std::{cmp::Reverse, collections::VecDeque, time::Duration};
 
@@ -104,7 +104,7 @@ impl Sort {
 }
 
 impl Health {
-    /// A mark and a word: colour is never all that tells.
+    /// A mark and a word: colour alone never says it.
     pub(super) const fn label(self) -> &'static str {
         match self {
             Self::Healthy => "✓ fine",
@@ -186,8 +186,8 @@ impl App {
         self.history.back()
     }
 
-    /// Over the last minute; where nothing was attempted in it, or after the first overview, since the
-    /// daemon started.
+    /// Over the last minute; where nothing was attempted in it, or after the first overview, since
+    /// the daemon started.
     pub(super) fn recent_attempts(&self, webhook: &v1::WebhookOverview) -> Lately {
         self.over([MAX_HISTORY], webhook)
     }
