@@ -7,7 +7,7 @@ use tokio::time::{Instant, sleep};
 
 use super::{
     calls::{Call, METER_VALUES, STATUS},
-    fleet::{Fleet, Load, Pace},
+    fleet::{Fleet, Load, Pacing},
     gateway,
     histogram::Histogram,
     ledger::Ledger,
@@ -126,7 +126,7 @@ impl Neighbour {
             name: "NEIGHBOUR",
             stations: NEIGHBOUR_STATIONS,
             calls: vec![(Call::new(STATUS), 1)],
-            pace: Pace::PerSecond(NEIGHBOUR_PER_SECOND),
+            pacing: Pacing::PerSecond(NEIGHBOUR_PER_SECOND),
         };
         Fleet::start(load, &self.ledger).await
     }
@@ -162,7 +162,7 @@ pub(crate) async fn owe(events: u64, ocpp: SocketAddr, ledger: &Ledger) {
         name: "BENCH",
         stations: STATIONS,
         calls: vec![(Call::new(METER_VALUES), 0)],
-        pace: Pace::Until(events),
+        pacing: Pacing::Until(events),
     };
     Fleet::start(load, ledger).await.ended().await;
     assert_eq!(ledger.all_acknowledged(), events, "some CALLs were refused");

@@ -20,7 +20,7 @@ use tokio_util::sync::CancellationToken;
 use super::{
     calls::Call,
     frames::Socket,
-    histogram::{Histogram, Shared, now_ns},
+    histogram::{Histogram, SharedHistogram, now_ns},
     ledger::Ledger,
     process,
 };
@@ -39,13 +39,13 @@ pub(crate) struct Load {
     pub(crate) stations: usize,
     /// What each station sends in turn, and to how many receivers it goes.
     pub(crate) calls: Vec<(Call, u32)>,
-    pub(crate) pace: Pace,
+    pub(crate) pacing: Pacing,
 }
 
 #[derive(Debug, Clone, Copy)]
-pub(crate) enum Pace {
+pub(crate) enum Pacing {
     /// The next CALL as soon as the last one is answered and there is room.
-    Closed,
+    ClosedLoop,
     /// So many CALLs a second, of all stations together.
     PerSecond(f64),
     /// Closed, until so many events were sent.
@@ -53,7 +53,7 @@ pub(crate) enum Pace {
 }
 
 pub(crate) struct Fleet {
-    latencies: Shared,
+    latencies: SharedHistogram,
     /// From the first handshake to the last.
     connecting: Duration,
     stop: CancellationToken,
@@ -64,10 +64,10 @@ pub(crate) struct Fleet {
 impl Fleet {
     /// Connects the stations and lets them begin.
     pub(crate) async fn start(load: Load, ledger: &Ledger) -> Self {
-        let (latencies, stop) = (Shared::default(), CancellationToken::new());
+        let (latencies, stop) = (SharedHistogram::default(), CancellationToken::new());
         let (connected, has_connected) = oneshot::channel();
         let (end, ended) = oneshot::channel();
-        let station = Conduct {
+        let station = StationTask {
             ledger: ledger.clone(),
             latencies: latencies.clone(),
             stop: stop.clone(),
@@ -120,13 +120,13 @@ impl Drop for Fleet {
 
 /// What every station goes by.
 #[derive(Clone)]
-struct Conduct {
+struct StationTask {
     ledger: Ledger,
-    latencies: Shared,
+    latencies: SharedHistogram,
     stop: CancellationToken,
 }
 
-async fn run(load: Load, conduct: Conduct, connected: oneshot::Sender<Duration>) {
+async fn run(load: Load, task: StationTask, connected: oneshot::Sender<Duration>) {
     let began = Instant::now();
     let sockets: Vec<_> = stream::iter(0..load.stations)
         .map(|number| dial(&load, number))
@@ -138,16 +138,21 @@ async fn run(load: Load, conduct: Conduct, connected: oneshot::Sender<Duration>)
     let began = Instant::now();
     for (number, socket) in sockets.into_iter().enumerate() {
         let socket = socket.expect("the gateway accepts every station");
-        let (load, conduct) = (load.clone(), conduct.clone());
+        let (load, task) = (load.clone(), task.clone());
         stations.spawn(async move {
-            let result = match load.pace {
-                Pace::Closed => conduct.talk(socket, &load.calls, u64::MAX).await,
-                Pace::Until(events) => conduct.talk(socket, &load.calls, events).await,
-                Pace::PerSecond(rate) => {
+            let result = match load.pacing {
+                Pacing::ClosedLoop => {
+                    task.send_in_closed_loop(socket, &load.calls, u64::MAX)
+                        .await
+                }
+                Pacing::Until(events) => {
+                    task.send_in_closed_loop(socket, &load.calls, events).await
+                }
+                Pacing::PerSecond(rate) => {
                     let turn = |stations: usize| period(stations, rate);
                     let first = began + turn(number);
                     let ticks = time::interval_at(first, turn(load.stations));
-                    conduct.keep_time(socket, &load.calls, ticks).await
+                    task.send_at_rate(socket, &load.calls, ticks).await
                 }
             };
             result.expect("the gateway keeps every connection");
@@ -176,8 +181,13 @@ async fn dial(load: &Load, number: usize) -> io::Result<Socket> {
     Socket::upgrade(stream, &format!("{}_{number:05}", load.name)).await
 }
 
-impl Conduct {
-    async fn talk(&self, mut socket: Socket, calls: &[(Call, u32)], until: u64) -> io::Result<()> {
+impl StationTask {
+    async fn send_in_closed_loop(
+        &self,
+        mut socket: Socket,
+        calls: &[(Call, u32)],
+        until: u64,
+    ) -> io::Result<()> {
         let mut calls = calls.to_vec();
         for turn in 0.. {
             let turn = turn % calls.len();
@@ -194,7 +204,7 @@ impl Conduct {
     }
 
     /// Sends at its times, and listens in between, as a station at rest must.
-    async fn keep_time(
+    async fn send_at_rate(
         &self,
         mut socket: Socket,
         calls: &[(Call, u32)],

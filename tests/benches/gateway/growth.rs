@@ -7,7 +7,7 @@ use tokio::time::sleep;
 use super::{
     backlog::owe,
     calls::{Call, METER_VALUES},
-    fleet::Pace,
+    fleet::Pacing,
     gateway::{self, Gateway},
     ledger::Ledger,
     options::Options,
@@ -91,7 +91,9 @@ async fn webhooks(options: &Options, report: &mut Report) -> io::Result<()> {
         let share = float(count as u64) / float(TYPES.len() as u64);
         let rate = EVENTS_PER_SECOND.min(POSTS_PER_SECOND / share);
         let calls = TYPES.into_iter().map(Call::new).zip(wanted).collect();
-        let fleet = scene.fleet_of(STATIONS, calls, Pace::PerSecond(rate)).await;
+        let fleet = scene
+            .fleet_of(STATIONS, calls, Pacing::PerSecond(rate))
+            .await;
         sleep(options.warm_up()).await;
         let posted = scene.sink.posts();
         let turn = scene.watch(&fleet, options.window()).await;
@@ -157,7 +159,7 @@ async fn journal(options: &Options, report: &mut Report) -> io::Result<()> {
         owe(missing, scene.gateway.ocpp(), &Ledger::new(1)).await;
         let url = scene.sink.urls().remove(0);
         let webhook = api.subscribe(&url, &["MeterValues"]).await;
-        let fleet = scene.fleet(STATIONS, Pace::Closed).await;
+        let fleet = scene.fleet(STATIONS, Pacing::ClosedLoop).await;
         sleep(options.warm_up()).await;
         let turn = scene.watch(&fleet, options.window()).await;
         fleet.stop().await;

@@ -53,9 +53,9 @@ fn milliseconds(nanoseconds: u64) -> f64 {
 
 /// Samples that two threads pass to each other.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Shared(Arc<Mutex<Histogram>>);
+pub(crate) struct SharedHistogram(Arc<Mutex<Histogram>>);
 
-impl Shared {
+impl SharedHistogram {
     pub(crate) fn record(&self, nanoseconds: u64) {
         self.0
             .lock()

@@ -6,7 +6,7 @@ use tokio::time::sleep;
 
 use super::{
     calls::{Call, HEARTBEAT},
-    fleet::{Fleet, Load, Pace},
+    fleet::{Fleet, Load, Pacing},
     gateway::Kind,
     ledger::Ledger,
     options::{Options, Section},
@@ -65,7 +65,7 @@ async fn rest(kind: &Kind, stations: usize, options: &Options, report: &mut Repo
         name,
         stations,
         calls: vec![(Call::new(HEARTBEAT), 0)],
-        pace: Pace::PerSecond(float(stations as u64) / HEARTBEAT_SECONDS),
+        pacing: Pacing::PerSecond(float(stations as u64) / HEARTBEAT_SECONDS),
     };
     // The first few make it allocate what it does once.
     let first = Fleet::start(load(10, "FIRST"), &ledger).await;

@@ -35,7 +35,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     calls::{Call, METER_VALUES},
-    fleet::{Fleet, Load, Pace},
+    fleet::{Fleet, Load, Pacing},
     ledger::Ledger,
     options::Options,
     process,
@@ -159,7 +159,7 @@ async fn calls(options: &Options) -> Rate {
         name: "NULL",
         stations: STATIONS,
         calls: vec![(Call::new(METER_VALUES), 0)],
-        pace: Pace::Closed,
+        pacing: Pacing::ClosedLoop,
     };
     let fleet = Fleet::start(load, &ledger).await;
     let began = Instant::now();

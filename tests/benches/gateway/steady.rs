@@ -5,7 +5,7 @@ use std::io;
 use tokio::time::sleep;
 
 use super::{
-    fleet::Pace,
+    fleet::Pacing,
     gateway::Kind,
     options::Options,
     report::{Report, Table, ms},
@@ -21,7 +21,7 @@ pub(crate) async fn run(options: &Options, report: &mut Report) -> io::Result<()
         &["", "p50", "p99", "p99.9", "max", "samples"],
     );
     let scene = Scene::new(&Kind::Ours, 1).await;
-    let fleet = scene.fleet(STATIONS, Pace::PerSecond(PER_SECOND)).await;
+    let fleet = scene.fleet(STATIONS, Pacing::PerSecond(PER_SECOND)).await;
     sleep(options.warm_up()).await;
     let turn = scene.watch(&fleet, options.steady_window()).await;
     fleet.stop().await;

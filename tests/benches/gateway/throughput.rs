@@ -6,7 +6,7 @@ use tokio::time::{Instant, sleep};
 
 use super::{
     calls::{Call, METER_VALUES},
-    fleet::{Fleet, Load, Pace},
+    fleet::{Fleet, Load, Pacing},
     gateway::{Gateway, Kind},
     histogram::Histogram,
     ledger::Ledger,
@@ -55,23 +55,23 @@ impl Scene {
     }
 
     /// Stations that send `MeterValues`, which every receiver wants.
-    pub(crate) async fn fleet(&self, stations: usize, pace: Pace) -> Fleet {
+    pub(crate) async fn fleet(&self, stations: usize, pacing: Pacing) -> Fleet {
         let calls = vec![(Call::new(METER_VALUES), self.receivers)];
-        self.fleet_of(stations, calls, pace).await
+        self.fleet_of(stations, calls, pacing).await
     }
 
     pub(crate) async fn fleet_of(
         &self,
         stations: usize,
         calls: Vec<(Call, u32)>,
-        pace: Pace,
+        pacing: Pacing,
     ) -> Fleet {
         let load = Load {
             ocpp: self.gateway.ocpp(),
             name: "BENCH",
             stations,
             calls,
-            pace,
+            pacing,
         };
         Fleet::start(load, &self.ledger).await
     }
@@ -197,7 +197,7 @@ pub(crate) async fn run(options: &Options, report: &mut Report) -> io::Result<()
 impl Entrant {
     async fn take_turn(&self, stations: usize, options: &Options, report: &mut Report) -> Turn {
         let scene = Scene::new(&self.kind, self.receivers).await;
-        let fleet = scene.fleet(stations, Pace::Closed).await;
+        let fleet = scene.fleet(stations, Pacing::ClosedLoop).await;
         sleep(options.warm_up()).await;
         let turn = scene.watch(&fleet, options.window()).await;
         fleet.stop().await;
@@ -268,7 +268,7 @@ async fn half_load(options: &Options, report: &mut Report) -> io::Result<()> {
         let most = report.value(&format!("ours.{stations}.1.posts_per_s"));
         let offered = most.unwrap_or_default() / 2.0;
         let scene = Scene::new(&Kind::Ours, 1).await;
-        let fleet = scene.fleet(stations, Pace::PerSecond(offered)).await;
+        let fleet = scene.fleet(stations, Pacing::PerSecond(offered)).await;
         sleep(options.warm_up()).await;
         let turn = scene.watch(&fleet, options.window()).await;
         fleet.stop().await;

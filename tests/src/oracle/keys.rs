@@ -7,7 +7,7 @@ use super::Fault;
 
 /// A key that was made: the creation was answered.
 #[derive(Debug, Clone)]
-pub struct Made {
+pub struct CreatedKey {
     pub id: u64,
     pub key: String,
     /// It expires so long after it was made; that was between these moments.
@@ -25,32 +25,32 @@ enum Revocation {
 }
 
 #[derive(Debug)]
-struct Known {
-    made: Made,
+struct TrackedKey {
+    made: CreatedKey,
     revocation: Revocation,
 }
 
 /// The keys of a daemon. One change at a time is asked for, each key by itself.
 #[derive(Debug, Default)]
-pub struct Keys(Vec<Known>);
+pub struct Keys(Vec<TrackedKey>);
 
 impl Keys {
     /// Beyond that the oldest of those that were revoked are forgotten.
     const MOST_REVOKED: usize = 4;
 
-    pub fn made(&mut self, made: Made) {
+    pub fn made(&mut self, made: CreatedKey) {
         let revocation = Revocation::None;
-        self.0.push(Known { made, revocation });
+        self.0.push(TrackedKey { made, revocation });
     }
 
     /// The keys that were never asked to be revoked.
-    pub fn kept(&self) -> Vec<Made> {
-        let kept = |known: &&Known| known.revocation == Revocation::None;
+    pub fn kept(&self) -> Vec<CreatedKey> {
+        let kept = |known: &&TrackedKey| known.revocation == Revocation::None;
         let kept = self.0.iter().filter(kept);
         kept.map(|known| known.made.clone()).collect()
     }
 
-    pub fn all(&self) -> Vec<Made> {
+    pub fn all(&self) -> Vec<CreatedKey> {
         self.0.iter().map(|known| known.made.clone()).collect()
     }
 
@@ -62,7 +62,7 @@ impl Keys {
     /// That was done.
     pub fn revoked(&mut self, id: u64) {
         self.set(id, Revocation::Answered);
-        let revoked = |known: &Known| known.revocation == Revocation::Answered;
+        let revoked = |known: &TrackedKey| known.revocation == Revocation::Answered;
         if self.0.iter().filter(|known| revoked(known)).count() > Self::MOST_REVOKED {
             let oldest = self.0.iter().position(revoked);
             self.0.remove(oldest.expect("there are some"));
@@ -75,7 +75,7 @@ impl Keys {
         let Some(known) = self.0.iter_mut().find(|known| known.made.id == id) else {
             return Vec::new();
         };
-        let Made {
+        let CreatedKey {
             life,
             asked,
             answered,

@@ -17,7 +17,7 @@ use std::{
 };
 
 pub use self::{
-    keys::{Keys, Made},
+    keys::{CreatedKey, Keys},
     registrations::{Registrations, Shape},
     rotation::Rotation,
 };
@@ -73,9 +73,9 @@ pub struct Arrival {
     pub taken: bool,
 }
 
-/// A webhook's books, as the API shows them.
+/// A webhook's counts, as the API shows them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Books {
+pub struct DeliveryCounts {
     pub received: u64,
     pub delivered: u64,
     pub pending: u64,
@@ -93,30 +93,18 @@ pub enum Fault {
         kind: &'static str,
     },
     /// Two transactions have one id.
-    TransactionTwice {
-        id: i64,
-        numbers: [Number; 2],
-    },
+    TransactionTwice { id: i64, numbers: [Number; 2] },
     /// One transaction has two ids.
-    TwoTransactions {
-        number: Number,
-        ids: [i64; 2],
-    },
+    TwoTransactions { number: Number, ids: [i64; 2] },
     /// One event was told as two.
-    TwoEvents {
-        webhook: Key,
-        number: Number,
-    },
+    TwoEvents { webhook: Key, number: Number },
     /// An event arrived that nobody has sent.
-    NeverSent {
-        webhook: Key,
-        number: Number,
-    },
+    NeverSent { webhook: Key, number: Number },
     Unbalanced {
         webhook: Key,
-        books: Books,
+        counts: DeliveryCounts,
     },
-    /// The books don't count what was sent: so many were answered, and so many sent in all.
+    /// The counts miss what was sent: this many were answered, and this many sent in all.
     Miscounted {
         webhook: Key,
         received: u64,
@@ -125,9 +113,9 @@ pub enum Fault {
     },
     StillPending {
         webhook: Key,
-        books: Books,
+        counts: DeliveryCounts,
     },
-    /// So many dead letters are in the books, and so many there or purged.
+    /// This many dead letters are counted, and this many there or purged.
     DeadLetters {
         webhook: Key,
         in_books: u64,
@@ -161,10 +149,7 @@ pub enum Fault {
         after: Duration,
     },
     /// An API key lets its caller in and must not, or doesn't and must.
-    Key {
-        id: u64,
-        let_in: bool,
-    },
+    Key { id: u64, let_in: bool },
     /// A webhook is not as its last answered change left it.
     Registration {
         webhook: Key,
@@ -193,7 +178,7 @@ struct Seen {
 #[derive(Debug)]
 struct Webhook {
     kinds: Vec<&'static str>,
-    /// It has not changed since the first event, so its books are known.
+    /// It has not changed since the first event, so its counts are known.
     constant: bool,
     /// None while that is uncertain.
     wants_since: Option<Instant>,
@@ -459,19 +444,19 @@ impl Oracle {
         }
     }
 
-    /// Checks books that may still move.
-    pub fn check_books(&mut self, key: Key, books: Books) {
+    /// Checks counts that may still move.
+    pub fn check_delivery_counts(&mut self, key: Key, counts: DeliveryCounts) {
         let webhook = key;
-        if books.received != books.delivered + books.pending + books.dead + books.cancelled {
-            self.faults.push(Fault::Unbalanced { webhook, books });
+        if counts.received != counts.delivered + counts.pending + counts.dead + counts.cancelled {
+            self.faults.push(Fault::Unbalanced { webhook, counts });
         }
         let Some(known) = self.webhooks.get(&key).filter(|known| known.constant) else {
             return;
         };
-        if !(known.answered..=known.sent).contains(&books.received) {
+        if !(known.answered..=known.sent).contains(&counts.received) {
             self.faults.push(Fault::Miscounted {
                 webhook,
-                received: books.received,
+                received: counts.received,
                 answered: known.answered,
                 sent: known.sent,
             });
@@ -480,11 +465,16 @@ impl Oracle {
 
     /// Checks a webhook to which nothing happens any more. `dead` are its dead letters, each with
     /// the number of its last attempt.
-    pub fn check_settled(&mut self, key: Key, books: Books, dead: &BTreeMap<Number, u32>) {
-        self.check_books(key, books);
-        if books.pending != 0 {
+    pub fn check_settled(
+        &mut self,
+        key: Key,
+        counts: DeliveryCounts,
+        dead: &BTreeMap<Number, u32>,
+    ) {
+        self.check_delivery_counts(key, counts);
+        if counts.pending != 0 {
             let webhook = key;
-            self.faults.push(Fault::StillPending { webhook, books });
+            self.faults.push(Fault::StillPending { webhook, counts });
         }
         let Some(known) = self.webhooks.get_mut(&key) else {
             return;
@@ -492,10 +482,10 @@ impl Oracle {
         let webhook = key;
         let there = dead.len() as u64;
         let purged = [known.purges_answered, known.purges_asked];
-        if !(there + purged[0]..=there + purged[1]).contains(&books.dead) {
+        if !(there + purged[0]..=there + purged[1]).contains(&counts.dead) {
             self.faults.push(Fault::DeadLetters {
                 webhook,
-                in_books: books.dead,
+                in_books: counts.dead,
                 there,
                 purged,
             });

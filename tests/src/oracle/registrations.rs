@@ -19,17 +19,17 @@ pub struct Shape {
 
 /// What each webhook may be. One change at a time is asked for, each webhook by itself.
 #[derive(Debug, Default)]
-pub struct Registrations(BTreeMap<Key, Known>);
+pub struct Registrations(BTreeMap<Key, TrackedWebhook>);
 
 #[derive(Debug)]
-struct Known {
+struct TrackedWebhook {
     /// None among the possibilities is that it isn't there.
     possible: Vec<Option<Shape>>,
     /// What it was before, until when at most.
     replaced: Vec<(Shape, Instant)>,
 }
 
-impl Default for Known {
+impl Default for TrackedWebhook {
     fn default() -> Self {
         Self {
             possible: vec![None],
@@ -38,7 +38,7 @@ impl Default for Known {
     }
 }
 
-impl Known {
+impl TrackedWebhook {
     fn leave(&mut self, possible: Vec<Option<Shape>>, now: Instant) {
         let replaced = std::mem::replace(&mut self.possible, possible);
         let replaced = replaced.into_iter().flatten();

@@ -29,8 +29,8 @@ fn arrival(number: Number, attempt: u32, at: Instant, taken: bool) -> Arrival {
     }
 }
 
-const fn books(received: u64, delivered: u64, pending: u64, dead: u64) -> Books {
-    Books {
+const fn counts(received: u64, delivered: u64, pending: u64, dead: u64) -> DeliveryCounts {
+    DeliveryCounts {
         received,
         delivered,
         pending,
@@ -47,20 +47,20 @@ fn what_goes_well_is_no_fault() {
         oracle.answered(number, Some(70 + i64::from(number)), now);
     }
     oracle.arrived(W, arrival(0, 1, now, true));
-    oracle.check_books(W, books(3, 1, 2, 0));
+    oracle.check_delivery_counts(W, counts(3, 1, 2, 0));
     // A failure, its retry, and what a crash repeats.
     let later = now + Duration::from_millis(100);
     oracle.arrived(W, arrival(1, 1, now, false));
     oracle.arrived(W, arrival(1, 2, later, true));
     oracle.arrived(W, arrival(1, 2, later, true));
-    oracle.check_settled(W, books(3, 2, 0, 1), &BTreeMap::from([(2, 4)]));
+    oracle.check_settled(W, counts(3, 2, 0, 1), &BTreeMap::from([(2, 4)]));
     // The dead letter is replayed at once.
     oracle.arrived(W, arrival(2, 4, later, false));
     oracle.arrived(W, arrival(2, 5, later, true));
     // A crash may make it forget that, and attempt it once more as it did before.
     oracle.kills(later);
     oracle.arrived(W, arrival(2, 4, later, true));
-    oracle.check_settled(W, books(3, 3, 0, 0), &BTreeMap::new());
+    oracle.check_settled(W, counts(3, 3, 0, 0), &BTreeMap::new());
     assert_eq!(oracle.faults(), []);
     assert_eq!(oracle.counts().duplicates, 2);
 }
@@ -84,7 +84,7 @@ fn what_goes_wrong_is_found() {
         "a lost event",
         |oracle, now| {
             oracle.arrived(W, arrival(0, 1, now, true));
-            oracle.check_settled(W, books(2, 2, 0, 0), &none);
+            oracle.check_settled(W, counts(2, 2, 0, 0), &none);
         },
         |fault| matches!(fault, Fault::Lost { number: 1, .. }),
     );
@@ -93,38 +93,38 @@ fn what_goes_wrong_is_found() {
         |oracle, now| {
             oracle.arrived(W, arrival(0, 1, now, true));
             oracle.arrived(W, arrival(1, 1, now, false));
-            oracle.check_settled(W, books(2, 2, 0, 0), &none);
+            oracle.check_settled(W, counts(2, 2, 0, 0), &none);
         },
         |fault| matches!(fault, Fault::Lost { number: 1, .. }),
     );
     check(
         "books that don't balance",
-        |oracle, _| oracle.check_books(W, books(2, 1, 0, 0)),
+        |oracle, _| oracle.check_delivery_counts(W, counts(2, 1, 0, 0)),
         |fault| matches!(fault, Fault::Unbalanced { .. }),
     );
     check(
         "an event missing from the books",
-        |oracle, _| oracle.check_books(W, books(1, 1, 0, 0)),
+        |oracle, _| oracle.check_delivery_counts(W, counts(1, 1, 0, 0)),
         |fault| matches!(fault, Fault::Miscounted { .. }),
     );
     check(
         "an event too many in the books",
-        |oracle, _| oracle.check_books(W, books(3, 3, 0, 0)),
+        |oracle, _| oracle.check_delivery_counts(W, counts(3, 3, 0, 0)),
         |fault| matches!(fault, Fault::Miscounted { .. }),
     );
     check(
         "something pending in the end",
-        |oracle, _| oracle.check_settled(W, books(2, 1, 1, 0), &none),
+        |oracle, _| oracle.check_settled(W, counts(2, 1, 1, 0), &none),
         |fault| matches!(fault, Fault::StillPending { .. }),
     );
     check(
         "a dead letter that is gone",
-        |oracle, _| oracle.check_settled(W, books(2, 1, 0, 1), &none),
+        |oracle, _| oracle.check_settled(W, counts(2, 1, 0, 1), &none),
         |fault| matches!(fault, Fault::DeadLetters { .. }),
     );
     check(
         "a death before its time",
-        |oracle, _| oracle.check_settled(W, books(2, 1, 0, 1), &BTreeMap::from([(0, 3)])),
+        |oracle, _| oracle.check_settled(W, counts(2, 1, 0, 1), &BTreeMap::from([(0, 3)])),
         |fault| matches!(fault, Fault::DiedEarly { .. }),
     );
     check(
@@ -205,7 +205,7 @@ fn what_a_webhook_did_not_want_for_certain_is_not_missed() {
     oracle.answered(during, None, now);
     let after = oracle.sends(KIND, now + Duration::from_secs(2));
     oracle.answered(after, None, now);
-    oracle.check_settled(W, books(3, 3, 0, 0), &BTreeMap::new());
+    oracle.check_settled(W, counts(3, 3, 0, 0), &BTreeMap::new());
     let lost = Fault::Lost {
         webhook: W,
         number: after,
@@ -290,7 +290,7 @@ fn may(lives_for_ever: bool, change: impl Fn(&mut Keys), seconds: u32) -> [bool;
     [true, false].map(|let_in| {
         let now = Instant::now();
         let mut keys = Keys::default();
-        keys.made(Made {
+        keys.made(CreatedKey {
             id: 1,
             key: String::new(),
             life: (!lives_for_ever).then_some(2 * SECOND),

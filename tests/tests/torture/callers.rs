@@ -13,9 +13,9 @@ use tokio::time::sleep;
 
 use crate::{
     receivers::number_in,
+    run::{Endpoints, Run},
     secrets::{self, ROTATED},
     stations::{BOOT, DATA, METER, START},
-    world::{Site, World},
 };
 
 /// The one that is switched off and on.
@@ -45,7 +45,7 @@ pub(crate) const ROLES: [Role; 5] = [
 ];
 
 struct Caller {
-    world: Arc<World>,
+    run: Arc<Run>,
     random: Rng,
     base: String,
     stations: u32,
@@ -56,10 +56,10 @@ struct Caller {
 }
 
 /// Calls until the run is over. `base` is the URL of the receivers.
-pub(crate) async fn live(world: Arc<World>, role: Role, base: String, stations: u32) {
-    let random = world.choices(&format!("{role:?}"));
+pub(crate) async fn live(run: Arc<Run>, role: Role, base: String, stations: u32) {
+    let random = run.choices(&format!("{role:?}"));
     let mut caller = Caller {
-        world: Arc::clone(&world),
+        run: Arc::clone(&run),
         random,
         base,
         stations,
@@ -67,8 +67,8 @@ pub(crate) async fn live(world: Arc<World>, role: Role, base: String, stations: 
         next_key: FIRST_OF_THE_CHANGING,
         version: 0,
     };
-    while let Some(Site { api, .. }) = world.site().await {
-        let turn = world.turn().await;
+    while let Some(Endpoints { api, .. }) = run.endpoints().await {
+        let in_flight = run.begin().await;
         match role {
             Role::Changer => caller.change(&api).await,
             Role::Switcher => caller.switch(&api).await,
@@ -76,7 +76,7 @@ pub(crate) async fn live(world: Arc<World>, role: Role, base: String, stations: 
             Role::Commander => caller.command(&api).await,
             Role::Rotator => caller.rotate(&api).await,
         }
-        drop(turn);
+        drop(in_flight);
         sleep(Duration::from_millis(caller.random.u64(..REST_MS))).await;
     }
 }
@@ -99,9 +99,9 @@ impl Caller {
         body: Option<&Value>,
     ) -> Option<Reply> {
         let reply = api.ask(method.clone(), path, body).await?;
-        if self.world.is_up() && reply.status >= 500 && reply.status != 504 {
+        if self.run.is_up() && reply.status >= 500 && reply.status != 504 {
             let fault = format!("{} for {method} {path}: {}", reply.status, reply.text);
-            self.world.oracle().fault(fault);
+            self.run.oracle().fault(fault);
         }
         Some(reply)
     }
@@ -110,9 +110,9 @@ impl Caller {
         let Some(&key) = self.random.choice(&self.keys) else {
             return self.create(api).await;
         };
-        if self.world.webhooks().registrations.now(key).is_none() {
+        if self.run.webhooks().registrations.now(key).is_none() {
             // It was never created, or its deletion has come out since.
-            self.world.oracle().gone(key);
+            self.run.oracle().gone(key);
             self.keys.retain(|known| *known != key);
             return;
         }
@@ -129,30 +129,30 @@ impl Caller {
         self.keys.push(key);
         let shape = self.shape(key);
         let asked = Some(shape.clone());
-        self.world.webhooks().registrations.asks(key, asked);
+        self.run.webhooks().registrations.asks(key, asked);
         let body = request(&shape);
         let reply = self.ask(api, Method::POST, "/webhooks", Some(&body)).await;
         let Some(reply) = reply.filter(|reply| reply.status == 201) else {
             return;
         };
         let id = reply.json()["id"].as_u64().expect("a numeric id");
-        let mut webhooks = self.world.webhooks();
+        let mut webhooks = self.run.webhooks();
         webhooks.registrations.answered(key, Instant::now());
         webhooks.ids.insert(id, key);
         drop(webhooks);
         let now = Instant::now();
-        self.world.oracle().wants(key, &[START, BOOT], false, now);
+        self.run.oracle().wants(key, &[START, BOOT], false, now);
     }
 
     async fn update(&mut self, api: &Api, key: Key) {
         let Some(path) = self.path(key) else { return };
         let shape = self.shape(key);
         let asked = Some(shape.clone());
-        self.world.webhooks().registrations.asks(key, asked);
+        self.run.webhooks().registrations.asks(key, asked);
         let body = request(&shape);
         let reply = self.ask(api, Method::PUT, &path, Some(&body)).await;
         if reply.is_some_and(|reply| reply.status == 200) {
-            self.world
+            self.run
                 .webhooks()
                 .registrations
                 .answered(key, Instant::now());
@@ -161,15 +161,15 @@ impl Caller {
 
     async fn delete(&mut self, api: &Api, key: Key) {
         let Some(path) = self.path(key) else { return };
-        self.world.oracle().may_not_want(key);
-        self.world.webhooks().registrations.asks(key, None);
+        self.run.oracle().may_not_want(key);
+        self.run.webhooks().registrations.asks(key, None);
         let reply = self.ask(api, Method::DELETE, &path, None).await;
         if reply.is_some_and(|reply| reply.status == 204) {
-            self.world
+            self.run
                 .webhooks()
                 .registrations
                 .answered(key, Instant::now());
-            self.world.oracle().gone(key);
+            self.run.oracle().gone(key);
             self.keys.retain(|known| *known != key);
         }
     }
@@ -192,34 +192,34 @@ impl Caller {
         };
         let enabled = self.random.u32(..3) > 0;
         let mut shape = {
-            let webhooks = self.world.webhooks();
+            let webhooks = self.run.webhooks();
             let shape = webhooks.registrations.now(SWITCHED).cloned();
             shape.expect("it is never deleted")
         };
         let was = shape.enabled;
         shape.enabled = enabled;
         if !enabled {
-            self.world.oracle().may_not_want(SWITCHED);
+            self.run.oracle().may_not_want(SWITCHED);
         }
         let body = request(&shape);
         let asked = Some(shape);
-        self.world.webhooks().registrations.asks(SWITCHED, asked);
+        self.run.webhooks().registrations.asks(SWITCHED, asked);
         let reply = self.ask(api, Method::PUT, &path, Some(&body)).await;
         if reply.is_some_and(|reply| reply.status == 200) {
-            self.world
+            self.run
                 .webhooks()
                 .registrations
                 .answered(SWITCHED, Instant::now());
             if enabled && !was {
                 let now = Instant::now();
-                self.world.oracle().wants(SWITCHED, &[METER], false, now);
+                self.run.oracle().wants(SWITCHED, &[METER], false, now);
             }
         }
     }
 
     async fn rotate(&self, api: &Api) {
         let (path, body) = {
-            let mut webhooks = self.world.webhooks();
+            let mut webhooks = self.run.webhooks();
             let Some(path) = webhooks.path(ROTATED) else {
                 return;
             };
@@ -231,12 +231,12 @@ impl Caller {
         let path = format!("{path}/rotate-secret");
         let reply = self.ask(api, Method::POST, &path, Some(&body)).await;
         if reply.is_some_and(|reply| reply.status == 200) {
-            self.world.webhooks().rotation.answered(Instant::now());
+            self.run.webhooks().rotation.answered(Instant::now());
         }
     }
 
     fn path(&self, key: Key) -> Option<String> {
-        self.world.webhooks().path(key)
+        self.run.webhooks().path(key)
     }
 
     async fn see_to_the_dead(&mut self, api: &Api) {
@@ -271,7 +271,7 @@ impl Caller {
         let Some(path) = self.path(SWITCHED) else {
             return;
         };
-        self.world.oracle().hurries(SWITCHED);
+        self.run.oracle().hurries(SWITCHED);
         let path = format!("{path}/retry");
         self.ask(api, Method::POST, &path, None).await;
     }
@@ -283,27 +283,27 @@ impl Caller {
 
     async fn purge(&self, api: &Api, failed: &Value) {
         let webhook = failed["webhook_id"].as_u64().expect("a numeric id");
-        let key = self.world.webhooks().ids.get(&webhook).copied();
+        let key = self.run.webhooks().ids.get(&webhook).copied();
         let number = number_in(&failed["payload"].to_string()).expect("its number");
         if let Some(key) = key {
-            self.world.oracle().purges(key, number);
+            self.run.oracle().purges(key, number);
         }
         let path = format!("/failed-deliveries/{}", failed["id"]);
         let reply = self.ask(api, Method::DELETE, &path, None).await;
         if let Some(key) = key.filter(|_| reply.is_some_and(|reply| reply.status == 204)) {
-            self.world.oracle().purged(key);
+            self.run.oracle().purged(key);
         }
     }
 
     async fn command(&mut self, api: &Api) {
-        let number = self.world.oracle().sends(DATA, Instant::now());
+        let number = self.run.oracle().sends(DATA, Instant::now());
         let body = json!({"vendorId": "Acme", "data": format!("#{number}#")});
         let station = self.random.u32(..self.stations);
         let path = format!("/stations/S{station}/commands/DataTransfer?timeout=2s");
         let reply = self.ask(api, Method::POST, &path, Some(&body)).await;
         let answered = |reply: &Reply| reply.status == 200 && reply.json()["status"] == "answered";
         if reply.as_ref().is_some_and(answered) {
-            self.world.oracle().answered(number, None, Instant::now());
+            self.run.oracle().answered(number, None, Instant::now());
         }
     }
 }

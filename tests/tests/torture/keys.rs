@@ -14,14 +14,14 @@ use pipelet_proto::v1::{
     ApiKey, CreateApiKeyRequest, CreateApiKeyResponse, RevokeApiKeyRequest, TailEventsRequest,
     api_key_service_client::ApiKeyServiceClient, event_service_client::EventServiceClient,
 };
-use pipelet_tests::{Api, oracle::Made};
+use pipelet_tests::{Api, oracle::CreatedKey};
 use tokio::time::{sleep, timeout};
 use tonic::{
     Code, Request, Response, Status,
     transport::{Channel, Endpoint},
 };
 
-use crate::world::{Site, World};
+use crate::run::{Endpoints, Run};
 
 /// So many at a time that are not revoked.
 const KEPT: usize = 4;
@@ -44,33 +44,33 @@ enum End {
 }
 
 struct Holder {
-    world: Arc<World>,
+    run: Arc<Run>,
     random: Rng,
 }
 
 /// Makes, uses and revokes keys until the run is over. `admin` makes the others.
-pub(crate) async fn live(world: Arc<World>, admin: String) {
-    let random = world.choices("the holder of keys");
-    let mut holder = Holder { world, random };
-    while let Some(site) = holder.world.site().await {
-        let turn = holder.world.turn().await;
-        let kept = holder.world.keys().kept();
+pub(crate) async fn live(run: Arc<Run>, admin: String) {
+    let random = run.choices("the holder of keys");
+    let mut holder = Holder { run, random };
+    while let Some(endpoints) = holder.run.endpoints().await {
+        let in_flight = holder.run.begin().await;
+        let kept = holder.run.keys().kept();
         match holder.random.choice(&kept).filter(|_| kept.len() >= KEPT) {
-            Some(key) => holder.see_its_end(&site, &admin, key).await,
-            None => holder.make(&site, &admin).await,
+            Some(key) => holder.see_its_end(&endpoints, &admin, key).await,
+            None => holder.make(&endpoints, &admin).await,
         }
-        drop(turn);
+        drop(in_flight);
         sleep(Duration::from_millis(holder.random.u64(..REST_MS))).await;
     }
 }
 
 /// Calls with each key that is known, and judges whether that is let in.
-pub(crate) async fn check(world: &World, api: &Api) {
-    let keys = world.keys().all();
+pub(crate) async fn check(run: &Run, api: &Api) {
+    let keys = run.keys().all();
     for key in keys {
         let from = Instant::now();
         let reply = api.with_key(Some(&key.key)).get("/webhooks?limit=1").await;
-        judge(world, &key, lets_in(reply.status), from);
+        judge(run, &key, lets_in(reply.status), from);
     }
 }
 
@@ -79,13 +79,13 @@ fn lets_in(status: u16) -> bool {
     !matches!(status, 401 | 429)
 }
 
-fn judge(world: &World, key: &Made, let_in: bool, from: Instant) {
-    let faults = world.keys().called(key.id, let_in, from, Instant::now());
-    world.oracle().find(faults);
+fn judge(run: &Run, key: &CreatedKey, let_in: bool, from: Instant) {
+    let faults = run.keys().called(key.id, let_in, from, Instant::now());
+    run.oracle().find(faults);
 }
 
 impl Holder {
-    async fn make(&mut self, site: &Site, admin: &str) {
+    async fn make(&mut self, endpoints: &Endpoints, admin: &str) {
         let life =
             (self.random.u32(..3) == 0).then(|| Duration::from_millis(self.random.u64(1..LIFE_MS)));
         let asked = Instant::now();
@@ -94,19 +94,19 @@ impl Holder {
             role: Some("read-only".to_owned()),
             expires_in: life.map(|life| life.try_into().expect("a short time")),
         };
-        let Some(mut service) = self.admins(site).await else {
+        let Some(mut service) = self.admins(endpoints).await else {
             return;
         };
         let made = service.create_api_key(shown(admin, request)).await;
         let Some(CreateApiKeyResponse {
             api_key: Some(ApiKey { id, .. }),
             key,
-        }) = self.answered(site, made)
+        }) = self.answered(endpoints, made)
         else {
             return;
         };
         let answered = Instant::now();
-        self.world.keys().made(Made {
+        self.run.keys().made(CreatedKey {
             id,
             key,
             life,
@@ -117,19 +117,19 @@ impl Holder {
 
     /// Opens a tail, and waits for it to end with the key: when that expires, else when it is
     /// revoked. One that has expired is revoked the next time.
-    async fn see_its_end(&mut self, site: &Site, admin: &str, key: &Made) {
+    async fn see_its_end(&mut self, endpoints: &Endpoints, admin: &str, key: &CreatedKey) {
         let from = Instant::now();
         let opened = if self.random.bool() {
-            tail_by_sse(&site.api, &key.key).await
+            tail_by_sse(&endpoints.api, &key.key).await
         } else {
-            tail_by_grpc(site.grpc, &key.key).await
+            tail_by_grpc(endpoints.grpc, &key.key).await
         };
         let Some(opened) = opened else {
-            return self.unanswered(site, "a tail");
+            return self.unanswered(endpoints, "a tail");
         };
-        judge(&self.world, key, opened.is_ok(), from);
+        judge(&self.run, key, opened.is_ok(), from);
         let Ok(mut tail) = opened else {
-            self.revoke(site, admin, key).await;
+            self.revoke(endpoints, admin, key).await;
             return;
         };
         let time = match key.life {
@@ -139,67 +139,67 @@ impl Holder {
         let mut ended = timeout(time, &mut tail).await.ok();
         let mut expected = End::Expired;
         if key.life.is_none() && ended.is_none() {
-            if !self.revoke(site, admin, key).await {
+            if !self.revoke(endpoints, admin, key).await {
                 return;
             }
             ended = timeout(ENDS_WITHIN, tail).await.ok();
             expected = End::Revoked;
         }
-        if !self.world.is_up_at(site) {
+        if !self.run.is_up_at(endpoints) {
             return;
         }
         if ended != Some(expected) {
             let what = format!("the tail of key {} has ended as {ended:?}", key.id);
-            self.world.oracle().fault(what);
+            self.run.oracle().fault(what);
         }
-        self.call(site, key).await;
+        self.call(endpoints, key).await;
     }
 
     /// Whether that was done.
-    async fn revoke(&self, site: &Site, admin: &str, key: &Made) -> bool {
-        let Some(mut service) = self.admins(site).await else {
+    async fn revoke(&self, endpoints: &Endpoints, admin: &str, key: &CreatedKey) -> bool {
+        let Some(mut service) = self.admins(endpoints).await else {
             return false;
         };
-        self.world.keys().revokes(key.id);
+        self.run.keys().revokes(key.id);
         let request = shown(admin, RevokeApiKeyRequest { id: key.id });
         let revoked = service.revoke_api_key(request).await;
-        let is_done = self.answered(site, revoked).is_some();
+        let is_done = self.answered(endpoints, revoked).is_some();
         if is_done {
-            self.world.keys().revoked(key.id);
+            self.run.keys().revoked(key.id);
         }
         is_done
     }
 
-    async fn call(&self, site: &Site, key: &Made) {
+    async fn call(&self, endpoints: &Endpoints, key: &CreatedKey) {
         let from = Instant::now();
-        let api = site.api.with_key(Some(&key.key));
+        let api = endpoints.api.with_key(Some(&key.key));
         let reply = api.ask(Method::GET, "/webhooks?limit=1", None).await;
         if let Some(reply) = reply {
-            judge(&self.world, key, lets_in(reply.status), from);
+            judge(&self.run, key, lets_in(reply.status), from);
         }
     }
 
-    async fn admins(&self, site: &Site) -> Option<ApiKeyServiceClient<Channel>> {
-        let channel = channel(site.grpc).await;
+    async fn admins(&self, endpoints: &Endpoints) -> Option<ApiKeyServiceClient<Channel>> {
+        let channel = channel(endpoints.grpc).await;
         if channel.is_none() {
-            self.unanswered(site, "a connection");
+            self.unanswered(endpoints, "a connection");
         }
         channel.map(ApiKeyServiceClient::new)
     }
 
-    fn answered<T>(&self, site: &Site, answer: Result<Response<T>, Status>) -> Option<T> {
+    fn answered<T>(&self, endpoints: &Endpoints, answer: Result<Response<T>, Status>) -> Option<T> {
         match answer {
             Ok(answer) => Some(answer.into_inner()),
             Err(status) => {
-                self.unanswered(site, &status.to_string());
+                self.unanswered(endpoints, &status.to_string());
                 None
             }
         }
     }
 
-    fn unanswered(&self, site: &Site, what: &str) {
-        if self.world.is_up_at(site) {
-            self.world.oracle().fault(format!("refused: {what}"));
+    fn unanswered(&self, endpoints: &Endpoints, what: &str) {
+        if self.run.is_up_at(endpoints) {
+            self.run.oracle().fault(format!("refused: {what}"));
         }
     }
 }

@@ -5,7 +5,7 @@
 //! --rounds 200`, `-- --soak 1h`, with `--release` before the `--`. The seed of a run is printed;
 //! `--seed` makes the same choices again, though not at the same times.
 //!
-//! - `world` is what all share; `stations`, `callers`, `keys`, and `receivers` with `neighbours` and
+//! - `run` is what all share; `stations`, `callers`, `keys`, and `receivers` with `neighbours` and
 //!   `secrets` are the load;
 //! - `rounds` kills, starts and checks; `soak` watches what the daemon takes.
 //!
@@ -16,10 +16,10 @@ mod keys;
 mod neighbours;
 mod receivers;
 mod rounds;
+mod run;
 mod secrets;
 mod soak;
 mod stations;
-mod world;
 
 use std::{
     io::{self, Write},

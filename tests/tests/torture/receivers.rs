@@ -29,7 +29,7 @@ use pipelet_tests::{
 use serde_json::Value;
 use tokio::{net::TcpListener, sync::oneshot};
 
-use crate::{neighbours, secrets, world::World};
+use crate::{neighbours, run::Run, secrets};
 
 /// The webhooks at the server of HTTPS.
 pub(crate) const NEIGHBOURS: [Key; 3] = [Key(6), Key(7), UNRULY];
@@ -90,7 +90,7 @@ pub(crate) struct Receivers {
 
 impl Receivers {
     /// For a daemon that trusts this authority.
-    pub(crate) async fn start(world: Arc<World>, authority: &Authority) -> Self {
+    pub(crate) async fn start(run: Arc<Run>, authority: &Authority) -> Self {
         let tls = authority.server().server_config(&["h2"]);
         let (stop, stopped) = oneshot::channel::<Infallible>();
         let (bound, addresses) = oneshot::channel();
@@ -105,7 +105,7 @@ impl Receivers {
                 let (two, two_at) = bind().await;
                 let bases = [format!("http://{one_at}"), format!("https://{two_at}")];
                 let receiver = |base: &String| Receiver {
-                    world: Arc::clone(&world),
+                    run: Arc::clone(&run),
                     base: base.clone(),
                 };
                 let routes = Router::new().fallback(take).with_state(receiver(&bases[0]));
@@ -165,7 +165,7 @@ impl Connected<IncomingStream<'_, TcpListener>> for Connection {
 
 #[derive(Debug, Clone)]
 pub(crate) struct Receiver {
-    world: Arc<World>,
+    run: Arc<Run>,
     base: String,
 }
 
@@ -179,7 +179,7 @@ impl Receiver {
         body: &[u8],
         at: Instant,
     ) -> Conduct {
-        let Self { world, base } = self;
+        let Self { run, base } = self;
         let header = |name| headers.get(name)?.to_str().ok();
         let url = format!("{base}{path}");
         let read = || {
@@ -196,23 +196,23 @@ impl Receiver {
         };
         let Some((key, mut arrival)) = read() else {
             let fault = format!("a request that is none: {path} {headers:?} {body:?}");
-            world.oracle().fault(fault);
+            run.oracle().fault(fault);
             return Conduct::Refuse(400);
         };
         let owner = connection.0.get_or_init(|| key);
         if *owner != key {
             let fault = format!("webhooks {} and {} share a connection", owner.0, key.0);
-            world.oracle().fault(fault);
+            run.oracle().fault(fault);
         }
-        if let Some(fault) = secrets::fault(world, key, &url, headers, body, at) {
-            world.oracle().fault(fault);
+        if let Some(fault) = secrets::fault(run, key, &url, headers, body, at) {
+            run.oracle().fault(fault);
         }
-        let conduct = conduct(world, key, &arrival);
+        let conduct = conduct(run, key, &arrival);
         arrival.taken = match conduct {
             Conduct::Take | Conduct::TakeAfter(_) | Conduct::TakeAndGo => true,
             Conduct::Refuse(_) | Conduct::BreakOff | Conduct::Hang | Conduct::Interim => false,
         };
-        world.oracle().arrived(key, arrival);
+        run.oracle().arrived(key, arrival);
         conduct
     }
 }
@@ -247,9 +247,9 @@ async fn take(
     }
 }
 
-fn conduct(world: &World, key: Key, arrival: &Arrival) -> Conduct {
+fn conduct(run: &Run, key: Key, arrival: &Arrival) -> Conduct {
     let what = format!("{}/{}/{}", key.0, arrival.number, arrival.attempt);
-    let mut random = world.choices(&what);
+    let mut random = run.choices(&what);
     match Character::of(key) {
         Character::Slow => Conduct::TakeAfter(Duration::from_millis(random.u64(1..20))),
         Character::Failing(often) if random.u32(..1000) < often => match random.u32(..100) {

@@ -14,7 +14,7 @@ use fastrand::Rng;
 use pipelet_tests::{
     Authority, Builder, Daemon, DiskError, Faults,
     deadline::eventually,
-    oracle::{Books, Counts, Fault, Key, Number, Oracle, Rules, Shape},
+    oracle::{Counts, DeliveryCounts, Fault, Key, Number, Oracle, Rules, Shape},
 };
 use serde_json::Value;
 use tempfile::NamedTempFile;
@@ -24,9 +24,9 @@ use crate::{
     callers::{self, SWITCHED, request},
     keys,
     receivers::{HEALTHY, Receivers, UNRULY, key_in, number_in},
+    run::{Endpoints, Run},
     say,
     stations::{self, ALL, BOOT, HEARTBEAT, METER, START, STATUS, STOP},
-    world::{Site, World},
 };
 
 const STATIONS: u32 = 16;
@@ -96,8 +96,8 @@ pub(crate) struct Load {
 
 impl Load {
     /// Creates the webhooks and starts everybody.
-    async fn start(world: &Arc<World>, daemon: &Daemon, authority: &Authority) -> Self {
-        let receivers = Receivers::start(Arc::clone(world), authority).await;
+    async fn start(run: &Arc<Run>, daemon: &Daemon, authority: &Authority) -> Self {
+        let receivers = Receivers::start(Arc::clone(run), authority).await;
         let mut wanted = CONSTANT.to_vec();
         wanted.push((SWITCHED, &[METER]));
         for (key, kinds) in wanted {
@@ -109,26 +109,26 @@ impl Load {
             };
             let created = daemon.api().post("/webhooks", &request(&shape)).await;
             let id = created.expect(201)["id"].as_u64().expect("a numeric id");
-            let mut webhooks = world.webhooks();
+            let mut webhooks = run.webhooks();
             webhooks.registrations.asks(key, Some(shape));
             webhooks.registrations.answered(key, Instant::now());
             webhooks.ids.insert(id, key);
             drop(webhooks);
             let constant = key != SWITCHED;
-            world.oracle().wants(key, kinds, constant, Instant::now());
+            run.oracle().wants(key, kinds, constant, Instant::now());
         }
         // Its connections end with whatever else is underway on them, maybe before that was seen
         // to arrive.
-        world.oracle().hurries(UNRULY);
+        run.oracle().hurries(UNRULY);
         let mut actors = JoinSet::new();
         for number in 0..STATIONS {
-            actors.spawn(stations::live(Arc::clone(world), format!("S{number}")));
+            actors.spawn(stations::live(Arc::clone(run), format!("S{number}")));
         }
         for role in callers::ROLES {
             let base = receivers.base().to_owned();
-            actors.spawn(callers::live(Arc::clone(world), role, base, STATIONS));
+            actors.spawn(callers::live(Arc::clone(run), role, base, STATIONS));
         }
-        actors.spawn(keys::live(Arc::clone(world), daemon.key()));
+        actors.spawn(keys::live(Arc::clone(run), daemon.key()));
         Self {
             _receivers: receivers,
             actors,
@@ -136,8 +136,8 @@ impl Load {
     }
 
     /// Ends everybody; one that has failed meanwhile is a failure now.
-    pub(crate) async fn end(&mut self, world: &World) {
-        world.over();
+    pub(crate) async fn end(&mut self, run: &Run) {
+        run.over();
         while let Some(ended) = self.actors.join_next().await {
             ended.expect("an actor");
         }
@@ -177,7 +177,7 @@ pub(crate) struct Found {
 }
 
 pub(crate) struct Torture {
-    world: Arc<World>,
+    run: Arc<Run>,
     daemon: Daemon,
     /// The certificate of the receivers' authority, which it reads at each start.
     _authority: NamedTempFile,
@@ -194,7 +194,7 @@ struct Listed {
     id: u64,
     key: Key,
     shape: Shape,
-    books: Books,
+    counts: DeliveryCounts,
 }
 
 impl Listed {
@@ -213,7 +213,7 @@ impl Listed {
             id: webhook["id"].as_u64().expect("a numeric id"),
             key: key_in(&shape.url).expect("a URL of ours"),
             shape,
-            books: Books {
+            counts: DeliveryCounts {
                 received: count("received"),
                 delivered: count("delivered"),
                 pending: count("pending"),
@@ -241,27 +241,27 @@ pub(crate) async fn run(mode: Mode, rounds: u32, seed: u64) -> Result<Outcome, F
     if mode == Mode::VoidSyncs {
         torture.faults.as_ref().expect("a disk").make_syncs_void();
     }
-    let world = Arc::clone(&torture.world);
+    let run = Arc::clone(&torture.run);
     for round in 1..=rounds {
         torture.end().await;
         torture.start().await;
         torture.check().await;
         if round < rounds {
-            world.up(Site::of(&torture.daemon));
+            run.up(Endpoints::of(&torture.daemon));
         } else {
-            load.end(&world).await;
+            load.end(&run).await;
         }
         if round % WHOLE_CHECK_EVERY == 0 || round == rounds {
             torture.check_whole().await;
-            say(&format!("round {round}: {}", world.oracle().counts()));
+            say(&format!("round {round}: {}", run.oracle().counts()));
         }
-        let faults = world.oracle().faults();
+        let faults = run.oracle().faults();
         if !faults.is_empty() {
             return Err(Found { round, faults });
         }
     }
     let outcome = Outcome {
-        counts: world.oracle().counts(),
+        counts: run.oracle().counts(),
         kills: torture.kills,
         slowest_start: torture.slowest_start,
         undone: torture.undone,
@@ -278,17 +278,17 @@ impl Torture {
         seed: u64,
         transactions: bool,
     ) -> (Self, Load) {
-        let world = World::new(seed, transactions, Oracle::new(rules()));
+        let run = Run::new(seed, transactions, Oracle::new(rules()));
         let authority = Authority::new();
         let file = NamedTempFile::new().expect("a temporary file");
         fs::write(file.path(), authority.pem()).expect("a writable file");
         let path = file.path().to_str().expect("UTF-8").to_owned();
         let daemon = builder.flag("--ca-file", &path).start().await;
-        let load = Load::start(&world, &daemon, &authority).await;
-        world.up(Site::of(&daemon));
+        let load = Load::start(&run, &daemon, &authority).await;
+        run.up(Endpoints::of(&daemon));
         let torture = Self {
-            random: world.choices("the one who kills"),
-            world,
+            random: run.choices("the one who kills"),
+            run,
             daemon,
             _authority: file,
             faults,
@@ -299,8 +299,8 @@ impl Torture {
         (torture, load)
     }
 
-    pub(crate) fn world(&self) -> &World {
-        &self.world
+    pub(crate) fn run(&self) -> &Run {
+        &self.run
     }
 
     pub(crate) const fn daemon(&self) -> &Daemon {
@@ -318,10 +318,10 @@ impl Torture {
         let peak = self.daemon.peak_memory();
         if peak > MOST_MEMORY {
             let what = format!("{} MiB were in memory", peak >> 20);
-            self.world.oracle().fault(what);
+            self.run.oracle().fault(what);
         }
-        self.world.down();
-        self.world.oracle().kills(Instant::now());
+        self.run.down();
+        self.run.oracle().kills(Instant::now());
         if self.fills_the_disk() {
             // What is under way meets it; the disk has room again at the next start.
             let life = Duration::from_millis(self.random.u64(..FULL_FOR_MS));
@@ -336,7 +336,7 @@ impl Torture {
         }
         while self.random.u32(..3) == 0 {
             let after = Duration::from_millis(self.random.u64(..150));
-            self.world.oracle().kills(Instant::now());
+            self.run.oracle().kills(Instant::now());
             self.daemon.start_and_kill(after).await;
             self.lost();
         }
@@ -366,24 +366,24 @@ impl Torture {
         let took = began.elapsed();
         self.slowest_start = self.slowest_start.max(took);
         if took > LONGEST_START {
-            self.world.oracle().fault(format!("a start took {took:?}"));
+            self.run.oracle().fault(format!("a start took {took:?}"));
         }
     }
 
     /// What must hold at any time, and what the start has made of unanswered changes.
     async fn check(&self) {
-        keys::check(&self.world, &self.daemon.api()).await;
+        keys::check(&self.run, &self.daemon.api()).await;
         let found = self.webhooks().await;
-        let mut webhooks = self.world.webhooks();
+        let mut webhooks = self.run.webhooks();
         let shapes = found.iter().map(|found| (found.key, found.shape.clone()));
         let now = Instant::now();
         let faults = webhooks.registrations.check(&shapes.collect(), now);
         webhooks.ids = found.iter().map(|found| (found.id, found.key)).collect();
         drop(webhooks);
-        let mut oracle = self.world.oracle();
+        let mut oracle = self.run.oracle();
         oracle.find(faults);
         for found in found {
-            oracle.check_books(found.key, found.books);
+            oracle.check_delivery_counts(found.key, found.counts);
             let now = Instant::now();
             if found.key == SWITCHED && !found.shape.enabled {
                 oracle.may_not_want(found.key);
@@ -397,16 +397,16 @@ impl Torture {
 
     /// Lets everything come to rest, and accounts for every event.
     pub(crate) async fn check_whole(&self) {
-        let quiet = self.world.quiet().await;
+        let quiet = self.run.quiesce().await;
         self.switch_on().await;
-        let settled = |found: &Vec<Listed>| found.iter().all(|found| found.books.pending == 0);
+        let settled = |found: &Vec<Listed>| found.iter().all(|found| found.counts.pending == 0);
         let found = eventually("nothing to be pending", || self.webhooks(), settled).await;
         let mut dead = self.dead_letters().await;
-        let mut oracle = self.world.oracle();
+        let mut oracle = self.run.oracle();
         oracle.dead_letters(dead.values().map(|dead| dead.len() as u64).sum());
         for found in found {
             let dead = dead.remove(&found.id).unwrap_or_default();
-            oracle.check_settled(found.key, found.books, &dead);
+            oracle.check_settled(found.key, found.counts, &dead);
         }
         drop(oracle);
         drop(quiet);
@@ -415,7 +415,7 @@ impl Torture {
     /// A webhook that is off keeps what it is owed.
     async fn switch_on(&self) {
         let (path, shape) = {
-            let mut webhooks = self.world.webhooks();
+            let mut webhooks = self.run.webhooks();
             let path = webhooks.path(SWITCHED).expect("it is there");
             let now = webhooks.registrations.now(SWITCHED);
             let mut shape = now.expect("it is there").clone();
@@ -427,7 +427,7 @@ impl Torture {
         let api = self.daemon.api();
         api.put(&path, &request(&shape)).await.expect(200);
         let now = Instant::now();
-        self.world.oracle().wants(SWITCHED, &[METER], false, now);
+        self.run.oracle().wants(SWITCHED, &[METER], false, now);
     }
 
     async fn webhooks(&self) -> Vec<Listed> {

@@ -8,7 +8,7 @@ use http::{HeaderMap, HeaderName};
 use pipelet_tests::oracle::Key;
 use standardwebhooks::Webhook;
 
-use crate::world::World;
+use crate::run::Run;
 
 /// The webhook whose signing secret is rotated; others have theirs replaced, with the URL.
 pub(crate) const ROTATED: Key = Key(6);
@@ -30,7 +30,7 @@ pub(crate) fn signing(url: &str, version: u32) -> String {
 
 /// What is wrong with a delivery to this URL.
 pub(crate) fn fault(
-    world: &World,
+    run: &Run,
     key: Key,
     url: &str,
     headers: &HeaderMap,
@@ -42,7 +42,7 @@ pub(crate) fn fault(
     if shown != Some(&value(url)) {
         return Some(format!("{url} was shown {shown:?}"));
     }
-    let is_current = world.webhooks().registrations.may_be_at(key, url, at);
+    let is_current = run.webhooks().registrations.may_be_at(key, url, at);
     if !is_current {
         return Some(format!("{url} is no URL of webhook {} any more", key.0));
     }
@@ -60,7 +60,7 @@ pub(crate) fn fault(
             .any(|one| Some(one) == expected.as_deref())
     };
     let is_right = if key == ROTATED {
-        let pairs = world.webhooks().rotation.pairs(at);
+        let pairs = run.webhooks().rotation.pairs(at);
         pairs.is_none_or(|pairs| {
             pairs
                 .into_iter()

@@ -41,9 +41,9 @@ pub(crate) async fn run(time: Duration, seed: u64) -> Result<(), Found> {
             series.push(sample);
         }
     }
-    load.end(torture.world()).await;
+    load.end(torture.run()).await;
     torture.check_whole().await;
-    let counts = torture.world().oracle().counts();
+    let counts = torture.run().oracle().counts();
     say(&format!("soaked for {time:?}: {counts}"));
     for ((name, slack, unit), series) in SERIES.into_iter().zip(series) {
         let shown: Vec<_> = series
@@ -53,10 +53,10 @@ pub(crate) async fn run(time: Duration, seed: u64) -> Result<(), Found> {
         say(&format!("{name}: {}", shown.join(" ")));
         if let Err(grown) = level(&series, slack) {
             let fault = format!("{name} doesn't level off: {grown}");
-            torture.world().oracle().fault(fault);
+            torture.run().oracle().fault(fault);
         }
     }
-    let faults = torture.world().oracle().faults();
+    let faults = torture.run().oracle().faults();
     if faults.is_empty() {
         Ok(())
     } else {

@@ -7,7 +7,7 @@ use pipelet_tests::{Frame, Station, oracle::Number};
 use serde_json::{Value, json};
 use tokio::time::sleep;
 
-use crate::world::{Site, Turn, World};
+use crate::run::{Endpoints, InFlight, Run};
 
 pub(crate) const START: &str = "StartTransaction";
 pub(crate) const STOP: &str = "StopTransaction";
@@ -34,11 +34,11 @@ struct Unanswered {
     id: String,
     action: &'static str,
     payload: Value,
-    _turn: Turn,
+    _in_flight: InFlight,
 }
 
 struct Charger {
-    world: Arc<World>,
+    run: Arc<Run>,
     name: String,
     random: Rng,
     sent: u32,
@@ -48,17 +48,17 @@ struct Charger {
 }
 
 /// Talks until the run is over.
-pub(crate) async fn live(world: Arc<World>, name: String) {
-    let random = world.choices(&name);
+pub(crate) async fn live(run: Arc<Run>, name: String) {
+    let random = run.choices(&name);
     let mut charger = Charger {
-        world: Arc::clone(&world),
+        run: Arc::clone(&run),
         name,
         random,
         sent: 0,
         transaction: None,
         unanswered: None,
     };
-    while let Some(Site { ocpp, .. }) = world.site().await {
+    while let Some(Endpoints { ocpp, .. }) = run.endpoints().await {
         let path = format!("/ocpp/{}", charger.name);
         if let Ok(mut socket) = Station::dial(ocpp, &path, Some("ocpp1.6")).await {
             charger.talk(&mut socket).await;
@@ -76,7 +76,7 @@ impl Charger {
         loop {
             if self.unanswered.is_none() {
                 let rest = Duration::from_millis(self.random.u64(..REST_MS));
-                if !listen(socket, rest).await || !self.world.is_up() {
+                if !listen(socket, rest).await || !self.run.is_up() {
                     return;
                 }
                 self.unanswered = Some(self.next().await);
@@ -97,8 +97,8 @@ impl Charger {
     }
 
     async fn next(&mut self) -> Unanswered {
-        let turn = self.world.turn().await;
-        let may_start = self.world.transactions;
+        let in_flight = self.run.begin().await;
+        let may_start = self.run.transactions;
         let action = match (self.transaction, self.random.u32(..100)) {
             (None, 0..30) if may_start => START,
             (Some(_), 0..15) => STOP,
@@ -108,14 +108,14 @@ impl Charger {
             (_, 85..90) => BOOT,
             (_, _) => DATA,
         };
-        let number = self.world.oracle().sends(action, Instant::now());
+        let number = self.run.oracle().sends(action, Instant::now());
         self.sent += 1;
         Unanswered {
             number,
             id: format!("{}-{}", self.name, self.sent),
             action,
             payload: self.payload(action, number),
-            _turn: turn,
+            _in_flight: in_flight,
         }
     }
 
@@ -151,7 +151,7 @@ impl Charger {
                 assert_eq!(other, DATA);
                 // Now and then nearly as much as a message may have. Not in a short soak, for which
                 // it takes memory and store too long to be level.
-                let long = self.world.transactions && self.random.u32(..40) == 0;
+                let long = self.run.transactions && self.random.u32(..40) == 0;
                 let padding = if long { LONG_DATA } else { 0 };
                 json!({"vendorId": "Acme", "data": mark, "padding": " ".repeat(padding)})
             }
@@ -165,9 +165,9 @@ impl Charger {
         let transaction = answer[2]["transactionId"].as_i64();
         if !is_result || (call.action == START && transaction.is_none()) {
             // A daemon that ends may say so.
-            if self.world.is_up() {
+            if self.run.is_up() {
                 let what = format!("{answer} for {} {}", call.action, call.id);
-                self.world.oracle().fault(what);
+                self.run.oracle().fault(what);
             }
             self.unanswered = Some(call);
             return false;
@@ -178,7 +178,7 @@ impl Charger {
             _ => {}
         }
         let now = Instant::now();
-        self.world.oracle().answered(call.number, transaction, now);
+        self.run.oracle().answered(call.number, transaction, now);
         true
     }
 }

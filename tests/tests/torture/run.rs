@@ -1,6 +1,6 @@
 //! What all actors of a run share: where the daemon is, what was seen of it, and their choices.
 //!
-//! Invariant: while [`World::quiet`] is held, nobody has anything under way that is unanswered.
+//! Invariant: while [`Run::quiesce`] is held, no request of any actor is unanswered.
 
 use std::{
     collections::BTreeMap,
@@ -18,13 +18,13 @@ use tokio::sync::{OwnedRwLockReadGuard, RwLock, RwLockWriteGuard, watch};
 
 /// A daemon that listens.
 #[derive(Debug, Clone)]
-pub(crate) struct Site {
+pub(crate) struct Endpoints {
     pub(crate) ocpp: SocketAddr,
     pub(crate) grpc: SocketAddr,
     pub(crate) api: Api,
 }
 
-impl Site {
+impl Endpoints {
     pub(crate) fn of(daemon: &Daemon) -> Self {
         Self {
             ocpp: daemon.ocpp(),
@@ -37,15 +37,15 @@ impl Site {
 #[derive(Debug, Clone)]
 enum State {
     Down,
-    Up(Site),
+    Up(Endpoints),
     Over,
 }
 
-/// Held from the asking to the answer.
-pub(crate) type Turn = OwnedRwLockReadGuard<()>;
+/// Held from a request to its answer.
+pub(crate) type InFlight = OwnedRwLockReadGuard<()>;
 
 #[derive(Debug)]
-pub(crate) struct World {
+pub(crate) struct Run {
     seed: u64,
     /// Whether stations charge.
     pub(crate) transactions: bool,
@@ -53,7 +53,7 @@ pub(crate) struct World {
     webhooks: Mutex<Webhooks>,
     keys: Mutex<Keys>,
     state: watch::Sender<State>,
-    turns: Arc<RwLock<()>>,
+    requests: Arc<RwLock<()>>,
 }
 
 /// The webhooks as they are asked for, and the ids that the daemon gave them.
@@ -72,7 +72,7 @@ impl Webhooks {
     }
 }
 
-impl World {
+impl Run {
     pub(crate) fn new(seed: u64, transactions: bool, oracle: Oracle) -> Arc<Self> {
         Arc::new(Self {
             seed,
@@ -81,7 +81,7 @@ impl World {
             webhooks: Mutex::default(),
             keys: Mutex::default(),
             state: watch::Sender::new(State::Down),
-            turns: Arc::default(),
+            requests: Arc::default(),
         })
     }
 
@@ -103,8 +103,8 @@ impl World {
         self.keys.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(crate) fn up(&self, site: Site) {
-        self.state.send_replace(State::Up(site));
+    pub(crate) fn up(&self, endpoints: Endpoints) {
+        self.state.send_replace(State::Up(endpoints));
     }
 
     /// To be said before the daemon is ended: what fails afterwards is no fault.
@@ -121,27 +121,27 @@ impl World {
     }
 
     /// Whether it is the same daemon still, and up: what was seen of it so far counts.
-    pub(crate) fn is_up_at(&self, site: &Site) -> bool {
-        let same = |now: &Site| (now.ocpp, now.grpc) == (site.ocpp, site.grpc);
+    pub(crate) fn is_up_at(&self, endpoints: &Endpoints) -> bool {
+        let same = |now: &Endpoints| (now.ocpp, now.grpc) == (endpoints.ocpp, endpoints.grpc);
         matches!(&*self.state.borrow(), State::Up(now) if same(now))
     }
 
     /// Waits for a daemon that listens; none when the run is over.
-    pub(crate) async fn site(&self) -> Option<Site> {
+    pub(crate) async fn endpoints(&self) -> Option<Endpoints> {
         let mut state = self.state.subscribe();
         let known = state.wait_for(|state| !matches!(state, State::Down)).await;
         match &*known.ok()? {
-            State::Up(site) => Some(site.clone()),
+            State::Up(endpoints) => Some(endpoints.clone()),
             State::Down | State::Over => None,
         }
     }
 
-    pub(crate) async fn turn(&self) -> Turn {
-        Arc::clone(&self.turns).read_owned().await
+    pub(crate) async fn begin(&self) -> InFlight {
+        Arc::clone(&self.requests).read_owned().await
     }
 
-    /// Waits until everything has been answered, and lets nobody begin anew while it is held.
-    pub(crate) async fn quiet(&self) -> RwLockWriteGuard<'_, ()> {
-        within("every answer", self.turns.write()).await
+    /// Waits until everything has been answered, and lets no actor begin anew while it is held.
+    pub(crate) async fn quiesce(&self) -> RwLockWriteGuard<'_, ()> {
+        within("every answer", self.requests.write()).await
     }
 }
