@@ -5,24 +5,24 @@
 
 mod outcome;
 mod paced;
+mod selection;
 
-use jiff::Timestamp;
 use pipelet_proto::v1;
 
-use self::outcome::PurgeOutcome;
-pub(crate) use self::outcome::ReplayOutcome;
+use self::{
+    outcome::PurgeOutcome,
+    selection::{PAGE, Which},
+};
+pub(crate) use self::{outcome::ReplayOutcome, selection::filter_on_wire};
 use crate::{
-    cli::{Dlq, Filter, Limit, Selection},
+    cli::{Dlq, Limit},
     client::{Client, paging::Pages},
     error::{Error, ExitStatus},
     output::Printer,
-    system::when::{self, When},
+    system::when,
     view::FailedDelivery,
     words::counted,
 };
-
-/// Payloads may be large, so a page holds few.
-const PAGE: u32 = 50;
 
 pub(crate) async fn run(
     verb: Dlq,
@@ -165,74 +165,4 @@ async fn purge_question(which: &Which, client: &Client) -> Result<Option<String>
         (_, true) => Some(format!("purge {many} for good?")),
         (_, false) => Some(format!("purge more than {many} for good?")),
     })
-}
-
-/// Which dead letters are meant, as the wire has it.
-#[derive(Debug)]
-enum Which {
-    /// Each once.
-    Ids(Vec<u64>),
-    Filter(v1::FailedDeliveryFilter),
-}
-
-impl Which {
-    fn from(selection: Selection, now: Timestamp) -> Self {
-        if selection.ids.is_empty() {
-            return Self::Filter(filter_on_wire(selection.filter, now));
-        }
-        let mut ids = selection.ids;
-        ids.sort_unstable();
-        ids.dedup();
-        Self::Ids(ids)
-    }
-
-    fn is_many(&self) -> bool {
-        match self {
-            Self::Ids(ids) => ids.len() > 1,
-            Self::Filter(_) => true,
-        }
-    }
-
-    /// How many were asked for by name.
-    fn asked(&self) -> Option<u64> {
-        match self {
-            Self::Ids(ids) => Some(ids.len() as u64),
-            Self::Filter(_) => None,
-        }
-    }
-}
-
-pub(super) fn filter_on_wire(filter: Filter, now: Timestamp) -> v1::FailedDeliveryFilter {
-    let wire = |when: When| when::on_wire(when.resolve(now));
-    v1::FailedDeliveryFilter {
-        webhook_id: filter.webhook,
-        event: filter.event,
-        station_id: filter.station,
-        since: filter.since.map(wire),
-        until: filter.until.map(wire),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn ids_count_once_and_an_empty_filter_is_many() {
-        let selection = Selection {
-            ids: vec![3, 1, 3],
-            all: false,
-            filter: Filter::default(),
-        };
-        let which = Which::from(selection, Timestamp::UNIX_EPOCH);
-        assert_eq!((which.asked(), which.is_many()), (Some(2), true));
-
-        let selection = Selection {
-            ids: Vec::new(),
-            all: true,
-            filter: Filter::default(),
-        };
-        let which = Which::from(selection, Timestamp::UNIX_EPOCH);
-        assert_eq!((which.asked(), which.is_many()), (None, true));
-    }
 }

@@ -15,7 +15,10 @@ use serde::Serialize;
 use tokio::time::{Instant, sleep_until};
 use tonic::Code;
 
-use super::{PAGE, ReplayOutcome, Which};
+use super::{
+    outcome::ReplayOutcome,
+    selection::{PAGE, Which},
+};
 use crate::{
     cli::Pace,
     client::{Client, paging::Pages},
