@@ -21,7 +21,7 @@ pub(crate) enum Contexts {
     },
     /// Shows all contexts
     List,
-    /// Shows whom a command would speak to, and why
+    /// Shows which daemon a command would use, and why
     Show,
     /// Forgets a context
     Remove {

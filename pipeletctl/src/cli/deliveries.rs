@@ -8,7 +8,7 @@ use super::{dlq::Filter, limit::Limit};
 pub(crate) enum Deliveries {
     /// Shows deliveries of all webhooks, or of one
     ///
-    /// Pending ones wait for a retry; what was not attempted yet is told as a number. Failed ones
+    /// Pending ones wait for a retry; what was not attempted yet is shown as a number. Failed ones
     /// are the dead letters. Of delivered ones the latest of each webhook are known.
     List {
         /// What became of them so far [default: first the pending, then failed, then delivered]

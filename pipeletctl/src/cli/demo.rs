@@ -6,7 +6,7 @@ use clap::{Args, ValueHint};
 
 #[derive(Debug, Args)]
 pub(crate) struct Demo {
-    /// Tells the story in lines, and replays by itself (so does -o json, and no terminal)
+    /// Prints lines instead of drawing, and replays by itself (as with -o json, or no terminal)
     #[arg(long)]
     pub(crate) headless: bool,
     /// The daemon to start [default: the one beside pipeletctl, or on the search path]

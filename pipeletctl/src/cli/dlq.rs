@@ -84,7 +84,7 @@ pub(crate) struct Selection {
 /// How fast a replay goes; nothing said: as fast as the daemon can.
 #[derive(Debug, Clone, Copy, Default, Args)]
 pub(crate) struct Pace {
-    /// At most so many, like 50/s or 600/m
+    /// At most this many, like 50/s or 600/m
     #[arg(long, value_name = "RATE")]
     pub(crate) rate: Option<Rate>,
     /// To each webhook one first; once that is delivered 2, 4, 8 and so on, up to the rate

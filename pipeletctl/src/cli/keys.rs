@@ -17,13 +17,13 @@ pub(crate) enum Keys {
         /// What it allows: each role may do all that the ones behind it may
         #[arg(long, value_enum, default_value_t = Role::Admin)]
         role: Role,
-        /// How long it lets its bearer in, such as 90d [default: for ever]
+        /// How long it is valid, such as 90d [default: for ever]
         #[arg(long, value_name = "TIME", value_parser = parse_timeout)]
         expires_in: Option<Duration>,
     },
     /// Shows all keys, without their secret part
     List,
-    /// Ends a key's life; on a terminal it asks first
+    /// Revokes a key; on a terminal it asks first
     Revoke {
         #[arg(add = Candidates::ApiKeys)]
         id: u64,
@@ -40,7 +40,7 @@ pub(crate) enum Role {
     Admin,
     /// Webhooks, dead letters, stations, id tags and commands
     Operator,
-    /// Nothing but to look
+    /// Read only
     ReadOnly,
 }
 

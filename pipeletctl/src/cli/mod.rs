@@ -63,16 +63,16 @@ pub(crate) struct Cli {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// Who is told about which events, and where
+    /// Subscriptions: which URL gets which events
     #[command(subcommand, alias = "webhook")]
     Webhooks(Webhooks),
-    /// What is owed, what failed and what was delivered, over all webhooks
+    /// Deliveries of all webhooks: pending, failed and delivered
     #[command(subcommand, alias = "delivery")]
     Deliveries(Deliveries),
     /// Dead letters: deliveries whose attempts ran out
     #[command(subcommand)]
     Dlq(Dlq),
-    /// What happens on the stations
+    /// Events of the stations, and their types
     #[command(subcommand, alias = "event")]
     Events(Events),
     /// What became of one event: each webhook's attempts and their outcome
@@ -86,13 +86,13 @@ pub(crate) enum Command {
     /// It is journaled and delivered like a charger's, with the header pipelet-synthetic, and
     /// changes nothing of what is known of the charger.
     Trigger(Trigger),
-    /// The chargers
+    /// Stations (chargers): their state, commands to them, their registration
     #[command(subcommand, alias = "station")]
     Stations(Stations),
-    /// What was charged, the latest first
+    /// Charging transactions, the latest first
     #[command(subcommand, alias = "transaction")]
     Transactions(Transactions),
-    /// Who may charge, where the daemon runs with --authorize registered
+    /// Id tags that may charge, where the daemon runs with --authorize registered
     #[command(subcommand, alias = "id-tag")]
     IdTags(IdTags),
     /// API keys
@@ -122,7 +122,7 @@ pub(crate) enum Command {
     /// The daemon works on meanwhile. The webhooks' secrets are sealed in the file: keep the
     /// daemon's secrets.key, too, and elsewhere.
     Backup(Backup),
-    /// Daemons by name
+    /// Named daemons, and which of them is used
     #[command(subcommand, alias = "contexts")]
     Context(Contexts),
     /// Shows it all in less than a minute: a daemon, chargers, failures, a replay, on free ports
@@ -183,7 +183,7 @@ pub(crate) struct Audit {
     #[arg(long, value_name = "ID", add = Candidates::Webhooks)]
     pub(crate) webhook: Option<u64>,
     /// Shows what became of the events since then: 2026-04-14T12:00:00Z, or how long ago, like 2h.
-    /// Gaps are looked for in the whole books all the same
+    /// The check covers all of them anyway
     #[arg(long, value_name = "TIME")]
     pub(crate) since: Option<When>,
 }

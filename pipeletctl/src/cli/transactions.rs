@@ -34,7 +34,7 @@ pub(crate) struct TransactionFilter {
     /// Only those that were stopped
     #[arg(long)]
     pub(crate) stopped: bool,
-    /// Only those of which nothing was heard for too long
+    /// Only those whose station has sent nothing about them for too long
     #[arg(long, conflicts_with_all = ["open", "stopped"])]
     pub(crate) abandoned: bool,
     /// Started from then on: 2026-04-14T12:00:00Z, or how long ago, like 2h

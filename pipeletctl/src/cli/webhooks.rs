@@ -43,7 +43,7 @@ pub(crate) enum Webhooks {
         #[arg(long, add = Candidates::EventTypes)]
         event: Option<String>,
     },
-    /// Sends what waits for a retry now, where the receiver is mended
+    /// Sends what waits for a retry now, instead of when it is due
     ///
     /// One delivery goes out first, then more as long as none fails. What has not gone out by then
     /// waits as it did. Dead letters are replayed with `dlq replay`.
@@ -51,12 +51,12 @@ pub(crate) enum Webhooks {
         #[arg(add = Candidates::Webhooks)]
         id: u64,
     },
-    /// Lets new events in
+    /// Enables a webhook: new events are delivered to it
     Enable {
         #[arg(add = Candidates::Webhooks)]
         id: u64,
     },
-    /// Keeps new events out; retries wait
+    /// Disables a webhook: it gets no new events, and its retries wait
     Disable {
         #[arg(add = Candidates::Webhooks)]
         id: u64,
@@ -74,7 +74,7 @@ pub(crate) enum Webhooks {
     /// Says how many there are, and asks. It goes no faster than the webhook takes them. Where it is
     /// interrupted, what it has sent stays sent; to send the rest, begin later with --since.
     Backfill(Box<Backfill>),
-    /// Shows how webhooks fare: backlog, success, latency
+    /// Shows backlog, success rate and latency of each webhook
     Stats {
         /// Only this one
         #[arg(add = Candidates::Webhooks)]
