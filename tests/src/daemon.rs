@@ -136,17 +136,9 @@ impl Builder {
 
     /// Starts a daemon that may give up by itself instead of listening.
     pub async fn start_or_end(self) -> Result<Daemon, Ended> {
-        match Running::try_spawn(&self).await {
-            Ok(running) => Ok(Daemon {
-                builder: self,
-                running: Some(running),
-            }),
-            Err(status) => Err(Ended {
-                code: status.code(),
-                stdout: String::new(),
-                stderr: fs::read_to_string(self.log_file()).unwrap_or_default(),
-            }),
-        }
+        let mut daemon = self.stopped();
+        daemon.start_again_or_end().await?;
+        Ok(daemon)
     }
 
     /// A daemon that was never started, for who wants to see its first start.
@@ -209,6 +201,18 @@ impl Builder {
 
     fn log_file(&self) -> PathBuf {
         self.home.path().join("stderr.log")
+    }
+
+    fn log(&self) -> String {
+        fs::read_to_string(self.log_file()).unwrap_or_default()
+    }
+
+    fn ended(&self, status: ExitStatus) -> Ended {
+        Ended {
+            code: status.code(),
+            stdout: String::new(),
+            stderr: self.log(),
+        }
     }
 }
 
@@ -313,7 +317,7 @@ impl Daemon {
 
     /// What the daemon wrote to stderr, over all of its starts.
     pub fn log(&self) -> String {
-        fs::read_to_string(self.builder.log_file()).unwrap_or_default()
+        self.builder.log()
     }
 
     /// SIGKILL: nothing of the process runs after this.
@@ -365,13 +369,24 @@ impl Daemon {
         self.running = Some(Running::spawn(&self.builder).await);
     }
 
-    /// Starts the daemon on the same data and kills it so much later, wherever it has come to.
-    pub async fn start_and_kill(&mut self, after: Duration) {
+    /// The same of a daemon that may give up by itself instead of listening.
+    pub async fn start_again_or_end(&mut self) -> Result<(), Ended> {
+        assert!(self.running.is_none(), "the daemon still runs");
+        let running = Running::try_spawn(&self.builder).await;
+        self.running = Some(running.map_err(|status| self.builder.ended(status))?);
+        Ok(())
+    }
+
+    /// Starts the daemon on the same data and kills it so much later, wherever it has come to, if
+    /// it has not given up by itself.
+    pub async fn start_and_kill(&mut self, after: Duration) -> Result<(), Ended> {
         assert!(self.running.is_none(), "the daemon still runs");
         let mut child = self.builder.spawn();
-        let ended = timeout(after, child.wait()).await;
-        assert!(ended.is_err(), "pipeletd ended by itself: {ended:?}");
+        if let Ok(status) = timeout(after, child.wait()).await {
+            return Err(self.builder.ended(status.expect("an exit status")));
+        }
         child.kill().await.expect("SIGKILL");
+        Ok(())
     }
 
     fn running(&self) -> &Running {
@@ -398,7 +413,7 @@ impl Drop for Daemon {
 impl Running {
     async fn spawn(builder: &Builder) -> Self {
         let Ok(running) = Self::try_spawn(builder).await else {
-            let log = fs::read_to_string(builder.log_file()).unwrap_or_default();
+            let log = builder.log();
             panic!("pipeletd ended instead of listening:\n{log}");
         };
         running

@@ -156,8 +156,36 @@ pub enum Fault {
         found: Option<Shape>,
         possible: Vec<Option<Shape>>,
     },
+    /// The daemon gave up instead of listening, and said this.
+    NoStart(String),
     /// Whatever else was seen that must not be.
     Seen(String),
+}
+
+impl Fault {
+    /// Whether it shows that something was forgotten that had been acknowledged; what comes too
+    /// late or takes too much does not.
+    pub fn is_loss(&self) -> bool {
+        match self {
+            Self::Lost { .. }
+            | Self::TransactionTwice { .. }
+            | Self::TwoTransactions { .. }
+            | Self::TwoEvents { .. }
+            | Self::Unbalanced { .. }
+            | Self::Miscounted { .. }
+            | Self::DeadLetters { .. }
+            | Self::Key { .. }
+            | Self::Registration { .. } => true,
+            Self::NoStart(said) => said.contains("is damaged: "),
+            Self::NeverSent { .. }
+            | Self::StillPending { .. }
+            | Self::DiedEarly { .. }
+            | Self::TooEarly { .. }
+            | Self::WentBack { .. }
+            | Self::Late { .. }
+            | Self::Seen(_) => false,
+        }
+    }
 }
 
 #[derive(Debug, Clone, Copy)]

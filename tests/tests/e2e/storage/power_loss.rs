@@ -57,7 +57,7 @@ async fn a_first_start_without_power_is_no_last_one() {
         let mut daemon = builder.stopped();
         for seed in 0..2 {
             let after = Duration::from_millis(attempt * 3);
-            daemon.start_and_kill(after).await;
+            daemon.start_and_kill(after).await.expect("a start");
             faults.lose_power(attempt * 2 + seed);
         }
         daemon.start_again().await;
