@@ -4,20 +4,25 @@ use pipelet_tests::{Answer, Ctl, Output, Receiver};
 
 use crate::scene::{Scene, ctl, daemon};
 
-/// What differs from run to run, and what stands for it in a snapshot.
+/// What differs from run to run, and what stands for it in a snapshot. In a table that is as wide
+/// as what it stands for, so that columns which don't line up are seen.
 const VARYING: &[(&str, &str)] = &[
-    (r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(\.\d+)?Z?", "<time>"),
+    (r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d+Z", "<time>"),
+    (r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", "YYYY-MM-DDThh:mm:ssZ"),
     (r"127\.0\.0\.1:\d+", "<address>"),
     (r"evt_[0-9a-f]{32}", "<event id>"),
     (r"req_[0-9a-f]{16}", "<request id>"),
     (r"hcpms_live_[0-9A-Za-z_-]+", "<key>"),
+    // The cells of a column, by their widths.
+    (r"\b\d ms {6}", "N ms      "),
+    (r"\b\d\d ms {5}", "N ms      "),
+    (r"\b\d{3} ms {4}", "N ms      "),
+    (r"\b\d{4} ms {3}", "N ms      "),
     (r"\b\d+(\.\d+)? ?(ms|s)\b", "<duration>"),
     (r"(duration_ms\W+)\d+", "${1}<n>"),
     // Whether a connection was kept may differ.
     (r"(_us\W+)(\d+|null)", "${1}<n>"),
     (r"/tmp/[^/ ]+", "<home>"),
-    // A column is as wide as its widest cell, which may be one of the above.
-    (r"(\S) {2,}", "${1}  "),
 ];
 
 async fn hold(ctl: &Ctl, name: &str, line: &str) {
