@@ -21,7 +21,7 @@ use tokio::{
     time::timeout,
 };
 
-use crate::{Api, Ctl, deadline::within};
+use crate::{Api, Ctl, deadline::within, process};
 
 /// What a daemon is started with. Ports are free ones and private targets are allowed,
 /// because every receiver of a test is on the loopback interface.
@@ -259,14 +259,14 @@ impl Daemon {
         self.running().child.id().expect("it runs")
     }
 
+    /// What the process has in memory, in bytes.
+    pub fn memory(&self) -> u64 {
+        process::rss(self.pid())
+    }
+
     /// The most that the process ever had in memory, in bytes.
     pub fn peak_memory(&self) -> u64 {
-        let status = format!("/proc/{}/status", self.pid());
-        let status = fs::read_to_string(status).expect("a running process");
-        let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
-        let kib = peak.and_then(|peak| peak.trim().strip_suffix(" kB"));
-        let kib: u64 = kib.and_then(|kib| kib.parse().ok()).expect("VmHWM in kB");
-        kib << 10
+        process::peak_rss(self.pid())
     }
 
     pub fn http(&self) -> SocketAddr {

@@ -13,6 +13,10 @@
 //! - [`SmallDisk`]: a disk that a test can fill.
 //! - [`Network`]: namespaces with a router between daemon and test, which drops what it is told to.
 //! - [`Scrape`]: what `/metrics` said.
+//! - [`process`]: what `/proc` says of a daemon or of who loads it.
+//! - [`packages`], with [`node`] and [`python`]: what is taken from npm and PyPI; [`browser`] and
+//!   [`promtool`] are there or not. [`skip`] is for what is not.
+//! - [`traces`]: whether something is found that should not be there.
 //! - [`oracle`]: the judge of what was seen of a daemon that is killed again and again.
 //! - [`Api`] and [`Ctl`]: the two ways in, REST and `pipeletctl`; [`Rpc`] is gRPC below the latter.
 //! - [`Terminal`]: a screen and a keyboard, for what draws.
@@ -25,6 +29,7 @@
 mod api;
 mod authority;
 mod blackhole;
+pub mod browser;
 mod ctl;
 mod daemon;
 pub mod deadline;
@@ -34,16 +39,23 @@ mod faults;
 mod flood;
 mod http2;
 pub mod network;
+pub mod node;
 pub mod oracle;
+pub mod packages;
+pub mod process;
+pub mod promtool;
+pub mod python;
 pub mod raw;
 mod receiver;
 mod rpc;
 mod scrape;
 mod scripted;
+mod skip;
 mod small_disk;
 mod station;
 mod terminal;
 mod tls;
+pub mod traces;
 
 pub use api::{Api, Reply};
 pub use authority::{Authority, Identity};
@@ -60,6 +72,7 @@ pub use receiver::{Answer, Receiver, Request};
 pub use rpc::Rpc;
 pub use scrape::Scrape;
 pub use scripted::{RawRequest, Scripted, Step, Tls};
+pub use skip::skip;
 pub use small_disk::SmallDisk;
 pub use station::{Asked, Called, Frame, Handshake, Station};
 pub use terminal::Terminal;

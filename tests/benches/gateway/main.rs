@@ -25,7 +25,6 @@ mod limits;
 mod options;
 mod peers;
 mod plot;
-mod process;
 mod report;
 mod retention;
 mod sink;
@@ -39,6 +38,7 @@ use std::{
 };
 
 use clap::Parser as _;
+use pipelet_tests::process;
 
 use self::{
     options::{Options, Section},

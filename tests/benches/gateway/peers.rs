@@ -2,13 +2,12 @@
 //! `tests/benches/peers`. They are installed under `target/`, once for each version.
 
 use std::{
-    fs,
     net::SocketAddr,
     path::{Path, PathBuf},
     process::Stdio,
 };
 
-use pipelet_tests::deadline::within;
+use pipelet_tests::{deadline::within, packages};
 use tokio::{
     io::{AsyncBufReadExt as _, BufReader, Lines},
     process::{Child, ChildStdout, Command},
@@ -60,51 +59,22 @@ impl Peer {
     /// Installs what the peer needs, where that has not been done.
     pub(crate) async fn install(self) -> Result<Installed, String> {
         let sources = Path::new(SOURCES).join(self.name());
-        let home = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("peer-{}", self.name()));
-        let (listed, program) = match self {
-            Self::Node => ("package-lock.json", "gateway.js"),
-            Self::Python => ("requirements.txt", "gateway.py"),
-        };
-        let wanted = read(&sources.join(listed))?;
-        let stamp = home.join("installed");
-        if fs::read_to_string(&stamp).ok().as_ref() != Some(&wanted) {
-            fs::create_dir_all(&home).map_err(|error| error.to_string())?;
-            self.fetch(&sources, &home).await?;
-            fs::write(&stamp, &wanted).map_err(|error| error.to_string())?;
-        }
-        fs::copy(sources.join(program), home.join(program)).map_err(|error| error.to_string())?;
-        Ok(Installed {
-            peer: self,
-            interpreter: match self {
-                Self::Node => PathBuf::from("node"),
-                Self::Python => home.join("venv/bin/python"),
-            },
-            program: home.join(program),
-        })
-    }
-
-    async fn fetch(self, sources: &Path, home: &Path) -> Result<(), String> {
-        match self {
+        let name = format!("peer-{}", self.name());
+        let (interpreter, program) = match self {
             Self::Node => {
-                for file in ["package.json", "package-lock.json"] {
-                    fs::write(home.join(file), read(&sources.join(file))?)
-                        .map_err(|error| error.to_string())?;
-                }
-                let npm = ["ci", "--no-audit", "--no-fund", "--loglevel=error"];
-                run(Command::new("npm").args(npm).current_dir(home)).await
+                let home = packages::npm(&name, &sources, &["gateway.js"]).await?;
+                (PathBuf::from("node"), home.join("gateway.js"))
             }
             Self::Python => {
-                let venv = home.join("venv");
-                run(Command::new("python3")
-                    .args(["-m", "venv", "--clear"])
-                    .arg(&venv))
-                .await?;
-                run(Command::new(venv.join("bin/pip"))
-                    .args(["install", "--quiet", "--disable-pip-version-check", "-r"])
-                    .arg(sources.join("requirements.txt")))
-                .await
+                let venv = packages::pip(&name, &sources.join("requirements.txt")).await?;
+                (venv.join("bin/python"), sources.join("gateway.py"))
             }
-        }
+        };
+        Ok(Installed {
+            peer: self,
+            interpreter,
+            program,
+        })
     }
 }
 
@@ -134,19 +104,4 @@ impl Running {
     pub(crate) fn pid(&self) -> u32 {
         self.child.id().expect("it runs")
     }
-}
-
-fn read(path: &Path) -> Result<String, String> {
-    fs::read_to_string(path).map_err(|error| format!("{}: {error}", path.display()))
-}
-
-async fn run(command: &mut Command) -> Result<(), String> {
-    let what = format!("{:?}", command.as_std());
-    let output = command.kill_on_drop(true).output().await;
-    let output = output.map_err(|error| format!("{what}: {error}"))?;
-    if output.status.success() {
-        return Ok(());
-    }
-    let stderr = String::from_utf8_lossy(&output.stderr);
-    Err(format!("{what}: {stderr}"))
 }

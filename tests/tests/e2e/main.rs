@@ -4,16 +4,13 @@
 //! Each test has its own daemon, data directory and receivers, so all of them run at once.
 
 mod api;
-mod browser;
 mod cli;
 mod contract;
 mod delivery;
-mod node;
 mod ocpp;
 mod operating;
-mod promtool;
-mod python;
 mod scene;
 mod security;
 mod storage;
-mod traces;
+
+use pipelet_tests::{browser, node, promtool, python, traces};

@@ -4,8 +4,9 @@
 //! last by clearly less than from the first to the middle one. Caches fill; what leaks grows by as
 //! much in each.
 
-use std::{fs, path::Path, time::Duration};
+use std::time::Duration;
 
+use pipelet_tests::process;
 use tokio::time::{MissedTickBehavior, interval};
 
 use crate::{
@@ -83,32 +84,13 @@ fn level(series: &[u64], slack: u64) -> Result<(), String> {
 
 fn sample(torture: &Torture) -> [u64; 4] {
     let daemon = torture.daemon();
-    let process = format!("/proc/{}", daemon.pid());
-    let status = fs::read_to_string(format!("{process}/status")).expect("/proc");
-    let number = |name: &str| -> u64 {
-        let line = status.lines().find_map(|line| line.strip_prefix(name));
-        let number = line.and_then(|line| line.split_whitespace().next()?.parse().ok());
-        number.unwrap_or_else(|| panic!("no {name} in {status}"))
-    };
-    let descriptors = fs::read_dir(format!("{process}/fd"))
-        .expect("/proc")
-        .count();
+    let pid = daemon.pid();
     [
-        number("VmRSS:") * 1024,
-        descriptors as u64,
-        number("Threads:"),
-        size(daemon.data_dir()),
+        process::rss(pid),
+        process::descriptors(pid) as u64,
+        process::threads(pid),
+        process::disk(daemon.data_dir()),
     ]
-}
-
-fn size(directory: &Path) -> u64 {
-    let entries = fs::read_dir(directory).expect("a readable directory");
-    let sizes = entries.flatten().map(|entry| match entry.metadata() {
-        Ok(known) if known.is_dir() => size(&entry.path()),
-        // It may be gone by now.
-        known => known.map_or(0, |known| known.len()),
-    });
-    sizes.sum()
 }
 
 /// The measure must be able to find fault.

@@ -1,13 +1,8 @@
 //! Completions: what a shell offers, live ids included.
 
-use std::{
-    env,
-    io::{self, Write as _},
-    os::unix::fs::symlink,
-    path::Path,
-};
+use std::{os::unix::fs::symlink, path::Path};
 
-use pipelet_tests::{Ctl, Daemon, Receiver, Terminal, deadline::within};
+use pipelet_tests::{Ctl, Daemon, Receiver, Terminal, deadline::within, skip};
 use tempfile::TempDir;
 use tokio::process::Command;
 
@@ -71,16 +66,11 @@ async fn bash(ctl: &Ctl, words: &[&str]) -> Vec<String> {
     offered(&["bash", "--norc", "-c", BASH, "bash"], ctl, words).await
 }
 
-/// Whether a shell is here: if not it is said loudly, and in CI none is missing.
+/// Whether a shell is here.
 fn has(shell: &str) -> bool {
     let is_here = Path::new("/usr/bin").join(shell).exists();
-    assert!(
-        is_here || env::var_os("CI").is_none(),
-        "in CI nothing is skipped: no {shell}"
-    );
     if !is_here {
-        // Not by a print macro: those are captured, and this is for a test that passes.
-        let _ = writeln!(io::stderr(), "\n*** SKIPPED, for want of {shell}\n");
+        skip(shell, "not in /usr/bin");
     }
     is_here
 }

@@ -1,8 +1,7 @@
 //! Connections that misbehave, alone and by the thousand.
 
 use std::{
-    env, fs,
-    io::{self, Write},
+    fs,
     os::unix::fs::PermissionsExt,
     time::{Duration, Instant},
 };
@@ -11,10 +10,12 @@ use futures_util::future::join_all;
 use pipelet_tests::{
     Daemon, RawSocket, Scrape, Station,
     deadline::eventually,
+    process,
     raw::{
         first_byte::{self, CLOSE, GOES_ON, PING, RSV2, TEXT, TEXT_BEGINS},
         masked,
     },
+    skip,
 };
 use serde_json::json;
 use tokio::task::JoinSet;
@@ -104,13 +105,13 @@ async fn what_breaks_the_websockets_rules_is_ended_with_its_reason() {
 #[tokio::test]
 async fn a_gigantic_frame_is_refused_by_its_header() {
     let scene = Scene::new(&["StationDisconnected"]).await;
-    let before = resident(&scene.daemon);
+    let before = scene.daemon.memory();
     let mut socket = RawSocket::open(scene.daemon.ocpp(), "S1").await;
     socket.announce(TEXT, 1 << 40).await;
     assert_eq!(socket.closed().await, Some(1009));
     let gone = scene.receiver.await_requests(1).await.remove(0);
     assert_eq!(gone.json()["payload"]["reason"], "frame_too_large");
-    assert!(resident(&scene.daemon) < before + 8 * MEBIBYTE);
+    assert!(scene.daemon.memory() < before + (8 << 20));
 }
 
 #[tokio::test]
@@ -224,11 +225,11 @@ async fn a_large_message_leaves_no_large_buffer() {
         assert_eq!(socket.next_json().await.expect("an answer")[0], 3);
         sockets.push(socket);
         if number == 10 {
-            before = resident(&scene.daemon);
+            before = scene.daemon.memory();
         }
     }
-    let after = resident(&scene.daemon);
-    assert!(after < before + 30 * MEBIBYTE, "{before}, then {after}");
+    let after = scene.daemon.memory();
+    assert!(after < before + (30 << 20), "{before}, then {after}");
 }
 
 /// Half-open sockets: nothing comes from the one, and nobody has closed it. The other has nothing
@@ -276,7 +277,7 @@ async fn two_thousand_stations_come_back_at_once() {
     /// Chargers take a later answer for none, try again, and pile up [steve#1141].
     const PATIENCE: Duration = Duration::from_secs(10);
     /// In a build for tests, with what a boot leaves in caches: 11 to 15 KB were seen.
-    const PER_CONNECTION: usize = 24 * 1024;
+    const PER_CONNECTION: u64 = 24 * 1024;
 
     let stations = as_many_as_fit(2_000);
     let scene = Scene::new(&["BootNotification"]).await;
@@ -293,7 +294,7 @@ async fn two_thousand_stations_come_back_at_once() {
             );
         }
     });
-    let empty = resident(&scene.daemon);
+    let empty = scene.daemon.memory();
     let mut full = Vec::new();
     for storm in 1..=2 {
         let mut coming = JoinSet::new();
@@ -319,7 +320,7 @@ async fn two_thousand_stations_come_back_at_once() {
             .api
             .await_stats(scene.webhook, json!({"delivered": storm * stations}))
             .await;
-        full.push(resident(&scene.daemon));
+        full.push(scene.daemon.memory());
         // As when the uplink of a whole region fails: nobody says good-bye.
         drop(there);
     }
@@ -328,7 +329,7 @@ async fn two_thousand_stations_come_back_at_once() {
     let first = full[0].saturating_sub(empty);
     let second = full[1].saturating_sub(full[0]);
     assert!(
-        first < stations * PER_CONNECTION,
+        first < stations as u64 * PER_CONNECTION,
         "{empty}, then {full:?} bytes"
     );
     // Caches go on filling, by 5 to 13 MB here; connections that stay would cost all of it again.
@@ -365,38 +366,21 @@ async fn stations_take_no_descriptor_from_the_rest() {
     scene.station("AFTER").await.ok("Heartbeat", "{}").await;
 }
 
-/// The resident memory of the daemon, in bytes.
-fn resident(daemon: &Daemon) -> usize {
-    let status = fs::read_to_string(format!("/proc/{}/status", daemon.pid())).expect("/proc");
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
-    let kib = line.and_then(|line| line.trim().strip_suffix(" kB"));
-    let kib: usize = kib.and_then(|kib| kib.parse().ok()).expect("VmRSS in kB");
-    kib * 1024
-}
-
-/// As many as there may be, or fewer where the process may not have so many sockets: said
-/// loudly, and never in CI. The daemon has the limits of the one who starts it.
+/// As many as there may be, or fewer where the process may not have so many sockets. The daemon has
+/// the limits of the one who starts it.
 fn as_many_as_fit(stations: usize) -> usize {
     /// What a process opens beside its stations.
     const OTHERS: usize = 200;
-    let limits = fs::read_to_string("/proc/self/limits").expect("/proc");
-    let line = limits
-        .lines()
-        .find_map(|line| line.strip_prefix("Max open files"));
-    let soft = line
-        .and_then(|line| line.split_whitespace().next())
-        .expect("a limit");
-    let fit = soft
-        .parse()
-        .map_or(stations, |soft: usize| soft.saturating_sub(OTHERS));
+    let limit = process::open_files();
+    let fit = limit.saturating_sub(OTHERS);
     if fit < stations {
-        let why = format!("`ulimit -n` is {soft}");
-        assert!(
-            env::var_os("CI").is_none(),
-            "in CI the storm is whole: {why}"
+        skip(
+            "sockets",
+            format!(
+                "{} of {stations} stations, `ulimit -n` is {limit}",
+                stations - fit
+            ),
         );
-        // Not by a print macro: those are captured, and this is for a test that passes.
-        let _ = writeln!(io::stderr(), "\n*** A SMALLER STORM of {fit}: {why}\n");
     }
     fit.min(stations)
 }

@@ -6,43 +6,57 @@ use std::{
     time::Duration,
 };
 
+use rustix::process::{Resource, getrlimit};
+
 /// What a process has used since its start.
 #[derive(Debug, Clone, Copy, Default)]
-pub(crate) struct Used {
-    pub(crate) cpu: Duration,
+pub struct Used {
+    pub cpu: Duration,
     /// Bytes that were on their way to the disk, the file system's own not among them.
-    pub(crate) written: u64,
+    pub written: u64,
 }
 
-pub(crate) fn used(pid: u32) -> Used {
+pub fn used(pid: u32) -> Used {
     Used {
         cpu: cpu_in(&read(format!("/proc/{pid}/stat"))),
         written: field(&read(format!("/proc/{pid}/io")), "write_bytes:"),
     }
 }
 
-pub(crate) fn cpu_of_this_thread() -> Duration {
+pub fn cpu_of_this_thread() -> Duration {
     cpu_in(&read("/proc/thread-self/stat".to_owned()))
 }
 
 /// Resident memory in bytes.
-pub(crate) fn rss(pid: u32) -> u64 {
+pub fn rss(pid: u32) -> u64 {
     field(&read(format!("/proc/{pid}/status")), "VmRSS:") << 10
 }
 
 /// The most that was ever resident, in bytes.
-pub(crate) fn peak_rss(pid: u32) -> u64 {
+pub fn peak_rss(pid: u32) -> u64 {
     field(&read(format!("/proc/{pid}/status")), "VmHWM:") << 10
 }
 
-/// How many files a process like this one may have open.
-pub(crate) fn open_files() -> usize {
-    let limit = field(&read("/proc/self/limits".to_owned()), "Max open files");
-    usize::try_from(limit).unwrap_or(usize::MAX)
+pub fn threads(pid: u32) -> u64 {
+    field(&read(format!("/proc/{pid}/status")), "Threads:")
+}
+
+/// Files and sockets that are open.
+pub fn descriptors(pid: u32) -> usize {
+    let open = fs::read_dir(format!("/proc/{pid}/fd"));
+    open.expect("a running process").count()
+}
+
+/// How many files this process, and one that it starts, may have open.
+pub fn open_files() -> usize {
+    let limit = getrlimit(Resource::Nofile).current;
+    limit.map_or(usize::MAX, |limit| {
+        usize::try_from(limit).unwrap_or(usize::MAX)
+    })
 }
 
 /// What a directory takes on disk.
-pub(crate) fn disk(directory: &Path) -> u64 {
+pub fn disk(directory: &Path) -> u64 {
     use std::os::unix::fs::MetadataExt as _;
     let entries = fs::read_dir(directory).into_iter().flatten().flatten();
     let size = |path: PathBuf| match fs::symlink_metadata(&path) {
@@ -55,7 +69,7 @@ pub(crate) fn disk(directory: &Path) -> u64 {
 }
 
 /// The machine, in a line.
-pub(crate) fn machine() -> String {
+pub fn machine() -> String {
     let cpus = read("/proc/cpuinfo".to_owned());
     let models = cpus.lines().filter_map(|line| {
         let (name, model) = line.split_once(':')?;
@@ -88,9 +102,10 @@ fn cpu_in(stat: &str) -> Duration {
 fn field(text: &str, name: &str) -> u64 {
     let line = text.lines().find_map(|line| line.strip_prefix(name));
     let word = line.and_then(|rest| rest.split_whitespace().next());
-    word.and_then(|word| word.parse().ok()).unwrap_or(0)
+    let number = word.and_then(|word| word.parse().ok());
+    number.unwrap_or_else(|| panic!("no {name} in {text}"))
 }
 
 fn read(path: String) -> String {
-    fs::read_to_string(path).unwrap_or_default()
+    fs::read_to_string(&path).unwrap_or_else(|error| panic!("{path}: {error}"))
 }

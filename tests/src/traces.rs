@@ -5,8 +5,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use base64::{Engine as _, engine::general_purpose::STANDARD_NO_PAD};
+
 /// The files below a directory, or the file, that have these bytes in them in any form.
-pub(crate) fn holds(path: &Path, wanted: &[u8]) -> Vec<PathBuf> {
+pub fn holds(path: &Path, wanted: &[u8]) -> Vec<PathBuf> {
     if !path.is_dir() {
         let bytes = fs::read(path).expect("a readable file");
         let is_in = forms(wanted).iter().any(|form| contains(&bytes, form));
@@ -38,23 +40,11 @@ fn forms(wanted: &[u8]) -> Vec<Vec<u8>> {
     // Base64 has three forms, by how many bytes are before these; what mixes with a neighbour
     // is left out.
     for before in 0..3 {
-        let text = base64(&[&vec![0; before], wanted].concat());
+        let text = STANDARD_NO_PAD.encode([&vec![0; before], wanted].concat());
         let (begin, end) = ((before * 8).div_ceil(6), (before + wanted.len()) * 8 / 6);
-        forms.push(text[begin..end].to_vec());
+        forms.push(text.as_bytes()[begin..end].to_vec());
     }
     forms
-}
-
-/// Without padding (RFC 4648, section 4).
-fn base64(bytes: &[u8]) -> Vec<u8> {
-    const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-    let bits = |index: usize| {
-        let byte = bytes.get(index / 8).copied().unwrap_or(0);
-        usize::from(byte >> (7 - index % 8) & 1)
-    };
-    let digits = 0..(bytes.len() * 8).div_ceil(6);
-    let digit = |at: usize| (0..6).fold(0, |digit, bit| digit << 1 | bits(at * 6 + bit));
-    digits.map(|at| ALPHABET[digit(at)]).collect()
 }
 
 #[test]

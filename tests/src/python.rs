@@ -1,0 +1,24 @@
+//! Virtual environments that have what tests take from PyPI.
+
+use std::path::{Path, PathBuf};
+
+use crate::{packages, skip};
+
+const SCRIPTS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/python");
+
+/// What stations and receivers take.
+pub const PEERS: &str = "requirements.txt";
+/// What tries the API by its own description.
+pub const SCHEMATHESIS: &str = "openapi.txt";
+
+/// An environment of this name with what the file lists, or none where Python or the network is
+/// missing.
+pub async fn venv(name: &str, requirements: &str) -> Option<PathBuf> {
+    let installed = packages::pip(&format!("python-{name}"), &script(requirements)).await;
+    installed.map_err(|why| skip("Python", why)).ok()
+}
+
+/// A file that tests hand to Python.
+pub fn script(name: &str) -> PathBuf {
+    Path::new(SCRIPTS).join(name)
+}
