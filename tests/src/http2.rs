@@ -2,15 +2,11 @@
 //! order, or by the path that they are for.
 //!
 //! A connection has room for [`Http2::STREAMS`], as is usual.
-//!
-//! Like [`Receiver`](crate::Receiver) it has a thread and a runtime of its own.
 
 use std::{
-    convert::Infallible,
     future::poll_fn,
     net::{Ipv4Addr, SocketAddr},
     sync::Arc,
-    thread::JoinHandle,
     time::Instant,
 };
 
@@ -23,12 +19,12 @@ use http::Response;
 use rustls::ServerConfig;
 use tokio::{
     net::{TcpListener, TcpStream},
-    sync::{oneshot, watch},
+    sync::watch,
     task::yield_now,
 };
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
 
-use crate::{deadline::within, flood::let_others_first};
+use crate::{deadline::within, flood::let_others_first, server::Server};
 
 const BEGINNING: &[u8] = b"half";
 
@@ -68,9 +64,8 @@ pub struct SeenStream {
 /// A receiver, which stops when it is dropped.
 #[derive(Debug)]
 pub struct Http2 {
-    address: SocketAddr,
     seen: watch::Sender<Vec<SeenStream>>,
-    server: Option<(oneshot::Sender<Infallible>, JoinHandle<()>)>,
+    server: Server,
 }
 
 #[derive(Debug, Clone)]
@@ -112,33 +107,13 @@ impl Http2 {
             streams: streams.into(),
             seen: seen.clone(),
         };
-        let (stop, stopped) = oneshot::channel::<Infallible>();
-        let (bound, address_of) = oneshot::channel();
-        let thread = std::thread::spawn(move || {
-            let runtime = tokio::runtime::Builder::new_current_thread()
-                .enable_all()
-                .build()
-                .expect("a runtime");
-            // Dropping the runtime drops every connection with it.
-            runtime.block_on(async {
-                let listener = TcpListener::bind(address).await;
-                let listener = listener.expect("a free port");
-                let _ = bound.send(listener.local_addr().expect("a bound address"));
-                tokio::select! {
-                    () = serve(listener, TlsAcceptor::from(tls), script) => {}
-                    _ = stopped => {}
-                }
-            });
-        });
-        Self {
-            address: address_of.await.expect("the receiver's address"),
-            seen,
-            server: Some((stop, thread)),
-        }
+        let acceptor = TlsAcceptor::from(tls);
+        let server = Server::start(address, |listener| serve(listener, acceptor, script)).await;
+        Self { seen, server }
     }
 
     pub fn address(&self) -> SocketAddr {
-        self.address
+        self.server.address()
     }
 
     pub fn url(&self) -> String {
@@ -146,7 +121,7 @@ impl Http2 {
     }
 
     pub fn url_to(&self, path: &str) -> String {
-        format!("https://{}{path}", self.address)
+        format!("https://{}{path}", self.address())
     }
 
     /// The streams so far, by the connection that they came over, counted from 1.
@@ -163,15 +138,6 @@ impl Http2 {
         let what = format!("stream {count} to {paths:?}");
         let seen = within(&what, enough).await.expect("the sender lives");
         seen.iter().filter(is_one).cloned().collect()
-    }
-}
-
-impl Drop for Http2 {
-    fn drop(&mut self) {
-        if let Some((stop, thread)) = self.server.take() {
-            drop(stop);
-            thread.join().expect("the receiver's thread");
-        }
     }
 }
 

@@ -50,6 +50,7 @@ mod receiver;
 mod rpc;
 mod scrape;
 mod scripted;
+mod server;
 mod skip;
 mod small_disk;
 mod station;

@@ -1,8 +1,6 @@
 //! An integrator's end of a webhook: an HTTP server with scripted answers.
 //!
-//! Invariant: a request is recorded before it is answered. It runs on a thread and a runtime
-//! of its own, so that stopping it closes every socket at once, and so that what it measures
-//! does not depend on what the test is doing meanwhile.
+//! Invariant: a request is recorded before it is answered.
 
 use std::{
     collections::VecDeque,
@@ -12,7 +10,6 @@ use std::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicUsize, Ordering},
     },
-    thread::JoinHandle,
     time::{Duration, Instant},
 };
 
@@ -26,13 +23,11 @@ use bytes::Bytes;
 use futures_util::{StreamExt, stream};
 use http::{HeaderMap, Method};
 use serde_json::Value;
-use tokio::{
-    net::TcpListener,
-    sync::{oneshot, watch},
-};
+use tokio::{net::TcpListener, sync::watch};
 
 use crate::{
     deadline::within,
+    server::Server,
     tls::{Identity, TlsListener},
 };
 
@@ -117,12 +112,6 @@ struct Script {
     otherwise: Answer,
 }
 
-#[derive(Debug)]
-struct Server {
-    stop: oneshot::Sender<Infallible>,
-    thread: JoinHandle<()>,
-}
-
 impl Receiver {
     /// Starts a receiver on a free port, which answers 200 to everything.
     pub async fn start() -> Self {
@@ -145,9 +134,9 @@ impl Receiver {
             released: watch::Sender::new(false),
         });
         let any_port = (Ipv4Addr::LOCALHOST, 0).into();
-        let (address, server) = Server::start(any_port, &shared, identity.clone()).await;
+        let server = serve_at(any_port, &shared, identity.clone()).await;
         Self {
-            address,
+            address: server.address(),
             shared,
             identity,
             server: Some(server),
@@ -181,16 +170,13 @@ impl Receiver {
 
     /// Closes the port and every connection.
     pub fn stop(&mut self) {
-        if let Some(Server { stop, thread }) = self.server.take() {
-            drop(stop);
-            thread.join().expect("the receiver's thread");
-        }
+        self.server = None;
     }
 
     /// Listens again on the same port, with the same script.
     pub async fn start_again(&mut self) {
         assert!(self.server.is_none(), "the receiver still runs");
-        let (_, server) = Server::start(self.address, &self.shared, self.identity.clone()).await;
+        let server = serve_at(self.address, &self.shared, self.identity.clone()).await;
         self.server = Some(server);
     }
 
@@ -259,41 +245,9 @@ impl Receiver {
     }
 }
 
-impl Drop for Receiver {
-    fn drop(&mut self) {
-        self.stop();
-    }
-}
-
-impl Server {
-    async fn start(
-        address: SocketAddr,
-        shared: &Arc<Shared>,
-        identity: Option<Identity>,
-    ) -> (SocketAddr, Self) {
-        let (stop, stopped) = oneshot::channel::<Infallible>();
-        let (bound, address_of) = oneshot::channel();
-        let app = Router::new().fallback(take).with_state(Arc::clone(shared));
-        let thread = std::thread::spawn(move || {
-            let runtime = tokio::runtime::Builder::new_current_thread()
-                .enable_all()
-                .build()
-                .expect("a runtime");
-            // Dropping the runtime drops every connection with it.
-            runtime.block_on(async {
-                let listener = TcpListener::bind(address)
-                    .await
-                    .expect("the receiver's port");
-                let _ = bound.send(listener.local_addr().expect("a bound address"));
-                tokio::select! {
-                    () = serve(listener, app, identity) => {}
-                    _ = stopped => {}
-                }
-            });
-        });
-        let address = address_of.await.expect("the receiver's address");
-        (address, Self { stop, thread })
-    }
+async fn serve_at(address: SocketAddr, shared: &Arc<Shared>, identity: Option<Identity>) -> Server {
+    let app = Router::new().fallback(take).with_state(Arc::clone(shared));
+    Server::start(address, |listener| serve(listener, app, identity)).await
 }
 
 async fn serve(listener: TcpListener, app: Router, identity: Option<Identity>) {

@@ -1,18 +1,14 @@
 //! A receiver that does to each connection what a script says, below HTTP: what no server would
 //! answer, halves of it, nothing at all, with or without TLS.
 //!
-//! Invariant: a request is recorded before anything that follows it in the script is done. Like
-//! [`Receiver`](crate::Receiver) it has a thread and a runtime of its own, and stopping it closes
-//! every socket at once.
+//! Invariant: a request is recorded before anything that follows it in the script is done.
 
 use std::{
-    convert::Infallible,
     net::SocketAddr,
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
     },
-    thread::JoinHandle,
     time::{Duration, Instant},
 };
 
@@ -20,12 +16,12 @@ use rustls::ServerConfig;
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
     net::{TcpListener, TcpStream},
-    sync::{oneshot, watch},
+    sync::watch,
     time::interval,
 };
 use tokio_rustls::TlsAcceptor;
 
-use crate::{deadline::within, flood::let_others_first};
+use crate::{deadline::within, flood::let_others_first, server::Server};
 
 /// One thing that is done to a connection. After the last one it is closed.
 #[derive(Debug, Clone)]
@@ -85,10 +81,9 @@ impl RawRequest {
 /// A scripted receiver, which stops when it is dropped.
 #[derive(Debug)]
 pub struct Scripted {
-    address: SocketAddr,
     secure: bool,
     shared: Arc<Shared>,
-    server: Option<(oneshot::Sender<Infallible>, JoinHandle<()>)>,
+    server: Server,
 }
 
 #[derive(Debug)]
@@ -123,44 +118,27 @@ impl Scripted {
             signals: watch::Sender::new(0),
             told: watch::Sender::new(false),
         });
-        let (stop, stopped) = oneshot::channel::<Infallible>();
-        let (bound, address_of) = oneshot::channel();
-        let served = Arc::clone(&shared);
-        let thread = std::thread::spawn(move || {
-            let runtime = tokio::runtime::Builder::new_current_thread()
-                .enable_all()
-                .build()
-                .expect("a runtime");
-            // Dropping the runtime drops every connection with it.
-            runtime.block_on(async {
-                let listener = TcpListener::bind(address).await.expect("a free port");
-                let _ = bound.send(listener.local_addr().expect("a bound address"));
-                tokio::select! {
-                    () = serve(listener, served) => {}
-                    _ = stopped => {}
-                }
-            });
-        });
+        let state = Arc::clone(&shared);
+        let server = Server::start(address, |listener| serve(listener, state)).await;
         Self {
-            address: address_of.await.expect("the receiver's address"),
             secure,
             shared,
-            server: Some((stop, thread)),
+            server,
         }
     }
 
     pub fn address(&self) -> SocketAddr {
-        self.address
+        self.server.address()
     }
 
     pub fn url(&self) -> String {
-        self.url_of(&self.address.ip().to_string())
+        self.url_of(&self.address().ip().to_string())
     }
 
     /// The URL by a name that leads here.
     pub fn url_of(&self, host: &str) -> String {
         let scheme = if self.secure { "https" } else { "http" };
-        format!("{scheme}://{host}:{}/hook", self.address.port())
+        format!("{scheme}://{host}:{}/hook", self.address().port())
     }
 
     /// Lets every [`Step::AwaitSignal`] go on that waits now.
@@ -182,7 +160,7 @@ impl Scripted {
     /// Waits until at least `count` requests have come since the start, and returns them all.
     pub async fn await_requests(&self, count: usize) -> Vec<RawRequest> {
         let mut requests = self.shared.requests.subscribe();
-        let what = format!("request {count} at {}", self.address);
+        let what = format!("request {count} at {}", self.address());
         let enough = requests.wait_for(|requests| requests.len() >= count);
         within(&what, enough)
             .await
@@ -193,15 +171,6 @@ impl Scripted {
     /// How many connections were accepted.
     pub fn connections(&self) -> usize {
         self.shared.connections.load(Ordering::SeqCst)
-    }
-}
-
-impl Drop for Scripted {
-    fn drop(&mut self) {
-        if let Some((stop, thread)) = self.server.take() {
-            drop(stop);
-            thread.join().expect("the receiver's thread");
-        }
     }
 }
 
