@@ -6,21 +6,20 @@ use std::{
 };
 
 use base64::{Engine as _, engine::general_purpose::STANDARD_NO_PAD};
+use memchr::memmem;
 
 /// The files below a directory, or the file, that have these bytes in them in any form.
 pub fn holds(path: &Path, wanted: &[u8]) -> Vec<PathBuf> {
     if !path.is_dir() {
         let bytes = fs::read(path).expect("a readable file");
-        let is_in = forms(wanted).iter().any(|form| contains(&bytes, form));
+        let is_in = forms(wanted)
+            .iter()
+            .any(|form| memmem::find(&bytes, form).is_some());
         return if is_in { vec![path.to_owned()] } else { vec![] };
     }
     let entries = fs::read_dir(path).expect("a readable directory");
     let found = entries.flat_map(|entry| holds(&entry.expect("an entry").path(), wanted));
     found.collect()
-}
-
-fn contains(bytes: &[u8], wanted: &[u8]) -> bool {
-    bytes.windows(wanted.len()).any(|window| window == wanted)
 }
 
 fn forms(wanted: &[u8]) -> Vec<Vec<u8>> {

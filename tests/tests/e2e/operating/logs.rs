@@ -163,10 +163,10 @@ async fn a_log_that_nobody_reads_holds_nothing_up() {
     let mut scene = Scene::with(builder, &["Heartbeat"]).await;
     let mut station = scene.station("S1").await;
     // Far more than a pipe holds.
-    for _ in 0..1_000 {
+    for _ in 0..300 {
         station.ok("Heartbeat", "{}").await;
     }
-    scene.receiver.await_requests(1_000).await;
+    scene.receiver.await_requests(300).await;
     scene.api.get("/readyz").await.expect(200);
     let status = scene.daemon.terminate().await;
     assert!(status.success(), "{status}");
