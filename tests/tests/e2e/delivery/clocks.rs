@@ -134,8 +134,8 @@ fn time(text: &Value) -> jiff::Timestamp {
 async fn a_suspended_daemon_goes_on_where_it_was() {
     let builder = daemon()
         .flag("--retry-schedule", "2s")
-        .flag("--delivery-timeout", "1s")
-        .flag("--ping-interval", "1s")
+        .flag("--delivery-timeout", "3s")
+        .flag("--ping-interval", "2s")
         .flag("--heartbeat-interval", "1s");
     let scene = Scene::with(builder, &["StartTransaction", "Heartbeat"]).await;
     let gone = Receiver::start().await;
@@ -163,9 +163,15 @@ async fn a_suspended_daemon_goes_on_where_it_was() {
     let resumed = Instant::now();
     scene.daemon.signal("CONT").await;
 
-    busy.next().await;
-    let settled = json!({"received": 3, "delivered": 3});
-    scene.api.await_stats(scene.webhook, settled).await;
+    let settled = async {
+        busy.next().await;
+        let settled = json!({"received": 3, "delivered": 3});
+        scene.api.await_stats(scene.webhook, settled).await;
+    };
+    tokio::select! {
+        () = settled => {}
+        told = quiet.next() => panic!("nobody asked the quiet one: {told:?}"),
+    }
     let arrived = scene.receiver.requests();
     let after = arrived.iter().filter(|one| one.arrived > resumed).count();
     assert!(after >= 1, "the heartbeat came afterwards");

@@ -1,10 +1,12 @@
 //! Receivers that speak HTTP/2: streams that are reset, connections that are given up.
 
+use std::time::Duration;
+
 use h2::Reason;
 use pipelet_tests::{Authority, Http2, Station, Stream};
 use serde_json::{Value, json};
 
-use super::{BROKEN_OFF, NO_ANSWER, quick};
+use super::{AMPLE, BROKEN_OFF, LIMIT, NO_ANSWER, quick};
 
 const INTERIM: &str = "more interim answers (1xx) than 8, or than 4 KiB of them";
 const RESET: &str = "the receiver reset the stream";
@@ -120,13 +122,20 @@ fn rows() -> Vec<Row> {
 
 #[tokio::test]
 async fn whatever_they_do_to_streams() {
+    let waits = |row: &Row| row.attempts.contains(&failed(NO_ANSWER));
+    let (waiting, prompt): (Vec<_>, Vec<_>) = rows().into_iter().partition(waits);
+    check(LIMIT, waiting).await;
+    check(AMPLE, prompt).await;
+}
+
+async fn check(limit: Duration, rows: Vec<Row>) {
     let authority = Authority::new();
-    let (_file, builder) = quick(&authority);
+    let (_file, builder) = quick(&authority, limit);
     let daemon = builder.start().await;
     let api = daemon.api();
     let tls = authority.server().server_config(&["h2"]);
     let mut receivers = Vec::new();
-    for row in rows() {
+    for row in rows {
         let receiver = Http2::start(tls.clone(), row.streams).await;
         let webhook = api.subscribe(&receiver.url(), &["Heartbeat"]).await;
         receivers.push((row, receiver, webhook));
@@ -157,8 +166,7 @@ async fn whatever_they_do_to_streams() {
 async fn a_connection_that_takes_no_more_streams_is_not_used_again() {
     const CONNECTIONS: usize = 3;
     let authority = Authority::new();
-    let (_file, builder) = quick(&authority);
-    let builder = builder.flag("--delivery-timeout", "5m");
+    let (_file, builder) = quick(&authority, Duration::from_mins(5));
     let daemon = builder.flag("--retry-schedule", "1h").start().await;
     let api = daemon.api();
     let tls = authority.server().server_config(&["h2"]);

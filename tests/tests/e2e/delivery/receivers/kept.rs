@@ -6,7 +6,7 @@ use std::{fs, time::Duration};
 use pipelet_tests::{Authority, Scripted, Station, Step, Tls, deadline::eventually};
 use serde_json::{Value, json};
 
-use super::{Api, quick};
+use super::{AMPLE, Api, quick};
 
 const OK: &str = "HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n";
 const BUSY: &str = "HTTP/1.1 503 Busy\r\ncontent-length: 0\r\n\r\n";
@@ -89,7 +89,7 @@ async fn over_tls() {
 }
 
 async fn check(authority: &Authority, tls: &Tls, rows: Vec<Row>) {
-    let (_file, builder) = quick(authority);
+    let (_file, builder) = quick(authority, AMPLE);
     let daemon = builder.flag("--retry-schedule", "1h").start().await;
     let api = daemon.api();
     let mut receivers = Vec::new();
@@ -134,7 +134,7 @@ async fn check(authority: &Authority, tls: &Tls, rows: Vec<Row>) {
 /// Common servers close an idle connection after five seconds, and count it until then.
 #[tokio::test]
 async fn an_idle_one_is_closed_before_the_receiver_would() {
-    let (_file, builder) = quick(&Authority::new());
+    let (_file, builder) = quick(&Authority::new(), AMPLE);
     let daemon = builder.start().await;
     let script = vec![Step::Read, Step::write(OK), Step::Hang, Step::Tell];
     let receiver = Scripted::always(Tls::None, script).await;

@@ -23,6 +23,8 @@ use crate::scene::daemon;
 
 /// The deadline of an exchange here.
 const LIMIT: Duration = Duration::from_secs(3);
+/// The same where no row waits for it: on a busy machine, what takes no time may take some.
+const AMPLE: Duration = Duration::from_secs(25);
 const ATTEMPTS: usize = 2;
 const NO_ANSWER: &str = "no answer within 3s";
 /// Seven eighths of the limit.
@@ -81,6 +83,14 @@ impl Case {
         let takes = Takes::TheLimit;
         Self { takes, ..self }
     }
+
+    fn waits(&self) -> bool {
+        let connects = matches!(
+            &self.ends,
+            Ends::Dead { error: Some(error), .. } if error == NO_CONNECTION
+        );
+        connects || self.takes == Takes::TheLimit
+    }
 }
 
 const fn delivered(status: u16) -> Ends {
@@ -127,13 +137,13 @@ fn unsent(error: &str) -> Ends {
     }
 }
 
-/// A daemon that tries twice and trusts this authority.
-fn quick(authority: &Authority) -> (NamedTempFile, Builder) {
+/// A daemon that tries twice, for so long each time, and trusts this authority.
+fn quick(authority: &Authority, limit: Duration) -> (NamedTempFile, Builder) {
     let file = NamedTempFile::new().expect("a temporary file");
     std::fs::write(file.path(), authority.pem()).expect("a writable file");
     let builder = daemon()
         .flag("--ca-file", file.path().to_str().expect("UTF-8"))
-        .flag("--delivery-timeout", &format!("{}s", LIMIT.as_secs()))
+        .flag("--delivery-timeout", &format!("{}s", limit.as_secs()))
         .flag("--max-attempts", &ATTEMPTS.to_string())
         .flag("--retry-schedule", "10ms");
     (file, builder)
@@ -151,7 +161,16 @@ async fn check_both(cases: impl Fn() -> Vec<Case>) {
 }
 
 async fn check(authority: &Authority, cases: Vec<(Tls, Case)>) {
-    let (_file, builder) = quick(authority);
+    let (waiting, prompt): (Vec<_>, Vec<_>) = cases.into_iter().partition(|(_, case)| case.waits());
+    for (cases, limit) in [(waiting, LIMIT), (prompt, AMPLE)] {
+        if !cases.is_empty() {
+            check_within(limit, authority, cases).await;
+        }
+    }
+}
+
+async fn check_within(limit: Duration, authority: &Authority, cases: Vec<(Tls, Case)>) {
+    let (_file, builder) = quick(authority, limit);
     let daemon = builder.start().await;
     let api = daemon.api();
     let mut rows = Vec::new();
@@ -166,11 +185,11 @@ async fn check(authority: &Authority, cases: Vec<(Tls, Case)>) {
     let called = Instant::now();
     station.ok("Heartbeat", "{}").await;
     let heard = healthy.await_requests(1).await[0].arrived - called;
-    assert!(heard < LIMIT, "the neighbour noticed: {heard:?}");
+    assert!(heard < limit, "the neighbour noticed: {heard:?}");
 
     let mut wrong = Vec::new();
     for (case, receiver, webhook) in &rows {
-        let (ends, takes) = outcome(&api, *webhook, receiver).await;
+        let (ends, takes) = outcome(&api, *webhook, receiver, limit).await;
         if (&ends, takes) != (&case.ends, case.takes) {
             let (name, url) = (case.name, receiver.url());
             wrong.push(format!("{name} at {url}: {takes:?}, {ends:#?}"));
@@ -183,7 +202,7 @@ async fn check(authority: &Authority, cases: Vec<(Tls, Case)>) {
 }
 
 /// How the one event of a webhook ended.
-async fn outcome(api: &Api, webhook: u64, receiver: &Scripted) -> (Ends, Takes) {
+async fn outcome(api: &Api, webhook: u64, receiver: &Scripted, limit: Duration) -> (Ends, Takes) {
     let books = api
         .await_stats(webhook, json!({"received": 1, "pending": 0}))
         .await;
@@ -197,10 +216,10 @@ async fn outcome(api: &Api, webhook: u64, receiver: &Scripted) -> (Ends, Takes) 
     let last = attempts.last().expect("an attempt");
     let same = |attempt| alike(attempt) == alike(last);
     assert!(attempts.iter().all(same), "{attempts:#?}");
-    let limit = u64::try_from(LIMIT.as_millis()).expect("a short time");
+    let limit = u64::try_from(limit.as_millis()).expect("a short time");
     let took = |attempt: &Value| attempt["duration_ms"].as_u64().expect("a number");
     assert!(
-        attempts.iter().all(|attempt| took(attempt) < limit * 3 / 2),
+        attempts.iter().all(|attempt| took(attempt) < limit * 3),
         "over the limit: {attempts:#?}"
     );
     let takes = if attempts.iter().all(|attempt| took(attempt) < limit) {

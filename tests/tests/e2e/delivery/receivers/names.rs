@@ -24,7 +24,7 @@ async fn error(api: &Api, webhook: u64) -> Value {
 #[tokio::test]
 async fn of_ten_addresses_the_one_that_works_is_found() {
     let authority = Authority::new();
-    let (_file, builder) = quick(&authority);
+    let (_file, builder) = quick(&authority, LIMIT);
     let (faults, builder) = Faults::of(builder);
     let daemon = builder.start().await;
     let api = daemon.api();
@@ -67,7 +67,7 @@ async fn of_ten_addresses_the_one_that_works_is_found() {
 
 #[tokio::test]
 async fn an_address_that_neither_accepts_nor_refuses() {
-    let (_file, builder) = quick(&Authority::new());
+    let (_file, builder) = quick(&Authority::new(), LIMIT);
     let daemon = builder.start().await;
     let api = daemon.api();
     let taken = Receiver::start().await;
@@ -89,7 +89,7 @@ async fn an_address_that_neither_accepts_nor_refuses() {
 /// What a name led to is used again for a while, until it leads nowhere.
 #[tokio::test]
 async fn a_name_is_looked_up_anew_when_it_failed_or_its_receiver_is_gone() {
-    let (_file, builder) = quick(&Authority::new());
+    let (_file, builder) = quick(&Authority::new(), LIMIT);
     let (faults, builder) = Faults::of(builder);
     let daemon = builder.flag("--retry-schedule", "1h").start().await;
     let api = daemon.api();
@@ -129,7 +129,7 @@ async fn a_name_is_looked_up_anew_when_it_failed_or_its_receiver_is_gone() {
 /// to is what counts, at each attempt anew.
 #[tokio::test]
 async fn a_name_that_turns_private_is_refused() {
-    let (_file, builder) = quick(&Authority::new());
+    let (_file, builder) = quick(&Authority::new(), LIMIT);
     let (faults, builder) = Faults::of(builder.without("--allow-private-targets"));
     let daemon = builder.start().await;
     let api = daemon.api();
@@ -162,7 +162,7 @@ async fn a_name_that_turns_private_is_refused() {
 /// Lookups can't be called back. So many of them that there would be no thread left for anything.
 #[tokio::test]
 async fn names_that_hang_are_no_neighbours_matter() {
-    let (_file, builder) = quick(&Authority::new());
+    let (_file, builder) = quick(&Authority::new(), LIMIT);
     let builder: Builder = builder
         .flag("--delivery-timeout", "200ms")
         .flag("--max-attempts", "10")
@@ -214,7 +214,7 @@ async fn names_that_hang_are_no_neighbours_matter() {
 /// Where the next lookup would succeed, one that hangs costs an attempt and not the delivery.
 #[tokio::test]
 async fn a_name_that_hangs_no_longer() {
-    let (_file, builder) = quick(&Authority::new());
+    let (_file, builder) = quick(&Authority::new(), LIMIT);
     let (faults, builder) = Faults::of(builder);
     let daemon = builder.start().await;
     let api = daemon.api();

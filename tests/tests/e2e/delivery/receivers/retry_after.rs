@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use pipelet_tests::{Authority, Scripted, Station, Step, Tls};
 use serde_json::json;
 
-use super::quick;
+use super::{AMPLE, quick};
 
 /// The schedule's wait, in seconds.
 const WAIT: i64 = 50;
@@ -67,7 +67,7 @@ fn rows(now: Timestamp) -> Vec<(Vec<String>, i64)> {
 
 #[tokio::test]
 async fn in_every_form() {
-    let (_file, builder) = quick(&Authority::new());
+    let (_file, builder) = quick(&Authority::new(), AMPLE);
     let builder = builder.flag("--retry-schedule", &format!("{WAIT}s"));
     let daemon = builder.start().await;
     let api = daemon.api();
