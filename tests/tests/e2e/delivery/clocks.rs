@@ -163,14 +163,13 @@ async fn a_suspended_daemon_goes_on_where_it_was() {
     let resumed = Instant::now();
     scene.daemon.signal("CONT").await;
 
-    let settled = async {
-        busy.next().await;
-        let settled = json!({"received": 3, "delivered": 3});
-        scene.api.await_stats(scene.webhook, settled).await;
-    };
+    busy.next().await;
+    let settled = json!({"received": 3, "delivered": 3});
+    // Both go on listening, and so answer pings.
     tokio::select! {
-        () = settled => {}
-        told = quiet.next() => panic!("nobody asked the quiet one: {told:?}"),
+        _ = scene.api.await_stats(scene.webhook, settled) => {}
+        told = quiet.next() => panic!("nothing was asked: {told:?}"),
+        told = busy.next() => panic!("nothing was asked: {told:?}"),
     }
     let arrived = scene.receiver.requests();
     let after = arrived.iter().filter(|one| one.arrived > resumed).count();
