@@ -114,7 +114,9 @@ mod tests {
             bytes in prop::collection::vec(any::<Vec<u8>>(), 1..9),
         ) {
             let mut list = ByteList::default();
-            bytes.iter().for_each(|bytes| list.add(bytes));
+            for bytes in &bytes {
+                list.add(bytes);
+            }
             let value = list.encode();
             let _ = end(Seq(first), &value);
             let block = Block::unpack(Seq(first), &value.into()).unwrap();

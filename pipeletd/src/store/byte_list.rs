@@ -144,7 +144,9 @@ mod tests {
 
     fn encoded(strings: &[Vec<u8>]) -> Bytes {
         let mut list = ByteList::default();
-        strings.iter().for_each(|string| list.add(string));
+        for string in strings {
+            list.add(string);
+        }
         list.encode().into()
     }
 

@@ -126,15 +126,20 @@ impl SledStore {
         found.check(directory, &hot, &cold, log::bounds(&hot)?.end.0)?;
         let cold = compaction::shorten(cold, directory, compaction::COLD, COLD_CACHE_BYTES, &room)?;
         let hot = compaction::shorten(hot, directory, compaction::HOT, HOT_CACHE_BYTES, &room)?;
+        if format.is_none() && !cold.is_empty()? {
+            return Err(StoreError::Damaged {
+                path: directory.join("cold"),
+                detail: "it doesn't say its format".to_owned(),
+            });
+        }
         let sealed_with = sealed_with(&cold)?;
         let secrets = key_file.keys_for(sealed_with);
         let secrets = secrets.map_err(StoreError::KeyFile)?;
-        let is_sealed = sealed_with == Some(secrets.newest().id());
-        // Marked before anything else is written.
-        let cold = if is_sealed {
-            cold
-        } else if cold.is_empty()? {
+        let cold = if format.is_none() {
+            // Marked before anything else is written.
             cold.commit(compaction::marks(&secrets), Purpose::Bookkeeping)?;
+            cold
+        } else if sealed_with == Some(secrets.newest().id()) {
             cold
         } else {
             compaction::reseal(cold, directory, &secrets, &room)?

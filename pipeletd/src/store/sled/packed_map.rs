@@ -6,8 +6,8 @@
 //! it begins; it holds what there is up to where the next one begins. So that every key has its
 //! place, the first block begins before all keys.
 //!
-//! A block that has grown too long is split, and one that is empty goes. Blocks are not joined: what
-//! ends at last frees them.
+//! A block that has grown too long is split, and one that is empty goes. Blocks are not joined:
+//! entries go in about the order in which they came, so a block that has few left is soon empty.
 //!
 //! Blocks are read before they are changed, so only one caller may write a map at a time. Whoever
 //! reads meanwhile finds everything that neither came nor went.
@@ -32,6 +32,8 @@ pub(super) struct PackedMap {
 }
 
 type Entry = (Bytes, Bytes);
+/// Its own key, and what is in it.
+type Block = (Vec<u8>, Vec<Entry>);
 
 /// What becomes of entries: a value, or none.
 pub(super) type Changes = BTreeMap<Vec<u8>, Option<Vec<u8>>>;
@@ -42,13 +44,10 @@ impl PackedMap {
     }
 
     pub(super) fn get(self, database: &Database, key: &[u8]) -> Result<Option<Bytes>, StoreError> {
-        let Some((_, block)) = self.block_of(database, key)? else {
-            return Ok(None);
-        };
-        let mut entries = entries(&block)?.into_iter();
-        Ok(entries
-            .find(|(found, _)| found == key)
-            .map(|(_, value)| value))
+        let block = self.block_of(database, key)?;
+        let mut entries = block.into_iter().flat_map(|(_, entries)| entries);
+        let found = entries.find(|(found, _)| found == key);
+        Ok(found.map(|(_, value)| value))
     }
 
     /// The entries in their order, for the one who writes: others may meanwhile find some twice.
@@ -76,8 +75,12 @@ impl PackedMap {
             while block.is_empty() {
                 // Looked up anew each time: one of sled's iterators may go on with a page of before,
                 // and miss what a split has moved out of it.
-                match self.last_entries(database, &below) {
-                    Ok(Some((begin, entries))) => (below, block) = (begin, entries),
+                match self.block_below(database, &below) {
+                    Ok(Some((begin, mut entries))) => {
+                        let kind = [self.kind as u8];
+                        entries.retain(|(key, _)| kind.iter().chain(key).lt(&below));
+                        (below, block) = (begin, entries);
+                    }
                     Ok(None) => return None,
                     Err(error) => {
                         below = self.key(&[]);
@@ -99,7 +102,7 @@ impl PackedMap {
         let mut changes = changes.into_iter().peekable();
         while let Some((key, _)) = changes.peek() {
             let (begin, mut block) = match self.block_of(database, key)? {
-                Some((begin, block)) => (begin, entries(&block)?.into_iter().collect()),
+                Some((begin, entries)) => (begin, entries.into_iter().collect()),
                 None => (self.key(&[]), BTreeMap::new()),
             };
             let mut behind = database.keys_from(&successor(begin.clone()), &self.key(&[]));
@@ -160,28 +163,17 @@ impl PackedMap {
         }
     }
 
-    /// The block that this key has its place in, and its own key.
-    fn block_of(
-        self,
-        database: &Database,
-        key: &[u8],
-    ) -> Result<Option<(Vec<u8>, Bytes)>, StoreError> {
-        let found = database.last_below(self.kind, &successor(self.key(key)))?;
-        Ok(found.map(|(begin, block)| (begin.to_vec(), block)))
+    /// The block that this key has its place in.
+    fn block_of(self, database: &Database, key: &[u8]) -> Result<Option<Block>, StoreError> {
+        self.block_below(database, &successor(self.key(key)))
     }
 
-    /// What is below a key in the block that has the last of that, and the block's own key.
-    fn last_entries(
-        self,
-        database: &Database,
-        below: &[u8],
-    ) -> Result<Option<(Vec<u8>, Vec<Entry>)>, StoreError> {
-        let Some((begin, block)) = database.last_below(self.kind, below)? else {
+    /// The last block that begins below this key, which has its kind in front.
+    fn block_below(self, database: &Database, key: &[u8]) -> Result<Option<Block>, StoreError> {
+        let Some((begin, block)) = database.last_below(self.kind, key)? else {
             return Ok(None);
         };
-        let mut entries = entries(&block)?;
-        entries.retain(|(key, _)| iter::once(&(self.kind as u8)).chain(key).lt(below));
-        Ok(Some((begin.to_vec(), entries)))
+        Ok(Some((begin.to_vec(), entries(&block)?)))
     }
 
     fn key(self, key: &[u8]) -> Vec<u8> {

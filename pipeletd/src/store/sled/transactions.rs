@@ -23,13 +23,13 @@ use super::{
     packed_map::{Changes, PackedMap},
 };
 
-/// By start: the records, of half a kilobyte each.
-const ENDED: PackedMap = PackedMap::new(Kind::EndedTransaction, 4 * 1024);
+/// By start: the records, of half a kilobyte each. Compressed, a block is about 2 KB.
+const ENDED: PackedMap = PackedMap::new(Kind::EndedTransaction, 8 * 1024);
 /// The start of each, open or ended. Ids come in no order, so that each change is of another block:
-/// the shorter they are, the less is written.
-const BY_ID: PackedMap = PackedMap::new(Kind::TransactionById, 512);
+/// longer ones would take less memory, and write more.
+const BY_ID: PackedMap = PackedMap::new(Kind::TransactionById, 1024);
 /// By station, then start, of open and ended ones; without values, as the next.
-const BY_STATION: PackedMap = PackedMap::new(Kind::TransactionByStation, 512);
+const BY_STATION: PackedMap = PackedMap::new(Kind::TransactionByStation, 1024);
 /// By end, then start.
 const BY_END: PackedMap = PackedMap::new(Kind::TransactionByEnd, 1024);
 
