@@ -301,6 +301,8 @@ async fn a_disk_that_the_store_has_filled_is_started_from_as_often_as_need_be() 
     let disk = SmallDisk::new(64).await;
     let builder = daemon()
         .in_data_dir(disk.path().join("data"))
+        // However long it takes to fill the disk.
+        .flag("--delivery-timeout", "5m")
         .flag("--max-attempts", "1");
     let mut scene = Scene::with(builder, &["DataTransfer"]).await;
     scene.ctl().line("stations add S1").await.ok();
@@ -378,6 +380,8 @@ async fn what_fails_on_a_full_disk_is_delivered_once_its_receiver_is_back() {
     let disk = SmallDisk::new(64).await;
     let builder = daemon()
         .in_data_dir(disk.path().join("data"))
+        // However long it takes to fill the disk.
+        .flag("--max-attempts", "100")
         .flag("--retry-schedule", "1s");
     let mut scene = Scene::with(builder, &["DataTransfer"]).await;
     scene.ctl().line("stations add S1").await.ok();
