@@ -4,15 +4,20 @@
 //! somebody else, ends with the key, and says why. A key's role never changes, so there is no other
 //! end. This knows neither REST nor gRPC.
 
+use std::time::Duration;
+
 use futures_util::{Stream, StreamExt as _, stream};
 use tokio::{
     sync::{mpsc, oneshot},
-    time::sleep,
+    time::{sleep, timeout},
 };
 use tokio_stream::wrappers::ReceiverStream;
 
 use super::error::ApiError;
 use crate::{registries::Caller, system::clock::Clock};
+
+/// How long after the key's end an answer may come that was on its way.
+const ANSWER_GRACE: Duration = Duration::from_millis(500);
 
 /// Cheap to clone.
 #[derive(Debug, Clone)]
@@ -26,14 +31,16 @@ impl Validity {
         Self { caller, clock }
     }
 
-    /// What comes of some work, unless the key ends before. Work that ends together with the key, as
-    /// when a key revokes itself, has its say.
+    /// What comes of some work, unless the key ends before. Work that is done with the key's end, as
+    /// when a key revokes itself, still has its answer.
     pub(super) async fn run<F: Future>(&self, work: F) -> Result<F::Output, ApiError> {
-        tokio::select! {
+        let mut work = std::pin::pin!(work);
+        let ended = tokio::select! {
             biased;
-            output = work => Ok(output),
-            ended = self.end() => Err(ended),
-        }
+            output = &mut work => return Ok(output),
+            ended = self.end() => ended,
+        };
+        timeout(ANSWER_GRACE, work).await.map_err(|_| ended)
     }
 
     /// Passes a stream on until the key ends, which is then the last item.
@@ -115,7 +122,7 @@ impl Validity {
 
 #[cfg(test)]
 mod tests {
-    use std::{sync::Arc, time::Duration};
+    use std::sync::Arc;
 
     use futures_util::stream;
     use jiff::Timestamp;
