@@ -1,9 +1,16 @@
 //! Everything that is kept, in one file: written by a daemon that runs, read into an empty
 //! directory.
 //!
-//! The file begins with a line that says what it is, holds records and ends with their number and
-//! the SHA-256 of all before it, so that one that was cut short or changed is noticed. It knows nothing of what
-//! the records mean; secrets in them are sealed as they are in the store.
+//! It depends on no engine. A line says what the file is; records follow, each the lengths of its
+//! key (two bytes) and its value (four), the key and the value; then comes a key of length 0xffff,
+//! the number of records, and the SHA-256 of all before it. So one that was cut short or changed is
+//! noticed.
+//!
+//! A record's key begins with its kind, which says what its value is, as [`Kind`](super::keys::Kind)
+//! has it: blocks of events, the progress of webhooks, and the records of the ledger, of the
+//! configuration and of the projections, one for each thing. What an engine adds for itself is left
+//! out: indexes, packed maps, revisions, and counters that guard its files. Secrets are sealed as
+//! they are in the store.
 
 use std::{
     fmt,
@@ -14,20 +21,11 @@ use sha2::{Digest as _, Sha256};
 
 use super::StoreError;
 
-const MAGIC: &[u8] = b"pipelet backup 1\n";
-const END: u8 = b'e';
+const MAGIC: &[u8] = b"pipelet backup 2\n";
+/// In the place of a key's length; no key is so long.
+const END: u16 = u16::MAX;
 /// In bytes; more than the largest record. What claims more is damaged.
 const MAX_VALUE: u32 = 64 << 20;
-
-/// Which part of the store a record is of.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[repr(u8)]
-pub enum Part {
-    /// The journal and the cursors.
-    Hot = b'h',
-    /// What stays.
-    Cold = b'c',
-}
 
 #[derive(Debug, thiserror::Error)]
 pub enum BackupError {
@@ -82,21 +80,16 @@ impl<'a> Writer<'a> {
         Ok(writer)
     }
 
-    pub(super) fn record(
-        &mut self,
-        part: Part,
-        key: &[u8],
-        value: &[u8],
-    ) -> Result<(), BackupError> {
+    pub(super) fn record(&mut self, key: &[u8], value: &[u8]) -> Result<(), BackupError> {
         self.count += 1;
-        self.write(&header(part, key, value))?;
+        self.write(&header(key, value))?;
         self.write(key)?;
         self.write(value)
     }
 
     pub(super) fn end(mut self) -> Result<(), BackupError> {
         let count = self.count.to_be_bytes();
-        self.write(&[END])?;
+        self.write(&END.to_be_bytes())?;
         self.write(&count)?;
         let hash = self.hash.finalize_reset();
         self.out.write_all(&hash).map_err(BackupError::Write)?;
@@ -109,19 +102,16 @@ impl<'a> Writer<'a> {
     }
 }
 
-fn header(part: Part, key: &[u8], value: &[u8]) -> [u8; 7] {
+fn header(key: &[u8], value: &[u8]) -> [u8; 6] {
     // Keys have a few dozen bytes, and values far fewer than 4 GB.
-    let key = u16::try_from(key.len()).unwrap_or(u16::MAX).to_be_bytes();
+    let key = u16::try_from(key.len()).unwrap_or(END).to_be_bytes();
     let value = u32::try_from(value.len()).unwrap_or(u32::MAX).to_be_bytes();
-    [
-        part as u8, key[0], key[1], value[0], value[1], value[2], value[3],
-    ]
+    [key[0], key[1], value[0], value[1], value[2], value[3]]
 }
 
 /// A record, read back.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Record {
-    pub(super) part: Part,
     pub(super) key: Vec<u8>,
     pub(super) value: Vec<u8>,
 }
@@ -152,16 +142,11 @@ impl<'a> Reader<'a> {
 
     /// `None` at the end, where everything before has proved to be whole.
     pub(super) fn next(&mut self) -> Result<Option<Record>, RestoreError> {
-        let mut part = [0];
-        self.read(&mut part)?;
-        let part = match part[0] {
-            END => return self.end().map(|()| None),
-            part if part == Part::Hot as u8 => Part::Hot,
-            part if part == Part::Cold as u8 => Part::Cold,
-            _ => return Err(RestoreError::Damaged),
-        };
         let (mut key, mut value) = ([0; 2], [0; 4]);
         self.read(&mut key)?;
+        if u16::from_be_bytes(key) == END {
+            return self.end().map(|()| None);
+        }
         self.read(&mut value)?;
         let length = u32::from_be_bytes(value);
         if length > MAX_VALUE {
@@ -170,7 +155,7 @@ impl<'a> Reader<'a> {
         let key = self.take(u16::from_be_bytes(key).into())?;
         let value = self.take(length.into())?;
         self.count += 1;
-        Ok(Some(Record { part, key, value }))
+        Ok(Some(Record { key, value }))
     }
 
     fn end(&mut self) -> Result<(), RestoreError> {
@@ -219,9 +204,9 @@ mod tests {
     fn backup() -> Vec<u8> {
         let mut bytes = Vec::new();
         let mut writer = Writer::begin(&mut bytes).unwrap();
-        writer.record(Part::Hot, b"e1", b"one").unwrap();
-        writer.record(Part::Cold, b"w", &vec![7; 70_000]).unwrap();
-        writer.record(Part::Cold, b"", b"").unwrap();
+        writer.record(b"e1", b"one").unwrap();
+        writer.record(b"w", &vec![7; 70_000]).unwrap();
+        writer.record(b"", b"").unwrap();
         writer.end().unwrap();
         bytes
     }
@@ -237,15 +222,14 @@ mod tests {
 
     #[test]
     fn what_is_written_is_read() {
-        let record = |part, key: &[u8], value: &[u8]| Record {
-            part,
+        let record = |key: &[u8], value: &[u8]| Record {
             key: key.to_vec(),
             value: value.to_vec(),
         };
         let expected = [
-            record(Part::Hot, b"e1", b"one"),
-            record(Part::Cold, b"w", &vec![7; 70_000]),
-            record(Part::Cold, b"", b""),
+            record(b"e1", b"one"),
+            record(b"w", &vec![7; 70_000]),
+            record(b"", b""),
         ];
         assert_eq!(read(&backup()).unwrap(), expected);
     }

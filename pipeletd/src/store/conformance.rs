@@ -5,18 +5,22 @@ mod ledger;
 mod log;
 mod projections;
 
-use std::{sync::Arc, time::Duration};
+use std::{fs, sync::Arc, time::Duration};
 
 use jiff::Timestamp;
 use pipelet_domain::{
-    deliveries::{Attempt, DeadReason, FailedDelivery, FailedId, Phases, Retry, RetryKey},
+    deliveries::{
+        Attempt, Cursor, DeadReason, DeliveryCounts, FailedDelivery, FailedFilter, FailedId,
+        LedgerCounts, Phases, Retry, RetryKey,
+    },
     events::{Event, EventId, EventType, Payload, Seq, StationId},
+    projection::{StationState, TransactionFilter},
     webhooks::WebhookId,
 };
 
 use super::{
-    ConfigurationStore, LedgerChange, LedgerStore, LogStore, ProjectionStore, ReadLimit,
-    memory::MemoryStore, sled::SledStore,
+    Backup as _, Checkpoint, ConfigurationStore, Counter, LedgerChange, LedgerStore, LogStore,
+    ProjectionStore, ReadLimit, memory::MemoryStore, sled::SledStore,
 };
 
 /// All that an engine keeps, of one shard.
@@ -142,6 +146,80 @@ async fn what_belongs_together_survives_a_restart() {
         },
     )
     .await;
+}
+
+/// Everything that is kept, in words.
+async fn everything(store: &dyn Engine) -> Vec<String> {
+    let any = ReadLimit::part(1_000);
+    let webhook = WebhookId(1);
+    let keys = store.retry_keys(webhook, None, 1_000).await.unwrap();
+    let filter = FailedFilter::default();
+    let of_webhook = FailedFilter {
+        webhook: Some(webhook),
+        ..FailedFilter::default()
+    };
+    let transactions = TransactionFilter::default();
+    let entries = configuration::watched(store).await;
+    let entries = entries.lock().unwrap().clone();
+    let entries: Vec<_> = entries.into_values().map(|(entry, _)| entry).collect();
+    vec![
+        format!("{:?}", store.bounds().await),
+        format!("{:?}", store.read_from(Seq(0), any).await),
+        format!("{:?}", store.progress().await),
+        format!("{:?}", store.state().await),
+        format!("{:?}", store.retries(&keys, any).await),
+        format!("{:?}", store.failed_deliveries(&filter, None, any).await),
+        format!(
+            "{:?}",
+            store.failed_deliveries(&of_webhook, None, any).await
+        ),
+        format!("{:?}", store.off_cursor_markers(webhook).await),
+        format!("{entries:?}"),
+        format!("{:?}", store.stations().await),
+        format!("{:?}", store.transactions(&transactions, None, 999).await),
+        format!("{:?}", store.open_transactions(None, 999).await),
+        format!("{:?}", store.transaction(8_991).await),
+        format!("{:?}", store.transaction_key().await),
+    ]
+}
+
+#[tokio::test]
+async fn a_backup_has_everything_and_leads_to_the_same_store() {
+    let (directory, elsewhere) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let store = SledStore::open(directory.path()).unwrap();
+    configuration::put_one_of_each(&store).await;
+    let checkpoint = Checkpoint::Cursor(WebhookId(1), Cursor::at(Seq(2)));
+    let appended = store
+        .append(events(0..40).into(), [checkpoint].into())
+        .await;
+    appended.unwrap();
+    store.trim(Seq(10), 10).await.unwrap();
+    let changes = [
+        LedgerChange::Retry(retry(1, 5_000, 1)),
+        LedgerChange::Failed(failed(1, 1, 0)),
+        LedgerChange::OffCursorMarker(WebhookId(1), Seq(1)),
+        LedgerChange::Counts(WebhookId(1), LedgerCounts::default()),
+        LedgerChange::Closed(WebhookId(2), DeliveryCounts::default()),
+        LedgerChange::RetryTime(7),
+    ];
+    commit(&store, changes).await;
+    let states = vec![StationState::new(StationId::new("S1").unwrap())];
+    let transactions = (0..600).map(projections::transaction).collect();
+    store.save(states, transactions, Seq(40)).await.unwrap();
+    store.reserve(Counter::Webhook, 7).await.unwrap();
+    let before = everything(&store).await;
+
+    let mut backup = Vec::new();
+    store.back_up(&mut backup).unwrap();
+    let path = elsewhere.path();
+    SledStore::restore(path, &mut &backup[..], false).unwrap();
+    let key = "secrets.key";
+    fs::copy(directory.path().join(key), path.join(key)).unwrap();
+    let restored = SledStore::open(path).unwrap();
+    assert_eq!(everything(&restored).await, before);
+    assert_eq!(restored.reserve(Counter::Webhook, 1).await.unwrap(), 8);
+    let appended = restored.append(events(40..41).into(), [].into()).await;
+    assert_eq!(appended.unwrap(), Seq(40));
 }
 
 #[test]

@@ -13,8 +13,7 @@ use pipelet_domain::{
 };
 
 use super::{
-    RestoreError,
-    backup::{self, Part},
+    RestoreError, backup,
     block::{self, Block},
     codec, id_tag_record, keys, records, registration_record,
     sealing::{Place, SealError, SecretKey, SecretKeys},
@@ -64,7 +63,6 @@ pub(crate) fn backup(input: &[u8]) {
         .map(|chunk| {
             let (key, value) = chunk.split_at(chunk.len() / 3);
             backup::Record {
-                part: if bit % 2 == 0 { Part::Hot } else { Part::Cold },
                 key: key.to_vec(),
                 value: value.to_vec(),
             }
@@ -72,8 +70,8 @@ pub(crate) fn backup(input: &[u8]) {
         .collect();
     let mut file = Vec::new();
     let mut writer = backup::Writer::begin(&mut file).expect("memory takes all");
-    for backup::Record { part, key, value } in &records {
-        writer.record(*part, key, value).expect("memory takes all");
+    for backup::Record { key, value } in &records {
+        writer.record(key, value).expect("memory takes all");
     }
     writer.end().expect("memory takes all");
     assert_eq!(read(&file).expect("a whole backup"), records);

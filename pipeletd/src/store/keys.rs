@@ -47,6 +47,39 @@ pub(super) enum Kind {
     TransactionByEnd = b'z',
 }
 
+impl Kind {
+    const ALL: [Self; 22] = [
+        Self::Chunk,
+        Self::Cursor,
+        Self::Event,
+        Self::Received,
+        Self::Subscription,
+        Self::LedgerCounts,
+        Self::ClosedBooks,
+        Self::Failed,
+        Self::FailedByWebhook,
+        Self::ApiKey,
+        Self::IdTag,
+        Self::Meta,
+        Self::OpenTransaction,
+        Self::Retry,
+        Self::Station,
+        Self::EndedTransaction,
+        Self::Registration,
+        Self::OffCursorMarker,
+        Self::Webhook,
+        Self::TransactionById,
+        Self::TransactionByStation,
+        Self::TransactionByEnd,
+    ];
+
+    /// Of a whole key.
+    pub(super) fn of(key: &[u8]) -> Option<Self> {
+        let first = key.first()?;
+        Self::ALL.into_iter().find(|kind| *kind as u8 == *first)
+    }
+}
+
 /// Single values, of the cold database where nothing else is said.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]

@@ -84,10 +84,10 @@ fn one_of_each() -> [Entry; 4] {
     ]
 }
 
-type Entries = BTreeMap<EntryKey, (Entry, Revision)>;
+pub(super) type Entries = BTreeMap<EntryKey, (Entry, Revision)>;
 
 /// What somebody who watches from now on has been told, put together.
-async fn watched(store: &dyn Engine) -> Arc<Mutex<Entries>> {
+pub(super) async fn watched(store: &dyn Engine) -> Arc<Mutex<Entries>> {
     let entries = Arc::<Mutex<Entries>>::default();
     let told = Arc::clone(&entries);
     let observer = move |change: &ConfigurationChange| {
@@ -103,6 +103,12 @@ async fn watched(store: &dyn Engine) -> Arc<Mutex<Entries>> {
     };
     store.watch(Box::new(observer)).await.unwrap();
     entries
+}
+
+pub(super) async fn put_one_of_each(store: &dyn Engine) {
+    for entry in one_of_each() {
+        store.put_if(entry, None).await.unwrap();
+    }
 }
 
 #[tokio::test]
@@ -167,9 +173,7 @@ async fn only_the_revision_that_is_named_is_changed() {
 async fn the_configuration_survives_a_restart() {
     check_reopened(
         async |store| {
-            for entry in one_of_each() {
-                store.put_if(entry, None).await.unwrap();
-            }
+            put_one_of_each(store).await;
             let removed = Entry::Registration(registration("B"));
             let revision = store.put_if(removed.clone(), None).await.unwrap();
             store.remove_if(removed.key(), revision).await.unwrap();

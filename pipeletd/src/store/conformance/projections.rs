@@ -11,7 +11,7 @@ use super::{at, check, check_reopened, event, events};
 use crate::store::{ProjectionStore, memory::MemoryStore, sled::SledStore};
 
 /// Of station `S0` or `S10`, open where the number is even.
-fn transaction(number: u64) -> Arc<Transaction> {
+pub(super) fn transaction(number: u64) -> Arc<Transaction> {
     let station = if number.is_multiple_of(3) {
         "S0"
     } else {

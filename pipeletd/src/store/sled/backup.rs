@@ -8,26 +8,49 @@
 use std::{
     fs::{self, File},
     io::{self, Read, Seek as _, Write},
+    mem,
     path::{Path, PathBuf},
     sync::{Arc, PoisonError, atomic::Ordering},
 };
 
+use pipelet_domain::{deliveries::FailedId, projection::Transaction};
+
 use super::{
     COLD_CACHE_BYTES, FORMAT_VERSION, HOT_CACHE_BYTES, Inner, SledStore,
+    configuration::{self, joined, split},
     database::{Batch, Database},
-    lock, meta_number,
+    lock, meta_number, number_of, packed_map,
     room::{Purpose, Room},
+    transactions,
 };
 use crate::{
     store::{
-        Backup, BackupError, RestoreError, StoreError,
-        backup::{Part, Reader, Writer},
-        keys::{Kind, Meta},
+        Backup, BackupError, RestoreError, Revision, StoreError,
+        backup::{Reader, Record, Writer},
+        keys::{self, Kind, Meta},
+        records,
+        transaction_record::decode_transaction,
     },
     system::private_file,
 };
 
 const PARTS: [&str; 2] = ["hot", "cold"];
+/// A transaction's record in the file, whether it has ended or not: its start stands behind this.
+const TRANSACTION: &[u8] = &[Kind::EndedTransaction as u8];
+/// What is made of other records.
+const DERIVED: [Kind; 4] = [
+    Kind::FailedByWebhook,
+    Kind::TransactionById,
+    Kind::TransactionByStation,
+    Kind::TransactionByEnd,
+];
+/// What this store counts for itself.
+const OWN: [&[u8]; 2] = [
+    &[Kind::Meta as u8, Meta::ColdCommits as u8],
+    &[Kind::Meta as u8, Meta::ConfigurationRevision as u8],
+];
+/// Transactions that are restored together.
+const TRANSACTIONS_AT_ONCE: usize = 250;
 /// In bytes; records that are restored together.
 const RESTORED_AT_ONCE: usize = 64 * 1024;
 /// Where the databases are while they are restored.
@@ -52,12 +75,27 @@ impl Inner {
         let mut writer = Writer::begin(out)?;
         let mut moment = self.freeze()?;
         let mut frozen = Reader::begin(&mut moment).map_err(spool_error)?;
-        while let Some(record) = frozen.next().map_err(spool_error)? {
-            writer.record(record.part, &record.key, &record.value)?;
+        while let Some(Record { key, value }) = frozen.next().map_err(spool_error)? {
+            match Kind::of(&key) {
+                Some(Kind::OpenTransaction) => writer.record(&transaction_key(&key), &value)?,
+                Some(Kind::EndedTransaction) => {
+                    for (start, record) in packed_map::entries(&value.into())? {
+                        writer.record(&[TRANSACTION, &start].concat(), &record)?;
+                    }
+                }
+                Some(kind) if configuration::KINDS.contains(&kind) => {
+                    let (_, record) = split(&value.into())?;
+                    writer.record(&key, &record)?;
+                }
+                Some(kind) if !DERIVED.contains(&kind) && !OWN.contains(&&key[..]) => {
+                    writer.record(&key, &value)?;
+                }
+                Some(_) | None => {}
+            }
         }
         for entry in self.hot.kind(Kind::Event) {
             let (key, value) = entry?;
-            writer.record(Part::Hot, &key, &value)?;
+            writer.record(&key, &value)?;
         }
         writer.end()
     }
@@ -71,15 +109,18 @@ impl Inner {
         let mut writer = Writer::begin(&mut buffered)?;
         let commits = self.cold_commits.lock();
         let quiet = commits.unwrap_or_else(PoisonError::into_inner);
+        // Nothing is appended meanwhile: what is known of a webhook's progress is of one moment.
+        let tail = self.tail.lock();
         for kind in [Kind::Cursor, Kind::Received, Kind::Subscription] {
             for entry in self.hot.kind(kind) {
                 let (key, value) = entry?;
-                writer.record(Part::Hot, &key, &value)?;
+                writer.record(&key, &value)?;
             }
         }
+        drop(tail);
         for entry in self.cold.everything() {
             let (key, value) = entry?;
-            writer.record(Part::Cold, &key, &value)?;
+            writer.record(&key, &value)?;
         }
         drop(quiet);
         writer.end()?;
@@ -215,25 +256,20 @@ fn decided(directory: &Path) -> io::Result<Option<(PathBuf, u32)>> {
 }
 
 fn fill(new: &Path, input: &mut dyn Read, room: &Arc<Room>) -> Result<(), RestoreError> {
-    let hot = Database::open(&new.join("hot"), HOT_CACHE_BYTES, room)?;
-    let cold = Database::open(&new.join("cold"), COLD_CACHE_BYTES, room)?;
+    let mut filling = Filling {
+        hot: Database::open(&new.join("hot"), HOT_CACHE_BYTES, room)?,
+        cold: Database::open(&new.join("cold"), COLD_CACHE_BYTES, room)?,
+        hot_batch: Batch::default(),
+        cold_batch: Batch::default(),
+        bytes: 0,
+        transactions: Vec::new(),
+        revision: Revision(0),
+    };
     let mut reader = Reader::begin(input)?;
-    let (mut hot_batch, mut cold_batch, mut bytes) = (Batch::default(), Batch::default(), 0);
     while let Some(record) = reader.next()? {
-        let batch = match record.part {
-            Part::Hot => &mut hot_batch,
-            Part::Cold => &mut cold_batch,
-        };
-        Database::put_new(batch, &record.key, &record.value);
-        bytes += record.key.len() + record.value.len();
-        if bytes >= RESTORED_AT_ONCE {
-            hot.apply(std::mem::take(&mut hot_batch), Purpose::Bookkeeping)?;
-            cold.apply(std::mem::take(&mut cold_batch), Purpose::Bookkeeping)?;
-            bytes = 0;
-        }
+        filling.add(record)?;
     }
-    hot.commit(hot_batch, Purpose::Bookkeeping)?;
-    cold.commit(cold_batch, Purpose::Bookkeeping)?;
+    let cold = filling.finish()?;
     match meta_number(&cold, Meta::FormatVersion)? {
         Some(FORMAT_VERSION) => Ok(()),
         Some(found) => Err(RestoreError::Format {
@@ -242,6 +278,81 @@ fn fill(new: &Path, input: &mut dyn Read, room: &Arc<Room>) -> Result<(), Restor
         }),
         None => Err(RestoreError::Damaged),
     }
+}
+
+/// A store that is made of a backup's records.
+struct Filling {
+    hot: Database,
+    cold: Database,
+    hot_batch: Batch,
+    cold_batch: Batch,
+    bytes: usize,
+    transactions: Vec<Arc<Transaction>>,
+    revision: Revision,
+}
+
+impl Filling {
+    fn add(&mut self, Record { key, value }: Record) -> Result<(), RestoreError> {
+        self.bytes += key.len() + value.len();
+        let kind = Kind::of(&key).ok_or(RestoreError::Damaged)?;
+        match kind {
+            Kind::Event | Kind::Cursor | Kind::Received | Kind::Subscription => {
+                Database::put_new(&mut self.hot_batch, &key, &value);
+            }
+            Kind::EndedTransaction => {
+                let transaction = decode_transaction(&value)?;
+                self.transactions.push(Arc::new(transaction));
+            }
+            Kind::Failed => {
+                let id = FailedId(number_of(&key)?);
+                Database::put_new(&mut self.cold_batch, &key, &value);
+                let failed = records::decode_failed(id, &value.into())?;
+                let index = keys::failed_by_webhook(failed.webhook, id);
+                Database::put_new(&mut self.cold_batch, &index, &[]);
+            }
+            kind if configuration::KINDS.contains(&kind) => {
+                self.revision.0 += 1;
+                let value = joined(self.revision, &value);
+                Database::put_new(&mut self.cold_batch, &key, &value);
+            }
+            _ => Database::put_new(&mut self.cold_batch, &key, &value),
+        }
+        if self.transactions.len() >= TRANSACTIONS_AT_ONCE || self.bytes >= RESTORED_AT_ONCE {
+            self.apply()?;
+        }
+        Ok(())
+    }
+
+    fn apply(&mut self) -> Result<(), StoreError> {
+        let Self {
+            hot,
+            cold,
+            hot_batch,
+            cold_batch,
+            ..
+        } = self;
+        hot.apply(mem::take(hot_batch), Purpose::Bookkeeping)?;
+        transactions::put_all(cold, cold_batch, &self.transactions)?;
+        cold.apply(mem::take(cold_batch), Purpose::Bookkeeping)?;
+        self.transactions.clear();
+        self.bytes = 0;
+        Ok(())
+    }
+
+    fn finish(mut self) -> Result<Database, StoreError> {
+        self.apply()?;
+        let mut batch = Batch::default();
+        let key = keys::meta(Meta::ConfigurationRevision);
+        Database::put_new(&mut batch, &key, &self.revision.0.to_be_bytes());
+        self.hot.commit(Batch::default(), Purpose::Bookkeeping)?;
+        self.cold.commit(batch, Purpose::Bookkeeping)?;
+        Ok(self.cold)
+    }
+}
+
+/// Of an open transaction's key in the store.
+fn transaction_key(open: &[u8]) -> Vec<u8> {
+    [TRANSACTION, &open[1..]].concat()
 }
 
 fn remove(path: &Path) -> io::Result<()> {

@@ -28,7 +28,7 @@ pub(super) struct Configuration {
     pub(super) observers: Observers,
 }
 
-const KINDS: [Kind; 4] = [Kind::Webhook, Kind::ApiKey, Kind::IdTag, Kind::Registration];
+pub(super) const KINDS: [Kind; 4] = [Kind::Webhook, Kind::ApiKey, Kind::IdTag, Kind::Registration];
 
 #[async_trait]
 impl ConfigurationStore for SledStore {

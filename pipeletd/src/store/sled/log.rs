@@ -54,7 +54,8 @@ impl LogStore for SledStore {
     async fn check(&self) -> Result<(), StoreError> {
         let store = Arc::clone(&self.0);
         let check = move || {
-            store.resolve()?;
+            let tail = store.tail.lock();
+            store.resolve(&mut tail.unwrap_or_else(PoisonError::into_inner))?;
             store.hot.check(Purpose::Event)?;
             store.cold.check(Purpose::Upkeep)
         };
@@ -94,7 +95,10 @@ impl LogStore for SledStore {
 
 impl Inner {
     fn append(&self, events: &[Arc<Event>], checkpoints: &[Checkpoint]) -> Result<Seq, StoreError> {
-        let first = self.resolve()?;
+        let tail = self.tail.lock();
+        let mut tail = tail.unwrap_or_else(PoisonError::into_inner);
+        self.resolve(&mut tail)?;
+        let first = tail.next;
         let mut batch = Batch::default();
         for (first, block) in block::pack(first, events) {
             Database::put_new(&mut batch, &keys::event(first), &block);
@@ -132,7 +136,6 @@ impl Inner {
             Purpose::Event
         };
         let committed = self.hot.commit(batch, purpose);
-        let mut tail = self.tail.lock().unwrap_or_else(PoisonError::into_inner);
         tail.unresolved = committed.is_err();
         committed?;
         tail.next = Seq(first.0 + events.len() as u64);
@@ -140,14 +143,13 @@ impl Inner {
         Ok(first)
     }
 
-    /// Where the next append goes, once nothing is left of one that failed.
-    fn resolve(&self) -> Result<Seq, StoreError> {
-        let mut tail = self.tail.lock().unwrap_or_else(PoisonError::into_inner);
+    /// Leaves nothing of an append that failed.
+    fn resolve(&self, tail: &mut Tail) -> Result<(), StoreError> {
         if tail.unresolved {
             self.cut_off(tail.next)?;
             tail.unresolved = false;
         }
-        Ok(tail.next)
+        Ok(())
     }
 
     /// Forgets the events from `end` on, durably.

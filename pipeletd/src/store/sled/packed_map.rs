@@ -181,7 +181,7 @@ impl PackedMap {
     }
 }
 
-fn entries(block: &Bytes) -> Result<Vec<Entry>, StoreError> {
+pub(super) fn entries(block: &Bytes) -> Result<Vec<Entry>, StoreError> {
     let strings = byte_list::decode(block)?;
     let (entries, rest) = strings.as_chunks();
     if !rest.is_empty() {
