@@ -24,10 +24,10 @@ const HTML: HeaderValue = HeaderValue::from_static("text/html; charset=utf-8");
 const SCRIPT: HeaderValue = HeaderValue::from_static("text/javascript; charset=utf-8");
 const STYLE: HeaderValue = HeaderValue::from_static("text/css; charset=utf-8");
 
-const PAGE: &[u8] = include_bytes!("../../../docs/index.html");
-const BEGIN: &[u8] = include_bytes!("../../../docs/begin.js");
-const BUNDLE: &[u8] = include_bytes!("../../../docs/swagger-ui/swagger-ui-bundle.js.gz");
-const SHEET: &[u8] = include_bytes!("../../../docs/swagger-ui/swagger-ui.css.gz");
+const PAGE: &[u8] = include_bytes!("../../../api-docs/index.html");
+const BEGIN: &[u8] = include_bytes!("../../../api-docs/begin.js");
+const BUNDLE: &[u8] = include_bytes!("../../../api-docs/swagger-ui/swagger-ui-bundle.js.gz");
+const SHEET: &[u8] = include_bytes!("../../../api-docs/swagger-ui/swagger-ui.css.gz");
 
 pub(super) fn routes() -> Router {
     Router::new()
