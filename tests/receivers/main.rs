@@ -1,5 +1,6 @@
-//! The README's receiver in Rust, letter for letter: a program of its readers', which goes by the
-//! rules of its own house.
+//! The example receiver in axum, as this workspace's binary: so it is built with the versions that
+//! are locked here, and the end-to-end tests can run it. It is a reader's program, with rules of
+//! its own.
 
 #![allow(
     missing_debug_implementations,
@@ -9,4 +10,7 @@
     clippy::unwrap_used
 )]
 
-include!("receiver.rs");
+// Named here, too, for what looks for dependencies that no source names.
+use subtle as _;
+
+include!("../../examples/receivers/rust-axum/src/main.rs");

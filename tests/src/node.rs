@@ -1,4 +1,4 @@
-//! npm's `ocpp-rpc`, beside the scripts that use it.
+//! Projects in Node.js with what npm installs for them.
 
 use std::path::{Path, PathBuf};
 
@@ -7,9 +7,14 @@ use crate::{packages, skip};
 const SOURCES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/node");
 const SCRIPTS: [&str; 2] = ["station.js", "answering.js"];
 
-/// A directory with the scripts and what they import, or none where Node.js or the network is
-/// missing.
+/// A directory with the scripts of stations and what they import, as [`project`] has it.
 pub async fn scripts() -> Option<PathBuf> {
-    let installed = packages::npm("node", Path::new(SOURCES), &SCRIPTS).await;
+    project("station", Path::new(SOURCES), &SCRIPTS).await
+}
+
+/// A directory with these scripts of a project and what they import, or none where Node.js or the
+/// network is missing.
+pub async fn project(name: &str, sources: &Path, scripts: &[&str]) -> Option<PathBuf> {
+    let installed = packages::npm(&format!("node-{name}"), sources, scripts).await;
     installed.map_err(|why| skip("Node.js", why)).ok()
 }

@@ -1,11 +1,11 @@
-//! Signatures: held against the published libraries of others, within the README's receivers.
+//! Signatures: held against the published libraries of others, within the example receivers.
 
 use std::{
     path::{Path, PathBuf},
     process::Stdio,
 };
 
-use pipelet_tests::{Api, Receiver, Request, deadline::within};
+use pipelet_tests::{Api, Receiver, Request, deadline::within, skip};
 use serde_json::json;
 use tokio::{
     io::{AsyncBufReadExt as _, BufReader, Lines},
@@ -17,21 +17,22 @@ use crate::{
     scene::{Scene, ctl, daemon},
 };
 
-const README: &str = include_str!("../../../../README.md");
-const RUST: &str = include_str!("../../../receivers/receiver.rs");
+const EXAMPLES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../examples/receivers");
+const SIGNING_SECRET: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
+const SECRET: &str = "my-secret-value-here";
 
-/// A receiver of the README that runs.
+/// An example receiver that runs.
 struct Running {
     _process: Child,
     url: String,
     printed: Lines<BufReader<ChildStdout>>,
-    _directory: tempfile::TempDir,
 }
 
 impl Running {
-    async fn start(mut command: Command, secret: &str, directory: tempfile::TempDir) -> Self {
+    async fn start(mut command: Command) -> Self {
         let mut process = command
-            .env("SIGNING_SECRET", secret)
+            .env("WEBHOOK_SECRET", SECRET)
+            .env("SIGNING_SECRET", SIGNING_SECRET)
             .env("PORT", "0")
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
@@ -50,7 +51,6 @@ impl Running {
             _process: process,
             url: format!("http://127.0.0.1:{port}/"),
             printed: BufReader::new(stdout).lines(),
-            _directory: directory,
         }
     }
 
@@ -62,7 +62,13 @@ impl Running {
     /// What it answers to a delivery that somebody else sends, maybe changed.
     async fn answer(&self, request: &Request, header: (&str, &str), body: &[u8]) -> u16 {
         let mut post = reqwest::Client::new().post(&self.url).body(body.to_vec());
-        for name in ["webhook-id", "webhook-timestamp", "webhook-signature"] {
+        for name in [
+            "content-type",
+            "x-webhook-secret",
+            "webhook-id",
+            "webhook-timestamp",
+            "webhook-signature",
+        ] {
             let value = match header {
                 (changed, value) if changed == name => value,
                 _ => request.header(name).expect(name),
@@ -74,18 +80,15 @@ impl Running {
     }
 }
 
-/// The README's block in this language.
-fn block(language: &str) -> &'static str {
-    let (_, section) = README.split_once("\n## Receivers\n").expect("the section");
-    let (_, rest) = section
-        .split_once(&format!("```{language}\n"))
-        .expect(language);
-    rest.split("```").next().unwrap_or(rest)
+fn example(path: &str) -> PathBuf {
+    Path::new(EXAMPLES).join(path)
 }
 
-async fn signed(api: &Api, url: &str, secret: &str) -> u64 {
+async fn signed(api: &Api, url: &str) -> u64 {
     let webhook = json!({
-        "name": "Signed", "url": url, "events": ["Heartbeat"], "signing_secret": secret,
+        "name": "Signed", "url": url, "events": ["Heartbeat"],
+        "secret_header": "X-Webhook-Secret", "secret_value": SECRET,
+        "signing_secret": SIGNING_SECRET,
     });
     let created = api.post("/webhooks", &webhook).await.expect(201);
     assert_eq!(created["has_signing_secret"], true);
@@ -94,15 +97,13 @@ async fn signed(api: &Api, url: &str, secret: &str) -> u64 {
 }
 
 /// It takes what is ours once, and nothing else.
-async fn holds(start: impl AsyncFnOnce(&str, tempfile::TempDir) -> Running) {
-    let secret = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
-    let directory = tempfile::tempdir().expect("a temporary directory");
-    let mut running = start(secret, directory).await;
+async fn holds(command: Command) {
+    let mut running = Running::start(command).await;
     let receiver = Receiver::start().await;
     let daemon = daemon().start().await;
     let api = daemon.api();
-    let webhook = signed(&api, &running.url, secret).await;
-    signed(&api, &receiver.url(), secret).await;
+    let webhook = signed(&api, &running.url).await;
+    signed(&api, &receiver.url()).await;
     let mut station = pipelet_tests::Station::connect(daemon.ocpp(), "S1").await;
     station.ok("Heartbeat", "{}").await;
     running.prints("Heartbeat S1").await;
@@ -116,6 +117,7 @@ async fn holds(start: impl AsyncFnOnce(&str, tempfile::TempDir) -> Running) {
     assert_eq!(running.answer(&seen, ("", ""), &changed).await, 401);
     let forged = "v1,AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=";
     for header in [
+        ("x-webhook-secret", "another"),
         ("webhook-signature", forged),
         ("webhook-id", "evt_00000000000000000000000000000000"),
         // Older than receivers take: somebody plays it again.
@@ -151,52 +153,46 @@ async fn holds(start: impl AsyncFnOnce(&str, tempfile::TempDir) -> Running) {
 
 #[tokio::test]
 async fn the_receiver_in_python() {
-    let Some(venv) = python::venv("receiver", python::PEERS).await else {
+    let requirements = example("python-flask/requirements.txt");
+    let Some(venv) = python::venv("flask", &requirements).await else {
         return;
     };
-    holds(async |secret, directory| {
-        let script = written(directory.path(), "receiver.py", block("python"));
-        let mut python = Command::new(venv.join("bin/python"));
-        python.arg(script);
-        Running::start(python, secret, directory).await
-    })
-    .await;
+    let mut python = Command::new(venv.join("bin/python"));
+    python.arg(example("python-flask/app.py"));
+    holds(python).await;
 }
 
 #[tokio::test]
 async fn the_receiver_in_node() {
-    let Some(scripts) = node::scripts().await else {
+    let sources = example("node-express");
+    let Some(project) = node::project("express", &sources, &["server.js"]).await else {
         return;
     };
-    holds(async |secret, _| {
-        // Where it finds what it imports.
-        let directory = tempfile::tempdir_in(&scripts).expect("a temporary directory");
-        let script = written(directory.path(), "receiver.mjs", block("js"));
-        let mut node = Command::new("node");
-        node.arg(script);
-        Running::start(node, secret, directory).await
-    })
-    .await;
+    let mut node = Command::new("node");
+    node.arg(project.join("server.js"));
+    holds(node).await;
 }
 
 #[tokio::test]
 async fn the_receiver_in_rust() {
-    assert_eq!(
-        block("rust"),
-        RUST,
-        "tests/receivers/receiver.rs is the README's"
-    );
-    holds(async |secret, directory| {
-        let receiver = Command::new(env!("CARGO_BIN_EXE_e2e-receiver"));
-        Running::start(receiver, secret, directory).await
-    })
-    .await;
+    holds(Command::new(env!("CARGO_BIN_EXE_e2e-receiver"))).await;
 }
 
-fn written(directory: &Path, name: &str, text: &str) -> PathBuf {
-    let path = directory.join(name);
-    std::fs::write(&path, text).expect("a file");
-    path
+#[tokio::test]
+async fn the_receiver_in_go() {
+    let binary = Path::new(env!("CARGO_TARGET_TMPDIR")).join("go-receiver");
+    let build = Command::new("go")
+        .args(["build", "-o"])
+        .arg(&binary)
+        .arg(".")
+        .current_dir(example("go"))
+        .env("GOFLAGS", "-mod=mod")
+        .output();
+    match build.await {
+        Ok(output) => assert!(output.status.success(), "{output:?}"),
+        Err(error) => return skip("Go", error),
+    }
+    holds(Command::new(binary)).await;
 }
 
 #[tokio::test]
