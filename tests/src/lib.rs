@@ -21,6 +21,7 @@
 //! - [`Api`] and [`Ctl`]: the two ways in, REST and `pipeletctl`; [`Rpc`] is gRPC below the latter.
 //! - [`Terminal`]: a screen and a keyboard, for what draws.
 //! - [`EventStream`]: what a browser's `EventSource` would see.
+//! - [`documents`]: what the README and its like say.
 //! - [`deadline`]: how a test waits. Nothing here sleeps for a time that was guessed.
 //!
 //! The harness panics where it can't go on: a test has no better use for an error. It knows
@@ -34,6 +35,7 @@ mod ctl;
 mod daemon;
 pub mod deadline;
 mod dial;
+pub mod documents;
 mod event_stream;
 mod faults;
 mod flood;

@@ -1,5 +1,6 @@
 //! What an operator sets, reads and installs.
 
+mod compose;
 mod logs;
 mod memory;
 mod metrics;
