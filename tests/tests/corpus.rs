@@ -1,6 +1,6 @@
 //! The fuzzer's kept inputs, run again: all that a target has found, and what led it there.
 //!
-//! See `tests/fuzz/README.md` for how to find more.
+//! See `docs/developing/testing.md` for how to find more.
 
 use std::{
     fs,

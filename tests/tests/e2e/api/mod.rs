@@ -6,6 +6,6 @@ mod docs;
 mod events;
 mod hostile;
 mod key_ends;
-mod openapi;
+pub(crate) mod openapi;
 mod preconditions;
 mod tls;

@@ -102,7 +102,7 @@ async fn the_methods_and_roles_that_are_described_are_those_that_there_are() {
 }
 
 /// Accepts whatever it is asked, and dials again where it is sent away.
-async fn accept_all(ocpp: SocketAddr, asked: Arc<AtomicUsize>) {
+pub(crate) async fn accept_all(ocpp: SocketAddr, asked: Arc<AtomicUsize>) {
     let mut pace = interval(Duration::from_secs(10));
     loop {
         let mut station = Station::connect(ocpp, "WALLBOX_001").await;

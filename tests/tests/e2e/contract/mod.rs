@@ -1,7 +1,8 @@
 //! What a webhook is promised: its life, what it asks for, and what it gets.
 
+mod documents;
 mod lifecycle;
 mod payload;
-pub(crate) mod readme;
+mod readme;
 mod signatures;
 mod subscriptions;

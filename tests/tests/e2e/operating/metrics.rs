@@ -7,7 +7,9 @@ use std::{
 };
 
 use pipelet_tests::{
-    Answer, Api, Authority, DiskError, Faults, Receiver, Scrape, Station, deadline::eventually,
+    Answer, Api, Authority, DiskError, Faults, Receiver, Scrape, Station,
+    deadline::eventually,
+    documents::{Page, first_cells},
 };
 use serde_json::{Value, json};
 
@@ -270,18 +272,13 @@ async fn the_text_is_what_prometheus_reads() {
     ] {
         assert!(seen.get(known).is_some_and(|value| value > 0.0), "{known}");
     }
-    readme_names_all(&seen);
+    documents_name_all(&seen);
 }
 
-/// Every figure has its place in the README's table, and nothing else has one.
-fn readme_names_all(seen: &Scrape) {
-    let readme = include_str!("../../../../README.md");
-    let rows = readme
-        .lines()
-        .filter(|line| line.starts_with("| `pipelet_"));
-    let named: BTreeSet<&str> = rows
-        .flat_map(|row| row.split('|').nth(1).expect("a cell").split('`'))
-        .filter(|name| name.starts_with("pipelet_"))
+/// Every figure has its place in the documents' table, and nothing else has one.
+fn documents_name_all(seen: &Scrape) {
+    let page = Page::read("docs/operating.md");
+    let named: BTreeSet<&str> = first_cells(page.section("Monitoring"))
         .map(|name| name.split('{').next().unwrap_or(name))
         .collect();
     let ours = seen.families().filter(|name| name.starts_with("pipelet_"));

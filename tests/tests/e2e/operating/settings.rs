@@ -5,14 +5,12 @@ use std::{fs, path::PathBuf};
 use pipelet_tests::{
     Answer, Authority, Builder, Daemon, Faults, Receiver, Station,
     deadline::{eventually, within},
+    documents::Page,
 };
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::{
-    contract::readme,
-    scene::{ctl, daemon},
-};
+use crate::scene::{ctl, daemon};
 
 /// A configuration file that a daemon reads.
 struct File {
@@ -270,9 +268,9 @@ async fn old_transactions_go_by_a_retention_that_changes() {
     eventually("the old one to go", ids, |ids| *ids == [open]).await;
 }
 
-/// What the README says that a running daemon takes over, and another value for each.
+/// What the documents say that a running daemon takes over, and another value for each.
 #[tokio::test]
-async fn what_the_readme_names_is_taken_over() {
+async fn what_the_documents_name_is_taken_over() {
     const VALUES: [(&str, &str); 18] = [
         ("log-level", "\"debug\""),
         ("api-rate", "\"7/s\""),
@@ -293,9 +291,10 @@ async fn what_the_readme_names_is_taken_over() {
         ("ping-interval", "\"7s\""),
         ("shutdown-grace", "\"7s\""),
     ];
-    let named = readme::section("Settings");
-    let (_, named) = named
-        .split_once("These settings are taken over")
+    let page = Page::read("docs/settings.md");
+    let (_, named) = page
+        .section("Changing settings without a restart")
+        .split_once("taken over while it runs: ")
         .expect("the sentence");
     let (named, _) = named.split_once(". ").expect("its end");
     let named: Vec<_> = named.split('`').skip(1).step_by(2).collect();
