@@ -490,15 +490,23 @@ async fn the_stations_rate_is_taken_over() {
 
 #[tokio::test]
 async fn the_heartbeat_interval_is_taken_over() {
-    let file = File::new("heartbeat-interval = \"24h\"\nping-interval = \"50ms\"");
+    let file = File::new("heartbeat-interval = \"24h\"");
     let daemon = file.builder().start().await;
     let mut station = Station::connect(daemon.ocpp(), "S1").await;
     assert_eq!(station.boot().await["interval"], 86_400);
-    // One that reads nothing answers no ping.
-    let _silent = Station::connect(daemon.ocpp(), "SILENT").await;
-    let new = "heartbeat-interval = \"1s\"\nping-interval = \"60ms\"";
+    let new = "heartbeat-interval = \"1s\"";
     file.change(&daemon, new, "took settings over").await;
     assert_eq!(station.boot().await["interval"], 1);
+}
+
+/// One that reads nothing answers no ping: it is given up when its heartbeats stay away.
+#[tokio::test]
+async fn a_station_that_is_connected_takes_over_the_heartbeat_interval() {
+    let file = File::new("heartbeat-interval = \"24h\"\nping-interval = \"50ms\"");
+    let daemon = file.builder().start().await;
+    let _silent = Station::connect(daemon.ocpp(), "SILENT").await;
+    let new = "heartbeat-interval = \"1s\"\nping-interval = \"50ms\"";
+    file.change(&daemon, new, "took settings over").await;
     let log = || async { daemon.log() };
     eventually("the silent one to be given up", log, |log| {
         log.contains("\"reason\":\"silent\"")
