@@ -2,7 +2,7 @@
 //! the code.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     fmt::Write as _,
     fs,
     path::{Component, Path, PathBuf},
@@ -129,6 +129,62 @@ fn the_layers_are_those_that_walls_holds() {
         let written = rows.filter_map(|row| row.strip_prefix("| `")?.split("` |").next());
         assert_eq!(written.collect::<Vec<_>>(), layers.collect::<Vec<_>>());
     }
+}
+
+#[test]
+fn the_disk_format_is_that_of_the_store() {
+    let page = Page::read("docs/developing/disk-format.md");
+    let keys = read("pipeletd/src/store/keys.rs");
+    for (name, section) in [("Kind", "Keys"), ("Meta", "Single values")] {
+        let variants = body(&keys, &format!("enum {name} {{")).lines();
+        let variants = variants.filter_map(|line| line.trim().split_once(" = "));
+        let variants = variants.map(|(name, code)| {
+            let code = code.trim_end_matches(',').trim_start_matches('b');
+            (name, code.trim_matches('\''))
+        });
+        let rows = page.section(section).lines();
+        let written = rows.filter_map(|row| {
+            let mut cells = row.strip_prefix("| `")?.split(" | ");
+            let (name, code) = (cells.next()?, cells.next()?);
+            Some((name.trim_end_matches('`'), code.trim_matches('`')))
+        });
+        assert_eq!(
+            written.collect::<BTreeMap<_, _>>(),
+            variants.collect::<BTreeMap<_, _>>()
+        );
+    }
+    let sled = read("pipeletd/src/store/sled/mod.rs");
+    let (_, version) = sled.split_once("FORMAT_VERSION: u64 = ").expect("a number");
+    let (version, _) = version.split_once(';').expect("its end");
+    assert!(page.text.contains(&format!(": format {version}.")));
+
+    let mut table = "| Record | Fields |\n|---|---|\n".to_owned();
+    for file in [
+        "records",
+        "id_tag_record",
+        "registration_record",
+        "station_record",
+        "transaction_record",
+    ] {
+        let source = read(&format!("pipeletd/src/store/{file}.rs"));
+        let records = source.split("\nstruct ").skip(1);
+        writeln!(table, "| **`{file}.rs`** | |").expect("a string takes all that is written");
+        for record in records {
+            let (name, _) = record.split_once(" {\n").expect("a body");
+            let fields = body(record, " {").lines().map(str::trim);
+            let fields = fields.filter(|line| !line.starts_with(['/', '#']) && !line.is_empty());
+            let fields = fields.map(|field| format!("`{}`", field.trim_end_matches(',')));
+            let fields = fields.collect::<Vec<_>>().join(", ");
+            writeln!(table, "| `{name}` | {fields} |").expect("a string takes all that is written");
+        }
+    }
+    page.holds("records", &table);
+}
+
+/// What stands between these braces of an item.
+fn body<'a>(source: &'a str, opening: &str) -> &'a str {
+    let (_, body) = source.split_once(opening).expect(opening);
+    body.split_once("\n}").expect("its end").0
 }
 
 #[test]

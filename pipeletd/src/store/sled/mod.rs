@@ -44,7 +44,8 @@ use super::{
 };
 use crate::system::private_file;
 
-/// The version of keys and records together; no other one is read.
+/// The version of keys and records together, as `docs/developing/disk-format.md` specifies them; no
+/// other one is read.
 const FORMAT_VERSION: u64 = 6;
 const HOT_CACHE_BYTES: u64 = 16 << 20;
 const COLD_CACHE_BYTES: u64 = 16 << 20;
