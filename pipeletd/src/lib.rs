@@ -7,8 +7,8 @@
 //! |---|---|
 //! | [`journal`] | every event once, on disk before anyone is told; forward reading |
 //! | [`delivery`] | a dispatcher for each webhook, retries, dead letters, replay, HTTP |
-//! | [`registries`] | what operators registered: id tags, and stations |
-//! | [`store`] | what must survive: the trait, sled, memory, the conformance suite |
+//! | [`registries`] | webhooks, API keys, id tags and registrations, in step with the configuration |
+//! | [`store`] | what must survive: four traits, sled, memory, the conformance suite |
 //! | [`ocpp`] | stations: handshake, frames, answers, sessions |
 //! | [`api`] | REST and gRPC over the handles of all these |
 //! | [`auth`] | API keys and their roles |
