@@ -129,7 +129,7 @@ pub const BATCH_BYTES: usize = 1 << 20;
 #[derive(Debug, Clone, Copy)]
 pub struct ReadLimit {
     pub count: usize,
-    /// Of events in memory: [`Event::memory_size`].
+    /// Of events in memory: [`Event::memory_size`](pipelet_domain::events::Event::memory_size).
     pub bytes: usize,
 }
 
