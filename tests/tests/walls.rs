@@ -66,7 +66,7 @@ const THIRD_PARTY: &[(&str, &[&str])] = &[
     (
         "pipelet_proto::",
         &[
-            "pipeletd/src/api/grpc",
+            "pipeletd/src/api",
             "pipeletd/src/app",
             "pipeletctl/src",
         ],

@@ -24,6 +24,7 @@ mod station_directory;
 mod status;
 mod trigger;
 mod validity;
+mod wire;
 
 pub use self::{
     authenticator::Authenticator,

@@ -10,9 +10,9 @@ use super::{
     super::{
         error::ApiError,
         keys::{ApiKeys, KeyDraft},
+        wire,
     },
     access::Needs,
-    convert,
 };
 use crate::{
     auth::{ApiKeyInfo, Role},
@@ -27,12 +27,12 @@ pub(super) struct ApiKeyRpc {
 fn api_key(key: ApiKeyInfo, now: Timestamp) -> v1::ApiKey {
     v1::ApiKey {
         role: key.role.name().to_owned(),
-        expires_at: key.expires_at.map(convert::time),
+        expires_at: key.expires_at.map(wire::time),
         expired: key.is_expired(now),
-        last_used_at: key.last_used_at.map(convert::time),
+        last_used_at: key.last_used_at.map(wire::time),
         id: key.id,
         name: key.name,
-        created_at: Some(convert::time(key.created_at)),
+        created_at: Some(wire::time(key.created_at)),
     }
 }
 

@@ -17,9 +17,9 @@ use super::{
     super::{
         error::ApiError,
         status::{Addresses, Disk, Readiness},
+        wire,
     },
     access::{Needs, validity},
-    convert,
     status::statuses,
 };
 use crate::{
@@ -77,7 +77,7 @@ impl DaemonService for DaemonRpc {
         let refused = self.connections.refused_of_late().into_iter();
         Ok(Response::new(v1::GetStatusResponse {
             version: env!("CARGO_PKG_VERSION").to_owned(),
-            started_at: Some(convert::time(self.started_at)),
+            started_at: Some(wire::time(self.started_at)),
             ready: reasons.is_empty(),
             reasons,
             http_address: self.addresses.http.to_string(),
@@ -93,11 +93,9 @@ impl DaemonService for DaemonRpc {
             failed_deliveries: totals.failed_deliveries,
             ocpps_address: self.addresses.ocpps.map(|address| address.to_string()),
             handshakes_refused: self.connections.refused().values().sum(),
-            now: Some(convert::time(self.clock.now())),
+            now: Some(wire::time(self.clock.now())),
             caller_role: caller.map_or_else(String::new, |caller| caller.role.to_string()),
-            caller_expires_at: caller
-                .and_then(|caller| caller.expires_at)
-                .map(convert::time),
+            caller_expires_at: caller.and_then(|caller| caller.expires_at).map(wire::time),
             disk_free_bytes: disk.map(|disk| disk.free),
             disk_size_bytes: disk.map(|disk| disk.size),
             certificates,
@@ -119,12 +117,12 @@ impl DaemonService for DaemonRpc {
                 0 => None,
                 _ => self.delivery.next_retry(id).await.map_err(ApiError::from)?,
             };
-            webhooks.push(convert::overview(&observation, next));
+            webhooks.push(wire::overview(&observation, next));
         }
         let events = self.journal.committed();
         let events = events.filter(|(_, count)| *count > 0);
         Ok(Response::new(v1::GetOverviewResponse {
-            now: Some(convert::time(self.clock.now())),
+            now: Some(wire::time(self.clock.now())),
             ready: reasons.is_empty(),
             reasons,
             stations_connected: self.stations.counts().connected as u64,
@@ -175,7 +173,7 @@ impl DaemonService for DaemonRpc {
 fn certificate(shown: &Shown) -> v1::CertificateStatus {
     v1::CertificateStatus {
         shown_to: shown.to.to_owned(),
-        expires_at: shown.certificates.expires().map(convert::time),
+        expires_at: shown.certificates.expires().map(wire::time),
     }
 }
 
@@ -188,7 +186,7 @@ fn refused_handshake(refused: RefusedHandshake) -> v1::RefusedHandshake {
         subprotocols: refused.subprotocols,
         remote_address: refused.from.to_string(),
         count: refused.count,
-        last_at: Some(convert::time(refused.last_at)),
+        last_at: Some(wire::time(refused.last_at)),
     }
 }
 

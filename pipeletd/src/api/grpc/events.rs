@@ -17,9 +17,10 @@ use super::{
         event_streams::{Begin, EventStreams, Tailed},
         readers::hold_until_next,
         trigger::{Asked, Trigger},
+        wire,
     },
     access::{Needs, validity},
-    convert, readers,
+    readers,
     status::statuses,
 };
 use crate::{
@@ -71,9 +72,9 @@ impl EventService for EventRpc {
     ) -> Result<Response<v1::ListEventsResponse>, Status> {
         let reader = readers::of(&request)?;
         let request = request.into_inner();
-        let filter = convert::event_filter(request.filter.unwrap_or_default(), "/filter")?;
-        let before = convert::page_token(&request.page_token, position)?;
-        let limit = ReadLimit::page(convert::page_size(request.page_size));
+        let filter = wire::event_filter(request.filter.unwrap_or_default(), "/filter")?;
+        let before = wire::page_token(&request.page_token, position)?;
+        let limit = ReadLimit::page(wire::page_size(request.page_size));
         let room = reader.page().await?;
         let latest = self.journal.latest(filter, before, limit).await;
         let latest = latest.map_err(ApiError::from)?;
@@ -81,7 +82,7 @@ impl EventService for EventRpc {
         let events = latest.events.iter();
         let next = latest.before.map(|seq| cursor::of_number(seq.0));
         let answer = v1::ListEventsResponse {
-            events: events.map(|(_, event)| convert::event(event)).collect(),
+            events: events.map(|(_, event)| wire::event(event)).collect(),
             next_page_token: next.unwrap_or_default(),
         };
         Ok(room.held().within(Response::new(answer)))
@@ -94,7 +95,7 @@ impl EventService for EventRpc {
         let room = readers::of(&request)?.event().await?;
         let (_, event) = self.find(&request.into_inner().id).await?;
         let room = room.down_to([event.memory_size()].into_iter());
-        let event = Some(convert::event(&event));
+        let event = Some(wire::event(&event));
         let answer = v1::GetEventResponse { event };
         Ok(room.held().within(Response::new(answer)))
     }
@@ -108,9 +109,9 @@ impl EventService for EventRpc {
         let traces = self.delivery.trace(seq, &event).await;
         let traces = traces.map_err(ApiError::from)?;
         let answer = v1::TraceEventResponse {
-            event: Some(convert::event(&event)),
-            webhooks: traces.into_iter().map(convert::trace).collect(),
-            durable_at: self.journal.durable_at(seq).map(convert::time),
+            event: Some(wire::event(&event)),
+            webhooks: traces.into_iter().map(wire::trace).collect(),
+            durable_at: self.journal.durable_at(seq).map(wire::time),
         };
         Ok(room.held().within(Response::new(answer)))
     }
@@ -120,12 +121,12 @@ impl EventService for EventRpc {
         request: Request<v1::BackfillRequest>,
     ) -> Result<Response<v1::BackfillResponse>, Status> {
         let request = request.into_inner();
-        let filter = convert::event_filter(request.filter.unwrap_or_default(), "/filter")?;
-        let left = convert::page_token(&request.left, cursor::to_range);
+        let filter = wire::event_filter(request.filter.unwrap_or_default(), "/filter")?;
+        let left = wire::page_token(&request.left, cursor::to_range);
         let asked = Backfill {
             filter,
             left: left.map_err(ApiError::from)?,
-            limit: convert::page_size(request.limit),
+            limit: wire::page_size(request.limit),
             dry_run: request.dry_run,
         };
         let id = WebhookId(request.webhook_id);
@@ -135,7 +136,7 @@ impl EventService for EventRpc {
             matched: done.matched,
             left: done.left.as_ref().map(cursor::of_range).unwrap_or_default(),
             retrying: done.retrying,
-            reached: done.reached.map(convert::time),
+            reached: done.reached.map(wire::time),
         }))
     }
 
@@ -159,7 +160,7 @@ impl EventService for EventRpc {
         };
         let triggered = self.trigger.pull(asked).await?;
         Ok(Response::new(v1::TriggerEventResponse {
-            event: Some(convert::event(&triggered.event)),
+            event: Some(wire::event(&triggered.event)),
             webhook_ids: triggered.webhooks.iter().map(|id| id.0).collect(),
         }))
     }
@@ -181,10 +182,10 @@ impl EventService for EventRpc {
             station_ids,
             ..v1::EventFilter::default()
         };
-        let filter = convert::event_filter(filter, "")?;
-        let begin = match (convert::page_token(&after, position)?, since) {
+        let filter = wire::event_filter(filter, "")?;
+        let begin = match (wire::page_token(&after, position)?, since) {
             (Some(seq), _) => Begin::After(seq),
-            (None, Some(time)) => Begin::At(convert::from_time(time, "/since")?),
+            (None, Some(time)) => Begin::At(wire::from_time(time, "/since")?),
             (None, None) => Begin::Now,
         };
         let tail = self.streams.open(filter, begin, reader).await?;
@@ -221,7 +222,7 @@ fn position(token: &str) -> Result<Seq, ApiError> {
 
 fn tailed(tailed: &Tailed) -> v1::TailEventsResponse {
     v1::TailEventsResponse {
-        event: Some(convert::event(&tailed.event)),
+        event: Some(wire::event(&tailed.event)),
         missed: tailed.missed,
         cursor: cursor::of_number(tailed.seq.0),
     }

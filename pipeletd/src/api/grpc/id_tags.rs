@@ -10,9 +10,12 @@ use pipelet_proto::v1::{self, id_tag_service_server::IdTagService};
 use tonic::{Request, Response, Status};
 
 use super::{
-    super::{cursor, error::ApiError},
+    super::{
+        cursor,
+        error::ApiError,
+        wire::{self, from_time, time},
+    },
     access::Needs,
-    convert::{self, from_time, time},
 };
 use crate::{auth::Role, registries::IdTags};
 
@@ -110,11 +113,11 @@ impl IdTagService for IdTagRpc {
             page_size,
             page_token,
         } = request.into_inner();
-        let size = convert::page_size(page_size);
-        let after = convert::page_token(&page_token, cursor::to_id_tag).map_err(ApiError::from)?;
+        let size = wire::page_size(page_size);
+        let after = wire::page_token(&page_token, cursor::to_id_tag).map_err(ApiError::from)?;
         let found = self.id_tags.list(after.as_ref(), size + 1);
         let last = |last: &Arc<IdTagEntry>| cursor::of_id_tag(&last.id_tag.key());
-        let (found, next_page_token) = convert::page(found, size, last);
+        let (found, next_page_token) = wire::page(found, size, last);
         let id_tags = found.iter().map(|entry| id_tag(entry)).collect();
         Ok(Response::new(v1::ListIdTagsResponse {
             id_tags,

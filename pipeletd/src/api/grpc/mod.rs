@@ -3,7 +3,6 @@
 mod access;
 mod api_keys;
 mod commands;
-mod convert;
 mod daemon;
 mod events;
 mod failed_deliveries;

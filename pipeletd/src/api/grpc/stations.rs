@@ -12,9 +12,10 @@ use super::{
         cursor,
         error::ApiError,
         station_directory::{Listed, StationDirectory},
+        wire,
     },
     access::Needs,
-    commands, convert,
+    commands,
 };
 use crate::auth::Role;
 
@@ -88,12 +89,12 @@ impl StationService for StationRpc {
             page_token,
             connected,
         } = request.into_inner();
-        let size = convert::page_size(page_size);
-        let after = convert::page_token(&page_token, cursor::to_station).map_err(ApiError::from)?;
+        let size = wire::page_size(page_size);
+        let after = wire::page_token(&page_token, cursor::to_station).map_err(ApiError::from)?;
         let stations = self.directory.list(after.as_ref(), connected, size + 1);
         let last = |listed: &Listed| cursor::of_station(listed.id());
-        let (stations, next_page_token) = convert::page(stations, size, last);
-        let stations = stations.into_iter().map(convert::station).collect();
+        let (stations, next_page_token) = wire::page(stations, size, last);
+        let stations = stations.into_iter().map(wire::station).collect();
         Ok(Response::new(v1::ListStationsResponse {
             stations,
             next_page_token,
@@ -105,7 +106,7 @@ impl StationService for StationRpc {
         request: Request<v1::GetStationRequest>,
     ) -> Result<Response<v1::GetStationResponse>, Status> {
         let station = self.directory.get(&request.into_inner().id)?;
-        let station = Some(convert::station(station));
+        let station = Some(wire::station(station));
         Ok(Response::new(v1::GetStationResponse { station }))
     }
 
@@ -132,7 +133,7 @@ impl StationService for StationRpc {
         let v1::RegisterStationRequest { id, registration } = request.into_inner();
         let draft = draft(registration.unwrap_or_default());
         let station = self.directory.register(&id, draft).await?;
-        let station = Some(convert::station(station));
+        let station = Some(wire::station(station));
         Ok(Response::new(v1::RegisterStationResponse { station }))
     }
 
@@ -148,7 +149,7 @@ impl StationService for StationRpc {
         let paths = update_mask.unwrap_or_default().paths;
         let draft = masked(registration.unwrap_or_default(), &paths)?;
         let station = self.directory.change(&id, draft).await?;
-        let station = Some(convert::station(station));
+        let station = Some(wire::station(station));
         Ok(Response::new(v1::UpdateStationResponse { station }))
     }
 

@@ -10,9 +10,12 @@ use pipelet_proto::v1::{self, transaction_service_server::TransactionService};
 use tonic::{Request, Response, Status};
 
 use super::{
-    super::{cursor, error::ApiError},
+    super::{
+        cursor,
+        error::ApiError,
+        wire::{self, from_time, time},
+    },
     access::Needs,
-    convert::{self, from_time, time},
 };
 use crate::{auth::Role, ocpp::Transactions};
 
@@ -87,15 +90,15 @@ impl TransactionService for TransactionRpc {
             page_token,
         } = request.into_inner();
         let filter = filter(wanted.unwrap_or_default())?;
-        let size = convert::page_size(page_size);
-        let before = convert::page_token(&page_token, cursor::to_number).map_err(ApiError::from)?;
+        let size = wire::page_size(page_size);
+        let before = wire::page_token(&page_token, cursor::to_number).map_err(ApiError::from)?;
         let found = self
             .transactions
             .list(filter, before.map(Seq), size + 1)
             .await
             .map_err(ApiError::from)?;
         let last = |last: &Arc<Transaction>| cursor::of_number(last.seq.0);
-        let (found, next_page_token) = convert::page(found, size, last);
+        let (found, next_page_token) = wire::page(found, size, last);
         let transactions = found.iter().map(|found| transaction(found)).collect();
         Ok(Response::new(v1::ListTransactionsResponse {
             transactions,

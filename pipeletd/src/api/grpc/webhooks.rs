@@ -8,9 +8,9 @@ use tokio::time::timeout;
 use tonic::{Request, Response, Status};
 
 use super::{
-    super::{cursor, error::ApiError, millis, signing_secret},
+    super::{cursor, error::ApiError, millis, signing_secret, wire},
     access::Needs,
-    convert, readers,
+    readers,
 };
 use crate::{
     auth::Role,
@@ -135,7 +135,7 @@ impl WebhookService for WebhookRpc {
         let generate = spec.generate_signing_secret;
         let (draft, signing_secret) = with_signing(draft(spec), generate)?;
         let created = self.delivery.create(draft).await.map_err(ApiError::from)?;
-        let webhook = Some(convert::webhook(created));
+        let webhook = Some(wire::webhook(created));
         Ok(Response::new(v1::CreateWebhookResponse {
             webhook,
             signing_secret,
@@ -147,7 +147,7 @@ impl WebhookService for WebhookRpc {
         request: Request<v1::GetWebhookRequest>,
     ) -> Answer<v1::GetWebhookResponse> {
         let id = WebhookId(request.into_inner().id);
-        let webhook = Some(convert::webhook(
+        let webhook = Some(wire::webhook(
             self.delivery.get(id).map_err(ApiError::from)?,
         ));
         Ok(Response::new(v1::GetWebhookResponse { webhook }))
@@ -161,12 +161,12 @@ impl WebhookService for WebhookRpc {
             page_size,
             page_token,
         } = request.into_inner();
-        let size = convert::page_size(page_size);
-        let after = convert::page_token(&page_token, cursor::to_number).map_err(ApiError::from)?;
+        let size = wire::page_size(page_size);
+        let after = wire::page_token(&page_token, cursor::to_number).map_err(ApiError::from)?;
         let webhooks = self.delivery.list(after.map(WebhookId), size + 1);
         let last = |view: &WebhookView| cursor::of_number(view.webhook.id.0);
-        let (webhooks, next_page_token) = convert::page(webhooks, size, last);
-        let webhooks = webhooks.into_iter().map(convert::webhook).collect();
+        let (webhooks, next_page_token) = wire::page(webhooks, size, last);
+        let webhooks = webhooks.into_iter().map(wire::webhook).collect();
         Ok(Response::new(v1::ListWebhooksResponse {
             webhooks,
             next_page_token,
@@ -192,7 +192,7 @@ impl WebhookService for WebhookRpc {
             .update(WebhookId(id), draft, IfRevision::Any)
             .await
             .map_err(ApiError::from)?;
-        let webhook = Some(convert::webhook(updated));
+        let webhook = Some(wire::webhook(updated));
         Ok(Response::new(v1::UpdateWebhookResponse {
             webhook,
             signing_secret,
@@ -232,7 +232,7 @@ impl WebhookService for WebhookRpc {
         let rotated = self
             .delivery
             .rotate_signing_secret(WebhookId(id), new, IfRevision::Any);
-        let webhook = convert::webhook(rotated.await.map_err(ApiError::from)?);
+        let webhook = wire::webhook(rotated.await.map_err(ApiError::from)?);
         Ok(Response::new(v1::RotateSigningSecretResponse {
             webhook: Some(webhook),
             signing_secret: made.as_ref().map(exposed),
@@ -258,7 +258,7 @@ impl WebhookService for WebhookRpc {
     ) -> Answer<v1::TestWebhookResponse> {
         let v1::TestWebhookRequest { id, event } = request.into_inner();
         let kind = event
-            .map(|name| convert::event_type(&name, "/event"))
+            .map(|name| wire::event_type(&name, "/event"))
             .transpose()?;
         let result = self
             .delivery
@@ -286,8 +286,8 @@ impl WebhookService for WebhookRpc {
         } = request.into_inner();
         let id = WebhookId(webhook_id);
         let only = self::status(&status)?;
-        let size = convert::page_size(page_size);
-        let after = convert::page_token(&page_token, |text| cursor::to_delivery(id, text))
+        let size = wire::page_size(page_size);
+        let after = wire::page_token(&page_token, |text| cursor::to_delivery(id, text))
             .map_err(ApiError::from)?;
         let room = reader.page().await?;
         let limit = ReadLimit::page(size + 1);
@@ -295,13 +295,13 @@ impl WebhookService for WebhookRpc {
         let deliveries = deliveries.map_err(ApiError::from)?;
         let room = room.down_to(deliveries.items.iter().map(Listed::memory_size));
         let last = |last: &Listed| cursor::of_delivery(last.place());
-        let (deliveries, next_page_token) = convert::page_part(deliveries, size, last);
+        let (deliveries, next_page_token) = wire::page_part(deliveries, size, last);
         let deliveries = deliveries.into_iter().map(|listed| match listed {
             Listed::Waiting(retry) => {
                 let due = self.delivery.due_at(retry.key);
-                convert::retry(retry, due)
+                wire::retry(retry, due)
             }
-            Listed::Settled(settled) => convert::settled(settled),
+            Listed::Settled(settled) => wire::settled(settled),
         });
         let deliveries = deliveries.collect();
         let answer = v1::ListDeliveriesResponse {
@@ -317,9 +317,7 @@ impl WebhookService for WebhookRpc {
     ) -> Answer<v1::AuditWebhooksResponse> {
         let request = request.into_inner();
         let only = request.webhook_id.map(WebhookId);
-        let since = request
-            .since
-            .map(|since| convert::from_time(since, "/since"));
+        let since = request.since.map(|since| wire::from_time(since, "/since"));
         let since = since.transpose()?;
         let audit = self.delivery.audit(only).await.map_err(ApiError::from)?;
         let lately = match since {
@@ -327,7 +325,7 @@ impl WebhookService for WebhookRpc {
             None => Ok(BTreeMap::new()),
         };
         let lately = lately.map_err(ApiError::from)?;
-        Ok(Response::new(convert::audit(audit, &lately)))
+        Ok(Response::new(wire::audit(audit, &lately)))
     }
 }
 

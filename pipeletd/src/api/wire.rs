@@ -13,7 +13,7 @@ use pipelet_domain::{
 };
 use pipelet_proto::v1;
 
-use super::super::{
+use super::{
     DEFAULT_PAGE, MAX_PAGE, error::ApiError, event_filter::Said, millis, station_directory::Listed,
 };
 use crate::{
