@@ -1,9 +1,15 @@
-//! Pipelet's gRPC interface: the generated messages, clients and servers of `pipelet.v1`.
+//! Pipelet's interface: the generated messages, clients and servers of `pipelet.v1`, and how the
+//! messages look in JSON, which is what REST and `pipeletctl` show.
 //!
-//! The `.proto` files beside this crate are the source; nothing here is written by hand.
+//! The `.proto` files beside this crate are the source: what there is of an object is said there, and
+//! nowhere else.
 
 // Generated code follows its generator's taste.
 #![allow(clippy::pedantic, unreachable_pub)]
+
+pub mod json;
+#[cfg(feature = "openapi")]
+pub mod schema;
 
 /// The package `pipelet.v1`.
 pub mod v1 {

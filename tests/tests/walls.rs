@@ -65,11 +65,7 @@ const THIRD_PARTY: &[(&str, &[&str])] = &[
     ("prometheus::", &["pipeletd/src/api/metrics"]),
     (
         "pipelet_proto::",
-        &[
-            "pipeletd/src/api",
-            "pipeletd/src/app",
-            "pipeletctl/src",
-        ],
+        &["pipeletd/src/api", "pipeletd/src/app", "pipeletctl/src"],
     ),
     ("pipeletd::", &["pipeletd/src/main"]),
 ];

@@ -6,7 +6,7 @@ use std::{
     path::Path,
 };
 
-use pipelet_proto::v1;
+use pipelet_proto::v1::{self, call_response::Outcome};
 use serde::Serialize;
 
 use crate::{
@@ -14,7 +14,7 @@ use crate::{
     client::Client,
     error::{Error, ExitStatus},
     output::Printer,
-    view::CommandAnswer,
+    view::{OneLine as _, answered, refused},
 };
 
 /// More than the daemon takes, so whatever is longer was the wrong file.
@@ -44,14 +44,14 @@ pub(crate) async fn call(
         .await?
         .into_inner();
     let outcome = answer.outcome.ok_or(Error::Incomplete("answer"))?;
-    let answer = CommandAnswer::from(outcome);
-    match &answer {
-        CommandAnswer::Answered { .. } => {
-            printer.either(&answer, &answer.text().unwrap_or_default())?;
+    let outcome = outcome.one_line();
+    match &outcome {
+        Outcome::Payload(payload) => {
+            printer.either(&outcome, &answered(payload))?;
             Ok(ExitStatus::Success)
         }
-        CommandAnswer::Error { error } => {
-            printer.done(&answer, &error.sentence())?;
+        Outcome::Error(error) => {
+            printer.done(&outcome, &refused(error))?;
             Ok(ExitStatus::Failed)
         }
     }

@@ -20,7 +20,7 @@ use crate::{
     error::{Error, ExitStatus},
     output::Printer,
     system::when,
-    view::FailedDelivery,
+    view::OneLine,
     words::counted,
 };
 
@@ -55,7 +55,7 @@ async fn list(
     client: &Client,
     printer: &Printer,
 ) -> Result<ExitStatus, Error> {
-    let mut list = printer.list::<FailedDelivery>("no dead letters");
+    let mut list = printer.list::<v1::FailedDelivery>("no dead letters");
     let mut pages = Pages::new(limit.count).with_page_size(PAGE);
     while let Some(page) = pages.next() {
         let request = v1::ListFailedDeliveriesRequest {
@@ -66,7 +66,7 @@ async fn list(
         let mut service = client.failed_deliveries();
         let answer = service.list_failed_deliveries(request).await?.into_inner();
         let failed = pages.accept(answer.failed_deliveries, answer.next_page_token);
-        list.extend(failed.into_iter().map(FailedDelivery::from))?;
+        list.extend(failed.into_iter().map(OneLine::one_line))?;
     }
     list.finish(printer)?;
     Ok(ExitStatus::Success)
@@ -79,7 +79,7 @@ async fn show(id: u64, client: &Client, printer: &Printer) -> Result<ExitStatus,
     let failed = answer
         .failed_delivery
         .ok_or(Error::Incomplete("dead letter"))?;
-    printer.one(&FailedDelivery::from(failed))?;
+    printer.one(&failed.one_line())?;
     Ok(ExitStatus::Success)
 }
 

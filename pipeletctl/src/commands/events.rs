@@ -8,7 +8,7 @@ use crate::{
     error::{Error, ExitStatus},
     output::Printer,
     system::when::{self, When},
-    view::{Event, EventType},
+    view::{OneLine, event_line},
     words::counted,
 };
 
@@ -53,7 +53,7 @@ async fn types(client: &Client, printer: &Printer) -> Result<ExitStatus, Error> 
         .await?;
     let types = answer.into_inner().event_types;
     let mut list = printer.list("the daemon knows no event types");
-    list.extend(types.into_iter().map(EventType::from))?;
+    list.extend(types)?;
     list.finish(printer)?;
     Ok(ExitStatus::Success)
 }
@@ -65,7 +65,7 @@ async fn list(
     client: &Client,
     printer: &Printer,
 ) -> Result<ExitStatus, Error> {
-    let mut list = printer.list::<Event>("no such events in what the journal keeps");
+    let mut list = printer.list::<v1::Event>("no such events in what the journal keeps");
     let mut pages = Pages::new(Some(limit)).with_page_size(PAGE);
     while let Some(page) = pages.next() {
         let request = v1::ListEventsRequest {
@@ -75,7 +75,7 @@ async fn list(
         };
         let answer = client.events().list_events(request).await?.into_inner();
         let events = pages.accept(answer.events, answer.next_page_token);
-        list.extend(events.into_iter().map(Event::from))?;
+        list.extend(events.into_iter().map(OneLine::one_line))?;
     }
     list.finish(printer)?;
     Ok(ExitStatus::Success)
@@ -85,7 +85,7 @@ async fn show(id: String, client: &Client, printer: &Printer) -> Result<ExitStat
     let request = v1::GetEventRequest { id };
     let answer = client.events().get_event(request).await?.into_inner();
     let event = answer.event.ok_or(Error::Incomplete("event"))?;
-    printer.one(&Event::from(event))?;
+    printer.one(&event.one_line())?;
     Ok(ExitStatus::Success)
 }
 
@@ -106,8 +106,8 @@ async fn tail(
             let missed = counted(message.missed, "event", "events");
             printer.note(&format!("{missed} left out: no longer kept"));
         }
-        if let Some(event) = message.event.map(Event::from) {
-            printer.follow(&event, &event.line())?;
+        if let Some(event) = message.event.map(OneLine::one_line) {
+            printer.follow(&event, &event_line(&event))?;
             shown += 1;
         }
     }

@@ -9,7 +9,6 @@ use crate::{
     error::{Error, ExitStatus},
     output::Printer,
     system::when,
-    view::IdTag,
 };
 
 pub(crate) async fn run(
@@ -40,7 +39,7 @@ async fn add(args: AddIdTag, client: &Client, printer: &Printer) -> Result<ExitS
 }
 
 async fn list(limit: Limit, client: &Client, printer: &Printer) -> Result<ExitStatus, Error> {
-    let mut list = printer.list::<IdTag>("no id tags: `pipeletctl id-tags add` registers one");
+    let mut list = printer.list::<v1::IdTag>("no id tags: `pipeletctl id-tags add` registers one");
     let mut pages = Pages::new(limit.count);
     while let Some(page) = pages.next() {
         let request = v1::ListIdTagsRequest {
@@ -49,7 +48,7 @@ async fn list(limit: Limit, client: &Client, printer: &Printer) -> Result<ExitSt
         };
         let answer = client.id_tags().list_id_tags(request).await?.into_inner();
         let tags = pages.accept(answer.id_tags, answer.next_page_token);
-        list.extend(tags.into_iter().map(IdTag::from))?;
+        list.extend(tags)?;
     }
     list.finish(printer)?;
     Ok(ExitStatus::Success)
@@ -83,7 +82,7 @@ async fn remove(tag: String, client: &Client, printer: &Printer) -> Result<ExitS
 
 fn show(tag: Option<v1::IdTag>, printer: &Printer) -> Result<ExitStatus, Error> {
     let tag = tag.ok_or(Error::Incomplete("id tag"))?;
-    printer.one(&IdTag::from(tag))?;
+    printer.one(&tag)?;
     Ok(ExitStatus::Success)
 }
 

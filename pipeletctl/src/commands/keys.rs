@@ -10,7 +10,6 @@ use crate::{
     client::Client,
     error::{Error, ExitStatus},
     output::Printer,
-    view::{ApiKey, NewApiKey},
 };
 
 pub(crate) async fn run(
@@ -54,8 +53,10 @@ async fn create(
         .create_api_key(request)
         .await?
         .into_inner();
-    let api_key = answer.api_key.ok_or(Error::Incomplete("API key"))?;
-    printer.one(&NewApiKey::new(api_key, answer.key))?;
+    if answer.api_key.is_none() {
+        return Err(Error::Incomplete("API key"));
+    }
+    printer.one(&answer)?;
     printer.note("keep the key now: it is not shown again");
     Ok(ExitStatus::Success)
 }
@@ -67,7 +68,7 @@ async fn list(client: &Client, printer: &Printer) -> Result<ExitStatus, Error> {
         .await?;
     let keys = answer.into_inner().api_keys;
     let mut list = printer.list("no API keys");
-    list.extend(keys.into_iter().map(ApiKey::from))?;
+    list.extend(keys)?;
     list.finish(printer)?;
     Ok(ExitStatus::Success)
 }

@@ -10,7 +10,6 @@ use crate::{
     error::{Error, ExitStatus},
     output::Printer,
     system::secret::Secret,
-    view::Station,
 };
 
 pub(crate) async fn run(
@@ -46,7 +45,7 @@ async fn list(
     client: &Client,
     printer: &Printer,
 ) -> Result<ExitStatus, Error> {
-    let mut list = printer.list::<Station>(if connected {
+    let mut list = printer.list::<v1::Station>(if connected {
         "no station is connected"
     } else {
         "no stations yet: point one at ws://HOST:9000/ocpp/STATION_ID"
@@ -60,7 +59,7 @@ async fn list(
         };
         let answer = client.stations().list_stations(request).await?.into_inner();
         let stations = pages.accept(answer.stations, answer.next_page_token);
-        list.extend(stations.into_iter().map(Station::from))?;
+        list.extend(stations)?;
     }
     list.finish(printer)?;
     Ok(ExitStatus::Success)
@@ -110,7 +109,7 @@ async fn remove(id: String, client: &Client, printer: &Printer) -> Result<ExitSt
 
 fn print(station: Option<v1::Station>, printer: &Printer) -> Result<ExitStatus, Error> {
     let station = station.ok_or(Error::Incomplete("station"))?;
-    printer.one(&Station::from(station))?;
+    printer.one(&station)?;
     Ok(ExitStatus::Success)
 }
 

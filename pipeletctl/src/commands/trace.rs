@@ -6,7 +6,7 @@ use crate::{
     client::Client,
     error::{Error, ExitStatus},
     output::Printer,
-    view::EventTrace,
+    view::{OneLine as _, drawn_trace},
 };
 
 /// Where nobody looks at a terminal.
@@ -25,8 +25,11 @@ pub(crate) async fn run(
 
 pub(super) fn show(answer: v1::TraceEventResponse, printer: &Printer) -> Result<(), Error> {
     let event = answer.event.ok_or(Error::Incomplete("event"))?;
-    let trace = EventTrace::new(event, answer.durable_at, answer.webhooks);
+    let trace = v1::TraceEventResponse {
+        event: Some(event.one_line()),
+        ..answer
+    };
     let width = crossterm::terminal::size().map_or(WIDTH, |(columns, _)| columns.into());
-    printer.either(&trace, &trace.draw(width))?;
+    printer.either(&trace, &drawn_trace(&trace, width))?;
     Ok(())
 }

@@ -9,7 +9,7 @@ use crate::{
     error::{Error, ExitStatus},
     output::Printer,
     system::when::{self, When},
-    view::Transaction,
+    view::OneLine,
 };
 
 pub(crate) async fn run(
@@ -32,7 +32,7 @@ async fn list(
     client: &Client,
     printer: &Printer,
 ) -> Result<ExitStatus, Error> {
-    let mut list = printer.list::<Transaction>("no transactions");
+    let mut list = printer.list::<v1::Transaction>("no transactions");
     let mut pages = Pages::new(limit.count);
     while let Some(page) = pages.next() {
         let request = v1::ListTransactionsRequest {
@@ -43,7 +43,7 @@ async fn list(
         let answer = client.transactions().list_transactions(request).await?;
         let answer = answer.into_inner();
         let transactions = pages.accept(answer.transactions, answer.next_page_token);
-        list.extend(transactions.into_iter().map(Transaction::from))?;
+        list.extend(transactions.into_iter().map(OneLine::one_line))?;
     }
     list.finish(printer)?;
     Ok(ExitStatus::Success)
@@ -54,7 +54,7 @@ async fn show(id: i64, client: &Client, printer: &Printer) -> Result<ExitStatus,
     let answer = client.transactions().get_transaction(request).await?;
     let transaction = answer.into_inner().transaction;
     let transaction = transaction.ok_or(Error::Incomplete("transaction"))?;
-    printer.one(&Transaction::from(transaction))?;
+    printer.one(&transaction.one_line())?;
     Ok(ExitStatus::Success)
 }
 

@@ -11,7 +11,7 @@ use crate::{
     client::Client,
     error::{Error, ExitStatus},
     output::Printer,
-    view::Event,
+    view::OneLine as _,
 };
 
 /// How often it is asked what became of the event.
@@ -48,7 +48,7 @@ pub(crate) async fn run(
     printer.note(&to);
     match args.wait {
         None => {
-            printer.one(&Event::from(event))?;
+            printer.one(&event.one_line())?;
             Ok(ExitStatus::Success)
         }
         Some(time) => {

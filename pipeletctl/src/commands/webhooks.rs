@@ -12,7 +12,7 @@ use crate::{
     output::Printer,
     system::secret::Secret,
     table::printable,
-    view::{Delivery, Retried, TestOutcome, Webhook, WebhookAndSecret},
+    view::{Retried, hint_on_test, tested},
     words::counted,
 };
 
@@ -74,7 +74,8 @@ async fn create(
 }
 
 async fn list(limit: Limit, client: &Client, printer: &Printer) -> Result<ExitStatus, Error> {
-    let mut list = printer.list::<Webhook>("no webhooks: `pipeletctl webhooks create` makes one");
+    let mut list =
+        printer.list::<v1::Webhook>("no webhooks: `pipeletctl webhooks create` makes one");
     let mut pages = Pages::new(limit.count);
     while let Some(page) = pages.next() {
         let request = v1::ListWebhooksRequest {
@@ -83,7 +84,7 @@ async fn list(limit: Limit, client: &Client, printer: &Printer) -> Result<ExitSt
         };
         let answer = client.webhooks().list_webhooks(request).await?.into_inner();
         let webhooks = pages.accept(answer.webhooks, answer.next_page_token);
-        list.extend(webhooks.into_iter().map(Webhook::from))?;
+        list.extend(webhooks)?;
     }
     list.finish(printer)?;
     Ok(ExitStatus::Success)
@@ -206,8 +207,8 @@ async fn test(
 ) -> Result<ExitStatus, Error> {
     let request = v1::TestWebhookRequest { id, event };
     let answer = client.webhooks().test_webhook(request).await?;
-    let outcome = TestOutcome::from(answer.into_inner());
-    printer.either(&outcome, &outcome.sentence())?;
+    let outcome = answer.into_inner();
+    printer.either(&outcome, &tested(&outcome))?;
     if outcome.ok {
         if let Some(waiting) = waiting(id, client).await {
             let waits = counted(waiting, "delivery waits", "deliveries wait");
@@ -217,7 +218,7 @@ async fn test(
         }
         return Ok(ExitStatus::Success);
     }
-    if let Some(hint) = outcome.hint() {
+    if let Some(hint) = hint_on_test(&outcome) {
         printer.hint(hint);
     }
     Ok(ExitStatus::Failed)
@@ -229,7 +230,7 @@ async fn deliveries(
     client: &Client,
     printer: &Printer,
 ) -> Result<ExitStatus, Error> {
-    let mut list = printer.list::<Delivery>("no deliveries to show");
+    let mut list = printer.list::<v1::Delivery>("no deliveries to show");
     let mut pages = Pages::new(limit.count);
     while let Some(page) = pages.next() {
         let request = v1::ListDeliveriesRequest {
@@ -241,7 +242,7 @@ async fn deliveries(
         let answer = client.webhooks().list_deliveries(request).await?;
         let answer = answer.into_inner();
         let deliveries = pages.accept(answer.deliveries, answer.next_page_token);
-        list.extend(deliveries.into_iter().map(Delivery::from))?;
+        list.extend(deliveries)?;
     }
     list.finish(printer)?;
     Ok(ExitStatus::Success)
@@ -249,7 +250,7 @@ async fn deliveries(
 
 fn show(webhook: Option<v1::Webhook>, printer: &Printer) -> Result<ExitStatus, Error> {
     let webhook = webhook.ok_or(Error::Incomplete("webhook"))?;
-    printer.one(&Webhook::from(webhook))?;
+    printer.one(&webhook)?;
     Ok(ExitStatus::Success)
 }
 
@@ -259,11 +260,14 @@ fn show_with_secret(
     secret: Option<String>,
     printer: &Printer,
 ) -> Result<ExitStatus, Error> {
-    let Some(secret) = secret else {
+    if secret.is_none() {
         return show(webhook, printer);
-    };
-    let webhook = webhook.ok_or(Error::Incomplete("webhook"))?;
-    printer.one(&WebhookAndSecret::new(webhook, secret))?;
+    }
+    let webhook = Some(webhook.ok_or(Error::Incomplete("webhook"))?);
+    printer.one(&v1::CreateWebhookResponse {
+        webhook,
+        signing_secret: secret,
+    })?;
     printer.hint("keep the signing secret: it is not shown again");
     Ok(ExitStatus::Success)
 }

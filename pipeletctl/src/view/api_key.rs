@@ -1,64 +1,19 @@
 //! API keys.
 
-use pipelet_proto::v1;
-use serde::Serialize;
+use pipelet_proto::v1::{ApiKey, CreateApiKeyResponse};
 
-use super::{or_dash, time::Time};
+use super::time::{Time, shown};
 use crate::{
     output::{Describe, Row},
     table::Details,
 };
 
-#[derive(Debug, Serialize)]
-pub(crate) struct ApiKey {
-    id: u64,
-    name: String,
-    role: String,
-    created_at: Option<Time>,
-    expires_at: Option<Time>,
-    expired: bool,
-    last_used_at: Option<Time>,
-}
-
-/// A key with its secret part, shown once. Without `Debug`, so no log can have it.
-#[derive(Serialize)]
-pub(crate) struct NewApiKey {
-    #[serde(flatten)]
-    api_key: ApiKey,
-    key: String,
-}
-
-impl From<v1::ApiKey> for ApiKey {
-    fn from(wire: v1::ApiKey) -> Self {
-        Self {
-            id: wire.id,
-            name: wire.name,
-            role: wire.role,
-            created_at: Time::from_wire(wire.created_at),
-            expires_at: Time::from_wire(wire.expires_at),
-            expired: wire.expired,
-            last_used_at: Time::from_wire(wire.last_used_at),
-        }
-    }
-}
-
-impl NewApiKey {
-    pub(crate) fn new(api_key: v1::ApiKey, key: String) -> Self {
-        Self {
-            api_key: api_key.into(),
-            key,
-        }
-    }
-}
-
-impl ApiKey {
-    /// When it expires, and whether that has come.
-    fn end(&self) -> String {
-        match self.expires_at {
-            Some(end) if self.expired => format!("{end} (expired)"),
-            Some(end) => end.to_string(),
-            None => "never".to_owned(),
-        }
+/// When it expires, and whether that has come.
+fn end(key: &ApiKey) -> String {
+    match Time::from_wire(key.expires_at) {
+        Some(end) if key.expired => format!("{end} (expired)"),
+        Some(end) => end.to_string(),
+        None => "never".to_owned(),
     }
 }
 
@@ -71,21 +26,23 @@ impl Row for ApiKey {
             self.id.to_string(),
             self.name.clone(),
             self.role.clone(),
-            or_dash(self.created_at),
-            self.end(),
-            or_dash(self.last_used_at),
+            shown(self.created_at),
+            end(self),
+            shown(self.last_used_at),
         ]
     }
 }
 
-impl Describe for NewApiKey {
+/// With its secret part, shown once.
+impl Describe for CreateApiKeyResponse {
     fn describe(&self) -> Details {
+        let key = self.api_key.clone().unwrap_or_default();
         Details::default()
-            .line("id", self.api_key.id.to_string())
-            .line("name", &self.api_key.name)
-            .line("role", &self.api_key.role)
-            .line("created", or_dash(self.api_key.created_at))
-            .line("expires", self.api_key.end())
+            .line("id", key.id.to_string())
+            .line("name", &key.name)
+            .line("role", &key.role)
+            .line("created", shown(key.created_at))
+            .line("expires", end(&key))
             .line("key", &self.key)
     }
 }
@@ -96,14 +53,18 @@ mod tests {
 
     #[test]
     fn a_new_key_is_one_flat_object() {
-        let wire = v1::ApiKey {
+        let api_key = ApiKey {
             id: 1,
             name: "ci".into(),
             role: "operator".into(),
-            ..v1::ApiKey::default()
+            ..ApiKey::default()
         };
         assert_eq!(
-            serde_json::to_string(&NewApiKey::new(wire, "hcpms_live_x".into())).unwrap(),
+            serde_json::to_string(&CreateApiKeyResponse {
+                api_key: Some(api_key),
+                key: "hcpms_live_x".into(),
+            })
+            .unwrap(),
             concat!(
                 r#"{"id":1,"name":"ci","role":"operator","created_at":null,"expires_at":null,"#,
                 r#""expired":false,"last_used_at":null,"key":"hcpms_live_x"}"#
@@ -114,12 +75,12 @@ mod tests {
     #[test]
     fn an_expired_key_is_marked() {
         let end = |seconds: Option<i64>, expired| {
-            let wire = v1::ApiKey {
+            let key = ApiKey {
                 expires_at: seconds.map(|seconds| prost_types::Timestamp { seconds, nanos: 0 }),
                 expired,
-                ..v1::ApiKey::default()
+                ..ApiKey::default()
             };
-            ApiKey::from(wire).end()
+            super::end(&key)
         };
         assert_eq!(end(None, false), "never");
         assert_eq!(end(Some(1_776_170_096), false), "2026-04-14T12:34:56Z");

@@ -4,7 +4,7 @@ use jiff::Timestamp;
 use pipelet_proto::v1;
 use serde::Serialize;
 
-use super::{or_dash, time::Time, webhook::Attempt};
+use super::{attempt::outcome, or_dash, time::Time};
 use crate::output::Row;
 
 #[derive(Debug, Serialize)]
@@ -19,7 +19,7 @@ pub(crate) struct ListedDelivery {
     next_attempt_at: Option<Time>,
     /// For `dlq show`, where it is a dead letter.
     failed_delivery_id: Option<u64>,
-    attempts: Vec<Attempt>,
+    attempts: Vec<v1::Attempt>,
 }
 
 impl ListedDelivery {
@@ -33,7 +33,7 @@ impl ListedDelivery {
             status: wire.status,
             next_attempt_at: Time::from_wire(wire.next_attempt_at),
             failed_delivery_id: None,
-            attempts: Attempt::all_from_wire(wire.attempts),
+            attempts: wire.attempts,
         }
     }
 
@@ -62,7 +62,7 @@ impl From<v1::FailedDelivery> for ListedDelivery {
             status: "dead".to_owned(),
             next_attempt_at: None,
             failed_delivery_id: Some(wire.id),
-            attempts: Attempt::all_from_wire(wire.attempts),
+            attempts: wire.attempts,
         }
     }
 }
@@ -84,7 +84,7 @@ impl Row for ListedDelivery {
             or_dash(self.timestamp),
             dead_letter.unwrap_or_else(|| self.status.clone()),
             self.attempts.len().to_string(),
-            or_dash(self.attempts.last().map(Attempt::outcome)),
+            or_dash(self.attempts.last().map(outcome)),
             or_dash(self.next_attempt_at),
         ]
     }

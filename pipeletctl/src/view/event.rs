@@ -1,9 +1,8 @@
 //! Events and their types.
 
-use pipelet_proto::v1;
-use serde::Serialize;
+use pipelet_proto::v1::{Event, EventType};
 
-use super::{or_dash, payload::Payload, time::Time, yes_no};
+use super::{payload::indented, time::shown, yes_no};
 use crate::{
     output::{Describe, Row},
     table::{Details, printable, shortened},
@@ -12,60 +11,34 @@ use crate::{
 /// How much of a payload a line shows.
 const SHOWN_PAYLOAD: usize = 120;
 
-#[derive(Debug, Serialize)]
-#[expect(clippy::struct_field_names, reason = "the fields are the keys of REST")]
-pub(crate) struct Event {
-    id: String,
-    event: String,
-    station_id: String,
-    timestamp: Option<Time>,
-    payload: Payload,
-    synthetic: bool,
+/// Its type, with a mark where no charger has said it.
+fn kind(event: &Event) -> String {
+    let mark = if event.synthetic { " (synthetic)" } else { "" };
+    format!("{}{mark}", printable(&event.event))
 }
 
-impl From<v1::Event> for Event {
-    fn from(wire: v1::Event) -> Self {
-        Self {
-            id: wire.id,
-            event: wire.event,
-            station_id: wire.station_id,
-            timestamp: Time::from_wire(wire.timestamp),
-            payload: Payload::from_wire(wire.payload),
-            synthetic: wire.synthetic,
-        }
-    }
+/// What it is, and below it what it says, in this width.
+pub(super) fn heading(event: &Event, width: usize) -> String {
+    let what = format!(
+        "{}  {}  {}",
+        shown(event.timestamp),
+        printable(&event.station_id),
+        kind(event)
+    );
+    let said = shortened(&event.payload, width);
+    format!("{}\n{said}", shortened(&what, width))
 }
 
-impl Event {
-    /// Its type, with a mark where no charger has said it.
-    fn kind(&self) -> String {
-        let mark = if self.synthetic { " (synthetic)" } else { "" };
-        format!("{}{mark}", printable(&self.event))
-    }
-
-    /// What it is, and below it what it says, in this width.
-    pub(super) fn heading(&self, width: usize) -> String {
-        let what = format!(
-            "{}  {}  {}",
-            or_dash(self.timestamp),
-            printable(&self.station_id),
-            self.kind()
-        );
-        let said = shortened(self.payload.as_text(), width);
-        format!("{}\n{said}", shortened(&what, width))
-    }
-
-    /// One line; the columns line up as long as the names have a usual length.
-    pub(crate) fn line(&self) -> String {
-        format!(
-            "{:<20}  {:<20}  {:<24}  {}  {}",
-            or_dash(self.timestamp),
-            printable(&self.station_id),
-            self.kind(),
-            printable(&self.id),
-            shortened(self.payload.as_text(), SHOWN_PAYLOAD),
-        )
-    }
+/// One line; the columns line up as long as the names have a usual length.
+pub(crate) fn line(event: &Event) -> String {
+    format!(
+        "{:<20}  {:<20}  {:<24}  {}  {}",
+        shown(event.timestamp),
+        printable(&event.station_id),
+        kind(event),
+        printable(&event.id),
+        shortened(&event.payload, SHOWN_PAYLOAD),
+    )
 }
 
 impl Row for Event {
@@ -74,10 +47,10 @@ impl Row for Event {
     fn cells(&self) -> Vec<String> {
         vec![
             self.id.clone(),
-            or_dash(self.timestamp),
+            shown(self.timestamp),
             self.station_id.clone(),
-            self.kind(),
-            self.payload.as_text().to_owned(),
+            kind(self),
+            self.payload.clone(),
         ]
     }
 }
@@ -88,28 +61,9 @@ impl Describe for Event {
             .line("id", &self.id)
             .line("event", &self.event)
             .line("station", &self.station_id)
-            .line("time", or_dash(self.timestamp))
+            .line("time", shown(self.timestamp))
             .line("synthetic", yes_no(self.synthetic))
-            .section("payload", self.payload.indented())
-    }
-}
-
-#[derive(Debug, Serialize)]
-pub(crate) struct EventType {
-    name: String,
-    direction: String,
-    profile: String,
-    group: String,
-}
-
-impl From<v1::EventType> for EventType {
-    fn from(wire: v1::EventType) -> Self {
-        Self {
-            name: wire.name,
-            direction: wire.direction,
-            profile: wire.profile,
-            group: wire.group,
-        }
+            .section("payload", indented(&self.payload))
     }
 }
 
@@ -137,7 +91,7 @@ mod tests {
 
     #[test]
     fn an_event_is_one_line_and_one_object() {
-        let event = Event::from(v1::Event {
+        let event = Event {
             id: "e".into(),
             event: "Heartbeat".into(),
             station_id: "WALLBOX_001".into(),
@@ -147,9 +101,9 @@ mod tests {
             }),
             payload: "{}".into(),
             synthetic: false,
-        });
+        };
         assert_eq!(
-            event.line(),
+            line(&event),
             "2026-04-14T12:34:56Z  WALLBOX_001           Heartbeat                 e  {}"
         );
         assert_eq!(

@@ -1,46 +1,17 @@
 //! Dead letters.
 
-use pipelet_proto::v1;
-use serde::Serialize;
+use pipelet_proto::v1::FailedDelivery;
 
-use super::{or_dash, payload::Payload, time::Time, webhook::Attempt};
+use super::{
+    attempt::{outcome, table},
+    or_dash,
+    payload::indented,
+    time::shown,
+};
 use crate::{
     output::{Describe, Row},
     table::{Details, printable},
 };
-
-#[derive(Debug, Serialize)]
-pub(crate) struct FailedDelivery {
-    id: u64,
-    webhook_id: u64,
-    event_id: String,
-    event: String,
-    station_id: String,
-    timestamp: Option<Time>,
-    payload: Payload,
-    reason: String,
-    failed_at: Option<Time>,
-    attempts: Vec<Attempt>,
-    last_response: Option<String>,
-}
-
-impl From<v1::FailedDelivery> for FailedDelivery {
-    fn from(wire: v1::FailedDelivery) -> Self {
-        Self {
-            id: wire.id,
-            webhook_id: wire.webhook_id,
-            event_id: wire.event_id,
-            event: wire.event,
-            station_id: wire.station_id,
-            timestamp: Time::from_wire(wire.timestamp),
-            payload: Payload::from_wire(wire.payload),
-            reason: wire.reason,
-            failed_at: Time::from_wire(wire.failed_at),
-            attempts: Attempt::all_from_wire(wire.attempts),
-            last_response: wire.last_response,
-        }
-    }
-}
 
 impl Row for FailedDelivery {
     const HEADERS: &'static [&'static str] = &[
@@ -60,10 +31,10 @@ impl Row for FailedDelivery {
             self.webhook_id.to_string(),
             self.event.clone(),
             self.station_id.clone(),
-            or_dash(self.timestamp),
-            or_dash(self.failed_at),
+            shown(self.timestamp),
+            shown(self.failed_at),
             self.attempts.len().to_string(),
-            or_dash(self.attempts.last().map(Attempt::outcome)),
+            or_dash(self.attempts.last().map(outcome)),
         ]
     }
 }
@@ -77,11 +48,11 @@ impl Describe for FailedDelivery {
             .line("event", &self.event)
             .line("event id", &self.event_id)
             .line("station", &self.station_id)
-            .line("time", or_dash(self.timestamp))
+            .line("time", shown(self.timestamp))
             .line("reason", self.reason.replace('_', " "))
-            .line("failed at", or_dash(self.failed_at))
-            .section("attempts", Attempt::table(&self.attempts))
-            .section("payload", self.payload.indented())
+            .line("failed at", shown(self.failed_at))
+            .section("attempts", table(&self.attempts))
+            .section("payload", indented(&self.payload))
             .section(
                 "last response",
                 last_response
@@ -95,6 +66,8 @@ impl Describe for FailedDelivery {
 
 #[cfg(test)]
 mod tests {
+    use pipelet_proto::v1::Attempt;
+
     use super::*;
 
     fn failed() -> FailedDelivery {
@@ -102,7 +75,7 @@ mod tests {
             seconds: 1_776_170_096,
             nanos: 789_000_000,
         });
-        v1::FailedDelivery {
+        FailedDelivery {
             id: 3,
             webhook_id: 7,
             event_id: "e".into(),
@@ -112,18 +85,17 @@ mod tests {
             payload: "{\"b\": 1.50}".into(),
             reason: "attempts_exhausted".into(),
             failed_at: at,
-            attempts: vec![v1::Attempt {
+            attempts: vec![Attempt {
                 number: 1,
                 at,
                 status_code: Some(500),
                 error: None,
                 duration_ms: 12,
                 first_byte_us: Some(900),
-                ..v1::Attempt::default()
+                ..Attempt::default()
             }],
             last_response: Some("oops\u{7}".into()),
         }
-        .into()
     }
 
     #[test]

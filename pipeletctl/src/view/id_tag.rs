@@ -1,37 +1,12 @@
 //! Registered id tags.
 
-use pipelet_proto::v1;
-use serde::Serialize;
+use pipelet_proto::v1::IdTag;
 
-use super::{or_dash, time::Time};
+use super::{or_dash, time::shown};
 use crate::{
     output::{Describe, Row},
     table::Details,
 };
-
-#[derive(Debug, Serialize)]
-#[expect(clippy::struct_field_names, reason = "the fields are the keys of REST")]
-pub(crate) struct IdTag {
-    id_tag: String,
-    status: String,
-    expiry_date: Option<Time>,
-    parent_id_tag: Option<String>,
-    created_at: Option<Time>,
-    updated_at: Option<Time>,
-}
-
-impl From<v1::IdTag> for IdTag {
-    fn from(wire: v1::IdTag) -> Self {
-        Self {
-            id_tag: wire.id_tag,
-            status: wire.status,
-            expiry_date: Time::from_wire(wire.expiry_date),
-            parent_id_tag: wire.parent_id_tag,
-            created_at: Time::from_wire(wire.created_at),
-            updated_at: Time::from_wire(wire.updated_at),
-        }
-    }
-}
 
 impl Row for IdTag {
     const HEADERS: &'static [&'static str] = &["ID TAG", "STATUS", "EXPIRES", "PARENT"];
@@ -40,7 +15,7 @@ impl Row for IdTag {
         vec![
             self.id_tag.clone(),
             self.status.clone(),
-            or_dash(self.expiry_date),
+            shown(self.expiry_date),
             or_dash(self.parent_id_tag.as_ref()),
         ]
     }
@@ -51,10 +26,10 @@ impl Describe for IdTag {
         Details::default()
             .line("id tag", &self.id_tag)
             .line("status", &self.status)
-            .line("expires", or_dash(self.expiry_date))
+            .line("expires", shown(self.expiry_date))
             .line("parent", or_dash(self.parent_id_tag.as_ref()))
-            .line("created", or_dash(self.created_at))
-            .line("updated", or_dash(self.updated_at))
+            .line("created", shown(self.created_at))
+            .line("updated", shown(self.updated_at))
     }
 }
 
@@ -66,7 +41,7 @@ mod tests {
 
     #[test]
     fn an_id_tag_has_the_keys_of_rest() {
-        let tag = IdTag::from(v1::IdTag {
+        let tag = IdTag {
             id_tag: "Rfid_1".into(),
             status: "Blocked".into(),
             expiry_date: Some(prost_types::Timestamp {
@@ -76,7 +51,7 @@ mod tests {
             parent_id_tag: None,
             created_at: None,
             updated_at: None,
-        });
+        };
         assert_eq!(
             serde_json::to_value(&tag).unwrap(),
             json!({

@@ -1,10 +1,10 @@
-//! What the daemon's messages look like to people and programs.
+//! What the daemon's messages look like to people; and what the tool itself tells.
 //!
-//! Invariant: in JSON every object has the keys of the REST interface, in snake case, with times
-//! in RFC 3339 UTC to the millisecond. Secrets are not in the messages, so not in the views;
-//! the one exception is a new API key, which has no `Debug`.
+//! Programs get the messages as they are: their JSON is that of REST. Secrets are not in them; the
+//! exceptions are a new API key and a new signing secret, which have no `Debug`.
 
 mod api_key;
+mod attempt;
 mod audit;
 mod command;
 mod context;
@@ -26,23 +26,19 @@ mod transaction;
 mod webhook;
 
 pub(crate) use self::{
-    api_key::{ApiKey, NewApiKey},
     audit::Audit,
-    command::CommandAnswer,
+    command::{answered, refused},
     context::{Context, RemovedContext, Target},
     daemon::DaemonStatus,
     delivery::ListedDelivery,
-    event::{Event, EventType},
-    failed_delivery::FailedDelivery,
+    event::line as event_line,
     figures::WebhookFigures,
     forwarded::Forwarded,
-    id_tag::IdTag,
+    payload::OneLine,
     retried::Retried,
     simulation::Simulation,
-    station::Station,
-    trace::EventTrace,
-    transaction::Transaction,
-    webhook::{Delivery, TestOutcome, Webhook, WebhookAndSecret},
+    trace::drawn as drawn_trace,
+    webhook::{hint_on_test, tested},
 };
 
 /// Stands in a table for what isn't there.

@@ -3,7 +3,15 @@
 use std::fmt;
 
 use jiff::Timestamp;
+use pipelet_proto::json::moment;
 use serde::{Serialize, Serializer};
+
+use super::or_dash;
+
+/// For people, to the second.
+pub(super) fn shown(wire: Option<prost_types::Timestamp>) -> String {
+    or_dash(Time::from_wire(wire))
+}
 
 /// Displays for people, to the second; serialises for programs, to the millisecond.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -12,8 +20,7 @@ pub(super) struct Time(Timestamp);
 impl Time {
     /// None where it is absent, or beyond the calendar.
     pub(super) fn from_wire(wire: Option<prost_types::Timestamp>) -> Option<Self> {
-        let wire = wire?;
-        Timestamp::new(wire.seconds, wire.nanos).ok().map(Self)
+        moment(wire).map(Self)
     }
 
     pub(super) const fn at(moment: Timestamp) -> Self {

@@ -3,10 +3,12 @@
 use std::fmt::Write as _;
 
 use jiff::{SignedDuration, Timestamp};
-use pipelet_proto::v1;
-use serde::Serialize;
+use pipelet_proto::{
+    json::moment,
+    v1::{Attempt, TraceEventResponse, WebhookTrace},
+};
 
-use super::{Event, time::Time, webhook::Attempt};
+use super::{attempt, event::heading, time::Time};
 use crate::table::{printable, shortened};
 
 /// What stands before a bar: its indent, number, outcome and duration.
@@ -16,88 +18,49 @@ const OUTCOME: usize = 12;
 /// The shortest bar's room that says anything.
 const LEAST_BAR: usize = 10;
 
-#[derive(Debug, Serialize)]
-pub(crate) struct EventTrace {
-    event: Event,
-    webhooks: Vec<WebhookTrace>,
-    /// Known of recent events.
-    durable_at: Option<Time>,
-    #[serde(skip)]
-    began: Option<Timestamp>,
-}
-
-#[derive(Debug, Serialize)]
-struct WebhookTrace {
-    webhook_id: u64,
-    name: String,
-    outcome: String,
-    reason: Option<String>,
-    attempts_kept: bool,
-    attempts: Vec<Attempt>,
-    next_attempt_at: Option<Time>,
-    failed_delivery_id: Option<u64>,
-    failed_at: Option<Time>,
-    /// What was not wanted may have been sent by a backfill all the same.
-    or_sent_again: bool,
-}
-
-impl EventTrace {
-    pub(crate) fn new(
-        event: v1::Event,
-        durable_at: Option<prost_types::Timestamp>,
-        webhooks: Vec<v1::WebhookTrace>,
-    ) -> Self {
-        let began = Time::from_wire(event.timestamp).map(Time::moment);
-        Self {
-            event: event.into(),
-            webhooks: webhooks.into_iter().map(WebhookTrace::from).collect(),
-            durable_at: Time::from_wire(durable_at),
-            began,
-        }
+/// In so many columns.
+pub(crate) fn drawn(trace: &TraceEventResponse, width: usize) -> String {
+    let event = trace.event.clone().unwrap_or_default();
+    let mut text = heading(&event, width);
+    let began = moment(event.timestamp).unwrap_or_default();
+    let _ = write!(text, "\n\ntaken in at {began:.3}, which is 0 below\n");
+    if let Some(durable) = moment(trace.durable_at) {
+        let since = durable.duration_since(began);
+        let _ = writeln!(text, "on disk at +{}", shown(since));
     }
-
-    /// In so many columns.
-    pub(crate) fn draw(&self, width: usize) -> String {
-        let mut text = self.event.heading(width);
-        let began = self.began.unwrap_or_default();
-        let _ = write!(text, "\n\ntaken in at {began:.3}, which is 0 below\n");
-        if let Some(durable) = self.durable_at {
-            let since = durable.moment().duration_since(began);
-            let _ = writeln!(text, "on disk at +{}", shown(since));
-        }
-        if self.webhooks.is_empty() {
-            text.push_str("\nthere are no webhooks\n");
-        }
-        let whole = self.webhooks.iter().flat_map(WebhookTrace::ends);
-        let whole = whole.map(|end| end.duration_since(began)).max();
-        let bars = width.saturating_sub(LABELS).max(LEAST_BAR);
-        let scale = Scale {
-            began,
-            whole: whole
-                .unwrap_or_default()
-                .max(SignedDuration::from_millis(1)),
-            bars,
-        };
-        for webhook in &self.webhooks {
-            let name = shortened(&webhook.name, 40);
-            let _ = write!(
-                text,
-                "\nwebhook {} ({name}): {}\n",
-                webhook.webhook_id,
-                webhook.sentence()
-            );
-            for attempt in &webhook.attempts {
-                let _ = writeln!(text, "{}", scale.line(attempt));
-                let outcome = attempt.outcome();
-                let cut_off = (outcome.chars().count() > OUTCOME).then(|| printable(&outcome));
-                let further: Vec<_> = cut_off.into_iter().chain(attempt.parts()).collect();
-                if !further.is_empty() {
-                    let _ = writeln!(text, "      {}", further.join(", "));
-                }
+    if trace.webhooks.is_empty() {
+        text.push_str("\nthere are no webhooks\n");
+    }
+    let attempts = trace.webhooks.iter().flat_map(|webhook| &webhook.attempts);
+    let ends = attempts.filter_map(|attempt| Some(attempt::span(attempt)?.1));
+    let whole = ends.map(|end| end.duration_since(began)).max();
+    let bars = width.saturating_sub(LABELS).max(LEAST_BAR);
+    let scale = Scale {
+        began,
+        whole: whole
+            .unwrap_or_default()
+            .max(SignedDuration::from_millis(1)),
+        bars,
+    };
+    for webhook in &trace.webhooks {
+        let name = shortened(&webhook.name, 40);
+        let _ = write!(
+            text,
+            "\nwebhook {} ({name}): {}\n",
+            webhook.webhook_id,
+            sentence(webhook)
+        );
+        for attempt in &webhook.attempts {
+            let _ = writeln!(text, "{}", scale.line(attempt));
+            let outcome = attempt::outcome(attempt);
+            let cut_off = (outcome.chars().count() > OUTCOME).then(|| printable(&outcome));
+            let further: Vec<_> = cut_off.into_iter().chain(attempt::parts(attempt)).collect();
+            if !further.is_empty() {
+                let _ = writeln!(text, "      {}", further.join(", "));
             }
         }
-        text
     }
+    text
 }
 
 /// Where moments stand in the waterfall.
@@ -109,19 +72,19 @@ struct Scale {
 
 impl Scale {
     fn line(&self, attempt: &Attempt) -> String {
-        let Some((at, end)) = attempt.span() else {
-            return format!("  {}", attempt.outcome());
+        let Some((at, end)) = attempt::span(attempt) else {
+            return format!("  {}", attempt::outcome(attempt));
         };
         let since = at.duration_since(self.began);
-        let whole = attempt.outcome();
+        let whole = attempt::outcome(attempt);
         let fits = whole.chars().count() <= OUTCOME;
         let outcome = if fits { &whole } else { "failed" };
         let label = format!(
             "  {:>2}  {:<12} +{:<8} {:>6} ms",
-            attempt.number(),
+            attempt.number,
             printable(outcome),
             shown(since),
-            attempt.duration_ms(),
+            attempt.duration_ms,
         );
         let place = |moment: Timestamp| {
             let part = moment.duration_since(self.began).as_secs_f64() / self.whole.as_secs_f64();
@@ -154,73 +117,50 @@ fn shown(span: SignedDuration) -> String {
     }
 }
 
-impl WebhookTrace {
-    fn ends(&self) -> impl Iterator<Item = Timestamp> {
-        self.attempts
-            .iter()
-            .filter_map(|attempt| Some(attempt.span()?.1))
-    }
-
-    fn sentence(&self) -> String {
-        let reason = self.reason.as_deref();
-        match self.outcome.as_str() {
-            "not_wanted" => {
-                let why = match reason {
-                    Some("created_later") => "it was created later",
-                    Some("for_another") => "it was triggered for another",
-                    Some("disabled") => "it was disabled then",
-                    Some("other_events") => "it is subscribed to other events",
-                    Some("other_stations") => "it is for other stations",
-                    other => other.unwrap_or("for no reason"),
-                };
-                let unless = if self.or_sent_again {
-                    "; a backfill may have sent it all the same, which is no longer known"
-                } else {
-                    ""
-                };
-                format!("not wanted: {}{unless}", printable(why))
-            }
-            "waiting" => "waiting for its first attempt, or amid it".to_owned(),
-            "retrying" => match self.next_attempt_at {
-                Some(at) => format!("failed so far; the next attempt is due at {at}"),
-                None => "failed so far, and tried again".to_owned(),
-            },
-            "dead" => format!(
-                "dead letter {} ({})",
-                self.failed_delivery_id.unwrap_or_default(),
-                reason.unwrap_or("-")
-            ),
-            "delivered" if self.attempts_kept => "delivered".to_owned(),
-            "delivered" => "delivered; the details are no longer kept".to_owned(),
-            "purged" => "a dead letter, which was purged".to_owned(),
-            "settled" => {
-                "delivered, or a dead letter that was purged, which is no longer known".to_owned()
-            }
-            "forgotten" => "settled or not wanted, which is no longer known".to_owned(),
-            other => printable(other),
+fn sentence(webhook: &WebhookTrace) -> String {
+    let reason = webhook.reason.as_deref();
+    match webhook.outcome.as_str() {
+        "not_wanted" => {
+            let why = match reason {
+                Some("created_later") => "it was created later",
+                Some("for_another") => "it was triggered for another",
+                Some("disabled") => "it was disabled then",
+                Some("other_events") => "it is subscribed to other events",
+                Some("other_stations") => "it is for other stations",
+                other => other.unwrap_or("for no reason"),
+            };
+            let unless = if webhook.or_sent_again {
+                "; a backfill may have sent it all the same, which is no longer known"
+            } else {
+                ""
+            };
+            format!("not wanted: {}{unless}", printable(why))
         }
-    }
-}
-
-impl From<v1::WebhookTrace> for WebhookTrace {
-    fn from(wire: v1::WebhookTrace) -> Self {
-        Self {
-            webhook_id: wire.webhook_id,
-            or_sent_again: wire.or_sent_again,
-            name: wire.name,
-            outcome: wire.outcome,
-            reason: (!wire.reason.is_empty()).then_some(wire.reason),
-            attempts_kept: wire.attempts_kept,
-            attempts: Attempt::all_from_wire(wire.attempts),
-            next_attempt_at: Time::from_wire(wire.next_attempt_at),
-            failed_delivery_id: wire.failed_delivery_id,
-            failed_at: Time::from_wire(wire.failed_at),
+        "waiting" => "waiting for its first attempt, or amid it".to_owned(),
+        "retrying" => match Time::from_wire(webhook.next_attempt_at) {
+            Some(at) => format!("failed so far; the next attempt is due at {at}"),
+            None => "failed so far, and tried again".to_owned(),
+        },
+        "dead" => format!(
+            "dead letter {} ({})",
+            webhook.failed_delivery_id.unwrap_or_default(),
+            reason.unwrap_or("-")
+        ),
+        "delivered" if webhook.attempts_kept => "delivered".to_owned(),
+        "delivered" => "delivered; the details are no longer kept".to_owned(),
+        "purged" => "a dead letter, which was purged".to_owned(),
+        "settled" => {
+            "delivered, or a dead letter that was purged, which is no longer known".to_owned()
         }
+        "forgotten" => "settled or not wanted, which is no longer known".to_owned(),
+        other => printable(other),
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use pipelet_proto::v1;
+
     use super::*;
 
     fn at(millis: i64) -> prost_types::Timestamp {
@@ -270,12 +210,16 @@ mod tests {
             webhook_id: 2,
             name: "Other".to_owned(),
             outcome: "not_wanted".to_owned(),
-            reason: "other_events".to_owned(),
+            reason: Some("other_events".to_owned()),
             ..v1::WebhookTrace::default()
         };
-        let trace = EventTrace::new(event, Some(at(2)), vec![delivered, other]);
+        let trace = TraceEventResponse {
+            event: Some(event),
+            webhooks: vec![delivered, other],
+            durable_at: Some(at(2)),
+        };
         for width in [80, 200, 10] {
-            let drawn = trace.draw(width);
+            let drawn = drawn(&trace, width);
             assert!(
                 drawn.contains("webhook 1 (Billing): delivered\n"),
                 "{drawn}"
@@ -295,7 +239,7 @@ mod tests {
                 );
             }
         }
-        let drawn = trace.draw(LABELS + 10);
+        let drawn = drawn(&trace, LABELS + 10);
         let bars = drawn.lines().filter(|line| line.contains('█'));
         let bars: Vec<String> = bars
             .map(|line| line.chars().skip(LABELS).collect())

@@ -1,74 +1,12 @@
 //! Transactions.
 
-use pipelet_proto::v1;
-use serde::Serialize;
+use pipelet_proto::v1::Transaction;
 
-use super::{or_dash, payload::Payload, time::Time};
+use super::{or_dash, payload::indented, time::shown};
 use crate::{
     output::{Describe, Row},
     table::{Details, printable},
 };
-
-#[derive(Debug, Serialize)]
-#[expect(clippy::struct_field_names, reason = "the fields are the keys of REST")]
-pub(crate) struct Transaction {
-    transaction_id: i64,
-    station_id: String,
-    connector_id: Option<u32>,
-    id_tag: String,
-    id_tag_status: Option<String>,
-    status: String,
-    meter_start: Option<i64>,
-    meter_stop: Option<i64>,
-    energy_wh: Option<i64>,
-    started_at: Option<Time>,
-    start_received_at: Option<Time>,
-    stopped_at: Option<Time>,
-    stop_received_at: Option<Time>,
-    stop_reason: Option<String>,
-    stop_id_tag: Option<String>,
-    last_meter_values: Option<MeterValues>,
-    notes: Vec<String>,
-}
-
-#[derive(Debug, Serialize)]
-struct MeterValues {
-    timestamp: Option<Time>,
-    sampled_value: Payload,
-}
-
-impl From<v1::LastMeterValues> for MeterValues {
-    fn from(wire: v1::LastMeterValues) -> Self {
-        Self {
-            timestamp: Time::from_wire(wire.timestamp),
-            sampled_value: Payload::from_wire(wire.sampled_value),
-        }
-    }
-}
-
-impl From<v1::Transaction> for Transaction {
-    fn from(wire: v1::Transaction) -> Self {
-        Self {
-            transaction_id: wire.transaction_id,
-            station_id: wire.station_id,
-            connector_id: wire.connector_id,
-            id_tag: wire.id_tag,
-            id_tag_status: wire.id_tag_status,
-            status: wire.status,
-            meter_start: wire.meter_start,
-            meter_stop: wire.meter_stop,
-            energy_wh: wire.energy_wh,
-            started_at: Time::from_wire(wire.started_at),
-            start_received_at: Time::from_wire(wire.start_received_at),
-            stopped_at: Time::from_wire(wire.stopped_at),
-            stop_received_at: Time::from_wire(wire.stop_received_at),
-            stop_reason: wire.stop_reason,
-            stop_id_tag: wire.stop_id_tag,
-            last_meter_values: wire.last_meter_values.map(MeterValues::from),
-            notes: wire.notes,
-        }
-    }
-}
 
 impl Row for Transaction {
     const HEADERS: &'static [&'static str] = &[
@@ -90,8 +28,8 @@ impl Row for Transaction {
             or_dash(self.connector_id),
             self.id_tag.clone(),
             self.status.clone(),
-            or_dash(self.started_at),
-            or_dash(self.stopped_at),
+            shown(self.started_at),
+            shown(self.stopped_at),
             or_dash(self.energy_wh.map(watt_hours)),
             or_dash(self.stop_reason.as_ref()),
         ]
@@ -111,26 +49,24 @@ impl Describe for Transaction {
             .line("meter start", or_dash(self.meter_start.map(watt_hours)))
             .line("meter stop", or_dash(self.meter_stop.map(watt_hours)))
             .line("energy", or_dash(self.energy_wh.map(watt_hours)))
-            .line("started", or_dash(self.started_at))
-            .line("start received", or_dash(self.start_received_at))
-            .line("stopped", or_dash(self.stopped_at))
-            .line("stop received", or_dash(self.stop_received_at))
+            .line("started", shown(self.started_at))
+            .line("start received", shown(self.start_received_at))
+            .line("stopped", shown(self.stopped_at))
+            .line("stop received", shown(self.stop_received_at))
             .line("stop reason", or_dash(self.stop_reason.as_ref()))
             .line("stopped by", or_dash(self.stop_id_tag.as_ref()))
-            .section("notes", self.notes())
+            .section("notes", notes(self))
             .section(
                 "last meter values",
-                values.map_or_else(String::new, |values| values.sampled_value.indented()),
+                values.map_or_else(String::new, |values| indented(&values.sampled_value)),
             )
     }
 }
 
-impl Transaction {
-    /// A line each; they have the station's own words in them.
-    fn notes(&self) -> String {
-        let notes: Vec<String> = self.notes.iter().map(|note| printable(note)).collect();
-        notes.join("\n")
-    }
+/// A line each; they have the station's own words in them.
+fn notes(transaction: &Transaction) -> String {
+    let notes = transaction.notes.iter().map(|note| printable(note));
+    notes.collect::<Vec<_>>().join("\n")
 }
 
 fn watt_hours(energy: i64) -> String {
@@ -139,13 +75,14 @@ fn watt_hours(energy: i64) -> String {
 
 #[cfg(test)]
 mod tests {
+    use pipelet_proto::v1::LastMeterValues;
     use serde_json::json;
 
     use super::*;
 
     #[test]
     fn a_transaction_has_the_keys_of_rest() {
-        let transaction = Transaction::from(v1::Transaction {
+        let transaction = Transaction {
             transaction_id: 42,
             station_id: "S".into(),
             connector_id: Some(1),
@@ -156,12 +93,12 @@ mod tests {
             meter_stop: Some(9),
             energy_wh: Some(4),
             stop_reason: Some("Local".into()),
-            last_meter_values: Some(v1::LastMeterValues {
+            last_meter_values: Some(LastMeterValues {
                 timestamp: None,
                 sampled_value: r#"[{"value":"1.50"}]"#.into(),
             }),
-            ..v1::Transaction::default()
-        });
+            ..Transaction::default()
+        };
         assert_eq!(
             serde_json::to_value(&transaction).unwrap(),
             json!({

@@ -11,6 +11,7 @@ mod cursor;
 pub mod error;
 mod event_filter;
 mod event_streams;
+mod fields;
 pub mod grpc;
 mod key_places;
 mod keys;

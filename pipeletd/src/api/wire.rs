@@ -1,27 +1,32 @@
-//! Between the domain and the generated messages.
+//! Between the domain and the messages of the API, which both gRPC and REST answer with.
+//!
+//! What a caller says comes as [`Fields`], by the messages' names: as REST's body, or as what of a
+//! gRPC request counts.
 
 use std::{collections::BTreeMap, time::Duration};
 
 use jiff::Timestamp;
 use pipelet_domain::{
-    deliveries::{
-        ArchivedCounts, Attempt, DeliveryCounts, FailedDelivery, FailedFilter, Retry, StoredCounts,
-    },
-    events::{Event, EventFilter, EventType},
-    registration::{Registration, SecurityProfile},
-    webhooks::{Signing, WebhookId},
+    deliveries::{ArchivedCounts, Attempt, DeliveryCounts, FailedDelivery, Retry, StoredCounts},
+    events::{Event, EventType, Payload},
+    id_tags::{IdTagDraft, IdTagEntry},
+    projection::Transaction,
+    registration::{Registration, RegistrationDraft, SecurityProfile},
+    webhooks::{Field, Secret, Signing, WebhookDraft, WebhookId},
 };
-use pipelet_proto::v1;
+use pipelet_proto::v1::{self, call_response};
 
 use super::{
-    DEFAULT_PAGE, MAX_PAGE, error::ApiError, event_filter::Said, millis, station_directory::Listed,
+    error::ApiError, fields::Fields, millis, signing_secret, station_directory::Listed,
+    trigger::Triggered,
 };
 use crate::{
+    auth::ApiKeyInfo,
     delivery::{
-        Audit, AuditState, Audited, Fate, Lately, Observation, Trace, WebhookView, history::Settled,
+        Audit, AuditState, Audited, Fate, Lately, Observation, TestResult, Trace, WebhookView,
+        history::Settled,
     },
-    ocpp::StationView,
-    store::Part,
+    ocpp::{Answer, StationView},
 };
 
 pub(super) fn time(time: Timestamp) -> prost_types::Timestamp {
@@ -31,60 +36,8 @@ pub(super) fn time(time: Timestamp) -> prost_types::Timestamp {
     }
 }
 
-pub(super) fn from_time(time: prost_types::Timestamp, field: &str) -> Result<Timestamp, ApiError> {
-    Timestamp::new(time.seconds, time.nanos)
-        .map_err(|_| ApiError::fault(field, "invalid_time", "this time is out of range"))
-}
-
 fn micros(duration: Duration) -> u64 {
     u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
-}
-
-/// How many items to give; 0 leaves it to us.
-pub(super) fn page_size(asked: u32) -> usize {
-    match usize::try_from(asked) {
-        Ok(0) => DEFAULT_PAGE,
-        Ok(asked) => asked.min(MAX_PAGE),
-        Err(_) => MAX_PAGE,
-    }
-}
-
-/// An empty token means the beginning.
-pub(super) fn page_token<C, E>(
-    token: &str,
-    read: impl FnOnce(&str) -> Result<C, E>,
-) -> Result<Option<C>, E> {
-    if token.is_empty() {
-        Ok(None)
-    } else {
-        read(token).map(Some)
-    }
-}
-
-/// Cuts a list that was fetched with one item more than asked for, and names the next page.
-pub(super) fn page<I>(
-    items: Vec<I>,
-    size: usize,
-    cursor: impl FnOnce(&I) -> String,
-) -> (Vec<I>, String) {
-    let is_cut = false;
-    page_part(Part { items, is_cut }, size, cursor)
-}
-
-/// The same of what was read up to a number of bytes.
-pub(super) fn page_part<I>(
-    Part { mut items, is_cut }: Part<I>,
-    size: usize,
-    cursor: impl FnOnce(&I) -> String,
-) -> (Vec<I>, String) {
-    let more = is_cut || items.len() > size;
-    items.truncate(size);
-    let next = items
-        .last()
-        .filter(|_| more)
-        .map(cursor)
-        .unwrap_or_default();
-    (items, next)
 }
 
 pub(super) fn webhook(WebhookView { webhook, books }: WebhookView) -> v1::Webhook {
@@ -105,6 +58,55 @@ pub(super) fn webhook(WebhookView { webhook, books }: WebhookView) -> v1::Webhoo
         created_at: Some(time(webhook.created_at)),
         updated_at: Some(time(webhook.updated_at)),
         stats: Some(books_on_wire(books)),
+    }
+}
+
+/// A webhook with a signing secret that was made just now, shown this once.
+pub(super) fn webhook_and_secret(
+    view: WebhookView,
+    made: Option<&Secret>,
+) -> v1::CreateWebhookResponse {
+    v1::CreateWebhookResponse {
+        webhook: Some(webhook(view)),
+        signing_secret: made.map(|secret| secret.expose().to_owned()),
+    }
+}
+
+/// What a caller says of a webhook, and a signing secret where one is to be made.
+pub(super) fn webhook_draft(
+    fields: &mut Fields,
+) -> Result<(WebhookDraft, Option<Secret>), ApiError> {
+    let secret_value = fields.secret("secret_value");
+    let mut draft = WebhookDraft {
+        name: fields.string("name"),
+        url: fields.string("url"),
+        enabled: fields.bool("enabled"),
+        events: fields.strings("events"),
+        station_ids: fields.strings("station_ids"),
+        secret_header: fields.string("secret_header"),
+        secret_value,
+        signing_secret: fields.secret("signing_secret"),
+    };
+    let generate = matches!(fields.bool("generate_signing_secret"), Field::Value(true));
+    let given = std::mem::take(&mut draft.signing_secret);
+    let (secret, made) = signing_secret::Said { given, generate }.settle()?;
+    draft.signing_secret = secret;
+    Ok((draft, made))
+}
+
+pub(super) fn registration_draft(fields: &mut Fields) -> RegistrationDraft {
+    RegistrationDraft {
+        password: fields.secret("password"),
+        security_profile: fields.number("security_profile"),
+        boot_policy: fields.string("boot_policy"),
+    }
+}
+
+pub(super) fn id_tag_draft(fields: &mut Fields) -> IdTagDraft {
+    IdTagDraft {
+        status: fields.string("status"),
+        expiry_date: fields.string("expiry_date"),
+        parent_id_tag: fields.string("parent_id_tag"),
     }
 }
 
@@ -220,6 +222,15 @@ fn attempts(attempts: Vec<Attempt>) -> Vec<v1::Attempt> {
     attempts.collect()
 }
 
+pub(super) fn test_result(result: TestResult) -> v1::TestWebhookResponse {
+    v1::TestWebhookResponse {
+        ok: result.ok,
+        status_code: result.status.map(u32::from),
+        duration_ms: millis(result.duration),
+        error: result.error,
+    }
+}
+
 /// One whose next attempt is due then.
 pub(super) fn retry(retry: Retry, due: Option<Timestamp>) -> v1::Delivery {
     v1::Delivery {
@@ -264,7 +275,7 @@ pub(super) fn trace(trace: Trace) -> v1::WebhookTrace {
     match fate {
         Fate::NotWanted { why, or_sent_again } => v1::WebhookTrace {
             outcome: "not_wanted".to_owned(),
-            reason: why.code().to_owned(),
+            reason: Some(why.code().to_owned()),
             or_sent_again,
             ..told
         },
@@ -284,7 +295,7 @@ pub(super) fn trace(trace: Trace) -> v1::WebhookTrace {
         },
         Fate::Dead(failed) => v1::WebhookTrace {
             outcome: "dead".to_owned(),
-            reason: failed.reason.code().to_owned(),
+            reason: Some(failed.reason.code().to_owned()),
             attempts_kept: true,
             failed_delivery_id: Some(failed.id.0),
             failed_at: Some(time(failed.failed_at)),
@@ -312,8 +323,8 @@ pub(super) fn trace(trace: Trace) -> v1::WebhookTrace {
     }
 }
 
-fn payload(event: &Event) -> String {
-    String::from_utf8_lossy(event.payload.as_bytes()).into_owned()
+fn text(payload: &Payload) -> String {
+    String::from_utf8_lossy(payload.as_bytes()).into_owned()
 }
 
 pub(super) fn failed(failed: FailedDelivery) -> v1::FailedDelivery {
@@ -324,60 +335,12 @@ pub(super) fn failed(failed: FailedDelivery) -> v1::FailedDelivery {
         event: failed.event.kind.name().to_owned(),
         station_id: failed.event.station.to_string(),
         timestamp: Some(time(failed.event.time)),
-        payload: payload(&failed.event),
+        payload: text(&failed.event.payload),
         reason: failed.reason.code().to_owned(),
         failed_at: Some(time(failed.failed_at)),
         attempts: attempts(failed.attempts),
         last_response: failed.last_response,
     }
-}
-
-pub(super) fn filter(filter: v1::FailedDeliveryFilter) -> Result<FailedFilter, ApiError> {
-    let kind = filter
-        .event
-        .map(|name| event_type(&name, "/filter/event"))
-        .transpose()?;
-    Ok(FailedFilter {
-        webhook: filter.webhook_id.map(WebhookId),
-        kind,
-        station: filter.station_id,
-        since: filter
-            .since
-            .map(|time| from_time(time, "/filter/since"))
-            .transpose()?,
-        until: filter
-            .until
-            .map(|time| from_time(time, "/filter/until"))
-            .transpose()?,
-    })
-}
-
-pub(super) fn event_type(name: &str, pointer: &str) -> Result<EventType, ApiError> {
-    name.parse()
-        .map_err(|unknown: pipelet_domain::events::UnknownEventType| {
-            ApiError::fault(pointer, "unknown_event", unknown.to_string())
-        })
-}
-
-pub(super) fn event_filter(
-    filter: v1::EventFilter,
-    pointer: &str,
-) -> Result<EventFilter, ApiError> {
-    let time = |time: Option<prost_types::Timestamp>, field| {
-        let pointer = format!("{pointer}/{field}");
-        time.map(|time| from_time(time, &pointer)).transpose()
-    };
-    let said = Said {
-        since: time(filter.since, "since")?,
-        until: time(filter.until, "until")?,
-        events: filter.events,
-        stations: filter.station_ids,
-    };
-    let (events, stations) = (
-        format!("{pointer}/events"),
-        format!("{pointer}/station_ids"),
-    );
-    said.parse(&events, &stations).map_err(ApiError::Invalid)
 }
 
 pub(super) fn event(event: &Event) -> v1::Event {
@@ -386,8 +349,25 @@ pub(super) fn event(event: &Event) -> v1::Event {
         event: event.kind.name().to_owned(),
         station_id: event.station.to_string(),
         timestamp: Some(time(event.time)),
-        payload: payload(event),
+        payload: text(&event.payload),
         synthetic: event.synthetic.is_some(),
+    }
+}
+
+/// A synthetic event, and the webhooks that it is on its way to.
+pub(super) fn triggered(triggered: &Triggered) -> v1::TriggerEventResponse {
+    v1::TriggerEventResponse {
+        event: Some(event(&triggered.event)),
+        webhook_ids: triggered.webhooks.iter().map(|id| id.0).collect(),
+    }
+}
+
+pub(super) fn event_type(kind: EventType) -> v1::EventType {
+    v1::EventType {
+        name: kind.name().to_owned(),
+        direction: kind.direction().name().to_owned(),
+        profile: kind.profile().name().to_owned(),
+        group: kind.group().name().to_owned(),
     }
 }
 
@@ -443,5 +423,73 @@ pub(super) fn station(listed: Listed) -> v1::Station {
         connectors: connectors.collect(),
         open_transactions: transactions.collect(),
         registration,
+    }
+}
+
+pub(super) fn transaction(transaction: &Transaction) -> v1::Transaction {
+    let stop = transaction.stop.as_ref();
+    let reading = transaction.last_meter_values.as_ref();
+    let status = transaction.authorization;
+    v1::Transaction {
+        transaction_id: transaction.transaction_id,
+        station_id: transaction.station.to_string(),
+        connector_id: transaction.connector_id,
+        id_tag: transaction.id_tag.clone(),
+        id_tag_status: status.map(|status| status.name().to_owned()),
+        status: transaction.status().to_owned(),
+        meter_start: transaction.meter_start,
+        meter_stop: stop.and_then(|stop| stop.meter_stop),
+        energy_wh: transaction.energy_wh(),
+        started_at: transaction.started_at.map(time),
+        start_received_at: Some(time(transaction.start_received_at)),
+        stopped_at: stop.and_then(|stop| stop.stopped_at).map(time),
+        stop_received_at: stop.map(|stop| time(stop.received_at)),
+        stop_reason: stop.and_then(|stop| stop.reason.clone()),
+        stop_id_tag: stop.and_then(|stop| stop.id_tag.clone()),
+        last_meter_values: reading.map(|reading| v1::LastMeterValues {
+            timestamp: reading.sampled_at.map(time),
+            sampled_value: reading.sampled_values.clone(),
+        }),
+        notes: transaction.notes.clone(),
+    }
+}
+
+pub(super) fn id_tag(entry: &IdTagEntry) -> v1::IdTag {
+    v1::IdTag {
+        id_tag: entry.id_tag.to_string(),
+        status: entry.status.name().to_owned(),
+        expiry_date: entry.expiry_date.map(time),
+        parent_id_tag: entry.parent_id_tag.as_ref().map(ToString::to_string),
+        created_at: Some(time(entry.created_at)),
+        updated_at: Some(time(entry.updated_at)),
+    }
+}
+
+pub(super) fn api_key(key: ApiKeyInfo, now: Timestamp) -> v1::ApiKey {
+    v1::ApiKey {
+        role: key.role.name().to_owned(),
+        expires_at: key.expires_at.map(time),
+        expired: key.is_expired(now),
+        last_used_at: key.last_used_at.map(time),
+        id: key.id,
+        name: key.name,
+        created_at: Some(time(key.created_at)),
+    }
+}
+
+impl From<Answer> for call_response::Outcome {
+    fn from(answer: Answer) -> Self {
+        match answer {
+            Answer::Result(payload) => Self::Payload(text(&payload)),
+            Answer::Error {
+                code,
+                description,
+                details,
+            } => Self::Error(v1::CallError {
+                code,
+                description,
+                details: text(&details),
+            }),
+        }
     }
 }

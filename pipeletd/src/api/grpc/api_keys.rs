@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use jiff::Timestamp;
 use pipelet_proto::v1::{self, api_key_service_server::ApiKeyService};
 use tonic::{Request, Response, Status};
 
@@ -14,26 +13,11 @@ use super::{
     },
     access::Needs,
 };
-use crate::{
-    auth::{ApiKeyInfo, Role},
-    system::clock::Clock,
-};
+use crate::{auth::Role, system::clock::Clock};
 
 pub(super) struct ApiKeyRpc {
     pub(super) keys: ApiKeys,
     pub(super) clock: Clock,
-}
-
-fn api_key(key: ApiKeyInfo, now: Timestamp) -> v1::ApiKey {
-    v1::ApiKey {
-        role: key.role.name().to_owned(),
-        expires_at: key.expires_at.map(wire::time),
-        expired: key.is_expired(now),
-        last_used_at: key.last_used_at.map(wire::time),
-        id: key.id,
-        name: key.name,
-        created_at: Some(wire::time(key.created_at)),
-    }
 }
 
 /// What the caller of each method needs.
@@ -67,7 +51,7 @@ impl ApiKeyService for ApiKeyRpc {
         let (info, key) = self.keys.create(draft).await?;
         let key = key.expose().to_owned();
         Ok(Response::new(v1::CreateApiKeyResponse {
-            api_key: Some(api_key(info, self.clock.now())),
+            api_key: Some(wire::api_key(info, self.clock.now())),
             key,
         }))
     }
@@ -78,7 +62,7 @@ impl ApiKeyService for ApiKeyRpc {
     ) -> Result<Response<v1::ListApiKeysResponse>, Status> {
         let now = self.clock.now();
         let keys = self.keys.list().into_iter();
-        let api_keys = keys.map(|key| api_key(key, now)).collect();
+        let api_keys = keys.map(|key| wire::api_key(key, now)).collect();
         Ok(Response::new(v1::ListApiKeysResponse { api_keys }))
     }
 

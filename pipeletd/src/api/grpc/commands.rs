@@ -6,10 +6,10 @@ use pipelet_domain::{
     events::{EventType, Payload, StationId},
     webhooks::Fault,
 };
-use pipelet_proto::v1::{self, call_response};
+use pipelet_proto::v1;
 
 use super::super::error::ApiError;
-use crate::ocpp::{Answer, CommandError, DEFAULT_TIMEOUT, MAX_TIMEOUT, Stations, v16};
+use crate::ocpp::{CommandError, DEFAULT_TIMEOUT, MAX_TIMEOUT, Stations, v16};
 
 pub(super) async fn call(
     stations: &Stations,
@@ -85,22 +85,4 @@ fn within_payload(error: ApiError) -> ApiError {
         ..fault
     });
     ApiError::Invalid(faults.collect())
-}
-
-impl From<Answer> for call_response::Outcome {
-    fn from(answer: Answer) -> Self {
-        let text = |payload: &Payload| String::from_utf8_lossy(payload.as_bytes()).into_owned();
-        match answer {
-            Answer::Result(payload) => Self::Payload(text(&payload)),
-            Answer::Error {
-                code,
-                description,
-                details,
-            } => Self::Error(v1::CallError {
-                code,
-                description,
-                details: text(&details),
-            }),
-        }
-    }
 }

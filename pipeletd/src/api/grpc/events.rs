@@ -20,7 +20,7 @@ use super::{
         wire,
     },
     access::{Needs, validity},
-    readers,
+    readers, request,
     status::statuses,
 };
 use crate::{
@@ -56,12 +56,7 @@ impl EventService for EventRpc {
         &self,
         _: Request<v1::ListEventTypesRequest>,
     ) -> Result<Response<v1::ListEventTypesResponse>, Status> {
-        let event_types = EventType::ALL.iter().map(|kind| v1::EventType {
-            name: kind.name().to_owned(),
-            direction: kind.direction().name().to_owned(),
-            profile: kind.profile().name().to_owned(),
-            group: kind.group().name().to_owned(),
-        });
+        let event_types = EventType::ALL.iter().map(|kind| wire::event_type(*kind));
         let event_types = event_types.collect();
         Ok(Response::new(v1::ListEventTypesResponse { event_types }))
     }
@@ -72,9 +67,9 @@ impl EventService for EventRpc {
     ) -> Result<Response<v1::ListEventsResponse>, Status> {
         let reader = readers::of(&request)?;
         let request = request.into_inner();
-        let filter = wire::event_filter(request.filter.unwrap_or_default(), "/filter")?;
-        let before = wire::page_token(&request.page_token, position)?;
-        let limit = ReadLimit::page(wire::page_size(request.page_size));
+        let filter = request::event_filter(request.filter.unwrap_or_default(), "/filter")?;
+        let before = request::page_token(&request.page_token, position)?;
+        let limit = ReadLimit::page(request::page_size(request.page_size));
         let room = reader.page().await?;
         let latest = self.journal.latest(filter, before, limit).await;
         let latest = latest.map_err(ApiError::from)?;
@@ -121,12 +116,12 @@ impl EventService for EventRpc {
         request: Request<v1::BackfillRequest>,
     ) -> Result<Response<v1::BackfillResponse>, Status> {
         let request = request.into_inner();
-        let filter = wire::event_filter(request.filter.unwrap_or_default(), "/filter")?;
-        let left = wire::page_token(&request.left, cursor::to_range);
+        let filter = request::event_filter(request.filter.unwrap_or_default(), "/filter")?;
+        let left = request::page_token(&request.left, cursor::to_range);
         let asked = Backfill {
             filter,
             left: left.map_err(ApiError::from)?,
-            limit: wire::page_size(request.limit),
+            limit: request::page_size(request.limit),
             dry_run: request.dry_run,
         };
         let id = WebhookId(request.webhook_id);
@@ -159,10 +154,7 @@ impl EventService for EventRpc {
             webhook: request.webhook_id,
         };
         let triggered = self.trigger.pull(asked).await?;
-        Ok(Response::new(v1::TriggerEventResponse {
-            event: Some(wire::event(&triggered.event)),
-            webhook_ids: triggered.webhooks.iter().map(|id| id.0).collect(),
-        }))
+        Ok(Response::new(wire::triggered(&triggered)))
     }
 
     async fn tail_events(
@@ -182,10 +174,10 @@ impl EventService for EventRpc {
             station_ids,
             ..v1::EventFilter::default()
         };
-        let filter = wire::event_filter(filter, "")?;
-        let begin = match (wire::page_token(&after, position)?, since) {
+        let filter = request::event_filter(filter, "")?;
+        let begin = match (request::page_token(&after, position)?, since) {
             (Some(seq), _) => Begin::After(seq),
-            (None, Some(time)) => Begin::At(wire::from_time(time, "/since")?),
+            (None, Some(time)) => Begin::At(request::from_time(time, "/since")?),
             (None, None) => Begin::Now,
         };
         let tail = self.streams.open(filter, begin, reader).await?;

@@ -11,7 +11,7 @@ use tonic::{Request, Response, Status, codegen::BoxStream};
 use super::{
     super::{cursor, error::ApiError, wire},
     access::{Needs, validity},
-    readers,
+    readers, request,
     status::statuses,
 };
 use crate::{
@@ -93,9 +93,9 @@ impl FailedDeliveryService for FailedDeliveryRpc {
             page_size,
             page_token,
         } = request.into_inner();
-        let filter = wire::filter(filter.unwrap_or_default())?;
-        let size = wire::page_size(page_size);
-        let after = wire::page_token(&page_token, cursor::to_number).map_err(ApiError::from)?;
+        let filter = request::filter(filter.unwrap_or_default())?;
+        let size = request::page_size(page_size);
+        let after = request::page_token(&page_token, cursor::to_number).map_err(ApiError::from)?;
         let room = reader.page().await?;
         let failed = self
             .delivery
@@ -104,7 +104,7 @@ impl FailedDeliveryService for FailedDeliveryRpc {
             .map_err(ApiError::from)?;
         let room = room.down_to(failed.items.iter().map(FailedDelivery::memory_size));
         let last = |failed: &FailedDelivery| cursor::of_number(failed.id.0);
-        let (failed, next_page_token) = wire::page_part(failed, size, last);
+        let (failed, next_page_token) = request::page_part(failed, size, last);
         let answer = v1::ListFailedDeliveriesResponse {
             failed_deliveries: failed.into_iter().map(wire::failed).collect(),
             next_page_token,
@@ -139,7 +139,7 @@ impl FailedDeliveryService for FailedDeliveryRpc {
                 }
                 selection(ids)
             }
-            Some(replay_request::Which::Filter(filter)) => wire::filter(filter)?.into(),
+            Some(replay_request::Which::Filter(filter)) => request::filter(filter)?.into(),
             None => return Err(nothing_selected().into()),
         };
         let (told, progressing) = mpsc::channel(PROGRESS_QUEUE);
@@ -160,7 +160,7 @@ impl FailedDeliveryService for FailedDeliveryRpc {
     async fn purge(&self, request: Request<v1::PurgeRequest>) -> Answer<v1::PurgeResponse> {
         let selection = match request.into_inner().which {
             Some(purge_request::Which::Ids(ids)) => self.named(ids).await?,
-            Some(purge_request::Which::Filter(filter)) => wire::filter(filter)?.into(),
+            Some(purge_request::Which::Filter(filter)) => request::filter(filter)?.into(),
             None => return Err(nothing_selected().into()),
         };
         let purged = self

@@ -2,20 +2,14 @@
 
 use std::sync::Arc;
 
-use pipelet_domain::{
-    id_tags::{IdTagDraft, IdTagEntry},
-    webhooks::Field,
-};
+use pipelet_domain::{id_tags::IdTagEntry, webhooks::Field};
 use pipelet_proto::v1::{self, id_tag_service_server::IdTagService};
 use tonic::{Request, Response, Status};
 
 use super::{
-    super::{
-        cursor,
-        error::ApiError,
-        wire::{self, from_time, time},
-    },
+    super::{cursor, error::ApiError, wire},
     access::Needs,
+    request,
 };
 use crate::{auth::Role, registries::IdTags};
 
@@ -25,50 +19,14 @@ pub(super) struct IdTagRpc {
 
 type Answer<T> = Result<Response<T>, Status>;
 
-fn id_tag(entry: &IdTagEntry) -> v1::IdTag {
-    v1::IdTag {
-        id_tag: entry.id_tag.to_string(),
-        status: entry.status.name().to_owned(),
-        expiry_date: entry.expiry_date.map(time),
-        parent_id_tag: entry.parent_id_tag.as_ref().map(ToString::to_string),
-        created_at: Some(time(entry.created_at)),
-        updated_at: Some(time(entry.updated_at)),
-    }
-}
-
-/// What is absent is said to be nothing.
-fn said(spec: v1::IdTagSpec) -> Result<IdTagDraft, ApiError> {
-    let expiry_date = spec
-        .expiry_date
-        .map(|time| from_time(time, "/spec/expiry_date"))
-        .transpose()?;
-    Ok(IdTagDraft {
-        status: spec.status.map_or(Field::Null, Field::Value),
-        expiry_date: expiry_date.map_or(Field::Null, |time| Field::Value(time.to_string())),
-        parent_id_tag: spec.parent_id_tag.map_or(Field::Null, Field::Value),
+/// The time as it was said, for JSON has it to the millisecond.
+fn expiry(spec: &v1::IdTagSpec) -> Result<Field<String>, ApiError> {
+    let time = spec.expiry_date;
+    let time = time.map(|time| request::from_time(time, "/spec/expiry_date"));
+    Ok(match time.transpose()? {
+        Some(time) => Field::Value(time.to_string()),
+        None => Field::Null,
     })
-}
-
-/// A change says what the mask names.
-fn masked(spec: v1::IdTagSpec, paths: &[String]) -> Result<IdTagDraft, ApiError> {
-    if paths.is_empty() {
-        let message = "name the fields to change";
-        return Err(ApiError::fault("/update_mask", "required", message));
-    }
-    let said = said(spec)?;
-    let mut draft = IdTagDraft::default();
-    for path in paths {
-        match path.as_str() {
-            "status" => draft.status = said.status.clone(),
-            "expiry_date" => draft.expiry_date = said.expiry_date.clone(),
-            "parent_id_tag" => draft.parent_id_tag = said.parent_id_tag.clone(),
-            other => {
-                let message = format!("{other:?} is no field that can be changed");
-                return Err(ApiError::fault("/update_mask", "unknown_field", message));
-            }
-        }
-    }
-    Ok(draft)
 }
 
 /// What the caller of each method needs.
@@ -87,12 +45,11 @@ impl IdTagService for IdTagRpc {
         request: Request<v1::CreateIdTagRequest>,
     ) -> Answer<v1::CreateIdTagResponse> {
         let v1::CreateIdTagRequest { id_tag: tag, spec } = request.into_inner();
-        let mut draft = said(spec.unwrap_or_default())?;
-        if draft.status == Field::Null {
-            draft.status = Field::Absent;
-        }
+        let spec = spec.unwrap_or_default();
+        let mut draft = wire::id_tag_draft(&mut request::set(request::said(&spec), &[]));
+        draft.expiry_date = expiry(&spec)?;
         let created = self.id_tags.create(Field::Value(tag), draft).await;
-        let id_tag = Some(id_tag(&*created.map_err(ApiError::from)?));
+        let id_tag = Some(wire::id_tag(&*created.map_err(ApiError::from)?));
         Ok(Response::new(v1::CreateIdTagResponse { id_tag }))
     }
 
@@ -101,7 +58,7 @@ impl IdTagService for IdTagRpc {
         request: Request<v1::GetIdTagRequest>,
     ) -> Answer<v1::GetIdTagResponse> {
         let found = self.id_tags.get(&request.into_inner().id_tag);
-        let id_tag = Some(id_tag(&*found.map_err(ApiError::from)?));
+        let id_tag = Some(wire::id_tag(&*found.map_err(ApiError::from)?));
         Ok(Response::new(v1::GetIdTagResponse { id_tag }))
     }
 
@@ -113,12 +70,12 @@ impl IdTagService for IdTagRpc {
             page_size,
             page_token,
         } = request.into_inner();
-        let size = wire::page_size(page_size);
-        let after = wire::page_token(&page_token, cursor::to_id_tag).map_err(ApiError::from)?;
+        let size = request::page_size(page_size);
+        let after = request::page_token(&page_token, cursor::to_id_tag).map_err(ApiError::from)?;
         let found = self.id_tags.list(after.as_ref(), size + 1);
         let last = |last: &Arc<IdTagEntry>| cursor::of_id_tag(&last.id_tag.key());
-        let (found, next_page_token) = wire::page(found, size, last);
-        let id_tags = found.iter().map(|entry| id_tag(entry)).collect();
+        let (found, next_page_token) = request::page(found, size, last);
+        let id_tags = found.iter().map(|entry| wire::id_tag(entry)).collect();
         Ok(Response::new(v1::ListIdTagsResponse {
             id_tags,
             next_page_token,
@@ -135,9 +92,14 @@ impl IdTagService for IdTagRpc {
             update_mask,
         } = request.into_inner();
         let paths = update_mask.unwrap_or_default().paths;
-        let draft = masked(spec.unwrap_or_default(), &paths)?;
+        let spec = spec.unwrap_or_default();
+        let mut named = request::masked(&request::said(&spec), &paths)?.into();
+        let mut draft = wire::id_tag_draft(&mut named);
+        if draft.expiry_date != Field::Absent {
+            draft.expiry_date = expiry(&spec)?;
+        }
         let changed = self.id_tags.update(tag, draft).await;
-        let id_tag = Some(id_tag(&*changed.map_err(ApiError::from)?));
+        let id_tag = Some(wire::id_tag(&*changed.map_err(ApiError::from)?));
         Ok(Response::new(v1::UpdateIdTagResponse { id_tag }))
     }
 

@@ -8,6 +8,7 @@ mod events;
 mod failed_deliveries;
 mod id_tags;
 mod readers;
+mod request;
 mod stations;
 mod status;
 mod transactions;

@@ -1,9 +1,5 @@
 //! `StationService`.
 
-use pipelet_domain::{
-    registration::RegistrationDraft,
-    webhooks::{Field, Secret},
-};
 use pipelet_proto::v1::{self, station_service_server::StationService};
 use tonic::{Request, Response, Status};
 
@@ -15,56 +11,12 @@ use super::{
         wire,
     },
     access::Needs,
-    commands,
+    commands, request,
 };
 use crate::auth::Role;
 
 pub(super) struct StationRpc {
     pub(super) directory: StationDirectory,
-}
-
-/// A new registration says everything that is set.
-fn draft(spec: v1::RegistrationSpec) -> RegistrationDraft {
-    RegistrationDraft {
-        password: given(spec.password.map(Secret::new), Field::Absent),
-        security_profile: given(spec.security_profile.map(u64::from), Field::Absent),
-        boot_policy: given(spec.boot_policy, Field::Absent),
-    }
-}
-
-/// A change says what the mask names.
-fn masked(spec: v1::RegistrationSpec, paths: &[String]) -> Result<RegistrationDraft, ApiError> {
-    let v1::RegistrationSpec {
-        password,
-        security_profile,
-        boot_policy,
-    } = spec;
-    let full = RegistrationDraft {
-        password: given(password.map(Secret::new), Field::Null),
-        security_profile: given(security_profile.map(u64::from), Field::Null),
-        boot_policy: given(boot_policy, Field::Null),
-    };
-    let mut draft = RegistrationDraft::default();
-    if paths.is_empty() {
-        let message = "name the fields to change";
-        return Err(ApiError::fault("/update_mask", "required", message));
-    }
-    for path in paths {
-        match path.as_str() {
-            "password" => draft.password = full.password.clone(),
-            "security_profile" => draft.security_profile = full.security_profile.clone(),
-            "boot_policy" => draft.boot_policy = full.boot_policy.clone(),
-            other => {
-                let message = format!("{other:?} is no field that can be changed");
-                return Err(ApiError::fault("/update_mask", "unknown_field", message));
-            }
-        }
-    }
-    Ok(draft)
-}
-
-fn given<T>(value: Option<T>, otherwise: Field<T>) -> Field<T> {
-    value.map_or(otherwise, Field::Value)
 }
 
 /// What the caller of each method needs.
@@ -89,11 +41,11 @@ impl StationService for StationRpc {
             page_token,
             connected,
         } = request.into_inner();
-        let size = wire::page_size(page_size);
-        let after = wire::page_token(&page_token, cursor::to_station).map_err(ApiError::from)?;
+        let size = request::page_size(page_size);
+        let after = request::page_token(&page_token, cursor::to_station).map_err(ApiError::from)?;
         let stations = self.directory.list(after.as_ref(), connected, size + 1);
         let last = |listed: &Listed| cursor::of_station(listed.id());
-        let (stations, next_page_token) = wire::page(stations, size, last);
+        let (stations, next_page_token) = request::page(stations, size, last);
         let stations = stations.into_iter().map(wire::station).collect();
         Ok(Response::new(v1::ListStationsResponse {
             stations,
@@ -131,7 +83,8 @@ impl StationService for StationRpc {
         request: Request<v1::RegisterStationRequest>,
     ) -> Result<Response<v1::RegisterStationResponse>, Status> {
         let v1::RegisterStationRequest { id, registration } = request.into_inner();
-        let draft = draft(registration.unwrap_or_default());
+        let said = request::said(&registration.unwrap_or_default());
+        let draft = wire::registration_draft(&mut request::set(said, &[]));
         let station = self.directory.register(&id, draft).await?;
         let station = Some(wire::station(station));
         Ok(Response::new(v1::RegisterStationResponse { station }))
@@ -147,7 +100,9 @@ impl StationService for StationRpc {
             update_mask,
         } = request.into_inner();
         let paths = update_mask.unwrap_or_default().paths;
-        let draft = masked(registration.unwrap_or_default(), &paths)?;
+        let said = request::said(&registration.unwrap_or_default());
+        let mut named = request::masked(&said, &paths)?.into();
+        let draft = wire::registration_draft(&mut named);
         let station = self.directory.change(&id, draft).await?;
         let station = Some(wire::station(station));
         Ok(Response::new(v1::UpdateStationResponse { station }))

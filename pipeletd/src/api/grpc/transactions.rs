@@ -10,45 +10,14 @@ use pipelet_proto::v1::{self, transaction_service_server::TransactionService};
 use tonic::{Request, Response, Status};
 
 use super::{
-    super::{
-        cursor,
-        error::ApiError,
-        wire::{self, from_time, time},
-    },
+    super::{cursor, error::ApiError, wire},
     access::Needs,
+    request::{self, from_time},
 };
 use crate::{auth::Role, ocpp::Transactions};
 
 pub(super) struct TransactionRpc {
     pub(super) transactions: Transactions,
-}
-
-fn transaction(transaction: &Transaction) -> v1::Transaction {
-    let stop = transaction.stop.as_ref();
-    let reading = transaction.last_meter_values.as_ref();
-    let status = transaction.authorization;
-    v1::Transaction {
-        transaction_id: transaction.transaction_id,
-        station_id: transaction.station.to_string(),
-        connector_id: transaction.connector_id,
-        id_tag: transaction.id_tag.clone(),
-        id_tag_status: status.map(|status| status.name().to_owned()),
-        status: transaction.status().to_owned(),
-        meter_start: transaction.meter_start,
-        meter_stop: stop.and_then(|stop| stop.meter_stop),
-        energy_wh: transaction.energy_wh(),
-        started_at: transaction.started_at.map(time),
-        start_received_at: Some(time(transaction.start_received_at)),
-        stopped_at: stop.and_then(|stop| stop.stopped_at).map(time),
-        stop_received_at: stop.map(|stop| time(stop.received_at)),
-        stop_reason: stop.and_then(|stop| stop.reason.clone()),
-        stop_id_tag: stop.and_then(|stop| stop.id_tag.clone()),
-        last_meter_values: reading.map(|reading| v1::LastMeterValues {
-            timestamp: reading.sampled_at.map(time),
-            sampled_value: reading.sampled_values.clone(),
-        }),
-        notes: transaction.notes.clone(),
-    }
 }
 
 fn filter(filter: v1::TransactionFilter) -> Result<TransactionFilter, ApiError> {
@@ -90,16 +59,16 @@ impl TransactionService for TransactionRpc {
             page_token,
         } = request.into_inner();
         let filter = filter(wanted.unwrap_or_default())?;
-        let size = wire::page_size(page_size);
-        let before = wire::page_token(&page_token, cursor::to_number).map_err(ApiError::from)?;
+        let size = request::page_size(page_size);
+        let before = request::page_token(&page_token, cursor::to_number).map_err(ApiError::from)?;
         let found = self
             .transactions
             .list(filter, before.map(Seq), size + 1)
             .await
             .map_err(ApiError::from)?;
         let last = |last: &Arc<Transaction>| cursor::of_number(last.seq.0);
-        let (found, next_page_token) = wire::page(found, size, last);
-        let transactions = found.iter().map(|found| transaction(found)).collect();
+        let (found, next_page_token) = request::page(found, size, last);
+        let transactions = found.iter().map(|found| wire::transaction(found)).collect();
         Ok(Response::new(v1::ListTransactionsResponse {
             transactions,
             next_page_token,
@@ -116,7 +85,7 @@ impl TransactionService for TransactionRpc {
             code: "no_such_transaction",
             message: format!("there is no transaction {id}"),
         })?;
-        let transaction = Some(transaction(&found));
+        let transaction = Some(wire::transaction(&found));
         Ok(Response::new(v1::GetTransactionResponse { transaction }))
     }
 }

@@ -2,15 +2,15 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use pipelet_domain::webhooks::{Field, Secret, WebhookDraft, WebhookId};
+use pipelet_domain::webhooks::{Secret, WebhookId};
 use pipelet_proto::v1::{self, webhook_service_server::WebhookService};
 use tokio::time::timeout;
 use tonic::{Request, Response, Status};
 
 use super::{
-    super::{cursor, error::ApiError, millis, signing_secret, wire},
+    super::{cursor, error::ApiError, fields::Fields, signing_secret, wire},
     access::Needs,
-    readers,
+    readers, request,
 };
 use crate::{
     auth::Role,
@@ -23,89 +23,6 @@ pub(super) struct WebhookRpc {
 }
 
 type Answer<T> = Result<Response<T>, Status>;
-
-/// A new webhook says everything that is set.
-fn draft(spec: v1::WebhookSpec) -> WebhookDraft {
-    WebhookDraft {
-        name: set(spec.name),
-        url: set(spec.url),
-        enabled: spec.enabled.map_or(Field::Absent, Field::Value),
-        events: Field::Value(spec.events),
-        station_ids: Field::Value(spec.station_ids),
-        secret_header: spec.secret_header.map_or(Field::Absent, Field::Value),
-        secret_value: spec
-            .secret_value
-            .map(Secret::new)
-            .map_or(Field::Absent, Field::Value),
-        signing_secret: spec
-            .signing_secret
-            .map(Secret::new)
-            .map_or(Field::Absent, Field::Value),
-    }
-}
-
-/// Makes a signing secret where one is asked for.
-fn with_signing(
-    mut draft: WebhookDraft,
-    generate: bool,
-) -> Result<(WebhookDraft, Option<String>), ApiError> {
-    let given = std::mem::take(&mut draft.signing_secret);
-    let (secret, made) = signing_secret::Said { given, generate }.settle()?;
-    draft.signing_secret = secret;
-    Ok((draft, made.as_ref().map(exposed)))
-}
-
-fn exposed(secret: &Secret) -> String {
-    secret.expose().to_owned()
-}
-
-/// proto3 can't tell an empty string from none.
-fn set(text: String) -> Field<String> {
-    if text.is_empty() {
-        Field::Absent
-    } else {
-        Field::Value(text)
-    }
-}
-
-/// A change says what the mask names.
-fn masked(spec: &v1::WebhookSpec, paths: &[String]) -> Result<WebhookDraft, ApiError> {
-    let mut draft = WebhookDraft::default();
-    if paths.is_empty() {
-        return Err(ApiError::fault(
-            "/update_mask",
-            "required",
-            "name the fields to change",
-        ));
-    }
-    for path in paths {
-        match path.as_str() {
-            "name" => draft.name = Field::Value(spec.name.clone()),
-            "url" => draft.url = Field::Value(spec.url.clone()),
-            "enabled" => draft.enabled = spec.enabled.map_or(Field::Null, Field::Value),
-            "events" => draft.events = Field::Value(spec.events.clone()),
-            "station_ids" => draft.station_ids = Field::Value(spec.station_ids.clone()),
-            "secret_header" => {
-                draft.secret_header = spec.secret_header.clone().map_or(Field::Null, Field::Value);
-            }
-            "secret_value" => {
-                let secret = spec.secret_value.clone().map(Secret::new);
-                draft.secret_value = secret.map_or(Field::Null, Field::Value);
-            }
-            // Settled with the draft.
-            "signing_secret" if spec.generate_signing_secret => {}
-            "signing_secret" => {
-                let secret = spec.signing_secret.clone().map(Secret::new);
-                draft.signing_secret = secret.map_or(Field::Null, Field::Value);
-            }
-            other => {
-                let message = format!("{other:?} is no field that can be changed");
-                return Err(ApiError::fault("/update_mask", "unknown_field", message));
-            }
-        }
-    }
-    Ok(draft)
-}
 
 /// How long the answer waits for what came of retries that were asked for.
 const RETRY_PATIENCE: Duration = Duration::from_secs(3);
@@ -132,14 +49,11 @@ impl WebhookService for WebhookRpc {
         request: Request<v1::CreateWebhookRequest>,
     ) -> Answer<v1::CreateWebhookResponse> {
         let spec = request.into_inner().webhook.unwrap_or_default();
-        let generate = spec.generate_signing_secret;
-        let (draft, signing_secret) = with_signing(draft(spec), generate)?;
+        let mut fields = request::set(request::said(&spec), &["name", "url"]);
+        let (draft, made) = wire::webhook_draft(&mut fields)?;
         let created = self.delivery.create(draft).await.map_err(ApiError::from)?;
-        let webhook = Some(wire::webhook(created));
-        Ok(Response::new(v1::CreateWebhookResponse {
-            webhook,
-            signing_secret,
-        }))
+        let answer = wire::webhook_and_secret(created, made.as_ref());
+        Ok(Response::new(answer))
     }
 
     async fn get_webhook(
@@ -161,11 +75,11 @@ impl WebhookService for WebhookRpc {
             page_size,
             page_token,
         } = request.into_inner();
-        let size = wire::page_size(page_size);
-        let after = wire::page_token(&page_token, cursor::to_number).map_err(ApiError::from)?;
+        let size = request::page_size(page_size);
+        let after = request::page_token(&page_token, cursor::to_number).map_err(ApiError::from)?;
         let webhooks = self.delivery.list(after.map(WebhookId), size + 1);
         let last = |view: &WebhookView| cursor::of_number(view.webhook.id.0);
-        let (webhooks, next_page_token) = wire::page(webhooks, size, last);
+        let (webhooks, next_page_token) = request::page(webhooks, size, last);
         let webhooks = webhooks.into_iter().map(wire::webhook).collect();
         Ok(Response::new(v1::ListWebhooksResponse {
             webhooks,
@@ -184,15 +98,16 @@ impl WebhookService for WebhookRpc {
         } = request.into_inner();
         let paths = update_mask.unwrap_or_default().paths;
         let spec = webhook.unwrap_or_default();
-        let named = paths.iter().any(|path| path == "signing_secret");
-        let generate = named && spec.generate_signing_secret;
-        let (draft, signing_secret) = with_signing(masked(&spec, &paths)?, generate)?;
+        let (draft, made) = wire::webhook_draft(&mut change(&spec, &paths)?)?;
         let updated = self
             .delivery
             .update(WebhookId(id), draft, IfRevision::Any)
             .await
             .map_err(ApiError::from)?;
-        let webhook = Some(wire::webhook(updated));
+        let v1::CreateWebhookResponse {
+            webhook,
+            signing_secret,
+        } = wire::webhook_and_secret(updated, made.as_ref());
         Ok(Response::new(v1::UpdateWebhookResponse {
             webhook,
             signing_secret,
@@ -232,10 +147,14 @@ impl WebhookService for WebhookRpc {
         let rotated = self
             .delivery
             .rotate_signing_secret(WebhookId(id), new, IfRevision::Any);
-        let webhook = wire::webhook(rotated.await.map_err(ApiError::from)?);
+        let rotated = rotated.await.map_err(ApiError::from)?;
+        let v1::CreateWebhookResponse {
+            webhook,
+            signing_secret,
+        } = wire::webhook_and_secret(rotated, made.as_ref());
         Ok(Response::new(v1::RotateSigningSecretResponse {
-            webhook: Some(webhook),
-            signing_secret: made.as_ref().map(exposed),
+            webhook,
+            signing_secret,
         }))
     }
 
@@ -258,19 +177,14 @@ impl WebhookService for WebhookRpc {
     ) -> Answer<v1::TestWebhookResponse> {
         let v1::TestWebhookRequest { id, event } = request.into_inner();
         let kind = event
-            .map(|name| wire::event_type(&name, "/event"))
+            .map(|name| request::event_type(&name, "/event"))
             .transpose()?;
         let result = self
             .delivery
             .test(WebhookId(id), kind)
             .await
             .map_err(ApiError::from)?;
-        Ok(Response::new(v1::TestWebhookResponse {
-            ok: result.ok,
-            status_code: result.status.map(u32::from),
-            duration_ms: millis(result.duration),
-            error: result.error,
-        }))
+        Ok(Response::new(wire::test_result(result)))
     }
 
     async fn list_deliveries(
@@ -286,8 +200,8 @@ impl WebhookService for WebhookRpc {
         } = request.into_inner();
         let id = WebhookId(webhook_id);
         let only = self::status(&status)?;
-        let size = wire::page_size(page_size);
-        let after = wire::page_token(&page_token, |text| cursor::to_delivery(id, text))
+        let size = request::page_size(page_size);
+        let after = request::page_token(&page_token, |text| cursor::to_delivery(id, text))
             .map_err(ApiError::from)?;
         let room = reader.page().await?;
         let limit = ReadLimit::page(size + 1);
@@ -295,7 +209,7 @@ impl WebhookService for WebhookRpc {
         let deliveries = deliveries.map_err(ApiError::from)?;
         let room = room.down_to(deliveries.items.iter().map(Listed::memory_size));
         let last = |last: &Listed| cursor::of_delivery(last.place());
-        let (deliveries, next_page_token) = wire::page_part(deliveries, size, last);
+        let (deliveries, next_page_token) = request::page_part(deliveries, size, last);
         let deliveries = deliveries.into_iter().map(|listed| match listed {
             Listed::Waiting(retry) => {
                 let due = self.delivery.due_at(retry.key);
@@ -317,7 +231,9 @@ impl WebhookService for WebhookRpc {
     ) -> Answer<v1::AuditWebhooksResponse> {
         let request = request.into_inner();
         let only = request.webhook_id.map(WebhookId);
-        let since = request.since.map(|since| wire::from_time(since, "/since"));
+        let since = request
+            .since
+            .map(|since| request::from_time(since, "/since"));
         let since = since.transpose()?;
         let audit = self.delivery.audit(only).await.map_err(ApiError::from)?;
         let lately = match since {
@@ -327,6 +243,19 @@ impl WebhookService for WebhookRpc {
         let lately = lately.map_err(ApiError::from)?;
         Ok(Response::new(wire::audit(audit, &lately)))
     }
+}
+
+/// What a change says. The mask says by the secret's name that one is to be made.
+fn change(spec: &v1::WebhookSpec, paths: &[String]) -> Result<Fields, ApiError> {
+    const SECRET: &str = "signing_secret";
+    const GENERATE: &str = "generate_signing_secret";
+    let mut said = request::said(spec);
+    let generate = said.remove(GENERATE);
+    let mut named = request::masked(&said, paths)?;
+    if spec.generate_signing_secret && named.remove(SECRET).is_some() {
+        named.extend(generate.map(|generate| (GENERATE.to_owned(), generate)));
+    }
+    Ok(named.into())
 }
 
 /// Which deliveries a caller asks for.

@@ -12,8 +12,7 @@ use std::time::Duration;
 
 use axum::{Json, extract::State, http::StatusCode, routing::post};
 use pipelet_domain::events::{EventType, Payload, StationId};
-use serde::Serialize;
-use serde_json::value::RawValue;
+use pipelet_proto::v1::call_response::Outcome;
 
 use super::{
     super::error::ApiError,
@@ -23,7 +22,7 @@ use super::{
     path::Path,
     problem::Problem,
 };
-use crate::ocpp::{Answer, DEFAULT_TIMEOUT, MAX_TIMEOUT, Stations};
+use crate::ocpp::{DEFAULT_TIMEOUT, MAX_TIMEOUT, Stations};
 
 pub(super) fn routes(stations: Stations) -> Routes {
     Routes::new()
@@ -37,7 +36,7 @@ async fn call(
     Path((id, action)): Path<(String, String)>,
     mut query: Query,
     RawBody(payload): RawBody,
-) -> Result<Json<AnswerJson>, Problem> {
+) -> Result<Json<Outcome>, Problem> {
     let wait = timeout(&mut query);
     query.finish()?;
     let action = action
@@ -85,44 +84,7 @@ pub(super) async fn ask(
     action: EventType,
     payload: Payload,
     wait: Duration,
-) -> Result<Json<AnswerJson>, ApiError> {
+) -> Result<Json<Outcome>, ApiError> {
     let answer = stations.call(&station(id)?, action, payload, wait).await?;
     Ok(Json(answer.into()))
-}
-
-/// What the station answered.
-#[derive(Debug, Serialize)]
-#[serde(tag = "status", rename_all = "snake_case")]
-pub(super) enum AnswerJson {
-    Answered { payload: Option<Box<RawValue>> },
-    Error { error: CallErrorJson },
-}
-
-#[derive(Debug, Serialize)]
-pub(super) struct CallErrorJson {
-    code: String,
-    description: String,
-    details: Option<Box<RawValue>>,
-}
-
-impl From<Answer> for AnswerJson {
-    fn from(answer: Answer) -> Self {
-        let raw = |payload: &Payload| serde_json::from_slice(payload.as_bytes()).ok();
-        match answer {
-            Answer::Result(payload) => Self::Answered {
-                payload: raw(&payload),
-            },
-            Answer::Error {
-                code,
-                description,
-                details,
-            } => Self::Error {
-                error: CallErrorJson {
-                    code,
-                    description,
-                    details: raw(&details),
-                },
-            },
-        }
-    }
 }

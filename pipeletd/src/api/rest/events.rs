@@ -14,6 +14,7 @@ use axum::{
 };
 use futures_util::{Stream, StreamExt as _, stream};
 use pipelet_domain::events::{EventFilter, EventType, Seq};
+use pipelet_proto::v1;
 
 use super::{
     super::{
@@ -21,17 +22,17 @@ use super::{
         error::ApiError,
         event_filter::Said,
         event_streams::{Begin, EventStreams, Tailed},
+        fields::Fields,
         readers::{self, Held, Reader},
         request_id::RequestId,
         trigger::{Asked, Trigger},
         validity::Validity,
+        wire,
     },
     access::{Routes, operates, reads},
-    body::Fields,
     page::{List, Query},
     path::Path,
     problem::Problem,
-    view::{EventJson, EventTypeJson, TriggeredJson},
 };
 use crate::{journal::Journal, store::ReadLimit};
 
@@ -60,12 +61,12 @@ pub(super) fn routes(journal: Journal, streams: EventStreams, trigger: Trigger) 
         })
 }
 
-async fn event_types() -> Json<List<EventTypeJson>> {
+async fn event_types() -> Json<List<v1::EventType>> {
     Json(List::whole(
         EventType::ALL
             .iter()
             .copied()
-            .map(EventTypeJson::from)
+            .map(wire::event_type)
             .collect(),
     ))
 }
@@ -75,7 +76,7 @@ async fn list(
     State(Handles { journal, .. }): State<Handles>,
     Extension(reader): Extension<Reader>,
     mut query: Query,
-) -> Result<(Extension<Held>, Json<List<EventJson>>), Problem> {
+) -> Result<(Extension<Held>, Json<List<v1::Event>>), Problem> {
     let page = query.page(|text| cursor::to_number(text).map(Seq));
     let until = query.time("until");
     let filter = filter(query, until)?;
@@ -84,7 +85,7 @@ async fn list(
     let latest = journal.latest(filter, page.after, limit).await?;
     let room = room.down_to(latest.sizes());
     let events = latest.events.iter();
-    let data = events.map(|(_, event)| EventJson::of(event)).collect();
+    let data = events.map(|(_, event)| wire::event(event)).collect();
     let next = latest.before.map(|seq| cursor::of_number(seq.0));
     Ok((Extension(room.held()), Json(List::part(data, next))))
 }
@@ -93,7 +94,7 @@ async fn show(
     State(Handles { journal, .. }): State<Handles>,
     Extension(reader): Extension<Reader>,
     Path(id): Path<String>,
-) -> Result<(Extension<Held>, Json<EventJson>), Problem> {
+) -> Result<(Extension<Held>, Json<v1::Event>), Problem> {
     let room = reader.event().await?;
     let found = match id.parse() {
         Ok(id) => journal.find(id).await?,
@@ -101,7 +102,7 @@ async fn show(
     };
     let (_, event) = found.ok_or_else(|| ApiError::no_such_event(&id))?;
     let room = room.down_to([event.memory_size()].into_iter());
-    Ok((Extension(room.held()), Json(EventJson::of(&event))))
+    Ok((Extension(room.held()), Json(wire::event(&event))))
 }
 
 async fn pull(
@@ -121,7 +122,7 @@ async fn pull(
     }
     let triggered = trigger.pull(asked).await?;
     let place = format!("/api/v1/events/{}", triggered.event.id);
-    let json = Json(TriggeredJson::from(triggered));
+    let json = Json(wire::triggered(&triggered));
     Ok((StatusCode::CREATED, [(header::LOCATION, place)], json).into_response())
 }
 
@@ -170,7 +171,7 @@ fn sent(tailed: Tailed) -> (Vec<sse::Event>, Option<Held>) {
         let data = format!(r#"{{"missed":{missed}}}"#);
         sse::Event::default().event("gap").data(data)
     });
-    let json = serde_json::to_string(&EventJson::of(&event));
+    let json = serde_json::to_string(&wire::event(&event));
     let event = sse::Event::default()
         .id(cursor::of_number(seq.0))
         .event(event.kind.name())

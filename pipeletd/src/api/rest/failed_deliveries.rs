@@ -12,20 +12,21 @@ use pipelet_domain::{
     events::EventType,
     webhooks::{Fault, Field, WebhookId},
 };
+use pipelet_proto::v1;
 use serde::Serialize;
 
 use super::{
     super::{
         cursor,
         error::ApiError,
+        fields::Fields,
         readers::{Held, Reader},
+        wire,
     },
     access::{Routes, operates, reads},
-    body::Fields,
     page::{List, Query},
     path::Path,
     problem::Problem,
-    view::FailedJson,
 };
 use crate::delivery::{Delivery, ReplayProgress, Selection};
 
@@ -71,7 +72,7 @@ async fn list(
     State(delivery): State<Delivery>,
     Extension(reader): Extension<Reader>,
     mut query: Query,
-) -> Result<(Extension<Held>, Json<List<FailedJson>>), Problem> {
+) -> Result<(Extension<Held>, Json<List<v1::FailedDelivery>>), Problem> {
     let page = query.page(|text| cursor::to_number(text).map(FailedId));
     let filter = FailedFilter {
         webhook: query.take("webhook_id", "a webhook's id", |text| text.parse().ok()),
@@ -87,7 +88,7 @@ async fn list(
         .await?;
     let room = room.down_to(failed.items.iter().map(FailedDelivery::memory_size));
     let after = |last: &FailedDelivery| cursor::of_number(last.id.0);
-    let list = page.list_part(failed, after, FailedJson::from);
+    let list = page.list_part(failed, after, wire::failed);
     Ok((Extension(room.held()), Json(list)))
 }
 
@@ -95,11 +96,11 @@ async fn show(
     State(delivery): State<Delivery>,
     Extension(reader): Extension<Reader>,
     Path(path): Path<String>,
-) -> Result<(Extension<Held>, Json<FailedJson>), Problem> {
+) -> Result<(Extension<Held>, Json<v1::FailedDelivery>), Problem> {
     let room = reader.event().await?;
     let failed = delivery.failed_delivery(id(&path)?).await?;
     let room = room.down_to([failed.memory_size()].into_iter());
-    Ok((Extension(room.held()), Json(failed.into())))
+    Ok((Extension(room.held()), Json(wire::failed(failed))))
 }
 
 async fn purge(

@@ -11,9 +11,11 @@ use pipelet_domain::{
 use serde_json::json;
 
 use super::{
-    super::cursor,
-    body::{Fields, merged},
-    id_tags,
+    super::{
+        cursor,
+        fields::{Fields, merged},
+        wire,
+    },
     page::Query,
 };
 
@@ -39,7 +41,10 @@ fn webhook(body: &[u8]) {
     let Ok(mut fields) = Fields::parse(body) else {
         return;
     };
-    let draft = fields.webhook();
+    // One that was made is another each time.
+    let Ok((draft, None)) = wire::webhook_draft(&mut fields) else {
+        return;
+    };
     check_secret(body, &draft);
     let policy = TargetPolicy::default();
     match (fields.finish(), draft.clone().create(&policy)) {
@@ -80,7 +85,8 @@ fn shown(webhook: &NewWebhook) -> Option<NewWebhook> {
         "signing_secret": signing.as_ref().map(Secret::expose),
     });
     let mut fields = Fields::parse(body.to_string().as_bytes()).ok()?;
-    fields.webhook().create(&TargetPolicy::default()).ok()
+    let (draft, _) = wire::webhook_draft(&mut fields).ok()?;
+    draft.create(&TargetPolicy::default()).ok()
 }
 
 fn check_faults(faults: &[Fault]) {
@@ -114,7 +120,7 @@ fn registration(body: &[u8]) {
     let Ok(mut fields) = Fields::parse(body) else {
         return;
     };
-    let draft = fields.registration();
+    let draft = wire::registration_draft(&mut fields);
     let station = StationId::new("S").expect("it is short");
     match draft.clone().apply(&station, None, [1; 16], now()) {
         Ok(made) => {
@@ -130,7 +136,7 @@ fn id_tag(body: &[u8]) {
         return;
     };
     let tag = fields.string("id_tag");
-    let draft = id_tags::draft(&mut fields);
+    let draft = wire::id_tag_draft(&mut fields);
     match draft.clone().create(tag, now()) {
         Ok(made) => assert_eq!(draft.update(&made, now()), Ok(made)),
         Err(faults) => check_faults(&faults),

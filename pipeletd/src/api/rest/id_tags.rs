@@ -9,18 +9,21 @@ use axum::{
     response::{IntoResponse, Response},
     routing::{get, post, put},
 };
-use pipelet_domain::id_tags::{IdTagDraft, IdTagEntry};
-use serde::Serialize;
+use pipelet_domain::id_tags::IdTagEntry;
+use pipelet_proto::v1;
 use url::form_urlencoded;
 
 use super::{
-    super::{cursor, error::ApiError},
+    super::{
+        cursor,
+        error::ApiError,
+        fields::{Fields, merged},
+        wire,
+    },
     access::{Routes, operates, reads},
-    body::{Fields, merged},
     page::{List, Query},
     path::Path,
     problem::Problem,
-    view::time,
 };
 use crate::registries::IdTags;
 
@@ -34,47 +37,16 @@ pub(super) fn routes(id_tags: IdTags) -> Routes {
         .with_state(id_tags)
 }
 
-#[derive(Debug, Serialize)]
-struct IdTagJson {
-    id_tag: String,
-    status: &'static str,
-    expiry_date: Option<String>,
-    parent_id_tag: Option<String>,
-    created_at: String,
-    updated_at: String,
-}
-
-impl From<Arc<IdTagEntry>> for IdTagJson {
-    fn from(entry: Arc<IdTagEntry>) -> Self {
-        Self {
-            id_tag: entry.id_tag.to_string(),
-            status: entry.status.name(),
-            expiry_date: entry.expiry_date.map(time),
-            parent_id_tag: entry.parent_id_tag.as_ref().map(ToString::to_string),
-            created_at: time(entry.created_at),
-            updated_at: time(entry.updated_at),
-        }
-    }
-}
-
-pub(super) fn draft(body: &mut Fields) -> IdTagDraft {
-    IdTagDraft {
-        status: body.string("status"),
-        expiry_date: body.string("expiry_date"),
-        parent_id_tag: body.string("parent_id_tag"),
-    }
-}
-
 async fn create(State(id_tags): State<IdTags>, mut body: Fields) -> Result<Response, Problem> {
     let id_tag = body.string("id_tag");
-    let draft = draft(&mut body);
+    let draft = wire::id_tag_draft(&mut body);
     let faults = body.finish();
     if !faults.is_empty() {
         let faults = merged(faults, id_tags.faults(Some(id_tag), draft));
         return Err(ApiError::Invalid(faults).into());
     }
     let created = id_tags.create(id_tag, draft).await;
-    let created = IdTagJson::from(created.map_err(ApiError::from)?);
+    let created = wire::id_tag(&*created.map_err(ApiError::from)?);
     let path: String = form_urlencoded::byte_serialize(created.id_tag.as_bytes()).collect();
     // A plus sign means a blank in forms only.
     let location = format!("/api/v1/id-tags/{}", path.replace('+', "%20"));
@@ -88,35 +60,35 @@ async fn create(State(id_tags): State<IdTags>, mut body: Fields) -> Result<Respo
 async fn list(
     State(id_tags): State<IdTags>,
     mut query: Query,
-) -> Result<Json<List<IdTagJson>>, Problem> {
+) -> Result<Json<List<v1::IdTag>>, Problem> {
     let page = query.page(cursor::to_id_tag);
     query.finish()?;
     let found = id_tags.list(page.after.as_ref(), page.fetch());
     let last = |last: &Arc<IdTagEntry>| cursor::of_id_tag(&last.id_tag.key());
-    Ok(Json(page.list(found, last, IdTagJson::from)))
+    Ok(Json(page.list(found, last, |entry| wire::id_tag(&entry))))
 }
 
 async fn show(
     State(id_tags): State<IdTags>,
     Path(tag): Path<String>,
-) -> Result<Json<IdTagJson>, Problem> {
+) -> Result<Json<v1::IdTag>, Problem> {
     let entry = id_tags.get(&tag).map_err(ApiError::from)?;
-    Ok(Json(entry.into()))
+    Ok(Json(wire::id_tag(&entry)))
 }
 
 async fn update(
     State(id_tags): State<IdTags>,
     Path(tag): Path<String>,
     mut body: Fields,
-) -> Result<Json<IdTagJson>, Problem> {
-    let draft = draft(&mut body);
+) -> Result<Json<v1::IdTag>, Problem> {
+    let draft = wire::id_tag_draft(&mut body);
     let faults = body.finish();
     if !faults.is_empty() {
         let faults = merged(faults, id_tags.faults(None, draft));
         return Err(ApiError::Invalid(faults).into());
     }
     let changed = id_tags.update(tag, draft).await;
-    Ok(Json(changed.map_err(ApiError::from)?.into()))
+    Ok(Json(wire::id_tag(&*changed.map_err(ApiError::from)?)))
 }
 
 async fn remove(

@@ -19,7 +19,6 @@ mod problem;
 mod shortcuts;
 mod stations;
 mod transactions;
-mod view;
 mod webhooks;
 
 use axum::{

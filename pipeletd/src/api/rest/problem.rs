@@ -14,7 +14,7 @@ use super::super::{error::ApiError, request_id::RequestId};
 
 /// An error as an answer.
 #[derive(Debug)]
-pub(super) struct Problem {
+pub(in crate::api) struct Problem {
     error: ApiError,
     id: RequestId,
 }

@@ -23,13 +23,14 @@ use pipelet_domain::{
     events::{EventType, Payload},
     webhooks::Fault,
 };
+use pipelet_proto::v1::call_response::Outcome;
 use serde_json::{Map, Value};
 
 use super::{
-    super::error::ApiError,
+    super::{error::ApiError, fields::whole},
     access::{Routes, operates},
-    body::{RawBody, whole},
-    commands::{AnswerJson, ask, timeout},
+    body::RawBody,
+    commands::{ask, timeout},
     page::Query,
     path::Path,
     problem::Problem,
@@ -110,7 +111,7 @@ async fn command(
     Path(id): Path<String>,
     mut query: Query,
     RawBody(body): RawBody,
-) -> Result<Json<AnswerJson>, Problem> {
+) -> Result<Json<Outcome>, Problem> {
     let wait = timeout(&mut query);
     query.finish()?;
     let answer = ask(&stations, &id, action, in_ocpp(names, &body), wait).await;
@@ -121,7 +122,7 @@ async fn read_configuration(
     State(stations): State<Stations>,
     Path(id): Path<String>,
     mut query: Query,
-) -> Result<Json<AnswerJson>, Problem> {
+) -> Result<Json<Outcome>, Problem> {
     let wait = timeout(&mut query);
     let mut keys = Vec::new();
     while let Some(key) = query.take("key", "a key", |text| Some(Value::from(text))) {

@@ -9,19 +9,20 @@ use axum::{
     response::{IntoResponse, Response},
     routing::{get, put},
 };
+use pipelet_proto::v1;
 
 use super::{
     super::{
         cursor,
         error::ApiError,
+        fields::{Fields, merged},
         station_directory::{Listed, StationDirectory},
+        wire,
     },
     access::{Routes, operates, reads},
-    body::{Fields, merged},
     page::{List, Query},
     path::Path,
     problem::Problem,
-    view::StationJson,
 };
 
 pub(super) fn routes(directory: StationDirectory) -> Routes {
@@ -37,20 +38,20 @@ pub(super) fn routes(directory: StationDirectory) -> Routes {
 async fn list(
     State(directory): State<StationDirectory>,
     mut query: Query,
-) -> Result<Json<List<StationJson>>, Problem> {
+) -> Result<Json<List<v1::Station>>, Problem> {
     let page = query.page(cursor::to_station);
     let connected = query.take("connected", "true or false", |text| text.parse().ok());
     query.finish()?;
     let found = directory.list(page.after.as_ref(), connected, page.fetch());
     let after = |last: &Listed| cursor::of_station(last.id());
-    Ok(Json(page.list(found, after, StationJson::from)))
+    Ok(Json(page.list(found, after, wire::station)))
 }
 
 async fn show(
     State(directory): State<StationDirectory>,
     Path(id): Path<String>,
-) -> Result<Json<StationJson>, Problem> {
-    Ok(Json(directory.get(&id)?.into()))
+) -> Result<Json<v1::Station>, Problem> {
+    Ok(Json(wire::station(directory.get(&id)?)))
 }
 
 /// Registers the station, or changes what the body mentions.
@@ -59,14 +60,14 @@ async fn register(
     Path(id): Path<String>,
     mut body: Fields,
 ) -> Result<Response, Problem> {
-    let draft = body.registration();
+    let draft = wire::registration_draft(&mut body);
     let faults = body.finish();
     if !faults.is_empty() {
         let faults = merged(faults, directory.faults(&id, draft)?);
         return Err(ApiError::Invalid(faults).into());
     }
     let (station, is_new) = directory.put(&id, draft).await?;
-    let station = Json(StationJson::from(station));
+    let station = Json(wire::station(station));
     if !is_new {
         return Ok(station.into_response());
     }

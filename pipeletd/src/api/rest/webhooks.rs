@@ -9,25 +9,25 @@ use axum::{
 };
 use pipelet_domain::{
     events::EventType,
-    webhooks::{Field, Secret, WebhookDraft, WebhookId},
+    webhooks::{Field, Secret, WebhookId},
 };
-
+use pipelet_proto::v1;
 use serde::Serialize;
 
 use super::{
     super::{
         cursor,
         error::ApiError,
+        fields::{Fields, merged},
         readers::{Held, Reader},
-        signing_secret,
+        signing_secret, wire,
     },
     access::{Routes, operates, reads},
-    body::{Fields, OptionalFields, merged},
+    body::OptionalFields,
     etag::{IfMatch, etag},
     page::{List, Query},
     path::Path,
     problem::Problem,
-    view::{DeliveryJson, TestJson, WebhookAndSecretJson, WebhookJson},
 };
 use crate::delivery::{Delivery, Listed, WebhookView};
 
@@ -60,7 +60,7 @@ fn id(path: &str) -> Result<WebhookId, ApiError> {
 }
 
 async fn create(State(delivery): State<Delivery>, mut body: Fields) -> Result<Response, Problem> {
-    let (draft, made) = draft(&mut body)?;
+    let (draft, made) = wire::webhook_draft(&mut body)?;
     let faults = body.finish();
     if !faults.is_empty() {
         let faults = merged(faults, delivery.faults(draft, None)?);
@@ -69,7 +69,7 @@ async fn create(State(delivery): State<Delivery>, mut body: Fields) -> Result<Re
     let webhook = delivery.create(draft).await?;
     let location = format!("/api/v1/webhooks/{}", webhook.webhook.id);
     let etag = etag(&webhook.webhook);
-    let json = WebhookAndSecretJson::of(webhook, made.as_ref());
+    let json = wire::webhook_and_secret(webhook, made.as_ref());
     let mut response = (StatusCode::CREATED, etag, Json(json)).into_response();
     if let Ok(location) = HeaderValue::from_str(&location) {
         response.headers_mut().insert(header::LOCATION, location);
@@ -80,12 +80,12 @@ async fn create(State(delivery): State<Delivery>, mut body: Fields) -> Result<Re
 async fn list(
     State(delivery): State<Delivery>,
     mut query: Query,
-) -> Result<Json<List<WebhookJson>>, Problem> {
+) -> Result<Json<List<v1::Webhook>>, Problem> {
     let page = query.page(|text| cursor::to_number(text).map(WebhookId));
     query.finish()?;
     let webhooks = delivery.list(page.after, page.fetch());
     let after = |last: &WebhookView| cursor::of_number(last.webhook.id.0);
-    Ok(Json(page.list(webhooks, after, WebhookJson::from)))
+    Ok(Json(page.list(webhooks, after, wire::webhook)))
 }
 
 async fn show(
@@ -93,7 +93,7 @@ async fn show(
     Path(path): Path<String>,
 ) -> Result<impl IntoResponse, Problem> {
     let webhook = delivery.get(id(&path)?)?;
-    Ok((etag(&webhook.webhook), Json(WebhookJson::from(webhook))))
+    Ok((etag(&webhook.webhook), Json(wire::webhook(webhook))))
 }
 
 async fn update(
@@ -103,7 +103,7 @@ async fn update(
     mut body: Fields,
 ) -> Result<Response, Problem> {
     let id = id(&path)?;
-    let (draft, made) = draft(&mut body)?;
+    let (draft, made) = wire::webhook_draft(&mut body)?;
     let faults = body.finish();
     if !faults.is_empty() {
         let faults = merged(faults, delivery.faults(draft, Some(id))?);
@@ -111,16 +111,6 @@ async fn update(
     }
     let webhook = delivery.update(id, draft, only.of(id)).await?;
     Ok(answer(webhook, made.as_ref()))
-}
-
-/// What the body says, and a signing secret where it asks for one.
-fn draft(body: &mut Fields) -> Result<(WebhookDraft, Option<Secret>), ApiError> {
-    let mut draft = body.webhook();
-    let generate = matches!(body.bool("generate_signing_secret"), Field::Value(true));
-    let given = std::mem::take(&mut draft.signing_secret);
-    let (secret, made) = signing_secret::Said { given, generate }.settle()?;
-    draft.signing_secret = secret;
-    Ok((draft, made))
 }
 
 /// Signs with a new secret, made or given, and for a while with the one before, too.
@@ -147,7 +137,7 @@ async fn rotate(
 
 fn answer(webhook: WebhookView, made: Option<&Secret>) -> Response {
     let etag = etag(&webhook.webhook);
-    (etag, Json(WebhookAndSecretJson::of(webhook, made))).into_response()
+    (etag, Json(wire::webhook_and_secret(webhook, made))).into_response()
 }
 
 async fn delete(
@@ -173,7 +163,7 @@ async fn test(
     State(delivery): State<Delivery>,
     Path(path): Path<String>,
     OptionalFields(mut body): OptionalFields,
-) -> Result<Json<TestJson>, Problem> {
+) -> Result<Json<v1::TestWebhookResponse>, Problem> {
     let id = id(&path)?;
     let event = body.string("event");
     let mut faults = body.finish();
@@ -194,7 +184,7 @@ async fn test(
     if !faults.is_empty() {
         return Err(ApiError::Invalid(faults).into());
     }
-    Ok(Json(delivery.test(id, kind).await?.into()))
+    Ok(Json(wire::test_result(delivery.test(id, kind).await?)))
 }
 
 /// What waits for a retry, by due time, then the latest deliveries that were settled.
@@ -203,7 +193,7 @@ async fn deliveries(
     Extension(reader): Extension<Reader>,
     Path(path): Path<String>,
     mut query: Query,
-) -> Result<(Extension<Held>, Json<List<DeliveryJson>>), Problem> {
+) -> Result<(Extension<Held>, Json<List<v1::Delivery>>), Problem> {
     let id = id(&path)?;
     let page = query.page(|text| cursor::to_delivery(id, text));
     query.finish()?;
@@ -218,9 +208,9 @@ async fn deliveries(
         |listed| match listed {
             Listed::Waiting(retry) => {
                 let due = delivery.due_at(retry.key);
-                DeliveryJson::waiting(retry, due)
+                wire::retry(retry, due)
             }
-            Listed::Settled(settled) => settled.into(),
+            Listed::Settled(settled) => wire::settled(settled),
         },
     );
     Ok((Extension(room.held()), Json(list)))
