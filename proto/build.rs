@@ -156,9 +156,8 @@ fn attributes(message: &DescriptorProto, field: &FieldDescriptorProto) -> Vec<St
             attributes.push("#[serde(serialize_with = \"crate::json::raw\")]".to_owned());
             Some("crate::schema::Payload")
         }
-        Type::String if ["event", "events"].contains(&field.name()) => {
-            Some("crate::schema::EventName")
-        }
+        Type::String if field.name() == "event" => Some("crate::schema::EventName"),
+        Type::String if field.name() == "events" => Some("crate::schema::EventSelector"),
         _ => None,
     };
     let is_left_out = attributes
@@ -175,7 +174,9 @@ fn attributes(message: &DescriptorProto, field: &FieldDescriptorProto) -> Vec<St
             said.push("inline".to_owned());
         }
     }
-    if !is_left_out {
+    if is_left_out {
+        said.extend(["value_type = String", "required = false"].map(str::to_owned));
+    } else {
         said.push("required".to_owned());
     }
     if !said.is_empty() {

@@ -11,7 +11,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use self::runtime_settings::RuntimeSettings;
 use crate::{
     api::{
-        Addresses, ApiKeys, Authenticator, EventStreams, Listener, Readers, Readiness,
+        Addresses, ApiKeys, Authenticator, Daemon, EventStreams, Listener, Readers, Readiness,
         StationDirectory, Trigger, grpc,
         metrics::{self, Metrics},
         rest,
@@ -282,6 +282,21 @@ impl App {
         })
     }
 
+    fn daemon(&self, readiness: Readiness) -> Daemon {
+        Daemon {
+            delivery: self.delivery.clone(),
+            stations: self.ocpp.stations(),
+            connections: self.ocpp.connection_stats(),
+            journal: self.journal.clone(),
+            readiness,
+            addresses: self.addresses,
+            started_at: self.clock.now(),
+            clock: self.clock,
+            data_dir: self.data_dir.clone(),
+            certificates: self.certificates(),
+        }
+    }
+
     pub fn journal(&self) -> Journal {
         self.journal.clone()
     }
@@ -304,7 +319,7 @@ impl App {
     pub async fn run(self, shutdown: CancellationToken) -> Result<(), RunError> {
         let readiness = self.readiness(shutdown.clone());
         let metrics = self.metrics(readiness.clone());
-        let certificates = self.certificates();
+        let daemon = self.daemon(readiness.clone());
         let stations = self.ocpp.stations();
         let directory = StationDirectory::new(stations.clone(), self.registry);
         let streams = EventStreams::new(self.journal.clone(), shutdown.clone());
@@ -321,8 +336,10 @@ impl App {
             streams: streams.clone(),
             trigger: trigger.clone(),
             authenticator: self.authenticator.clone(),
-            readiness: readiness.clone(),
+            readiness,
             metrics,
+            keys: self.keys.clone(),
+            daemon: daemon.clone(),
         };
         let serving = rest::serve(self.http, handles, shutdown.clone());
         api.spawn(async move {
@@ -332,22 +349,17 @@ impl App {
         let usage = tokio::spawn(self.keys.clone().save_usage(finish_usage.clone()));
         let handles = grpc::Handles {
             delivery: self.delivery.clone(),
-            stations: stations.clone(),
-            connections: self.ocpp.connection_stats(),
             directory,
             transactions: self.ocpp.transactions(),
             id_tags: self.ocpp.id_tags(),
             journal: self.journal.clone(),
             keys: self.keys,
             authenticator: self.authenticator,
-            readiness,
-            addresses: self.addresses,
             clock: self.clock,
+            daemon,
             backup: self.backup,
             streams,
             trigger,
-            data_dir: self.data_dir,
-            certificates,
         };
         let serving = grpc::serve(self.grpc, handles, shutdown.clone());
         api.spawn(async move {

@@ -18,6 +18,8 @@ pub struct Time;
 pub struct Payload;
 /// An event type's name.
 pub struct EventName;
+/// The same, or a group of them, or all.
+pub struct EventSelector;
 
 fn schema(object: impl Into<Schema>) -> RefOr<Schema> {
     RefOr::T(object.into())
@@ -36,6 +38,7 @@ impl ToSchema for Time {}
 impl PartialSchema for Payload {
     fn schema() -> RefOr<Schema> {
         let payload = ObjectBuilder::new().schema_type(Type::Object);
+        let payload = payload.description(Some("The OCPP message's body, as it came or went."));
         let payload = payload.additional_properties(Some(AdditionalProperties::FreeForm(true)));
         schema(payload.build())
     }
@@ -47,14 +50,21 @@ impl ToSchema for Payload {
     }
 }
 
-impl PartialSchema for EventName {
-    fn schema() -> RefOr<Schema> {
-        schema(Object::with_type(Type::String))
-    }
+/// Text whose values the catalogue of events says.
+macro_rules! named {
+    ($($name:ident),*) => {$(
+        impl PartialSchema for $name {
+            fn schema() -> RefOr<Schema> {
+                schema(Object::with_type(Type::String))
+            }
+        }
+
+        impl ToSchema for $name {
+            fn name() -> Cow<'static, str> {
+                Cow::Borrowed(stringify!($name))
+            }
+        }
+    )*};
 }
 
-impl ToSchema for EventName {
-    fn name() -> Cow<'static, str> {
-        Cow::Borrowed("EventName")
-    }
-}
+named!(EventName, EventSelector);

@@ -85,7 +85,7 @@ impl Fields {
         faults
     }
 
-    fn take<T>(
+    pub(super) fn take<T>(
         &mut self,
         key: &str,
         expected: &str,

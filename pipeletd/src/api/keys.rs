@@ -44,6 +44,13 @@ pub struct KeyDraft {
     pub expires_in: Option<Duration>,
 }
 
+impl KeyDraft {
+    /// Everything that is wrong with it.
+    pub(super) fn faults(&self) -> Vec<Fault> {
+        checked(self).err().unwrap_or_default()
+    }
+}
+
 impl ApiKeys {
     pub fn new(keyring: Keyring, clock: Clock) -> Self {
         Self {

@@ -8,6 +8,7 @@ use std::time::Duration;
 mod access_log;
 mod authenticator;
 mod cursor;
+mod daemon;
 pub mod error;
 mod event_filter;
 mod event_streams;
@@ -29,6 +30,7 @@ mod wire;
 
 pub use self::{
     authenticator::Authenticator,
+    daemon::Daemon,
     event_streams::EventStreams,
     keys::ApiKeys,
     readers::Readers,

@@ -17,14 +17,14 @@ use pipelet_domain::{
 use pipelet_proto::v1::{self, call_response};
 
 use super::{
-    error::ApiError, fields::Fields, millis, signing_secret, station_directory::Listed,
+    cursor, error::ApiError, fields::Fields, millis, signing_secret, station_directory::Listed,
     trigger::Triggered,
 };
 use crate::{
     auth::ApiKeyInfo,
     delivery::{
-        Audit, AuditState, Audited, Fate, Lately, Observation, TestResult, Trace, WebhookView,
-        history::Settled,
+        Audit, AuditState, Audited, Backfilled, Fate, Lately, Observation, TestResult, Trace,
+        WebhookView, history::Settled,
     },
     ocpp::{Answer, StationView},
 };
@@ -222,6 +222,15 @@ fn attempts(attempts: Vec<Attempt>) -> Vec<v1::Attempt> {
     attempts.collect()
 }
 
+pub(super) fn backfilled(done: &Backfilled) -> v1::BackfillResponse {
+    v1::BackfillResponse {
+        matched: done.matched,
+        left: done.left.as_ref().map(cursor::of_range).unwrap_or_default(),
+        retrying: done.retrying,
+        reached: done.reached.map(time),
+    }
+}
+
 pub(super) fn test_result(result: TestResult) -> v1::TestWebhookResponse {
     v1::TestWebhookResponse {
         ok: result.ok,
@@ -261,7 +270,19 @@ pub(super) fn settled(settled: Settled) -> v1::Delivery {
     }
 }
 
-pub(super) fn trace(trace: Trace) -> v1::WebhookTrace {
+pub(super) fn event_trace(
+    told: &Event,
+    traces: Vec<Trace>,
+    durable_at: Option<Timestamp>,
+) -> v1::TraceEventResponse {
+    v1::TraceEventResponse {
+        event: Some(event(told)),
+        webhooks: traces.into_iter().map(trace).collect(),
+        durable_at: durable_at.map(time),
+    }
+}
+
+fn trace(trace: Trace) -> v1::WebhookTrace {
     let Trace {
         webhook,
         name,

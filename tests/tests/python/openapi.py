@@ -29,3 +29,14 @@ def before_call(context, case, kwargs):
         return
     if host:
         body["url"] = body["url"].replace(host, "receiver.invalid", 1)
+
+
+@schemathesis.check
+def problems_have_the_codes_that_are_described(context, response, case):
+    raw = case.operation.schema.raw_schema
+    described = raw["paths"][case.operation.path][case.operation.method.lower()]["responses"]
+    name = described.get(str(response.status_code), {}).get("$ref", "").rpartition("/")[2]
+    codes = raw["components"]["responses"].get(name, {}).get("x-codes")
+    if codes is not None:
+        code = response.json()["code"]
+        assert code in codes, f"{code} is none of {codes}"

@@ -2,34 +2,24 @@
 
 use std::{
     io::{self, BufWriter, Write},
-    path::PathBuf,
     sync::Arc,
     time::Duration,
 };
 
-use jiff::Timestamp;
 use pipelet_proto::v1::{self, daemon_service_server::DaemonService};
 use tokio::{runtime::Handle, sync::mpsc, time::timeout};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, codegen::BoxStream};
 
 use super::{
-    super::{
-        error::ApiError,
-        status::{Addresses, Disk, Readiness},
-        wire,
-    },
+    super::{daemon::Daemon, error::ApiError},
     access::{Needs, validity},
     status::statuses,
 };
 use crate::{
     auth::Role,
-    delivery::Delivery,
-    journal::Journal,
-    ocpp::{ConnectionStats, RefusedHandshake, Stations},
     registries::Caller,
-    store::{Backup, BackupError, blocking},
-    system::{clock::Clock, latencies::BOUNDS, tls::Shown},
+    store::{Backup, BackupError},
 };
 
 /// In bytes; a piece of a backup.
@@ -40,16 +30,7 @@ const PIECES: usize = 4;
 const PATIENCE: Duration = Duration::from_mins(1);
 
 pub(super) struct DaemonRpc {
-    pub(super) delivery: Delivery,
-    pub(super) stations: Stations,
-    pub(super) connections: ConnectionStats,
-    pub(super) journal: Journal,
-    pub(super) readiness: Readiness,
-    pub(super) addresses: Addresses,
-    pub(super) started_at: Timestamp,
-    pub(super) clock: Clock,
-    pub(super) data_dir: PathBuf,
-    pub(super) certificates: Vec<Shown>,
+    pub(super) daemon: Daemon,
     pub(super) backup: Arc<dyn Backup>,
 }
 
@@ -67,75 +48,14 @@ impl DaemonService for DaemonRpc {
         request: Request<v1::GetStatusRequest>,
     ) -> Result<Response<v1::GetStatusResponse>, Status> {
         let caller = request.extensions().get::<Caller>();
-        let reasons = self.readiness.reasons();
-        let stations = self.stations.counts();
-        let totals = self.delivery.totals();
-        let journal = self.journal.bounds().await.map_err(ApiError::from)?;
-        let data_dir = self.data_dir.clone();
-        let disk = blocking(move || Disk::of(&data_dir)).await;
-        let certificates = self.certificates.iter().map(certificate).collect();
-        let refused = self.connections.refused_of_late().into_iter();
-        Ok(Response::new(v1::GetStatusResponse {
-            version: env!("CARGO_PKG_VERSION").to_owned(),
-            started_at: Some(wire::time(self.started_at)),
-            ready: reasons.is_empty(),
-            reasons,
-            http_address: self.addresses.http.to_string(),
-            grpc_address: self.addresses.grpc.to_string(),
-            ocpp_address: self.addresses.ocpp.to_string(),
-            stations_connected: stations.connected as u64,
-            stations_known: stations.known as u64,
-            webhooks: totals.webhooks,
-            webhooks_enabled: totals.enabled,
-            journal_head: journal.end.0,
-            journal_tail: journal.start.0,
-            deliveries_pending: totals.pending,
-            failed_deliveries: totals.failed_deliveries,
-            ocpps_address: self.addresses.ocpps.map(|address| address.to_string()),
-            handshakes_refused: self.connections.refused().values().sum(),
-            now: Some(wire::time(self.clock.now())),
-            caller_role: caller.map_or_else(String::new, |caller| caller.role.to_string()),
-            caller_expires_at: caller.and_then(|caller| caller.expires_at).map(wire::time),
-            disk_free_bytes: disk.map(|disk| disk.free),
-            disk_size_bytes: disk.map(|disk| disk.size),
-            certificates,
-            refused_handshakes: refused.map(refused_handshake).collect(),
-        }))
+        Ok(Response::new(self.daemon.status(caller).await?))
     }
 
     async fn get_overview(
         &self,
         _: Request<v1::GetOverviewRequest>,
     ) -> Result<Response<v1::GetOverviewResponse>, Status> {
-        let reasons = self.readiness.reasons();
-        let seen = self.delivery.observe().await.map_err(ApiError::from)?;
-        let mut webhooks = Vec::with_capacity(seen.webhooks.len());
-        for observation in seen.webhooks {
-            let id = observation.stored.webhook.id;
-            // Only those that have any are looked up.
-            let next = match observation.books.retrying {
-                0 => None,
-                _ => self.delivery.next_retry(id).await.map_err(ApiError::from)?,
-            };
-            webhooks.push(wire::overview(&observation, next));
-        }
-        let events = self.journal.committed();
-        let events = events.filter(|(_, count)| *count > 0);
-        Ok(Response::new(v1::GetOverviewResponse {
-            now: Some(wire::time(self.clock.now())),
-            ready: reasons.is_empty(),
-            reasons,
-            stations_connected: self.stations.counts().connected as u64,
-            failed_deliveries: seen.failed_deliveries,
-            events: events
-                .map(|(kind, count)| v1::EventCount {
-                    event: kind.name().to_owned(),
-                    count,
-                })
-                .collect(),
-            webhooks,
-            latency_bounds_us: BOUNDS.to_vec(),
-        }))
+        Ok(Response::new(self.daemon.overview().await?))
     }
 
     type BackUpStream = BoxStream<v1::BackUpResponse>;
@@ -167,26 +87,6 @@ impl DaemonService for DaemonRpc {
         });
         let told = validity.stream(ReceiverStream::new(stream));
         Ok(Response::new(Box::pin(statuses(told))))
-    }
-}
-
-fn certificate(shown: &Shown) -> v1::CertificateStatus {
-    v1::CertificateStatus {
-        shown_to: shown.to.to_owned(),
-        expires_at: shown.certificates.expires().map(wire::time),
-    }
-}
-
-fn refused_handshake(refused: RefusedHandshake) -> v1::RefusedHandshake {
-    v1::RefusedHandshake {
-        reason: refused.reason.to_owned(),
-        detail: refused.detail,
-        station_id: refused.station.map(|station| station.to_string()),
-        path: refused.path,
-        subprotocols: refused.subprotocols,
-        remote_address: refused.from.to_string(),
-        count: refused.count,
-        last_at: Some(wire::time(refused.last_at)),
     }
 }
 

@@ -103,11 +103,7 @@ impl EventService for EventRpc {
         let (seq, event) = self.find(&request.into_inner().id).await?;
         let traces = self.delivery.trace(seq, &event).await;
         let traces = traces.map_err(ApiError::from)?;
-        let answer = v1::TraceEventResponse {
-            event: Some(wire::event(&event)),
-            webhooks: traces.into_iter().map(wire::trace).collect(),
-            durable_at: self.journal.durable_at(seq).map(wire::time),
-        };
+        let answer = wire::event_trace(&event, traces, self.journal.durable_at(seq));
         Ok(room.held().within(Response::new(answer)))
     }
 
@@ -127,12 +123,7 @@ impl EventService for EventRpc {
         let id = WebhookId(request.webhook_id);
         let done = self.delivery.backfill(id, asked).await;
         let done = done.map_err(ApiError::from)?;
-        Ok(Response::new(v1::BackfillResponse {
-            matched: done.matched,
-            left: done.left.as_ref().map(cursor::of_range).unwrap_or_default(),
-            retrying: done.retrying,
-            reached: done.reached.map(wire::time),
-        }))
+        Ok(Response::new(wire::backfilled(&done)))
     }
 
     async fn trigger_event(

@@ -14,7 +14,7 @@ mod status;
 mod transactions;
 mod webhooks;
 
-use std::{io, path::PathBuf, sync::Arc, time::Duration};
+use std::{io, sync::Arc, time::Duration};
 
 use axum::middleware;
 use pipelet_proto::v1::{
@@ -41,20 +41,16 @@ use self::{
 use super::{
     REQUEST_TIMEOUT,
     authenticator::{Authenticator, Peer},
+    daemon::Daemon,
     event_streams::EventStreams,
     keys::ApiKeys,
     server::{Connection, Listener},
     station_directory::StationDirectory,
-    status::{Addresses, Readiness},
     trigger::Trigger,
 };
 use crate::{
-    delivery::Delivery,
-    journal::Journal,
-    ocpp::{ConnectionStats, Stations, Transactions},
-    registries::IdTags,
-    store::Backup,
-    system::{clock::Clock, tls::Shown},
+    delivery::Delivery, journal::Journal, ocpp::Transactions, registries::IdTags, store::Backup,
+    system::clock::Clock,
 };
 
 /// In bytes; a command's payload has a MiB at most, and all else is small.
@@ -81,22 +77,17 @@ const PREFACE_TIMEOUT: Duration = Duration::from_secs(10);
 #[derive(Debug, Clone)]
 pub struct Handles {
     pub delivery: Delivery,
-    pub stations: Stations,
-    pub connections: ConnectionStats,
     pub transactions: Transactions,
     pub id_tags: IdTags,
     pub directory: StationDirectory,
     pub journal: Journal,
     pub keys: ApiKeys,
     pub authenticator: Authenticator,
-    pub readiness: Readiness,
-    pub addresses: Addresses,
     pub clock: Clock,
+    pub daemon: Daemon,
     pub backup: Arc<dyn Backup>,
     pub streams: EventStreams,
     pub trigger: Trigger,
-    pub data_dir: PathBuf,
-    pub certificates: Vec<Shown>,
 }
 
 /// Serves until the shutdown, then lets calls finish; streams end with it.
@@ -107,22 +98,17 @@ pub async fn serve(
 ) -> Result<(), anyhow::Error> {
     let Handles {
         delivery,
-        stations,
-        connections,
         transactions,
         id_tags,
         directory,
         journal,
         keys,
         authenticator,
-        readiness,
-        addresses,
         clock,
+        daemon,
         backup,
         streams,
         trigger,
-        data_dir,
-        certificates,
     } = handles;
     let (health, health_service) = tonic_health::server::health_reporter();
     health
@@ -143,25 +129,13 @@ pub async fn serve(
         delivery: delivery.clone(),
     };
     let events = EventRpc {
-        delivery: delivery.clone(),
-        journal: journal.clone(),
+        journal,
+        delivery,
         streams,
         trigger,
     };
     let station = StationRpc { directory };
-    let daemon = DaemonRpc {
-        delivery,
-        stations,
-        connections,
-        journal,
-        readiness,
-        addresses,
-        backup,
-        started_at: clock.now(),
-        clock,
-        data_dir,
-        certificates,
-    };
+    let daemon = DaemonRpc { daemon, backup };
     let services = Routes::new(health_service.max_decoding_message_size(MAX_OPEN_MESSAGE))
         .add_service(reflection.max_decoding_message_size(MAX_OPEN_MESSAGE))
         .add_service(reflection_v1alpha.max_decoding_message_size(MAX_OPEN_MESSAGE))

@@ -1,7 +1,7 @@
 //! What each route needs, said beside it.
 //!
 //! A route can be added with its needs only: there is no way from an axum handler into the API
-//! that does not go through [`reads`] or [`operates`].
+//! that does not go through [`reads`], [`operates`] or [`administers`].
 
 use std::collections::BTreeSet;
 
@@ -35,6 +35,13 @@ pub(super) fn operates<S: Clone + Send + Sync + 'static>(
     handlers: MethodRouter<S>,
 ) -> Permitted<S> {
     needing(Role::Operator, handlers)
+}
+
+/// For handlers of what opens the API to others.
+pub(super) fn administers<S: Clone + Send + Sync + 'static>(
+    handlers: MethodRouter<S>,
+) -> Permitted<S> {
+    needing(Role::Admin, handlers)
 }
 
 fn needing<S: Clone + Send + Sync + 'static>(

@@ -1,6 +1,6 @@
 //! `/events`: what happened, what happens now, and what is made up; `/event-types`: the catalogue.
 
-use std::{convert::Infallible, time::Duration};
+use std::{convert::Infallible, sync::Arc, time::Duration};
 
 use axum::{
     Extension, Json,
@@ -13,7 +13,7 @@ use axum::{
     routing::{get, post},
 };
 use futures_util::{Stream, StreamExt as _, stream};
-use pipelet_domain::events::{EventFilter, EventType, Seq};
+use pipelet_domain::events::{Event, EventFilter, EventType, Seq};
 use pipelet_proto::v1;
 
 use super::{
@@ -34,7 +34,7 @@ use super::{
     path::Path,
     problem::Problem,
 };
-use crate::{journal::Journal, store::ReadLimit};
+use crate::{delivery::Delivery, journal::Journal, store::ReadLimit};
 
 /// How often a stream without events says that it is there, for what stands in between.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
@@ -43,18 +43,26 @@ const LAST_EVENT_ID: &str = "last-event-id";
 
 #[derive(Debug, Clone)]
 struct Handles {
+    delivery: Delivery,
     journal: Journal,
     streams: EventStreams,
     trigger: Trigger,
 }
 
-pub(super) fn routes(journal: Journal, streams: EventStreams, trigger: Trigger) -> Routes {
+pub(super) fn routes(
+    delivery: Delivery,
+    journal: Journal,
+    streams: EventStreams,
+    trigger: Trigger,
+) -> Routes {
     Routes::new()
         .route("/event-types", [reads(get(event_types))])
         .route("/events", [reads(get(list)), operates(post(pull))])
         .route("/events/stream", [reads(get(follow))])
         .route("/events/{id}", [reads(get(show))])
+        .route("/events/{id}/trace", [reads(get(trace))])
         .with_state(Handles {
+            delivery,
             journal,
             streams,
             trigger,
@@ -96,13 +104,32 @@ async fn show(
     Path(id): Path<String>,
 ) -> Result<(Extension<Held>, Json<v1::Event>), Problem> {
     let room = reader.event().await?;
+    let (_, event) = find(&journal, &id).await?;
+    let room = room.down_to([event.memory_size()].into_iter());
+    Ok((Extension(room.held()), Json(wire::event(&event))))
+}
+
+async fn find(journal: &Journal, id: &str) -> Result<(Seq, Arc<Event>), ApiError> {
     let found = match id.parse() {
         Ok(id) => journal.find(id).await?,
         Err(_) => None,
     };
-    let (_, event) = found.ok_or_else(|| ApiError::no_such_event(&id))?;
-    let room = room.down_to([event.memory_size()].into_iter());
-    Ok((Extension(room.held()), Json(wire::event(&event))))
+    found.ok_or_else(|| ApiError::no_such_event(id))
+}
+
+/// What became of it, webhook by webhook.
+async fn trace(
+    State(Handles {
+        delivery, journal, ..
+    }): State<Handles>,
+    Extension(reader): Extension<Reader>,
+    Path(id): Path<String>,
+) -> Result<(Extension<Held>, Json<v1::TraceEventResponse>), Problem> {
+    let room = reader.page().await?;
+    let (seq, event) = find(&journal, &id).await?;
+    let traces = delivery.trace(seq, &event).await?;
+    let trace = wire::event_trace(&event, traces, journal.durable_at(seq));
+    Ok((Extension(room.held()), Json(trace)))
 }
 
 async fn pull(

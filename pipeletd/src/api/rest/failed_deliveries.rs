@@ -166,7 +166,7 @@ fn value<T>(field: Field<T>) -> Option<T> {
     }
 }
 
-fn parsed<T>(
+pub(super) fn parsed<T>(
     field: Field<String>,
     pointer: &str,
     code: &'static str,

@@ -1,8 +1,10 @@
 //! REST under `/api/v1`, and the health checks and metrics beside it.
 
 mod access;
+mod api_keys;
 mod body;
 mod commands;
+mod daemon;
 mod docs;
 mod etag;
 mod events;
@@ -37,8 +39,10 @@ use super::{
     REQUEST_TIMEOUT,
     access_log::Call,
     authenticator::{Authenticator, Peer},
+    daemon::Daemon,
     error::ApiError,
     event_streams::EventStreams,
+    keys::ApiKeys,
     metrics::Metrics,
     readers,
     request_id::RequestId,
@@ -70,6 +74,8 @@ pub struct Handles {
     pub authenticator: Authenticator,
     pub readiness: Readiness,
     pub metrics: Metrics,
+    pub keys: ApiKeys,
+    pub daemon: Daemon,
 }
 
 /// Serves until the shutdown, then lets requests finish.
@@ -79,8 +85,9 @@ pub async fn serve(listener: Listener, handles: Handles, shutdown: CancellationT
 
 fn router(handles: Handles) -> Router {
     let api = webhooks::routes(handles.delivery.clone())
-        .merge(failed_deliveries::routes(handles.delivery))
+        .merge(failed_deliveries::routes(handles.delivery.clone()))
         .merge(events::routes(
+            handles.delivery,
             handles.journal,
             handles.streams,
             handles.trigger,
@@ -89,7 +96,9 @@ fn router(handles: Handles) -> Router {
         .merge(shortcuts::routes(handles.directory.stations().clone()))
         .merge(stations::routes(handles.directory))
         .merge(transactions::routes(handles.transactions))
-        .merge(id_tags::routes(handles.id_tags));
+        .merge(id_tags::routes(handles.id_tags))
+        .merge(api_keys::routes(handles.keys, handles.daemon.clock))
+        .merge(daemon::routes(handles.daemon));
     debug_assert_eq!(
         *api.needs(),
         openapi::described(),

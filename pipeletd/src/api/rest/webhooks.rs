@@ -1,5 +1,7 @@
 //! `/webhooks`: the lifecycle of the contract.
 
+use std::collections::BTreeMap;
+
 use axum::{
     Extension, Json,
     extract::State,
@@ -16,8 +18,9 @@ use serde::Serialize;
 
 use super::{
     super::{
-        cursor,
+        DEFAULT_PAGE, MAX_PAGE, cursor,
         error::ApiError,
+        event_filter::Said,
         fields::{Fields, merged},
         readers::{Held, Reader},
         signing_secret, wire,
@@ -25,11 +28,12 @@ use super::{
     access::{Routes, operates, reads},
     body::OptionalFields,
     etag::{IfMatch, etag},
+    failed_deliveries::parsed,
     page::{List, Query},
     path::Path,
     problem::Problem,
 };
-use crate::delivery::{Delivery, Listed, WebhookView};
+use crate::delivery::{Backfill, Delivery, Listed, WebhookView};
 
 pub(super) fn routes(delivery: Delivery) -> Routes {
     Routes::new()
@@ -42,6 +46,8 @@ pub(super) fn routes(delivery: Delivery) -> Routes {
         .route("/webhooks/{id}/retry", [operates(post(retry))])
         .route("/webhooks/{id}/rotate-secret", [operates(post(rotate))])
         .route("/webhooks/{id}/deliveries", [reads(get(deliveries))])
+        .route("/webhooks/{id}/backfill", [operates(post(backfill))])
+        .route("/audit", [reads(get(audit))])
         .with_state(delivery)
 }
 
@@ -214,4 +220,64 @@ async fn deliveries(
         },
     );
     Ok((Extension(room.held()), Json(list)))
+}
+
+/// Sends a part of the journal to the webhook again. Asked again with what is left until that is
+/// empty, it sends all that is meant.
+async fn backfill(
+    State(delivery): State<Delivery>,
+    Path(path): Path<String>,
+    mut body: Fields,
+) -> Result<Json<v1::BackfillResponse>, Problem> {
+    let id = id(&path)?;
+    let mut faults = Vec::new();
+    let said = Said {
+        events: body.strings("events").given().unwrap_or_default(),
+        stations: body.strings("station_ids").given().unwrap_or_default(),
+        since: parsed(body.string("since"), "/since", "invalid_time", &mut faults),
+        until: parsed(body.string("until"), "/until", "invalid_time", &mut faults),
+    };
+    let left = body.string("left").given().filter(|left| !left.is_empty());
+    let limit = body.number("limit").given();
+    let dry_run = body.bool("dry_run").given().unwrap_or_default();
+    let filter = said.parse("/events", "/station_ids");
+    faults.extend(body.finish());
+    let filter = match filter {
+        Ok(filter) if faults.is_empty() => filter,
+        Ok(_) => return Err(ApiError::Invalid(faults).into()),
+        Err(content) => return Err(ApiError::Invalid(merged(faults, content)).into()),
+    };
+    let limit = match limit.unwrap_or_default() {
+        0 => DEFAULT_PAGE,
+        limit => usize::try_from(limit).map_or(MAX_PAGE, |limit| limit.min(MAX_PAGE)),
+    };
+    let left = left.map(|left| cursor::to_range(&left)).transpose();
+    let left = left.map_err(|_| {
+        let message = "this is not what an answer said is left";
+        ApiError::fault("/left", "invalid_value", message)
+    })?;
+    let asked = Backfill {
+        filter,
+        left,
+        limit,
+        dry_run,
+    };
+    let done = delivery.backfill(id, asked).await?;
+    Ok(Json(wire::backfilled(&done)))
+}
+
+/// The books of all webhooks, deleted ones included, or of one.
+async fn audit(
+    State(delivery): State<Delivery>,
+    mut query: Query,
+) -> Result<Json<v1::AuditWebhooksResponse>, Problem> {
+    let only = query.take("webhook_id", "a webhook's id", |text| text.parse().ok());
+    let since = query.time("since");
+    query.finish()?;
+    let audit = delivery.audit(only).await?;
+    let lately = match since {
+        Some(since) => delivery.since(since, only).await?,
+        None => BTreeMap::new(),
+    };
+    Ok(Json(wire::audit(audit, &lately)))
 }

@@ -54,6 +54,14 @@ const ROUTES: &[(Method, &str, usize)] = &[
     (Method::GET, "/stations/S/configuration", OPERATOR),
     (Method::PUT, "/stations/S/configuration", OPERATOR),
     (Method::POST, "/stations/S/disconnect", OPERATOR),
+    (Method::POST, "/webhooks/9/backfill", OPERATOR),
+    (Method::GET, "/audit", READ_ONLY),
+    (Method::GET, "/events/evt_1/trace", READ_ONLY),
+    (Method::GET, "/status", READ_ONLY),
+    (Method::GET, "/overview", READ_ONLY),
+    (Method::GET, "/api-keys", ADMIN),
+    (Method::POST, "/api-keys", ADMIN),
+    (Method::DELETE, "/api-keys/9", ADMIN),
 ];
 
 /// Every method, and the role that it needs.

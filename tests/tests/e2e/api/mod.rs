@@ -8,4 +8,5 @@ mod hostile;
 mod key_ends;
 pub(crate) mod openapi;
 mod preconditions;
+mod rest_parity;
 mod tls;

@@ -1,7 +1,11 @@
 //! `/api/v1/openapi.json`: the API told to programs (OpenAPI 3.1). It asks for no key.
 //!
-//! The document is written by hand, in `openapi.json` of this package. Whatever is built for tests
-//! does not start while it names other routes or roles than the router has.
+//! The document, `openapi.json` of this package, is made of the messages and of what `frame.yaml` says
+//! of the operations; a test holds it to them. Whatever is built for tests does not start while it
+//! names other routes or roles than the router has.
+
+#[cfg(test)]
+mod document;
 
 use std::collections::BTreeSet;
 
@@ -12,7 +16,7 @@ use axum::{
 };
 use serde_json::Value;
 
-const DOCUMENT: &str = include_str!("../../../openapi.json");
+const DOCUMENT: &str = include_str!("../../../../openapi.json");
 
 const JSON: (HeaderName, HeaderValue) = (
     header::CONTENT_TYPE,

@@ -1,0 +1,128 @@
+//! How the daemon is doing, as one answer: the same for gRPC and REST.
+
+use std::path::PathBuf;
+
+use jiff::Timestamp;
+use pipelet_proto::v1;
+
+use super::{
+    error::ApiError,
+    status::{Addresses, Disk, Readiness},
+    wire::{self, time},
+};
+use crate::{
+    delivery::Delivery,
+    journal::Journal,
+    ocpp::{ConnectionStats, RefusedHandshake, Stations},
+    registries::Caller,
+    store::blocking,
+    system::{clock::Clock, latencies::BOUNDS, tls::Shown},
+};
+
+#[derive(Debug, Clone)]
+pub struct Daemon {
+    pub delivery: Delivery,
+    pub stations: Stations,
+    pub connections: ConnectionStats,
+    pub journal: Journal,
+    pub readiness: Readiness,
+    pub addresses: Addresses,
+    pub started_at: Timestamp,
+    pub clock: Clock,
+    pub data_dir: PathBuf,
+    pub certificates: Vec<Shown>,
+}
+
+impl Daemon {
+    pub(super) async fn status(
+        &self,
+        caller: Option<&Caller>,
+    ) -> Result<v1::GetStatusResponse, ApiError> {
+        let reasons = self.readiness.reasons();
+        let stations = self.stations.counts();
+        let totals = self.delivery.totals();
+        let journal = self.journal.bounds().await?;
+        let data_dir = self.data_dir.clone();
+        let disk = blocking(move || Disk::of(&data_dir)).await;
+        let certificates = self.certificates.iter().map(certificate).collect();
+        let refused = self.connections.refused_of_late().into_iter();
+        Ok(v1::GetStatusResponse {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            started_at: Some(time(self.started_at)),
+            ready: reasons.is_empty(),
+            reasons,
+            http_address: self.addresses.http.to_string(),
+            grpc_address: self.addresses.grpc.to_string(),
+            ocpp_address: self.addresses.ocpp.to_string(),
+            stations_connected: stations.connected as u64,
+            stations_known: stations.known as u64,
+            webhooks: totals.webhooks,
+            webhooks_enabled: totals.enabled,
+            journal_head: journal.end.0,
+            journal_tail: journal.start.0,
+            deliveries_pending: totals.pending,
+            failed_deliveries: totals.failed_deliveries,
+            ocpps_address: self.addresses.ocpps.map(|address| address.to_string()),
+            handshakes_refused: self.connections.refused().values().sum(),
+            now: Some(time(self.clock.now())),
+            caller_role: caller.map_or_else(String::new, |caller| caller.role.to_string()),
+            caller_expires_at: caller.and_then(|caller| caller.expires_at).map(time),
+            disk_free_bytes: disk.map(|disk| disk.free),
+            disk_size_bytes: disk.map(|disk| disk.size),
+            certificates,
+            refused_handshakes: refused.map(refused_handshake).collect(),
+        })
+    }
+
+    pub(super) async fn overview(&self) -> Result<v1::GetOverviewResponse, ApiError> {
+        let reasons = self.readiness.reasons();
+        let seen = self.delivery.observe().await?;
+        let mut webhooks = Vec::with_capacity(seen.webhooks.len());
+        for observation in seen.webhooks {
+            let id = observation.stored.webhook.id;
+            // Only those that have any are looked up.
+            let next = match observation.books.retrying {
+                0 => None,
+                _ => self.delivery.next_retry(id).await?,
+            };
+            webhooks.push(wire::overview(&observation, next));
+        }
+        let events = self.journal.committed();
+        let events = events.filter(|(_, count)| *count > 0);
+        Ok(v1::GetOverviewResponse {
+            now: Some(time(self.clock.now())),
+            ready: reasons.is_empty(),
+            reasons,
+            stations_connected: self.stations.counts().connected as u64,
+            failed_deliveries: seen.failed_deliveries,
+            events: events
+                .map(|(kind, count)| v1::EventCount {
+                    event: kind.name().to_owned(),
+                    count,
+                })
+                .collect(),
+            webhooks,
+            latency_bounds_us: BOUNDS.to_vec(),
+        })
+    }
+}
+
+fn certificate(shown: &Shown) -> v1::CertificateStatus {
+    v1::CertificateStatus {
+        shown_to: shown.to.to_owned(),
+        expires_at: shown.certificates.expires().map(time),
+    }
+}
+
+fn refused_handshake(refused: RefusedHandshake) -> v1::RefusedHandshake {
+    v1::RefusedHandshake {
+        reason: refused.reason.to_owned(),
+        detail: refused.detail,
+        station_id: refused.station.map(|station| station.to_string()),
+        path: refused.path,
+        subprotocols: refused.subprotocols,
+        remote_address: refused.from.to_string(),
+        count: refused.count,
+        last_at: Some(time(refused.last_at)),
+    }
+}
