@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use crate::{packages, skip};
 
 const SOURCES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/node");
-const SCRIPTS: [&str; 2] = ["station.js", "answering.js"];
+const SCRIPTS: [&str; 3] = ["station.js", "answering.js", "generated.ts"];
 
 /// A directory with the scripts of stations and what they import, as [`project`] has it.
 pub async fn scripts() -> Option<PathBuf> {

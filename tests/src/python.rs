@@ -10,6 +10,8 @@ const SCRIPTS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/python");
 pub const PEERS: &str = "requirements.txt";
 /// What tries the API by its own description.
 pub const SCHEMATHESIS: &str = "openapi.txt";
+/// What makes a client of that description.
+pub const GENERATOR: &str = "generated.txt";
 
 /// An environment of this name with what the file lists, one of these or another's, or none where Python or the network is
 /// missing.

@@ -4,6 +4,7 @@ mod access;
 mod bad_input;
 mod docs;
 mod events;
+mod generated_clients;
 mod hostile;
 mod key_ends;
 pub(crate) mod openapi;
