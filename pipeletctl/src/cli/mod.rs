@@ -25,6 +25,7 @@ mod stations;
 mod tests;
 mod transactions;
 mod trigger;
+mod webhook;
 mod webhooks;
 
 use std::path::PathBuf;
@@ -47,7 +48,8 @@ pub(crate) use self::{
     stations::{CallStation, Registration, Stations},
     transactions::{TransactionFilter, Transactions},
     trigger::{Setting, Trigger},
-    webhooks::{Backfill, CreateWebhook, Signatures, UpdateWebhook, Webhooks},
+    webhook::{CreateWebhook, mask, settings},
+    webhooks::{Backfill, Webhooks},
 };
 use crate::system::when::When;
 

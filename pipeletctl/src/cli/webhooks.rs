@@ -2,18 +2,19 @@
 
 use std::{path::PathBuf, time::Duration};
 
-use clap::{ArgGroup, Args, Subcommand, ValueHint};
+use clap::{Args, Subcommand, ValueHint};
 
-use super::{candidates::Candidates, limit::Limit};
-use crate::system::{
-    secret::Secret,
-    when::{When, parse_timeout},
+use super::{
+    candidates::Candidates,
+    limit::Limit,
+    webhook::{CreateWebhook, UpdateWebhook},
 };
+use crate::system::when::{When, parse_timeout};
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Webhooks {
     /// Subscribes a URL to events
-    Create(CreateWebhook),
+    Create(Box<CreateWebhook>),
     /// Shows all webhooks
     List {
         #[command(flatten)]
@@ -90,113 +91,6 @@ pub(crate) enum Webhooks {
         #[command(flatten)]
         limit: Limit,
     },
-}
-
-#[derive(Debug, Args)]
-#[command(group(ArgGroup::new("secret").args(["secret_value", "secret_value_file"])))]
-pub(crate) struct CreateWebhook {
-    /// A name for people
-    #[arg(long)]
-    pub(crate) name: String,
-    /// Where events are POSTed
-    #[arg(long, value_hint = ValueHint::Url)]
-    pub(crate) url: String,
-    /// An event type, a group like "group:security", or "*" for all (repeat it, or separate by
-    /// commas)
-    #[arg(
-        long = "event",
-        required = true,
-        value_name = "EVENT",
-        value_delimiter = ',',
-        add = Candidates::EventTypes
-    )]
-    pub(crate) events: Vec<String>,
-    /// Only events of this station, or of all that a pattern like "WALLBOX_*" means (repeat it)
-    #[arg(long = "station", value_name = "STATION", add = Candidates::Stations)]
-    pub(crate) stations: Vec<String>,
-    /// The header that carries the secret
-    #[arg(long, value_name = "HEADER", requires = "secret")]
-    pub(crate) secret_header: Option<String>,
-    /// The secret; a file keeps it out of the process list
-    #[arg(
-        long,
-        value_name = "VALUE",
-        requires = "secret_header",
-        allow_hyphen_values = true
-    )]
-    pub(crate) secret_value: Option<Secret>,
-    /// A file with the secret, or "-" for standard input
-    #[arg(
-        long,
-        value_name = "FILE",
-        requires = "secret_header",
-        value_hint = ValueHint::FilePath
-    )]
-    pub(crate) secret_value_file: Option<PathBuf>,
-    #[command(flatten)]
-    pub(crate) signing: Signatures,
-    /// Don't send events yet
-    #[arg(long)]
-    pub(crate) disabled: bool,
-}
-
-#[derive(Debug, Args)]
-#[command(group(ArgGroup::new("secret").args(["secret_value", "secret_value_file"])))]
-pub(crate) struct UpdateWebhook {
-    #[arg(add = Candidates::Webhooks)]
-    pub(crate) id: u64,
-    /// A name for people
-    #[arg(long)]
-    pub(crate) name: Option<String>,
-    /// Where events are POSTed
-    #[arg(long, value_hint = ValueHint::Url)]
-    pub(crate) url: Option<String>,
-    /// The event types that replace the old ones (repeat it, or separate by commas)
-    #[arg(long = "event", value_name = "EVENT", value_delimiter = ',', add = Candidates::EventTypes)]
-    pub(crate) events: Vec<String>,
-    /// The stations that replace the old ones (repeat it)
-    #[arg(long = "station", value_name = "STATION", add = Candidates::Stations)]
-    pub(crate) stations: Vec<String>,
-    /// Send the events of all stations again
-    #[arg(long, conflicts_with = "stations")]
-    pub(crate) all_stations: bool,
-    /// The header that carries the secret
-    #[arg(long, value_name = "HEADER")]
-    pub(crate) secret_header: Option<String>,
-    /// The secret; a file keeps it out of the process list
-    #[arg(long, value_name = "VALUE", allow_hyphen_values = true)]
-    pub(crate) secret_value: Option<Secret>,
-    /// A file with the secret, or "-" for standard input
-    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
-    pub(crate) secret_value_file: Option<PathBuf>,
-    /// Send no secret any more
-    #[arg(long, conflicts_with_all = ["secret_header", "secret"])]
-    pub(crate) clear_secret: bool,
-    #[command(flatten)]
-    pub(crate) signing: Signatures,
-    /// Sign no more
-    #[arg(long, conflicts_with_all = ["sign", "signing_secret", "signing_secret_file"])]
-    pub(crate) clear_signing_secret: bool,
-    /// Let new events in
-    #[arg(long, conflicts_with = "disabled")]
-    pub(crate) enabled: bool,
-    /// Keep new events out
-    #[arg(long)]
-    pub(crate) disabled: bool,
-}
-
-/// How deliveries are signed (Standard Webhooks).
-#[derive(Debug, Args)]
-pub(crate) struct Signatures {
-    /// Sign deliveries, with a secret that is made and shown this once
-    #[arg(long, conflicts_with_all = ["signing_secret", "signing_secret_file"])]
-    pub(crate) sign: bool,
-    /// Sign deliveries with this secret: whsec_ and 24 to 64 bytes in base64
-    #[arg(long, value_name = "SECRET", conflicts_with = "signing_secret_file")]
-    pub(crate) signing_secret: Option<Secret>,
-    /// A file with it, or "-" for standard input
-    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
-    pub(crate) signing_secret_file: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]

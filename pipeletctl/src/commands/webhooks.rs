@@ -6,7 +6,7 @@ use pipelet_proto::v1;
 use serde::Serialize;
 
 use crate::{
-    cli::{CreateWebhook, Limit, Signatures, UpdateWebhook, Webhooks},
+    cli::{CreateWebhook, Limit, Webhooks, mask},
     client::{Client, paging::Pages},
     error::{Error, ExitStatus},
     output::Printer,
@@ -25,10 +25,13 @@ pub(crate) async fn run(
     printer: &Printer,
 ) -> Result<ExitStatus, Error> {
     match verb {
-        Webhooks::Create(args) => create(args, client, printer).await,
+        Webhooks::Create(args) => create(*args, client, printer).await,
         Webhooks::List { limit } => list(limit, client, printer).await,
         Webhooks::Get { id } => get(id, client, printer).await,
-        Webhooks::Update(args) => update(change(*args)?, client, printer).await,
+        Webhooks::Update(args) => {
+            let request = args.change()?.ok_or(Error::NothingToChange)?;
+            update(request, client, printer).await
+        }
         Webhooks::Delete { id, yes } => delete(id, yes, client, printer).await,
         Webhooks::Test { id, event } => test(id, event, client, printer).await,
         Webhooks::Retry { id } => retry(id, client, printer).await,
@@ -49,19 +52,7 @@ async fn create(
     client: &Client,
     printer: &Printer,
 ) -> Result<ExitStatus, Error> {
-    let generate_signing_secret = args.signing.sign;
-    let spec = v1::WebhookSpec {
-        name: args.name,
-        url: args.url,
-        enabled: Some(!args.disabled),
-        events: args.events,
-        station_ids: args.stations,
-        secret_header: args.secret_header,
-        secret_value: Secret::given(args.secret_value, args.secret_value_file)?
-            .map(Secret::into_text),
-        signing_secret: signing_secret(args.signing)?,
-        generate_signing_secret,
-    };
+    let spec = args.spec()?;
     let request = v1::CreateWebhookRequest {
         webhook: Some(spec),
     };
@@ -272,11 +263,6 @@ fn show_with_secret(
     Ok(ExitStatus::Success)
 }
 
-fn signing_secret(signing: Signatures) -> Result<Option<String>, Error> {
-    let given = Secret::given(signing.signing_secret, signing.signing_secret_file)?;
-    Ok(given.map(Secret::into_text))
-}
-
 /// The request that turns a webhook on or off and leaves the rest.
 fn switch(id: u64, enabled: bool) -> v1::UpdateWebhookRequest {
     v1::UpdateWebhookRequest {
@@ -286,107 +272,5 @@ fn switch(id: u64, enabled: bool) -> v1::UpdateWebhookRequest {
             ..v1::WebhookSpec::default()
         }),
         update_mask: Some(mask(["enabled"])),
-    }
-}
-
-/// The request that changes what was given; the mask names it.
-fn change(args: UpdateWebhook) -> Result<v1::UpdateWebhookRequest, Error> {
-    let secret = Secret::given(args.secret_value, args.secret_value_file)?;
-    let generate_signing_secret = args.signing.sign;
-    let signing_secret = signing_secret(args.signing)?;
-    let enabled = match (args.enabled, args.disabled) {
-        (true, _) => Some(true),
-        (false, true) => Some(false),
-        (false, false) => None,
-    };
-    let paths = [
-        ("name", args.name.is_some()),
-        ("url", args.url.is_some()),
-        ("enabled", enabled.is_some()),
-        ("events", !args.events.is_empty()),
-        (
-            "station_ids",
-            !args.stations.is_empty() || args.all_stations,
-        ),
-        (
-            "secret_header",
-            args.secret_header.is_some() || args.clear_secret,
-        ),
-        ("secret_value", secret.is_some() || args.clear_secret),
-        (
-            "signing_secret",
-            signing_secret.is_some() || generate_signing_secret || args.clear_signing_secret,
-        ),
-    ]
-    .into_iter()
-    .filter_map(|(path, given)| given.then_some(path));
-    let mask = mask(paths);
-    if mask.paths.is_empty() {
-        return Err(Error::NothingToChange);
-    }
-    Ok(v1::UpdateWebhookRequest {
-        id: args.id,
-        webhook: Some(v1::WebhookSpec {
-            name: args.name.unwrap_or_default(),
-            url: args.url.unwrap_or_default(),
-            enabled,
-            events: args.events,
-            station_ids: args.stations,
-            secret_header: args.secret_header,
-            secret_value: secret.map(Secret::into_text),
-            signing_secret,
-            generate_signing_secret,
-        }),
-        update_mask: Some(mask),
-    })
-}
-
-fn mask(paths: impl IntoIterator<Item = &'static str>) -> prost_types::FieldMask {
-    prost_types::FieldMask {
-        paths: paths.into_iter().map(str::to_owned).collect(),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use clap::Parser as _;
-
-    use super::*;
-    use crate::cli::{Cli, Command};
-
-    fn changed(line: &str) -> Result<v1::UpdateWebhookRequest, Error> {
-        let words = ["pipeletctl", "webhooks", "update", "7"].into_iter();
-        let cli = Cli::try_parse_from(words.chain(line.split_whitespace())).unwrap();
-        let Command::Webhooks(Webhooks::Update(args)) = cli.command else {
-            panic!("{line} is an update");
-        };
-        change(*args)
-    }
-
-    #[test]
-    fn the_mask_names_what_was_given() {
-        for (line, paths) in [
-            ("--name N", vec!["name"]),
-            ("--event A,B --disabled", vec!["enabled", "events"]),
-            ("--enabled --url http://h", vec!["url", "enabled"]),
-            ("--station A --station B*", vec!["station_ids"]),
-            ("--all-stations", vec!["station_ids"]),
-            ("--secret-value V", vec!["secret_value"]),
-            ("--clear-secret", vec!["secret_header", "secret_value"]),
-        ] {
-            let request = changed(line).unwrap();
-            assert_eq!(request.update_mask.unwrap().paths, paths, "{line}");
-        }
-    }
-
-    #[test]
-    fn a_cleared_secret_is_named_and_absent() {
-        let webhook = changed("--clear-secret").unwrap().webhook.unwrap();
-        assert_eq!((webhook.secret_header, webhook.secret_value), (None, None));
-    }
-
-    #[test]
-    fn an_update_of_nothing_is_refused() {
-        assert!(matches!(changed(""), Err(Error::NothingToChange)));
     }
 }

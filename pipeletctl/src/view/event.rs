@@ -2,10 +2,11 @@
 
 use pipelet_proto::v1::{Event, EventType};
 
-use super::{payload::indented, time::shown, yes_no};
+use super::{payload::indented, time::shown};
 use crate::{
     output::{Describe, Row},
     table::{Details, printable, shortened},
+    words::yes_no,
 };
 
 /// How much of a payload a line shows.

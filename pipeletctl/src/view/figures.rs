@@ -6,10 +6,11 @@ use jiff::Timestamp;
 use pipelet_proto::v1;
 use serde::Serialize;
 
-use super::{time::Time, yes_no};
+use super::time::Time;
 use crate::{
     output::Row,
     overview::{Lately, age, dead_letters, percent, short},
+    words::yes_no,
 };
 
 #[derive(Debug, Serialize)]

@@ -45,7 +45,3 @@ pub(crate) use self::{
 fn or_dash(value: Option<impl ToString>) -> String {
     value.map_or_else(|| "-".to_owned(), |value| value.to_string())
 }
-
-const fn yes_no(value: bool) -> &'static str {
-    if value { "yes" } else { "no" }
-}

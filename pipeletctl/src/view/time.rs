@@ -9,17 +9,17 @@ use serde::{Serialize, Serializer};
 use super::or_dash;
 
 /// For people, to the second.
-pub(super) fn shown(wire: Option<prost_types::Timestamp>) -> String {
+pub(crate) fn shown(wire: Option<prost_types::Timestamp>) -> String {
     or_dash(Time::from_wire(wire))
 }
 
 /// Displays for people, to the second; serialises for programs, to the millisecond.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Time(Timestamp);
+pub(crate) struct Time(Timestamp);
 
 impl Time {
     /// None where it is absent, or beyond the calendar.
-    pub(super) fn from_wire(wire: Option<prost_types::Timestamp>) -> Option<Self> {
+    pub(crate) fn from_wire(wire: Option<prost_types::Timestamp>) -> Option<Self> {
         moment(wire).map(Self)
     }
 

@@ -6,11 +6,12 @@ use super::{
     attempt::outcome,
     or_dash,
     time::{Time, shown},
-    yes_no,
 };
 use crate::{
+    cli::settings,
     output::{Describe, Row},
     table::{Details, printable},
+    words::yes_no,
 };
 
 impl Row for Webhook {
@@ -47,48 +48,14 @@ impl Row for Webhook {
 }
 
 /// A webhook with a signing secret that was made just now.
-impl Describe for CreateWebhookResponse {
-    fn describe(&self) -> Details {
-        let details = self.webhook.as_ref().map(Describe::describe);
-        let details = details.unwrap_or_default();
-        match &self.signing_secret {
-            Some(secret) => details.line("signing secret", secret),
-            None => details,
-        }
-    }
-}
-
-fn signed(webhook: &Webhook) -> String {
-    match Time::from_wire(webhook.retiring_signing_secrets.first().copied()) {
-        Some(until) => format!("yes, with the secret before until {until}, too"),
-        None => yes_no(webhook.has_signing_secret).to_owned(),
-    }
-}
-
 impl Describe for Webhook {
     fn describe(&self) -> Details {
-        let secret = match (&self.secret_header, self.has_secret) {
-            (Some(header), true) => format!("sent as {header}"),
-            (_, true) => "set".to_owned(),
-            (_, false) => "none".to_owned(),
-        };
-        let stations = match self.station_ids.as_slice() {
-            [] => "all".to_owned(),
-            some => some.join(", "),
-        };
         let stats = self.stats.unwrap_or_default();
         let dead = match stats.purged {
             0 => stats.dead.to_string(),
             purged => format!("{} ({purged} purged)", stats.dead),
         };
-        Details::default()
-            .line("id", self.id.to_string())
-            .line("name", &self.name)
-            .line("url", &self.url)
-            .line("enabled", yes_no(self.enabled))
-            .line("events", self.events.join(", "))
-            .line("stations", stations)
-            .line("secret", secret)
+        settings(self)
             .line("signed", signed(self))
             .line("created", shown(self.created_at))
             .line("updated", shown(self.updated_at))
@@ -103,6 +70,24 @@ impl Describe for Webhook {
             )
             .line("dead", dead)
             .line("cancelled", stats.cancelled.to_string())
+    }
+}
+
+fn signed(webhook: &Webhook) -> String {
+    match Time::from_wire(webhook.retiring_signing_secrets.first().copied()) {
+        Some(until) => format!("yes, with the secret before until {until}, too"),
+        None => yes_no(webhook.has_signing_secret).to_owned(),
+    }
+}
+
+impl Describe for CreateWebhookResponse {
+    fn describe(&self) -> Details {
+        let details = self.webhook.as_ref().map(Describe::describe);
+        let details = details.unwrap_or_default();
+        match &self.signing_secret {
+            Some(secret) => details.line("signing secret", secret),
+            None => details,
+        }
     }
 }
 
@@ -155,68 +140,13 @@ impl Row for Delivery {
 
 #[cfg(test)]
 mod tests {
-    use pipelet_proto::v1::WebhookStats;
-    use serde_json::json;
-
     use super::*;
 
     fn webhook() -> Webhook {
         Webhook {
-            has_signing_secret: false,
-            retiring_signing_secrets: Vec::new(),
-            id: 7,
-            name: "Billing".into(),
-            url: "https://example.com/hook".into(),
-            enabled: true,
             events: ["A", "B", "C", "D", "E"].map(str::to_owned).into(),
-            station_ids: vec!["WALLBOX_*".to_owned()],
-            secret_header: Some("X-Secret".into()),
-            has_secret: true,
-            created_at: Some(prost_types::Timestamp {
-                seconds: 1_776_170_096,
-                nanos: 0,
-            }),
-            updated_at: None,
-            stats: Some(WebhookStats {
-                received: 5,
-                delivered: 2,
-                pending: 1,
-                retrying: 1,
-                dead: 1,
-                cancelled: 1,
-                purged: 0,
-            }),
+            ..Webhook::default()
         }
-    }
-
-    #[test]
-    fn a_webhook_has_the_keys_of_rest() {
-        assert_eq!(
-            serde_json::to_value(webhook()).unwrap(),
-            json!({
-                "id": 7,
-                "name": "Billing",
-                "url": "https://example.com/hook",
-                "enabled": true,
-                "events": ["A", "B", "C", "D", "E"],
-                "station_ids": ["WALLBOX_*"],
-                "secret_header": "X-Secret",
-                "has_secret": true,
-                "has_signing_secret": false,
-                "retiring_signing_secrets": [],
-                "created_at": "2026-04-14T12:34:56.000Z",
-                "updated_at": null,
-                "stats": {
-                    "received": 5,
-                    "delivered": 2,
-                    "pending": 1,
-                    "retrying": 1,
-                    "dead": 1,
-                    "purged": 0,
-                    "cancelled": 1,
-                },
-            })
-        );
     }
 
     #[test]

@@ -8,10 +8,8 @@ use pipelet_domain::{
         Attempt, Cursor, DeliveryCounts, LedgerCounts, Phases, Retry, RetryKey, Stage,
         StoredWebhook, Subscription, SubscriptionVersion,
     },
-    events::{
-        Event, EventId, EventSelection, EventType, Payload, Seq, StationId, StationSelection,
-    },
-    webhooks::{TargetPolicy, Webhook, WebhookId, WebhookUrl},
+    events::{Event, EventId, EventType, Payload, Seq, StationId},
+    webhooks::{Field, TargetPolicy, Webhook, WebhookDraft, WebhookId, WebhookUrl},
 };
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio_util::sync::CancellationToken;
@@ -43,18 +41,17 @@ const ANYWHERE: TargetPolicy = TargetPolicy {
 };
 
 fn webhook(enabled: bool) -> Webhook {
+    let draft = WebhookDraft {
+        name: Field::Value("w".to_owned()),
+        url: Field::Value(NOWHERE.to_owned()),
+        enabled: Field::Value(enabled),
+        events: Field::Value(vec!["*".to_owned()]),
+        ..WebhookDraft::default()
+    };
+    let webhook = draft.create(&ANYWHERE).unwrap();
     Webhook {
-        id: W,
-        name: "w".to_owned(),
-        url: WebhookUrl::parse(NOWHERE).unwrap(),
-        enabled,
-        events: EventSelection::parse(&["*"]).unwrap(),
-        stations: StationSelection::default(),
-        secret: None,
-        signing: None,
-        created_at: Timestamp::UNIX_EPOCH,
-        updated_at: Timestamp::UNIX_EPOCH,
         revision: if enabled { 1 } else { 2 },
+        ..webhook.into_webhook(W, Timestamp::UNIX_EPOCH)
     }
 }
 

@@ -1,4 +1,4 @@
-//! What a caller says of a webhook, and all that is wrong with it.
+//! A webhook, what a caller says of it, and all that is wrong with that.
 //!
 //! A draft holds raw input, whichever way it came. It becomes a webhook as a whole or not at
 //! all, and every fault is told at once.
@@ -6,8 +6,8 @@
 use jiff::Timestamp;
 
 use super::{
-    InvalidSecretHeader, InvalidWebhookUrl, NewWebhook, Secret, SecretHeader, Signing,
-    SigningSecret, TargetPolicy, Webhook, WebhookUrl, secret,
+    InvalidSecretHeader, InvalidWebhookUrl, Secret, SecretHeader, Signing, SigningSecret,
+    TargetPolicy, WebhookId, WebhookUrl, secret,
 };
 use crate::events::{EventSelection, SelectionError, StationPatternError, StationSelection};
 
@@ -47,6 +47,74 @@ pub struct WebhookDraft {
     pub secret_value: Field<Secret>,
     /// Takes the place of all that there were, at once. `Null` clears them.
     pub signing_secret: Field<Secret>,
+}
+
+/// A subscription.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Webhook {
+    pub id: WebhookId,
+    /// For people; need not be unique.
+    pub name: String,
+    pub url: WebhookUrl,
+    /// A disabled webhook gets no new events, and its retries wait.
+    pub enabled: bool,
+    pub events: EventSelection,
+    pub stations: StationSelection,
+    /// The header by which the receiver knows that a delivery is ours.
+    pub secret: Option<SecretHeader>,
+    /// What deliveries are signed with.
+    pub signing: Option<Signing>,
+    pub created_at: Timestamp,
+    pub updated_at: Timestamp,
+    /// Counts its changes: no two configurations of it have the same.
+    pub revision: u64,
+}
+
+/// A webhook that has everything but an id and times, which the store's owner gives it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NewWebhook {
+    pub name: String,
+    pub url: WebhookUrl,
+    pub enabled: bool,
+    pub events: EventSelection,
+    pub stations: StationSelection,
+    pub secret: Option<SecretHeader>,
+    pub signing: Option<Signing>,
+}
+
+impl NewWebhook {
+    pub fn into_webhook(self, id: WebhookId, now: Timestamp) -> Webhook {
+        Webhook {
+            id,
+            name: self.name,
+            url: self.url,
+            enabled: self.enabled,
+            events: self.events,
+            stations: self.stations,
+            secret: self.secret,
+            signing: self.signing,
+            created_at: now,
+            updated_at: now,
+            revision: 1,
+        }
+    }
+}
+
+impl Webhook {
+    /// The same with a new signing secret, the present one signing beside it for a while.
+    #[must_use]
+    pub fn rotated(&self, new: SigningSecret, now: Timestamp) -> Self {
+        let signing = match &self.signing {
+            Some(signing) => signing.rotated(new, now),
+            None => Signing::new(new),
+        };
+        Self {
+            signing: Some(signing),
+            updated_at: now,
+            revision: self.revision + 1,
+            ..self.clone()
+        }
+    }
 }
 
 /// One thing that is wrong with a request.

@@ -36,6 +36,7 @@ fn example() -> WebhookDraft {
         secret_header: text("X-Webhook-Secret"),
         secret_value: secret("my-secret-value-here"),
         signing_secret: secret("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"),
+        ..WebhookDraft::default()
     }
 }
 

@@ -216,29 +216,22 @@ mod tests {
     use crate::{delivery::stats::StatsSnapshot, system::latencies::LatencySnapshot};
     use pipelet_domain::{
         deliveries::{DeliveryCounts, Stage, StoredWebhook},
-        events::{EventSelection, StationSelection},
-        webhooks::{Webhook, WebhookId, WebhookUrl},
+        webhooks::{Field, TargetPolicy, WebhookDraft, WebhookId},
     };
 
     const NOW: Timestamp = Timestamp::UNIX_EPOCH;
 
     /// As many webhooks, of which the last is behind and fails.
     fn text(webhooks: u64) -> String {
-        let url = WebhookUrl::parse("https://my-app.example.com/webhooks/ocpp").unwrap();
         let of = |id: u64| {
-            let webhook = Webhook {
-                id: WebhookId(id),
-                name: format!("My Integration {id}"),
-                url: url.clone(),
-                enabled: true,
-                events: EventSelection::parse(&["*"]).unwrap(),
-                stations: StationSelection::default(),
-                secret: None,
-                signing: None,
-                created_at: NOW,
-                updated_at: NOW,
-                revision: 1,
+            let draft = WebhookDraft {
+                name: Field::Value(format!("My Integration {id}")),
+                url: Field::Value("https://my-app.example.com/webhooks/ocpp".to_owned()),
+                events: Field::Value(vec!["*".to_owned()]),
+                ..WebhookDraft::default()
             };
+            let webhook = draft.create(&TargetPolicy::default()).unwrap();
+            let webhook = webhook.into_webhook(WebhookId(id), NOW);
             let stored = StoredWebhook {
                 webhook,
                 stage: Stage::Active,

@@ -2,13 +2,10 @@
 
 use jiff::Timestamp;
 use pipelet_domain::{
+    deliveries::DeliveryCounts,
     events::StationId,
-    webhooks::{
-        Fault, Field, NewWebhook, Secret, SecretHeader, TargetPolicy, Webhook, WebhookDraft,
-        WebhookId,
-    },
+    webhooks::{Fault, Field, NewWebhook, Secret, TargetPolicy, Webhook, WebhookDraft, WebhookId},
 };
-use serde_json::json;
 
 use super::{
     super::{
@@ -18,6 +15,7 @@ use super::{
     },
     page::Query,
 };
+use crate::delivery::WebhookView;
 
 /// A request; the first byte says of which kind.
 pub(crate) fn api(input: &[u8]) {
@@ -74,16 +72,13 @@ fn shown(webhook: &NewWebhook) -> Option<NewWebhook> {
     let secret = webhook.secret.as_ref();
     let signing = webhook.signing.as_ref();
     let signing = signing.map(|signing| signing.current().expose());
-    let body = json!({
-        "name": webhook.name,
-        "url": webhook.url.as_str(),
-        "enabled": webhook.enabled,
-        "events": webhook.events.names(),
-        "station_ids": webhook.stations.patterns(),
-        "secret_header": secret.map(SecretHeader::text),
-        "secret_value": secret.map(|secret| secret.secret().expose()),
-        "signing_secret": signing.as_ref().map(Secret::expose),
+    let shown = wire::webhook(WebhookView {
+        webhook: webhook.clone().into_webhook(WebhookId(1), now()),
+        books: DeliveryCounts::default(),
     });
+    let mut body = serde_json::to_value(shown).ok()?;
+    body["secret_value"] = secret.map(|secret| secret.secret().expose()).into();
+    body["signing_secret"] = signing.as_ref().map(Secret::expose).into();
     let mut fields = Fields::parse(body.to_string().as_bytes()).ok()?;
     let (draft, _) = wire::webhook_draft(&mut fields).ok()?;
     draft.create(&TargetPolicy::default()).ok()
