@@ -25,6 +25,9 @@ pub(crate) struct CreateWebhook {
     /// A name for people
     #[arg(long)]
     name: String,
+    /// What it is for, in free text
+    #[arg(long, value_name = "TEXT")]
+    description: Option<String>,
     /// Where events are POSTed
     #[arg(long, value_hint = ValueHint::Url)]
     url: String,
@@ -75,6 +78,9 @@ pub(crate) struct UpdateWebhook {
     /// A name for people
     #[arg(long)]
     name: Option<String>,
+    /// What it is for, in free text; an empty one removes it
+    #[arg(long, value_name = "TEXT")]
+    description: Option<String>,
     /// Where events are POSTed
     #[arg(long, value_hint = ValueHint::Url)]
     url: Option<String>,
@@ -131,6 +137,7 @@ impl CreateWebhook {
         let generate_signing_secret = self.signing.sign;
         Ok(v1::WebhookSpec {
             name: self.name,
+            description: self.description,
             url: self.url,
             enabled: Some(!self.disabled),
             events: self.events,
@@ -157,6 +164,7 @@ impl UpdateWebhook {
         };
         let paths = [
             ("name", self.name.is_some()),
+            ("description", self.description.is_some()),
             ("url", self.url.is_some()),
             ("enabled", enabled.is_some()),
             ("events", !self.events.is_empty()),
@@ -184,6 +192,7 @@ impl UpdateWebhook {
             id: self.id,
             webhook: Some(v1::WebhookSpec {
                 name: self.name.unwrap_or_default(),
+                description: self.description,
                 url: self.url.unwrap_or_default(),
                 enabled,
                 events: self.events,
@@ -220,9 +229,14 @@ pub(crate) fn settings(webhook: &Webhook) -> Details {
         [] => "all".to_owned(),
         some => some.join(", "),
     };
-    Details::default()
+    let details = Details::default()
         .line("id", webhook.id.to_string())
-        .line("name", &webhook.name)
+        .line("name", &webhook.name);
+    let details = match &webhook.description {
+        Some(description) => details.line("description", description),
+        None => details,
+    };
+    details
         .line("url", &webhook.url)
         .line("enabled", yes_no(webhook.enabled))
         .line("events", webhook.events.join(", "))

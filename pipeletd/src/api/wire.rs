@@ -44,6 +44,7 @@ pub(super) fn webhook(WebhookView { webhook, books }: WebhookView) -> v1::Webhoo
     v1::Webhook {
         id: webhook.id.0,
         name: webhook.name,
+        description: webhook.description,
         url: webhook.url.as_str().to_owned(),
         enabled: webhook.enabled,
         events: webhook.events.names().to_vec(),
@@ -79,6 +80,7 @@ pub(super) fn webhook_draft(
     let secret_value = fields.secret("secret_value");
     let mut draft = WebhookDraft {
         name: fields.string("name"),
+        description: fields.string("description"),
         url: fields.string("url"),
         enabled: fields.bool("enabled"),
         events: fields.strings("events"),

@@ -80,6 +80,8 @@ fn decode_with_event<T: DeserializeOwned>(
 struct WebhookRecord {
     id: u64,
     name: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    description: Option<String>,
     url: String,
     enabled: bool,
     events: Vec<String>,
@@ -204,6 +206,7 @@ pub(super) fn encode_webhook(
     Ok(encode(&WebhookRecord {
         id: webhook.id.0,
         name: webhook.name.clone(),
+        description: webhook.description.clone(),
         url: webhook.url.as_str().to_owned(),
         enabled: webhook.enabled,
         events: webhook.events.names().to_vec(),
@@ -248,6 +251,7 @@ pub(super) fn decode_webhook(
     let webhook = Webhook {
         id,
         name: record.name,
+        description: record.description,
         url: WebhookUrl::parse(&record.url).map_err(|error| record_error("webhook", error))?,
         enabled: record.enabled,
         events: event_selection(&record.events)?,

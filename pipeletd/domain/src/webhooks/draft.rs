@@ -36,6 +36,8 @@ impl<T> Field<T> {
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct WebhookDraft {
     pub name: Field<String>,
+    /// `Null` and an empty text remove it.
+    pub description: Field<String>,
     pub url: Field<String>,
     /// A new webhook is enabled unless told otherwise.
     pub enabled: Field<bool>,
@@ -55,6 +57,8 @@ pub struct Webhook {
     pub id: WebhookId,
     /// For people; need not be unique.
     pub name: String,
+    /// What it is for, in free text.
+    pub description: Option<String>,
     pub url: WebhookUrl,
     /// A disabled webhook gets no new events, and its retries wait.
     pub enabled: bool,
@@ -74,6 +78,7 @@ pub struct Webhook {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NewWebhook {
     pub name: String,
+    pub description: Option<String>,
     pub url: WebhookUrl,
     pub enabled: bool,
     pub events: EventSelection,
@@ -87,6 +92,7 @@ impl NewWebhook {
         Webhook {
             id,
             name: self.name,
+            description: self.description,
             url: self.url,
             enabled: self.enabled,
             events: self.events,
@@ -140,11 +146,13 @@ impl Fault {
 
 /// In characters.
 const MAX_NAME_LEN: usize = 200;
+const MAX_DESCRIPTION_LEN: usize = 2000;
 
 impl WebhookDraft {
     pub fn create(self, policy: &TargetPolicy) -> Result<NewWebhook, Vec<Fault>> {
         let mut faults = Vec::new();
         let name = required("name", self.name, &mut faults, parse_name);
+        let description = parse_description(self.description, None, &mut faults);
         let url = required("url", self.url, &mut faults, |url| parse_url(&url, policy));
         let events = required("events", self.events, &mut faults, |names| {
             parse_events(&names)
@@ -159,6 +167,7 @@ impl WebhookDraft {
         match (name, url, events) {
             (Some(name), Some(url), Some(events)) if faults.is_empty() => Ok(NewWebhook {
                 name,
+                description,
                 url,
                 enabled,
                 events,
@@ -179,6 +188,8 @@ impl WebhookDraft {
     ) -> Result<Webhook, Vec<Fault>> {
         let mut faults = Vec::new();
         let name = changed("name", self.name, &mut faults, parse_name);
+        let description =
+            parse_description(self.description, current.description.as_ref(), &mut faults);
         let url = changed("url", self.url, &mut faults, |url| parse_url(&url, policy));
         let enabled = changed("enabled", self.enabled, &mut faults, Ok);
         let events = changed("events", self.events, &mut faults, |names| {
@@ -198,6 +209,7 @@ impl WebhookDraft {
         Ok(Webhook {
             id: current.id,
             name: name.unwrap_or_else(|| current.name.clone()),
+            description,
             url: url.unwrap_or_else(|| current.url.clone()),
             enabled: enabled.unwrap_or(current.enabled),
             events: events.unwrap_or_else(|| current.events.clone()),
@@ -262,6 +274,24 @@ fn parse_name(name: String) -> Result<String, Vec<Fault>> {
         return Ok(name);
     };
     Err(vec![fault("name", code, message)])
+}
+
+/// What there was where the draft doesn't mention it.
+fn parse_description(
+    field: Field<String>,
+    current: Option<&String>,
+    faults: &mut Vec<Fault>,
+) -> Option<String> {
+    let text = match field {
+        Field::Absent => return current.cloned(),
+        Field::Null => return None,
+        Field::Value(text) => text,
+    };
+    if text.chars().count() > MAX_DESCRIPTION_LEN {
+        let message = format!("a description has at most {MAX_DESCRIPTION_LEN} characters");
+        faults.push(fault("description", "too_long", message));
+    }
+    Some(text).filter(|text| !text.is_empty())
 }
 
 fn parse_url(text: &str, policy: &TargetPolicy) -> Result<WebhookUrl, Vec<Fault>> {

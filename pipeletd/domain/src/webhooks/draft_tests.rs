@@ -98,6 +98,7 @@ fn what_is_wrong_with_a_new_one() {
     check(
         WebhookDraft {
             name: text(" "),
+            description: text(&"é".repeat(2001)),
             url: text("ftp://example.com"),
             enabled: Null,
             events: names(&["Heartbeat", "Bogus", "group:Bogus"]),
@@ -108,6 +109,7 @@ fn what_is_wrong_with_a_new_one() {
         },
         &[
             ("/name", "required"),
+            ("/description", "too_long"),
             ("/url", "invalid_url"),
             ("/events/1", "unknown_event"),
             ("/events/2", "unknown_event_group"),

@@ -137,3 +137,44 @@ async fn api_keys() {
     let own = scene.api.delete("/api-keys/1").await.expect(409);
     assert_eq!(own["code"], "last_api_key");
 }
+
+/// Free text, which is there to be read.
+#[tokio::test]
+async fn a_webhooks_description() {
+    let scene = Scene::new(&["Heartbeat"]).await;
+    let path = format!("/webhooks/{}", scene.webhook);
+    assert_eq!(
+        scene.api.get(&path).await.expect(200)["description"],
+        json!(null)
+    );
+    let said = json!({"description": "Tells our billing."});
+    scene.api.put(&path, &said).await.expect(200);
+    scene
+        .api
+        .put(&path, &json!({"name": "renamed"}))
+        .await
+        .expect(200);
+    let ctl = scene.ctl();
+    let text = ctl
+        .line(&format!("webhooks get {}", scene.webhook))
+        .await
+        .ok();
+    assert!(text.contains("Tells our billing."), "{text}");
+    let run = async |verb: &str, more: &[&str]| {
+        let id = scene.webhook.to_string();
+        let line = ["-o", "json", "webhooks", verb, &id].into_iter();
+        let line: Vec<_> = line.chain(more.iter().copied()).collect();
+        let shown = ctl.run(&line).await.ok();
+        serde_json::from_str::<serde_json::Value>(&shown).expect("JSON")
+    };
+    let changed = run("update", &["--description", "Two\nlines"]).await;
+    assert_eq!(changed["description"], "Two\nlines");
+    let removed = run("update", &["--description", ""]).await;
+    assert_eq!(
+        (&removed["description"], &removed["name"]),
+        (&json!(null), &json!("renamed"))
+    );
+    let long = json!({"description": "x".repeat(2001)});
+    let refused = scene.api.put(&path, &long).await.expect(422);
+    assert_eq!(refused["errors"][0]["pointer"], "/description");
+}

@@ -48,6 +48,7 @@ async fn create_test_update_delete_as_the_contract_says() {
         keys(&webhook),
         [
             "created_at",
+            "description",
             "enabled",
             "events",
             "has_secret",
