@@ -8,7 +8,7 @@ use pipelet_domain::{id_tags::Policy, registration::Admission};
 use tokio::{net::TcpListener, runtime::Handle, sync::watch, task::JoinSet, time};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use self::runtime_settings::RuntimeSettings;
+use self::{runtime_settings::RuntimeSettings, shard::Shard};
 use crate::{
     api::{
         Addresses, ApiKeys, Authenticator, Daemon, EventStreams, Listener, Readers, Readiness,
@@ -19,14 +19,13 @@ use crate::{
     auth::{self, ApiKey},
     config::{Authorize, Config, StationsPolicy},
     delivery::{
-        self, Delivery, DeliveryError, DispatcherContext,
+        Delivery, DeliveryError, DispatcherContext,
         http::{Resources, SenderError},
-        ledger::Ledger,
     },
-    journal::{Journal, Opened, retention::Retention},
+    journal::{Journal, retention::Retention},
     ocpp::{self, Ocpp},
     registries::{Keyring, Registrations, Registry},
-    store::{Backup, ConfigurationStore, StoreError, group_commit::WriterTask, sled::SledStore},
+    store::{Backup, ConfigurationStore, StoreError, sled::SledStore},
     system::{
         clock::Clock,
         descriptors,
@@ -40,6 +39,7 @@ pub mod check;
 pub mod reload;
 pub mod runtime_settings;
 pub mod service_manager;
+mod shard;
 
 /// How long API calls may take to finish at shutdown.
 const API_GRACE: Duration = Duration::from_secs(5);
@@ -53,11 +53,8 @@ pub struct App {
     ocpp: Ocpp,
     registry: Registrations,
     delivery: Delivery,
-    journal: Journal,
+    shard: Shard,
     memory: MemoryBudget,
-    committer: WriterTask,
-    ledger: Ledger,
-    ledger_writer: WriterTask,
     keys: ApiKeys,
     authenticator: Authenticator,
     keyring: Keyring,
@@ -151,26 +148,14 @@ impl App {
 
         let sled = open_store(config)?;
         let backup: Arc<dyn Backup> = sled.clone();
-        let (configuration, shard) = (sled.clone() as Arc<dyn ConfigurationStore>, sled.shard());
+        let (configuration, stores) = (sled.clone() as Arc<dyn ConfigurationStore>, sled.shard());
+        let projections = stores.projections;
         let webhooks = Registry::open(Arc::clone(&configuration)).await?;
         let memory = MemoryBudget::of(config.memory_budget.bytes());
         let ending = CancellationToken::new();
-        let opened = Journal::open(
-            shard.log,
-            delivery::subscriptions(&webhooks),
-            &memory,
-            clock,
-            ending.clone(),
-        )
-        .await?;
-        let Opened {
-            journal,
-            subscribers,
-            committer,
-        } = opened;
-        let ledger_store = shard.ledger;
-        let (ledger, ledger_writer) =
-            Ledger::open(Arc::clone(&ledger_store), clock, ending.clone()).await?;
+        let stores = (stores.log, stores.ledger);
+        let opened = Shard::open(stores, &webhooks, &memory, clock, &ending);
+        let (shard, subscribers) = opened.await?;
         let keyring = Keyring::open(Arc::clone(&configuration), config.api_rate).await?;
         let keys = ApiKeys::new(keyring.clone(), clock);
         let answers = Readers::new(memory.readers.clone());
@@ -183,18 +168,18 @@ impl App {
             ocpp_config(config, shares.stations, spans.clone()),
             registry.clone(),
             configuration,
-            shard.projections,
-            journal.clone(),
+            projections,
+            shard.journal.clone(),
             clock,
         )
         .await?;
         let failed = CancellationToken::new();
         let context = DispatcherContext {
-            journal: journal.clone(),
-            ledger: ledger.clone(),
-            store: ledger_store,
+            journal: shard.journal.clone(),
+            ledger: shard.ledger.clone(),
+            store: Arc::clone(&shard.ledger_store),
             clock,
-            retry_clock: ledger.clock(),
+            retry_clock: shard.ledger.clock(),
             memory: memory.deliveries.clone(),
             runtime: delivering,
             attempts: Arc::default(),
@@ -214,11 +199,8 @@ impl App {
             ocpp,
             registry,
             delivery,
-            journal,
+            shard,
             memory,
-            committer,
-            ledger,
-            ledger_writer,
             keys,
             authenticator,
             keyring,
@@ -256,8 +238,8 @@ impl App {
 
     fn readiness(&self, shutdown: CancellationToken) -> Readiness {
         Readiness {
-            journal: self.journal.clone(),
-            ledger: self.ledger.clone(),
+            journal: self.shard.journal.clone(),
+            ledger: self.shard.ledger.clone(),
             shutdown,
         }
     }
@@ -287,7 +269,7 @@ impl App {
             delivery: self.delivery.clone(),
             stations: self.ocpp.stations(),
             connections: self.ocpp.connection_stats(),
-            journal: self.journal.clone(),
+            journal: self.shard.journal.clone(),
             readiness,
             addresses: self.addresses,
             started_at: self.clock.now(),
@@ -298,7 +280,7 @@ impl App {
     }
 
     pub fn journal(&self) -> Journal {
-        self.journal.clone()
+        self.shard.journal.clone()
     }
 
     /// What can be changed while it runs.
@@ -322,8 +304,12 @@ impl App {
         let daemon = self.daemon(readiness.clone());
         let stations = self.ocpp.stations();
         let directory = StationDirectory::new(stations.clone(), self.registry);
-        let streams = EventStreams::new(self.journal.clone(), shutdown.clone());
-        let trigger = Trigger::new(self.journal.clone(), self.delivery.clone(), self.clock);
+        let streams = EventStreams::new(self.shard.journal.clone(), shutdown.clone());
+        let trigger = Trigger::new(
+            self.shard.journal.clone(),
+            self.delivery.clone(),
+            self.clock,
+        );
         let mut api = JoinSet::new();
         // After the last call, so that it is written down too.
         let finish_usage = CancellationToken::new();
@@ -332,7 +318,7 @@ impl App {
             directory: directory.clone(),
             transactions: self.ocpp.transactions(),
             id_tags: self.ocpp.id_tags(),
-            journal: self.journal.clone(),
+            journal: self.shard.journal.clone(),
             streams: streams.clone(),
             trigger: trigger.clone(),
             authenticator: self.authenticator.clone(),
@@ -352,7 +338,7 @@ impl App {
             directory,
             transactions: self.ocpp.transactions(),
             id_tags: self.ocpp.id_tags(),
-            journal: self.journal.clone(),
+            journal: self.shard.journal.clone(),
             keys: self.keys,
             authenticator: self.authenticator,
             clock: self.clock,
@@ -373,21 +359,19 @@ impl App {
         let needed = move || stations.saved_to();
         let retention = Retention::run(
             self.retention.subscribe(),
-            self.journal.clone(),
+            self.shard.journal.clone(),
             needed,
             self.clock,
             shutdown.clone(),
         );
         let retention = tokio::spawn(retention);
 
-        let mut committer = std::pin::pin!(self.committer.ended());
-        let mut ledger_writer = std::pin::pin!(self.ledger_writer.ended());
+        let mut shard = self.shard;
         let result = tokio::select! {
             // First, because the servers end by themselves at a shutdown.
             biased;
             () = shutdown.cancelled() => Ok(()),
-            ended = &mut committer => Err(journal_failure(ended)),
-            ended = &mut ledger_writer => Err(ledger_failure(ended)),
+            failure = shard.failed() => Err(failure),
             () = self.failed.cancelled() => Err(RunError::Dispatcher),
             Some(ended) = api.join_next() => Err(server_failure(ended)),
         };
@@ -410,8 +394,7 @@ impl App {
         let grace = *self.shutdown_grace.borrow();
         self.delivery.stop(grace).await;
         finished("retention", retention.await);
-        self.journal.stop().await;
-        self.ledger.stop().await;
+        shard.stop().await;
         last_spans(self.exporter).await;
         result
     }
@@ -544,14 +527,6 @@ async fn first_key(keys: &ApiKeys, config: &Config) -> Result<(), OpenError> {
     keys.add_admin("admin", &key).await?;
     tracing::info!(path = %path.display(), "wrote the first API key");
     Ok(())
-}
-
-fn journal_failure(ended: Result<(), StoreError>) -> RunError {
-    ended.map_or_else(RunError::Journal, |()| RunError::Ended("journal"))
-}
-
-fn ledger_failure(ended: Result<(), StoreError>) -> RunError {
-    ended.map_or_else(RunError::Ledger, |()| RunError::Ended("ledger"))
 }
 
 fn server_failure(ended: Result<Result<(), RunError>, tokio::task::JoinError>) -> RunError {

@@ -18,27 +18,27 @@ pub struct Used {
 
 pub fn used(pid: u32) -> Used {
     Used {
-        cpu: cpu_in(&read(format!("/proc/{pid}/stat"))),
-        written: field(&read(format!("/proc/{pid}/io")), "write_bytes:"),
+        cpu: cpu_in(&read(&format!("/proc/{pid}/stat"))),
+        written: field(&read(&format!("/proc/{pid}/io")), "write_bytes:"),
     }
 }
 
 pub fn cpu_of_this_thread() -> Duration {
-    cpu_in(&read("/proc/thread-self/stat".to_owned()))
+    cpu_in(&read("/proc/thread-self/stat"))
 }
 
 /// Resident memory in bytes.
 pub fn rss(pid: u32) -> u64 {
-    field(&read(format!("/proc/{pid}/status")), "VmRSS:") << 10
+    field(&read(&format!("/proc/{pid}/status")), "VmRSS:") << 10
 }
 
 /// The most that was ever resident, in bytes.
 pub fn peak_rss(pid: u32) -> u64 {
-    field(&read(format!("/proc/{pid}/status")), "VmHWM:") << 10
+    field(&read(&format!("/proc/{pid}/status")), "VmHWM:") << 10
 }
 
 pub fn threads(pid: u32) -> u64 {
-    field(&read(format!("/proc/{pid}/status")), "Threads:")
+    field(&read(&format!("/proc/{pid}/status")), "Threads:")
 }
 
 /// Files and sockets that are open.
@@ -70,15 +70,15 @@ pub fn disk(directory: &Path) -> u64 {
 
 /// The machine, in a line.
 pub fn machine() -> String {
-    let cpus = read("/proc/cpuinfo".to_owned());
+    let cpus = read("/proc/cpuinfo");
     let models = cpus.lines().filter_map(|line| {
         let (name, model) = line.split_once(':')?;
         (name.trim() == "model name").then(|| model.trim().to_owned())
     });
     let models: Vec<_> = models.collect();
-    let memory = field(&read("/proc/meminfo".to_owned()), "MemTotal:") >> 20;
-    let kernel = read("/proc/sys/kernel/osrelease".to_owned());
-    let load = read("/proc/loadavg".to_owned());
+    let memory = field(&read("/proc/meminfo"), "MemTotal:") >> 20;
+    let kernel = read("/proc/sys/kernel/osrelease");
+    let load = read("/proc/loadavg");
     format!(
         "{} × {}, {memory} GiB, Linux {}, load {} at the start",
         std::thread::available_parallelism().map_or(0, usize::from),
@@ -106,6 +106,6 @@ fn field(text: &str, name: &str) -> u64 {
     number.unwrap_or_else(|| panic!("no {name} in {text}"))
 }
 
-fn read(path: String) -> String {
-    fs::read_to_string(&path).unwrap_or_else(|error| panic!("{path}: {error}"))
+fn read(path: &str) -> String {
+    fs::read_to_string(path).unwrap_or_else(|error| panic!("{path}: {error}"))
 }

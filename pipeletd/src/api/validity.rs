@@ -163,7 +163,7 @@ mod tests {
         let forever = std::future::pending::<()>;
         let (validity, keyring) = let_in(None).await;
         let (ended, ()) = tokio::join!(validity.run(forever()), async {
-            keyring.keys().remove(&1).await.unwrap()
+            keyring.keys().remove(&1).await.unwrap();
         });
         assert!(matches!(ended, Err(ApiError::KeyRevoked)), "{ended:?}");
         // Also where it was revoked before.

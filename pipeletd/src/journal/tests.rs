@@ -96,7 +96,7 @@ const BOTH: [EventType; 2] = [EventType::Heartbeat, EventType::MeterValues];
 #[tokio::test]
 async fn what_is_appended_is_read_once_and_in_order() {
     let store = Arc::new(MemoryStore::default());
-    let (journal, mut readers, committer) =
+    let (journal, mut readers, mut committer) =
         open(&store, vec![(W, wants(1, true, &["Heartbeat"]))]).await;
     assert_eq!(append(&journal, &BOTH).await, [Seq(0), Seq(1)]);
     append(&journal, &BOTH).await;
@@ -213,7 +213,7 @@ async fn a_change_takes_effect_at_its_position_also_for_one_that_lags() {
 async fn progress_and_counts_survive_a_restart() {
     let store = Arc::new(MemoryStore::default());
     let webhooks = || vec![(W, wants(1, true, &["Heartbeat"]))];
-    let (journal, mut readers, committer) = open(&store, webhooks()).await;
+    let (journal, mut readers, mut committer) = open(&store, webhooks()).await;
     append(&journal, &BOTH).await;
     append(&journal, &BOTH).await;
     assert_eq!(read(&mut readers[0], 2).await, [0, 2]);
@@ -358,7 +358,7 @@ async fn a_follower_is_told_what_retention_took() {
 #[tokio::test]
 async fn after_the_stop_nothing_is_taken() {
     let store = Arc::new(MemoryStore::default());
-    let (journal, _, committer) = open(&store, Vec::new()).await;
+    let (journal, _, mut committer) = open(&store, Vec::new()).await;
     append(&journal, &BOTH).await;
     journal.stop().await;
     committer.ended().await.unwrap();

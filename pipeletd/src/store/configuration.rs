@@ -20,6 +20,10 @@ use crate::auth::ApiKeyInfo;
 
 /// One thing that is set up.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "they live for one change, and none is kept in a list"
+)]
 pub enum Entry {
     Webhook(StoredWebhook),
     ApiKey(ApiKeyInfo),
@@ -63,6 +67,10 @@ pub struct Revision(pub u64);
 
 /// A change, as those who watch are told of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "they live for one change, and none is kept in a list"
+)]
 pub enum ConfigurationChange {
     Put(Entry, Revision),
     Removed(EntryKey),

@@ -79,8 +79,8 @@ pub struct Closed;
 pub struct WriterTask(JoinHandle<Result<(), StoreError>>);
 
 impl WriterTask {
-    pub async fn ended(self) -> Result<(), StoreError> {
-        match self.0.await {
+    pub async fn ended(&mut self) -> Result<(), StoreError> {
+        match (&mut self.0).await {
             Ok(ended) => ended,
             Err(error) => match error.try_into_panic() {
                 Ok(panic) => panic::resume_unwind(panic),

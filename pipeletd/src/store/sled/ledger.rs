@@ -167,11 +167,11 @@ impl Inner {
         let counts = self
             .cold
             .kind(Kind::LedgerCounts)
-            .map(|entry| read(entry?, |value| records::decode_ledger_counts(value)));
+            .map(|entry| read(entry?, records::decode_ledger_counts));
         let closed = self
             .cold
             .kind(Kind::ClosedBooks)
-            .map(|entry| read(entry?, |value| records::decode_closed_books(value)));
+            .map(|entry| read(entry?, records::decode_closed_books));
         let archived = self.cold.get(&keys::meta(Meta::ArchivedCounts))?;
         let archived = archived.map(|value| records::decode_archived_counts(&value));
         let retry_time = self.meta_number(Meta::RetryTime)?;

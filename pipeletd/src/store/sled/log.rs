@@ -225,17 +225,16 @@ impl Inner {
     fn progress(&self) -> Result<BTreeMap<WebhookId, Progress>, StoreError> {
         let mut progress: BTreeMap<_, Progress> = BTreeMap::new();
         for entry in self.hot.kind(Kind::Cursor) {
-            let (id, cursor): (_, Cursor) = read(entry?, |value| codec::decode_cursor(value))?;
+            let (id, cursor): (_, Cursor) = read(entry?, codec::decode_cursor)?;
             progress.entry(id).or_default().cursor = Some(cursor);
         }
         for entry in self.hot.kind(Kind::Received) {
-            let (id, received): (_, Received) =
-                read(entry?, |value| codec::decode_received(value))?;
+            let (id, received): (_, Received) = read(entry?, codec::decode_received)?;
             progress.entry(id).or_default().received = Some(received);
         }
         for entry in self.hot.kind(Kind::Subscription) {
             let (id, versions): (_, Vec<SubscriptionVersion>) =
-                read(entry?, |value| records::decode_subscription(value))?;
+                read(entry?, records::decode_subscription)?;
             progress.entry(id).or_default().versions = versions.into();
         }
         Ok(progress)

@@ -41,9 +41,9 @@ impl Writer {
             // What panicked is used no more: the panic ends whoever owns it.
             let _ = done.send(panic::catch_unwind(AssertUnwindSafe(call)));
         };
-        let sent = self.0.send(Box::new(call)).await;
-        sent.ok().expect("the thread lives as long as its handle");
-        match ended.await.expect("a call ends, whichever way") {
+        // The thread lives as long as its handle, and a call ends, whichever way.
+        let _ = self.0.send(Box::new(call)).await;
+        match ended.await.expect("a call that was sent is run") {
             Ok(value) => value,
             Err(panic) => panic::resume_unwind(panic),
         }
