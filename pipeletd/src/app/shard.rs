@@ -1,4 +1,4 @@
-//! A shard: a journal and a ledger with the tasks that write them, as one value.
+//! A shard: a journal and a ledger with the threads that write them, as one value.
 //!
 //! The daemon runs one. What hangs on it, projections and dispatchers, is given its handles.
 
@@ -12,7 +12,7 @@ use crate::{
     delivery::{self, ledger::Ledger},
     journal::{Journal, Opened, Subscriber},
     registries::Registry,
-    store::{LedgerStore, LogStore, StoreError, group_commit::WriterTask},
+    store::{LedgerStore, LogStore, StoreError, group_commit::WriterThread},
     system::{clock::Clock, limits::memory::MemoryBudget},
 };
 
@@ -21,8 +21,8 @@ pub(super) struct Shard {
     pub(super) journal: Journal,
     pub(super) ledger: Ledger,
     pub(super) ledger_store: Arc<dyn LedgerStore>,
-    committer: WriterTask,
-    ledger_writer: WriterTask,
+    committer: WriterThread,
+    ledger_writer: WriterThread,
 }
 
 impl Shard {

@@ -37,7 +37,7 @@ use super::retry_clock::RetryClock;
 use crate::{
     store::{
         BATCH_BYTES, LedgerChange, LedgerState, LedgerStore, Outage, ReadLimit, StoreError,
-        group_commit::{Closed, GroupCommit, GroupWriter, TRY_EVERY, WriterTask},
+        group_commit::{Closed, GroupCommit, GroupWriter, TRY_EVERY, WriterThread},
     },
     system::{
         clock::Clock,
@@ -154,7 +154,7 @@ impl Ledger {
         store: Arc<dyn LedgerStore>,
         clock: Clock,
         ending: CancellationToken,
-    ) -> Result<(Self, WriterTask), StoreError> {
+    ) -> Result<(Self, WriterThread), StoreError> {
         let LedgerState {
             counts,
             closed,
@@ -185,7 +185,7 @@ impl Ledger {
             rested: Instant::now(),
             looked_for_room: Instant::now(),
         };
-        let (writer, task) = GroupCommit::start(writer, QUEUE, ending);
+        let (writer, thread) = GroupCommit::start("ledger", writer, QUEUE, ending)?;
         let ledger = Self {
             writer,
             books,
@@ -194,7 +194,7 @@ impl Ledger {
             refuses_growth,
             commits,
         };
-        Ok((ledger, task))
+        Ok((ledger, thread))
     }
 
     /// The time that retries are due in.

@@ -1,6 +1,6 @@
 //! The journal: every event once, on disk before anyone is notified.
 //!
-//! [`Journal`] is the handle. Behind it one task, the committer, gathers what arrives while a
+//! [`Journal`] is the handle. Behind it one thread, the committer, gathers what arrives while a
 //! flush runs into the next batch, writes it with the progress that webhooks made meanwhile, and
 //! then notifies everyone in the batch. While the store can't write, events are refused at once and
 //! everything else waits. A webhook reads through a [`Reader`]: live from a bounded
@@ -48,7 +48,7 @@ pub use self::{
 use crate::{
     store::{
         LogStore, Outage, StoreError,
-        group_commit::{GroupCommit, WriterTask},
+        group_commit::{GroupCommit, WriterThread},
     },
     system::{
         clock::Clock,
@@ -80,7 +80,7 @@ pub enum AppendError {
 pub struct Opened {
     pub journal: Journal,
     pub subscribers: Vec<(Subscriber, Cursor)>,
-    pub committer: WriterTask,
+    pub committer: WriterThread,
 }
 
 /// What the committer, the handles and the readers share.
@@ -108,7 +108,7 @@ struct Shared {
     clock: Clock,
 }
 
-/// Runs in the committer's task once the event is durable.
+/// Runs on the committer's thread once the event is durable.
 type OnCommit = Box<dyn FnOnce(Seq, &Event) + Send>;
 
 enum Request {
@@ -168,7 +168,7 @@ impl Journal {
         });
         let committer = Committer::recover(Arc::clone(&shared), webhooks).await?;
         let cursors: Vec<_> = committer.cursors().collect();
-        let (committer, task) = GroupCommit::start(committer, QUEUE, ending);
+        let (committer, thread) = GroupCommit::start("journal", committer, QUEUE, ending)?;
         let journal = Self { committer, shared };
         let subscribers = cursors.into_iter();
         let subscribers = subscribers
@@ -177,13 +177,13 @@ impl Journal {
         Ok(Opened {
             journal,
             subscribers,
-            committer: task,
+            committer: thread,
         })
     }
 
     /// Appends an event and waits until it is durable.
     ///
-    /// `then` runs in the committer's task once the event is on disk, in the journal's order,
+    /// `then` runs on the committer's thread once the event is on disk, in the journal's order,
     /// before `head` counts it and before any reader sees it. It must be quick and must not
     /// block. Its value is what the caller gets.
     pub async fn append<T, F>(&self, event: Event, then: F) -> Result<T, AppendError>

@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{Followed, Journal, Opened, Reader};
 use crate::{
-    store::{LogStore as _, ReadLimit, group_commit::WriterTask, memory::MemoryStore},
+    store::{LogStore as _, ReadLimit, group_commit::WriterThread, memory::MemoryStore},
     system::{clock::Clock, limits::memory::MemoryBudget},
 };
 
@@ -47,7 +47,7 @@ fn wants(revision: u64, enabled: bool, names: &[&str]) -> Subscription {
 async fn open(
     store: &Arc<MemoryStore>,
     webhooks: Vec<(WebhookId, Subscription)>,
-) -> (Journal, Vec<Reader>, WriterTask) {
+) -> (Journal, Vec<Reader>, WriterThread) {
     let Opened {
         journal,
         subscribers,

@@ -3,16 +3,19 @@
 //! The writer owns what it writes, and its requests wait in a bounded queue. While the store has an
 //! outage, the write is tried again and again; what then becomes of requests is the writer's
 //! business. A stop writes what was sent before it.
+//!
+//! It runs on a thread of its own, which a store may block: a write waits for nobody's reads, and a
+//! group's notifications for nobody's work.
 
-use std::{fmt, panic, time::Duration};
+use std::{fmt, thread, time::Duration};
 
 use async_trait::async_trait;
 use tokio::{
+    runtime::Handle,
     sync::{
         mpsc::{self, error::TryRecvError},
         oneshot,
     },
-    task::JoinHandle,
     time::{Instant, sleep_until, timeout_at},
 };
 use tokio_util::sync::CancellationToken;
@@ -74,19 +77,13 @@ enum Message<R> {
 #[derive(Debug, Clone, Copy)]
 pub struct Closed;
 
-/// Ends when the writer does: without an error only after [`GroupCommit::stop`].
+/// Ends when the writer does: without an error only after [`GroupCommit::stop`], or a panic.
 #[derive(Debug)]
-pub struct WriterTask(JoinHandle<Result<(), StoreError>>);
+pub struct WriterThread(oneshot::Receiver<Result<(), StoreError>>);
 
-impl WriterTask {
+impl WriterThread {
     pub async fn ended(&mut self) -> Result<(), StoreError> {
-        match (&mut self.0).await {
-            Ok(ended) => ended,
-            Err(error) => match error.try_into_panic() {
-                Ok(panic) => panic::resume_unwind(panic),
-                Err(_) => Ok(()),
-            },
-        }
+        (&mut self.0).await.unwrap_or(Ok(()))
     }
 }
 
@@ -103,13 +100,15 @@ impl<R> fmt::Debug for GroupCommit<R> {
 }
 
 impl<R: Send + 'static> GroupCommit<R> {
-    /// So many requests may wait in the queue; further ones wait for room. Must be called within a
-    /// runtime. Once `ending` is cancelled, an outage of the store is not waited out any more.
+    /// The name is the thread's. So many requests may wait in the queue; further ones wait for
+    /// room. Must be called within a runtime. Once `ending` is cancelled, an outage of the store is
+    /// not waited out any more.
     pub fn start(
+        name: &str,
         writer: impl GroupWriter<Request = R>,
         queue: usize,
         ending: CancellationToken,
-    ) -> (Self, WriterTask) {
+    ) -> Result<(Self, WriterThread), StoreError> {
         let (requests, queue) = mpsc::channel(queue);
         let run = Run {
             writer,
@@ -117,7 +116,16 @@ impl<R: Send + 'static> GroupCommit<R> {
             ending,
             waiting: None,
         };
-        (Self(requests), WriterTask(tokio::spawn(run.run())))
+        let (done, ended) = oneshot::channel();
+        let runtime = Handle::current();
+        let thread = thread::Builder::new().name(name.to_owned());
+        let started = thread.spawn(move || {
+            let result = runtime.block_on(run.run());
+            // Nobody listens any more when the process is ending anyway.
+            let _ = done.send(result);
+        });
+        started.map_err(StoreError::Sync)?;
+        Ok((Self(requests), WriterThread(ended)))
     }
 
     pub async fn send(&self, request: R) -> Result<(), Closed> {

@@ -1,7 +1,7 @@
 //! The ledger of a shard: what left the happy path, and the counts of it.
 //!
-//! One owner commits, one call after the other; anyone may read meanwhile. A commit is durable on
-//! return. One that failed may have been done or not: its owner commits the same again until that
+//! One owner commits, one call after the other, on a thread that a commit may block; anyone may read
+//! meanwhile. A commit is durable on return. One that failed may have been done or not: its owner commits the same again until that
 //! works, which comes to the same. Due times are ordered by the owner: the engine only keeps
 //! retries apart by their keys.
 

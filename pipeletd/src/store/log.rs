@@ -1,7 +1,7 @@
 //! The log of a shard: every event once, by position, and how far each webhook has come.
 //!
-//! One owner appends, one call after the other; anyone may read meanwhile. What an append returns
-//! for is durable. One that failed has an unknown outcome, which the engine resolves before it
+//! One owner appends, one call after the other, on a thread that an append and a check may block;
+//! anyone may read meanwhile. What an append returns for is durable. One that failed has an unknown outcome, which the engine resolves before it
 //! appends again, or in [`LogStore::check`]: of a failed batch nothing is found after that, and its
 //! positions are given out again. Whoever reads must not pass the owner's head.
 

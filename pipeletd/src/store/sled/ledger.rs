@@ -30,9 +30,7 @@ impl LedgerStore for SledStore {
     }
 
     async fn commit(&self, changes: Arc<[LedgerChange]>) -> Result<(), StoreError> {
-        let store = Arc::clone(&self.0);
-        let commit = move || store.commit_ledger(&changes);
-        self.0.ledger_writer.run(commit).await
+        self.0.commit_ledger(&changes)
     }
 
     async fn check_growth(&self) -> Result<(), StoreError> {

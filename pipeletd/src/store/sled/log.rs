@@ -46,20 +46,15 @@ impl LogStore for SledStore {
         events: Arc<[Arc<Event>]>,
         checkpoints: Arc<[Checkpoint]>,
     ) -> Result<Seq, StoreError> {
-        let store = Arc::clone(&self.0);
-        let append = move || store.append(&events, &checkpoints);
-        self.0.log_writer.run(append).await
+        self.0.append(&events, &checkpoints)
     }
 
     async fn check(&self) -> Result<(), StoreError> {
-        let store = Arc::clone(&self.0);
-        let check = move || {
-            let tail = store.tail.lock();
-            store.resolve(&mut tail.unwrap_or_else(PoisonError::into_inner))?;
-            store.hot.check(Purpose::Event)?;
-            store.cold.check(Purpose::Upkeep)
-        };
-        self.0.log_writer.run(check).await
+        let store = &self.0;
+        let tail = store.tail.lock();
+        store.resolve(&mut tail.unwrap_or_else(PoisonError::into_inner))?;
+        store.hot.check(Purpose::Event)?;
+        store.cold.check(Purpose::Upkeep)
     }
 
     fn has_room_for_strangers(&self) -> bool {

@@ -15,7 +15,6 @@ mod panics;
 mod projections;
 mod room;
 mod transactions;
-mod writer;
 
 use std::{
     fs::{File, TryLockError},
@@ -32,7 +31,6 @@ use self::{
     database::{Batch, Database},
     log::Tail,
     room::{Purpose, Room},
-    writer::Writer,
 };
 use super::{
     Revision, ShardStores, StoreError, blocking,
@@ -69,8 +67,6 @@ struct Inner {
     /// Held by whoever changes transactions: what is packed is read first.
     transactions: Mutex<()>,
     configuration: Mutex<Configuration>,
-    log_writer: Writer,
-    ledger_writer: Writer,
     /// Backups that are being written; nothing is forgotten meanwhile.
     backups: AtomicUsize,
     /// Held as long as the store is open: one daemon for a data directory.
@@ -162,8 +158,6 @@ impl SledStore {
             tail: Mutex::new(tail),
             transactions: Mutex::new(()),
             configuration: Mutex::new(configuration),
-            log_writer: Writer::start("journal")?,
-            ledger_writer: Writer::start("ledger")?,
             hot,
             cold,
             secrets,
