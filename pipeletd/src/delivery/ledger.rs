@@ -185,7 +185,7 @@ impl Ledger {
             rested: Instant::now(),
             looked_for_room: Instant::now(),
         };
-        let (writer, thread) = GroupCommit::start("ledger", writer, QUEUE, ending)?;
+        let (writer, thread) = GroupCommit::start("ledger", writer, QUEUE, ending, None)?;
         let ledger = Self {
             writer,
             books,

@@ -140,7 +140,8 @@ impl Journal {
     /// within a runtime. Once `ending` is cancelled, an outage of the store is not waited out
     /// any more.
     ///
-    /// A subscription that the journal doesn't know yet takes effect at its end.
+    /// A subscription that the journal doesn't know yet takes effect at its end. Where the store
+    /// has an outage now, the journal begins with it.
     ///
     /// Counts again what each webhook received since it was last written down, which is a
     /// bounded number of events however long the journal is.
@@ -167,8 +168,13 @@ impl Journal {
             clock,
         });
         let committer = Committer::recover(Arc::clone(&shared), webhooks).await?;
+        let outage = match shared.log.check().await {
+            Err(error) if error.is_outage() => Some(error),
+            checked => checked.map(|()| None)?,
+        };
         let cursors: Vec<_> = committer.cursors().collect();
-        let (committer, thread) = GroupCommit::start("journal", committer, QUEUE, ending)?;
+        let started = GroupCommit::start("journal", committer, QUEUE, ending, outage);
+        let (committer, thread) = started?;
         let journal = Self { committer, shared };
         let subscribers = cursors.into_iter();
         let subscribers = subscribers
@@ -215,9 +221,11 @@ impl Journal {
     }
 
     /// Whether stations may append that nobody has registered: they leave some of the disk to the
-    /// others. Looked at with every batch, and every ten seconds.
+    /// others. Looked at with every batch, and every ten seconds; once there was no room, whenever
+    /// it is asked, since there may be no batch before they are let in again.
     pub fn takes_strangers(&self) -> bool {
-        self.shared.takes_strangers.load(Ordering::Relaxed)
+        let shared = &self.shared;
+        shared.takes_strangers.load(Ordering::Relaxed) || shared.log.has_room_for_strangers()
     }
 
     /// The position that the next event will have.

@@ -102,14 +102,18 @@ impl<R> fmt::Debug for GroupCommit<R> {
 impl<R: Send + 'static> GroupCommit<R> {
     /// The name is the thread's. So many requests may wait in the queue; further ones wait for
     /// room. Must be called within a runtime. Once `ending` is cancelled, an outage of the store is
-    /// not waited out any more.
+    /// not waited out any more. One that the store has now is waited out before anything is written.
     pub fn start(
         name: &str,
-        writer: impl GroupWriter<Request = R>,
+        mut writer: impl GroupWriter<Request = R>,
         queue: usize,
         ending: CancellationToken,
+        outage: Option<StoreError>,
     ) -> Result<(Self, WriterThread), StoreError> {
         let (requests, queue) = mpsc::channel(queue);
+        if let Some(error) = &outage {
+            writer.suspend(error);
+        }
         let run = Run {
             writer,
             queue,
@@ -120,7 +124,7 @@ impl<R: Send + 'static> GroupCommit<R> {
         let runtime = Handle::current();
         let thread = thread::Builder::new().name(name.to_owned());
         let started = thread.spawn(move || {
-            let result = runtime.block_on(run.run());
+            let result = runtime.block_on(run.run(outage));
             // Nobody listens any more when the process is ending anyway.
             let _ = done.send(result);
         });
@@ -159,8 +163,8 @@ enum Next {
 }
 
 impl<W: GroupWriter> Run<W> {
-    async fn run(mut self) -> Result<(), StoreError> {
-        let ended = self.write_all().await;
+    async fn run(mut self, outage: Option<StoreError>) -> Result<(), StoreError> {
+        let ended = self.write_all(outage).await;
         if let Err(error) = &ended {
             // Before the queue is dropped: who finds it closed asks for the reason.
             self.writer.suspend(error);
@@ -174,7 +178,15 @@ impl<W: GroupWriter> Run<W> {
         Ok(())
     }
 
-    async fn write_all(&mut self) -> Result<Option<oneshot::Sender<()>>, StoreError> {
+    async fn write_all(
+        &mut self,
+        outage: Option<StoreError>,
+    ) -> Result<Option<oneshot::Sender<()>>, StoreError> {
+        if let Some(error) = outage
+            && let Next::End(stopped) = self.wait_out(error).await?
+        {
+            return Ok(stopped);
+        }
         loop {
             match self.gather().await {
                 Next::Write => {
@@ -226,10 +238,13 @@ impl<W: GroupWriter> Run<W> {
 
     /// Writes the batch; waits an outage out.
     async fn write(&mut self) -> Result<Next, StoreError> {
-        let mut error = match self.writer.write().await {
-            Err(error) if error.is_outage() => error,
-            written => return written.map(|()| Next::Write),
-        };
+        match self.writer.write().await {
+            Err(error) if error.is_outage() => self.wait_out(error).await,
+            written => written.map(|()| Next::Write),
+        }
+    }
+
+    async fn wait_out(&mut self, mut error: StoreError) -> Result<Next, StoreError> {
         loop {
             self.writer.suspend(&error);
             if let Next::End(stopped) = self.wait_for_recovery().await {

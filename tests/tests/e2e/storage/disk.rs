@@ -134,6 +134,29 @@ async fn a_full_disk_is_sat_out() {
 }
 
 #[tokio::test]
+async fn a_start_on_a_full_disk_is_not_ready() {
+    let disk = SmallDisk::new(24).await;
+    let builder = daemon().in_data_dir(disk.path().join("data"));
+    let mut scene = Scene::with(builder, EVENTS).await;
+    scene.ctl().line("stations add S1").await.ok();
+    scene.station("S1").await.start_transaction(1).await;
+    scene.daemon.kill9().await;
+    disk.fill();
+    scene.start_again().await;
+    // Nothing was refused yet.
+    let reasons = scene.api.get("/readyz").await.expect(503)["reasons"].to_string();
+    assert!(reasons.contains("the disk is full"), "{reasons}");
+    let mut registered = scene.station("S1").await;
+    let mut stranger = scene.station("STRANGER").await;
+
+    disk.make_room();
+    let ready = || scene.api.get("/readyz");
+    eventually("/readyz", ready, |reply| reply.status == 200).await;
+    stranger.start_transaction(2).await;
+    registered.start_transaction(3).await;
+}
+
+#[tokio::test]
 async fn deliveries_go_on_while_the_disk_is_full() {
     let disk = SmallDisk::new(24).await;
     let builder = daemon().in_data_dir(disk.path().join("data"));
