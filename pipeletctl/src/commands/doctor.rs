@@ -11,7 +11,10 @@ use crate::{
     output::{Format, Printer},
     settings::Settings,
     system::when::now,
-    view::doctor::{Facts, Finding, Hook, judge, unanswered},
+    view::{
+        self,
+        doctor::{Facts, Finding, Hook, judge, unanswered},
+    },
 };
 
 /// Webhooks that are looked at.
@@ -51,6 +54,9 @@ async fn gather(settings: &Settings, client: &Client) -> Result<Facts, Error> {
     let asked = now();
     let status = client.daemon().get_status(v1::GetStatusRequest {}).await?;
     let answered = now();
+    let request = v1::AuditWebhooksRequest::default();
+    let audited = client.webhooks().audit_webhooks(request).await?;
+    let audit = view::Audit::new(audited.into_inner(), None);
     let request = v1::ListWebhooksRequest {
         page_size: WEBHOOKS,
         page_token: String::new(),
@@ -76,6 +82,7 @@ async fn gather(settings: &Settings, client: &Client) -> Result<Facts, Error> {
         answered,
         webhooks,
         more_webhooks: !listed.next_page_token.is_empty(),
+        gaps: audit.gaps().collect(),
     })
 }
 

@@ -327,7 +327,7 @@ impl Audit {
             let sentence = total.sentence(sign, delivered);
             return format!("{table}\n\nsince {time}: {sentence}");
         }
-        let sign = if self.balanced { "=" } else { "≠" };
+        let sign = if self.has_gap() { "≠" } else { "=" };
         let mut text = String::new();
         let rows = self.webhooks.iter().map(Audited::cells);
         let rows: Vec<_> = rows
@@ -338,6 +338,14 @@ impl Audit {
         }
         text.push_str(&self.total.sentence(sign, "delivered"));
         text
+    }
+
+    /// Whether what was received is not what became of it. What is booked and not kept is another
+    /// matter: the sum is right then.
+    fn has_gap(&self) -> bool {
+        let listed = self.webhooks.iter().filter_map(|webhook| webhook.books);
+        let forgotten = self.forgotten.iter().map(|forgotten| forgotten.books);
+        listed.chain(forgotten).any(|books| books.gap != 0)
     }
 
     /// What is wrong with whose books.
@@ -378,7 +386,13 @@ impl Audited {
     }
 
     fn cells(&self) -> Vec<String> {
-        cells(self.id.to_string(), &self.name, &self.state, self.books)
+        let mut cells = cells(self.id.to_string(), &self.name, &self.state, self.books);
+        if self.differences().next().is_some()
+            && let Some(verdict) = cells.last_mut().filter(|verdict| *verdict == "ok")
+        {
+            "not kept".clone_into(verdict);
+        }
+        cells
     }
 }
 
@@ -490,6 +504,11 @@ mod tests {
         assert!(!lost.balanced);
         let named = "webhook 7 (W): 3 retries are booked, and 2 kept";
         assert_eq!(lost.gaps().collect::<Vec<_>>(), [named]);
+        // What the sum says is right; the webhook's own row tells what is wrong.
+        let text = lost.text();
+        assert!(text.contains("0 received = 0 delivered"), "{text}");
+        assert!(text.contains("not kept"), "{text}");
+        assert!(!audit(3).text().contains("not kept"));
     }
 
     #[test]

@@ -54,6 +54,8 @@ pub(crate) struct Facts {
     pub(crate) webhooks: Vec<Hook>,
     /// Whether there are webhooks that were not looked at.
     pub(crate) more_webhooks: bool,
+    /// What an audit finds wrong.
+    pub(crate) gaps: Vec<String>,
 }
 
 #[derive(Debug, Default)]
@@ -155,6 +157,7 @@ pub(crate) fn judge(facts: &Facts) -> Vec<Finding> {
     ];
     findings.extend(certificates(&status.certificates, facts.answered));
     findings.extend(webhooks(&facts.webhooks, facts.more_webhooks));
+    findings.push(books(&facts.gaps));
     findings.push(handshakes(status.handshakes_refused));
     let refused = status.refused_handshakes.iter();
     findings.extend(refused.map(|refused| refused_handshake(refused, facts.answered)));
@@ -381,6 +384,20 @@ fn webhook(hook: &Hook) -> Vec<Finding> {
     findings
 }
 
+fn books(gaps: &[String]) -> Finding {
+    let Some(first) = gaps.first() else {
+        return Finding::new("books", Level::Ok, "every delivery is accounted for");
+    };
+    let mut message = first.clone();
+    if gaps.len() > 1 {
+        let _ = write!(message, "; and {} more", gaps.len() - 1);
+    }
+    Finding::new("books", Level::Problem, message).hint(
+        "`pipeletctl audit` shows all books; this should never be: keep the data directory and the \
+         daemon's log, and report it",
+    )
+}
+
 /// Why deliveries fail, and what to do about it.
 fn why(webhook: &v1::Webhook, last: Option<&v1::Attempt>) -> (String, String) {
     let test = format!("then `pipeletctl webhooks test {}`", webhook.id);
@@ -598,6 +615,20 @@ mod tests {
             check(&certificates(&[shown], at(NOW))[0], level, words);
         }
         check(&certificates(&[], at(NOW))[0], Level::Ok, "no TLS");
+    }
+
+    #[test]
+    fn gaps_in_the_books_are_a_problem() {
+        let gaps = ["webhook 7 (W): 3 retries are booked, and 2 kept", "another"];
+        let gaps = gaps.map(str::to_owned);
+        check(&books(&[]), Level::Ok, "accounted for");
+        check(&books(&gaps[..1]), Level::Problem, "and 2 kept\n");
+        check(&books(&gaps), Level::Problem, "and 2 kept; and 1 more");
+        let facts = Facts {
+            gaps: gaps.into(),
+            ..Facts::default()
+        };
+        assert!(judge(&facts).contains(&books(&facts.gaps)));
     }
 
     #[test]

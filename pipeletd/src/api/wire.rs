@@ -165,6 +165,7 @@ fn audited(
 ) -> v1::WebhookAudit {
     let (state, books, compared) = match state {
         AuditState::Active(books, compared) => ("active", Some(books), compared),
+        AuditState::Disabled(books, compared) => ("disabled", Some(books), compared),
         AuditState::Deleting => ("deleting", None, None),
         AuditState::Deleted(books) => ("deleted", Some(books), None),
     };

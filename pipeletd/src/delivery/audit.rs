@@ -40,6 +40,8 @@ pub struct Audited {
 pub enum AuditState {
     /// It has a dispatcher.
     Active(DeliveryCounts, Option<Comparison>),
+    /// The same of one that is not enabled.
+    Disabled(DeliveryCounts, Option<Comparison>),
     /// What it was owed is being cancelled; its books are closed after that.
     Deleting,
     Deleted(DeliveryCounts),
@@ -88,7 +90,9 @@ impl Delivery {
             }
         }
         for audited in &mut audited {
-            if let AuditState::Active(_, comparison) = &mut audited.state {
+            if let AuditState::Active(_, comparison) | AuditState::Disabled(_, comparison) =
+                &mut audited.state
+            {
                 *comparison = self.compare(audited.id).await?;
             }
         }
@@ -150,11 +154,19 @@ impl Delivery {
         let webhooks = self.0.running.read();
         let webhooks = webhooks.unwrap_or_else(PoisonError::into_inner);
         let webhooks = webhooks.iter().filter(|(id, _)| wanted(**id));
-        let audited = webhooks.map(|(id, running)| Audited {
-            id: *id,
-            name: running.stored().webhook.name.clone(),
-            state: AuditState::Active(self.0.books(running, *id), None),
-            backfilled: self.0.context.ledger.counts(*id).backfilled,
+        let audited = webhooks.map(|(id, running)| {
+            let webhook = &running.stored().webhook;
+            let books = self.0.books(running, *id);
+            Audited {
+                id: *id,
+                name: webhook.name.clone(),
+                state: if webhook.enabled {
+                    AuditState::Active(books, None)
+                } else {
+                    AuditState::Disabled(books, None)
+                },
+                backfilled: self.0.context.ledger.counts(*id).backfilled,
+            }
         });
         audited.collect()
     }

@@ -42,6 +42,7 @@ async fn a_daemon_that_is_well() {
     }
     says(of(&findings, "key"), "ok", "admin; never expires");
     says(of(&findings, "webhooks"), "ok", "1 looked at");
+    says(of(&findings, "books"), "ok", "accounted for");
     says(of(&findings, "stations"), "ok", "no handshake");
     // How full the disk is that the tests run on is not theirs to say.
     assert!(
