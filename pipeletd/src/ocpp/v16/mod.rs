@@ -11,5 +11,4 @@ mod tables;
 mod validate;
 
 pub use parameters::payload_of;
-pub use repeated_keys::repeated_keys;
-pub use validate::{Violation, validate};
+pub use validate::{Violation, repeated_keys, validate};

@@ -1,38 +1,35 @@
-//! Keys that stand twice in one object.
-//!
-//! Stations send them and are forgiven, but we send none: which of the two a station would take,
-//! nobody knows, and the validation has seen the last one only.
+//! Keys that stand twice in one JSON object: which of the two is meant, no reader can know.
 
 use std::{collections::HashSet, fmt};
 
-use pipelet_domain::events::Payload;
 use serde::de::{DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
 
-use super::{Violation, validate::MAX_VIOLATIONS};
-use crate::ocpp::wire::ErrorCode;
+/// More are not told: a megabyte of them needs no megabytes of complaint.
+const MAX_FOUND: usize = 64;
 
-/// A fault for each key that repeats one of its object.
-pub fn repeated_keys(payload: &Payload) -> Vec<Violation> {
+/// A JSON pointer (RFC 6901) to each key that repeats one of its object, up to where the JSON can't
+/// be read.
+pub fn repeated_keys(json: &[u8]) -> Vec<String> {
     let mut found = Vec::new();
     let scan = Scan {
-        at: &At::Payload,
+        at: &At::Root,
         found: &mut found,
     };
-    let mut json = serde_json::Deserializer::from_slice(payload.as_bytes());
-    // What is unreadable is a fault for the validation.
+    let mut json = serde_json::Deserializer::from_slice(json);
+    // Whoever reads the JSON itself tells what is wrong with it.
     let _ = scan.deserialize(&mut json);
     found
 }
 
 struct Scan<'a> {
     at: &'a At<'a>,
-    found: &'a mut Vec<Violation>,
+    found: &'a mut Vec<String>,
 }
 
-/// Where in the payload something stands. Written out for a fault only: a long key has many elements
+/// Where in the JSON something stands. Written out for a fault only: a long key has many elements
 /// below it, and each would bear it.
 enum At<'a> {
-    Payload,
+    Root,
     Key(&'a At<'a>, &'a str),
     Index(&'a At<'a>, usize),
 }
@@ -41,7 +38,7 @@ impl At<'_> {
     /// As a JSON pointer (RFC 6901).
     fn pointer(&self) -> String {
         match self {
-            Self::Payload => String::new(),
+            Self::Root => String::new(),
             Self::Key(parent, key) => {
                 // A name without end is cut: it points well enough.
                 let key = &key[..key.floor_char_boundary(100)];
@@ -110,12 +107,8 @@ impl<'de> Visitor<'de> for Scan<'_> {
         let mut seen = HashSet::new();
         while let Some(key) = fields.next_key::<String>()? {
             let at = At::Key(self.at, &key);
-            if seen.contains(&key) && self.found.len() < MAX_VIOLATIONS {
-                self.found.push(Violation {
-                    pointer: at.pointer(),
-                    code: ErrorCode::PropertyConstraintViolation,
-                    message: "stands there twice".to_owned(),
-                });
+            if seen.contains(&key) && self.found.len() < MAX_FOUND {
+                self.found.push(at.pointer());
             }
             fields.next_value_seed(Scan {
                 at: &at,
@@ -134,9 +127,7 @@ mod tests {
     #[test]
     fn each_repetition_is_a_fault() {
         let check = |json: &str, pointers: &[&str]| {
-            let found = repeated_keys(&Payload::parse(json.as_bytes()).unwrap());
-            let found: Vec<&str> = found.iter().map(|fault| fault.pointer.as_str()).collect();
-            assert_eq!(found, pointers, "{json}");
+            assert_eq!(repeated_keys(json.as_bytes()), pointers, "{json}");
         };
         check(r#"{"a":1,"b":{"a":[-1,1.5,true,null,"a"]}}"#, &[]);
         check(r#"{"type":"Soft","typ\u0065":"Hard"}"#, &["/type"]);
@@ -145,6 +136,7 @@ mod tests {
             &["/a/1/b~1c", "/a/1/b~1c", "/a"],
         );
     }
+
     #[test]
     fn a_long_key_is_not_copied_for_each_thing_below_it() {
         // 50 GB of copies otherwise.
@@ -153,10 +145,10 @@ mod tests {
             "k".repeat(500_000),
             "0,".repeat(100_000)
         );
-        let found = repeated_keys(&Payload::parse(json.as_bytes()).unwrap());
+        let found = repeated_keys(json.as_bytes());
         assert_eq!(found.len(), 1);
         let json = format!(r#"{{"{0}":1,"{0}":2}}"#, "k".repeat(500_000));
-        let found = repeated_keys(&Payload::parse(json.as_bytes()).unwrap());
-        assert_eq!(found[0].pointer.len(), 101);
+        let found = repeated_keys(json.as_bytes());
+        assert_eq!(found[0].len(), 101);
     }
 }

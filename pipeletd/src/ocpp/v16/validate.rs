@@ -11,7 +11,7 @@ use super::{
 use crate::ocpp::wire::ErrorCode;
 
 /// More than these are not listed: a megabyte of nonsense needs no megabytes of complaint.
-pub(super) const MAX_VIOLATIONS: usize = 64;
+const MAX_VIOLATIONS: usize = 64;
 
 /// One fault of a payload.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -38,6 +38,19 @@ pub fn validate(action: EventType, payload: &Payload) -> Vec<Violation> {
         }
     }
     faults.0
+}
+
+/// A fault for each key that repeats one of its object. Stations send them and are forgiven, but we
+/// send none: which of the two a station would take is not known, and [`validate`] sees the last
+/// one only.
+pub fn repeated_keys(payload: &Payload) -> Vec<Violation> {
+    let pointers = super::repeated_keys::repeated_keys(payload.as_bytes()).into_iter();
+    let faults = pointers.map(|pointer| Violation {
+        pointer,
+        code: ErrorCode::PropertyConstraintViolation,
+        message: "stands there twice".to_owned(),
+    });
+    faults.collect()
 }
 
 struct Faults(Vec<Violation>);

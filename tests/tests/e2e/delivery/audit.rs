@@ -129,7 +129,11 @@ async fn a_span_of_time_outlives_changes_of_the_webhook() {
         assert_eq!(lately["books"]["received"], expected, "{change}: {audit}");
         assert_eq!(lately["books"]["delivered"], expected, "{change}: {audit}");
         assert_eq!(lately["counted_from"], json!(null), "{change}: {audit}");
-        let state = if change == "--disabled" { "disabled" } else { "active" };
+        let state = if change == "--disabled" {
+            "disabled"
+        } else {
+            "active"
+        };
         assert_eq!(audit["webhooks"][0]["state"], state, "{change}: {audit}");
     }
 }
