@@ -9,6 +9,8 @@
 //! | [`id_tags`] | who may charge: an entry, and the verdict on it |
 //! | [`registration`] | which stations are expected, and what is asked of each |
 //!
+//! It also finds [`repeated_keys`], wherever JSON comes from.
+//!
 //! Nothing here waits, reads a clock, or knows where it is kept and over what it travels.
 
 pub mod deliveries;
@@ -16,4 +18,7 @@ pub mod events;
 pub mod id_tags;
 pub mod projection;
 pub mod registration;
+mod repeated_keys;
 pub mod webhooks;
+
+pub use repeated_keys::repeated_keys;

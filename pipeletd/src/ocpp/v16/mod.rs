@@ -5,7 +5,6 @@
 //! is answered and forwarded anyway unless the configuration asks for strictness.
 
 mod parameters;
-mod repeated_keys;
 mod schema;
 mod tables;
 mod validate;

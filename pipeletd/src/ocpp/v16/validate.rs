@@ -44,7 +44,7 @@ pub fn validate(action: EventType, payload: &Payload) -> Vec<Violation> {
 /// send none: which of the two a station would take is not known, and [`validate`] sees the last
 /// one only.
 pub fn repeated_keys(payload: &Payload) -> Vec<Violation> {
-    let pointers = super::repeated_keys::repeated_keys(payload.as_bytes()).into_iter();
+    let pointers = pipelet_domain::repeated_keys(payload.as_bytes()).into_iter();
     let faults = pointers.map(|pointer| Violation {
         pointer,
         code: ErrorCode::PropertyConstraintViolation,
