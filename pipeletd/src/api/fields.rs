@@ -1,6 +1,9 @@
 //! Reads what callers say field by field, so that everything that is wrong is told at once.
 
-use pipelet_domain::webhooks::{Fault, Field, Secret};
+use pipelet_domain::{
+    repeated_keys,
+    webhooks::{Fault, Field, Secret},
+};
 use serde_json::{Map, Value};
 
 use super::error::ApiError;
@@ -22,10 +25,23 @@ impl From<Map<String, Value>> for Fields {
     }
 }
 
+/// Which of two values is meant can't be known, so neither is taken (RFC 8259, section 4).
+pub(super) fn refuse_repeated_keys(body: &[u8]) -> Result<(), ApiError> {
+    match repeated_keys(body).first() {
+        Some(pointer) => Err(ApiError::Malformed(format!(
+            "the body has the key {pointer} twice: leave one of them out"
+        ))),
+        None => Ok(()),
+    }
+}
+
 impl Fields {
     pub(super) fn parse(body: &[u8]) -> Result<Self, ApiError> {
         match serde_json::from_slice(body) {
-            Ok(Value::Object(fields)) => Ok(fields.into()),
+            Ok(Value::Object(fields)) => {
+                refuse_repeated_keys(body)?;
+                Ok(fields.into())
+            }
             Ok(_) => Err(ApiError::Malformed(
                 "the body is not a JSON object".to_owned(),
             )),

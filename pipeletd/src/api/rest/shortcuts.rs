@@ -27,7 +27,10 @@ use pipelet_proto::v1::call_response::Outcome;
 use serde_json::{Map, Value};
 
 use super::{
-    super::{error::ApiError, fields::whole},
+    super::{
+        error::ApiError,
+        fields::{refuse_repeated_keys, whole},
+    },
     access::{Routes, operates},
     body::RawBody,
     commands::{ask, timeout},
@@ -114,6 +117,7 @@ async fn command(
 ) -> Result<Json<Outcome>, Problem> {
     let wait = timeout(&mut query);
     query.finish()?;
+    refuse_repeated_keys(body.as_bytes())?;
     let answer = ask(&stations, &id, action, in_ocpp(names, &body), wait).await;
     Ok(answer.map_err(|error| in_our_words(names, error))?)
 }

@@ -234,6 +234,44 @@ async fn what_is_no_request_at_all_is_told_so() {
 }
 
 #[tokio::test]
+async fn a_key_that_stands_in_a_body_twice_is_named() {
+    let scene = Scene::new(&["Heartbeat"]).await;
+    let ours = format!("/webhooks/{}", scene.webhook);
+    let before = scene.api.get(&ours).await.expect(200);
+    let twice = r#"{"name": "A", "n\u0061me": "B"}"#;
+    let deeper = r#"{"event": "Heartbeat", "payload": {"a/b": [{"c": 1, "c": 2}]}}"#;
+    let test = format!("{ours}/test");
+    for (method, path, body, pointer) in [
+        (Method::POST, "/webhooks", twice, "/name"),
+        (Method::PUT, &ours, twice, "/name"),
+        (Method::POST, &test, deeper, "/payload/a~1b/0/c"),
+        (
+            Method::PUT,
+            "/stations/S1",
+            r#"{"password": "0123456789abcdef", "password": "fedcba9876543210"}"#,
+            "/password",
+        ),
+        (
+            Method::POST,
+            "/stations/S1/reset",
+            r#"{"type": "Soft", "type": "Hard"}"#,
+            "/type",
+        ),
+    ] {
+        let json = Some("application/json");
+        let reply = scene.api.send(method, path, json, body.to_owned()).await;
+        assert_eq!(reply.status, 400, "{path}: {}", reply.text);
+        let problem = reply.json();
+        assert_eq!(problem["code"], "malformed_request", "{problem}");
+        let named = format!("the key {pointer} twice");
+        assert!(problem["detail"].to_string().contains(&named), "{problem}");
+        assert!(!reply.text.contains("0123456789"), "{problem}");
+    }
+    assert_eq!(scene.api.get(&ours).await.expect(200), before);
+    scene.api.get("/stations/S1").await.expect(404);
+}
+
+#[tokio::test]
 async fn a_store_belongs_to_one_daemon() {
     let running = daemon().start().await;
     let data_dir = running.data_dir();
