@@ -5,6 +5,7 @@
 //! one twice changes nothing.
 
 use std::{
+    collections::BTreeMap,
     sync::{Arc, Weak},
     time::Duration,
 };
@@ -316,18 +317,12 @@ async fn save_transactions(
         live.saved(batch);
     }
     save_late_readings(store, live, position).await?;
-    let late = live.take_late_stops();
-    if late.is_empty() {
-        return Ok(());
+    let late = live.late_stops();
+    if !late.is_empty() {
+        save_in_batches(store, &ended(store, &late).await?, position).await?;
+        live.late_stops_saved(late.len());
     }
-    let saved = match found(store, &late).await {
-        Ok(stopped) => save_in_batches(store, &stopped, position).await,
-        Err(error) => Err(error),
-    };
-    if saved.is_err() {
-        live.put_back_late_stops(late);
-    }
-    saved
+    Ok(())
 }
 
 async fn save_in_batches(
@@ -381,19 +376,19 @@ async fn read_of(
 }
 
 /// The stored transactions that these stops end.
-async fn found(
+pub(super) async fn ended(
     store: &dyn ProjectionStore,
     late: &[LateStop],
 ) -> Result<Vec<Arc<Transaction>>, StoreError> {
-    let mut stopped = Vec::new();
-    for LateStop { station, request } in late {
-        let known = store.transaction(request.transaction_id).await?;
-        let known = known.filter(|known| known.stop.is_none() && known.station == *station);
-        if let Some(known) = known {
-            stopped.push(Arc::new(known.stopped(request.clone())));
+    let mut ended = BTreeMap::new();
+    for stop in late {
+        let stored = store.transaction(stop.request.transaction_id).await?;
+        if let Some(as_it_ends) = stored.and_then(|stored| stop.ended(&stored)) {
+            // The first stop counts.
+            ended.entry(as_it_ends.seq).or_insert(Arc::new(as_it_ends));
         }
     }
-    Ok(stopped)
+    Ok(ended.into_values().collect())
 }
 
 /// Removes the stations that were forgotten. A crash in between leaves some, which are known again
@@ -427,7 +422,9 @@ async fn save_all(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{store::memory::MemoryStore, system::limits::memory::MemoryBudget};
+    use crate::{
+        ocpp::Transactions, store::memory::MemoryStore, system::limits::memory::MemoryBudget,
+    };
     use pipelet_domain::{
         events::{Event, EventId, EventType, Payload},
         registration::Admission,
@@ -457,7 +454,7 @@ mod tests {
 
     #[tokio::test]
     async fn what_is_said_of_one_that_left_memory_reaches_the_store() {
-        let (store, stations) = (MemoryStore::default(), Stations::default());
+        let (store, stations) = (Arc::new(MemoryStore::default()), Stations::default());
         // The first of them is one too many for its station, and not saved yet.
         let mut events: Vec<Event> = (1..=65).map(start).collect();
         let stop = event(EventType::StopTransaction, r#"{"transactionId":1}"#);
@@ -466,7 +463,7 @@ mod tests {
             stations.apply(seq, event);
         }
         let save = async || {
-            let saved = save_transactions(&store, &stations, Seq(0)).await;
+            let saved = save_transactions(store.as_ref(), &stations, Seq(0)).await;
             saved.unwrap();
         };
         let stored = async || store.transaction(1).await.unwrap().unwrap();
@@ -476,8 +473,24 @@ mod tests {
         assert_eq!(reading.sampled_values, "[8]");
 
         stations.apply(Seq(70), &meter(1, 9));
+        let shown = Transactions::new(stations.transactions().clone(), store.clone());
+        let list = async |open| {
+            let filter = TransactionFilter {
+                open: Some(open),
+                ..TransactionFilter::default()
+            };
+            let listed = shown.list(filter, None, 100).await.unwrap();
+            let ids = listed.iter().map(|listed| listed.transaction_id);
+            ids.filter(|id| *id < 3).collect::<Vec<_>>()
+        };
+        assert_eq!((list(true).await, list(false).await), (vec![2, 1], vec![]));
         stations.apply(Seq(71), &stop);
-        save().await;
+        for _ in 0..2 {
+            // What the station was answered is seen before it is saved, and after.
+            assert_eq!(shown.get(1).await.unwrap().unwrap().status(), "stopped");
+            assert_eq!((list(true).await, list(false).await), (vec![2], vec![1]));
+            save().await;
+        }
         let reading = stored().await.last_meter_values.unwrap();
         assert_eq!(
             (stored().await.status(), &*reading.sampled_values),

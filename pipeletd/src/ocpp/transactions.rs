@@ -62,6 +62,14 @@ pub(super) struct LateStop {
     pub(super) request: StopRequest,
 }
 
+impl LateStop {
+    /// The stored transaction as it ends by this, where it is this station's and has not ended.
+    pub(super) fn ended(&self, stored: &Transaction) -> Option<Transaction> {
+        let is_open = stored.stop.is_none() && stored.station == self.station;
+        is_open.then(|| stored.stopped(self.request.clone()))
+    }
+}
+
 /// Where a station would charge.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Connector<'a> {
@@ -158,15 +166,22 @@ impl LiveTransactions {
         silent
     }
 
-    pub(super) fn take_late_stops(&self) -> Vec<LateStop> {
-        mem::take(&mut self.live().late_stops)
+    /// Stops of what is not in memory. They stay until [`Self::late_stops_saved`] is told of them.
+    pub(super) fn late_stops(&self) -> Vec<LateStop> {
+        self.live().late_stops.clone()
     }
 
-    pub(super) fn put_back_late_stops(&self, stops: Vec<LateStop>) {
-        let mut live = self.live();
-        for stop in stops {
-            live.stop_late(stop);
-        }
+    /// Forgets the first ones, which have been saved.
+    pub(super) fn late_stops_saved(&self, count: usize) {
+        self.live().late_stops.drain(..count);
+    }
+
+    /// The stop of a transaction that is not in memory, where it is not saved yet.
+    pub(super) fn late_stop(&self, transaction_id: i64) -> Option<LateStop> {
+        let live = self.live();
+        let mut stops = live.late_stops.iter();
+        let stop = stops.find(|stop| stop.request.transaction_id == transaction_id);
+        stop.cloned()
     }
 
     pub(super) fn take_late_readings(&self) -> LateReadings {
@@ -382,17 +397,17 @@ mod tests {
         let live = live(&[start("A", 1), start("B", 2), stop("B", 1), meter("B", 1)]);
         let transaction = live.get(1).unwrap();
         assert!(transaction.is_open() && transaction.last_meter_values.is_none());
-        assert!(live.take_late_stops().is_empty());
+        assert!(live.late_stops().is_empty());
     }
 
     #[test]
     fn an_unknown_stop_is_left_to_the_store() {
         let live = live(&[stop("A", 9), stop("A", 0)]);
-        let late = live.take_late_stops();
+        let late = live.late_stops();
         assert_eq!(late.len(), 1);
         assert_eq!(late[0].request.transaction_id, 9);
-        live.put_back_late_stops(late);
-        assert_eq!(live.take_late_stops().len(), 1);
+        assert_eq!(live.late_stops().len(), 1);
+        live.late_stops_saved(1);
     }
 
     #[test]
@@ -403,7 +418,7 @@ mod tests {
         assert_eq!(live.get(36), None);
         assert!(live.get(37).is_some());
         live.apply(Seq(100), &stop("A", 1));
-        assert_eq!(live.take_late_stops().len(), 1);
+        assert_eq!(live.late_stops().len(), 1);
     }
 
     #[test]
@@ -437,7 +452,7 @@ mod tests {
         assert_eq!(live.unsaved().len(), 3 + 11 + 5 + 1);
         let readings: Vec<_> = live.take_late_readings().into_keys().collect();
         assert_eq!(readings, [(StationId::new("C").unwrap(), 10)]);
-        assert_eq!(live.take_late_stops()[0].request.transaction_id, 11);
+        assert_eq!(live.late_stops()[0].request.transaction_id, 11);
     }
 
     #[test]
