@@ -118,7 +118,13 @@ impl Database {
         room: &Arc<Room>,
     ) -> Result<Self, StoreError> {
         room.make_way()?;
-        let engine = Engine::open(path, cache_bytes)?;
+        let engine = Engine::open(path, cache_bytes).map_err(|error| match error {
+            // Our own lock of the directory was free, as where somebody has removed its file.
+            StoreError::Engine(sled::Error::Io(error)) if is_locked(&error) => {
+                StoreError::Locked(path.parent().unwrap_or(path).to_owned())
+            }
+            error => error,
+        })?;
         private_file::close_directory(path);
         Ok(Self {
             path: path.to_owned(),
@@ -439,8 +445,7 @@ impl Database {
             Ok(done) => done.map_err(|error| damage(&self.path, error)),
             Err(what) => {
                 let what = self.damaged.get_or_init(|| what);
-                tracing::error!(path = %self.path.display(), what, "the store is damaged");
-                Err(damaged(&self.path, what))
+                Err(found_damaged(&self.path, what))
             }
         };
         self.noticed(engine, done)
@@ -458,8 +463,8 @@ impl Database {
     }
 
     fn engine(&self) -> Result<Arc<Engine>, StoreError> {
-        if let Some(what) = self.damage() {
-            return Err(damaged(&self.path, what));
+        if self.is_damaged() {
+            return Err(damaged(&self.path));
         }
         let engine = self.engine.read().unwrap_or_else(PoisonError::into_inner);
         if let Some(engine) = &*engine {
@@ -469,10 +474,9 @@ impl Database {
         self.open_again()
     }
 
-    /// What sled has panicked of.
-    fn damage(&self) -> Option<&str> {
-        let of_its_threads = panics::of_its_threads();
-        self.damaged.get().map(String::as_str).or(of_its_threads)
+    /// Whether sled has panicked.
+    fn is_damaged(&self) -> bool {
+        self.damaged.get().is_some() || panics::of_its_threads().is_some()
     }
 
     /// Closes the engine that this result came from, where it can't be used any more.
@@ -564,11 +568,11 @@ impl Engine {
             }
             opened => opened,
         };
-        let db = db.map_err(|what| damaged(path, &what))?;
+        let db = db.map_err(|what| found_damaged(path, &what))?;
         let db = db.map_err(|error| damage(path, StoreError::Engine(error)))?;
-        if let Some(what) = panics::of_its_threads() {
+        if panics::of_its_threads().is_some() {
             mem::forget(db);
-            return Err(damaged(path, what));
+            return Err(damaged(path));
         }
         sync_everything(path).map_err(StoreError::Sync)?;
         let log = File::open(path.join("db")).map_err(directory)?;
@@ -626,7 +630,7 @@ impl Engine {
 impl Drop for Database {
     fn drop(&mut self) {
         // sled's own end waits for its threads, which may be those that are gone.
-        if self.damage().is_some() {
+        if self.is_damaged() {
             let engine = self
                 .engine
                 .get_mut()
@@ -636,17 +640,23 @@ impl Drop for Database {
     }
 }
 
-fn damaged(path: &Path, what: &str) -> StoreError {
+/// sled's own words are for the log: they say nothing to whoever has to do something about it.
+fn found_damaged(path: &Path, what: &str) -> StoreError {
+    tracing::error!(path = %path.display(), what, "the store is damaged");
+    damaged(path)
+}
+
+fn damaged(path: &Path) -> StoreError {
     StoreError::Damaged {
         path: path.to_owned(),
-        detail: what.to_owned(),
+        detail: "what stands on the disk is not what was written".to_owned(),
     }
 }
 
 /// The error as what it is where it says that there is damage.
 fn damage(path: &Path, error: StoreError) -> StoreError {
     match error {
-        StoreError::Engine(error) if is_damage(&error) => damaged(path, &error.to_string()),
+        StoreError::Engine(error) if is_damage(&error) => found_damaged(path, &error.to_string()),
         error => error,
     }
 }
@@ -799,6 +809,18 @@ mod tests {
                 assert_eq!(database.get(&key).unwrap().unwrap(), b"kept"[..]);
             }
         }
+    }
+
+    #[test]
+    fn damage_is_told_without_the_words_of_the_engine() {
+        let directory = tempfile::tempdir().unwrap();
+        drop(open(directory.path()).unwrap());
+        let mut conf = b"nonsense".to_vec();
+        conf.extend(crc32fast::hash(&conf).to_le_bytes());
+        fs::write(directory.path().join("conf"), conf).unwrap();
+        let refused = open(directory.path()).unwrap_err().to_string();
+        let words = "is damaged: what stands on the disk is not what was written; restore a backup";
+        assert!(refused.contains(words), "{refused}");
     }
 
     /// One writer puts, replaces and removes a value of several chunks; whoever reads meanwhile

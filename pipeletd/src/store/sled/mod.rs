@@ -255,6 +255,19 @@ mod tests {
     use crate::store::Backup as _;
 
     #[test]
+    fn one_that_is_in_use_is_told_so_though_its_lock_was_removed() {
+        let directory = tempfile::tempdir().unwrap();
+        let used = SledStore::open(directory.path()).unwrap();
+        std::fs::remove_file(directory.path().join("lock")).unwrap();
+        let refused = SledStore::open(directory.path()).unwrap_err();
+        assert!(matches!(refused, StoreError::Locked(_)), "{refused:?}");
+        let words = format!("uses the data directory {};", directory.path().display());
+        assert!(refused.to_string().contains(&words), "{refused}");
+        drop(used);
+        SledStore::open(directory.path()).unwrap();
+    }
+
+    #[test]
     fn another_format_is_refused_in_a_directory_and_in_a_backup() {
         for other in [FORMAT_VERSION - 1, FORMAT_VERSION + 1] {
             let directory = tempfile::tempdir().unwrap();
