@@ -92,6 +92,13 @@ impl Authority {
         self.sign(common_name, Self::params(dns_names, usage))
     }
 
+    /// The same of one whose certificate was good until the second of January 2025.
+    pub fn expired_client(&self, common_name: &str) -> Identity {
+        let mut params = Self::params(&[], ExtendedKeyUsagePurpose::ClientAuth);
+        params.not_after = date_time_ymd(2025, 1, 2);
+        self.sign(common_name, params)
+    }
+
     fn params(names: &[&str], usage: ExtendedKeyUsagePurpose) -> CertificateParams {
         let names: Vec<_> = names.iter().map(|&name| name.to_owned()).collect();
         let mut params = CertificateParams::new(names).expect("valid names");

@@ -20,7 +20,10 @@ use super::{
     refusals::Failure,
     stations::ConnectionLease,
 };
-use crate::system::{limits::Pending, tls::Stream};
+use crate::system::{
+    limits::Pending,
+    tls::{self, Stream},
+};
 
 /// A connection that is accepted: its handshake has ended well.
 #[derive(Debug)]
@@ -39,15 +42,15 @@ pub(super) struct Accepted {
 pub(super) async fn shake_hands(
     stream: TcpStream,
     peer: SocketAddr,
-    tls: Option<TlsAcceptor>,
+    acceptor: Option<TlsAcceptor>,
     pending: &Pending,
     services: &Services,
 ) -> Result<Accepted, HandshakeError> {
     // Frames are small and answers are waited for; Nagle's algorithm would only delay them.
     stream.set_nodelay(true)?;
-    let mut stream = match tls {
+    let mut stream = match acceptor {
         Some(acceptor) => {
-            let accepted = acceptor.accept(stream).await.map_err(tls_failure)?;
+            let accepted = tls::accept(acceptor, stream).await.map_err(tls_failure)?;
             Stream::Tls(Box::new(accepted))
         }
         None => Stream::Plain(stream),

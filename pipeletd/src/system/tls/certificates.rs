@@ -19,6 +19,8 @@ use rustls::{
 use tokio_rustls::TlsAcceptor;
 use x509_parser::prelude::{FromDer as _, X509Certificate};
 
+use super::client_verifier::ClientVerifier;
+
 /// All of them PEM.
 #[derive(Debug, Clone)]
 pub struct TlsFiles {
@@ -149,7 +151,7 @@ async fn read(files: &TlsFiles, protocols: &[&[u8]]) -> Result<Current, TlsError
                         path: path.clone(),
                         source,
                     })?;
-            config.with_client_cert_verifier(verifier)
+            config.with_client_cert_verifier(Arc::new(ClientVerifier(verifier)))
         }
     };
     let mut config = config

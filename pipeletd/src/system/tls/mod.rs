@@ -3,10 +3,12 @@
 //! It knows neither what is spoken on the connections nor who speaks.
 
 mod certificates;
+mod client_verifier;
 mod stream;
 
 pub use self::{
     certificates::{Certificates, TlsError, TlsFiles},
+    client_verifier::accept,
     stream::Stream,
 };
 

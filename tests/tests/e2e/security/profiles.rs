@@ -229,6 +229,20 @@ async fn a_client_certificate_speaks_for_its_station_only() {
 }
 
 #[tokio::test]
+async fn a_client_certificate_that_has_expired_is_named() {
+    let tls = Tls::new();
+    let scene = Scene::with(tls.daemon(), &["StationConnected"]).await;
+    let expired = tls.authority.expired_client("CP_1");
+    let dial = Dial::new(scene.daemon.ocpps(), "CP_1").tls(tls.authority.trusting(Some(&expired)));
+    assert!(dial.connect().await.is_err());
+    let named = |told: &String| told.contains("CN=CP_1") && told.contains("expired at 2025-01-02");
+    let log = || async { scene.daemon.log() };
+    eventually("the certificate in the log", log, named).await;
+    let examined = scene.ctl().line("doctor").await;
+    assert!(named(&examined.stdout), "{examined:?}");
+}
+
+#[tokio::test]
 async fn certificates_are_read_again_at_a_signal() {
     let tls = Tls::new();
     let scene = Scene::with(tls.daemon(), &["Heartbeat"]).await;
