@@ -17,7 +17,10 @@ use pipelet_domain::{
     events::EventType,
     webhooks::{Fault, SigningSecret, TargetPolicy, Webhook, WebhookDraft, WebhookId},
 };
-use tokio::sync::{Mutex, mpsc, oneshot};
+use tokio::{
+    sync::{Mutex, mpsc, oneshot},
+    time::{sleep, timeout},
+};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::Instrument as _;
 
@@ -40,6 +43,10 @@ use crate::{
 const CONTROL_QUEUE: usize = 64;
 /// Retries that are cancelled at once.
 const CANCEL_STRIDE: usize = 1000;
+/// How often a deletion is gone on with that an outage holds up.
+const FINISH_EVERY: Duration = Duration::from_secs(1);
+/// How long a caller waits for a change that an outage holds up.
+const OUTAGE_PATIENCE: Duration = Duration::from_secs(5);
 
 /// The handle. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -136,6 +143,23 @@ pub enum DeliveryError {
     Ledger(#[from] LedgerError),
 }
 
+impl DeliveryError {
+    /// Whether the same may work later.
+    fn is_outage(&self) -> bool {
+        match self {
+            Self::Ledger(_) | Self::Journal(AppendError::Failing(_)) => true,
+            Self::Store(error) => error.is_outage(),
+            Self::NoSuchWebhook(_)
+            | Self::NoSuchFailedDelivery(_)
+            | Self::WebhookDeleted(_)
+            | Self::Changed(_)
+            | Self::WebhookDisabled(_)
+            | Self::Invalid(_)
+            | Self::Journal(AppendError::Stopped) => false,
+        }
+    }
+}
+
 /// What the journal needs to know of the stored webhooks to open.
 pub fn subscriptions(webhooks: &Registry<StoredWebhook>) -> Vec<(WebhookId, Subscription)> {
     let webhooks = webhooks.read();
@@ -211,7 +235,7 @@ impl Delivery {
                     let received = subscriber.received();
                     let delivered = cursor.delivered;
                     let id = stored.webhook.id;
-                    delivery.0.cancel_the_rest(id, received, delivered).await?;
+                    delivery.0.finish_deletion(id, received, delivered).await?;
                 }
                 Stage::Deleted => {}
             }
@@ -235,7 +259,8 @@ impl Delivery {
                 stage: Stage::Active,
             };
             let create = |_: Option<&StoredWebhook>| Ok(stored.clone());
-            let (stored, subscriber, cursor) = inner.put(WebhookId(id), create).await?;
+            let stored = inner.put(WebhookId(id), create).await?;
+            let (subscriber, cursor) = inner.subscribe(&stored).await?;
             inner.run(stored, subscriber, cursor);
             Ok(inner.view(&*inner.running(WebhookId(id))?))
         })
@@ -293,9 +318,10 @@ impl Delivery {
                 let stage = Stage::Active;
                 Ok(StoredWebhook { webhook, stage })
             };
-            let (stored, ..) = inner.put(id, change).await?;
-            running.replace(stored);
+            let stored = inner.put(id, change).await?;
+            running.replace(Arc::clone(&stored));
             drop(changing);
+            inner.subscribe(&stored).await?;
             running.configure().await;
             Ok(inner.view(&running))
         })
@@ -322,9 +348,10 @@ impl Delivery {
                 let stage = Stage::Deleting;
                 Ok(StoredWebhook { webhook, stage })
             };
-            inner.put(id, delete).await?;
+            let stored = inner.put(id, delete).await?;
             inner.forget(id);
             drop(changing);
+            inner.subscribe(&stored).await?;
             // A full or closed queue is no matter: the dispatcher ends when its handles do.
             let _ = running.control.send(Control::Abandon).await;
             running.ended.cancelled().await;
@@ -507,8 +534,18 @@ impl Delivery {
         let inner = Arc::clone(&self.0);
         let running = async move { run(inner).await };
         // Under the id of the request that asks for it.
-        let task = self.0.tracker.spawn(running.in_current_span());
-        match task.await {
+        let mut task = self.0.tracker.spawn(running.in_current_span());
+        let ended = loop {
+            match timeout(OUTAGE_PATIENCE, &mut task).await {
+                Ok(ended) => break ended,
+                // It goes on when the outage is over; its caller is told why not now.
+                Err(_) => {
+                    self.0.context.journal.check()?;
+                    self.0.context.ledger.check(false)?;
+                }
+            }
+        };
+        match ended {
             Ok(result) => result,
             Err(error) => match error.try_into_panic() {
                 Ok(panic) => std::panic::resume_unwind(panic),
@@ -545,19 +582,25 @@ impl Inner {
             .remove(&id);
     }
 
-    /// Stores what a webhook becomes, and has the journal take up what it wants. Where that does not
-    /// come to its end, the next start finishes it.
+    /// Stores what a webhook becomes.
     async fn put(
         &self,
         id: WebhookId,
         change: impl Fn(Option<&StoredWebhook>) -> Result<StoredWebhook, DeliveryError>,
-    ) -> Result<(Arc<StoredWebhook>, Subscriber, Cursor), DeliveryError> {
+    ) -> Result<Arc<StoredWebhook>, DeliveryError> {
         let stored = self.webhooks.change(&id, |was| change(was).map(Some));
-        let stored = stored.await?.ok_or(DeliveryError::NoSuchWebhook(id))?;
+        stored.await?.ok_or(DeliveryError::NoSuchWebhook(id))
+    }
+
+    /// Has the journal take up what a webhook wants, which may have to wait for an outage's end.
+    /// Where a crash comes before, the next start does it.
+    async fn subscribe(
+        &self,
+        stored: &StoredWebhook,
+    ) -> Result<(Subscriber, Cursor), DeliveryError> {
         let subscription = Subscription::of(&stored.webhook);
         let journal = &self.context.journal;
-        let (subscriber, cursor) = journal.subscribe(id, subscription).await?;
-        Ok((stored, subscriber, cursor))
+        Ok(journal.subscribe(stored.webhook.id, subscription).await?)
     }
 
     async fn archive_old(&self) {
@@ -617,6 +660,35 @@ impl Inner {
         let counts = self.context.ledger.counts(id);
         let delivered = running.progress.delivered.load(Ordering::Relaxed);
         DeliveryCounts::of(running.subscriber.received(), delivered, counts)
+    }
+
+    /// Goes on with a deletion that a crash broke off. During an outage it is tried again and again
+    /// beside all else: the daemon has to start on a full disk, too.
+    async fn finish_deletion(
+        self: &Arc<Self>,
+        id: WebhookId,
+        received: u64,
+        delivered: u64,
+    ) -> Result<(), DeliveryError> {
+        match self.cancel_the_rest(id, received, delivered).await {
+            Err(error) if error.is_outage() => {
+                tracing::warn!(webhook = id.0, %error, "the deletion is finished later");
+            }
+            done => return done.map(drop),
+        }
+        let (inner, failed) = (Arc::clone(self), self.failed.clone());
+        self.tracker.spawn(async move {
+            while failed.run_until_cancelled(sleep(FINISH_EVERY)).await.is_some() {
+                match inner.cancel_the_rest(id, received, delivered).await {
+                    Err(error) if error.is_outage() && !inner.tracker.is_closed() => {}
+                    Err(error) => {
+                        return tracing::error!(webhook = id.0, %error, "it is deleted only in part");
+                    }
+                    Ok(_) => return,
+                }
+            }
+        });
+        Ok(())
     }
 
     /// The second half of a deletion; begun again after a crash, it ends the same.
