@@ -536,14 +536,12 @@ impl Delivery {
         // Under the id of the request that asks for it.
         let mut task = self.0.tracker.spawn(running.in_current_span());
         let ended = loop {
-            match timeout(OUTAGE_PATIENCE, &mut task).await {
-                Ok(ended) => break ended,
-                // It goes on when the outage is over; its caller is told why not now.
-                Err(_) => {
-                    self.0.context.journal.check()?;
-                    self.0.context.ledger.check(false)?;
-                }
+            if let Ok(ended) = timeout(OUTAGE_PATIENCE, &mut task).await {
+                break ended;
             }
+            // It goes on when the outage is over; its caller is told why not now.
+            self.0.context.journal.check()?;
+            self.0.context.ledger.check(false)?;
         };
         match ended {
             Ok(result) => result,
