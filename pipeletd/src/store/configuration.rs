@@ -98,7 +98,7 @@ pub type Observer = Box<dyn Fn(&ConfigurationChange) + Send + Sync>;
 #[async_trait]
 pub trait ConfigurationStore: fmt::Debug + Send + Sync + 'static {
     /// Tells of every entry that is there, and then of each change, in the order in which an
-    /// entry's changes were stored, for as long as the store is open. For a start: it may block.
+    /// entry's changes were stored, for as long as the store is open.
     async fn watch(&self, observer: Observer) -> Result<(), StoreError>;
 
     /// Creates an entry that isn't there (`None`), or replaces the revision that is.

@@ -33,9 +33,7 @@ pub(super) const KINDS: [Kind; 4] = [Kind::Webhook, Kind::ApiKey, Kind::IdTag, K
 #[async_trait]
 impl ConfigurationStore for SledStore {
     async fn watch(&self, observer: Observer) -> Result<(), StoreError> {
-        // Not on a thread that idles from then on: what it has unsealed would stay in the vector
-        // registers, which a core file has, whatever is left out of it.
-        self.0.watch(observer)
+        self.reading(move |store| store.watch(observer)).await
     }
 
     async fn put_if(&self, entry: Entry, expected: Option<Revision>) -> Result<Revision, PutError> {
