@@ -6,7 +6,7 @@
 //! the number of records, and the SHA-256 of all before it. So one that was cut short or changed is
 //! noticed.
 //!
-//! A record's key begins with its kind, which says what its value is, as [`Kind`](super::keys::Kind)
+//! A record's key begins with its kind, which says what its value is, as `keys::Kind`
 //! has it: blocks of events, the progress of webhooks, and the records of the ledger, of the
 //! configuration and of the projections, one for each thing. What an engine adds for itself is left
 //! out: indexes, packed maps, revisions, and counters that guard its files. Secrets are sealed as
