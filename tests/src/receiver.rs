@@ -42,7 +42,7 @@ pub enum Answer {
     },
     /// Takes so long to answer 200.
     After(Duration),
-    /// Waits for [`Receiver::release`], and then answers 200.
+    /// Waits for [`Receiver::release`].
     Held,
     /// Never answers.
     Hang,
@@ -103,7 +103,8 @@ struct Shared {
     /// Of longer bodies, only so many bytes are kept.
     body_limit: AtomicUsize,
     requests: watch::Sender<Vec<Request>>,
-    released: watch::Sender<bool>,
+    /// What is answered to what is held, as soon as there is one.
+    released: watch::Sender<Option<u16>>,
 }
 
 #[derive(Debug)]
@@ -131,7 +132,7 @@ impl Receiver {
             }),
             body_limit: AtomicUsize::new(usize::MAX),
             requests: watch::Sender::new(Vec::new()),
-            released: watch::Sender::new(false),
+            released: watch::Sender::new(None),
         });
         let any_port = (Ipv4Addr::LOCALHOST, 0).into();
         let server = serve_at(any_port, &shared, identity.clone()).await;
@@ -198,9 +199,13 @@ impl Receiver {
         self.shared.body_limit.store(bytes, Ordering::Relaxed);
     }
 
-    /// Lets go of what [`Answer::Held`] holds, for good.
+    /// Answers 200 to what [`Answer::Held`] holds, and to what it would hold from now on.
     pub fn release(&self) {
-        self.shared.released.send_replace(true);
+        self.release_with(200);
+    }
+
+    pub fn release_with(&self, status: u16) {
+        self.shared.released.send_replace(Some(status));
     }
 
     /// Every request so far, in the order of arrival.
@@ -298,8 +303,9 @@ async fn take(State(shared): State<Arc<Shared>>, request: http::Request<Body>) -
         }
         Answer::Held => {
             let mut released = shared.released.subscribe();
-            let _ = released.wait_for(|released| *released).await;
-            response(200, &[], Body::empty())
+            let released = released.wait_for(Option::is_some).await;
+            let status = released.ok().and_then(|status| *status);
+            response(status.unwrap_or(200), &[], Body::empty())
         }
         Answer::Hang => std::future::pending().await,
         Answer::Endless => {

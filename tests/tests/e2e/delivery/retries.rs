@@ -343,29 +343,29 @@ async fn a_disabled_webhook_gets_no_new_events_and_its_retries_wait() {
 
 #[tokio::test]
 async fn retries_of_a_disabled_webhook_wait_until_it_is_enabled() {
-    let scene = Scene::with(daemon().flag("--retry-schedule", "400ms,50ms"), EVENTS).await;
+    let scene = Scene::with(daemon().flag("--retry-schedule", "50ms"), EVENTS).await;
     let path = format!("/webhooks/{}", scene.webhook);
-    let clock = Receiver::start().await;
-    clock.answer(Answer::Status(500));
-    scene.api.subscribe(&clock.url(), EVENTS).await;
-    scene.receiver.answer_next([Answer::Status(500)]);
-    scene.station("S1").await.start_transaction(1).await;
-
-    scene
-        .api
-        .await_stats(scene.webhook, json!({"retrying": 1}))
-        .await;
+    let mut station = scene.station("S1").await;
+    scene.receiver.answer_next([Answer::Held]);
+    station.start_transaction(1).await;
+    scene.receiver.await_requests(1).await;
     scene
         .api
         .put(&path, &json!({"enabled": false}))
         .await
         .expect(200);
+    scene.receiver.release_with(500);
+    let waiting = json!({"received": 1, "pending": 1, "retrying": 1});
+    scene.api.await_stats(scene.webhook, waiting.clone()).await;
+
+    // The other webhook has the same schedule: its retries show how much time has passed since.
+    let clock = Receiver::start().await;
+    clock.answer(Answer::Status(500));
+    scene.api.subscribe(&clock.url(), EVENTS).await;
+    station.start_transaction(2).await;
     clock.await_requests(4).await;
     assert_eq!(scene.receiver.count(), 1);
-    scene
-        .api
-        .await_stats(scene.webhook, json!({"received": 1, "pending": 1}))
-        .await;
+    scene.api.await_stats(scene.webhook, waiting).await;
 
     scene
         .api
