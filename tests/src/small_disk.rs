@@ -63,6 +63,12 @@ impl SmallDisk {
         &self.root
     }
 
+    /// How many bytes are left.
+    pub fn free(&self) -> u64 {
+        let disk = rustix::fs::statvfs(&self.root).expect("a disk");
+        disk.f_bavail * disk.f_frsize
+    }
+
     /// Leaves no room at all.
     pub fn fill(&self) {
         let mut filler = File::create(self.root.join("filler")).expect("a writable disk");

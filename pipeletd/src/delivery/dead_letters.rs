@@ -164,7 +164,7 @@ impl Delivery {
                     let entry = Entry::Purged {
                         id: *id,
                         webhook: failed.webhook,
-                        size: failed.event.size(),
+                        size: failed.size(),
                     };
                     let letter = Purged::of(&failed);
                     recorded.push((letter, inner.context.ledger.record(entry).await?));

@@ -65,7 +65,7 @@ pub enum Entry {
     OffCursorDead { failed: FailedDelivery },
     /// Another attempt failed: `retry` replaces the one at `was`.
     Again { was: RetryKey, retry: Retry },
-    /// A retry was delivered. `size` is its event's, in bytes, as it is below.
+    /// A retry was delivered. `size` is its record's, in bytes, as it is below.
     Delivered { was: RetryKey, size: usize },
     /// The attempts of a retry ran out.
     Dead {
@@ -85,10 +85,11 @@ pub enum Entry {
         webhook: WebhookId,
         size: usize,
     },
-    /// The webhook is deleted, and these retries with it.
+    /// The webhook is deleted, and these retries with it; `size` is that of them all.
     Cancelled {
         webhook: WebhookId,
         retries: Vec<RetryKey>,
+        size: usize,
     },
     /// A durable cursor no longer lists these: their markers can go.
     MarkersCleared { webhook: WebhookId, seqs: Vec<Seq> },
@@ -306,7 +307,7 @@ struct Writer {
 struct Batch {
     entries: Vec<Entry>,
     waiting: Vec<Waiting>,
-    /// The size of the events in the entries.
+    /// What the entries add or remove.
     bytes: usize,
     urgent: bool,
 }
@@ -426,7 +427,7 @@ impl Writer {
         if !self.refuses_growth() && !self.batch.entries.iter().any(Entry::grows) {
             return;
         }
-        match self.store.check_growth().await {
+        match self.store.check_growth(self.batch.bytes).await {
             Err(error @ StoreError::Full { .. }) if !self.ending.is_cancelled() => {
                 let error = error.chain();
                 // Before the outage begins, which is not one for what doesn't grow.
@@ -571,6 +572,7 @@ impl Writer {
             Entry::Cancelled {
                 webhook: _,
                 retries,
+                size: _,
             } => {
                 counts.retrying -= retries.len() as u64;
                 counts.cancelled += retries.len() as u64;
@@ -684,21 +686,19 @@ impl Entry {
         }
     }
 
-    /// Of the events in it, in bytes. To remove one is as much work for an engine as to add it.
+    /// Of the records that it adds or removes, about and in bytes. To remove one is as much work for
+    /// an engine as to add it.
     fn size(&self) -> usize {
         match self {
             Self::OffCursor { retry }
             | Self::Again { retry, .. }
-            | Self::Replayed { retry, .. } => retry.event.size(),
-            Self::OffCursorDead { failed } | Self::Dead { failed, .. } => failed.event.size(),
-            Self::Backfilled { retries, .. } => {
-                retries.iter().map(|retry| retry.event.size()).sum()
-            }
-            Self::Delivered { size, .. } | Self::Purged { size, .. } => *size,
-            Self::Cancelled { .. }
-            | Self::MarkersCleared { .. }
-            | Self::Closed { .. }
-            | Self::Archived { .. } => 0,
+            | Self::Replayed { retry, .. } => retry.size(),
+            Self::OffCursorDead { failed } | Self::Dead { failed, .. } => failed.size(),
+            Self::Backfilled { retries, .. } => retries.iter().map(Retry::size).sum(),
+            Self::Delivered { size, .. }
+            | Self::Purged { size, .. }
+            | Self::Cancelled { size, .. } => *size,
+            Self::MarkersCleared { .. } | Self::Closed { .. } | Self::Archived { .. } => 0,
         }
     }
 

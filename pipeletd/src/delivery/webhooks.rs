@@ -703,13 +703,17 @@ impl Inner {
             ..
         } = &self.context;
         loop {
-            let retries = store.retry_keys(id, None, CANCEL_STRIDE).await?;
+            let mut retries = store.retry_keys(id, None, CANCEL_STRIDE).await?;
             if retries.is_empty() {
                 break;
             }
+            let limit = ReadLimit::part(CANCEL_STRIDE);
+            let (found, looked_at) = store.retries(&retries, limit).await?;
+            retries.truncate(looked_at);
             let entry = Entry::Cancelled {
                 webhook: id,
                 retries,
+                size: found.iter().map(Retry::size).sum(),
             };
             ledger.record_durably(entry).await?;
         }

@@ -1,9 +1,9 @@
 //! The ledger of a shard: what left the happy path, and the counts of it.
 //!
 //! One owner commits, one call after the other, on a thread that a commit may block; anyone may read
-//! meanwhile. A commit is durable on return. One that failed may have been done or not: its owner commits the same again until that
-//! works, which comes to the same. Due times are ordered by the owner: the engine only keeps
-//! retries apart by their keys.
+//! meanwhile. A commit is durable on return. One that failed may have been done or not: its owner
+//! commits the same again until that works, which comes to the same. Due times are ordered by the
+//! owner: the engine only keeps retries apart by their keys.
 
 use std::{collections::BTreeMap, fmt, sync::Arc};
 
@@ -74,8 +74,9 @@ pub trait LedgerStore: fmt::Debug + Send + Sync + 'static {
     /// All or nothing, in the order given.
     async fn commit(&self, changes: Arc<[LedgerChange]>) -> Result<(), StoreError>;
 
-    /// Whether a commit of changes that grow could work now, as far as can be told without one.
-    async fn check_growth(&self) -> Result<(), StoreError>;
+    /// Whether a commit of changes that grow, with records of so many bytes, could work now, as far
+    /// as can be told without one.
+    async fn check_growth(&self, bytes: usize) -> Result<(), StoreError>;
 
     /// How many retries and failed deliveries of a webhook there are, counted one by one.
     async fn count_stored(&self, webhook: WebhookId) -> Result<StoredCounts, StoreError>;

@@ -238,7 +238,7 @@ impl LedgerStore for MemoryStore {
         Ok(())
     }
 
-    async fn check_growth(&self) -> Result<(), StoreError> {
+    async fn check_growth(&self, _bytes: usize) -> Result<(), StoreError> {
         Ok(())
     }
 

@@ -57,6 +57,11 @@ pub struct Retry {
 }
 
 impl Retry {
+    /// About how many bytes its record has.
+    pub fn size(&self) -> usize {
+        self.event.size() + size_of_story(&self.attempts, self.last_response.as_deref())
+    }
+
     /// About how many bytes of memory it takes.
     pub fn memory_size(&self) -> usize {
         self.event.memory_size() + size_of_story(&self.attempts, self.last_response.as_deref())
@@ -113,6 +118,11 @@ pub struct FailedDelivery {
 }
 
 impl FailedDelivery {
+    /// About how many bytes its record has.
+    pub fn size(&self) -> usize {
+        self.event.size() + size_of_story(&self.attempts, self.last_response.as_deref())
+    }
+
     /// About how many bytes of memory it takes.
     pub fn memory_size(&self) -> usize {
         self.event.memory_size() + size_of_story(&self.attempts, self.last_response.as_deref())

@@ -103,7 +103,7 @@ impl Inner {
     /// What has to be of one moment, in a file without a name: whoever reads a backup may be
     /// slow, and nobody can write meanwhile.
     fn freeze(&self) -> Result<File, BackupError> {
-        self.cold.check(Purpose::Event)?;
+        self.cold.check(Purpose::Event, 0)?;
         let mut file = tempfile::tempfile_in(&self.directory).map_err(BackupError::Write)?;
         let mut buffered = io::BufWriter::new(&mut file);
         let mut writer = Writer::begin(&mut buffered)?;

@@ -71,7 +71,7 @@ pub(super) fn shorten(
     cache_bytes: u64,
     room: &Arc<Room>,
 ) -> Result<Database, StoreError> {
-    if !matches!(room.check(Purpose::Event), Err(StoreError::Full { .. })) {
+    if !matches!(room.check(Purpose::Event, 0), Err(StoreError::Full { .. })) {
         return Ok(from);
     }
     let Ok(fits) = room.for_a_copy() else {

@@ -19,6 +19,8 @@
 //!   nothing is.
 //! - It seldom gives the space of what was removed back to the disk, but writes there before its
 //!   file grows. So on a disk that is full something may be written as long as the file doesn't.
+//! - With an entry it writes others again that stand beside it, removals included: each batch is
+//!   held to the room that it may take at most.
 
 use std::{
     ffi::{OsStr, OsString},
@@ -63,6 +65,11 @@ const LOCK_PATIENCE: Duration = Duration::from_secs(2);
 const LOOK_AGAIN: Duration = Duration::from_millis(5);
 /// In bytes; so much has to have been removed for a try to write in its place.
 const WORTH_A_TRY: usize = 4 * SEGMENT;
+/// A batch of a mebibyte was seen to make sled's file longer by up to three and a half, where it
+/// adds, and by half of one where it removes. Whatever it does may begin two segments.
+const GROWTH_FOR_ADDED: u64 = 3;
+const REMOVED_FOR_GROWTH: u64 = 2;
+const LEAST_GROWTH: u64 = 2 * SEGMENT as u64;
 /// In bytes; a batch is a single write of the log, which a segment must hold.
 const COPIED_AT_ONCE: usize = 64 * 1024;
 
@@ -109,7 +116,29 @@ impl fmt::Debug for Engine {
 
 /// Writes that happen together or not at all.
 #[derive(Default)]
-pub(super) struct Batch(sled::Batch);
+pub(super) struct Batch {
+    writes: sled::Batch,
+    /// In bytes, with the keys.
+    added: u64,
+    removed: u64,
+}
+
+impl Batch {
+    fn insert(&mut self, key: &[u8], value: Vec<u8>) {
+        self.added += (key.len() + value.len()) as u64;
+        self.writes.insert(key, value);
+    }
+
+    fn remove(&mut self, key: &[u8], size: usize) {
+        self.removed += (key.len() + size) as u64;
+        self.writes.remove(key);
+    }
+
+    /// How much of the disk it may take, in bytes.
+    const fn growth(&self) -> u64 {
+        LEAST_GROWTH + GROWTH_FOR_ADDED * self.added + self.removed / REMOVED_FOR_GROWTH
+    }
+}
 
 impl Database {
     pub(super) fn open(
@@ -143,7 +172,7 @@ impl Database {
 
     /// Applies the batch and returns once it would survive a power loss.
     pub(super) fn commit(&self, batch: Batch, purpose: Purpose) -> Result<(), StoreError> {
-        self.check_room(purpose)?;
+        self.check_room(purpose, batch.growth())?;
         self.with(|engine| {
             engine.apply(batch)?;
             engine.log.sync_data().map_err(StoreError::Sync)
@@ -152,20 +181,20 @@ impl Database {
 
     /// Applies the batch; it becomes durable with a later commit.
     pub(super) fn apply(&self, batch: Batch, purpose: Purpose) -> Result<(), StoreError> {
-        self.check_room(purpose)?;
+        self.check_room(purpose, batch.growth())?;
         self.with(|engine| engine.apply(batch))
     }
 
-    /// Whether something could be written, as far as can be told.
-    pub(super) fn check(&self, purpose: Purpose) -> Result<(), StoreError> {
-        self.check_room(purpose)?;
+    /// Whether so many bytes could be added, as far as can be told.
+    pub(super) fn check(&self, purpose: Purpose, added: u64) -> Result<(), StoreError> {
+        self.check_room(purpose, LEAST_GROWTH + GROWTH_FOR_ADDED * added)?;
         self.engine().map(|_| ())
     }
 
-    fn check_room(&self, purpose: Purpose) -> Result<(), StoreError> {
-        match self.room.check(purpose) {
+    fn check_room(&self, purpose: Purpose, growth: u64) -> Result<(), StoreError> {
+        match self.room.check(purpose, growth) {
             Err(StoreError::Full { .. }) if self.has_room_inside() => {
-                self.room.check(Purpose::Inside)
+                self.room.check(Purpose::Inside, growth)
             }
             checked => checked,
         }
@@ -312,13 +341,13 @@ impl Database {
         let first = chunks.next().unwrap_or_default();
         let further = chunks.len();
         for (index, chunk) in chunks.enumerate() {
-            batch.0.insert(chunk_key(key, index), chunk);
+            batch.insert(&chunk_key(key, index), chunk.to_vec());
         }
         let mut head = Vec::with_capacity(2 + first.len());
         // 65,535 chunks are 262 MB, far over every limit on what comes in.
         head.extend_from_slice(&u16::try_from(further).unwrap_or(u16::MAX).to_be_bytes());
         head.extend_from_slice(first);
-        batch.0.insert(key, head);
+        batch.insert(key, head);
     }
 
     /// Adds or replaces a value.
@@ -340,9 +369,9 @@ impl Database {
         };
         let further = further_chunks(&value)?;
         for index in 0..further {
-            batch.0.remove(chunk_key(key, index));
+            batch.remove(&chunk_key(key, index), CHUNK);
         }
-        batch.0.remove(key);
+        batch.remove(key, value.len());
         let size = value.len() + further * CHUNK;
         self.removed.fetch_add(size, Ordering::Relaxed);
         Ok(size)
@@ -587,7 +616,9 @@ impl Engine {
     /// Applies the batch and hands it to the system.
     fn apply(&self, batch: Batch) -> Result<(), StoreError> {
         let whole = self.whole.write().unwrap_or_else(PoisonError::into_inner);
-        self.tree.apply_batch(batch.0).map_err(StoreError::Engine)?;
+        self.tree
+            .apply_batch(batch.writes)
+            .map_err(StoreError::Engine)?;
         drop(whole);
         self.db.flush().map_err(StoreError::Engine)?;
         Ok(())

@@ -33,8 +33,10 @@ impl LedgerStore for SledStore {
         self.0.commit_ledger(&changes)
     }
 
-    async fn check_growth(&self) -> Result<(), StoreError> {
-        self.reading(|store| store.cold.check(Purpose::Outlook))
+    async fn check_growth(&self, bytes: usize) -> Result<(), StoreError> {
+        // What is replaced goes, and that takes room as well; with a record come its keys elsewhere.
+        let added = (bytes + bytes / 4) as u64;
+        self.reading(move |store| store.cold.check(Purpose::Outlook, added))
             .await
     }
 

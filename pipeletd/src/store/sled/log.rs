@@ -53,12 +53,13 @@ impl LogStore for SledStore {
         let store = &self.0;
         let tail = store.tail.lock();
         store.resolve(&mut tail.unwrap_or_else(PoisonError::into_inner))?;
-        store.hot.check(Purpose::Event)?;
-        store.cold.check(Purpose::Upkeep)
+        // For a whole batch, so that what is begun again goes on.
+        store.hot.check(Purpose::Event, BATCH_BYTES as u64)?;
+        store.cold.check(Purpose::Upkeep, 0)
     }
 
     fn has_room_for_strangers(&self) -> bool {
-        self.0.hot.check(Purpose::Stranger).is_ok()
+        self.0.hot.check(Purpose::Stranger, 0).is_ok()
     }
 
     async fn read_from(

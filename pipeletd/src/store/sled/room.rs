@@ -94,8 +94,8 @@ impl Room {
         Ok(room)
     }
 
-    /// Whether a write may be begun.
-    pub(super) fn check(&self, purpose: Purpose) -> Result<(), StoreError> {
+    /// Whether a write may be begun that takes so many bytes of the disk.
+    pub(super) fn check(&self, purpose: Purpose, growth: u64) -> Result<(), StoreError> {
         let mut free = self.free()?;
         let mut reserve = self.reserve();
         let floor = self.reserved / 2;
@@ -106,7 +106,9 @@ impl Room {
                     free = self.free()?;
                 }
             }
-            Purpose::Upkeep | Purpose::Inside if *reserve == Reserve::There && free < floor => {
+            Purpose::Upkeep | Purpose::Inside
+                if *reserve == Reserve::There && free < floor + growth =>
+            {
                 self.remove_reserve()?;
                 *reserve = Reserve::Gone;
                 free = self.free()?;
@@ -130,6 +132,7 @@ impl Room {
             Purpose::Upkeep => floor,
             Purpose::Inside => floor / 2,
         };
+        let needed = needed + growth;
         if free < needed {
             return Err(StoreError::Full { free, needed });
         }
@@ -138,7 +141,7 @@ impl Room {
 
     /// Makes what room there can be for a database to be opened, which is tried in any case.
     pub(super) fn make_way(&self) -> Result<(), StoreError> {
-        match self.check(Purpose::Upkeep) {
+        match self.check(Purpose::Upkeep, 0) {
             Err(StoreError::Full { .. }) => Ok(()),
             checked => checked,
         }
@@ -146,7 +149,7 @@ impl Room {
 
     /// How much may be copied, where that makes room in the end.
     pub(super) fn for_a_copy(&self) -> Result<u64, StoreError> {
-        self.check(Purpose::Inside)?;
+        self.check(Purpose::Inside, 0)?;
         Ok(self.free()?.saturating_sub(self.reserved / 4))
     }
 
@@ -236,7 +239,7 @@ mod tests {
     use super::*;
 
     fn refused(room: &Room, purpose: Purpose) -> bool {
-        match room.check(purpose) {
+        match room.check(purpose, 0) {
             Ok(()) => false,
             Err(StoreError::Full { .. }) => true,
             Err(other) => panic!("{other}"),
@@ -259,6 +262,15 @@ mod tests {
             assert!(!refused(&room, purpose), "{purpose:?}");
         }
 
+        let all_there_is = 1 << 60;
+        for purpose in all {
+            let checked = room.check(purpose, all_there_is);
+            assert!(
+                matches!(checked, Err(StoreError::Full { .. })),
+                "{purpose:?}"
+            );
+        }
+
         let disk = stat(directory.path()).unwrap();
         room.kept_back = 2 * disk.f_bavail * disk.f_frsize;
         let refused_of = |room: &Room| all.map(|purpose| refused(room, purpose));
@@ -276,9 +288,9 @@ mod tests {
         let is_whole =
             || fs::metadata(&reserve).is_ok_and(|known| known.blocks() * BLOCK >= LEAST_RESERVE);
         let mut room = Room::of(directory.path()).unwrap();
-        room.check(Purpose::Bookkeeping).unwrap();
+        room.check(Purpose::Bookkeeping, 0).unwrap();
         assert!(!is_whole(), "events alone want it");
-        room.check(Purpose::Event).unwrap();
+        room.check(Purpose::Event, 0).unwrap();
         assert!(is_whole());
         // It is found by the next start, a copy without blocks is not.
         assert_eq!(
@@ -302,7 +314,7 @@ mod tests {
         );
         assert!(refused(&room, Purpose::Event));
         room.reserved = reserved;
-        room.check(Purpose::Event).unwrap();
+        room.check(Purpose::Event, 0).unwrap();
         assert!(is_whole());
     }
 }

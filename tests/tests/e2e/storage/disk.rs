@@ -510,3 +510,26 @@ async fn what_makes_room_is_done_on_a_full_disk() {
     let kept = scene.api.get(&path).await.expect(200);
     assert_eq!(kept["enabled"], false);
 }
+
+/// Removing takes room, too, and a deletion removes as many events as the disk holds.
+#[tokio::test]
+async fn a_large_deletion_leaves_the_room_that_a_start_needs() {
+    let disk = SmallDisk::new(96).await;
+    let builder = daemon()
+        .in_data_dir(disk.path().join("data"))
+        .flag("--retry-schedule", "1h");
+    let mut scene = Scene::with(builder, &["DataTransfer"]).await;
+    scene.ctl().line("stations add S1").await.ok();
+    scene.receiver.answer(Answer::Status(500));
+    let mut random = fastrand::Rng::with_seed(17);
+    let mut station = scene.station("S1").await;
+    let taken = store_until_full(&mut station, &mut random).await;
+    // Fewer would be cancelled at once.
+    assert!(taken > 200, "{taken}");
+
+    let owing = format!("/webhooks/{}", scene.webhook);
+    scene.api.delete(&owing).await.expect(204);
+    assert!(disk.free() >= 4 << 20, "{} KiB", disk.free() >> 10);
+    scene.crash().await;
+    scene.api.get(&owing).await.expect(404);
+}
