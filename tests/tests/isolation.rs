@@ -137,56 +137,73 @@ async fn webhooks_at_one_origin_share_no_connection() {
     }
 }
 
-/// Interim answers as fast as they can be sent, over and over.
+/// Interim answers as fast as they can be sent, over and over. What that costs a neighbour's events
+/// is told beside what it costs them where it happens to another daemon on this machine.
 #[tokio::test]
 async fn interim_answers_without_end_cost_their_own_webhook_an_attempt() {
     let authority = Authority::new();
     let (_file, builder) = trusting(&authority);
     let daemon = builder.start().await;
-    let api = daemon.api();
+    let (_file, builder) = trusting(&authority);
+    let another = builder.start().await;
     let healthy = Receiver::start().await;
-    let webhook = api.subscribe(&healthy.url(), &["Heartbeat"]).await;
+    let webhook = daemon.api().subscribe(&healthy.url(), &["Heartbeat"]).await;
     let mut station = Station::connect(daemon.ocpp(), "S1").await;
-    let alone = latencies(&mut station, &healthy).await;
-    // What five cost that only fail: each failure has its record.
-    let mut webhooks = Vec::new();
-    let refused = Receiver::refused_url().await;
-    for _ in 0..5 {
-        webhooks.push(api.subscribe(&refused, &["Heartbeat"]).await);
-    }
-    let beside = latencies(&mut station, &healthy).await;
-    tell("five that refuse", &alone, &beside);
-    for webhook in webhooks.drain(..) {
-        api.delete(&format!("/webhooks/{webhook}")).await;
-    }
+    let mut elsewhere = Station::connect(another.ocpp(), "S1").await;
+    let mut measure = async || {
+        let mut count = healthy.count();
+        let mut latencies = Vec::new();
+        for _ in 0..SAMPLES {
+            let called = Instant::now();
+            tokio::join!(
+                station.ok("Heartbeat", "{}"),
+                elsewhere.ok("Heartbeat", "{}")
+            );
+            count += 1;
+            let arrived = healthy.await_requests(count).await[count - 1].arrived;
+            latencies.push(arrived - called);
+        }
+        latencies.sort();
+        latencies
+    };
+    let alone = measure().await;
 
+    let well = Receiver::start().await;
+    // Each failure has its record.
+    let refused = Receiver::refused_url().await;
     let never_asked = "HTTP/1.1 100 Continue\r\n\r\n".repeat(100);
     let script = vec![Step::Read, Step::Flood(never_asked.into())];
-    let mut floods = Vec::new();
-    for _ in 0..5 {
-        let flood = Scripted::always(Tls::None, script.clone()).await;
-        webhooks.push(api.subscribe(&flood.url(), &["Heartbeat"]).await);
-        floods.push(flood);
-    }
-    let beside = latencies(&mut station, &healthy).await;
-    tell("five that send interim answers (HTTP/1.1)", &alone, &beside);
-    assert_unharmed(&api, webhook).await;
-    for webhook in webhooks.drain(..) {
-        await_first_error(&api, webhook, "interim answers").await;
-        api.delete(&format!("/webhooks/{webhook}")).await;
-    }
-
+    let flood = Scripted::always(Tls::None, script).await;
     let tls = authority.server().server_config(&["h2"]);
-    let floods = Http2::start(tls, &[Stream::InterimFlood]).await;
-    for _ in 0..5 {
-        webhooks.push(api.subscribe(&floods.url(), &["Heartbeat"]).await);
+    let flood2 = Http2::start(tls, &[Stream::InterimFlood]).await;
+    let attacks = [
+        ("none, and are well", well.url(), None),
+        ("none, and refuse", refused, None),
+        ("interim answers (HTTP/1.1)", flood.url(), Some("interim")),
+        ("interim answers (HTTP/2)", flood2.url(), Some("interim")),
+    ];
+    for (at, whose) in [(&another, "another's"), (&daemon, "its own")] {
+        let api = at.api();
+        for (attack, url, error) in &attacks {
+            let mut webhooks = Vec::new();
+            for _ in 0..5 {
+                webhooks.push(api.subscribe(url, &["Heartbeat"]).await);
+            }
+            let beside = measure().await;
+            tell(
+                &format!("five of {whose} daemon that send {attack}"),
+                &alone,
+                &beside,
+            );
+            for webhook in webhooks {
+                if let Some(error) = error {
+                    await_first_error(&api, webhook, error).await;
+                }
+                api.delete(&format!("/webhooks/{webhook}")).await;
+            }
+        }
     }
-    let beside = latencies(&mut station, &healthy).await;
-    tell("five that send interim answers (HTTP/2)", &alone, &beside);
-    assert_unharmed(&api, webhook).await;
-    for webhook in webhooks {
-        await_first_error(&api, webhook, "interim answers").await;
-    }
+    assert_unharmed(&daemon.api(), webhook).await;
 }
 
 /// More names that hang than there are threads for them: one webhook whose name was known before,
