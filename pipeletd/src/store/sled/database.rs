@@ -23,7 +23,6 @@
 //!   held to the room that it may take at most.
 
 use std::{
-    ffi::{OsStr, OsString},
     fmt,
     fs::{self, File},
     io, mem,
@@ -586,7 +585,7 @@ impl Engine {
         let of_disk = |error| StoreError::Engine(sled::Error::Io(error));
         if is_torn(&path.join("conf")).map_err(of_disk)? {
             tracing::warn!(path = %path.display(), "moved a conf that was cut short aside");
-            set_aside(path, "conf").map_err(of_disk)?;
+            fs::rename(path.join("conf"), path.join("damaged-conf")).map_err(of_disk)?;
         }
         let db = match panics::caught(|| open_sled(path, cache_bytes)) {
             Ok(Err(sled::Error::Corruption { .. }))
@@ -763,17 +762,12 @@ fn set_snapshots_aside(path: &Path) -> io::Result<bool> {
     for entry in fs::read_dir(path)? {
         let name = entry?.file_name();
         if name.to_string_lossy().starts_with("snap.") {
-            set_aside(path, name)?;
+            // Under one name: one is enough to look at.
+            fs::rename(path.join(name), path.join("damaged-snap"))?;
             moved = true;
         }
     }
     Ok(moved)
-}
-
-fn set_aside(directory: &Path, name: impl AsRef<OsStr>) -> io::Result<()> {
-    let mut aside = OsString::from("damaged-");
-    aside.push(&name);
-    fs::rename(directory.join(name.as_ref()), directory.join(aside))
 }
 
 fn sync_everything(path: &Path) -> io::Result<()> {
