@@ -8,7 +8,10 @@ use pipelet_domain::{id_tags::Policy, registration::Admission};
 use tokio::{net::TcpListener, runtime::Handle, sync::watch, task::JoinSet, time};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use self::{runtime_settings::RuntimeSettings, shard::Shard};
+use self::{
+    runtime_settings::RuntimeSettings,
+    shard::{Common, RunningShards},
+};
 use crate::{
     api::{
         Addresses, ApiKeys, Authenticator, Daemon, EventStreams, Listener, Readers, Readiness,
@@ -19,13 +22,13 @@ use crate::{
     auth::{self, ApiKey},
     config::{Authorize, Config, StationsPolicy},
     delivery::{
-        Delivery, DeliveryError, DispatcherContext,
+        Delivery, DeliveryError,
         http::{Resources, SenderError},
     },
-    journal::{Journal, retention::Retention},
+    journal::{Journals, retention::Retention},
     ocpp::{self, Ocpp},
     registries::{Keyring, Registrations, Registry},
-    store::{Backup, ConfigurationStore, StoreError, sled::SledStore},
+    store::{Backup, Engine, StoreError},
     system::{
         clock::Clock,
         descriptors,
@@ -53,7 +56,7 @@ pub struct App {
     ocpp: Ocpp,
     registry: Registrations,
     delivery: Delivery,
-    shard: Shard,
+    shards: RunningShards,
     memory: MemoryBudget,
     keys: ApiKeys,
     authenticator: Authenticator,
@@ -121,12 +124,13 @@ pub enum RunError {
 }
 
 impl App {
-    /// Binds every socket, opens the store and recovers from it. Nothing is accepted before
+    /// Binds every socket, and recovers from what the engine keeps. Nothing is accepted before
     /// [`Self::run`].
     ///
     /// Deliveries run on `delivering`, a runtime that must outlive the app.
     pub async fn open(
         config: &Config,
+        engine: impl FnOnce(&Config) -> Result<Engine, StoreError>,
         clock: Clock,
         delivering: Handle,
         dropped_lines: DroppedLines,
@@ -146,16 +150,21 @@ impl App {
         let resources = Resources::new(shares.lookups, shares.receivers);
         let settings = runtime_settings::delivery_settings(config, &resources, &spans)?;
 
-        let sled = open_store(config)?;
-        let backup: Arc<dyn Backup> = sled.clone();
-        let (configuration, stores) = (sled.clone() as Arc<dyn ConfigurationStore>, sled.shard());
-        let projections = stores.projections;
+        let Engine {
+            configuration,
+            shards: stores,
+            backup,
+        } = engine(config)?;
         let webhooks = Registry::open(Arc::clone(&configuration)).await?;
         let memory = MemoryBudget::of(config.memory_budget.bytes());
         let ending = CancellationToken::new();
-        let stores = (stores.log, stores.ledger);
-        let opened = Shard::open(stores, &webhooks, &memory, clock, &ending);
-        let (shard, subscribers) = opened.await?;
+        let common = Common {
+            memory: &memory,
+            clock,
+            ending: &ending,
+        };
+        let opened = RunningShards::open(stores, &webhooks, common);
+        let (running, places) = opened.await?;
         let keyring = Keyring::open(Arc::clone(&configuration), config.api_rate).await?;
         let keys = ApiKeys::new(keyring.clone(), clock);
         let answers = Readers::new(memory.readers.clone());
@@ -168,24 +177,23 @@ impl App {
             ocpp_config(config, shares.stations, spans.clone()),
             registry.clone(),
             configuration,
-            projections,
-            shard.journal.clone(),
+            running.projected(),
             clock,
         )
         .await?;
         let failed = CancellationToken::new();
-        let context = DispatcherContext {
-            journal: shard.journal.clone(),
-            ledger: shard.ledger.clone(),
-            store: Arc::clone(&shard.ledger_store),
+        let attempts = Arc::default();
+        let contexts = running.dispatched(&delivering, &attempts, common);
+        let dispatched = contexts.into_iter().zip(places).collect();
+        let delivery = Delivery::start(
+            dispatched,
+            settings,
+            webhooks,
             clock,
-            retry_clock: shard.ledger.clock(),
-            memory: memory.deliveries.clone(),
-            runtime: delivering,
-            attempts: Arc::default(),
-        };
-        let delivery =
-            Delivery::start(context, settings, webhooks, subscribers, failed.clone()).await?;
+            attempts,
+            failed.clone(),
+        );
+        let delivery = delivery.await?;
         let addresses = Addresses {
             http: local_addr(&http, "--http-listen", config.http_listen)?,
             grpc: local_addr(&grpc, "--grpc-listen", config.grpc_listen)?,
@@ -199,7 +207,7 @@ impl App {
             ocpp,
             registry,
             delivery,
-            shard,
+            shards: running,
             memory,
             keys,
             authenticator,
@@ -238,8 +246,8 @@ impl App {
 
     fn readiness(&self, shutdown: CancellationToken) -> Readiness {
         Readiness {
-            journal: self.shard.journal.clone(),
-            ledger: self.shard.ledger.clone(),
+            journals: self.journals(),
+            delivery: self.delivery.clone(),
             shutdown,
         }
     }
@@ -269,7 +277,7 @@ impl App {
             delivery: self.delivery.clone(),
             stations: self.ocpp.stations(),
             connections: self.ocpp.connection_stats(),
-            journal: self.shard.journal.clone(),
+            journals: self.journals(),
             readiness,
             addresses: self.addresses,
             started_at: self.clock.now(),
@@ -279,8 +287,8 @@ impl App {
         }
     }
 
-    pub fn journal(&self) -> Journal {
-        self.shard.journal.clone()
+    pub fn journals(&self) -> Journals {
+        self.shards.journals()
     }
 
     /// What can be changed while it runs.
@@ -302,14 +310,10 @@ impl App {
         let readiness = self.readiness(shutdown.clone());
         let metrics = self.metrics(readiness.clone());
         let daemon = self.daemon(readiness.clone());
-        let stations = self.ocpp.stations();
+        let (stations, journals) = (self.ocpp.stations(), self.journals());
         let directory = StationDirectory::new(stations.clone(), self.registry);
-        let streams = EventStreams::new(self.shard.journal.clone(), shutdown.clone());
-        let trigger = Trigger::new(
-            self.shard.journal.clone(),
-            self.delivery.clone(),
-            self.clock,
-        );
+        let streams = EventStreams::new(journals.clone(), shutdown.clone());
+        let trigger = Trigger::new(journals.clone(), self.delivery.clone(), self.clock);
         let mut api = JoinSet::new();
         // After the last call, so that it is written down too.
         let finish_usage = CancellationToken::new();
@@ -318,7 +322,7 @@ impl App {
             directory: directory.clone(),
             transactions: self.ocpp.transactions(),
             id_tags: self.ocpp.id_tags(),
-            journal: self.shard.journal.clone(),
+            journals: journals.clone(),
             streams: streams.clone(),
             trigger: trigger.clone(),
             authenticator: self.authenticator.clone(),
@@ -338,7 +342,7 @@ impl App {
             directory,
             transactions: self.ocpp.transactions(),
             id_tags: self.ocpp.id_tags(),
-            journal: self.shard.journal.clone(),
+            journals: journals.clone(),
             keys: self.keys,
             authenticator: self.authenticator,
             clock: self.clock,
@@ -356,22 +360,24 @@ impl App {
             })
         });
         let ocpp = tokio::spawn(self.ocpp.run(shutdown.clone()));
-        let needed = move || stations.saved_to();
-        let retention = Retention::run(
-            self.retention.subscribe(),
-            self.shard.journal.clone(),
-            needed,
-            self.clock,
-            shutdown.clone(),
-        );
-        let retention = tokio::spawn(retention);
+        let mut retention = JoinSet::new();
+        for (index, journal) in journals.iter().enumerate() {
+            let stations = stations.clone();
+            retention.spawn(Retention::run(
+                self.retention.subscribe(),
+                journal.clone(),
+                move || stations.saved_to(index),
+                self.clock,
+                shutdown.clone(),
+            ));
+        }
 
-        let mut shard = self.shard;
+        let mut shards = self.shards;
         let result = tokio::select! {
             // First, because the servers end by themselves at a shutdown.
             biased;
             () = shutdown.cancelled() => Ok(()),
-            failure = shard.failed() => Err(failure),
+            failure = shards.failed() => Err(failure),
             () = self.failed.cancelled() => Err(RunError::Dispatcher),
             Some(ended) = api.join_next() => Err(server_failure(ended)),
         };
@@ -393,8 +399,10 @@ impl App {
         finished("saving of API keys' usage", usage.await);
         let grace = *self.shutdown_grace.borrow();
         self.delivery.stop(grace).await;
-        finished("retention", retention.await);
-        shard.stop().await;
+        while let Some(ended) = retention.join_next().await {
+            finished("retention", ended);
+        }
+        shards.stop().await;
         last_spans(self.exporter).await;
         result
     }
@@ -413,12 +421,6 @@ fn exporter(config: &Config) -> Result<(Spans, Option<Exporter>), ExporterError>
     };
     let (spans, exporter) = Exporter::start(endpoint)?;
     Ok((spans, Some(exporter)))
-}
-
-fn open_store(config: &Config) -> Result<Arc<SledStore>, StoreError> {
-    let key_file = config.secrets_key_file.as_deref();
-    let store = SledStore::open_with_key(&config.data_dir, key_file)?;
-    Ok(Arc::new(store))
 }
 
 const fn admission(config: &Config) -> Admission {

@@ -54,7 +54,7 @@ use self::{
         service_manager,
     },
     config::{Config, ConfigError, Fault, Loaded, ShowConfig, ShownAs, Sources, Task},
-    store::{StoreError, sled::SledStore},
+    store::{Engine, StoreError, sled::SledStore},
     system::{clock::Clock, core_dumps, shutdown::Signals, tls},
 };
 
@@ -66,8 +66,18 @@ const BLOCKING_THREADS: usize = 8;
 /// How long threads that nobody can call back, such as in the system's resolver, hold up the end.
 const THREADS_GRACE: Duration = Duration::from_millis(500);
 
-/// Configuration, telemetry, runtime; then the daemon until it is told to end.
+/// Configuration, telemetry, runtime; then the daemon until it is told to end. It keeps everything in
+/// its data directory.
 pub fn main() -> ExitCode {
+    main_on(|config| {
+        let key_file = config.secrets_key_file.as_deref();
+        let store = SledStore::open_with_key(&config.data_dir, key_file)?;
+        Ok(store.engine())
+    })
+}
+
+/// The same, on any engine.
+pub fn main_on(engine: impl FnOnce(&Config) -> Result<Engine, StoreError>) -> ExitCode {
     let sources = match Sources::of_process() {
         Ok(sources) => sources,
         Err(error) => return refuse(&error),
@@ -79,7 +89,7 @@ pub fn main() -> ExitCode {
     };
     let config = &loaded.config;
     let done = match sources.task() {
-        Task::Run => run(sources, loaded),
+        Task::Run => run(sources, loaded, engine),
         // It has ended by now.
         Task::Check => Ok(()),
         Task::Config(ShowConfig::Show { origin, output }) => show(&loaded, *output, *origin),
@@ -109,7 +119,11 @@ fn is_of_configuration(error: &anyhow::Error) -> bool {
     matches!(store, Some(StoreError::KeyFile(error)) if error.lasts())
 }
 
-fn run(sources: Sources, Loaded { config, settings }: Loaded) -> anyhow::Result<()> {
+fn run(
+    sources: Sources,
+    Loaded { config, settings }: Loaded,
+    engine: impl FnOnce(&Config) -> Result<Engine, StoreError>,
+) -> anyhow::Result<()> {
     let log = telemetry::start(&config.log_level, config.log_format)?;
     core_dumps::leave_memory_out();
     tls::install_provider()?;
@@ -120,7 +134,7 @@ fn run(sources: Sources, Loaded { config, settings }: Loaded) -> anyhow::Result<
         tokio::spawn(signals.run(shutdown.clone()));
         let reload = Reload::listen()?;
         let (clock, deliveries) = (Clock::system(), delivering.handle().clone());
-        let app = App::open(&config, clock, deliveries.clone(), log.dropped).await?;
+        let app = App::open(&config, engine, clock, deliveries.clone(), log.dropped).await?;
         let reloadable = Reloadable {
             certificates: app.certificates(),
             runtime_settings: app.runtime_settings(),
@@ -129,8 +143,8 @@ fn run(sources: Sources, Loaded { config, settings }: Loaded) -> anyhow::Result<
             settings,
         };
         tokio::spawn(reload.run(reloadable, shutdown.clone()));
-        let journal = app.journal();
-        let attending = service_manager::attend(journal, deliveries, shutdown.clone());
+        let journals = app.journals();
+        let attending = service_manager::attend(journals, deliveries, shutdown.clone());
         let attending = tokio::spawn(attending);
         let listening = listening(&app);
         announce(&listening)?;

@@ -8,6 +8,7 @@
 //! | [`projection`] | what is known of stations and transactions, as a fold over events |
 //! | [`id_tags`] | who may charge: an entry, and the verdict on it |
 //! | [`registration`] | which stations are expected, and what is asked of each |
+//! | [`shards`] | parts of all stations, and which one something belongs to |
 //!
 //! It also finds [`repeated_keys`], wherever JSON comes from.
 //!
@@ -19,6 +20,7 @@ pub mod id_tags;
 pub mod projection;
 pub mod registration;
 mod repeated_keys;
+pub mod shards;
 pub mod webhooks;
 
 pub use repeated_keys::repeated_keys;

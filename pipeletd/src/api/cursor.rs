@@ -7,6 +7,7 @@ use std::{fmt::Write as _, ops::Range, str};
 use pipelet_domain::{
     deliveries::RetryKey,
     events::{IdTagKey, Seq, StationId},
+    shards::Shards,
     webhooks::WebhookId,
 };
 
@@ -23,13 +24,29 @@ pub(super) fn to_number(cursor: &str) -> Result<u64, InvalidCursor> {
     u64::from_str_radix(cursor, 16).map_err(|_| InvalidCursor)
 }
 
-pub(super) fn of_range(range: &Range<Seq>) -> String {
-    format!("{:x}-{:x}", range.start.0, range.end.0)
+/// Nothing where there are none.
+pub(super) fn of_ranges(ranges: &[Range<Seq>]) -> String {
+    let ranges = ranges.iter();
+    let ranges = ranges.map(|range| format!("{:x}-{:x}", range.start.0, range.end.0));
+    ranges.collect::<Vec<_>>().join(".")
 }
 
-pub(super) fn to_range(cursor: &str) -> Result<Range<Seq>, InvalidCursor> {
-    let (start, end) = cursor.split_once('-').ok_or(InvalidCursor)?;
-    Ok(Seq(to_number(start)?)..Seq(to_number(end)?))
+pub(super) fn to_ranges(cursor: &str) -> Result<Vec<Range<Seq>>, InvalidCursor> {
+    let range = |text: &str| {
+        let (start, end) = text.split_once('-').ok_or(InvalidCursor)?;
+        Ok(Seq(to_number(start)?)..Seq(to_number(end)?))
+    };
+    cursor.split('.').map(range).collect()
+}
+
+pub(super) fn of_positions(positions: &Shards<Seq>) -> String {
+    let positions = positions.iter().map(|seq| of_number(seq.0));
+    positions.collect::<Vec<_>>().join(".")
+}
+
+pub(super) fn to_positions(cursor: &str) -> Result<Shards<Seq>, InvalidCursor> {
+    let positions = cursor.split('.').map(|text| to_number(text).map(Seq));
+    Ok(Shards::new(positions.collect::<Result<Vec<_>, _>>()?))
 }
 
 pub(super) fn of_delivery(place: Place) -> String {
@@ -95,8 +112,10 @@ mod tests {
     #[test]
     fn cursors_lead_back() {
         assert_eq!(to_number(&of_number(300)), Ok(300));
-        let range = Seq(7)..Seq(300);
-        assert_eq!(to_range(&of_range(&range)), Ok(range));
+        let ranges = vec![Seq(7)..Seq(300), Seq(1)..Seq(1)];
+        assert_eq!(to_ranges(&of_ranges(&ranges)), Ok(ranges));
+        let positions = to_positions(&of_positions(&Shards::new([Seq(7), Seq(300)])));
+        assert!(positions.unwrap().iter().eq(&[Seq(7), Seq(300)]));
         let waiting = Place::Waiting(RetryKey {
             webhook: WebhookId(3),
             due_ms: 1_776_000_000_000,

@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{
     delivery::Delivery,
-    journal::Journal,
+    journal::Journals,
     ocpp::{ConnectionStats, RefusedHandshake, Stations},
     registries::Caller,
     store::blocking,
@@ -24,7 +24,7 @@ pub struct Daemon {
     pub delivery: Delivery,
     pub stations: Stations,
     pub connections: ConnectionStats,
-    pub journal: Journal,
+    pub journals: Journals,
     pub readiness: Readiness,
     pub addresses: Addresses,
     pub started_at: Timestamp,
@@ -41,7 +41,7 @@ impl Daemon {
         let reasons = self.readiness.reasons();
         let stations = self.stations.counts();
         let totals = self.delivery.totals();
-        let journal = self.journal.bounds().await?;
+        let journal = self.journals.bounds().await?;
         let data_dir = self.data_dir.clone();
         let disk = blocking(move || Disk::of(&data_dir)).await;
         let certificates = self.certificates.iter().map(certificate).collect();
@@ -58,8 +58,8 @@ impl Daemon {
             stations_known: stations.known as u64,
             webhooks: totals.webhooks,
             webhooks_enabled: totals.enabled,
-            journal_head: journal.end.0,
-            journal_tail: journal.start.0,
+            journal_head: journal.end,
+            journal_tail: journal.start,
             deliveries_pending: totals.pending,
             failed_deliveries: totals.failed_deliveries,
             ocpps_address: self.addresses.ocpps.map(|address| address.to_string()),
@@ -87,7 +87,7 @@ impl Daemon {
             };
             webhooks.push(wire::overview(&observation, next));
         }
-        let events = self.journal.committed();
+        let events = self.journals.committed();
         let events = events.filter(|(_, count)| *count > 0);
         Ok(v1::GetOverviewResponse {
             now: Some(time(self.clock.now())),

@@ -7,7 +7,10 @@ use std::{collections::VecDeque, sync::Arc};
 
 use futures_util::{Stream, stream};
 use jiff::Timestamp;
-use pipelet_domain::events::{Event, EventFilter, Seq};
+use pipelet_domain::{
+    events::{Event, EventFilter, Seq},
+    shards::Shards,
+};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 
@@ -16,7 +19,7 @@ use super::{
     readers::{Held, Reader},
 };
 use crate::{
-    journal::{Followed, Follower, Journal},
+    journal::{Followed, FollowerOfAll, Journals},
     store::{ReadLimit, StoreError},
     system::limits::memory::LARGEST_EVENT,
 };
@@ -32,25 +35,27 @@ const READ_AHEAD: ReadLimit = ReadLimit {
 /// Opens event streams. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct EventStreams {
-    journal: Journal,
+    journals: Journals,
     room: Arc<Semaphore>,
     shutdown: CancellationToken,
 }
 
 /// Where a tail begins.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(super) enum Begin {
     Now,
-    /// Behind this event.
-    After(Seq),
+    /// Where another one stood.
+    From(Shards<Seq>),
     /// With the first event of that time or later.
     At(Timestamp),
 }
 
-/// One caller's way along the journal.
+/// One caller's way along the journals.
 #[derive(Debug)]
 pub(super) struct Tail {
-    follower: Follower,
+    follower: FollowerOfAll,
+    /// Behind the last event that was given away.
+    positions: Shards<Seq>,
     filter: EventFilter,
     reader: Reader,
     read: VecDeque<(Seq, Arc<Event>)>,
@@ -63,7 +68,8 @@ pub(super) struct Tail {
 
 #[derive(Debug)]
 pub(super) struct Tailed {
-    pub(super) seq: Seq,
+    /// Where the tail stands behind it.
+    pub(super) then: Shards<Seq>,
     pub(super) event: Arc<Event>,
     /// How many events just before it are no longer kept.
     pub(super) missed: u64,
@@ -73,9 +79,9 @@ pub(super) struct Tailed {
 
 impl EventStreams {
     /// Every tail ends with the shutdown.
-    pub fn new(journal: Journal, shutdown: CancellationToken) -> Self {
+    pub fn new(journals: Journals, shutdown: CancellationToken) -> Self {
         Self {
-            journal,
+            journals,
             room: Arc::new(Semaphore::new(MAX_TAILS)),
             shutdown,
         }
@@ -93,15 +99,17 @@ impl EventStreams {
             message: format!("{MAX_TAILS} readers tail the events already"),
         })?;
         let from = match begin {
-            Begin::Now => self.journal.head(),
-            Begin::After(seq) => seq.next(),
+            Begin::Now => self.journals.heads(),
+            Begin::From(positions) => positions,
             Begin::At(time) => {
                 filter.since = Some(time);
-                self.journal.position_at(time).await?
+                self.journals.positions_at(time).await?
             }
         };
+        let follower = self.journals.follow(&from);
         Ok(Tail {
-            follower: self.journal.follow(from),
+            positions: follower.positions(),
+            follower,
             filter,
             reader,
             read: VecDeque::new(),
@@ -114,9 +122,9 @@ impl EventStreams {
 }
 
 impl Tail {
-    /// Where it stands: behind this event, if there is one before it.
-    pub(super) fn behind(&self) -> Option<Seq> {
-        self.follower.position().0.checked_sub(1).map(Seq)
+    /// Where it stands.
+    pub(super) fn positions(&self) -> Shards<Seq> {
+        self.positions.clone()
     }
 
     /// The events that are wanted; ends with the daemon, or after an error.
@@ -133,10 +141,11 @@ impl Tail {
     async fn next(&mut self) -> Option<Result<Tailed, ApiError>> {
         loop {
             while let Some((seq, event)) = self.read.pop_front() {
+                self.positions = self.positions.with(seq.shard(), seq.next());
                 if self.filter.contains(&event) {
                     let missed = std::mem::take(&mut self.missed);
                     return Some(Ok(Tailed {
-                        seq,
+                        then: self.positions.clone(),
                         event,
                         missed,
                         held: self.held.clone(),
@@ -154,9 +163,9 @@ impl Tail {
 
     /// Waits for more, and for room for it.
     async fn read_on(&mut self) -> Result<(), StoreError> {
-        self.follower.ready().await;
+        let which = self.follower.ready().await;
         let room = self.reader.room(LARGEST_EVENT).await;
-        let Followed { missed, events } = self.follower.next(READ_AHEAD).await?;
+        let Followed { missed, events } = self.follower.next(which, READ_AHEAD).await?;
         // As they were read, and as they are written to the reader.
         let sizes = events.iter().map(|(_, event)| 2 * event.memory_size());
         self.held = Some(room.down_to(sizes).held());

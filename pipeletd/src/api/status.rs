@@ -4,7 +4,7 @@ use std::{net::SocketAddr, path::Path};
 
 use tokio_util::sync::CancellationToken;
 
-use crate::{delivery::ledger::Ledger, journal::Journal};
+use crate::{delivery::Delivery, journal::Journals};
 
 /// Where the daemon listens, with the real ports.
 #[derive(Debug, Clone, Copy)]
@@ -38,17 +38,17 @@ impl Disk {
 /// Tells whether events can be taken, and what becomes of them noted down. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Readiness {
-    pub journal: Journal,
-    pub ledger: Ledger,
+    pub journals: Journals,
+    pub delivery: Delivery,
     pub shutdown: CancellationToken,
 }
 
 impl Readiness {
     /// What stands in the way; nothing where the daemon is ready.
     pub fn reasons(&self) -> Vec<String> {
-        let outage = self.journal.outage();
+        let outage = self.journals.outage();
         let outage = outage.map(|why| format!("events can't be kept: {why}"));
-        let ledger = self.ledger.outage();
+        let ledger = self.delivery.outage();
         let ledger = ledger.map(|why| format!("retries and dead letters can't be kept: {why}"));
         let stopping = self
             .shutdown

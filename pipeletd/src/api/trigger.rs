@@ -12,7 +12,7 @@ use pipelet_domain::{
 use serde_json::Value;
 
 use super::error::ApiError;
-use crate::{delivery::Delivery, journal::Journal, system::clock::Clock};
+use crate::{delivery::Delivery, journal::Journals, system::clock::Clock};
 
 /// In bytes; what a station may send in one message.
 const MAX_PAYLOAD: usize = 1 << 20;
@@ -20,7 +20,7 @@ const MAX_PAYLOAD: usize = 1 << 20;
 /// Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Trigger {
-    pub(super) journal: Journal,
+    pub(super) journals: Journals,
     pub(super) delivery: Delivery,
     pub(super) clock: Clock,
 }
@@ -47,9 +47,9 @@ pub(super) struct Triggered {
 }
 
 impl Trigger {
-    pub fn new(journal: Journal, delivery: Delivery, clock: Clock) -> Self {
+    pub fn new(journals: Journals, delivery: Delivery, clock: Clock) -> Self {
         Self {
-            journal,
+            journals,
             delivery,
             clock,
         }
@@ -69,7 +69,8 @@ impl Trigger {
             }
         }
         let then = |seq: Seq, event: &Event| (seq, event.clone());
-        let (seq, event) = self.journal.append(event, then).await?;
+        let journal = self.journals.of(&event.station);
+        let (seq, event) = journal.append(event, then).await?;
         Ok(Triggered {
             webhooks: self.delivery.owed(seq, &event),
             event,

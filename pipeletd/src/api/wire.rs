@@ -228,7 +228,7 @@ fn attempts(attempts: Vec<Attempt>) -> Vec<v1::Attempt> {
 pub(super) fn backfilled(done: &Backfilled) -> v1::BackfillResponse {
     v1::BackfillResponse {
         matched: done.matched,
-        left: done.left.as_ref().map(cursor::of_range).unwrap_or_default(),
+        left: cursor::of_ranges(&done.left),
         retrying: done.retrying,
         reached: done.reached.map(time),
     }

@@ -6,11 +6,12 @@
 
 use std::time::Duration;
 
+use futures_util::future::join_all;
 use sd_notify::NotifyState;
 use tokio::{runtime::Handle, time};
 use tokio_util::sync::CancellationToken;
 
-use crate::journal::{AppendError, Journal};
+use crate::journal::{AppendError, Journal, Journals};
 
 /// It listens; `status` is a line for people.
 pub fn ready(status: &str) {
@@ -32,12 +33,12 @@ pub fn reloaded() {
 
 /// Says that the daemon is alive for as long as it is, and at the shutdown that it ends.
 ///
-/// It is alive while both runtimes turn and the journal's committer answers. A store that has an
+/// It is alive while both runtimes turn and the journals' committers answer. A store that has an
 /// outage does not count against it: a restart would not mend the disk.
-pub async fn attend(journal: Journal, delivering: Handle, shutdown: CancellationToken) {
+pub async fn attend(journals: Journals, delivering: Handle, shutdown: CancellationToken) {
     let alive = async {
         match sd_notify::watchdog_enabled() {
-            Some(limit) => prove_life(limit, &journal, &delivering).await,
+            Some(limit) => prove_life(limit, &journals, &delivering).await,
             None => std::future::pending().await,
         }
     };
@@ -48,16 +49,15 @@ pub async fn attend(journal: Journal, delivering: Handle, shutdown: Cancellation
 }
 
 /// Twice in the time that the manager waits, as `sd_watchdog_enabled(3)` recommends.
-async fn prove_life(limit: Duration, journal: &Journal, delivering: &Handle) {
+async fn prove_life(limit: Duration, journals: &Journals, delivering: &Handle) {
     let mut ticks = time::interval((limit / 2).max(Duration::from_millis(1)));
     ticks.set_missed_tick_behavior(time::MissedTickBehavior::Delay);
     loop {
         ticks.tick().await;
         let turned = delivering.spawn(async {}).await.is_ok();
-        let answered = match journal.floor().await {
-            Ok(_) | Err(AppendError::Failing(_)) => true,
-            Err(AppendError::Stopped) => false,
-        };
+        let floors = join_all(journals.iter().map(Journal::floor)).await;
+        let stopped = |floor: &Result<_, _>| matches!(floor, Err(AppendError::Stopped));
+        let answered = !floors.iter().any(stopped);
         if turned && answered {
             tell(&[NotifyState::Watchdog]);
         }

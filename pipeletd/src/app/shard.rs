@@ -1,53 +1,81 @@
-//! A shard: a journal and a ledger with the threads that write them, as one value.
+//! A shard: a journal and a ledger with the threads that write them, and what is known of its
+//! stations, as one value.
 //!
-//! The daemon runs one. What hangs on it, projections and dispatchers, is given its handles.
+//! The daemon runs a set of them, one in the embedded engine. What hangs on a shard, projections and
+//! dispatchers, is given its handles; what asks from outside is given those of all.
 
 use std::sync::Arc;
 
-use pipelet_domain::deliveries::{Cursor, StoredWebhook};
+use futures_util::future::{join_all, select_all};
+use pipelet_domain::{
+    deliveries::{Cursor, StoredWebhook},
+    shards::{FailedNumbers, ShardId, Shards},
+};
+use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 
 use super::RunError;
 use crate::{
-    delivery::{self, ledger::Ledger},
-    journal::{Journal, Opened, Subscriber},
+    delivery::{self, DispatcherContext, ledger::Ledger},
+    journal::{Journal, Journals, Opened, Subscriber},
     registries::Registry,
-    store::{LedgerStore, LogStore, StoreError, group_commit::WriterThread},
-    system::{clock::Clock, limits::memory::MemoryBudget},
+    store::{LedgerStore, ProjectionStore, ShardStores, StoreError, group_commit::WriterThread},
+    system::{clock::Clock, latencies::Latencies, limits::memory::MemoryBudget},
 };
 
 #[derive(Debug)]
 pub(super) struct Shard {
-    pub(super) journal: Journal,
-    pub(super) ledger: Ledger,
-    pub(super) ledger_store: Arc<dyn LedgerStore>,
+    journal: Journal,
+    ledger: Ledger,
+    ledger_store: Arc<dyn LedgerStore>,
+    projections: Arc<dyn ProjectionStore>,
     committer: WriterThread,
     ledger_writer: WriterThread,
 }
 
+/// What the shards of a daemon have in common.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Common<'a> {
+    pub(super) memory: &'a MemoryBudget,
+    pub(super) clock: Clock,
+    /// Once it is cancelled, an outage of the store is not waited out any more.
+    pub(super) ending: &'a CancellationToken,
+}
+
+/// A webhook's place in the journal of a shard.
+pub(super) type Place = (Subscriber, Cursor);
+
+/// All shards that this daemon runs.
+#[derive(Debug)]
+pub(super) struct RunningShards(Vec<Shard>);
+
 impl Shard {
-    /// Recovers what is stored, and each webhook's place in it. Once `ending` is cancelled, an
-    /// outage of the store is not waited out any more.
-    pub(super) async fn open(
-        (log, ledger_store): (Arc<dyn LogStore>, Arc<dyn LedgerStore>),
+    /// Recovers what is stored, and each webhook's place in it.
+    async fn open(
+        stores: ShardStores,
+        numbers: FailedNumbers,
         webhooks: &Registry<StoredWebhook>,
-        memory: &MemoryBudget,
-        clock: Clock,
-        ending: &CancellationToken,
-    ) -> Result<(Self, Vec<(Subscriber, Cursor)>), StoreError> {
+        Common {
+            memory,
+            clock,
+            ending,
+        }: Common<'_>,
+    ) -> Result<(Self, Vec<Place>), StoreError> {
         let subscriptions = delivery::subscriptions(webhooks);
-        let opened = Journal::open(log, subscriptions, memory, clock, ending.clone());
+        let opened = Journal::open(stores.log, subscriptions, memory, clock, ending.clone());
         let Opened {
             journal,
             subscribers,
             committer,
         } = opened.await?;
-        let ledger = Ledger::open(Arc::clone(&ledger_store), clock, ending.clone());
+        let ledger_store = stores.ledger;
+        let ledger = Ledger::open(Arc::clone(&ledger_store), numbers, clock, ending.clone());
         let (ledger, ledger_writer) = ledger.await?;
         let shard = Self {
             journal,
             ledger,
             ledger_store,
+            projections: stores.projections,
             committer,
             ledger_writer,
         };
@@ -55,7 +83,7 @@ impl Shard {
     }
 
     /// Why it can't go on, once it can't; never after [`Self::stop`].
-    pub(super) async fn failed(&mut self) -> RunError {
+    async fn failed(&mut self) -> RunError {
         tokio::select! {
             ended = self.committer.ended() => {
                 ended.map_or_else(RunError::Journal, |()| RunError::Ended("journal"))
@@ -66,9 +94,74 @@ impl Shard {
         }
     }
 
-    /// Writes what was sent so far. Nothing is taken from then on.
-    pub(super) async fn stop(&self) {
+    async fn stop(&self) {
         self.journal.stop().await;
         self.ledger.stop().await;
+    }
+}
+
+impl RunningShards {
+    /// Recovers what is stored of each, and each webhook's place in it.
+    pub(super) async fn open(
+        stores: Vec<ShardStores>,
+        webhooks: &Registry<StoredWebhook>,
+        common: Common<'_>,
+    ) -> Result<(Self, Vec<Vec<Place>>), StoreError> {
+        let count = u16::try_from(stores.len()).unwrap_or(u16::MAX);
+        let memory = common.memory.for_one_of(stores.len());
+        let common = Common {
+            memory: &memory,
+            ..common
+        };
+        let (mut shards, mut places) = (Vec::new(), Vec::new());
+        for (shard, stores) in (0..).map(ShardId).zip(stores) {
+            let numbers = FailedNumbers { shard, count };
+            let (shard, of_shard) = Shard::open(stores, numbers, webhooks, common).await?;
+            shards.push(shard);
+            places.push(of_shard);
+        }
+        Ok((Self(shards), places))
+    }
+
+    pub(super) fn journals(&self) -> Journals {
+        let journals = self.0.iter().map(|shard| shard.journal.clone());
+        Journals::new(Shards::new(journals))
+    }
+
+    /// What is known of stations is made of the one and kept in the other.
+    pub(super) fn projected(&self) -> Shards<(Journal, Arc<dyn ProjectionStore>)> {
+        let shards = self.0.iter();
+        Shards::new(shards.map(|it| (it.journal.clone(), Arc::clone(&it.projections))))
+    }
+
+    /// What the dispatchers of each work with, who run on this runtime.
+    pub(super) fn dispatched(
+        &self,
+        runtime: &Handle,
+        attempts: &Arc<Latencies>,
+        common: Common<'_>,
+    ) -> Vec<DispatcherContext> {
+        let contexts = self.0.iter().map(|shard| DispatcherContext {
+            journal: shard.journal.clone(),
+            ledger: shard.ledger.clone(),
+            store: Arc::clone(&shard.ledger_store),
+            clock: common.clock,
+            retry_clock: shard.ledger.clock(),
+            memory: common.memory.deliveries.clone(),
+            runtime: runtime.clone(),
+            attempts: Arc::clone(attempts),
+        });
+        contexts.collect()
+    }
+
+    /// Why one of them can't go on, once it can't; never after [`Self::stop`].
+    pub(super) async fn failed(&mut self) -> RunError {
+        let failed = self.0.iter_mut().map(|shard| Box::pin(shard.failed()));
+        select_all(failed).await.0
+    }
+
+    /// Writes what was sent so far. Nothing is taken from then on.
+    pub(super) async fn stop(&self) {
+        join_all(self.0.iter().map(Shard::stop)).await;
     }
 }

@@ -6,6 +6,7 @@
 
 use std::{sync::PoisonError, time::Duration};
 
+use futures_util::future::try_join_all;
 use pipelet_domain::{
     deliveries::{ArchivedCounts, DeliveryCounts, Stage, StoredCounts},
     webhooks::WebhookId,
@@ -63,7 +64,7 @@ impl Delivery {
         // is created meanwhile comes after this audit.
         let stored = self.0.webhooks.list(None, |_| true, usize::MAX);
         // Read last: one that is archived meanwhile is in the sum.
-        let books = self.0.context.ledger.books();
+        let books = self.0.ledger_books();
         let archived = books.archived;
         for stored in stored {
             let id = stored.webhook.id;
@@ -121,17 +122,24 @@ impl Delivery {
     /// says: a difference is one only if it stays while nothing moves.
     async fn compare(&self, id: WebhookId) -> Result<Option<Comparison>, DeliveryError> {
         let booked = || {
-            let counts = self.0.context.ledger.counts(id);
-            StoredCounts {
-                retries: counts.retrying,
-                failed: counts.dead,
-            }
+            let shards = self.0.shards.iter();
+            let booked = shards.map(|shard| {
+                let counts = shard.ledger.counts(id);
+                StoredCounts {
+                    retries: counts.retrying,
+                    failed: counts.dead,
+                }
+            });
+            booked.fold(StoredCounts::default(), StoredCounts::plus)
         };
         let mut last = None;
         let mut stayed = 0;
         for _ in 0..LOOKS {
             let before = booked();
-            let stored = self.0.context.store.count_stored(id).await?;
+            let shards = self.0.shards.iter();
+            let stored = try_join_all(shards.map(|shard| shard.store.count_stored(id))).await?;
+            let stored = stored.into_iter();
+            let stored = stored.fold(StoredCounts::default(), StoredCounts::plus);
             let comparison = Comparison {
                 booked: before,
                 stored,
@@ -165,7 +173,7 @@ impl Delivery {
                 } else {
                     AuditState::Disabled(books, None)
                 },
-                backfilled: self.0.context.ledger.counts(*id).backfilled,
+                backfilled: self.0.sum_of(|shard| shard.ledger.counts(*id).backfilled),
             }
         });
         audited.collect()

@@ -2,8 +2,8 @@
 //!
 //! They go beside the happy path, as retries that are due at once, so the cursor and what it owes
 //! stay as they are. Each counts as received once more. What still waits for its first attempt is
-//! left to that: it would come twice, and before what had happened earlier. A caller takes the journal in parts, of a
-//! bounded number of events: how fast is its business.
+//! left to that: it would come twice, and before what had happened earlier. A caller takes the
+//! journals, one after the other, in parts of a bounded number of events: how fast is its business.
 
 use std::{
     ops::Range,
@@ -18,12 +18,15 @@ use pipelet_domain::{
 };
 
 use super::{
-    dispatcher::Control,
+    dispatcher::{Control, DispatcherContext},
     ledger::Entry,
     trace::wanted,
     webhooks::{Delivery, DeliveryError, Inner},
 };
-use crate::store::{BATCH_BYTES, ReadLimit};
+use crate::{
+    journal::Journal,
+    store::{BATCH_BYTES, ReadLimit},
+};
 
 /// Events that are read at once.
 const STRIDE: usize = 512;
@@ -35,8 +38,8 @@ const MAX_LOOKED_AT: u64 = 64 * 1024;
 pub struct Backfill {
     /// Where it says nothing of events or stations, the webhook's own choice holds.
     pub filter: EventFilter,
-    /// The part of the journal that is left; none at the beginning.
-    pub left: Option<Range<Seq>>,
+    /// The parts of the journals that are left; none at the beginning.
+    pub left: Option<Vec<Range<Seq>>>,
     /// Events at most, in this part.
     pub limit: usize,
     /// Only counts.
@@ -47,8 +50,8 @@ pub struct Backfill {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Backfilled {
     pub matched: u64,
-    /// What is left of the journal; none at the end.
-    pub left: Option<Range<Seq>>,
+    /// What is left of the journals; nothing at the end.
+    pub left: Vec<Range<Seq>>,
     /// How many deliveries of the webhook wait for their next attempt now.
     pub retrying: u64,
     /// When the last event of this part happened.
@@ -86,21 +89,36 @@ impl Inner {
         if filter.stations.patterns().is_empty() {
             filter.stations = webhook.stations;
         }
-        let left = match asked.left {
+        let mut left = match asked.left {
             Some(left) => left,
             None => self.whole(&filter).await?,
         };
-        let versions = running.subscriber.versions();
-        let oldest = running.progress.oldest();
+        let of_shard = left.first().map(|part| part.start);
+        let of_shard = of_shard.and_then(|at| {
+            let (shard, dispatcher) = (self.shards.at(at)?, running.dispatcher_at(at)?);
+            Some((shard, dispatcher))
+        });
+        let Some((shard, dispatcher)) = of_shard else {
+            return Ok(Backfilled {
+                matched: 0,
+                left: Vec::new(),
+                retrying: self.sum_of(|shard| shard.ledger.counts(id).retrying),
+                reached: None,
+            });
+        };
+        let versions = dispatcher.subscriber.versions();
+        let oldest = dispatcher.progress.oldest();
         let is_wanted = |seq, event: &Event| {
             let waits = || matches!(wanted(id, &versions, seq, event), Some(Ok(())));
             filter.contains(event) && event.is_for(id.0) && !(seq >= oldest && waits())
         };
-        let (events, left) = self.matching(is_wanted, left, asked.limit).await?;
+        let part = left.remove(0);
+        let (events, rest) = matching(&shard.journal, is_wanted, part, asked.limit).await?;
+        left.splice(0..0, rest);
         let matched = events.len() as u64;
         let reached = events.last().map(|(_, event)| event.time);
         if !asked.dry_run && !events.is_empty() {
-            let due_ms = self.next_due();
+            let due_ms = self.next_due(shard);
             let retries = events.into_iter().map(|(seq, event)| Retry {
                 key: RetryKey {
                     webhook: id,
@@ -117,74 +135,74 @@ impl Inner {
                 webhook: id,
                 retries,
             };
-            self.context.ledger.record_durably(entry).await?;
+            shard.ledger.record_durably(entry).await?;
             // One that has ended finds them at its next start.
-            let _ = running.control.send(Control::Replayed).await;
+            let _ = dispatcher.control.send(Control::Replayed).await;
         }
         Ok(Backfilled {
             matched,
             left,
-            retrying: self.context.ledger.counts(id).retrying,
+            retrying: self.sum_of(|shard| shard.ledger.counts(id).retrying),
             reached,
         })
     }
 
-    /// All of the journal that may hold what is wanted, as it is now.
-    async fn whole(&self, filter: &EventFilter) -> Result<Range<Seq>, DeliveryError> {
-        let journal = &self.context.journal;
-        let bounds = journal.bounds().await?;
-        let start = match filter.since {
-            Some(since) => journal.position_at(since).await?,
-            None => bounds.start,
-        };
-        Ok(start..journal.head().max(start))
-    }
-
-    /// At most `limit` events, and what is left behind them.
-    async fn matching(
-        &self,
-        is_wanted: impl Fn(Seq, &Event) -> bool + Send,
-        Range { start, end }: Range<Seq>,
-        limit: usize,
-    ) -> Result<(Vec<(Seq, Arc<Event>)>, Option<Range<Seq>>), DeliveryError> {
-        let mut found = Vec::new();
-        let mut bytes = 0;
-        let mut at = start;
-        while at < end {
-            if found.len() >= limit || bytes >= BATCH_BYTES || at.0 - start.0 >= MAX_LOOKED_AT {
-                return Ok((found, Some(at..end)));
-            }
-            let events = self
-                .context
-                .journal
-                .read_from(at, ReadLimit::part(STRIDE))
-                .await?;
-            at = end;
-            for (seq, event) in events {
-                if seq >= end {
-                    break;
-                }
-                if found.len() >= limit || bytes >= BATCH_BYTES {
-                    at = seq;
-                    break;
-                }
-                if is_wanted(seq, &event) {
-                    bytes += event.size();
-                    found.push((seq, event));
-                }
-                at = seq.next();
-            }
+    /// All of each journal that may hold what is wanted, as it is now.
+    async fn whole(&self, filter: &EventFilter) -> Result<Vec<Range<Seq>>, DeliveryError> {
+        let mut whole = Vec::with_capacity(self.shards.count());
+        for DispatcherContext { journal, .. } in &self.shards {
+            let bounds = journal.bounds().await?;
+            let start = match filter.since {
+                Some(since) => journal.position_at(since).await?,
+                None => bounds.start,
+            };
+            whole.push(start..journal.head());
         }
-        Ok((found, None))
+        whole.retain(|part| !part.is_empty());
+        Ok(whole)
     }
 
     /// A time by which no backfill has anything due yet: two of the same event keep apart by it.
-    fn next_due(&self) -> i64 {
-        let now = self.context.retry_clock.now().as_millisecond();
+    fn next_due(&self, shard: &DispatcherContext) -> i64 {
+        let now = shard.retry_clock.now().as_millisecond();
         let later = |last: i64| Some(now.max(last + 1));
         let last = self
             .backfilled_due
             .fetch_update(Ordering::Relaxed, Ordering::Relaxed, later);
         last.map_or(now, |last| now.max(last + 1))
     }
+}
+
+/// At most `limit` events, and what is left behind them.
+async fn matching(
+    journal: &Journal,
+    is_wanted: impl Fn(Seq, &Event) -> bool + Send,
+    Range { start, end }: Range<Seq>,
+    limit: usize,
+) -> Result<(Vec<(Seq, Arc<Event>)>, Option<Range<Seq>>), DeliveryError> {
+    let mut found = Vec::new();
+    let mut bytes = 0;
+    let mut at = start;
+    while at < end {
+        if found.len() >= limit || bytes >= BATCH_BYTES || at.0 - start.0 >= MAX_LOOKED_AT {
+            return Ok((found, Some(at..end)));
+        }
+        let events = journal.read_from(at, ReadLimit::part(STRIDE)).await?;
+        at = end;
+        for (seq, event) in events {
+            if seq >= end {
+                break;
+            }
+            if found.len() >= limit || bytes >= BATCH_BYTES {
+                at = seq;
+                break;
+            }
+            if is_wanted(seq, &event) {
+                bytes += event.size();
+                found.push((seq, event));
+            }
+            at = seq.next();
+        }
+    }
+    Ok((found, None))
 }

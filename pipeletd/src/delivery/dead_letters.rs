@@ -5,7 +5,8 @@
 
 use std::time::Duration;
 
-use futures_util::{StreamExt, stream::FuturesUnordered};
+use futures_util::{StreamExt, future::try_join_all, stream::FuturesUnordered};
+use jiff::Timestamp;
 use pipelet_domain::{
     deliveries::{FailedDelivery, FailedFilter, FailedId, Retry, RetryKey},
     events::{EventId, EventType, StationId},
@@ -22,7 +23,7 @@ use super::{
     policy::Verdict,
     webhooks::{Delivery, DeliveryError, Inner},
 };
-use crate::store::{Part, ReadLimit};
+use crate::store::{Part, ReadLimit, StoreError};
 
 /// Failed deliveries that are read, replayed or purged at once.
 const STRIDE: usize = 200;
@@ -85,8 +86,7 @@ impl Delivery {
         after: Option<FailedId>,
         limit: ReadLimit,
     ) -> Result<Part<FailedDelivery>, DeliveryError> {
-        let store = &self.0.context.store;
-        Ok(store.failed_deliveries(&filter, after, limit).await?)
+        Ok(self.0.failed_deliveries(&filter, after, limit).await?)
     }
 
     pub async fn failed_delivery(&self, id: FailedId) -> Result<FailedDelivery, DeliveryError> {
@@ -167,7 +167,8 @@ impl Delivery {
                         size: failed.size(),
                     };
                     let letter = Purged::of(&failed);
-                    recorded.push((letter, inner.context.ledger.record(entry).await?));
+                    let ledger = &inner.shards.of_failed(*id).ledger;
+                    recorded.push((letter, ledger.record(entry).await?));
                 }
                 for (letter, recorded) in recorded {
                     if recorded.await == Ok(true) {
@@ -184,7 +185,27 @@ impl Delivery {
 
 impl Inner {
     async fn failed_delivery(&self, id: FailedId) -> Result<Option<FailedDelivery>, DeliveryError> {
-        Ok(self.context.store.failed_delivery(id).await?)
+        let shard = self.shards.of_failed(id);
+        Ok(shard.store.failed_delivery(id).await?)
+    }
+
+    /// As [`LedgerStore::failed_deliveries`](crate::store::LedgerStore::failed_deliveries), of all
+    /// shards.
+    pub(super) async fn failed_deliveries(
+        &self,
+        filter: &FailedFilter,
+        after: Option<FailedId>,
+        limit: ReadLimit,
+    ) -> Result<Part<FailedDelivery>, StoreError> {
+        let shards = self.shards.iter();
+        let parts = shards.map(|shard| shard.store.failed_deliveries(filter, after, limit));
+        let parts = try_join_all(parts).await?;
+        Ok(Part::merged(
+            parts,
+            limit,
+            |failed| failed.id,
+            FailedDelivery::memory_size,
+        ))
     }
 
     fn report_purged(&self, purged: &Purged) {
@@ -207,8 +228,7 @@ impl Inner {
         let mut ids: Vec<FailedId> = Vec::new();
         loop {
             let (after, limit) = (ids.last().copied(), ReadLimit::part(STRIDE));
-            let store = &self.context.store;
-            let page = store.failed_deliveries(&filter, after, limit).await?;
+            let page = self.failed_deliveries(&filter, after, limit).await?;
             if page.items.is_empty() {
                 return Ok(ids);
             }
@@ -228,54 +248,48 @@ impl Inner {
         let Ok(running) = self.running(failed.webhook) else {
             return Ok(None);
         };
+        let Some(dispatcher) = running.dispatcher_at(failed.seq) else {
+            return Ok(None);
+        };
         if !running.stored().webhook.enabled {
             return Ok(None);
         }
         let outcome = if watched {
             let (watch, outcome) = oneshot::channel();
+            let seq = failed.seq;
             // A dispatcher that has ended drops the watch, which ends the wait for it.
-            let _ = running
-                .control
-                .send(Control::Watch {
-                    seq: failed.seq,
-                    watch,
-                })
-                .await;
+            let _ = dispatcher.control.send(Control::Watch { seq, watch }).await;
             Some(outcome)
         } else {
             None
         };
         let (webhook, event_id) = (failed.webhook.0, failed.event.id);
-        let retry = self.new_round(failed);
-        if !self
-            .context
-            .ledger
-            .record_durably(Entry::Replayed { id, retry })
-            .await?
-        {
+        let ledger = &self.shards.of_failed(id).ledger;
+        let retry = new_round(failed, ledger.clock().now());
+        let replayed = Entry::Replayed { id, retry };
+        if !ledger.record_durably(replayed).await? {
             return Ok(None);
         }
         tracing::debug!(webhook, %event_id, failed_delivery = id.0, "replayed");
         // One that has ended finds the retry at its next start.
-        let _ = running.control.send(Control::Replayed).await;
+        let _ = dispatcher.control.send(Control::Replayed).await;
         Ok(Some(outcome))
     }
+}
 
-    fn new_round(&self, failed: FailedDelivery) -> Retry {
-        let due_ms = self.context.retry_clock.now().as_millisecond();
-        let mut attempts = failed.attempts;
-        attempts.drain(..attempts.len().saturating_sub(MAX_ATTEMPTS_KEPT));
-        Retry {
-            key: RetryKey {
-                webhook: failed.webhook,
-                due_ms,
-                seq: failed.seq,
-            },
-            event: failed.event,
-            attempts,
-            round: 0,
-            last_response: failed.last_response,
-        }
+fn new_round(failed: FailedDelivery, due: Timestamp) -> Retry {
+    let mut attempts = failed.attempts;
+    attempts.drain(..attempts.len().saturating_sub(MAX_ATTEMPTS_KEPT));
+    Retry {
+        key: RetryKey {
+            webhook: failed.webhook,
+            due_ms: due.as_millisecond(),
+            seq: failed.seq,
+        },
+        event: failed.event,
+        attempts,
+        round: 0,
+        last_response: failed.last_response,
     }
 }
 

@@ -8,38 +8,41 @@ use pipelet_domain::{
     webhooks::WebhookId,
 };
 
-use super::ledger::{Books, Entry, Ledger};
-use crate::{registries::Registry, store::StoreError};
+use super::{
+    ledger::{Books, Entry},
+    webhooks::Inner,
+};
+use crate::store::StoreError;
 
 /// So many are kept that have no dead letters, the latest.
 pub(super) const KEPT: usize = 100;
 
 /// Archives all but the latest, and those that have dead letters. What a crash or an outage keeps
 /// from being done is done by a later call.
-pub(super) async fn archive_old(ledger: &Ledger, webhooks: &Registry<StoredWebhook>) {
-    for webhook in old(&ledger.books()) {
-        // It fails only where the store has an outage, or the daemon ends.
-        let _ = ledger.record_durably(Entry::Archived { webhook }).await;
+pub(super) async fn archive_old(delivery: &Inner) {
+    for webhook in old(&delivery.ledger_books()) {
+        for shard in &delivery.shards {
+            // It fails only where the store has an outage, or the daemon ends.
+            let archived = Entry::Archived { webhook };
+            let _ = shard.ledger.record_durably(archived).await;
+        }
     }
-    if let Err(error) = forget_archived(ledger, webhooks).await {
+    if let Err(error) = forget_archived(delivery).await {
         tracing::warn!(%error, "the names of deleted webhooks stay a while longer");
     }
 }
 
-/// Nothing is kept of a webhook that the ledger has archived.
-async fn forget_archived(
-    ledger: &Ledger,
-    webhooks: &Registry<StoredWebhook>,
-) -> Result<(), StoreError> {
+/// Nothing is kept of a webhook that the ledgers have archived.
+async fn forget_archived(delivery: &Inner) -> Result<(), StoreError> {
     let is_deleted = |stored: &StoredWebhook| stored.stage == Stage::Deleted;
     let deleted: Vec<_> = {
-        let all = webhooks.read();
+        let all = delivery.webhooks.read();
         let deleted = all.iter().filter(|(_, found)| is_deleted(&found.value));
         deleted.map(|(id, _)| *id).collect()
     };
-    let closed = ledger.books().closed;
+    let closed = delivery.ledger_books().closed;
     for id in deleted.iter().filter(|id| !closed.contains_key(id)) {
-        webhooks.remove(id).await?;
+        delivery.webhooks.remove(id).await?;
     }
     Ok(())
 }

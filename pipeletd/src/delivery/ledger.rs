@@ -28,6 +28,7 @@ use pipelet_domain::{
         ArchivedCounts, DeliveryCounts, FailedDelivery, FailedId, LedgerCounts, Retry, RetryKey,
     },
     events::Seq,
+    shards::FailedNumbers,
     webhooks::WebhookId,
 };
 use tokio::{sync::oneshot, time::Instant};
@@ -134,7 +135,7 @@ struct Waiting {
 pub struct LedgerError(Arc<str>);
 
 /// What is counted, as of what is durable.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct Books {
     counts: BTreeMap<WebhookId, LedgerCounts>,
     /// The final books of webhooks that are deleted, as long as they are kept one by one.
@@ -143,6 +144,21 @@ pub struct Books {
 }
 
 impl Books {
+    /// Those of another shard added.
+    #[must_use]
+    pub fn plus(mut self, other: Self) -> Self {
+        for (webhook, counts) in other.counts {
+            let sum = self.counts.entry(webhook).or_default();
+            *sum = sum.plus(counts);
+        }
+        for (webhook, books) in other.closed {
+            let sum = self.closed.entry(webhook).or_default();
+            *sum = sum.plus(books);
+        }
+        self.archived = self.archived.plus(other.archived);
+        self
+    }
+
     pub fn counts(&self, webhook: WebhookId) -> LedgerCounts {
         self.counts.get(&webhook).copied().unwrap_or_default()
     }
@@ -153,6 +169,7 @@ impl Ledger {
     /// waited out any more.
     pub async fn open(
         store: Arc<dyn LedgerStore>,
+        numbers: FailedNumbers,
         clock: Clock,
         ending: CancellationToken,
     ) -> Result<(Self, WriterThread), StoreError> {
@@ -175,7 +192,8 @@ impl Ledger {
         let writer = Writer {
             store,
             books: Arc::clone(&books),
-            next_failed,
+            numbers,
+            next_failed: numbers.from(next_failed),
             clock,
             outage: Arc::clone(&outage),
             commits: Arc::clone(&commits),
@@ -286,6 +304,7 @@ fn lock(books: &Mutex<Books>) -> MutexGuard<'_, Books> {
 struct Writer {
     store: Arc<dyn LedgerStore>,
     books: Arc<Mutex<Books>>,
+    numbers: FailedNumbers,
     next_failed: FailedId,
     clock: RetryClock,
     outage: Arc<Outage>,
@@ -595,7 +614,7 @@ impl Writer {
     /// Gives a failed delivery its number.
     fn numbered(&mut self, mut failed: FailedDelivery) -> LedgerChange {
         failed.id = self.next_failed;
-        self.next_failed = FailedId(failed.id.0 + 1);
+        self.next_failed = self.numbers.after(failed.id);
         LedgerChange::Failed(failed)
     }
 }

@@ -6,10 +6,7 @@
 use std::sync::{Arc, PoisonError, atomic::Ordering};
 
 use jiff::Timestamp;
-use pipelet_domain::{
-    deliveries::{DeliveryCounts, StoredWebhook},
-    events::Seq,
-};
+use pipelet_domain::deliveries::{DeliveryCounts, StoredWebhook};
 
 use super::{
     stats::StatsSnapshot,
@@ -51,61 +48,59 @@ impl Delivery {
             let webhooks = webhooks.unwrap_or_else(PoisonError::into_inner);
             webhooks.values().cloned().collect()
         };
-        let mut observed: Vec<_> = running.iter().map(|running| self.of(running)).collect();
-        let backlogs: Vec<Seq> = running
-            .iter()
-            .map(|running| running.progress.oldest())
-            .collect();
-        let times = self.times(&observed, backlogs).await?;
-        for (observation, oldest) in observed.iter_mut().zip(times) {
-            observation.oldest = oldest;
+        let mut observed = Vec::with_capacity(running.len());
+        for running in running {
+            let oldest = self.oldest(&running);
+            observed.push(self.of(&running, oldest.await?));
         }
         Ok(Observations {
             webhooks: observed,
-            failed_deliveries: inner.context.ledger.dead(),
+            failed_deliveries: inner.dead(),
             cancelled: inner.cancelled.load(Ordering::Relaxed),
-            attempts: inner.context.attempts.snapshot(),
-            ledger_commits: inner.context.ledger.commit_latencies(),
+            attempts: inner.attempts.snapshot(),
+            ledger_commits: inner
+                .shards
+                .iter()
+                .map(|shard| shard.ledger.commit_latencies())
+                .fold(LatencySnapshot::default(), |sum, of| sum.plus(&of)),
         })
     }
 
     /// Why no retry or dead letter can be written down, while none can.
     pub fn outage(&self) -> Option<Arc<str>> {
-        self.0.context.ledger.outage()
+        self.0.shards.iter().find_map(|shard| shard.ledger.outage())
     }
 
-    fn of(&self, running: &Running) -> Observation {
+    fn of(&self, running: &Running, oldest: Option<Timestamp>) -> Observation {
         let stored = running.stored();
         let books = self.0.books(running, stored.webhook.id);
+        let before = running
+            .dispatchers
+            .iter()
+            .map(|it| it.received_before)
+            .sum();
         Observation {
             books,
-            stats: running.progress.stats.snapshot(),
-            received: books.received.saturating_sub(running.received_before),
+            stats: running.stats.snapshot(),
+            received: books.received.saturating_sub(before),
             stored,
-            oldest: None,
+            oldest,
         }
     }
 
-    /// When the events at these positions happened, for the webhooks that have a backlog there.
-    async fn times(
-        &self,
-        observed: &[Observation],
-        backlogs: Vec<Seq>,
-    ) -> Result<Vec<Option<Timestamp>>, StoreError> {
-        let has_backlog = |books: &DeliveryCounts| books.pending > books.retrying;
-        let wanted: Vec<_> = observed
-            .iter()
-            .zip(backlogs)
-            .map(|(observation, seq)| has_backlog(&observation.books).then_some(seq))
-            .collect();
-        let mut times = Vec::with_capacity(wanted.len());
-        for seq in wanted {
-            let event = match seq {
-                Some(seq) => self.0.context.journal.event(seq).await?,
-                None => None,
-            };
-            times.push(event.map(|event| event.time));
+    /// When the first event of the webhook's backlog happened, if it has one.
+    async fn oldest(&self, running: &Running) -> Result<Option<Timestamp>, StoreError> {
+        let mut oldest = None;
+        let id = running.stored().webhook.id;
+        for (shard, dispatcher) in self.0.shards.iter().zip(&running.dispatchers) {
+            let at = dispatcher.progress.oldest();
+            let books = dispatcher.books(shard, id);
+            if books.pending > books.retrying {
+                let event = shard.journal.event(at).await?;
+                let time = event.map(|event| event.time);
+                oldest = oldest.into_iter().chain(time).min();
+            }
         }
-        Ok(times)
+        Ok(oldest)
     }
 }

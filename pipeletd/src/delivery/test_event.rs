@@ -8,9 +8,10 @@ use pipelet_domain::{
 };
 
 use super::{
-    dispatcher::{DispatcherContext, destination, post},
+    dispatcher::{destination, post},
     http::Sender,
 };
+use crate::system::clock::Clock;
 
 /// The station that a synthetic event names.
 const STATION: &str = "TEST_STATION";
@@ -27,12 +28,12 @@ pub struct TestResult {
 }
 
 pub(super) async fn send(
-    context: &DispatcherContext,
+    clock: Clock,
     sender: &Sender,
     webhook: &Webhook,
     kind: Option<EventType>,
 ) -> TestResult {
-    let now = context.clock.now();
+    let now = clock.now();
     let kind = kind.unwrap_or_else(|| webhook.events.first());
     let mut random = [0; 10];
     // An id that isn't random is still an id: this event is in no journal.

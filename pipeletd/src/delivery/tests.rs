@@ -9,6 +9,7 @@ use pipelet_domain::{
         StoredWebhook, Subscription, SubscriptionVersion,
     },
     events::{Event, EventId, EventType, Payload, Seq, StationId},
+    shards::FailedNumbers,
     webhooks::{Field, TargetPolicy, Webhook, WebhookDraft, WebhookId, WebhookUrl},
 };
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -152,7 +153,9 @@ async fn start(store: &Arc<MemoryStore>) -> (Delivery, Ledger) {
         ..
     } = opened.unwrap();
     let (clock, ending) = (Clock::system(), CancellationToken::new());
-    let (ledger, _) = Ledger::open(store.clone(), clock, ending).await.unwrap();
+    let (ledger, _) = Ledger::open(store.clone(), FailedNumbers::ONE_SHARD, clock, ending)
+        .await
+        .unwrap();
     // Whichever test comes first installs it; they all want the same.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let sender = Sender::new(&HttpOptions {
@@ -182,9 +185,16 @@ async fn start(store: &Arc<MemoryStore>) -> (Delivery, Ledger) {
     };
     let failed = CancellationToken::new();
     (
-        Delivery::start(context, settings, webhooks, subscribers, failed)
-            .await
-            .unwrap(),
+        Delivery::start(
+            vec![(context, subscribers)],
+            settings,
+            webhooks,
+            clock,
+            Arc::default(),
+            failed,
+        )
+        .await
+        .unwrap(),
         ledger,
     )
 }

@@ -80,7 +80,7 @@ impl Delivery {
         let webhooks = self.0.running.read();
         let webhooks = webhooks.unwrap_or_else(PoisonError::into_inner);
         let owed = webhooks.iter().filter(|(id, running)| {
-            let versions = running.subscriber.versions();
+            let versions = running.versions_at(seq);
             matches!(wanted(**id, &versions, seq, event), Some(Ok(())))
         });
         owed.map(|(id, _)| *id).collect()
@@ -96,7 +96,7 @@ impl Delivery {
         let mut traces = Vec::new();
         for running in running {
             let stored = running.stored();
-            let versions = running.subscriber.versions();
+            let versions = running.versions_at(seq);
             let wanted = match wanted(stored.webhook.id, &versions, seq, event) {
                 None if stored.webhook.created_at > event.time => {
                     Some(Err(NotWanted::CreatedLater))
@@ -108,7 +108,7 @@ impl Delivery {
             let fate = match (self.fate(&running, seq, event, is_owed).await?, wanted) {
                 (Fate::Forgotten, Some(Err(why))) => Fate::NotWanted {
                     why,
-                    or_sent_again: self.0.context.ledger.counts(stored.webhook.id).backfilled > 0,
+                    or_sent_again: self.0.counts_at(seq, stored.webhook.id).backfilled > 0,
                 },
                 (fate, _) => fate,
             };
@@ -129,10 +129,13 @@ impl Delivery {
         is_owed: bool,
     ) -> Result<Fate, StoreError> {
         // Looked at first: what has left the backlog by then is found further down.
-        let is_waiting = is_owed && seq >= running.progress.oldest();
+        let dispatcher = running.dispatcher_at(seq);
+        let is_waiting = is_owed && dispatcher.is_some_and(|it| seq >= it.progress.oldest());
         let webhook = running.stored().webhook.id;
-        let store = self.0.context.store.as_ref();
-        let found = exception(store, webhook, seq, event).await?;
+        let found = match self.0.shards.at(seq) {
+            Some(shard) => exception(shard.store.as_ref(), webhook, seq, event).await?,
+            None => None,
+        };
         let settled = running.history.latest();
         let settled = settled
             .into_iter()
@@ -146,9 +149,7 @@ impl Delivery {
             (None, Some(settled)) if settled.delivered => Fate::Delivered(Some(settled.attempts)),
             (None, _) if is_waiting => Fate::Waiting,
             (None, _) if running.history.was_purged(event.id) => Fate::Purged,
-            (None, _) if is_owed && self.0.context.ledger.counts(webhook).purged > 0 => {
-                Fate::Settled
-            }
+            (None, _) if is_owed && self.0.counts_at(seq, webhook).purged > 0 => Fate::Settled,
             (None, _) if is_owed => Fate::Delivered(None),
             (None, _) => Fate::Forgotten,
         })

@@ -1,6 +1,8 @@
-//! The handle on delivery: creates, changes and deletes webhooks, and runs their dispatchers.
+//! The handle on delivery: creates, changes and deletes webhooks, and runs their dispatchers, one in
+//! each shard.
 //!
-//! A change is durable before its caller is answered, and takes effect at a journal position.
+//! A change is durable before its caller is answered, and takes effect at a position of each
+//! shard's journal.
 
 use std::{
     collections::BTreeMap,
@@ -11,13 +13,19 @@ use std::{
     time::Duration,
 };
 
+use futures_util::future::{join_all, try_join_all};
 use jiff::Timestamp;
 use pipelet_domain::{
-    deliveries::{Cursor, DeliveryCounts, Retry, RetryKey, Stage, StoredWebhook, Subscription},
-    events::EventType,
+    deliveries::{
+        Cursor, DeliveryCounts, LedgerCounts, Retry, RetryKey, Stage, StoredWebhook, Subscription,
+        SubscriptionVersion,
+    },
+    events::{EventType, Seq},
+    shards::Shards,
     webhooks::{Fault, SigningSecret, TargetPolicy, Webhook, WebhookDraft, WebhookId},
 };
 use tokio::{
+    runtime::Handle,
     sync::{Mutex, mpsc, oneshot},
     time::{sleep, timeout},
 };
@@ -29,14 +37,15 @@ use super::{
     deleted,
     dispatcher::{Control, DeliverySettings, Dispatcher, DispatcherContext, Progress, RetriedNow},
     history::History,
-    ledger::{Entry, LedgerError},
-    stats::StatsSnapshot,
+    ledger::{Books, Entry, LedgerError},
+    stats::{Stats, StatsSnapshot},
     test_event,
 };
 use crate::{
     journal::{AppendError, Subscriber},
     registries::{Registered, Registry},
     store::{self, Counter, EntryKey, Part, ReadLimit, StoreError},
+    system::{clock::Clock, latencies::Latencies},
 };
 
 /// Messages that may wait for a dispatcher.
@@ -54,7 +63,10 @@ pub struct Delivery(pub(super) Arc<Inner>);
 
 #[derive(Debug)]
 pub(super) struct Inner {
-    pub(super) context: DispatcherContext,
+    pub(super) shards: Shards<DispatcherContext>,
+    pub(super) clock: Clock,
+    /// How long attempts took, whosever they were.
+    pub(super) attempts: Arc<Latencies>,
     settings: RwLock<Arc<DeliverySettings>>,
     /// All that are stored, deleted ones included.
     pub(super) webhooks: Registry<StoredWebhook>,
@@ -72,18 +84,32 @@ pub(super) struct Inner {
     failed: CancellationToken,
 }
 
-/// A webhook whose dispatcher runs.
+/// A webhook whose dispatchers run.
 #[derive(Debug)]
 pub(super) struct Running {
     stored: RwLock<Arc<StoredWebhook>>,
+    pub(super) dispatchers: Shards<DispatcherHandle>,
+    pub(super) history: Arc<History>,
+    pub(super) stats: Arc<Stats>,
+}
+
+/// A webhook's dispatcher in one shard.
+#[derive(Debug)]
+pub(super) struct DispatcherHandle {
     pub(super) control: mpsc::Sender<Control>,
     pub(super) subscriber: Subscriber,
     /// What had been received when the daemon started.
     pub(super) received_before: u64,
     pub(super) progress: Arc<Progress>,
-    pub(super) history: Arc<History>,
     /// Cancelled once the dispatcher has ended.
     ended: CancellationToken,
+}
+
+/// What a webhook was owed in one shard, and what of it was delivered at the first attempt.
+#[derive(Debug, Clone, Copy)]
+struct Ended {
+    received: u64,
+    delivered: u64,
 }
 
 /// Sums over all webhooks.
@@ -205,16 +231,26 @@ impl Registered for StoredWebhook {
 }
 
 impl Delivery {
-    /// Starts a dispatcher for each stored webhook, and finishes deletions that a crash broke off.
+    /// Starts the dispatchers of each stored webhook, and finishes deletions that a crash broke off.
+    /// A shard comes with the webhooks' places in it: the same ones in each, in the same order.
     pub async fn start(
-        context: DispatcherContext,
+        shards: Vec<(DispatcherContext, Vec<(Subscriber, Cursor)>)>,
         settings: DeliverySettings,
         webhooks: Registry<StoredWebhook>,
-        subscribers: Vec<(Subscriber, Cursor)>,
+        clock: Clock,
+        attempts: Arc<Latencies>,
         failed: CancellationToken,
     ) -> Result<Self, DeliveryError> {
+        let (shards, subscribers): (Vec<_>, Vec<_>) = shards.into_iter().unzip();
+        let mut places: BTreeMap<WebhookId, Vec<(Subscriber, Cursor)>> = BTreeMap::new();
+        for (subscriber, cursor) in subscribers.into_iter().flatten() {
+            let of_webhook = places.entry(subscriber.webhook()).or_default();
+            of_webhook.push((subscriber, cursor));
+        }
         let delivery = Self(Arc::new(Inner {
-            context,
+            shards: Shards::new(shards),
+            clock,
+            attempts,
             settings: RwLock::new(Arc::new(settings)),
             webhooks,
             running: RwLock::default(),
@@ -224,18 +260,20 @@ impl Delivery {
             tracker: TaskTracker::new(),
             failed,
         }));
-        for (subscriber, cursor) in subscribers {
-            let Some(found) = delivery.0.webhooks.find(&subscriber.webhook()) else {
+        for (id, places) in places {
+            let Some(found) = delivery.0.webhooks.find(&id) else {
                 continue;
             };
             let stored = found.value;
             match stored.stage {
-                Stage::Active => delivery.0.run(stored, subscriber, cursor),
+                Stage::Active => delivery.0.run(stored, places),
                 Stage::Deleting => {
-                    let received = subscriber.received();
-                    let delivered = cursor.delivered;
-                    let id = stored.webhook.id;
-                    delivery.0.finish_deletion(id, received, delivered).await?;
+                    let ended = places.iter().map(|(subscriber, cursor)| Ended {
+                        received: subscriber.received(),
+                        delivered: cursor.delivered,
+                    });
+                    let ended = Shards::new(ended);
+                    delivery.0.finish_deletion(id, ended).await?;
                 }
                 Stage::Deleted => {}
             }
@@ -250,18 +288,18 @@ impl Delivery {
             .map_err(DeliveryError::Invalid)?;
         self.detached(|inner| async move {
             // One that can't be taken up is not stored.
-            inner.context.journal.check()?;
+            inner.check_journals()?;
             let _changing = inner.changing.lock().await;
             let id = inner.webhooks.store().reserve(Counter::Webhook, 1).await?;
-            let webhook = new.into_webhook(WebhookId(id), inner.context.clock.now());
+            let webhook = new.into_webhook(WebhookId(id), inner.clock.now());
             let stored = StoredWebhook {
                 webhook,
                 stage: Stage::Active,
             };
             let create = |_: Option<&StoredWebhook>| Ok(stored.clone());
             let stored = inner.put(WebhookId(id), create).await?;
-            let (subscriber, cursor) = inner.subscribe(&stored).await?;
-            inner.run(stored, subscriber, cursor);
+            let places = inner.subscribe(&stored).await?;
+            inner.run(stored, places);
             Ok(inner.view(&*inner.running(WebhookId(id))?))
         })
         .await
@@ -308,12 +346,12 @@ impl Delivery {
             let running = inner.running(id)?;
             let change = |was: Option<&StoredWebhook>| {
                 let was = active(id, was, &only)?;
-                let (targets, now) = (&inner.settings().targets, inner.context.clock.now());
+                let (targets, now) = (&inner.settings().targets, inner.clock.now());
                 let webhook = change(was, targets, now).map_err(DeliveryError::Invalid)?;
                 // One that wants nothing more is taken though no event can be: it makes room in
                 // the end.
                 if webhook.enabled {
-                    inner.context.journal.check()?;
+                    inner.check_journals()?;
                 }
                 let stage = Stage::Active;
                 Ok(StoredWebhook { webhook, stage })
@@ -336,7 +374,7 @@ impl Delivery {
             let delete = |was: Option<&StoredWebhook>| {
                 let was = active(id, was, &only)?;
                 // What the ledger puts off would come after the webhook's end.
-                inner.context.ledger.check(false)?;
+                inner.check_ledgers()?;
                 // The secret goes at once; the name stays for the failed deliveries.
                 let webhook = Webhook {
                     enabled: false,
@@ -352,12 +390,8 @@ impl Delivery {
             inner.forget(id);
             drop(changing);
             inner.subscribe(&stored).await?;
-            // A full or closed queue is no matter: the dispatcher ends when its handles do.
-            let _ = running.control.send(Control::Abandon).await;
-            running.ended.cancelled().await;
-            let delivered = running.progress.delivered.load(Ordering::Relaxed);
-            let received = running.subscriber.received();
-            let books = inner.cancel_the_rest(id, received, delivered).await?;
+            let ended = running.abandon().await;
+            let books = inner.cancel_the_rest(id, &ended).await?;
             inner
                 .cancelled
                 .fetch_add(books.cancelled, Ordering::Relaxed);
@@ -377,7 +411,7 @@ impl Delivery {
             None => draft.create(&self.0.settings().targets).map(|_| ()),
             Some(id) => {
                 let current = self.0.running(id)?.stored();
-                let now = self.0.context.clock.now();
+                let now = self.0.clock.now();
                 draft
                     .update(&current.webhook, &self.0.settings().targets, now)
                     .map(|_| ())
@@ -418,7 +452,7 @@ impl Delivery {
             webhooks: webhooks.len() as u64,
             enabled: 0,
             pending: 0,
-            failed_deliveries: self.0.context.ledger.dead(),
+            failed_deliveries: self.0.dead(),
         };
         for (id, running) in webhooks.iter() {
             totals.enabled += u64::from(running.stored().webhook.enabled);
@@ -435,38 +469,49 @@ impl Delivery {
     ) -> Result<TestResult, DeliveryError> {
         let webhook = self.0.running(id)?.stored().webhook.clone();
         let settings = self.0.settings();
-        Ok(test_event::send(&self.0.context, &settings.sender, &webhook, kind).await)
+        Ok(test_event::send(self.0.clock, &settings.sender, &webhook, kind).await)
     }
 
     /// The wall time of a retry, as far as the wall clock can be trusted now.
     pub fn due_at(&self, retry: RetryKey) -> Option<Timestamp> {
         let due = Timestamp::from_millisecond(retry.due_ms).ok()?;
-        let DispatcherContext {
-            clock, retry_clock, ..
-        } = &self.0.context;
-        Some(retry_clock.as_wall(due, clock.now()))
+        let shard = self.0.shards.at(retry.seq)?;
+        Some(shard.retry_clock.as_wall(due, self.0.clock.now()))
     }
 
     /// Sends what waits for a retry before it is due: one first, then more as long as none fails.
-    /// Returns how many wait, and what receives at its end how that went.
+    /// Returns how many wait, and what ends when that does, with how it went: none
+    /// where the webhook was disabled or deleted meanwhile.
     pub async fn retry_now(
         &self,
         id: WebhookId,
-    ) -> Result<(u64, oneshot::Receiver<RetriedNow>), DeliveryError> {
+    ) -> Result<(u64, impl Future<Output = Option<RetriedNow>> + use<>), DeliveryError> {
         let running = self.0.running(id)?;
         if !running.stored().webhook.enabled {
             return Err(DeliveryError::WebhookDisabled(id));
         }
-        let waiting = self.0.context.ledger.counts(id).retrying;
-        // One that has ended is deleted, or the daemon is.
-        let (caller, outcome) = oneshot::channel();
-        let _ = running.control.send(Control::RetryNow(caller)).await;
+        let waiting = self.0.sum_of(|shard| shard.ledger.counts(id).retrying);
+        let mut outcomes = Vec::new();
+        for dispatcher in &running.dispatchers {
+            // One that has ended is deleted, or the daemon is.
+            let (caller, outcome) = oneshot::channel();
+            let _ = dispatcher.control.send(Control::RetryNow(caller)).await;
+            outcomes.push(outcome);
+        }
+        let outcome = async {
+            let ended = try_join_all(outcomes).await.ok()?;
+            Some(
+                ended
+                    .into_iter()
+                    .fold(RetriedNow::default(), RetriedNow::plus),
+            )
+        };
         Ok((waiting, outcome))
     }
 
     /// When the next retry is due, if one waits.
     pub async fn next_retry(&self, id: WebhookId) -> Result<Option<Timestamp>, DeliveryError> {
-        let keys = self.0.context.store.retry_keys(id, None, 1).await?;
+        let keys = self.0.retry_keys(id, None, 1).await?;
         Ok(keys.first().and_then(|key| self.due_at(*key)))
     }
 
@@ -478,9 +523,8 @@ impl Delivery {
         limit: ReadLimit,
     ) -> Result<Part<Retry>, DeliveryError> {
         self.0.running(id)?;
-        let store = &self.0.context.store;
-        let keys = store.retry_keys(id, after, limit.count).await?;
-        let (items, looked_at) = store.retries(&keys, limit).await?;
+        let keys = self.0.retry_keys(id, after, limit.count).await?;
+        let (items, looked_at) = self.0.retries(&keys, limit).await?;
         // There may be more in the place of one that is settled meanwhile, which is left out.
         let has_gap = keys.len() == limit.count && items.len() < keys.len();
         let is_cut = looked_at < keys.len() || has_gap;
@@ -489,7 +533,7 @@ impl Delivery {
 
     /// What the webhook's attempts came to since the daemon started.
     pub fn stats(&self, id: WebhookId) -> Result<StatsSnapshot, DeliveryError> {
-        Ok(self.0.running(id)?.progress.stats.snapshot())
+        Ok(self.0.running(id)?.stats.snapshot())
     }
 
     /// These settings hold from the next attempt of each webhook on.
@@ -516,9 +560,9 @@ impl Delivery {
                 .write()
                 .unwrap_or_else(PoisonError::into_inner),
         );
-        for running in webhooks.values() {
+        for dispatcher in webhooks.values().flat_map(|running| &running.dispatchers) {
             // One that has ended already needs no message.
-            let _ = running.control.send(Control::Stop { grace }).await;
+            let _ = dispatcher.control.send(Control::Stop { grace }).await;
         }
         self.0.tracker.close();
         self.0.tracker.wait().await;
@@ -540,8 +584,8 @@ impl Delivery {
                 break ended;
             }
             // It goes on when the outage is over; its caller is told why not now.
-            self.0.context.journal.check()?;
-            self.0.context.ledger.check(false)?;
+            self.0.check_journals()?;
+            self.0.check_ledgers()?;
         };
         match ended {
             Ok(result) => result,
@@ -569,7 +613,8 @@ impl Inner {
 
     fn controls(&self) -> Vec<mpsc::Sender<Control>> {
         let webhooks = self.running.read().unwrap_or_else(PoisonError::into_inner);
-        let controls = webhooks.values().map(|running| running.control.clone());
+        let dispatchers = webhooks.values().flat_map(|running| &running.dispatchers);
+        let controls = dispatchers.map(|dispatcher| dispatcher.control.clone());
         controls.collect()
     }
 
@@ -590,48 +635,70 @@ impl Inner {
         stored.await?.ok_or(DeliveryError::NoSuchWebhook(id))
     }
 
-    /// Has the journal take up what a webhook wants, which may have to wait for an outage's end.
-    /// Where a crash comes before, the next start does it.
+    /// Has the journals take up what a webhook wants, which may have to wait for an outage's end.
+    /// Where a crash comes before, the next start does it. Returns the webhook's place in each.
     async fn subscribe(
         &self,
         stored: &StoredWebhook,
-    ) -> Result<(Subscriber, Cursor), DeliveryError> {
-        let subscription = Subscription::of(&stored.webhook);
-        let journal = &self.context.journal;
-        Ok(journal.subscribe(stored.webhook.id, subscription).await?)
+    ) -> Result<Vec<(Subscriber, Cursor)>, DeliveryError> {
+        let (id, wanted) = (stored.webhook.id, Subscription::of(&stored.webhook));
+        let shards = self.shards.iter();
+        let subscribed = shards.map(|shard| shard.journal.subscribe(id, wanted.clone()));
+        Ok(try_join_all(subscribed).await?)
     }
 
     async fn archive_old(&self) {
-        deleted::archive_old(&self.context.ledger, &self.webhooks).await;
+        deleted::archive_old(self).await;
     }
 
-    fn run(&self, stored: Arc<StoredWebhook>, subscriber: Subscriber, cursor: Cursor) {
-        let id = stored.webhook.id;
-        let (control, requests) = mpsc::channel(CONTROL_QUEUE);
-        let running = Arc::new(Running {
-            control,
-            received_before: subscriber.received(),
-            progress: Arc::new(Progress::starting_at(cursor.delivered)),
-            history: Arc::default(),
-            ended: CancellationToken::new(),
-            stored: RwLock::new(stored),
-            subscriber,
-        });
+    fn run(&self, stored: Arc<StoredWebhook>, places: Vec<(Subscriber, Cursor)>) {
+        let (history, stats) = (Arc::default(), Arc::default());
+        let webhook = Arc::new(stored.webhook.clone());
+        let id = webhook.id;
         // Held from here on, so that the settings can't change unseen.
         let mut webhooks = self.running.write().unwrap_or_else(PoisonError::into_inner);
-        let dispatcher = Dispatcher::new(
-            self.context.clone(),
-            self.settings(),
-            Arc::new(running.stored().webhook.clone()),
-            running.subscriber.read_from(cursor),
-            requests,
-            Arc::clone(&running.progress),
-            Arc::clone(&running.history),
-        );
+        let dispatchers = self.shards.iter().zip(places);
+        let dispatchers = dispatchers.map(|(context, (subscriber, cursor))| {
+            let (control, requests) = mpsc::channel(CONTROL_QUEUE);
+            let stats = Arc::clone(&stats);
+            let handle = DispatcherHandle {
+                control,
+                received_before: subscriber.received(),
+                progress: Arc::new(Progress::starting_at(cursor.delivered, stats)),
+                ended: CancellationToken::new(),
+                subscriber,
+            };
+            let dispatcher = Dispatcher::new(
+                context.clone(),
+                self.settings(),
+                Arc::clone(&webhook),
+                handle.subscriber.read_from(cursor),
+                requests,
+                Arc::clone(&handle.progress),
+                Arc::clone(&history),
+            );
+            self.dispatch(id, dispatcher, &handle, &context.runtime);
+            handle
+        });
+        let running = Running {
+            stored: RwLock::new(stored),
+            dispatchers: Shards::new(dispatchers),
+            history: Arc::clone(&history),
+            stats: Arc::clone(&stats),
+        };
+        webhooks.insert(id, Arc::new(running));
+    }
+
+    fn dispatch(
+        &self,
+        id: WebhookId,
+        dispatcher: Dispatcher,
+        handle: &DispatcherHandle,
+        runtime: &Handle,
+    ) {
         // Both guards also act when the dispatcher panics.
-        let ended = running.ended.clone().drop_guard();
+        let ended = handle.ended.clone().drop_guard();
         let failed = self.failed.clone().drop_guard();
-        let running_on = &self.context.runtime;
         let dispatching = async move {
             let _ended = ended;
             match dispatcher.run().await {
@@ -641,8 +708,85 @@ impl Inner {
                 Err(error) => tracing::error!(webhook = id.0, %error, "a dispatcher failed"),
             }
         };
-        self.tracker.spawn_on(dispatching, running_on);
-        webhooks.insert(id, running);
+        self.tracker.spawn_on(dispatching, runtime);
+    }
+
+    fn check_journals(&self) -> Result<(), AppendError> {
+        self.shards
+            .iter()
+            .try_for_each(|shard| shard.journal.check())
+    }
+
+    /// Whether what makes room can be written down.
+    fn check_ledgers(&self) -> Result<(), LedgerError> {
+        let mut ledgers = self.shards.iter().map(|shard| &shard.ledger);
+        ledgers.try_for_each(|ledger| ledger.check(false))
+    }
+
+    pub(super) fn sum_of(&self, number: impl Fn(&DispatcherContext) -> u64) -> u64 {
+        self.shards.iter().map(number).sum()
+    }
+
+    /// What the ledger of this position's shard counts for a webhook.
+    pub(super) fn counts_at(&self, seq: Seq, id: WebhookId) -> LedgerCounts {
+        let shard = self.shards.at(seq);
+        shard.map_or_else(LedgerCounts::default, |shard| shard.ledger.counts(id))
+    }
+
+    /// How many failed deliveries there are, over all webhooks.
+    pub(super) fn dead(&self) -> u64 {
+        self.sum_of(|shard| shard.ledger.dead())
+    }
+
+    /// What the ledgers count, all together.
+    pub(super) fn ledger_books(&self) -> Books {
+        let books = self.shards.iter().map(|shard| shard.ledger.books());
+        books.fold(Books::default(), Books::plus)
+    }
+
+    /// The keys of a webhook's retries after `after`, by due time.
+    pub(super) async fn retry_keys(
+        &self,
+        id: WebhookId,
+        after: Option<RetryKey>,
+        limit: usize,
+    ) -> Result<Vec<RetryKey>, StoreError> {
+        let shards = self.shards.iter();
+        let keys = shards.map(|shard| shard.store.retry_keys(id, after, limit));
+        let mut keys = try_join_all(keys).await?.concat();
+        keys.sort_unstable();
+        keys.truncate(limit);
+        Ok(keys)
+    }
+
+    /// As [`LedgerStore::retries`](store::LedgerStore::retries), wherever they are.
+    pub(super) async fn retries(
+        &self,
+        keys: &[RetryKey],
+        mut limit: ReadLimit,
+    ) -> Result<(Vec<Retry>, usize), StoreError> {
+        let (mut found, mut looked_at) = (Vec::new(), 0);
+        // In each shard, those that follow each other.
+        for keys in keys.chunk_by(|one, next| one.seq.shard() == next.seq.shard()) {
+            let Some(shard) = self.shards.at(keys[0].seq) else {
+                looked_at += keys.len();
+                continue;
+            };
+            // The first one is read however large it is: not if others were before.
+            if !found.is_empty() && (limit.bytes == 0 || limit.count == 0) {
+                break;
+            }
+            let (retries, looked) = shard.store.retries(keys, limit).await?;
+            let bytes = retries.iter().map(Retry::memory_size).sum();
+            limit.count = limit.count.saturating_sub(retries.len());
+            limit.bytes = limit.bytes.saturating_sub(bytes);
+            looked_at += looked;
+            found.extend(retries);
+            if looked < keys.len() {
+                break;
+            }
+        }
+        Ok((found, looked_at))
     }
 
     fn view(&self, running: &Running) -> WebhookView {
@@ -654,10 +798,9 @@ impl Inner {
     }
 
     pub(super) fn books(&self, running: &Running, id: WebhookId) -> DeliveryCounts {
-        // In this order, so that nothing is settled that was not yet received.
-        let counts = self.context.ledger.counts(id);
-        let delivered = running.progress.delivered.load(Ordering::Relaxed);
-        DeliveryCounts::of(running.subscriber.received(), delivered, counts)
+        let shards = self.shards.iter().zip(&running.dispatchers);
+        let books = shards.map(|(shard, dispatcher)| dispatcher.books(shard, id));
+        books.fold(DeliveryCounts::default(), DeliveryCounts::plus)
     }
 
     /// Goes on with a deletion that a crash broke off. During an outage it is tried again and again
@@ -665,10 +808,9 @@ impl Inner {
     async fn finish_deletion(
         self: &Arc<Self>,
         id: WebhookId,
-        received: u64,
-        delivered: u64,
+        ended: Shards<Ended>,
     ) -> Result<(), DeliveryError> {
-        match self.cancel_the_rest(id, received, delivered).await {
+        match self.cancel_the_rest(id, &ended).await {
             Err(error) if error.is_outage() => {
                 tracing::warn!(webhook = id.0, %error, "the deletion is finished later");
             }
@@ -677,7 +819,7 @@ impl Inner {
         let (inner, failed) = (Arc::clone(self), self.failed.clone());
         self.tracker.spawn(async move {
             while failed.run_until_cancelled(sleep(FINISH_EVERY)).await.is_some() {
-                match inner.cancel_the_rest(id, received, delivered).await {
+                match inner.cancel_the_rest(id, &ended).await {
                     Err(error) if error.is_outage() && !inner.tracker.is_closed() => {}
                     Err(error) => {
                         return tracing::error!(webhook = id.0, %error, "it is deleted only in part");
@@ -693,37 +835,12 @@ impl Inner {
     async fn cancel_the_rest(
         &self,
         id: WebhookId,
-        received: u64,
-        delivered: u64,
+        ended: &Shards<Ended>,
     ) -> Result<DeliveryCounts, DeliveryError> {
-        let DispatcherContext {
-            ledger,
-            store,
-            journal,
-            ..
-        } = &self.context;
-        loop {
-            let mut retries = store.retry_keys(id, None, CANCEL_STRIDE).await?;
-            if retries.is_empty() {
-                break;
-            }
-            let limit = ReadLimit::part(CANCEL_STRIDE);
-            let (found, looked_at) = store.retries(&retries, limit).await?;
-            retries.truncate(looked_at);
-            let entry = Entry::Cancelled {
-                webhook: id,
-                retries,
-                size: found.iter().map(Retry::size).sum(),
-            };
-            ledger.record_durably(entry).await?;
+        let mut books = DeliveryCounts::default();
+        for (shard, ended) in self.shards.iter().zip(ended) {
+            books = books.plus(close(shard, id, *ended).await?);
         }
-        let seqs = store.off_cursor_markers(id).await?;
-        let entry = Entry::MarkersCleared { webhook: id, seqs };
-        ledger.record_durably(entry).await?;
-
-        let books = DeliveryCounts::of(received, delivered, ledger.counts(id)).closed();
-        let entry = Entry::Closed { webhook: id, books };
-        ledger.record_durably(entry).await?;
         let close = |was: Option<&StoredWebhook>| {
             let closed = was.cloned().map(|was| StoredWebhook {
                 stage: Stage::Deleted,
@@ -732,9 +849,44 @@ impl Inner {
             Ok::<_, StoreError>(closed)
         };
         self.webhooks.change(&id, close).await?;
-        journal.unsubscribe(id).await?;
+        let shards = self.shards.iter();
+        try_join_all(shards.map(|shard| shard.journal.unsubscribe(id))).await?;
         Ok(books)
     }
+}
+
+/// Cancels what a webhook is owed in a shard, and draws its final books up.
+async fn close(
+    DispatcherContext { ledger, store, .. }: &DispatcherContext,
+    id: WebhookId,
+    Ended {
+        received,
+        delivered,
+    }: Ended,
+) -> Result<DeliveryCounts, DeliveryError> {
+    loop {
+        let mut retries = store.retry_keys(id, None, CANCEL_STRIDE).await?;
+        if retries.is_empty() {
+            break;
+        }
+        let limit = ReadLimit::part(CANCEL_STRIDE);
+        let (found, looked_at) = store.retries(&retries, limit).await?;
+        retries.truncate(looked_at);
+        let entry = Entry::Cancelled {
+            webhook: id,
+            retries,
+            size: found.iter().map(Retry::size).sum(),
+        };
+        ledger.record_durably(entry).await?;
+    }
+    let seqs = store.off_cursor_markers(id).await?;
+    let entry = Entry::MarkersCleared { webhook: id, seqs };
+    ledger.record_durably(entry).await?;
+
+    let books = DeliveryCounts::of(received, delivered, ledger.counts(id)).closed();
+    let entry = Entry::Closed { webhook: id, books };
+    ledger.record_durably(entry).await?;
+    Ok(books)
 }
 
 /// The webhook, where it is not deleted and of a revision that is meant.
@@ -749,6 +901,15 @@ fn active<'a>(
     Ok(webhook)
 }
 
+impl DispatcherHandle {
+    pub(super) fn books(&self, shard: &DispatcherContext, id: WebhookId) -> DeliveryCounts {
+        // In this order, so that nothing is settled that was not yet received.
+        let counts = shard.ledger.counts(id);
+        let delivered = self.progress.delivered.load(Ordering::Relaxed);
+        DeliveryCounts::of(self.subscriber.received(), delivered, counts)
+    }
+}
+
 impl Running {
     pub(super) fn stored(&self) -> Arc<StoredWebhook> {
         Arc::clone(&self.stored.read().unwrap_or_else(PoisonError::into_inner))
@@ -758,16 +919,43 @@ impl Running {
         *self.stored.write().unwrap_or_else(PoisonError::into_inner) = stored;
     }
 
-    /// Tells the dispatcher of the webhook as it is now, and returns once its next attempt goes
+    /// Tells the dispatchers of the webhook as it is now, and returns once their next attempts go
     /// by that.
     async fn configure(&self) {
         let webhook = Arc::new(self.stored().webhook.clone());
-        let (taken, confirmed) = oneshot::channel();
-        // A dispatcher that has ended has no more attempts to make.
-        let _ = self
-            .control
-            .send(Control::Configured { webhook, taken })
-            .await;
-        let _ = confirmed.await;
+        let mut taken_up = Vec::new();
+        for dispatcher in &self.dispatchers {
+            let (taken, confirmed) = oneshot::channel();
+            let webhook = Arc::clone(&webhook);
+            let configured = Control::Configured { webhook, taken };
+            // A dispatcher that has ended has no more attempts to make.
+            let _ = dispatcher.control.send(configured).await;
+            taken_up.push(confirmed);
+        }
+        join_all(taken_up).await;
+    }
+
+    /// Ends the dispatchers in the middle of whatever they do.
+    async fn abandon(&self) -> Shards<Ended> {
+        for dispatcher in &self.dispatchers {
+            // A full or closed queue is no matter: the dispatcher ends when its handles do.
+            let _ = dispatcher.control.send(Control::Abandon).await;
+        }
+        join_all(self.dispatchers.iter().map(|it| it.ended.cancelled())).await;
+        self.dispatchers.map(|dispatcher| Ended {
+            received: dispatcher.subscriber.received(),
+            delivered: dispatcher.progress.delivered.load(Ordering::Relaxed),
+        })
+    }
+
+    /// Where an event's delivery is, by its position. None where there is no such shard.
+    pub(super) fn dispatcher_at(&self, seq: Seq) -> Option<&DispatcherHandle> {
+        self.dispatchers.at(seq)
+    }
+
+    /// What the webhook wants, and wanted before, in the shard of this position.
+    pub(super) fn versions_at(&self, seq: Seq) -> Arc<[SubscriptionVersion]> {
+        let dispatcher = self.dispatcher_at(seq);
+        dispatcher.map_or_else(Arc::default, |it| it.subscriber.versions())
     }
 }

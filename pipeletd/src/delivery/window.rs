@@ -17,8 +17,14 @@ use pipelet_domain::{
     webhooks::WebhookId,
 };
 
-use super::webhooks::{Delivery, DeliveryError, Inner, Running};
-use crate::store::{LedgerStore, ReadLimit, StoreError};
+use super::{
+    dispatcher::DispatcherContext,
+    webhooks::{Delivery, DeliveryError, Inner, Running},
+};
+use crate::{
+    journal::Journal,
+    store::{LedgerStore, ReadLimit, StoreError},
+};
 
 /// Events, retries or dead letters that are read at once.
 const STRIDE: usize = 512;
@@ -57,14 +63,23 @@ impl Delivery {
             });
             counted.collect()
         };
-        let start = self.0.count(since, &mut counted).await?;
+        let mut starts = Vec::new();
+        for shard in &self.0.shards {
+            starts.push(count(&shard.journal, since, &mut counted).await?);
+        }
         let mut lately = BTreeMap::new();
         for counted in counted {
             let id = counted.running.stored().webhook.id;
-            let kept = kept(self.0.context.store.as_ref(), id, since).await?;
+            let (mut retrying, mut dead, mut counted_from) = (0, 0, None);
+            for (shard, start) in self.0.shards.iter().zip(&starts) {
+                let kept = kept(shard.store.as_ref(), id, since).await?;
+                (retrying, dead) = (retrying + kept.0, dead + kept.1);
+                let from = counted_from_in(shard, &counted.running, *start).await?;
+                counted_from = counted_from.max(from);
+            }
             let of_webhook = Lately {
-                books: self.0.put_together(&counted, kept),
-                counted_from: self.0.counted_from(&counted.running, start).await?,
+                books: self.0.put_together(&counted, (retrying, dead)),
+                counted_from,
             };
             lately.insert(id, of_webhook);
         }
@@ -72,60 +87,60 @@ impl Delivery {
     }
 }
 
-impl Inner {
-    /// Reads the journal once, for all of them. Returns where it began.
-    async fn count(&self, since: Timestamp, all: &mut [Counted]) -> Result<Seq, StoreError> {
-        let journal = &self.context.journal;
-        let start = journal.position_at(since).await?;
-        let mut at = start;
-        let end = journal.head();
-        while at < end {
-            let events = journal.read_from(at, ReadLimit::part(STRIDE)).await?;
-            let Some((last, _)) = events.last() else {
-                break;
-            };
-            at = last.next();
-            let events = events.iter().filter(|(seq, _)| *seq < end);
-            for (seq, event) in events.filter(|(_, event)| event.time >= since) {
-                for counted in all.iter_mut() {
-                    let subscriber = &counted.running.subscriber;
-                    if is_owed(subscriber.webhook(), &subscriber.versions(), *seq, event) {
-                        counted.owed += 1;
-                    }
+/// Reads a journal once, for all of them. Returns where it began.
+async fn count(
+    journal: &Journal,
+    since: Timestamp,
+    all: &mut [Counted],
+) -> Result<Seq, StoreError> {
+    let start = journal.position_at(since).await?;
+    let mut at = start;
+    let end = journal.head();
+    while at < end {
+        let events = journal.read_from(at, ReadLimit::part(STRIDE)).await?;
+        let Some((last, _)) = events.last() else {
+            break;
+        };
+        at = last.next();
+        let events = events.iter().filter(|(seq, _)| *seq < end);
+        for (seq, event) in events.filter(|(_, event)| event.time >= since) {
+            for counted in all.iter_mut() {
+                let id = counted.running.stored().webhook.id;
+                let versions = counted.running.versions_at(*seq);
+                if is_owed(id, &versions, *seq, event) {
+                    counted.owed += 1;
                 }
             }
         }
-        Ok(start)
     }
+    Ok(start)
+}
 
-    /// None where everything from `start` on is counted. Where the webhook was there before the
-    /// first of its wants that are known, earlier ones are forgotten.
-    async fn counted_from(
-        &self,
-        running: &Running,
-        start: Seq,
-    ) -> Result<Option<Timestamp>, StoreError> {
-        let stored = running.stored();
-        let versions = running.subscriber.versions();
-        let first = versions.first().map_or(start, |version| version.from);
-        if first <= start {
-            return Ok(None);
-        }
-        let before = Seq(first.0 - 1);
-        let around = self
-            .context
-            .journal
-            .read_from(before, ReadLimit::part(2))
-            .await?;
-        let time_of = |wanted: Seq| {
-            let found = around.iter().find(|(seq, _)| *seq == wanted);
-            found.map(|(_, event)| event.time)
-        };
-        let was_there = time_of(before).is_some_and(|time| time > stored.webhook.created_at);
-        let now = || self.context.clock.now();
-        Ok(was_there.then(|| time_of(first).unwrap_or_else(now)))
+/// None where everything from `start` on is counted. Where the webhook was there before the
+/// first of its wants that are known, earlier ones are forgotten.
+async fn counted_from_in(
+    shard: &DispatcherContext,
+    running: &Running,
+    start: Seq,
+) -> Result<Option<Timestamp>, StoreError> {
+    let stored = running.stored();
+    let versions = running.versions_at(start);
+    let first = versions.first().map_or(start, |version| version.from);
+    if first <= start {
+        return Ok(None);
     }
+    let before = Seq(first.0 - 1);
+    let around = shard.journal.read_from(before, ReadLimit::part(2)).await?;
+    let time_of = |wanted: Seq| {
+        let found = around.iter().find(|(seq, _)| *seq == wanted);
+        found.map(|(_, event)| event.time)
+    };
+    let was_there = time_of(before).is_some_and(|time| time > stored.webhook.created_at);
+    let now = || shard.clock.now();
+    Ok(was_there.then(|| time_of(first).unwrap_or_else(now)))
+}
 
+impl Inner {
     fn put_together(&self, counted: &Counted, (retrying, dead): (u64, u64)) -> DeliveryCounts {
         let id = counted.running.stored().webhook.id;
         let now = self.books(&counted.running, id);

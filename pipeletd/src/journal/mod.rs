@@ -16,6 +16,7 @@ mod consumer_queue;
 mod counts;
 mod fetch;
 mod follower;
+mod journals;
 mod query;
 mod reader;
 mod recent;
@@ -42,6 +43,7 @@ use self::{committer::Committer, consumer_queue::ConsumerQueue, counts::Counts, 
 pub use self::{
     fetch::Fetched,
     follower::{Followed, Follower},
+    journals::{FollowerOfAll, Journals, LatestOfAll},
     query::Latest,
     reader::{Read, Reader, Subscriber},
 };

@@ -142,9 +142,15 @@ async fn agree(
         Subprotocol::NoneCommon => None,
     };
     let take_lease = |protocol| {
-        let (now, max) = (services.clock.now(), services.config.max_stations);
+        let now = services.clock.now();
+        // Of each shard the same part.
+        let max = services
+            .config
+            .max_stations
+            .div_ceil(services.stations.shards().count());
         let is_registered = |station: &StationId| services.registry.find(station).is_some();
-        let (stations, station) = (&services.stations, &upgrade.station);
+        let station = &upgrade.station;
+        let stations = services.stations.of(station);
         let lease = stations.acquire_lease(station, now, protocol, max, &is_registered);
         lease.map_err(|_| refused(Refusal::Full))
     };

@@ -7,7 +7,7 @@ use pipelet_domain::{
     projection::Fields,
 };
 
-use super::{stations::Stations, transactions::Connector};
+use super::{all_stations::Stations, transactions::Connector};
 use crate::registries::{IdTags, Starting};
 
 /// The verdict on a message's tag.
@@ -54,7 +54,7 @@ impl Authorization {
             station,
             connector_id: connector,
         };
-        let elsewhere = || starting.taken || stations.transactions().charges_elsewhere(&tag, here);
+        let elsewhere = || starting.taken || stations.charges_elsewhere(&tag, here);
         let info = id_tags.verdict(&tag, now, elsewhere);
         Some(Self {
             info,

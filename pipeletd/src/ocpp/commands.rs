@@ -14,7 +14,7 @@ use pipelet_domain::{
 use tokio::time::Instant;
 
 use super::{
-    stations::Stations,
+    all_stations::Stations,
     v16::{self, Violation},
 };
 

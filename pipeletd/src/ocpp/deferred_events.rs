@@ -18,7 +18,7 @@ use tokio::{sync::Notify, time::sleep};
 
 use super::stations::StationHandle;
 use crate::{
-    journal::{AppendError, Journal},
+    journal::{AppendError, Journals},
     system::clock::Clock,
     telemetry::{Span, Spans},
 };
@@ -89,10 +89,11 @@ impl DeferredEvents {
     pub(super) async fn catch_up(
         &self,
         handle: &StationHandle,
-        journal: &Journal,
+        journals: &Journals,
     ) -> Result<(), AppendError> {
         while let Some(event) = self.first(handle.station()) {
             let (id, kind, time) = (event.id, event.kind, event.time);
+            let journal = journals.of(handle.station());
             journal.append(event, handle.apply()).await?;
             let span = || Span::of_event(id, kind, handle.station(), time, self.clock.now());
             self.spans.record(span);
@@ -102,21 +103,21 @@ impl DeferredEvents {
     }
 
     /// Journals what waits as soon as that works, also of stations that say nothing more.
-    pub(super) async fn run(&self, journal: &Journal) {
+    pub(super) async fn run(&self, journals: &Journals) {
         loop {
             self.added.notified().await;
             while self.count.load(Ordering::Relaxed) > 0 {
                 sleep(TRY_EVERY).await;
-                if journal.outage().is_none() {
-                    self.catch_all_up(journal).await;
+                if journals.outage().is_none() {
+                    self.catch_all_up(journals).await;
                 }
             }
         }
     }
 
     /// Tries a last time, and tells the log what is lost.
-    pub(super) async fn finish(&self, journal: &Journal) {
-        self.catch_all_up(journal).await;
+    pub(super) async fn finish(&self, journals: &Journals) {
+        self.catch_all_up(journals).await;
         let left = self.count.load(Ordering::Relaxed) as u64;
         let lost = self.lost.load(Ordering::Relaxed) + left;
         if lost > 0 {
@@ -127,10 +128,10 @@ impl DeferredEvents {
         }
     }
 
-    async fn catch_all_up(&self, journal: &Journal) {
+    async fn catch_all_up(&self, journals: &Journals) {
         for handle in self.handles() {
             let _turn = handle.turn().await;
-            if self.catch_up(&handle, journal).await.is_err() {
+            if self.catch_up(&handle, journals).await.is_err() {
                 // The journal tells the log why.
                 return;
             }
@@ -176,12 +177,12 @@ mod tests {
     use jiff::Timestamp;
 
     use super::*;
-    use crate::ocpp::stations::Stations;
+    use crate::ocpp::stations::ShardStations;
     use pipelet_domain::events::{EventId, EventType, Payload};
 
     #[test]
     fn what_waits_is_bounded_and_in_order() {
-        let stations = Stations::default();
+        let stations = ShardStations::default();
         let id = StationId::new("S").unwrap();
         let lease = stations
             .acquire_lease(&id, Timestamp::UNIX_EPOCH, None, 10, &|_| false)

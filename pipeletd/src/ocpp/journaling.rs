@@ -83,7 +83,7 @@ impl Services {
         let is_logged = tracing::enabled!(tracing::Level::DEBUG);
         let message_id = is_logged.then(|| event.message_id.clone()).flatten();
         let Self {
-            journal,
+            journals,
             deferred_events,
             registry,
             config,
@@ -91,11 +91,12 @@ impl Services {
             ..
         } = self;
         let appending = Box::pin(async move {
+            let journal = journals.of(station);
             if !journal.takes_strangers() && registry.find(station).is_none() {
                 let why = "the rest of the disk is for stations that are registered";
                 return Err(AppendError::Failing(why.into()));
             }
-            deferred_events.catch_up(handle, journal).await?;
+            deferred_events.catch_up(handle, journals).await?;
             journal.append(event, handle.apply()).await
         });
         async move {

@@ -21,26 +21,29 @@
 
 use std::{future::pending, io, net::SocketAddr, sync::Arc, time::Duration};
 
-use pipelet_domain::id_tags::Policy;
+use futures_util::future::{join_all, try_join_all};
+use pipelet_domain::{id_tags::Policy, shards::Shards};
 use tokio::{sync::watch, time::Instant};
 use tokio_util::sync::CancellationToken;
 
 pub use self::{
+    all_stations::Stations,
     command_stats::{CommandCounts, CommandOutcome},
     commands::{Answer, CommandError, DEFAULT_TIMEOUT, MAX_TIMEOUT},
     connection_stats::ConnectionStats,
     history::Transactions,
     refusals::RefusedHandshake,
-    stations::{StationCounts, StationView, Stations},
+    stations::{StationCounts, StationView},
 };
 use self::{
     deferred_events::DeferredEvents,
     gateway::Gateway,
     projector::{KeptTransactions, Projector},
+    stations::ShardStations,
     transaction_ids::TransactionIds,
 };
 use crate::{
-    journal::Journal,
+    journal::{Journal, Journals},
     registries::IdTags,
     registries::Registrations,
     store::{ConfigurationStore, ProjectionStore, StoreError},
@@ -54,6 +57,7 @@ use crate::{
 
 mod accept;
 mod admission;
+mod all_stations;
 mod authorize;
 mod call_handler;
 mod client_names;
@@ -192,7 +196,7 @@ struct Services {
     config: Config,
     timing: watch::Sender<TimingConfig>,
     began: Instant,
-    journal: Journal,
+    journals: Journals,
     clock: Clock,
     stations: Stations,
     registry: Registrations,
@@ -218,48 +222,60 @@ pub enum OpenError {
     Restore(#[source] StoreError),
 }
 
-/// The service: bound, caught up with the journal, and ready to run.
+/// The service: bound, caught up with the journals, and ready to run.
 #[derive(Debug)]
 pub struct Ocpp {
     gateway: Gateway,
     services: Arc<Services>,
-    projector: Projector,
+    projectors: Vec<Projector>,
+    transaction_retention: watch::Sender<TransactionRetention>,
 }
 
 impl Ocpp {
-    /// Binds the listener and catches up with the journal. Nothing is accepted before `run`.
+    /// Binds the listener and catches up with the journals. Nothing is accepted before `run`.
     pub async fn open(
         config: Config,
         registry: Registrations,
         configuration: Arc<dyn ConfigurationStore>,
-        projections: Arc<dyn ProjectionStore>,
-        journal: Journal,
+        shards: Shards<(Journal, Arc<dyn ProjectionStore>)>,
         clock: Clock,
     ) -> Result<Self, OpenError> {
         let gateway = Gateway::bind(config.listen, config.tls.clone()).await?;
         let restored = async {
             let id_tags = IdTags::open(config.authorize, Arc::clone(&configuration), clock);
             let transaction_ids = TransactionIds::open(configuration);
-            let restored = projector::restore(projections.as_ref(), &journal, &registry);
+            let shards = shards.iter().map(|(journal, projections)| {
+                projector::restore(projections.as_ref(), journal, &registry, shards.count())
+            });
+            let restored = try_join_all(shards);
             Ok((id_tags.await?, transaction_ids.await?, restored.await?))
         };
         let restored = restored.await.map_err(OpenError::Restore)?;
-        let (id_tags, transaction_ids, (stations, projected_to)) = restored;
-        let kept = watch::Sender::new(config.transaction_retention);
-        let projector = Projector::new(
-            stations.clone(),
-            projections,
-            journal.clone(),
-            projected_to,
-            KeptTransactions { kept, clock },
-        );
+        let (id_tags, transaction_ids, restored) = restored;
+        let transaction_retention = watch::Sender::new(config.transaction_retention);
+        let projectors = shards.iter().zip(&restored);
+        let projectors = projectors.map(|((journal, projections), (stations, projected_to))| {
+            Projector::new(
+                stations.clone(),
+                Arc::clone(projections),
+                journal.clone(),
+                *projected_to,
+                KeptTransactions {
+                    kept: transaction_retention.clone(),
+                    clock,
+                },
+            )
+        });
+        let projectors = projectors.collect();
+        let stations = Stations::new(Shards::new(restored.into_iter().map(|(shard, _)| shard)));
+        let journals = Journals::new(shards.map(|(journal, _)| journal.clone()));
         let deferred_events = DeferredEvents::new(config.spans.clone(), clock);
         let services = Arc::new(Services {
             timing: watch::Sender::new(config.timing),
             stats: ConnectionStats::new(config.max_unfinished),
             config,
             began: Instant::now(),
-            journal,
+            journals,
             clock,
             stations,
             registry,
@@ -271,7 +287,8 @@ impl Ocpp {
         Ok(Self {
             gateway,
             services,
-            projector,
+            projectors,
+            transaction_retention,
         })
     }
 
@@ -287,12 +304,12 @@ impl Ocpp {
 
     /// Changes how long transactions are kept.
     pub fn transaction_retention(&self) -> watch::Sender<TransactionRetention> {
-        self.projector.transaction_retention()
+        self.transaction_retention.clone()
     }
 
     pub fn transactions(&self) -> Transactions {
-        let live = self.services.stations.transactions().clone();
-        Transactions::new(live, self.projector.store())
+        let shards = self.projectors.iter().map(Projector::transactions);
+        Transactions::new(Shards::new(shards))
     }
 
     /// What becomes of connections.
@@ -322,12 +339,14 @@ impl Ocpp {
     /// is known of stations is saved; the journal and the store must live until then.
     pub async fn run(self, shutdown: CancellationToken) {
         let finish = CancellationToken::new();
-        let saving = self.projector.run(finish.clone());
+        let saving = self.projectors.into_iter();
+        let saving = join_all(saving.map(|projector| projector.run(finish.clone())));
         let services = self.services;
         // Before any station can be back.
-        let cut = services.stations.cut_connections();
+        let shards = services.stations.shards().iter();
+        let cut = shards.flat_map(ShardStations::cut_connections).collect();
         let serving = async {
-            let catching_up = services.deferred_events.run(&services.journal);
+            let catching_up = services.deferred_events.run(&services.journals);
             let journaling_cuts = async {
                 services.journal_cut_connections(cut).await;
                 pending::<()>().await;
@@ -337,7 +356,7 @@ impl Ocpp {
                 () = self.gateway.run(Arc::clone(&services), shutdown) => {}
                 () = catching_up => {}
             }
-            services.deferred_events.finish(&services.journal).await;
+            services.deferred_events.finish(&services.journals).await;
             finish.cancel();
         };
         tokio::join!(serving, saving);

@@ -22,7 +22,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     TransactionRetention,
-    stations::{Station, Stations},
+    history::ShardTransactions,
+    stations::{ShardStations, Station},
     transactions::{LateReadings, LateStop, LiveTransactions},
 };
 use crate::{
@@ -50,17 +51,18 @@ const ABANDON_BATCH: usize = 1_000;
 /// Between two lines of the log that stations are forgotten.
 const REPORT_EVERY: Duration = Duration::from_mins(1);
 
-/// Loads the saved states and applies what the journal has beyond them.
+/// Loads the saved states of one of so many shards and applies what its journal has beyond them.
 ///
 /// No station may be connected before it has returned.
 pub(super) async fn restore(
     store: &dyn ProjectionStore,
     journal: &Journal,
     registry: &Registrations,
-) -> Result<(Stations, Seq), StoreError> {
+    shards: usize,
+) -> Result<(ShardStations, Seq), StoreError> {
     let head = journal.head();
     let saved = store.stations().await?;
-    let stations = Stations::new(saved.states);
+    let stations = ShardStations::one_of(shards, saved.states);
     let are_open = TransactionFilter {
         open: Some(true),
         ..TransactionFilter::default()
@@ -107,7 +109,7 @@ impl Changes {
 /// Saves what changes, until it is told to finish.
 #[derive(Debug)]
 pub(super) struct Projector {
-    stations: Stations,
+    stations: ShardStations,
     store: Arc<dyn ProjectionStore>,
     journal: Journal,
     projected_to: Seq,
@@ -132,7 +134,7 @@ pub(super) struct KeptTransactions {
 impl Projector {
     /// `projected_to` is the store's, as `restore` told it.
     pub(super) const fn new(
-        stations: Stations,
+        stations: ShardStations,
         store: Arc<dyn ProjectionStore>,
         journal: Journal,
         projected_to: Seq,
@@ -148,12 +150,12 @@ impl Projector {
         }
     }
 
-    pub(super) fn transaction_retention(&self) -> watch::Sender<TransactionRetention> {
-        self.transactions.kept.clone()
-    }
-
-    pub(super) fn store(&self) -> Arc<dyn ProjectionStore> {
-        Arc::clone(&self.store)
+    /// As the API reads them.
+    pub(super) fn transactions(&self) -> ShardTransactions {
+        ShardTransactions {
+            live: self.stations.transactions().clone(),
+            store: Arc::clone(&self.store),
+        }
     }
 
     /// Runs until `finish`, which must come after the last connection has ended, and saves
@@ -308,7 +310,7 @@ impl Projector {
 /// Saves the transactions that changed, the position left where it is.
 async fn save_transactions(
     store: &dyn ProjectionStore,
-    stations: &Stations,
+    stations: &ShardStations,
     position: Seq,
 ) -> Result<(), StoreError> {
     let live = stations.transactions();
@@ -428,6 +430,7 @@ mod tests {
     use pipelet_domain::{
         events::{Event, EventId, EventType, Payload},
         registration::Admission,
+        shards::Shards,
     };
 
     fn event(kind: EventType, payload: &str) -> Event {
@@ -454,7 +457,7 @@ mod tests {
 
     #[tokio::test]
     async fn what_is_said_of_one_that_left_memory_reaches_the_store() {
-        let (store, stations) = (Arc::new(MemoryStore::default()), Stations::default());
+        let (store, stations) = (Arc::new(MemoryStore::default()), ShardStations::default());
         // The first of them is one too many for its station, and not saved yet.
         let mut events: Vec<Event> = (1..=65).map(start).collect();
         let stop = event(EventType::StopTransaction, r#"{"transactionId":1}"#);
@@ -473,13 +476,16 @@ mod tests {
         assert_eq!(reading.sampled_values, "[8]");
 
         stations.apply(Seq(70), &meter(1, 9));
-        let shown = Transactions::new(stations.transactions().clone(), store.clone());
+        let shown = Transactions::new(Shards::new([ShardTransactions {
+            live: stations.transactions().clone(),
+            store: store.clone(),
+        }]));
         let list = async |open| {
             let filter = TransactionFilter {
                 open: Some(open),
                 ..TransactionFilter::default()
             };
-            let listed = shown.list(filter, None, 100).await.unwrap();
+            let listed = shown.list(&filter, None, 100).await.unwrap().0;
             let ids = listed.iter().map(|listed| listed.transaction_id);
             ids.filter(|id| *id < 3).collect::<Vec<_>>()
         };
@@ -515,7 +521,7 @@ mod tests {
         let ending = CancellationToken::new();
         let journal = Journal::open(store.clone(), Vec::new(), &memory, clock, ending).await;
         let journal = journal.unwrap().journal;
-        let restored = restore(store.as_ref(), &journal, &registry.unwrap()).await;
+        let restored = restore(store.as_ref(), &journal, &registry.unwrap(), 1).await;
         let (stations, _) = restored.unwrap();
         let live = stations.transactions();
         let in_memory = [2_436, 2_437, 2_500].map(|id| live.get(id).is_some());

@@ -29,14 +29,13 @@ use self::forgetting::{Forgettable, Rank};
 pub(super) use self::lease::{ConnectionLease, StationHandle};
 use super::{
     command_queue::{CommandQueue, End},
-    command_stats::{CommandCounts, CommandStats},
     commands::CommandError,
     transactions::LiveTransactions,
 };
 
-/// What is known of all stations. Cheap to clone.
+/// What is known of a shard's stations. Cheap to clone.
 #[derive(Debug, Clone, Default)]
-pub struct Stations(Arc<Inner>);
+pub(super) struct ShardStations(Arc<Inner>);
 
 type Known = BTreeMap<StationId, Arc<Station>>;
 
@@ -53,7 +52,6 @@ struct Inner {
     /// Stations with changes worth saving soon, each once; one that is forgotten is never saved.
     unsaved: Mutex<Vec<Weak<Station>>>,
     connected: AtomicUsize,
-    commands: CommandStats,
     /// Events below are in the saved states.
     saved_to: AtomicU64,
 }
@@ -139,21 +137,22 @@ pub struct StationCounts {
 #[error("{0} stations are known, and none was found that is neither connected nor registered")]
 pub(super) struct TooManyStations(usize);
 
-impl Stations {
-    /// Starts from saved states; nobody is connected.
-    pub fn new(states: impl IntoIterator<Item = StationState>) -> Self {
+impl ShardStations {
+    /// One of so many shards; starts from saved states; nobody is connected.
+    pub(super) fn one_of(shards: usize, states: impl IntoIterator<Item = StationState>) -> Self {
         let known = states
             .into_iter()
             .map(|state| (state.id.clone(), Arc::new(Station::new(state))))
             .collect();
         Self(Arc::new(Inner {
             known: RwLock::new(known),
+            transactions: LiveTransactions::one_of(shards),
             ..Inner::default()
         }))
     }
 
     /// Below this position, no event is needed any more to know what is known of stations.
-    pub fn saved_to(&self) -> Seq {
+    pub(super) fn saved_to(&self) -> Seq {
         Seq(self.0.saved_to.load(Ordering::Acquire))
     }
 
@@ -165,20 +164,20 @@ impl Stations {
         &self.0.transactions
     }
 
-    pub fn get(&self, id: &StationId) -> Option<StationView> {
+    pub(super) fn get(&self, id: &StationId) -> Option<StationView> {
         let station = self.find(id)?;
         let live = station.live();
         Some(live.view())
     }
 
     /// Whether it has ever connected.
-    pub fn knows(&self, id: &StationId) -> bool {
+    pub(super) fn knows(&self, id: &StationId) -> bool {
         let known = self.0.known.read().unwrap_or_else(PoisonError::into_inner);
         known.contains_key(id)
     }
 
     /// Those after `after` in the ids' order, connected or not as asked for.
-    pub fn list(
+    pub(super) fn list(
         &self,
         after: Option<&StationId>,
         connected: Option<bool>,
@@ -197,21 +196,12 @@ impl Stations {
             .collect()
     }
 
-    pub fn counts(&self) -> StationCounts {
+    pub(super) fn counts(&self) -> StationCounts {
         let known = self.0.known.read().unwrap_or_else(PoisonError::into_inner);
         StationCounts {
             connected: self.0.connected.load(Ordering::Relaxed),
             known: known.len(),
         }
-    }
-
-    /// How commands ended, by action.
-    pub fn commands(&self) -> Vec<CommandCounts> {
-        self.0.commands.snapshot()
-    }
-
-    pub(super) fn command_stats(&self) -> &CommandStats {
-        &self.0.commands
     }
 
     /// Gives a new connection the lease, and tells the one before it to go. Where its station would

@@ -62,8 +62,7 @@ impl Daemon {
             config,
             registry,
             store.clone(),
-            store.clone(),
-            journal.clone(),
+            Shards::new([(journal.clone(), store.clone() as Arc<dyn ProjectionStore>)]),
             clock,
         )
         .await
@@ -297,6 +296,7 @@ async fn an_answer_that_came_in_time_is_heard_however_busy_the_connection_was() 
     // An older connection of the station, whose messages have their turn before the newer one's.
     let old = daemon
         .stations
+        .of(&id)
         .acquire_lease(&id, Clock::system().now(), None, 10, &|_| false);
     let old = old.unwrap();
     let mut station = daemon.connect().await;
@@ -467,9 +467,11 @@ async fn a_newcomer_whose_handshake_fails_takes_no_event_with_it() {
     let mut old = daemon.connect().await;
     // A handshake that has its lease, and whose answer can't be written.
     let id = StationId::new("CP1").unwrap();
-    let newcomer = daemon
-        .stations
-        .acquire_lease(&id, Clock::system().now(), None, 10, &|_| false);
+    let newcomer =
+        daemon
+            .stations
+            .of(&id)
+            .acquire_lease(&id, Clock::system().now(), None, 10, &|_| false);
     drop(newcomer.unwrap());
     assert_eq!(old.close_code().await, CloseCode::Normal);
     assert_eq!(

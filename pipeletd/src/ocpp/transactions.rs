@@ -84,6 +84,11 @@ impl Default for LiveTransactions {
 }
 
 impl LiveTransactions {
+    /// Those of one of so many shards.
+    pub(super) fn one_of(shards: usize) -> Self {
+        Self::bounded(MAX_OPEN_IN_ALL.div_ceil(shards))
+    }
+
     fn bounded(max_open: usize) -> Self {
         Self(Arc::new(Mutex::new(Live {
             max_open,

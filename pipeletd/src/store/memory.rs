@@ -3,6 +3,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    io::{self, Write},
     ops::{Bound, Range},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
@@ -16,19 +17,22 @@ use pipelet_domain::{
     },
     events::{Event, Seq, StationId},
     projection::{StationState, Transaction, TransactionFilter},
+    shards::{ShardId, Shards},
     webhooks::WebhookId,
 };
 use tokio::sync::Semaphore;
 
 use super::{
-    Checkpoint, ConfigurationChange, ConfigurationStore, Counter, Entry, EntryKey, LedgerChange,
-    LedgerState, LedgerStore, LogStore, Observer, Part, Progress, ProjectionStore, PutError,
-    ReadLimit, Revision, SavedStations, ShardStores, StoreError, configuration::Observers,
-    take_up_to,
+    Backup, BackupError, Checkpoint, ConfigurationChange, ConfigurationStore, Counter, Engine,
+    Entry, EntryKey, LedgerChange, LedgerState, LedgerStore, LogStore, Observer, Part, Progress,
+    ProjectionStore, PutError, ReadLimit, Revision, SavedStations, ShardStores, StoreError,
+    configuration::Observers, take_up_to,
 };
 
 #[derive(Debug)]
 pub struct MemoryStore {
+    /// Where its first event stands.
+    first: Seq,
     contents: Mutex<Contents>,
     /// A commit of the ledger waits for it.
     commits: Arc<Semaphore>,
@@ -57,7 +61,14 @@ struct Contents {
 
 impl Default for MemoryStore {
     fn default() -> Self {
+        Self::of(ShardId(0))
+    }
+}
+
+impl MemoryStore {
+    fn of(shard: ShardId) -> Self {
         Self {
+            first: Seq::first_of(shard),
             contents: Mutex::default(),
             commits: Arc::new(Semaphore::new(1)),
         }
@@ -65,6 +76,23 @@ impl Default for MemoryStore {
 }
 
 impl MemoryStore {
+    /// So many shards. The first one has the configuration, too.
+    pub fn shards(count: u16) -> Shards<Arc<Self>> {
+        Shards::new((0..count).map(|shard| Arc::new(Self::of(ShardId(shard)))))
+    }
+
+    /// With so many shards.
+    pub fn engine(shards: u16) -> Engine {
+        let shards = Self::shards(shards);
+        let first = shards.at(Seq::first_of(ShardId(0)));
+        let first = first.map_or_else(Arc::default, Arc::clone);
+        Engine {
+            shards: shards.iter().map(Self::shard).collect(),
+            configuration: Arc::<Self>::clone(&first),
+            backup: first,
+        }
+    }
+
     /// What a shard is kept in.
     pub fn shard(self: &Arc<Self>) -> ShardStores {
         ShardStores {
@@ -81,19 +109,20 @@ impl MemoryStore {
         held.expect("it is never closed")
     }
 
+    fn bounds_in(&self, contents: &Contents) -> Range<Seq> {
+        let events = &contents.events;
+        match (events.first_key_value(), events.last_key_value()) {
+            (Some((first, _)), Some((last, _))) => *first..last.next(),
+            _ => self.first..self.first,
+        }
+    }
+
     fn contents(&self) -> MutexGuard<'_, Contents> {
         self.contents.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Contents {
-    fn bounds(&self) -> Range<Seq> {
-        match (self.events.first_key_value(), self.events.last_key_value()) {
-            (Some((first, _)), Some((last, _))) => *first..last.next(),
-            _ => Seq(0)..Seq(0),
-        }
-    }
-
     fn commit(&mut self, change: LedgerChange) {
         match change {
             LedgerChange::Retry(retry) => {
@@ -153,10 +182,18 @@ impl Contents {
     }
 }
 
+impl Backup for MemoryStore {
+    fn back_up(&self, _out: &mut dyn Write) -> Result<(), BackupError> {
+        let why = "what is in memory alone has no backup";
+        let why = io::Error::new(io::ErrorKind::Unsupported, why);
+        Err(BackupError::Write(why))
+    }
+}
+
 #[async_trait]
 impl LogStore for MemoryStore {
     async fn bounds(&self) -> Result<Range<Seq>, StoreError> {
-        Ok(self.contents().bounds())
+        Ok(self.bounds_in(&self.contents()))
     }
 
     async fn append(
@@ -165,7 +202,7 @@ impl LogStore for MemoryStore {
         checkpoints: Arc<[Checkpoint]>,
     ) -> Result<Seq, StoreError> {
         let mut contents = self.contents();
-        let first = contents.bounds().end;
+        let first = self.bounds_in(&contents).end;
         let numbered = (first.0..).map(Seq).zip(events.iter().cloned());
         contents.events.extend(numbered);
         for checkpoint in checkpoints.iter() {
@@ -199,7 +236,7 @@ impl LogStore for MemoryStore {
 
     async fn trim(&self, floor: Seq, limit: usize) -> Result<u64, StoreError> {
         let mut contents = self.contents();
-        let bounds = contents.bounds();
+        let bounds = self.bounds_in(&contents);
         let end = floor.0.min(bounds.end.0.saturating_sub(1));
         let end = end.min(bounds.start.0.saturating_add(limit as u64));
         let mut bytes = 0;

@@ -165,6 +165,31 @@ pub struct Part<T> {
 }
 
 impl<T> Part<T> {
+    /// One of several that are in the keys' order each, read up to the limit.
+    pub fn merged<K: Ord>(
+        parts: Vec<Self>,
+        limit: ReadLimit,
+        key: impl Fn(&T) -> K,
+        size: impl Fn(&T) -> usize,
+    ) -> Self {
+        // Behind the end of one that is cut there may be more, before what others have there.
+        let cut = parts.iter().filter(|part| part.is_cut);
+        let end = cut.filter_map(|part| part.items.last().map(&key)).min();
+        let mut items: Vec<_> = parts.into_iter().flat_map(|part| part.items).collect();
+        items.sort_by_key(&key);
+        let mut bytes = 0;
+        let count = items.iter().enumerate().take_while(|(taken, item)| {
+            let is_known = end.as_ref().is_none_or(|end| key(item) <= *end);
+            let fits = limit.admits(*taken, bytes, size(item));
+            bytes += size(item);
+            is_known && fits
+        });
+        let count = count.count();
+        let is_cut = end.is_some() || (count < items.len() && count < limit.count);
+        items.truncate(count);
+        Self { items, is_cut }
+    }
+
     pub fn map<U>(self, view: impl FnMut(T) -> U) -> Part<U> {
         Part {
             items: self.items.into_iter().map(view).collect(),
@@ -178,6 +203,15 @@ const PART_BYTES: usize = 1 << 20;
 /// A page of what stations send mostly is whole. As JSON it is about half of this, and so less than
 /// the 4 MiB that gRPC's clients take by default.
 pub const PAGE_BYTES: usize = LARGEST_EVENT;
+
+/// What a daemon keeps everything in.
+#[derive(Debug)]
+pub struct Engine {
+    pub configuration: Arc<dyn ConfigurationStore>,
+    /// At least one; which of them a station belongs to depends on how many there are.
+    pub shards: Vec<ShardStores>,
+    pub backup: Arc<dyn Backup>,
+}
 
 /// What an engine keeps of one shard.
 #[derive(Debug, Clone)]

@@ -105,6 +105,15 @@ impl LatencySnapshot {
         self.buckets[..buckets].iter().sum()
     }
 
+    #[must_use]
+    pub fn plus(mut self, other: &Self) -> Self {
+        for (count, more) in self.buckets.iter_mut().zip(other.buckets) {
+            *count += more;
+        }
+        self.micros += other.micros;
+        self
+    }
+
     /// What came after an earlier snapshot of the same histogram.
     #[must_use]
     pub fn since(&self, earlier: &Self) -> Self {

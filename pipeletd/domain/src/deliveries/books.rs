@@ -58,6 +58,21 @@ pub struct LedgerCounts {
     pub cancelled: u64,
 }
 
+impl LedgerCounts {
+    #[must_use]
+    pub const fn plus(self, other: Self) -> Self {
+        Self {
+            off_cursor: self.off_cursor + other.off_cursor,
+            backfilled: self.backfilled + other.backfilled,
+            retrying: self.retrying + other.retrying,
+            delivered: self.delivered + other.delivered,
+            dead: self.dead + other.dead,
+            purged: self.purged + other.purged,
+            cancelled: self.cancelled + other.cancelled,
+        }
+    }
+}
+
 /// A webhook as it is stored.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StoredWebhook {
@@ -145,6 +160,16 @@ pub struct StoredCounts {
     pub failed: u64,
 }
 
+impl StoredCounts {
+    #[must_use]
+    pub const fn plus(self, other: Self) -> Self {
+        Self {
+            retries: self.retries + other.retries,
+            failed: self.failed + other.failed,
+        }
+    }
+}
+
 /// Deleted webhooks that nothing is kept of but the sum of their books.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct ArchivedCounts {
@@ -159,6 +184,15 @@ impl ArchivedCounts {
         Self {
             webhooks: self.webhooks + 1,
             books: self.books.plus(books),
+        }
+    }
+
+    /// The same webhooks in another shard: a crash may come between the two.
+    #[must_use]
+    pub fn plus(self, other: Self) -> Self {
+        Self {
+            webhooks: self.webhooks.max(other.webhooks),
+            books: self.books.plus(other.books),
         }
     }
 }

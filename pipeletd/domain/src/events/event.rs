@@ -8,7 +8,7 @@ use serde_json::value::RawValue;
 
 use super::{AuthorizationStatus, Direction, EventId, EventType, StationId, json};
 
-/// A position in the journal. The first event has 0.
+/// A position in the journal of a shard. The first event of the first shard has 0.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
 pub struct Seq(pub u64);
 

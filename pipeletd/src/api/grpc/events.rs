@@ -5,6 +5,7 @@ use std::sync::Arc;
 use futures_util::{StreamExt as _, stream};
 use pipelet_domain::{
     events::{Event, EventType, Seq},
+    shards::Shards,
     webhooks::WebhookId,
 };
 use pipelet_proto::v1::{self, event_service_server::EventService};
@@ -26,12 +27,12 @@ use super::{
 use crate::{
     auth::Role,
     delivery::{Backfill, Delivery},
-    journal::Journal,
+    journal::Journals,
     store::ReadLimit,
 };
 
 pub(super) struct EventRpc {
-    pub(super) journal: Journal,
+    pub(super) journals: Journals,
     pub(super) delivery: Delivery,
     pub(super) streams: EventStreams,
     pub(super) trigger: Trigger,
@@ -68,14 +69,14 @@ impl EventService for EventRpc {
         let reader = readers::of(&request)?;
         let request = request.into_inner();
         let filter = request::event_filter(request.filter.unwrap_or_default(), "/filter")?;
-        let before = request::page_token(&request.page_token, position)?;
+        let before = request::page_token(&request.page_token, positions)?;
         let limit = ReadLimit::page(request::page_size(request.page_size));
         let room = reader.page().await?;
-        let latest = self.journal.latest(filter, before, limit).await;
+        let latest = self.journals.latest(&filter, before, limit).await;
         let latest = latest.map_err(ApiError::from)?;
         let room = room.down_to(latest.sizes());
         let events = latest.events.iter();
-        let next = latest.before.map(|seq| cursor::of_number(seq.0));
+        let next = latest.before.as_ref().map(cursor::of_positions);
         let answer = v1::ListEventsResponse {
             events: events.map(|(_, event)| wire::event(event)).collect(),
             next_page_token: next.unwrap_or_default(),
@@ -103,7 +104,7 @@ impl EventService for EventRpc {
         let (seq, event) = self.find(&request.into_inner().id).await?;
         let traces = self.delivery.trace(seq, &event).await;
         let traces = traces.map_err(ApiError::from)?;
-        let answer = wire::event_trace(&event, traces, self.journal.durable_at(seq));
+        let answer = wire::event_trace(&event, traces, self.journals.durable_at(seq));
         Ok(room.held().within(Response::new(answer)))
     }
 
@@ -113,7 +114,7 @@ impl EventService for EventRpc {
     ) -> Result<Response<v1::BackfillResponse>, Status> {
         let request = request.into_inner();
         let filter = request::event_filter(request.filter.unwrap_or_default(), "/filter")?;
-        let left = request::page_token(&request.left, cursor::to_range);
+        let left = request::page_token(&request.left, cursor::to_ranges);
         let asked = Backfill {
             filter,
             left: left.map_err(ApiError::from)?,
@@ -166,17 +167,15 @@ impl EventService for EventRpc {
             ..v1::EventFilter::default()
         };
         let filter = request::event_filter(filter, "")?;
-        let begin = match (request::page_token(&after, position)?, since) {
-            (Some(seq), _) => Begin::After(seq),
+        let begin = match (request::page_token(&after, positions)?, since) {
+            (Some(positions), _) => Begin::From(positions),
             (None, Some(time)) => Begin::At(request::from_time(time, "/since")?),
             (None, None) => Begin::Now,
         };
         let tail = self.streams.open(filter, begin, reader).await?;
         let announced = announce.then(|| {
             Ok(v1::TailEventsResponse {
-                cursor: tail
-                    .behind()
-                    .map_or_else(String::new, |seq| cursor::of_number(seq.0)),
+                cursor: cursor::of_positions(&tail.positions()),
                 ..v1::TailEventsResponse::default()
             })
         });
@@ -192,21 +191,21 @@ impl EventService for EventRpc {
 impl EventRpc {
     async fn find(&self, id: &str) -> Result<(Seq, Arc<Event>), ApiError> {
         let found = match id.parse() {
-            Ok(id) => self.journal.find(id).await?,
+            Ok(id) => self.journals.find(id).await?,
             Err(_) => None,
         };
         found.ok_or_else(|| ApiError::no_such_event(id))
     }
 }
 
-fn position(token: &str) -> Result<Seq, ApiError> {
-    Ok(Seq(cursor::to_number(token)?))
+fn positions(token: &str) -> Result<Shards<Seq>, ApiError> {
+    Ok(cursor::to_positions(token)?)
 }
 
 fn tailed(tailed: &Tailed) -> v1::TailEventsResponse {
     v1::TailEventsResponse {
         event: Some(wire::event(&tailed.event)),
         missed: tailed.missed,
-        cursor: cursor::of_number(tailed.seq.0),
+        cursor: cursor::of_positions(&tailed.then),
     }
 }

@@ -49,7 +49,7 @@ use super::{
     trigger::Trigger,
 };
 use crate::{
-    delivery::Delivery, journal::Journal, ocpp::Transactions, registries::IdTags, store::Backup,
+    delivery::Delivery, journal::Journals, ocpp::Transactions, registries::IdTags, store::Backup,
     system::clock::Clock,
 };
 
@@ -80,7 +80,7 @@ pub struct Handles {
     pub transactions: Transactions,
     pub id_tags: IdTags,
     pub directory: StationDirectory,
-    pub journal: Journal,
+    pub journals: Journals,
     pub keys: ApiKeys,
     pub authenticator: Authenticator,
     pub clock: Clock,
@@ -101,7 +101,7 @@ pub async fn serve(
         transactions,
         id_tags,
         directory,
-        journal,
+        journals,
         keys,
         authenticator,
         clock,
@@ -129,7 +129,7 @@ pub async fn serve(
         delivery: delivery.clone(),
     };
     let events = EventRpc {
-        journal,
+        journals,
         delivery,
         streams,
         trigger,

@@ -1,10 +1,8 @@
 //! `TransactionService`.
 
-use std::sync::Arc;
-
 use pipelet_domain::{
-    events::{IdTagKey, Seq, StationId},
-    projection::{Transaction, TransactionFilter},
+    events::{IdTagKey, StationId},
+    projection::TransactionFilter,
 };
 use pipelet_proto::v1::{self, transaction_service_server::TransactionService};
 use tonic::{Request, Response, Status};
@@ -60,18 +58,18 @@ impl TransactionService for TransactionRpc {
         } = request.into_inner();
         let filter = filter(wanted.unwrap_or_default())?;
         let size = request::page_size(page_size);
-        let before = request::page_token(&page_token, cursor::to_number).map_err(ApiError::from)?;
-        let found = self
+        let before =
+            request::page_token(&page_token, cursor::to_positions).map_err(ApiError::from)?;
+        let (found, next) = self
             .transactions
-            .list(filter, before.map(Seq), size + 1)
+            .list(&filter, before, size)
             .await
             .map_err(ApiError::from)?;
-        let last = |last: &Arc<Transaction>| cursor::of_number(last.seq.0);
-        let (found, next_page_token) = request::page(found, size, last);
+        let next = next.as_ref().map(cursor::of_positions);
         let transactions = found.iter().map(|found| wire::transaction(found)).collect();
         Ok(Response::new(v1::ListTransactionsResponse {
             transactions,
-            next_page_token,
+            next_page_token: next.unwrap_or_default(),
         }))
     }
 

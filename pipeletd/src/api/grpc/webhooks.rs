@@ -125,9 +125,7 @@ impl WebhookService for WebhookRpc {
         });
         let begun = self.delivery.retry_now(WebhookId(id)).await;
         let (retrying, told) = begun.map_err(ApiError::from)?;
-        // An error means that the webhook was disabled or deleted meanwhile.
-        let ended = timeout(wait, told).await.ok().map(Result::ok);
-        let ended = ended.flatten();
+        let ended = timeout(wait, told).await.ok().flatten();
         let RetriedNow { delivered, failed } = ended.unwrap_or_default();
         Ok(Response::new(v1::RetryDeliveriesResponse {
             retrying,

@@ -2,7 +2,6 @@
 
 use std::ops::Range;
 
-use pipelet_domain::events::Seq;
 use prometheus::proto::MetricFamily;
 
 use super::{Sources, family::Family};
@@ -39,7 +38,7 @@ fn state(sources: &Sources) -> Vec<MetricFamily> {
         "pipelet_store_outage",
         "Whether nothing can be written: no events, or no retries and dead letters.",
     );
-    let journal = sources.readiness.journal.outage().is_some();
+    let journal = sources.readiness.journals.outage().is_some();
     let ledger = sources.delivery.outage().is_some();
     outage.add(&[("part", "journal")], journal);
     outage.add(&[("part", "ledger")], ledger);
@@ -56,7 +55,7 @@ fn state(sources: &Sources) -> Vec<MetricFamily> {
 }
 
 fn journal(sources: &Sources) -> Vec<MetricFamily> {
-    let journal = &sources.readiness.journal;
+    let journal = &sources.readiness.journals;
     let mut events = Family::counter(
         "pipelet_events_total",
         "Events that were journaled, by type, since the start.",
@@ -75,17 +74,17 @@ fn journal(sources: &Sources) -> Vec<MetricFamily> {
             "pipelet_journal_head_position",
             "Where the next event will stand.",
         )
-        .of(journal.head().0),
+        .of(journal.head()),
     ]
 }
 
-pub(super) fn journal_bounds(bounds: &Range<Seq>) -> Vec<MetricFamily> {
+pub(super) fn journal_bounds(bounds: &Range<u64>) -> Vec<MetricFamily> {
     vec![
         Family::gauge(
             "pipelet_journal_oldest_position",
             "Where the oldest event stands that is kept.",
         )
-        .of(bounds.start.0),
+        .of(bounds.start),
     ]
 }
 
@@ -176,7 +175,7 @@ fn memory(sources: &Sources) -> Vec<MetricFamily> {
         deliveries,
         readers,
     } = &sources.memory;
-    let recent_used = sources.readiness.journal.recent_bytes();
+    let recent_used = sources.readiness.journals.recent_bytes();
     for (part, size, taken) in [
         ("recent", *recent, recent_used),
         ("incoming", incoming.size(), incoming.used()),

@@ -89,7 +89,7 @@ impl Metrics {
             Err(error) if error.is_outage() => {}
             Err(error) => return Err(error.into()),
         }
-        match sources.readiness.journal.bounds().await {
+        match sources.readiness.journals.bounds().await {
             Ok(bounds) => families.extend(daemon::journal_bounds(&bounds)),
             Err(error) if error.is_outage() => {}
             Err(error) => return Err(error.into()),

@@ -13,7 +13,10 @@ use axum::{
     routing::{get, post},
 };
 use futures_util::{Stream, StreamExt as _, stream};
-use pipelet_domain::events::{Event, EventFilter, EventType, Seq};
+use pipelet_domain::{
+    events::{Event, EventFilter, EventType, Seq},
+    shards::Shards,
+};
 use pipelet_proto::v1;
 
 use super::{
@@ -34,7 +37,7 @@ use super::{
     path::Path,
     problem::Problem,
 };
-use crate::{delivery::Delivery, journal::Journal, store::ReadLimit};
+use crate::{delivery::Delivery, journal::Journals, store::ReadLimit};
 
 /// How often a stream without events says that it is there, for what stands in between.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
@@ -44,14 +47,14 @@ const LAST_EVENT_ID: &str = "last-event-id";
 #[derive(Debug, Clone)]
 struct Handles {
     delivery: Delivery,
-    journal: Journal,
+    journals: Journals,
     streams: EventStreams,
     trigger: Trigger,
 }
 
 pub(super) fn routes(
     delivery: Delivery,
-    journal: Journal,
+    journals: Journals,
     streams: EventStreams,
     trigger: Trigger,
 ) -> Routes {
@@ -63,7 +66,7 @@ pub(super) fn routes(
         .route("/events/{id}/trace", [reads(get(trace))])
         .with_state(Handles {
             delivery,
-            journal,
+            journals,
             streams,
             trigger,
         })
@@ -81,37 +84,37 @@ async fn event_types() -> Json<List<v1::EventType>> {
 
 /// The latest first. A page may be shorter than asked for where little matches.
 async fn list(
-    State(Handles { journal, .. }): State<Handles>,
+    State(Handles { journals, .. }): State<Handles>,
     Extension(reader): Extension<Reader>,
     mut query: Query,
 ) -> Result<(Extension<Held>, Json<List<v1::Event>>), Problem> {
-    let page = query.page(|text| cursor::to_number(text).map(Seq));
+    let page = query.page(cursor::to_positions);
     let until = query.time("until");
     let filter = filter(query, until)?;
     let room = reader.page().await?;
     let limit = ReadLimit::page(page.limit);
-    let latest = journal.latest(filter, page.after, limit).await?;
+    let latest = journals.latest(&filter, page.after, limit).await?;
     let room = room.down_to(latest.sizes());
     let events = latest.events.iter();
     let data = events.map(|(_, event)| wire::event(event)).collect();
-    let next = latest.before.map(|seq| cursor::of_number(seq.0));
+    let next = latest.before.as_ref().map(cursor::of_positions);
     Ok((Extension(room.held()), Json(List::part(data, next))))
 }
 
 async fn show(
-    State(Handles { journal, .. }): State<Handles>,
+    State(Handles { journals, .. }): State<Handles>,
     Extension(reader): Extension<Reader>,
     Path(id): Path<String>,
 ) -> Result<(Extension<Held>, Json<v1::Event>), Problem> {
     let room = reader.event().await?;
-    let (_, event) = find(&journal, &id).await?;
+    let (_, event) = find(&journals, &id).await?;
     let room = room.down_to([event.memory_size()].into_iter());
     Ok((Extension(room.held()), Json(wire::event(&event))))
 }
 
-async fn find(journal: &Journal, id: &str) -> Result<(Seq, Arc<Event>), ApiError> {
+async fn find(journals: &Journals, id: &str) -> Result<(Seq, Arc<Event>), ApiError> {
     let found = match id.parse() {
-        Ok(id) => journal.find(id).await?,
+        Ok(id) => journals.find(id).await?,
         Err(_) => None,
     };
     found.ok_or_else(|| ApiError::no_such_event(id))
@@ -120,15 +123,15 @@ async fn find(journal: &Journal, id: &str) -> Result<(Seq, Arc<Event>), ApiError
 /// What became of it, webhook by webhook.
 async fn trace(
     State(Handles {
-        delivery, journal, ..
+        delivery, journals, ..
     }): State<Handles>,
     Extension(reader): Extension<Reader>,
     Path(id): Path<String>,
 ) -> Result<(Extension<Held>, Json<v1::TraceEventResponse>), Problem> {
     let room = reader.page().await?;
-    let (seq, event) = find(&journal, &id).await?;
+    let (seq, event) = find(&journals, &id).await?;
     let traces = delivery.trace(seq, &event).await?;
-    let trace = wire::event_trace(&event, traces, journal.durable_at(seq));
+    let trace = wire::event_trace(&event, traces, journals.durable_at(seq));
     Ok((Extension(room.held()), Json(trace)))
 }
 
@@ -165,7 +168,7 @@ async fn follow(
 ) -> Result<Sse<impl Stream<Item = Result<sse::Event, Infallible>>>, Problem> {
     let mut filter = filter(query, None)?;
     let begin = match (last_event_id(&headers)?, filter.since.take()) {
-        (Some(seq), _) => Begin::After(seq),
+        (Some(positions), _) => Begin::From(positions),
         (None, Some(time)) => Begin::At(time),
         (None, None) => Begin::Now,
     };
@@ -189,7 +192,7 @@ fn failed(error: ApiError, id: &RequestId) -> sse::Event {
 
 fn sent(tailed: Tailed) -> (Vec<sse::Event>, Option<Held>) {
     let Tailed {
-        seq,
+        then,
         event,
         missed,
         held,
@@ -200,19 +203,19 @@ fn sent(tailed: Tailed) -> (Vec<sse::Event>, Option<Held>) {
     });
     let json = serde_json::to_string(&wire::event(&event));
     let event = sse::Event::default()
-        .id(cursor::of_number(seq.0))
+        .id(cursor::of_positions(&then))
         .event(event.kind.name())
         .data(json.expect("a payload is JSON, and all else is text"));
     (gap.into_iter().chain([event]).collect(), held)
 }
 
-fn last_event_id(headers: &HeaderMap) -> Result<Option<Seq>, ApiError> {
+fn last_event_id(headers: &HeaderMap) -> Result<Option<Shards<Seq>>, ApiError> {
     let Some(id) = headers.get(LAST_EVENT_ID) else {
         return Ok(None);
     };
     let id = id.to_str().ok();
-    let seq = id.and_then(|id| cursor::to_number(id).ok());
-    seq.map(|seq| Some(Seq(seq))).ok_or_else(|| {
+    let positions = id.and_then(|id| cursor::to_positions(id).ok());
+    positions.map(Some).ok_or_else(|| {
         let message = "this is no id that the stream gave";
         ApiError::fault("Last-Event-ID", "invalid_parameter", message)
     })

@@ -53,7 +53,7 @@ use super::{
 };
 use crate::{
     delivery::Delivery,
-    journal::Journal,
+    journal::Journals,
     ocpp::Transactions,
     registries::{Caller, IdTags},
 };
@@ -68,7 +68,7 @@ pub struct Handles {
     pub directory: StationDirectory,
     pub transactions: Transactions,
     pub id_tags: IdTags,
-    pub journal: Journal,
+    pub journals: Journals,
     pub streams: EventStreams,
     pub trigger: Trigger,
     pub authenticator: Authenticator,
@@ -88,7 +88,7 @@ fn router(handles: Handles) -> Router {
         .merge(failed_deliveries::routes(handles.delivery.clone()))
         .merge(events::routes(
             handles.delivery,
-            handles.journal,
+            handles.journals,
             handles.streams,
             handles.trigger,
         ))

@@ -1,11 +1,9 @@
 //! `/transactions`: what was charged, the latest first.
 
-use std::sync::Arc;
-
 use axum::{Json, extract::State, routing::get};
 use pipelet_domain::{
-    events::{IdTagKey, Seq, StationId},
-    projection::{Transaction, TransactionFilter},
+    events::{IdTagKey, StationId},
+    projection::TransactionFilter,
 };
 use pipelet_proto::v1;
 
@@ -29,7 +27,7 @@ async fn list(
     State(transactions): State<Transactions>,
     mut query: Query,
 ) -> Result<Json<List<v1::Transaction>>, Problem> {
-    let page = query.page(|text| cursor::to_number(text).map(Seq));
+    let page = query.page(cursor::to_positions);
     let status = query.take("status", "open, stopped or abandoned", |text| match text {
         "open" => Some((true, false)),
         "stopped" => Some((false, false)),
@@ -47,12 +45,11 @@ async fn list(
         until: query.time("until"),
     };
     query.finish()?;
-    let found = transactions.list(filter, page.after, page.fetch()).await;
-    let found = found.map_err(ApiError::from)?;
-    let last = |last: &Arc<Transaction>| cursor::of_number(last.seq.0);
-    Ok(Json(
-        page.list(found, last, |found| wire::transaction(&found)),
-    ))
+    let found = transactions.list(&filter, page.after, page.limit).await;
+    let (found, next) = found.map_err(ApiError::from)?;
+    let data = found.iter().map(|found| wire::transaction(found)).collect();
+    let next = next.as_ref().map(cursor::of_positions);
+    Ok(Json(List::part(data, next)))
 }
 
 async fn show(

@@ -251,7 +251,7 @@ async fn backfill(
         0 => DEFAULT_PAGE,
         limit => usize::try_from(limit).map_or(MAX_PAGE, |limit| limit.min(MAX_PAGE)),
     };
-    let left = left.map(|left| cursor::to_range(&left)).transpose();
+    let left = left.map(|left| cursor::to_ranges(&left)).transpose();
     let left = left.map_err(|_| {
         let message = "this is not what an answer said is left";
         ApiError::fault("/left", "invalid_value", message)

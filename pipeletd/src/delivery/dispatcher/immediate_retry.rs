@@ -22,6 +22,16 @@ pub struct RetriedNow {
     pub failed: u64,
 }
 
+impl RetriedNow {
+    #[must_use]
+    pub const fn plus(self, other: Self) -> Self {
+        Self {
+            delivered: self.delivered + other.delivered,
+            failed: self.failed + other.failed,
+        }
+    }
+}
+
 #[derive(Debug)]
 pub(super) struct ImmediateRetry {
     after: Option<RetryKey>,

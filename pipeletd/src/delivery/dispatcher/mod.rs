@@ -77,7 +77,7 @@ const FULL_DISK_REST: Duration = Duration::from_secs(1);
 /// How often kept connections are looked after, while there are any.
 const SWEEP_EVERY: Duration = Duration::from_secs(1);
 
-/// What every dispatcher works with.
+/// What every dispatcher of a shard works with.
 #[derive(Debug, Clone)]
 pub struct DispatcherContext {
     pub journal: Journal,
@@ -105,7 +105,7 @@ pub struct DeliverySettings {
     pub schedule: RetrySchedule,
     /// POSTs in all, the first included; then it is dead-lettered.
     pub max_attempts: u32,
-    /// Attempts in flight at once, for one webhook.
+    /// Attempts in flight at once, for one webhook in one shard.
     pub concurrency: usize,
     /// What was not attempted for so long is dead-lettered instead.
     pub backlog_age: Duration,
@@ -142,17 +142,17 @@ pub enum Control {
 pub struct Progress {
     /// Delivered at the first attempt.
     pub delivered: AtomicU64,
-    pub stats: Stats,
+    pub stats: Arc<Stats>,
     /// The oldest event's position whose first attempt is still to be made or to be noted down;
     /// where none is loaded, it is where reading goes on.
     oldest: AtomicU64,
 }
 
 impl Progress {
-    pub fn starting_at(delivered: u64) -> Self {
+    pub fn starting_at(delivered: u64, stats: Arc<Stats>) -> Self {
         Self {
             delivered: AtomicU64::new(delivered),
-            stats: Stats::default(),
+            stats,
             oldest: AtomicU64::new(0),
         }
     }

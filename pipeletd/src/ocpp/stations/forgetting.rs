@@ -14,7 +14,7 @@ use std::{
 use jiff::Timestamp;
 use pipelet_domain::events::StationId;
 
-use super::{Known, Live, Station, Stations};
+use super::{Known, Live, ShardStations, Station};
 
 /// A table that is over its limit, because that was lowered, gets back to it in such steps.
 const AT_ONCE: usize = 16;
@@ -45,9 +45,9 @@ impl Rank {
     }
 }
 
-impl Stations {
+impl ShardStations {
     /// Those that have been forgotten since the start to make room for others.
-    pub fn forgotten(&self) -> u64 {
+    pub(in crate::ocpp) fn forgotten(&self) -> u64 {
         self.0.forgotten.load(Ordering::Relaxed)
     }
 
@@ -60,7 +60,7 @@ impl Stations {
     }
 
     /// Puts a station that is no longer registered into the order.
-    pub fn unregistered(&self, id: &StationId) {
+    pub(in crate::ocpp) fn unregistered(&self, id: &StationId) {
         if let Some(station) = self.find(id) {
             self.rank(&mut station.live());
         }

@@ -12,13 +12,13 @@ use pipelet_domain::{
 };
 use tokio::{sync::SemaphorePermit, time::Instant};
 
-use super::{Announced, Station, Stations};
+use super::{Announced, ShardStations, Station};
 use crate::ocpp::command_queue::CommandQueue;
 
 /// A station, for whoever journals what happens on it. Cheap to clone.
 #[derive(Debug, Clone)]
 pub(in crate::ocpp) struct StationHandle {
-    pub(super) stations: Stations,
+    pub(super) stations: ShardStations,
     pub(super) station: Arc<Station>,
     pub(super) id: StationId,
 }

@@ -27,7 +27,7 @@ fn ids(views: &[StationView]) -> Vec<&str> {
 
 #[test]
 fn the_newest_connection_has_the_lease() {
-    let stations = Stations::default();
+    let stations = ShardStations::default();
     let old = stations
         .acquire_lease(&id("A"), time(1), None, 10, &|_| false)
         .unwrap();
@@ -57,7 +57,7 @@ fn the_newest_connection_has_the_lease() {
 
 #[test]
 fn the_end_of_each_that_was_announced_is_announced_once() {
-    let stations = Stations::default();
+    let stations = ShardStations::default();
     let lease = || {
         stations
             .acquire_lease(&id("A"), time(1), None, 10, &|_| false)
@@ -87,7 +87,7 @@ fn the_end_of_each_that_was_announced_is_announced_once() {
 
 #[test]
 fn never_fewer_than_none_are_connected() {
-    let stations = Stations::default();
+    let stations = ShardStations::default();
     let come_and_go = || {
         for _ in 0..300_000 {
             drop(stations.acquire_lease(&id("A"), time(1), None, 10, &|_| false));
@@ -104,7 +104,10 @@ fn never_fewer_than_none_are_connected() {
 
 #[test]
 fn lists_are_in_order_and_filtered() {
-    let stations = Stations::new(["C", "A", "D", "B"].map(|name| StationState::new(id(name))));
+    let stations = ShardStations::one_of(
+        1,
+        ["C", "A", "D", "B"].map(|name| StationState::new(id(name))),
+    );
     let _lease = stations
         .acquire_lease(&id("C"), time(1), None, 10, &|_| false)
         .unwrap();
@@ -116,7 +119,7 @@ fn lists_are_in_order_and_filtered() {
 
 #[test]
 fn a_full_table_forgets_who_is_gone_longest_and_never_booted() {
-    let stations = Stations::default();
+    let stations = ShardStations::default();
     let lease = |name: &str, at| {
         let registered = |station: &StationId| station.as_str().starts_with("REGISTERED");
         stations.acquire_lease(&id(name), time(at), None, 6, &registered)
@@ -177,7 +180,7 @@ fn a_full_table_forgets_who_is_gone_longest_and_never_booted() {
 #[test]
 fn a_table_that_is_far_too_full_gets_smaller_with_each_newcomer() {
     let states = (0..100).map(|number| StationState::new(id(&format!("S{number}"))));
-    let stations = Stations::new(states);
+    let stations = ShardStations::one_of(1, states);
     stations.rank_all(&|_| false);
     let mut leases = Vec::new();
     while stations.counts().known > 10 {
@@ -192,7 +195,7 @@ fn a_table_that_is_far_too_full_gets_smaller_with_each_newcomer() {
 
 #[test]
 fn what_is_forgotten_is_never_saved_and_what_comes_back_is() {
-    let stations = Stations::default();
+    let stations = ShardStations::default();
     stations.apply(Seq(0), &event("A", EventType::BootNotification, 0));
     stations.rank_all(&|_| false);
     let taken = stations.take_unsaved();
@@ -213,7 +216,7 @@ fn what_is_forgotten_is_never_saved_and_what_comes_back_is() {
 /// Whoever has a lease is in the table, however fast stations are forgotten around it.
 #[test]
 fn nobody_who_connects_is_forgotten() {
-    let stations = Stations::default();
+    let stations = ShardStations::default();
     let come_and_go = |name: String| {
         for _ in 0..20_000 {
             if let Ok(_lease) = stations.acquire_lease(&id(&name), time(1), None, 2, &|_| false) {
@@ -232,7 +235,7 @@ fn nobody_who_connects_is_forgotten() {
 
 #[test]
 fn changes_are_saved_once() {
-    let stations = Stations::default();
+    let stations = ShardStations::default();
     stations.apply(Seq(0), &event("A", EventType::BootNotification, 0));
     stations.apply(Seq(1), &event("A", EventType::MeterValues, 1));
     let unsaved = stations.take_unsaved();

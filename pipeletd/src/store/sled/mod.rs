@@ -33,7 +33,7 @@ use self::{
     room::{Purpose, Room},
 };
 use super::{
-    Revision, ShardStores, StoreError, blocking,
+    Engine, Revision, ShardStores, StoreError, blocking,
     codec::record_error,
     configuration::Observers,
     key_file::KeyFile,
@@ -170,8 +170,18 @@ impl SledStore {
         })))
     }
 
+    /// With one shard.
+    pub fn engine(self) -> Engine {
+        let store = Arc::new(self);
+        Engine {
+            shards: vec![store.shard()],
+            configuration: Arc::<Self>::clone(&store),
+            backup: store,
+        }
+    }
+
     /// What the daemon's one shard is kept in.
-    pub fn shard(&self) -> ShardStores {
+    fn shard(&self) -> ShardStores {
         ShardStores {
             log: Arc::new(self.clone()),
             ledger: Arc::new(self.clone()),

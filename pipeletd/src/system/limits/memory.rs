@@ -40,6 +40,15 @@ impl MemoryBudget {
     /// In bytes. With less, a part would have no room for its largest event.
     pub const SMALLEST: u64 = 32 << 20;
 
+    /// For one of so many that have it in common: what is no pool is divided.
+    #[must_use]
+    pub fn for_one_of(&self, count: usize) -> Self {
+        Self {
+            recent: self.recent / count.max(1),
+            ..self.clone()
+        }
+    }
+
     /// Divides so many bytes.
     pub fn of(bytes: u64) -> Self {
         let eighth = usize::try_from(bytes / 8).unwrap_or(usize::MAX / 8);

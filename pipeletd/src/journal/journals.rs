@@ -1,0 +1,195 @@
+//! The journals of all shards, for whoever asks from outside a shard.
+//!
+//! What they hold is merged by time, which is about the order in which it happened: shards know
+//! nothing of each other.
+
+use std::{mem, ops::Range, sync::Arc};
+
+use futures_util::future::{select_all, try_join_all};
+use jiff::Timestamp;
+use pipelet_domain::{
+    events::{Event, EventFilter, EventId, EventType, Seq, StationId},
+    shards::{Shards, merged},
+};
+
+use super::{Followed, Follower, Journal, Latest};
+use crate::{
+    store::{ReadLimit, StoreError},
+    system::latencies::LatencySnapshot,
+};
+
+/// Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Journals(Shards<Journal>);
+
+/// Some events of all journals, the latest first.
+#[derive(Debug, Default)]
+pub struct LatestOfAll {
+    pub events: Vec<(Seq, Arc<Event>)>,
+    /// Where the next look goes on in each journal, if there may be more.
+    pub before: Option<Shards<Seq>>,
+}
+
+impl LatestOfAll {
+    /// How many bytes of memory each event takes.
+    pub fn sizes(&self) -> impl Iterator<Item = usize> {
+        self.events.iter().map(|(_, event)| event.memory_size())
+    }
+}
+
+impl Journals {
+    pub const fn new(journals: Shards<Journal>) -> Self {
+        Self(journals)
+    }
+
+    /// Where a station's events are.
+    pub fn of(&self, station: &StationId) -> &Journal {
+        self.0.of(station)
+    }
+
+    pub fn iter(&self) -> impl Iterator<Item = &Journal> {
+        self.0.iter()
+    }
+
+    /// Why nothing can be taken into one of them.
+    pub fn outage(&self) -> Option<Arc<str>> {
+        self.iter().find_map(Journal::outage)
+    }
+
+    pub fn heads(&self) -> Shards<Seq> {
+        self.0.map(Journal::head)
+    }
+
+    /// How many positions were ever taken, over all.
+    pub fn head(&self) -> u64 {
+        self.iter().map(|journal| journal.head().within()).sum()
+    }
+
+    /// The same, and how many of these are no longer kept: `end` and `start`.
+    pub async fn bounds(&self) -> Result<Range<u64>, StoreError> {
+        let bounds = try_join_all(self.iter().map(Journal::bounds)).await?;
+        let sum = |of: fn(&Range<Seq>) -> Seq| bounds.iter().map(of).map(Seq::within).sum();
+        Ok(sum(|bounds| bounds.start)..sum(|bounds| bounds.end))
+    }
+
+    /// How many events of each type were journaled since the start.
+    pub fn committed(&self) -> impl Iterator<Item = (EventType, u64)> {
+        let journals: Vec<_> = self
+            .iter()
+            .map(|journal| journal.committed().collect::<Vec<_>>())
+            .collect();
+        (0..EventType::ALL.len()).map(move |index| {
+            let counts = journals.iter().map(|counts| counts[index].1);
+            (journals[0][index].0, counts.sum())
+        })
+    }
+
+    pub fn commit_latencies(&self) -> LatencySnapshot {
+        let latencies = self.iter().map(Journal::commit_latencies);
+        latencies.fold(LatencySnapshot::default(), |sum, of| sum.plus(&of))
+    }
+
+    pub fn recent_bytes(&self) -> usize {
+        self.iter().map(Journal::recent_bytes).sum()
+    }
+
+    /// As [`Journal::durable_at`].
+    pub fn durable_at(&self, seq: Seq) -> Option<Timestamp> {
+        self.0.at(seq)?.durable_at(seq)
+    }
+
+    /// The event with this id, if it is still kept.
+    pub async fn find(&self, id: EventId) -> Result<Option<(Seq, Arc<Event>)>, StoreError> {
+        let found = try_join_all(self.iter().map(|journal| journal.find(id))).await?;
+        Ok(found.into_iter().flatten().next())
+    }
+
+    /// A position in each before which no event has this time or a later one.
+    pub async fn positions_at(&self, time: Timestamp) -> Result<Shards<Seq>, StoreError> {
+        let positions = self.iter().map(|journal| journal.position_at(time));
+        Ok(Shards::new(try_join_all(positions).await?))
+    }
+
+    /// As [`Journal::latest`], of all of them.
+    pub async fn latest(
+        &self,
+        filter: &EventFilter,
+        before: Option<Shards<Seq>>,
+        limit: ReadLimit,
+    ) -> Result<LatestOfAll, StoreError> {
+        let looks = self.iter().enumerate().map(|(index, journal)| {
+            let before = before.as_ref().and_then(|all| all.iter().nth(index));
+            journal.latest(filter.clone(), before.copied(), limit)
+        });
+        Ok(merge(try_join_all(looks).await?, limit))
+    }
+
+    /// Reads forward from a position in each, or from now on where none is given.
+    pub fn follow(&self, from: &Shards<Seq>) -> FollowerOfAll {
+        let followers = self.iter().enumerate().map(|(index, journal)| {
+            let from = from.iter().nth(index).copied();
+            journal.follow(from.unwrap_or_else(|| journal.head()))
+        });
+        FollowerOfAll(followers.collect())
+    }
+}
+
+fn merge(mut looks: Vec<Latest>, limit: ReadLimit) -> LatestOfAll {
+    // What a look may find behind its end; nothing where it has looked at everything.
+    let mut left: Vec<_> = looks.iter().map(|look| look.before).collect();
+    let found = looks.iter_mut().map(|look| mem::take(&mut look.events));
+    let found: Vec<_> = found.collect();
+    let firsts: Vec<_> = found
+        .iter()
+        .map(|of| of.first().map(|(seq, _)| *seq))
+        .collect();
+    let is_more = |shard: usize| looks[shard].before.is_some();
+    let mut counts: Vec<_> = found.iter().map(Vec::len).collect();
+    let mut all = LatestOfAll::default();
+    let mut bytes = 0;
+    let mut taken: Vec<Option<Seq>> = vec![None; looks.len()];
+    for (shard, (seq, event)) in merged(found, is_more, |(_, event)| event.time) {
+        let size = event.memory_size();
+        if !limit.admits(all.events.len(), bytes, size) {
+            break;
+        }
+        bytes += size;
+        counts[shard] -= 1;
+        taken[shard] = Some(seq);
+        all.events.push((seq, event));
+    }
+    for (shard, left) in left.iter_mut().enumerate() {
+        if counts[shard] > 0 {
+            // Of those that were found, the rest will be found again.
+            *left = taken[shard].or_else(|| firsts[shard].map(Seq::next));
+        }
+    }
+    if left.iter().any(Option::is_some) {
+        let left = left.into_iter().map(|left| left.unwrap_or(Seq(0)));
+        all.before = Some(Shards::new(left));
+    }
+    all
+}
+
+/// Reads all journals forward, as they grow.
+#[derive(Debug)]
+pub struct FollowerOfAll(Vec<Follower>);
+
+impl FollowerOfAll {
+    /// Where the next read begins in each.
+    pub fn positions(&self) -> Shards<Seq> {
+        Shards::new(self.0.iter().map(Follower::position))
+    }
+
+    /// Resolves when there is more to read in one of them.
+    pub async fn ready(&mut self) -> usize {
+        let ready = self.0.iter_mut().map(|follower| Box::pin(follower.ready()));
+        let ((), which, _) = select_all(ready).await;
+        which
+    }
+
+    /// Reads on in that one.
+    pub async fn next(&mut self, which: usize, limit: ReadLimit) -> Result<Followed, StoreError> {
+        self.0[which].next(limit).await
+    }
+}

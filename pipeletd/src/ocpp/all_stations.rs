@@ -1,0 +1,124 @@
+//! What is known of the stations of all shards.
+
+use std::sync::Arc;
+
+use pipelet_domain::{
+    events::{IdTagKey, Seq, StationId},
+    shards::Shards,
+};
+
+use super::{
+    command_queue::CommandQueue,
+    command_stats::{CommandCounts, CommandStats},
+    commands::CommandError,
+    stations::{ShardStations, StationCounts, StationView},
+    transactions::Connector,
+};
+
+/// Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Stations {
+    shards: Shards<ShardStations>,
+    commands: Arc<CommandStats>,
+}
+
+impl Stations {
+    pub(super) fn new(shards: Shards<ShardStations>) -> Self {
+        let commands = Arc::default();
+        Self { shards, commands }
+    }
+
+    pub(super) fn of(&self, station: &StationId) -> &ShardStations {
+        self.shards.of(station)
+    }
+
+    pub(super) const fn shards(&self) -> &Shards<ShardStations> {
+        &self.shards
+    }
+
+    /// Below this position, no event of its shard is needed any more to know what is known of
+    /// stations. By shard.
+    pub fn saved_to(&self, shard: usize) -> Seq {
+        let shard = self.shards.iter().nth(shard);
+        shard.map_or(Seq(0), ShardStations::saved_to)
+    }
+
+    pub fn get(&self, id: &StationId) -> Option<StationView> {
+        self.of(id).get(id)
+    }
+
+    /// Whether it has ever connected.
+    pub fn knows(&self, id: &StationId) -> bool {
+        self.of(id).knows(id)
+    }
+
+    /// Those after `after` in the ids' order, connected or not as asked for.
+    pub fn list(
+        &self,
+        after: Option<&StationId>,
+        connected: Option<bool>,
+        limit: usize,
+    ) -> Vec<StationView> {
+        let shards = self.shards.iter();
+        let mut found: Vec<_> = shards
+            .flat_map(|shard| shard.list(after, connected, limit))
+            .collect();
+        if self.shards.count() > 1 {
+            found.sort_unstable_by(|one, other| one.state.id.cmp(&other.state.id));
+            found.truncate(limit);
+        }
+        found
+    }
+
+    pub fn counts(&self) -> StationCounts {
+        let counts = self.shards.iter().map(ShardStations::counts);
+        let none = StationCounts {
+            connected: 0,
+            known: 0,
+        };
+        counts.fold(none, |sum, counts| StationCounts {
+            connected: sum.connected + counts.connected,
+            known: sum.known + counts.known,
+        })
+    }
+
+    /// How many were forgotten to make room.
+    pub fn forgotten(&self) -> u64 {
+        self.shards.iter().map(ShardStations::forgotten).sum()
+    }
+
+    /// One that is not registered any more can be forgotten.
+    pub fn unregistered(&self, id: &StationId) {
+        self.of(id).unregistered(id);
+    }
+
+    /// How commands ended, by action.
+    pub fn commands(&self) -> Vec<CommandCounts> {
+        self.commands.snapshot()
+    }
+
+    pub(super) fn command_stats(&self) -> &CommandStats {
+        &self.commands
+    }
+
+    /// Asks every connection to end, because the daemon does.
+    pub(super) fn end_all(&self) {
+        self.shards.iter().for_each(ShardStations::end_all);
+    }
+
+    /// As [`ShardStations::dismiss`].
+    pub(super) fn dismiss(&self, id: &StationId) -> Option<bool> {
+        self.of(id).dismiss(id)
+    }
+
+    /// Where commands for a station wait for their turn, while it is connected.
+    pub(super) fn command_queue(&self, id: &StationId) -> Result<CommandQueue, CommandError> {
+        self.of(id).command_queue(id)
+    }
+
+    /// Whether the tag charges at another place, by a transaction that was accepted there.
+    pub(super) fn charges_elsewhere(&self, tag: &IdTagKey, here: Connector<'_>) -> bool {
+        let mut shards = self.shards.iter();
+        shards.any(|shard| shard.transactions().charges_elsewhere(tag, here))
+    }
+}
