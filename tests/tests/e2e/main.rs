@@ -11,6 +11,7 @@ mod ocpp;
 mod operating;
 mod scene;
 mod security;
+mod shards;
 mod storage;
 
 use pipelet_tests::{browser, node, promtool, python, traces};

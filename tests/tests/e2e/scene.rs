@@ -2,9 +2,20 @@
 
 use pipelet_tests::{Api, Builder, Ctl, Daemon, Receiver, Station};
 
+/// With this variable, the daemon runs in several shards, which are gone with it.
+pub(crate) const IN_SHARDS: &str = "PIPELET_E2E_IN_SHARDS";
+
 /// A daemon of this package's own build of the real thing.
 pub(crate) fn daemon() -> Builder {
+    if std::env::var_os(IN_SHARDS).is_some() {
+        return sharded();
+    }
     Daemon::builder(env!("CARGO_BIN_EXE_e2e-pipeletd"))
+}
+
+/// The same in four shards, which are gone with it.
+pub(crate) fn sharded() -> Builder {
+    Daemon::builder(env!("CARGO_BIN_EXE_e2e-sharded-pipeletd"))
 }
 
 pub(crate) fn ctl(daemon: &Daemon) -> Ctl {
