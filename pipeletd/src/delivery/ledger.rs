@@ -446,7 +446,14 @@ impl Writer {
         if !self.refuses_growth() && !self.batch.entries.iter().any(Entry::grows) {
             return;
         }
-        match self.store.check_growth(self.batch.bytes).await {
+        // Begun again for a whole batch only, so that it goes on.
+        let least = if self.refuses_growth() {
+            BATCH_BYTES
+        } else {
+            0
+        };
+        let bytes = self.batch.bytes.max(least);
+        match self.store.check_growth(bytes).await {
             Err(error @ StoreError::Full { .. }) if !self.ending.is_cancelled() => {
                 let error = error.chain();
                 // Before the outage begins, which is not one for what doesn't grow.
