@@ -100,7 +100,11 @@ impl EventStreams {
         })?;
         let from = match begin {
             Begin::Now => self.journals.heads(),
-            Begin::From(positions) => positions,
+            Begin::From(positions) if self.journals.have(&positions) => positions,
+            Begin::From(_) => {
+                let message = "this is no place in the events of this daemon";
+                return Err(ApiError::fault("after", "invalid_parameter", message));
+            }
             Begin::At(time) => {
                 filter.since = Some(time);
                 self.journals.positions_at(time).await?

@@ -54,7 +54,7 @@ pub struct Backfilled {
     pub left: Vec<Range<Seq>>,
     /// How many deliveries of the webhook wait for their next attempt now.
     pub retrying: u64,
-    /// When the last event of this part happened.
+    /// When the last event of this part happened, where there is one shard.
     pub reached: Option<Timestamp>,
 }
 
@@ -116,7 +116,10 @@ impl Inner {
         let (events, rest) = matching(&shard.journal, is_wanted, part, asked.limit).await?;
         left.splice(0..0, rest);
         let matched = events.len() as u64;
-        let reached = events.last().map(|(_, event)| event.time);
+        // Of several journals, one after the other, no time says how far that is.
+        let is_one = self.shards.count() == 1;
+        let reached = events.last().filter(|_| is_one);
+        let reached = reached.map(|(_, event)| event.time);
         if !asked.dry_run && !events.is_empty() {
             let due_ms = self.next_due(shard);
             let retries = events.into_iter().map(|(seq, event)| Retry {

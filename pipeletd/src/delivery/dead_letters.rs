@@ -198,7 +198,8 @@ impl Inner {
         limit: ReadLimit,
     ) -> Result<Part<FailedDelivery>, StoreError> {
         let shards = self.shards.iter();
-        let parts = shards.map(|shard| shard.store.failed_deliveries(filter, after, limit));
+        let part = limit.part_of(self.shards.count());
+        let parts = shards.map(|shard| shard.store.failed_deliveries(filter, after, part));
         let parts = try_join_all(parts).await?;
         Ok(Part::merged(
             parts,

@@ -20,7 +20,14 @@ pub(super) const KEPT: usize = 100;
 /// Archives all but the latest, and those that have dead letters. What a crash or an outage keeps
 /// from being done is done by a later call.
 pub(super) async fn archive_old(delivery: &Inner) {
-    for webhook in old(&delivery.ledger_books()) {
+    let is_deleted = |id: &WebhookId| {
+        let stored = delivery.webhooks.find(id);
+        stored.is_none_or(|found| found.value.stage == Stage::Deleted)
+    };
+    let mut books = delivery.ledger_books();
+    // A deletion that is under way closes them one after the other.
+    books.closed.retain(|id, _| is_deleted(id));
+    for webhook in old(&books) {
         for shard in &delivery.shards {
             // It fails only where the store has an outage, or the daemon ends.
             let archived = Entry::Archived { webhook };

@@ -3,7 +3,7 @@
 //! Counted once, where attempts are settled, with relaxed atomics: no lock, no allocation. It is a
 //! view and not the books, which survive a restart and are in `record`.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::{
     http::{AttemptError, Attempted},
@@ -100,7 +100,8 @@ pub struct Stats {
     repeated: AtomicU64,
     dead: AtomicU64,
     in_flight: AtomicU64,
-    lacks_sockets: AtomicBool,
+    /// In how many shards.
+    lacking_sockets: AtomicU64,
 }
 
 /// The counts as they were at some time.
@@ -119,6 +120,13 @@ pub struct StatsSnapshot {
     pub lacks_sockets: bool,
 }
 
+/// What one dispatcher has in flight.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct InFlight {
+    pub(super) attempts: usize,
+    pub(super) lacks_sockets: bool,
+}
+
 impl Stats {
     /// Counts an attempt, the `number`-th at its delivery.
     pub(super) fn attempted(&self, attempted: &Attempted, number: u32) {
@@ -135,9 +143,14 @@ impl Stats {
         self.dead.fetch_add(1, Ordering::Relaxed);
     }
 
-    pub(super) fn now_in_flight(&self, attempts: usize, lacks_sockets: bool) {
-        self.in_flight.store(attempts as u64, Ordering::Relaxed);
-        self.lacks_sockets.store(lacks_sockets, Ordering::Relaxed);
+    pub(super) fn now_in_flight(&self, was: InFlight, is: InFlight) {
+        let replace = |sum: &AtomicU64, was: u64, is: u64| {
+            sum.fetch_add(is, Ordering::Relaxed);
+            sum.fetch_sub(was, Ordering::Relaxed);
+        };
+        replace(&self.in_flight, was.attempts as u64, is.attempts as u64);
+        let lacking = |it: InFlight| u64::from(it.lacks_sockets);
+        replace(&self.lacking_sockets, lacking(was), lacking(is));
     }
 
     pub fn snapshot(&self) -> StatsSnapshot {
@@ -148,7 +161,7 @@ impl Stats {
             repeated: self.repeated.load(Ordering::Relaxed),
             dead: self.dead.load(Ordering::Relaxed),
             in_flight: self.in_flight.load(Ordering::Relaxed),
-            lacks_sockets: self.lacks_sockets.load(Ordering::Relaxed),
+            lacks_sockets: self.lacking_sockets.load(Ordering::Relaxed) > 0,
         }
     }
 }
@@ -251,7 +264,12 @@ mod tests {
         stats.attempted(&attempted(delivered), 2);
         stats.attempted(&attempted(rejected(500)), 7);
         stats.gave_up();
-        stats.now_in_flight(4, true);
+        let is = |attempts| InFlight {
+            attempts,
+            lacks_sockets: true,
+        };
+        stats.now_in_flight(InFlight::default(), is(3));
+        stats.now_in_flight(is(3), is(4));
         let all = stats.snapshot();
         assert_eq!((all.attempts(), all.latencies.count()), (3, 3));
         let later = all.since(&earlier);

@@ -117,11 +117,19 @@ impl Journals {
         before: Option<Shards<Seq>>,
         limit: ReadLimit,
     ) -> Result<LatestOfAll, StoreError> {
+        let part = limit.part_of(self.0.count());
         let looks = self.iter().enumerate().map(|(index, journal)| {
             let before = before.as_ref().and_then(|all| all.iter().nth(index));
-            journal.latest(filter.clone(), before.copied(), limit)
+            journal.latest(filter.clone(), before.copied(), part)
         });
         Ok(merge(try_join_all(looks).await?, limit))
+    }
+
+    /// Whether these are positions of theirs, one of each.
+    pub fn have(&self, positions: &Shards<Seq>) -> bool {
+        let of_theirs = self.0.ids().zip(positions);
+        let of_theirs = of_theirs.filter(|(shard, position)| position.shard() == *shard);
+        of_theirs.count() == self.0.count() && positions.count() == self.0.count()
     }
 
     /// Reads forward from a position in each, or from now on where none is given.
@@ -130,7 +138,10 @@ impl Journals {
             let from = from.iter().nth(index).copied();
             journal.follow(from.unwrap_or_else(|| journal.head()))
         });
-        FollowerOfAll(followers.collect())
+        FollowerOfAll {
+            followers: followers.collect(),
+            first: 0,
+        }
     }
 }
 
@@ -173,23 +184,32 @@ fn merge(mut looks: Vec<Latest>, limit: ReadLimit) -> LatestOfAll {
 
 /// Reads all journals forward, as they grow.
 #[derive(Debug)]
-pub struct FollowerOfAll(Vec<Follower>);
+pub struct FollowerOfAll {
+    followers: Vec<Follower>,
+    /// Whose turn it is first, where several have something.
+    first: usize,
+}
 
 impl FollowerOfAll {
     /// Where the next read begins in each.
     pub fn positions(&self) -> Shards<Seq> {
-        Shards::new(self.0.iter().map(Follower::position))
+        Shards::new(self.followers.iter().map(Follower::position))
     }
 
     /// Resolves when there is more to read in one of them.
     pub async fn ready(&mut self) -> usize {
-        let ready = self.0.iter_mut().map(|follower| Box::pin(follower.ready()));
+        let count = self.followers.len();
+        let followers = self.followers.iter_mut();
+        let mut ready: Vec<_> = followers.map(|it| Box::pin(it.ready())).collect();
+        ready.rotate_left(self.first);
         let ((), which, _) = select_all(ready).await;
+        let which = (which + self.first) % count;
+        self.first = (which + 1) % count;
         which
     }
 
     /// Reads on in that one.
     pub async fn next(&mut self, which: usize, limit: ReadLimit) -> Result<Followed, StoreError> {
-        self.0[which].next(limit).await
+        self.followers[which].next(limit).await
     }
 }

@@ -108,9 +108,7 @@ impl DeferredEvents {
             self.added.notified().await;
             while self.count.load(Ordering::Relaxed) > 0 {
                 sleep(TRY_EVERY).await;
-                if journals.outage().is_none() {
-                    self.catch_all_up(journals).await;
-                }
+                self.catch_all_up(journals).await;
             }
         }
     }
@@ -130,10 +128,10 @@ impl DeferredEvents {
 
     async fn catch_all_up(&self, journals: &Journals) {
         for handle in self.handles() {
-            let _turn = handle.turn().await;
-            if self.catch_up(&handle, journals).await.is_err() {
-                // The journal tells the log why.
-                return;
+            if journals.of(handle.station()).outage().is_none() {
+                let _turn = handle.turn().await;
+                // Where it fails, the journal tells the log why.
+                let _ = self.catch_up(&handle, journals).await;
             }
         }
     }

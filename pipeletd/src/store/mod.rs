@@ -150,6 +150,15 @@ impl ReadLimit {
         }
     }
 
+    /// What one of so many may read who have it together: any of them may have all that there is.
+    #[must_use]
+    pub const fn part_of(self, count: usize) -> Self {
+        Self {
+            count: self.count,
+            bytes: self.bytes / count,
+        }
+    }
+
     /// Whether there is room for one of this size beside those that were taken.
     pub(crate) const fn admits(&self, taken: usize, taken_bytes: usize, size: usize) -> bool {
         taken < self.count && (taken == 0 || taken_bytes + size <= self.bytes)

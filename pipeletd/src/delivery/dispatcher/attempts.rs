@@ -1,6 +1,9 @@
 //! Attempts: started while there is room, and what follows from how they end.
 
-use std::sync::{Arc, atomic::Ordering};
+use std::{
+    mem,
+    sync::{Arc, atomic::Ordering},
+};
 
 use futures_util::{FutureExt, StreamExt};
 use jiff::Timestamp;
@@ -17,6 +20,7 @@ use crate::{
         http::{Attempted, Destination, PooledConnection, Post},
         ledger::Entry,
         policy::{Verdict, decide},
+        stats::InFlight,
     },
     system::clock::Clock,
 };
@@ -50,7 +54,11 @@ impl Dispatcher {
         // Others may need what turned out not to be needed.
         self.awaited_connection = None;
         let stats = &self.progress.stats;
-        stats.now_in_flight(self.attempts.len(), self.lacks_sockets);
+        let now = InFlight {
+            attempts: self.attempts.len(),
+            lacks_sockets: self.lacks_sockets,
+        };
+        stats.now_in_flight(mem::replace(&mut self.in_flight, now), now);
     }
 
     /// When attempts may start again that only wait for that.

@@ -44,7 +44,7 @@ use super::{
     pace::Pace,
     policy::{RetrySchedule, Verdict},
     retry_clock::RetryClock,
-    stats::Stats,
+    stats::{InFlight, Stats},
 };
 use crate::{
     journal::{AppendError, Journal, Reader},
@@ -266,6 +266,8 @@ pub struct Dispatcher {
     pool: ConnectionPool,
     /// Attempts wait until other webhooks have given some back.
     lacks_sockets: bool,
+    /// As the webhook's figures have it.
+    in_flight: InFlight,
     /// What came of that, for the next launch.
     awaited_connection: Option<PooledConnection>,
     pace: Pace,
@@ -321,6 +323,7 @@ impl Dispatcher {
             context,
             pool: settings.sender.pool(),
             lacks_sockets: false,
+            in_flight: InFlight::default(),
             awaited_connection: None,
             settings,
             destination: Arc::new(destination(&webhook)),
