@@ -173,11 +173,13 @@ impl Dispatcher {
             Origin::Retry(mut retry) => {
                 retry.attempts.push(attempt);
                 self.history.delivered(&job.event, retry.attempts);
+                // The next large one is not to wait for the ledger.
+                self.retry_memory.give_back(bytes);
                 let was = retry.key;
                 let then = Durable::Replaced {
                     was,
                     due: None,
-                    bytes,
+                    bytes: 0,
                 };
                 let size = job.event.size();
                 self.record(Entry::Delivered { was, size }, then).await
