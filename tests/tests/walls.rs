@@ -245,11 +245,12 @@ fn within(path: &str, place: &str) -> bool {
 /// Whether the code uses a crate or path by this name, and not one that ends with it.
 fn uses(code: &str, name: &str) -> bool {
     code.match_indices(name).any(|(at, _)| {
-        let before = code[..at].chars().next_back();
+        // A path may begin with colons, or go through a module of ours that has the crate's name.
+        let before = code[..at].strip_suffix("::").unwrap_or(&code[..at]);
+        let before = before.chars().next_back();
         let after = code[at + name.len()..].chars().next();
         let part_of_a_word = |c: char| c.is_alphanumeric() || c == '_';
-        // A path may go through a module of ours that has the crate's name.
-        !before.is_some_and(|c| part_of_a_word(c) || c == ':')
+        !before.is_some_and(part_of_a_word)
             && (name.ends_with(':') || !after.is_some_and(part_of_a_word))
     })
 }

@@ -39,7 +39,7 @@ impl<'a> Tail<'a> {
         request: v1::TailEventsRequest,
         client: &'a Client,
     ) -> Result<Self, Error> {
-        let mut request = v1::TailEventsRequest {
+        let request = v1::TailEventsRequest {
             announce: true,
             ..request
         };
@@ -48,10 +48,6 @@ impl<'a> Tail<'a> {
         if announced.event.is_some() {
             // A daemon that is older, and knows of no announcement.
             return Err(Error::Incomplete("beginning of the tail"));
-        }
-        if request.since.is_none() && announced.cursor.is_empty() {
-            // The journal was empty: all that comes is new.
-            request.since = Some(prost_types::Timestamp::default());
         }
         let mut tail = Self {
             client,

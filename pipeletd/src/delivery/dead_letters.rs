@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use futures_util::{StreamExt, future::try_join_all, stream::FuturesUnordered};
+use futures_util::{StreamExt, stream::FuturesUnordered};
 use jiff::Timestamp;
 use pipelet_domain::{
     deliveries::{FailedDelivery, FailedFilter, FailedId, Retry, RetryKey},
@@ -23,7 +23,7 @@ use super::{
     policy::Verdict,
     webhooks::{Delivery, DeliveryError, Inner},
 };
-use crate::store::{Part, ReadLimit, StoreError};
+use crate::store::{Part, ReadLimit};
 
 /// Failed deliveries that are read, replayed or purged at once.
 const STRIDE: usize = 200;
@@ -187,26 +187,6 @@ impl Inner {
     async fn failed_delivery(&self, id: FailedId) -> Result<Option<FailedDelivery>, DeliveryError> {
         let shard = self.shards.of_failed(id);
         Ok(shard.store.failed_delivery(id).await?)
-    }
-
-    /// As [`LedgerStore::failed_deliveries`](crate::store::LedgerStore::failed_deliveries), of all
-    /// shards.
-    pub(super) async fn failed_deliveries(
-        &self,
-        filter: &FailedFilter,
-        after: Option<FailedId>,
-        limit: ReadLimit,
-    ) -> Result<Part<FailedDelivery>, StoreError> {
-        let shards = self.shards.iter();
-        let part = limit.part_of(self.shards.count());
-        let parts = shards.map(|shard| shard.store.failed_deliveries(filter, after, part));
-        let parts = try_join_all(parts).await?;
-        Ok(Part::merged(
-            parts,
-            limit,
-            |failed| failed.id,
-            FailedDelivery::memory_size,
-        ))
     }
 
     fn report_purged(&self, purged: &Purged) {

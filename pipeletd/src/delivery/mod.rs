@@ -6,6 +6,7 @@
 //!
 //! Knows the journal and the store, and nothing of OCPP or of the API.
 
+mod all_shards;
 mod audit;
 mod backfill;
 pub mod dead_letters;

@@ -17,7 +17,7 @@ use futures_util::future::{join_all, try_join_all};
 use jiff::Timestamp;
 use pipelet_domain::{
     deliveries::{
-        Cursor, DeliveryCounts, LedgerCounts, Retry, RetryKey, Stage, StoredWebhook, Subscription,
+        Cursor, DeliveryCounts, Retry, RetryKey, Stage, StoredWebhook, Subscription,
         SubscriptionVersion,
     },
     events::{EventType, Seq},
@@ -37,7 +37,7 @@ use super::{
     deleted,
     dispatcher::{Control, DeliverySettings, Dispatcher, DispatcherContext, Progress, RetriedNow},
     history::History,
-    ledger::{Books, Entry, LedgerError},
+    ledger::{Entry, LedgerError},
     stats::{Stats, StatsSnapshot},
     test_event,
 };
@@ -709,84 +709,6 @@ impl Inner {
             }
         };
         self.tracker.spawn_on(dispatching, runtime);
-    }
-
-    fn check_journals(&self) -> Result<(), AppendError> {
-        self.shards
-            .iter()
-            .try_for_each(|shard| shard.journal.check())
-    }
-
-    /// Whether what makes room can be written down.
-    fn check_ledgers(&self) -> Result<(), LedgerError> {
-        let mut ledgers = self.shards.iter().map(|shard| &shard.ledger);
-        ledgers.try_for_each(|ledger| ledger.check(false))
-    }
-
-    pub(super) fn sum_of(&self, number: impl Fn(&DispatcherContext) -> u64) -> u64 {
-        self.shards.iter().map(number).sum()
-    }
-
-    /// What the ledger of this position's shard counts for a webhook.
-    pub(super) fn counts_at(&self, seq: Seq, id: WebhookId) -> LedgerCounts {
-        let shard = self.shards.at(seq);
-        shard.map_or_else(LedgerCounts::default, |shard| shard.ledger.counts(id))
-    }
-
-    /// How many failed deliveries there are, over all webhooks.
-    pub(super) fn dead(&self) -> u64 {
-        self.sum_of(|shard| shard.ledger.dead())
-    }
-
-    /// What the ledgers count, all together.
-    pub(super) fn ledger_books(&self) -> Books {
-        let books = self.shards.iter().map(|shard| shard.ledger.books());
-        books.fold(Books::default(), Books::plus)
-    }
-
-    /// The keys of a webhook's retries after `after`, by due time.
-    pub(super) async fn retry_keys(
-        &self,
-        id: WebhookId,
-        after: Option<RetryKey>,
-        limit: usize,
-    ) -> Result<Vec<RetryKey>, StoreError> {
-        let shards = self.shards.iter();
-        let keys = shards.map(|shard| shard.store.retry_keys(id, after, limit));
-        let mut keys = try_join_all(keys).await?.concat();
-        keys.sort_unstable();
-        keys.truncate(limit);
-        Ok(keys)
-    }
-
-    /// As [`LedgerStore::retries`](store::LedgerStore::retries), wherever they are.
-    pub(super) async fn retries(
-        &self,
-        keys: &[RetryKey],
-        mut limit: ReadLimit,
-    ) -> Result<(Vec<Retry>, usize), StoreError> {
-        let (mut found, mut looked_at) = (Vec::new(), 0);
-        // In each shard, those that follow each other.
-        for keys in keys.chunk_by(|one, next| one.seq.shard() == next.seq.shard()) {
-            let Some(shard) = self.shards.at(keys[0].seq) else {
-                looked_at += keys.len();
-                continue;
-            };
-            // The first one is read however large it is: not if others were before.
-            if !found.is_empty() && (limit.bytes == 0 || limit.count == 0) {
-                break;
-            }
-            let (retries, looked) = shard.store.retries(keys, limit).await?;
-            let bytes = retries.iter().map(Retry::memory_size).sum();
-            limit.count = limit.count.saturating_sub(retries.len());
-            limit.bytes = limit.bytes.saturating_sub(bytes);
-            looked_at += looked;
-            found.extend(retries);
-            if looked < keys.len() {
-                break;
-            }
-        }
-        Ok((found, looked_at))
     }
 
     fn view(&self, running: &Running) -> WebhookView {

@@ -82,7 +82,7 @@ pub enum StoreError {
         source: std::io::Error,
     },
     #[error("the store failed")]
-    Engine(#[source] ::sled::Error),
+    Engine(#[source] Box<dyn std::error::Error + Send + Sync>),
     #[error("the store could not be synced to disk")]
     Sync(#[source] std::io::Error),
     #[error("the disk is full: {free} bytes are left, and {needed} are kept back")]
@@ -101,8 +101,11 @@ impl StoreError {
     /// Whether it is the disk's doing, so that the same may work later.
     pub const fn is_outage(&self) -> bool {
         match self {
-            Self::Engine(error) => !matches!(error, ::sled::Error::Corruption { .. }),
-            Self::Sync(_) | Self::Full { .. } | Self::ReadOnly | Self::Closed(_) => true,
+            Self::Engine(_)
+            | Self::Sync(_)
+            | Self::Full { .. }
+            | Self::ReadOnly
+            | Self::Closed(_) => true,
             Self::Locked(_)
             | Self::Format { .. }
             | Self::Damaged { .. }

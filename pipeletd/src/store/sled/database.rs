@@ -148,7 +148,7 @@ impl Database {
         room.make_way()?;
         let engine = Engine::open(path, cache_bytes).map_err(|error| match error {
             // Our own lock of the directory was free, as where somebody has removed its file.
-            StoreError::Engine(sled::Error::Io(error)) if is_locked(&error) => {
+            StoreError::Engine(error) if error.downcast_ref().is_some_and(is_locked) => {
                 StoreError::Locked(path.parent().unwrap_or(path).to_owned())
             }
             error => error,
@@ -303,7 +303,7 @@ impl Database {
         let first = &keys::prefix(kind)[..];
         self.with(|engine| {
             let last = engine.tree.range(first..=key).keys().next_back();
-            last.transpose().map_err(StoreError::Engine)
+            last.transpose().map_err(failed)
         })
     }
 
@@ -328,7 +328,7 @@ impl Database {
             let mut of_kind = keys
                 .take_while(move |key| key.as_ref().map_or(true, |key| key.starts_with(&prefix)));
             self.guarded(engine, move |_| {
-                of_kind.next().map(|key| key.map_err(StoreError::Engine))
+                of_kind.next().map(|key| key.map_err(failed))
             })
         });
         Self::or_error(keys)
@@ -582,7 +582,7 @@ impl Engine {
         };
         private_file::make_directory(path).map_err(directory)?;
         // What the disk does to this it would do to sled, too: tried again, where it is an outage.
-        let of_disk = |error| StoreError::Engine(sled::Error::Io(error));
+        let of_disk = |error| failed(sled::Error::Io(error));
         if is_torn(&path.join("conf")).map_err(of_disk)? {
             tracing::warn!(path = %path.display(), "moved a conf that was cut short aside");
             fs::rename(path.join("conf"), path.join("damaged-conf")).map_err(of_disk)?;
@@ -597,7 +597,7 @@ impl Engine {
             opened => opened,
         };
         let db = db.map_err(|what| found_damaged(path, &what))?;
-        let db = db.map_err(|error| damage(path, StoreError::Engine(error)))?;
+        let db = db.map_err(|error| damage(path, failed(error)))?;
         if panics::of_its_threads().is_some() {
             mem::forget(db);
             return Err(damaged(path));
@@ -615,23 +615,21 @@ impl Engine {
     /// Applies the batch and hands it to the system.
     fn apply(&self, batch: Batch) -> Result<(), StoreError> {
         let whole = self.whole.write().unwrap_or_else(PoisonError::into_inner);
-        self.tree
-            .apply_batch(batch.writes)
-            .map_err(StoreError::Engine)?;
+        self.tree.apply_batch(batch.writes).map_err(failed)?;
         drop(whole);
-        self.db.flush().map_err(StoreError::Engine)?;
+        self.db.flush().map_err(failed)?;
         Ok(())
     }
 
     fn get(&self, key: &[u8]) -> Result<Option<IVec>, StoreError> {
-        self.tree.get(key).map_err(StoreError::Engine)
+        self.tree.get(key).map_err(failed)
     }
 
     fn whole_entry(
         &self,
         entry: sled::Result<(IVec, IVec)>,
     ) -> Result<Option<(IVec, Bytes)>, StoreError> {
-        let (key, head) = entry.map_err(StoreError::Engine)?;
+        let (key, head) = entry.map_err(failed)?;
         let value = self.whole(&key, &head)?;
         Ok(value.map(|value| (key, value)))
     }
@@ -686,9 +684,15 @@ fn damaged(path: &Path) -> StoreError {
 /// The error as what it is where it says that there is damage.
 fn damage(path: &Path, error: StoreError) -> StoreError {
     match error {
-        StoreError::Engine(error) if is_damage(&error) => found_damaged(path, &error.to_string()),
+        StoreError::Engine(error) if error.downcast_ref().is_some_and(is_damage) => {
+            found_damaged(path, &error.to_string())
+        }
         error => error,
     }
+}
+
+fn failed(error: sled::Error) -> StoreError {
+    StoreError::Engine(Box::new(error))
 }
 
 fn is_damage(error: &sled::Error) -> bool {
@@ -729,7 +733,7 @@ fn open_sled(path: &Path, cache_bytes: u64) -> sled::Result<sled::Db> {
     let end = Instant::now() + LOCK_PATIENCE;
     loop {
         match config.open() {
-            Err(sled::Error::Io(error)) if is_locked(&error) && Instant::now() < end => {
+            Err(error) if is_locked(&error) && Instant::now() < end => {
                 #[expect(
                     clippy::disallowed_methods,
                     reason = "nobody tells of a lock that goes"
@@ -741,7 +745,10 @@ fn open_sled(path: &Path, cache_bytes: u64) -> sled::Result<sled::Db> {
     }
 }
 
-fn is_locked(error: &io::Error) -> bool {
+fn is_locked(error: &sled::Error) -> bool {
+    let sled::Error::Io(error) = error else {
+        return false;
+    };
     error.kind() == io::ErrorKind::Other && error.to_string().contains("could not acquire lock")
 }
 
