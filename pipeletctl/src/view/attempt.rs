@@ -3,8 +3,8 @@
 use jiff::Timestamp;
 use pipelet_proto::{json::moment, v1::Attempt};
 
-use super::{or_dash, time::shown};
-use crate::table;
+use super::time::shown;
+use crate::{table, words::or_dash};
 
 /// From its beginning to its end.
 pub(super) fn span(attempt: &Attempt) -> Option<(Timestamp, Timestamp)> {

@@ -2,7 +2,6 @@
 
 use serde::Serialize;
 
-use super::or_dash;
 use crate::{
     cli::ServerUrl,
     error::chain,
@@ -12,6 +11,7 @@ use crate::{
         contexts::{self, Contexts},
     },
     table::Details,
+    words::or_dash,
 };
 
 #[derive(Debug, Serialize)]

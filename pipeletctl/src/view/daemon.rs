@@ -3,8 +3,12 @@
 use pipelet_proto::v1;
 use serde::Serialize;
 
-use super::{or_dash, time::Time};
-use crate::{output::Describe, table::Details, words::counted};
+use super::time::Time;
+use crate::{
+    output::Describe,
+    table::Details,
+    words::{counted, or_dash},
+};
 
 #[derive(Debug, Serialize)]
 pub(crate) struct DaemonStatus {

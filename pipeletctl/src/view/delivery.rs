@@ -4,8 +4,8 @@ use jiff::Timestamp;
 use pipelet_proto::v1;
 use serde::Serialize;
 
-use super::{attempt::outcome, or_dash, time::Time};
-use crate::output::Row;
+use super::{attempt::outcome, time::Time};
+use crate::{output::Row, words::or_dash};
 
 #[derive(Debug, Serialize)]
 pub(crate) struct ListedDelivery {

@@ -4,13 +4,13 @@ use pipelet_proto::v1::FailedDelivery;
 
 use super::{
     attempt::{outcome, table},
-    or_dash,
     payload::indented,
     time::shown,
 };
 use crate::{
     output::{Describe, Row},
     table::{Details, printable},
+    words::or_dash,
 };
 
 impl Row for FailedDelivery {

@@ -5,10 +5,11 @@ use std::time::Duration;
 use pipelet_proto::v1;
 use serde::Serialize;
 
-use super::{or_dash, time::Time};
+use super::time::Time;
 use crate::{
     forward::{Attempted, Outcome},
     table::{printable, shortened},
+    words::or_dash,
 };
 
 /// How much of an answer a line shows.

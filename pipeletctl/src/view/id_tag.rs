@@ -2,10 +2,11 @@
 
 use pipelet_proto::v1::IdTag;
 
-use super::{or_dash, time::shown};
+use super::time::shown;
 use crate::{
     output::{Describe, Row},
     table::Details,
+    words::or_dash,
 };
 
 impl Row for IdTag {

@@ -40,8 +40,3 @@ pub(crate) use self::{
     trace::drawn as drawn_trace,
     webhook::{hint_on_test, tested},
 };
-
-/// Stands in a table for what isn't there.
-fn or_dash(value: Option<impl ToString>) -> String {
-    value.map_or_else(|| "-".to_owned(), |value| value.to_string())
-}

@@ -2,11 +2,11 @@
 
 use pipelet_proto::v1::{Connector, OpenTransaction, Station};
 
-use super::{or_dash, time::shown};
+use super::time::shown;
 use crate::{
     output::{Describe, Row},
     table::{self, Details},
-    words::yes_no,
+    words::{or_dash, yes_no},
 };
 
 /// How the boot of a registered station is answered.

@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use pipelet_proto::json::moment;
 use serde::{Serialize, Serializer};
 
-use super::or_dash;
+use crate::words::or_dash;
 
 /// For people, to the second.
 pub(crate) fn shown(wire: Option<prost_types::Timestamp>) -> String {

@@ -2,10 +2,11 @@
 
 use pipelet_proto::v1::Transaction;
 
-use super::{or_dash, payload::indented, time::shown};
+use super::{payload::indented, time::shown};
 use crate::{
     output::{Describe, Row},
     table::{Details, printable},
+    words::or_dash,
 };
 
 impl Row for Transaction {

@@ -4,14 +4,13 @@ use pipelet_proto::v1::{CreateWebhookResponse, Delivery, TestWebhookResponse, We
 
 use super::{
     attempt::outcome,
-    or_dash,
     time::{Time, shown},
 };
 use crate::{
     cli::settings,
     output::{Describe, Row},
     table::{Details, printable},
-    words::yes_no,
+    words::{or_dash, yes_no},
 };
 
 impl Row for Webhook {
