@@ -83,8 +83,7 @@ impl CallHandler {
     /// Takes in one text message.
     pub(super) async fn receive(&mut self, text: &str) -> Incoming {
         match wire::parse(text) {
-            // On the heap, as is whatever else a connection does not do while it rests.
-            Ok(Frame::Call(call)) => Incoming::Call(Box::pin(self.answer(call)).await),
+            Ok(Frame::Call(call)) => Incoming::Call(self.answer(call).await),
             Ok(Frame::CallResult { id, payload }) => Incoming::Answer {
                 message_id: id.text().into_owned(),
                 answer: Ok(Answer::Result(payload)),

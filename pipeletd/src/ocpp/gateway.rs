@@ -173,28 +173,46 @@ impl Gateway {
     }
 }
 
-/// Serves a connection from its first byte on; `_place` is its room among all of them.
-async fn serve(
+/// Serves a connection from its first byte on; `place` is its room among all of them.
+///
+/// A session lives long, and its task keeps whatever the future has ever had: what comes before it
+/// is on the heap, arguments included.
+fn serve(
     connection: TcpConnection,
-    _place: OwnedSemaphorePermit,
+    place: OwnedSemaphorePermit,
     pending: Pending,
     services: Arc<Services>,
     shutdown: CancellationToken,
-) {
+) -> impl Future<Output = ()> + Send {
+    let session = Box::pin(await_session(connection, pending, services, shutdown));
+    async move {
+        let _place = place;
+        if let Some(mut session) = session.await {
+            session.run().await;
+        }
+    }
+}
+
+/// The session of a station that has come in before the shutdown.
+async fn await_session(
+    connection: TcpConnection,
+    pending: Pending,
+    services: Arc<Services>,
+    shutdown: CancellationToken,
+) -> Option<Box<Session<Stream>>> {
     let peer = connection.peer;
     let (stats, clock) = (services.stats.clone(), services.clock);
-    // On the heap, because a session lives long, and would carry the room for it all the time.
-    let entering = Box::pin(enter(connection, pending, services));
-    match shutdown.run_until_cancelled(entering).await {
-        Some(Ok(Entered::Station(mut session))) => {
+    let entered = shutdown.run_until_cancelled(enter(connection, pending, services));
+    match entered.await {
+        Some(Ok(Entered::Station(session))) => {
             // It may have come in after all the others were asked to end.
             if shutdown.is_cancelled() {
                 session.end(End::Shutdown);
             }
-            session.run().await;
+            return Some(session);
         }
         Some(Ok(Entered::NotOcpp(mut socket))) => {
-            Box::pin(session::close(&mut socket, &Ended::NoSubprotocol)).await;
+            session::close(&mut socket, &Ended::NoSubprotocol).await;
         }
         // Those with an answer were recorded when it was given.
         Some(Err(HandshakeError::Refused { .. })) | None => {}
@@ -203,6 +221,7 @@ async fn serve(
             stats.refusals.record(&why, clock.now());
         }
     }
+    None
 }
 
 /// A connection after its handshake.

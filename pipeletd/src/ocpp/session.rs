@@ -49,7 +49,7 @@ const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 /// one for a while. The room
 /// behind a message is used before the buffer begins anew, so a smaller one would have more messages
 /// read in two pieces.
-const READ_BUFFER: usize = 1024;
+const READ_BUFFER: usize = 768;
 /// So much of what a station still sends after we closed is read and thrown away.
 const MAX_REST: u64 = 8 * 1024 * 1024;
 /// So many messages that have come by the deadline of a CALL of ours are still read before it is
@@ -340,7 +340,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
                     if last_frame.elapsed() > self.silence_limit() {
                         return Ended::Silent;
                     }
-                    if let Err(ended) = self.send(Message::Ping(Bytes::new())).await {
+                    if let Err(ended) = Box::pin(self.send(Message::Ping(Bytes::new()))).await {
                         return ended;
                     }
                     if self.timing_changes.has_changed().unwrap_or(false) {
@@ -360,7 +360,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
                 self.answers_pings = true;
             }
             let handled = match message {
-                Some(Ok(message)) => self.receive(message).await,
+                Some(Ok(message)) => Box::pin(self.receive(message)).await,
                 Some(Err(error)) => Err(error.into()),
                 None => Err(Ended::BrokenOff),
             };

@@ -107,7 +107,7 @@ fn the_rest(seen: &Seen<'_>) -> [Judged; 8] {
     [
         ("frame → POST at 200/s, p50", "ms", AtMost(1.5, 1.5), p50),
         ("frame → POST at 200/s, p99", "ms", AtMost(6.0, 6.0), p99),
-        ("memory per idle station", "KB", AtMost(8.0, 5.0), memory),
+        ("memory per idle station", "KB", AtMost(6.0, 5.0), memory),
         ("CPU at rest", "% of a core", AtMost(3.0, 3.0), rest),
         (
             "memory with a backlog",

@@ -18,9 +18,11 @@ use super::{
 
 /// How often each station sends a heartbeat, as pipeletd asks by default.
 const HEARTBEAT_SECONDS: f64 = 300.0;
-/// Files that a process needs beside its stations' sockets: pipeletd keeps 1,024 for the rest, and
-/// stations beyond what it takes would wait for ever.
-const OTHER_FILES: usize = 1_100;
+/// Of the files that a process may have open, as many as pipeletd gives to stations at least, less
+/// a few: stations beyond what it takes would wait for ever.
+fn most_stations() -> usize {
+    process::open_files() / 4 * 3 - 100
+}
 
 pub(crate) async fn run(options: &Options, report: &mut Report) -> io::Result<()> {
     let mut table = Table::new(
@@ -34,9 +36,7 @@ pub(crate) async fn run(options: &Options, report: &mut Report) -> io::Result<()
             "CPU at rest",
         ],
     );
-    let stations = options
-        .idle()
-        .min(process::open_files().saturating_sub(OTHER_FILES));
+    let stations = options.idle().min(most_stations());
     if stations < options.idle() {
         table.note(format!(
             "{} were asked for; `ulimit -n` of {} allows {stations}.",
