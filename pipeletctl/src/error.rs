@@ -66,12 +66,11 @@ pub(crate) enum Error {
     File { path: PathBuf, source: io::Error },
     #[error("nothing to change")]
     NothingToChange,
-    #[error("purging more than one dead letter asks first, and there is no terminal to ask on")]
-    NoTerminalToPurge,
     #[error("there is no terminal to draw on")]
     NoTerminal,
-    #[error("there is no terminal to ask on")]
-    NoTerminalToConfirm,
+    /// With the question.
+    #[error("there is no terminal to ask on: {0}")]
+    NoTerminalToConfirm(String),
     #[error("cannot write the output")]
     Output(#[from] io::Error),
     #[error("cannot speak TLS with these authorities (--ca-file, or the system's)")]
@@ -167,8 +166,7 @@ impl Report {
             | Error::FileExists(_)
             | Error::File { .. }
             | Error::NothingToChange
-            | Error::NoTerminalToPurge
-            | Error::NoTerminalToConfirm
+            | Error::NoTerminalToConfirm(_)
             | Error::NoTerminal
             | Error::Output(_)
             | Error::Tls(_)
@@ -203,8 +201,9 @@ impl Report {
                 ExitStatus::Usage,
                 Some("`pipeletctl webhooks stats` tells the same in a pipe"),
             ),
-            Error::NoTerminalToConfirm => (ExitStatus::Usage, Some("add --yes to go on unasked")),
-            Error::NoTerminalToPurge => (ExitStatus::Usage, Some("add --yes to purge unasked")),
+            Error::NoTerminalToConfirm(_) => {
+                (ExitStatus::Usage, Some("add --yes to go on unasked"))
+            }
             Error::Incomplete(_) => (
                 ExitStatus::Failed,
                 Some("pipeletctl and pipeletd may differ in version: see `pipeletctl status`"),

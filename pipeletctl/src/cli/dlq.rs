@@ -2,7 +2,7 @@
 
 use clap::{ArgGroup, Args, Subcommand};
 
-use super::{candidates::Candidates, limit::Limit};
+use super::{candidates::Candidates, limit::Limit, unasked::Unasked};
 use crate::system::{rate::Rate, when::When};
 
 #[derive(Debug, Subcommand)]
@@ -33,14 +33,13 @@ pub(crate) enum Dlq {
         #[command(flatten)]
         pace: Pace,
     },
-    /// Deletes dead letters for good
+    /// Deletes dead letters for good; asks first
     #[command(group(which()), override_usage = PURGE_USAGE)]
     Purge {
         #[command(flatten)]
         selection: Selection,
-        /// Don't ask
-        #[arg(long, short)]
-        yes: bool,
+        #[command(flatten)]
+        unasked: Unasked,
     },
 }
 

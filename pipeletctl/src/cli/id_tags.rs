@@ -3,7 +3,7 @@
 use clap::{Args, Subcommand};
 use jiff::Timestamp;
 
-use super::{candidates::Candidates, limit::Limit};
+use super::{candidates::Candidates, limit::Limit, unasked::Unasked};
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum IdTags {
@@ -22,10 +22,12 @@ pub(crate) enum IdTags {
     },
     /// Changes what is given and leaves the rest
     Set(SetIdTag),
-    /// Ends a tag's registration
+    /// Ends a tag's registration; asks first
     Remove {
         #[arg(add = Candidates::IdTags)]
         tag: String,
+        #[command(flatten)]
+        unasked: Unasked,
     },
 }
 

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use clap::{Subcommand, ValueEnum};
 
-use super::candidates::Candidates;
+use super::{candidates::Candidates, unasked::Unasked};
 use crate::system::when::parse_timeout;
 
 #[derive(Debug, Subcommand)]
@@ -23,13 +23,12 @@ pub(crate) enum Keys {
     },
     /// Shows all keys, without their secret part
     List,
-    /// Revokes a key; on a terminal it asks first
+    /// Revokes a key; asks first
     Revoke {
         #[arg(add = Candidates::ApiKeys)]
         id: u64,
-        /// Don't ask
-        #[arg(long, short)]
-        yes: bool,
+        #[command(flatten)]
+        unasked: Unasked,
     },
 }
 

@@ -25,6 +25,7 @@ mod stations;
 mod tests;
 mod transactions;
 mod trigger;
+mod unasked;
 mod webhook;
 mod webhooks;
 
@@ -48,6 +49,7 @@ pub(crate) use self::{
     stations::{CallStation, Registration, Stations},
     transactions::{TransactionFilter, Transactions},
     trigger::{Setting, Trigger},
+    unasked::Unasked,
     webhook::{CreateWebhook, mask, settings},
     webhooks::{Backfill, Webhooks},
 };

@@ -4,7 +4,7 @@ use std::{path::PathBuf, str::FromStr};
 
 use clap::{ArgGroup, Args, Subcommand, ValueHint};
 
-use super::{candidates::Candidates, limit::Limit};
+use super::{candidates::Candidates, limit::Limit, unasked::Unasked};
 use crate::system::secret::Secret;
 
 #[derive(Debug, Subcommand)]
@@ -53,10 +53,12 @@ pub(crate) enum Stations {
         #[arg(long, conflicts_with = "security_profile")]
         clear_security_profile: bool,
     },
-    /// Ends a registration; where stations have to be registered, the connection too
+    /// Ends a registration; where stations have to be registered, the connection too; asks first
     Remove {
         #[arg(add = Candidates::Stations)]
         id: String,
+        #[command(flatten)]
+        unasked: Unasked,
     },
 }
 

@@ -7,6 +7,7 @@ use clap::{Args, Subcommand, ValueHint};
 use super::{
     candidates::Candidates,
     limit::Limit,
+    unasked::Unasked,
     webhook::{CreateWebhook, UpdateWebhook},
 };
 use crate::system::when::{When, parse_timeout};
@@ -28,13 +29,12 @@ pub(crate) enum Webhooks {
     },
     /// Changes what is given and leaves the rest
     Update(Box<UpdateWebhook>),
-    /// Deletes a webhook and cancels what it was owed; on a terminal it asks first
+    /// Deletes a webhook and cancels what it was owed; asks first
     Delete {
         #[arg(add = Candidates::Webhooks)]
         id: u64,
-        /// Don't ask
-        #[arg(long, short)]
-        yes: bool,
+        #[command(flatten)]
+        unasked: Unasked,
     },
     /// POSTs one synthetic event to the webhook's URL; fails where the receiver does
     Test {
@@ -112,7 +112,6 @@ pub(crate) struct Backfill {
     /// Only says how many there are
     #[arg(long)]
     pub(crate) dry_run: bool,
-    /// Don't ask
-    #[arg(long, short)]
-    pub(crate) yes: bool,
+    #[command(flatten)]
+    pub(crate) unasked: Unasked,
 }

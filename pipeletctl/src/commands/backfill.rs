@@ -60,11 +60,7 @@ pub(crate) async fn run(
         printer.done(&done, &format!("{events} would be sent"))?;
         return Ok(ExitStatus::Success);
     }
-    if !args.yes {
-        if !printer.can_ask() {
-            printer.note(&format!("{events} would be sent"));
-            return Err(Error::NoTerminalToConfirm);
-        }
+    if !args.unasked.yes {
         let question = format!("send {events} to webhook {}?", args.id);
         if !printer.confirm(&question).await? {
             return Ok(ExitStatus::Failed);

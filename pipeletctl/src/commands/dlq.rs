@@ -1,6 +1,6 @@
 //! `dlq`: what could not be delivered, and what becomes of it.
 //!
-//! Invariants: nothing is purged in bulk without a yes, given on the terminal or by flag; the
+//! Invariants: nothing is purged without a yes, given on the terminal or by flag; the
 //! exit status tells all, some and none apart.
 
 mod outcome;
@@ -15,7 +15,7 @@ use self::{
 };
 pub(crate) use self::{outcome::ReplayOutcome, selection::filter_on_wire};
 use crate::{
-    cli::{Dlq, Limit},
+    cli::{Dlq, Limit, Unasked},
     client::{Client, paging::Pages},
     error::{Error, ExitStatus},
     output::Printer,
@@ -43,8 +43,8 @@ pub(crate) async fn run(
                 replay(which, client, printer).await
             }
         }
-        Dlq::Purge { selection, yes } => {
-            purge(Which::from(selection, now), yes, client, printer).await
+        Dlq::Purge { selection, unasked } => {
+            purge(Which::from(selection, now), unasked, client, printer).await
         }
     }
 }
@@ -112,20 +112,16 @@ async fn replay(which: Which, client: &Client, printer: &Printer) -> Result<Exit
 
 async fn purge(
     which: Which,
-    yes: bool,
+    unasked: Unasked,
     client: &Client,
     printer: &Printer,
 ) -> Result<ExitStatus, Error> {
-    if !yes && which.is_many() {
-        if !printer.can_ask() {
-            return Err(Error::NoTerminalToPurge);
-        }
+    if !unasked.yes {
         let Some(question) = purge_question(&which, client).await? else {
             printer.note("no dead letters to purge");
             return Ok(ExitStatus::Success);
         };
         if !printer.confirm(&question).await? {
-            printer.note("nothing was purged");
             return Ok(ExitStatus::Failed);
         }
     }

@@ -4,7 +4,7 @@ use pipelet_proto::v1;
 use serde::Serialize;
 
 use crate::{
-    cli::{AddIdTag, IdTags, Limit, SetIdTag},
+    cli::{AddIdTag, IdTags, Limit, SetIdTag, Unasked},
     client::{Client, paging::Pages},
     error::{Error, ExitStatus},
     output::Printer,
@@ -21,7 +21,7 @@ pub(crate) async fn run(
         IdTags::List { limit } => list(limit, client, printer).await,
         IdTags::Show { tag } => get(tag, client, printer).await,
         IdTags::Set(args) => set(args, client, printer).await,
-        IdTags::Remove { tag } => remove(tag, client, printer).await,
+        IdTags::Remove { tag, unasked } => remove(tag, unasked, client, printer).await,
     }
 }
 
@@ -65,12 +65,23 @@ async fn set(args: SetIdTag, client: &Client, printer: &Printer) -> Result<ExitS
     show(answer.into_inner().id_tag, printer)
 }
 
-async fn remove(tag: String, client: &Client, printer: &Printer) -> Result<ExitStatus, Error> {
+async fn remove(
+    tag: String,
+    unasked: Unasked,
+    client: &Client,
+    printer: &Printer,
+) -> Result<ExitStatus, Error> {
     #[derive(Serialize)]
     struct Removed {
         id_tag: String,
     }
 
+    if !unasked.yes {
+        let question = format!("remove id tag {tag}? it may charge nowhere from then on");
+        if !printer.confirm(&question).await? {
+            return Ok(ExitStatus::Failed);
+        }
+    }
     let request = v1::DeleteIdTagRequest {
         id_tag: tag.clone(),
     };

@@ -6,7 +6,7 @@ use pipelet_proto::v1;
 use serde::Serialize;
 
 use crate::{
-    cli::Keys,
+    cli::{Keys, Unasked},
     client::Client,
     error::{Error, ExitStatus},
     output::Printer,
@@ -31,7 +31,7 @@ pub(crate) async fn run(
             create(request, client, printer).await
         }
         Keys::List => list(client, printer).await,
-        Keys::Revoke { id, yes } => revoke(id, yes, client, printer).await,
+        Keys::Revoke { id, unasked } => revoke(id, unasked, client, printer).await,
     }
 }
 
@@ -73,10 +73,9 @@ async fn list(client: &Client, printer: &Printer) -> Result<ExitStatus, Error> {
     Ok(ExitStatus::Success)
 }
 
-/// Asks where somebody is there: a script has said what it wants.
 async fn revoke(
     id: u64,
-    yes: bool,
+    unasked: Unasked,
     client: &Client,
     printer: &Printer,
 ) -> Result<ExitStatus, Error> {
@@ -85,10 +84,9 @@ async fn revoke(
         id: u64,
     }
 
-    if !yes && printer.can_ask() {
+    if !unasked.yes {
         let question = format!("revoke key {id}? whoever shows it is refused from then on");
         if !printer.confirm(&question).await? {
-            printer.note("nothing was revoked");
             return Ok(ExitStatus::Failed);
         }
     }

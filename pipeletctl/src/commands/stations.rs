@@ -4,7 +4,7 @@ use pipelet_proto::v1;
 use serde::Serialize;
 
 use crate::{
-    cli::{Limit, Registration, Stations},
+    cli::{Limit, Registration, Stations, Unasked},
     client::{Client, paging::Pages},
     commands::call,
     error::{Error, ExitStatus},
@@ -35,7 +35,7 @@ pub(crate) async fn run(
             };
             set(change(id, registration, cleared)?, client, printer).await
         }
-        Stations::Remove { id } => remove(id, client, printer).await,
+        Stations::Remove { id, unasked } => remove(id, unasked, client, printer).await,
     }
 }
 
@@ -94,12 +94,23 @@ async fn set(
     print(answer.into_inner().station, printer)
 }
 
-async fn remove(id: String, client: &Client, printer: &Printer) -> Result<ExitStatus, Error> {
+async fn remove(
+    id: String,
+    unasked: Unasked,
+    client: &Client,
+    printer: &Printer,
+) -> Result<ExitStatus, Error> {
     #[derive(Serialize)]
     struct Removed {
         id: String,
     }
 
+    if !unasked.yes {
+        let question = format!("remove the registration of station {id}, its password included?");
+        if !printer.confirm(&question).await? {
+            return Ok(ExitStatus::Failed);
+        }
+    }
     let request = v1::RemoveStationRequest { id: id.clone() };
     client.stations().remove_station(request).await?;
     let sentence = format!("station {id} is no longer registered");

@@ -6,7 +6,7 @@ use pipelet_proto::v1;
 use serde::Serialize;
 
 use crate::{
-    cli::{CreateWebhook, Limit, Webhooks, mask},
+    cli::{CreateWebhook, Limit, Unasked, Webhooks, mask},
     client::{Client, paging::Pages},
     error::{Error, ExitStatus},
     output::Printer,
@@ -32,7 +32,7 @@ pub(crate) async fn run(
             let request = args.change()?.ok_or(Error::NothingToChange)?;
             update(request, client, printer).await
         }
-        Webhooks::Delete { id, yes } => delete(id, yes, client, printer).await,
+        Webhooks::Delete { id, unasked } => delete(id, unasked, client, printer).await,
         Webhooks::Test { id, event } => test(id, event, client, printer).await,
         Webhooks::Retry { id } => retry(id, client, printer).await,
         Webhooks::Enable { id } => update(switch(id, true), client, printer).await,
@@ -115,10 +115,9 @@ async fn rotate_secret(
     show_with_secret(answer.webhook, answer.signing_secret, printer)
 }
 
-/// Asks where somebody is there: a script has said what it wants.
 async fn delete(
     id: u64,
-    yes: bool,
+    unasked: Unasked,
     client: &Client,
     printer: &Printer,
 ) -> Result<ExitStatus, Error> {
@@ -128,7 +127,7 @@ async fn delete(
         cancelled: u64,
     }
 
-    if !yes && printer.can_ask() {
+    if !unasked.yes {
         let request = v1::GetWebhookRequest { id };
         let answer = client.webhooks().get_webhook(request).await?.into_inner();
         let webhook = answer.webhook.ok_or(Error::Incomplete("webhook"))?;
@@ -141,7 +140,6 @@ async fn delete(
         };
         let question = format!("delete webhook {id} ({}){owed}?", printable(&webhook.name));
         if !printer.confirm(&question).await? {
-            printer.note("nothing was deleted");
             return Ok(ExitStatus::Failed);
         }
     }

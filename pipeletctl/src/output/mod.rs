@@ -21,7 +21,7 @@ use serde::Serialize;
 use self::yaml::yaml_of_json;
 pub(crate) use crate::cli::Format;
 use crate::{
-    error::Report,
+    error::{Error, Report},
     table::{self, Details},
 };
 
@@ -151,14 +151,15 @@ impl Printer {
             .with_finish(ProgressFinish::AndClear)
     }
 
-    /// Whether a question can be asked on a terminal.
-    #[expect(clippy::unused_self, reason = "the printer alone knows the terminal")]
-    pub(crate) fn can_ask(&self) -> bool {
-        io::stdin().is_terminal() && io::stderr().is_terminal()
-    }
-
     /// Asks on the terminal; anything but a yes is a no.
-    pub(crate) async fn confirm(&self, question: &str) -> io::Result<bool> {
+    ///
+    /// # Errors
+    ///
+    /// Where there is no terminal: nobody said yes.
+    pub(crate) async fn confirm(&self, question: &str) -> Result<bool, Error> {
+        if !io::stdin().is_terminal() || !io::stderr().is_terminal() {
+            return Err(Error::NoTerminalToConfirm(question.to_owned()));
+        }
         let mut err = anstream::stderr();
         write!(err, "{question} [y/N] ")?;
         err.flush()?;
@@ -168,10 +169,11 @@ impl Printer {
             io::stdin().read_line(&mut line).map(|_| line)
         });
         let answer = answer.await.map_err(io::Error::other)??;
-        Ok(matches!(
-            answer.trim().to_ascii_lowercase().as_str(),
-            "y" | "yes"
-        ))
+        let yes = matches!(answer.trim().to_ascii_lowercase().as_str(), "y" | "yes");
+        if !yes {
+            self.note("nothing was changed");
+        }
+        Ok(yes)
     }
 
     fn document<T: Serialize>(&self, item: &T) -> io::Result<()> {

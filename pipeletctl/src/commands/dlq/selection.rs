@@ -30,13 +30,6 @@ impl Which {
         Self::Ids(ids)
     }
 
-    pub(super) fn is_many(&self) -> bool {
-        match self {
-            Self::Ids(ids) => ids.len() > 1,
-            Self::Filter(_) => true,
-        }
-    }
-
     /// How many were asked for by name.
     pub(super) fn asked(&self) -> Option<u64> {
         match self {
@@ -62,14 +55,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn ids_count_once_and_an_empty_filter_is_many() {
+    fn ids_count_once() {
         let selection = Selection {
             ids: vec![3, 1, 3],
             all: false,
             filter: Filter::default(),
         };
         let which = Which::from(selection, Timestamp::UNIX_EPOCH);
-        assert_eq!((which.asked(), which.is_many()), (Some(2), true));
+        assert_eq!(which.asked(), Some(2));
 
         let selection = Selection {
             ids: Vec::new(),
@@ -77,6 +70,6 @@ mod tests {
             filter: Filter::default(),
         };
         let which = Which::from(selection, Timestamp::UNIX_EPOCH);
-        assert_eq!((which.asked(), which.is_many()), (None, true));
+        assert_eq!(which.asked(), None);
     }
 }

@@ -183,7 +183,7 @@ async fn who_may_not_is_told_so_on_the_command_line() {
     let key = key(&scene, "--role read-only").await;
     let ctl = scene.ctl().variable("PIPELET_API_KEY", &key);
     ctl.line("webhooks list").await.ok();
-    let refused = ctl.line("webhooks delete 1").await;
+    let refused = ctl.line("webhooks delete 1 --yes").await;
     assert_eq!(refused.code, 4, "{refused:?}");
     assert!(refused.stderr.contains("role operator"), "{refused:?}");
     let refused = ctl.line("keys list").await;
@@ -235,11 +235,11 @@ async fn the_last_key_that_can_make_others_for_ever_stays() {
     let ctl = scene.ctl();
     key(&scene, "--role operator").await;
     key(&scene, "--role admin --expires-in 90d").await;
-    let refused = ctl.line("keys revoke 1").await;
+    let refused = ctl.line("keys revoke 1 --yes").await;
     assert_eq!(refused.code, 5, "{refused:?}");
     assert!(refused.stderr.contains("last_api_key"), "{refused:?}");
     key(&scene, "").await;
-    ctl.line("keys revoke 1").await.ok();
+    ctl.line("keys revoke 1 --yes").await.ok();
     for wrong in ["--role root", "--expires-in 0s", "--expires-in 20000d"] {
         let line = format!("keys create --name theirs {wrong}");
         let refused = ctl.line(&line).await;

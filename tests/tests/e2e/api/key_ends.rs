@@ -50,7 +50,7 @@ async fn streams_end(end: End) {
     if matches!(end, End::Revoked) {
         scene
             .ctl()
-            .line(&format!("keys revoke {number}"))
+            .line(&format!("keys revoke {number} --yes"))
             .await
             .ok();
     }
@@ -118,7 +118,7 @@ async fn readers_with_a_revoked_key_make_room_at_once() {
     assert!(rpc.call(tail, Some(&ours)).await.is_some());
     scene
         .ctl()
-        .line(&format!("keys revoke {number}"))
+        .line(&format!("keys revoke {number} --yes"))
         .await
         .ok();
     let again = || rpc.call(tail, Some(&ours));
@@ -142,7 +142,7 @@ async fn who_waits_for_a_station_waits_no_longer_than_the_key_is_valid() {
 
     scene
         .ctl()
-        .line(&format!("keys revoke {number}"))
+        .line(&format!("keys revoke {number} --yes"))
         .await
         .ok();
     let told = within("an end", waiting).await.expect("an answer");
@@ -167,6 +167,6 @@ async fn a_key_can_revoke_itself() {
     let scene = Scene::new(&["Heartbeat"]).await;
     let (theirs, number) = key(&scene, "--role admin").await;
     let ctl = scene.ctl().variable("PIPELET_API_KEY", &theirs);
-    ctl.line(&format!("keys revoke {number}")).await.ok();
+    ctl.line(&format!("keys revoke {number} --yes")).await.ok();
     assert_eq!(ctl.line("keys list").await.code, 4);
 }

@@ -1,5 +1,6 @@
 //! `pipeletctl`: what it prints, draws and completes.
 
+mod asking;
 mod completions;
 mod contexts;
 mod demo;

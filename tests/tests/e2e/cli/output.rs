@@ -72,7 +72,7 @@ async fn webhooks() {
     hold(&ctl, "webhooks_test_failed", "webhooks test 1").await;
     hold(&ctl, "webhooks_disable", "webhooks disable 1").await;
     hold(&ctl, "webhooks_update", "webhooks update 1 --name Other").await;
-    hold(&ctl, "webhooks_delete", "webhooks delete 1").await;
+    hold(&ctl, "webhooks_delete", "webhooks delete 1 --yes").await;
 }
 
 #[tokio::test]

@@ -385,7 +385,7 @@ async fn the_same_life_over_pipeletctl() {
     receiver.answer(Answer::Status(500));
     assert_eq!(ctl.line(&format!("webhooks test {id}")).await.code, 1);
 
-    ctl.line(&format!("webhooks delete {id}")).await.ok();
+    ctl.line(&format!("webhooks delete {id} --yes")).await.ok();
     assert_eq!(ctl.line(&format!("webhooks get {id}")).await.code, 3);
     assert_eq!(ctl.json("webhooks list").await, json!([]));
 }

@@ -109,7 +109,7 @@ async fn a_dead_letter_that_was_purged_is_told_of_as_that() {
     station.ok("Heartbeat", "{}").await;
     let dead = scene.api.await_failed("", 1).await.remove(0);
     let ctl = scene.ctl();
-    let purge = format!("dlq purge {}", dead["id"]);
+    let purge = format!("dlq purge {} --yes", dead["id"]);
     ctl.line(&purge).await.ok();
 
     let id = dead["event_id"].as_str().expect("an id").to_owned();

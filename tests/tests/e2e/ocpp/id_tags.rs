@@ -223,7 +223,7 @@ async fn pipeletctl_manages_tags() {
         (&set["status"], &set["expiry_date"], &set["parent_id_tag"]),
         (&json!("Accepted"), &json!(null), &json!(null))
     );
-    ctl.line("id-tags remove b").await.ok();
+    ctl.line("id-tags remove b --yes").await.ok();
     let left = ctl.json("id-tags list").await;
     let names: Vec<&Value> = left
         .as_array()

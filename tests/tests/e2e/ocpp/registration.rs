@@ -145,9 +145,9 @@ async fn operators_register_stations_from_the_command_line() {
     assert_eq!(open["registration"]["has_password"], false);
     assert_eq!(open["registration"]["security_profile"], Value::Null);
 
-    ctl.line("stations remove S1").await.ok();
+    ctl.line("stations remove S1 --yes").await.ok();
     for line in [
-        "stations remove S1",
+        "stations remove S1 --yes",
         "stations set S1 --boot-policy Pending",
         "stations show S1",
     ] {

@@ -1,0 +1,10 @@
+//! What is asked before something is lost, and the flag that has it go on without.
+
+use clap::Args;
+
+#[derive(Debug, Clone, Copy, Args)]
+pub(crate) struct Unasked {
+    /// Don't ask
+    #[arg(long, short)]
+    pub(crate) yes: bool,
+}
