@@ -16,7 +16,7 @@ use tonic::{Code, ConnectError, Status, TimeoutExpired};
 use tonic_types::StatusExt as _;
 
 use crate::{
-    settings::{KeySource, Settings, SettingsError, contexts::ContextsError},
+    settings::{ChosenBy, KeySource, Settings, SettingsError, contexts::ContextsError},
     system::secret::SecretError,
     table::printable,
 };
@@ -148,13 +148,13 @@ pub(crate) struct Report {
 }
 
 impl Report {
-    /// `listing` is the command that shows what could have been meant.
-    pub(crate) fn of(error: &Error, settings: &Settings, listing: Option<&str>) -> Self {
+    /// `when_missing` is what to do where what the command names is not there.
+    pub(crate) fn of(error: &Error, settings: &Settings, when_missing: Option<&str>) -> Self {
         match error {
             Error::Call(status) => match status.source() {
                 // Only what failed on this side of the wire has a source.
                 Some(cause) => Self::transport(cause, settings),
-                None => Self::refused(status, settings, listing),
+                None => Self::refused(status, settings, when_missing),
             },
             Error::Incomplete(_)
             | Error::StreamEnded
@@ -253,14 +253,7 @@ impl Report {
         } else if find::<ConnectError>(cause).is_some() {
             (
                 format!("cannot reach pipeletd at {server}: {}", root(cause)),
-                of_tls
-                    .unwrap_or(if settings.server.is_loopback() {
-                        "start the daemon (`pipeletd --dev`), or name another with --server or \
-                         PIPELET_SERVER"
-                    } else {
-                        "see that the daemon runs there, and that its gRPC address is this one"
-                    })
-                    .to_owned(),
+                of_tls.map_or_else(|| start_hint(settings), str::to_owned),
             )
         } else {
             (
@@ -285,7 +278,7 @@ impl Report {
     }
 
     /// The daemon answered, and said no.
-    fn refused(status: &Status, settings: &Settings, listing: Option<&str>) -> Self {
+    fn refused(status: &Status, settings: &Settings, when_missing: Option<&str>) -> Self {
         let found = status.get_error_details();
         let mut message = match status.message() {
             "" => status.code().description().to_owned(),
@@ -307,7 +300,9 @@ impl Report {
             status: exit_status(status.code()),
             message,
             details,
-            hints: hint(status.code(), settings, listing).into_iter().collect(),
+            hints: hint(status.code(), settings, when_missing)
+                .into_iter()
+                .collect(),
         }
     }
 }
@@ -331,7 +326,7 @@ fn exit_status(code: Code) -> ExitStatus {
     }
 }
 
-fn hint(code: Code, settings: &Settings, listing: Option<&str>) -> Option<String> {
+fn hint(code: Code, settings: &Settings, when_missing: Option<&str>) -> Option<String> {
     match code {
         Code::Unauthenticated => Some(match &settings.key.source {
             KeySource::File(path) => format!(
@@ -345,7 +340,7 @@ fn hint(code: Code, settings: &Settings, listing: Option<&str>) -> Option<String
                 "no API key: set PIPELET_API_KEY, or name a file with --api-key-file ({why})"
             ),
         }),
-        Code::NotFound => listing.map(|listing| format!("`{listing}` shows what there is")),
+        Code::NotFound => when_missing.map(str::to_owned),
         Code::Unimplemented => {
             Some("pipeletctl and pipeletd differ in version: see `pipeletctl status`".to_owned())
         }
@@ -368,6 +363,26 @@ fn hint(code: Code, settings: &Settings, listing: Option<&str>) -> Option<String
         | Code::FailedPrecondition
         | Code::Aborted
         | Code::OutOfRange => None,
+    }
+}
+
+/// How the daemon that was meant is started.
+fn start_hint(settings: &Settings) -> String {
+    match (&settings.chosen_by, settings.server.is_loopback()) {
+        (_, true) if settings.has_unit => {
+            "`systemctl start pipeletd` starts it; `systemctl status pipeletd` tells why it ended"
+                .to_owned()
+        }
+        (ChosenBy::Context { name, .. }, _) => format!(
+            "the context {name} has this address (`pipeletctl context show`): see that the daemon \
+             runs there"
+        ),
+        (ChosenBy::Default, _) => "start the daemon (`pipeletd --dev`), or name another with \
+                                   --server or PIPELET_SERVER"
+            .to_owned(),
+        (ChosenBy::Argument | ChosenBy::Environment, _) => {
+            "see that the daemon runs there, and that its gRPC address is this one".to_owned()
+        }
     }
 }
 
@@ -434,11 +449,7 @@ mod tests {
     use tonic_types::ErrorDetails;
 
     use super::*;
-    use crate::client::Client;
-
-    fn report(status: Status, listing: Option<&str>) -> Report {
-        Report::of(&status.into(), &Settings::for_tests(), listing)
-    }
+    use crate::{client::Client, settings::NamedBy};
 
     #[test]
     fn every_code_has_its_exit_status() {
@@ -469,7 +480,7 @@ mod tests {
             .set_request_info("01JX", "");
         let status = Status::with_error_details(Code::InvalidArgument, "2 faults", details);
         assert_eq!(
-            report(status, None),
+            Report::of(&status.into(), &Settings::for_tests(), None),
             Report {
                 status: ExitStatus::Usage,
                 message: "2 faults [invalid_webhook]".into(),
@@ -484,14 +495,37 @@ mod tests {
     }
 
     #[test]
-    fn a_missing_thing_names_its_listing() {
-        let status = Status::not_found("no webhook 7");
-        let report = report(status, Some("pipeletctl webhooks list"));
-        assert_eq!(report.status, ExitStatus::NotFound);
-        assert_eq!(
-            report.hints,
-            ["`pipeletctl webhooks list` shows what there is"]
-        );
+    fn a_daemon_is_started_as_it_was_installed() {
+        let hint = |server: &str, chosen_by, has_unit| {
+            start_hint(&Settings {
+                server: server.parse().unwrap(),
+                chosen_by,
+                has_unit,
+                ..Settings::for_tests()
+            })
+        };
+        let north = || ChosenBy::Context {
+            name: "north".to_owned(),
+            named_by: NamedBy::Current,
+        };
+        let (here, there) = ("http://127.0.0.1:50051", "http://10.1.2.3:50051");
+        for (server, chosen_by, has_unit, told) in [
+            (here, ChosenBy::Default, false, "pipeletd --dev"),
+            (here, ChosenBy::Default, true, "systemctl start pipeletd"),
+            (
+                here,
+                ChosenBy::Environment,
+                true,
+                "systemctl start pipeletd",
+            ),
+            (here, ChosenBy::Argument, false, "gRPC address"),
+            (there, ChosenBy::Argument, true, "gRPC address"),
+            (there, north(), true, "the context north"),
+            (here, north(), false, "the context north"),
+        ] {
+            let hint = hint(server, chosen_by, has_unit);
+            assert!(hint.contains(told), "{server} {has_unit}: {hint}");
+        }
     }
 
     #[tokio::test]

@@ -63,7 +63,7 @@ pub fn main() -> ExitCode {
 
 fn run(cli: Cli, printer: &Printer) -> Result<ExitStatus, Report> {
     let environment = Environment::read();
-    let listing = cli.command.listing();
+    let when_missing = cli.command.when_missing();
     match cli.command {
         Command::Completions { shell } => {
             finish(commands::completions::run(shell, printer), Report::local)
@@ -83,7 +83,7 @@ fn run(cli: Cli, printer: &Printer) -> Result<ExitStatus, Report> {
         command => {
             let settings = Settings::resolve(&cli.global, &environment)
                 .map_err(|error| Report::settings(&error))?;
-            speak(command, &settings, listing, printer)
+            speak(command, &settings, when_missing.as_deref(), printer)
         }
     }
 }
@@ -97,7 +97,7 @@ fn runtime() -> Result<Runtime, Report> {
 fn speak(
     command: Command,
     settings: &Settings,
-    listing: Option<&str>,
+    when_missing: Option<&str>,
     printer: &Printer,
 ) -> Result<ExitStatus, Report> {
     let ends_itself = command.ends_itself();
@@ -111,7 +111,7 @@ fn speak(
     });
     // An interrupted prompt still reads its line on a thread, which must not hold the end up.
     runtime.shutdown_background();
-    finish(outcome, |error| Report::of(error, settings, listing))
+    finish(outcome, |error| Report::of(error, settings, when_missing))
 }
 
 async fn dispatch(

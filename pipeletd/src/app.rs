@@ -1,7 +1,13 @@
 //! The composition root: a configuration becomes bound sockets and running parts, and they end
 //! in the order in which they depend on each other.
 
-use std::{io, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    io,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 
 use jiff::Timestamp;
 use pipelet_domain::{id_tags::Policy, registration::Admission};
@@ -168,8 +174,9 @@ impl App {
         let keyring = Keyring::open(Arc::clone(&configuration), config.api_rate).await?;
         let keys = ApiKeys::new(keyring.clone(), clock);
         let answers = Readers::new(memory.readers.clone());
-        let authenticator = Authenticator::new(keyring.clone(), answers, clock);
-        first_key(&keys, config).await?;
+        let key_file = config.data_dir.join("admin.key");
+        first_key(&keys, config, &key_file).await?;
+        let authenticator = Authenticator::new(keyring.clone(), answers, &key_file, clock);
 
         let registry = Registrations::open(Arc::clone(&configuration), admission(config), clock);
         let registry = registry.await?;
@@ -511,7 +518,7 @@ async fn bind(flag: &'static str, address: SocketAddr) -> Result<TcpListener, Op
 }
 
 /// A fresh store gets a key: the given one, or one that is made and written down.
-async fn first_key(keys: &ApiKeys, config: &Config) -> Result<(), OpenError> {
+async fn first_key(keys: &ApiKeys, config: &Config, path: &Path) -> Result<(), OpenError> {
     if !keys.list().is_empty() {
         return Ok(());
     }
@@ -521,9 +528,8 @@ async fn first_key(keys: &ApiKeys, config: &Config) -> Result<(), OpenError> {
     }
     let key = ApiKey::generate()?;
     // Written before it is stored: a crash in between leaves a key that the next start replaces.
-    let path = config.data_dir.join("admin.key");
-    auth::write_admin_key(&path, &key).map_err(|source| OpenError::AdminKey {
-        path: path.clone(),
+    auth::write_admin_key(path, &key).map_err(|source| OpenError::AdminKey {
+        path: path.to_owned(),
         source,
     })?;
     keys.add_admin("admin", &key).await?;

@@ -155,19 +155,28 @@ impl Command {
         matches!(self, Self::Simulate(_))
     }
 
-    /// The command that shows what this one could have meant.
-    pub(crate) fn listing(&self) -> Option<&'static str> {
-        match self {
-            Self::Webhooks(_) | Self::Audit(_) | Self::Deliveries(_) | Self::Trigger(_) => {
-                Some("pipeletctl webhooks list")
+    /// What to do where what this one names is not there.
+    pub(crate) fn when_missing(&self) -> Option<String> {
+        let listing = match self {
+            Self::Stations(Stations::Set { id, .. }) => {
+                return Some(format!("`pipeletctl stations add {id}` registers it"));
             }
-            Self::Dlq(_) => Some("pipeletctl dlq list"),
-            Self::Stations(_) => Some("pipeletctl stations list"),
-            Self::Transactions(_) => Some("pipeletctl transactions list"),
-            Self::IdTags(_) => Some("pipeletctl id-tags list"),
-            Self::Keys(_) => Some("pipeletctl keys list"),
-            Self::Context(_) => Some("pipeletctl context list"),
-            Self::Events(_) | Self::Trace { .. } => Some("pipeletctl events list"),
+            Self::IdTags(IdTags::Set(args)) => {
+                return Some(format!(
+                    "`pipeletctl id-tags add {}` registers it",
+                    args.tag
+                ));
+            }
+            Self::Webhooks(_) | Self::Audit(_) | Self::Deliveries(_) | Self::Trigger(_) => {
+                "pipeletctl webhooks list"
+            }
+            Self::Dlq(_) => "pipeletctl dlq list",
+            Self::Stations(_) => "pipeletctl stations list",
+            Self::Transactions(_) => "pipeletctl transactions list",
+            Self::IdTags(_) => "pipeletctl id-tags list",
+            Self::Keys(_) => "pipeletctl keys list",
+            Self::Context(_) => "pipeletctl context list",
+            Self::Events(_) | Self::Trace { .. } => "pipeletctl events list",
             Self::Listen(_)
             | Self::Status
             | Self::Top
@@ -176,8 +185,9 @@ impl Command {
             | Self::Demo(_)
             | Self::Simulate(_)
             | Self::Completions { .. }
-            | Self::Manual { .. } => None,
-        }
+            | Self::Manual { .. } => return None,
+        };
+        Some(format!("`{listing}` shows what there is"))
     }
 }
 

@@ -10,7 +10,9 @@
 pub(crate) mod contexts;
 
 use std::{
-    env, fmt, fs, io,
+    env,
+    ffi::OsString,
+    fmt, fs, io,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -35,6 +37,8 @@ pub(crate) struct Settings {
     pub(crate) key: Key,
     /// For connecting, and again for each answer.
     pub(crate) timeout: Duration,
+    /// Whether systemd knows a daemon on this machine.
+    pub(crate) has_unit: bool,
 }
 
 /// Why it is this server.
@@ -86,6 +90,8 @@ pub(crate) struct Environment {
     pub(crate) search_path: Vec<PathBuf>,
     /// Where contexts are kept.
     pub(crate) contexts_file: Option<PathBuf>,
+    /// Whether systemd has a unit of the daemon's.
+    pub(crate) has_unit: bool,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -137,6 +143,7 @@ impl Settings {
             chosen_by,
             authorities: ca_file.as_deref().map(authorities).transpose()?,
             timeout: global.timeout,
+            has_unit: environment.has_unit,
         })
     }
 
@@ -163,6 +170,7 @@ impl Settings {
             authorities: None,
             key,
             timeout,
+            has_unit: false,
         })
     }
 
@@ -177,6 +185,7 @@ impl Settings {
                 source: KeySource::Environment,
             },
             timeout: Duration::from_secs(5),
+            has_unit: false,
         }
     }
 }
@@ -245,11 +254,19 @@ impl Environment {
             contexts_file: xdg("XDG_CONFIG_HOME", ".config").map(|dir| dir.join("config.toml")),
             api_key: var("PIPELET_API_KEY")
                 .and_then(|key| key.to_string_lossy().parse::<Secret>().ok()),
+            has_unit: has_unit(var("SYSTEMD_UNIT_PATH")),
             data_dir: var("PIPELETD_DATA_DIR")
                 .map(PathBuf::from)
                 .or_else(|| xdg("XDG_DATA_HOME", ".local/share")),
         }
     }
+}
+
+/// Looks where systemd does (systemd.unit(5)), packages' directories last.
+fn has_unit(unit_path: Option<OsString>) -> bool {
+    const DIRECTORIES: &str = "/etc/systemd/system:/usr/local/lib/systemd/system:/usr/lib/systemd/system:/lib/systemd/system";
+    let directories = unit_path.unwrap_or_else(|| DIRECTORIES.into());
+    env::split_paths(&directories).any(|directory| directory.join("pipeletd.service").exists())
 }
 
 impl Key {

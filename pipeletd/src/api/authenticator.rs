@@ -6,6 +6,7 @@
 
 use std::{
     net::{IpAddr, SocketAddr},
+    path::Path,
     sync::{Arc, Mutex, PoisonError, Weak},
 };
 
@@ -42,6 +43,8 @@ pub struct Authenticator {
     keyring: Keyring,
     guesses: Arc<Guesses>,
     readers: Readers,
+    /// Where the daemon wrote its first key, if it did and it is still there.
+    first_key: Option<Arc<Path>>,
     clock: Clock,
 }
 
@@ -92,11 +95,12 @@ impl Peer {
 }
 
 impl Authenticator {
-    pub fn new(keyring: Keyring, readers: Readers, clock: Clock) -> Self {
+    pub fn new(keyring: Keyring, readers: Readers, first_key: &Path, clock: Clock) -> Self {
         Self {
             keyring,
             guesses: Arc::default(),
             readers,
+            first_key: first_key.exists().then(|| first_key.into()),
             clock,
         }
     }
@@ -118,7 +122,13 @@ impl Authenticator {
                 message: "this API key is used too often".to_owned(),
                 retry_after,
             }),
-            Err(Refused::Unknown) => Err(self.refused(ApiError::Unauthenticated, peer, instant)),
+            Err(Refused::Unknown) => {
+                // Strangers needn't know how the machine is laid out.
+                let near = peer.address.ip().to_canonical().is_loopback();
+                let first_key = self.first_key.clone().filter(|_| near);
+                let error = ApiError::Unauthenticated { first_key };
+                Err(self.refused(error, peer, instant))
+            }
             // Only who has the key learns that it was one.
             Err(Refused::Expired) => Err(self.refused(ApiError::KeyExpired, peer, instant)),
         }
@@ -214,7 +224,12 @@ mod tests {
             last_used_at: None,
         };
         keyring.keys().put(info).await.unwrap();
-        let authenticator = Authenticator::new(keyring, Readers::new(FifoPool::of(1 << 20)), clock);
+        let authenticator = Authenticator::new(
+            keyring,
+            Readers::new(FifoPool::of(1 << 20)),
+            Path::new("admin.key"),
+            clock,
+        );
         let code = |key: &str, from: &str| {
             let peer = Peer {
                 address: SocketAddr::new(from.parse().unwrap(), 1),

@@ -2,7 +2,7 @@
 //!
 //! The cause goes to the log with the request's id, never to the caller.
 
-use std::time::Duration;
+use std::{path::Path, sync::Arc, time::Duration};
 
 use pipelet_domain::webhooks::Fault;
 
@@ -20,7 +20,10 @@ use crate::{
 #[derive(Debug)]
 pub enum ApiError {
     /// No API key, or none that is known.
-    Unauthenticated,
+    Unauthenticated {
+        /// Where the daemon wrote its first one, for callers on its own machine.
+        first_key: Option<Arc<Path>>,
+    },
     /// An API key that was one until it expired.
     KeyExpired,
     /// An API key that was revoked while it was in use.
@@ -101,7 +104,7 @@ impl ApiError {
     /// For programs; these never change.
     pub fn code(&self) -> &'static str {
         match self {
-            Self::Unauthenticated => "unauthenticated",
+            Self::Unauthenticated { .. } => "unauthenticated",
             Self::KeyExpired => "key_expired",
             Self::KeyRevoked => "key_revoked",
             Self::Forbidden { .. } => "forbidden",
@@ -125,8 +128,12 @@ impl ApiError {
     /// For people; says nothing that a caller may not know.
     pub fn message(&self) -> String {
         match self {
-            Self::Unauthenticated => {
-                "send a valid API key in the X-API-Key header (or x-api-key metadata)".to_owned()
+            Self::Unauthenticated { first_key } => {
+                let what = "send a valid API key in the X-API-Key header (or x-api-key metadata)";
+                match first_key {
+                    Some(path) => format!("{what}; the first one is in {}", path.display()),
+                    None => format!("{what}; an admin makes one: `pipeletctl keys create`"),
+                }
             }
             Self::KeyExpired => "this API key has expired; ask an admin for another".to_owned(),
             Self::KeyRevoked => "this API key was revoked; ask an admin for another".to_owned(),
@@ -163,7 +170,7 @@ impl ApiError {
             }
             Self::Unavailable(why) => tracing::warn!(request_id, why, "a request was refused"),
             // The authenticator has told the log where they come from, as often as is enough.
-            Self::Unauthenticated
+            Self::Unauthenticated { .. }
             | Self::KeyExpired
             | Self::KeyRevoked
             | Self::Forbidden { .. }

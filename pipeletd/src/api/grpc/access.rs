@@ -120,7 +120,7 @@ impl Guard {
 pub(super) fn validity<T>(request: &tonic::Request<T>) -> Result<Validity, ApiError> {
     let found = request.extensions().get::<Validity>().cloned();
     // The guard has put it there.
-    found.ok_or(ApiError::Unauthenticated)
+    found.ok_or(ApiError::Unauthenticated { first_key: None })
 }
 
 /// Lets a call through whose caller may make it, under an id that its answer and the log name.

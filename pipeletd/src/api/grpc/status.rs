@@ -13,7 +13,7 @@ const DOMAIN: &str = "pipelet";
 
 const fn code(error: &ApiError) -> Code {
     match error {
-        ApiError::Unauthenticated | ApiError::KeyExpired | ApiError::KeyRevoked => {
+        ApiError::Unauthenticated { .. } | ApiError::KeyExpired | ApiError::KeyRevoked => {
             Code::Unauthenticated
         }
         ApiError::Forbidden { .. } => Code::PermissionDenied,

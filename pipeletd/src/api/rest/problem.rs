@@ -65,7 +65,7 @@ pub(super) fn of_panic(_: Box<dyn Any + Send>) -> Response<Body> {
 
 fn status(error: &ApiError) -> StatusCode {
     match error {
-        ApiError::Unauthenticated | ApiError::KeyExpired | ApiError::KeyRevoked => {
+        ApiError::Unauthenticated { .. } | ApiError::KeyExpired | ApiError::KeyRevoked => {
             StatusCode::UNAUTHORIZED
         }
         ApiError::Forbidden { .. } => StatusCode::FORBIDDEN,

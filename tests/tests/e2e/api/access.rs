@@ -273,7 +273,12 @@ async fn keys_that_are_shown_are_never_in_the_log_and_guesses_are_held_back() {
     let (right, wrong) = (scene.daemon.key(), "hcpms_live_planted-by-a-stranger");
     let stranger = scene.api.with_key(Some(wrong));
     let guess = || async { stranger.get("/webhooks").await };
-    assert_eq!(guess().await.expect(401)["code"], "unauthenticated");
+    let refused = guess().await.expect(401);
+    assert_eq!(refused["code"], "unauthenticated");
+    // Who is on the daemon's own machine learns where the first key is.
+    let first_key = scene.daemon.data_dir().join("admin.key");
+    let detail = refused["detail"].as_str().unwrap_or_default();
+    assert!(detail.contains(first_key.to_str().unwrap()), "{detail}");
     let held_back = eventually("a 429", guess, |reply| reply.status == 429).await;
     assert_eq!(held_back.expect(429)["code"], "too_many_guesses");
     assert!(held_back.header("retry-after").is_some());

@@ -370,7 +370,9 @@ async fn keys_can_be_made_and_revoked() {
         "keys come back: {listed}"
     );
 
-    ctl.line(&format!("keys revoke {} --yes", made["id"])).await.ok();
+    ctl.line(&format!("keys revoke {} --yes", made["id"]))
+        .await
+        .ok();
     theirs.get("/webhooks").await.expect(401);
     scene.api.get("/webhooks").await.expect(200);
 }

@@ -33,7 +33,9 @@ async fn the_books_of_all_webhooks_are_added_up() {
     assert_eq!(one["total"]["received"], 1, "{one}");
     assert_eq!(one["total"]["pending"], 1, "{one}");
 
-    ctl.line(&format!("webhooks delete {other} --yes")).await.ok();
+    ctl.line(&format!("webhooks delete {other} --yes"))
+        .await
+        .ok();
     let closed = ctl.json(&format!("audit --webhook {other}")).await;
     let books = json!({
         "received": 1, "delivered": 0, "pending": 0, "dead": 0, "purged": 0, "cancelled": 1, "gap": 0

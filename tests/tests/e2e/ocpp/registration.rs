@@ -146,13 +146,12 @@ async fn operators_register_stations_from_the_command_line() {
     assert_eq!(open["registration"]["security_profile"], Value::Null);
 
     ctl.line("stations remove S1 --yes").await.ok();
-    for line in [
-        "stations remove S1 --yes",
-        "stations set S1 --boot-policy Pending",
-        "stations show S1",
-    ] {
+    for line in ["stations remove S1 --yes", "stations show S1"] {
         assert_eq!(ctl.line(line).await.code, 3, "{line}");
     }
+    let unknown = ctl.line("stations set S1 --boot-policy Pending").await;
+    assert_eq!(unknown.code, 3, "{unknown:?}");
+    assert!(unknown.stderr.contains("`pipeletctl stations add S1`"));
 }
 
 #[tokio::test]
