@@ -57,12 +57,16 @@ const NAMES: [(&str, &str); 10] = [
 ];
 
 /// The few fields that are not shown as their type is.
-const FIELDS: [(&str, &str); 5] = [
+const FIELDS: [(&str, &str); 6] = [
     ("CreateApiKeyResponse.api_key", "#[serde(flatten)]"),
     ("CreateWebhookResponse.webhook", "#[serde(flatten)]"),
     ("TriggerEventResponse.event", "#[serde(flatten)]"),
     (
         "CreateWebhookResponse.signing_secret",
+        "#[serde(skip_serializing_if = \"Option::is_none\")]",
+    ),
+    (
+        "TestWebhookResponse.code",
         "#[serde(skip_serializing_if = \"Option::is_none\")]",
     ),
     (

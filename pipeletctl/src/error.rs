@@ -64,6 +64,12 @@ pub(crate) enum Error {
     FileExists(PathBuf),
     #[error("cannot write {}", path.display())]
     File { path: PathBuf, source: io::Error },
+    #[error("several have the name {name:?}: say which {what} you mean by its id ({ids})")]
+    Ambiguous {
+        what: &'static str,
+        name: String,
+        ids: String,
+    },
     #[error("nothing to change")]
     NothingToChange,
     #[error("there is no terminal to draw on")]
@@ -165,6 +171,7 @@ impl Report {
             | Error::Body { .. }
             | Error::FileExists(_)
             | Error::File { .. }
+            | Error::Ambiguous { .. }
             | Error::NothingToChange
             | Error::NoTerminalToConfirm(_)
             | Error::NoTerminal
@@ -181,7 +188,8 @@ impl Report {
     /// Of a failure that has nothing to do with the daemon.
     pub(crate) fn local(error: &Error) -> Self {
         let (status, hint) = match error {
-            Error::Header(_)
+            Error::Ambiguous { .. }
+            | Error::Header(_)
             | Error::SigningSecret
             | Error::Secret(_)
             | Error::Body { .. }
@@ -449,7 +457,7 @@ mod tests {
     use tonic_types::ErrorDetails;
 
     use super::*;
-    use crate::{client::Client, settings::NamedBy};
+    use crate::{cli::EXIT_STATUS, client::Client, settings::NamedBy};
 
     #[test]
     fn every_code_has_its_exit_status() {
@@ -468,6 +476,25 @@ mod tests {
         ] {
             assert_eq!(exit_status(code) as u8, status, "{code:?}");
         }
+    }
+
+    #[test]
+    fn the_exit_codes_are_those_of_the_help() {
+        let all = [
+            ExitStatus::Success,
+            ExitStatus::Failed,
+            ExitStatus::Usage,
+            ExitStatus::NotFound,
+            ExitStatus::NotAuthorised,
+            ExitStatus::Conflict,
+            ExitStatus::PartlyFailed,
+            ExitStatus::Unreachable,
+            ExitStatus::Interrupted,
+        ];
+        assert_eq!(
+            all.map(|status| status as u8),
+            EXIT_STATUS.map(|(code, _)| code)
+        );
     }
 
     #[test]

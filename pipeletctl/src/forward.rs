@@ -19,7 +19,7 @@ use pipelet_proto::v1;
 use standardwebhooks::Webhook;
 use tokio::time::{Instant, timeout};
 
-use crate::{cli::ForwardUrl, error::Error, system::secret::Secret};
+use crate::{cli::ForwardUrl, error::Error, settings::ApiKey, system::secret::Secret};
 
 /// What a webhook's receiver has by default.
 const TIMEOUT: Duration = Duration::from_secs(10);
@@ -34,14 +34,16 @@ pub(crate) struct Signer {
 }
 
 impl Signer {
-    /// With this secret, or with one that is made.
-    pub(crate) fn with(secret: Option<Secret>) -> Result<Self, Error> {
+    /// With this secret, or with one that is made: of an API key always the same, so that an
+    /// application needs to be told it only once.
+    pub(crate) fn with(secret: Option<Secret>, key: Option<&ApiKey>) -> Result<Self, Error> {
         let (text, generated_secret) = if let Some(secret) = secret {
             (secret.into_text(), None)
         } else {
-            let mut bytes = [0; 32];
-            getrandom::fill(&mut bytes).map_err(Error::Random)?;
-            let generated_secret = format!("whsec_{}", STANDARD.encode(bytes));
+            let generated_secret = match key {
+                Some(key) => derived(key)?,
+                None => random()?,
+            };
             (generated_secret.clone(), Some(generated_secret))
         };
         let webhook = Webhook::new(text.trim()).map_err(|_| Error::SigningSecret)?;
@@ -54,6 +56,21 @@ impl Signer {
     pub(crate) fn generated_secret(&self) -> Option<&str> {
         self.generated_secret.as_deref()
     }
+}
+
+/// HMAC-SHA256 under the key, of which nothing is in it (RFC 2104).
+fn derived(key: &ApiKey) -> Result<String, Error> {
+    let key = key.to_metadata().as_bytes().to_vec();
+    let signed = Webhook::from_bytes(key).and_then(|key| key.sign("pipeletctl listen", 0, b""));
+    let signed = signed.map_err(|_| Error::SigningSecret)?;
+    let (_, hash) = signed.split_once(',').ok_or(Error::SigningSecret)?;
+    Ok(format!("whsec_{hash}"))
+}
+
+fn random() -> Result<String, Error> {
+    let mut bytes = [0; 32];
+    getrandom::fill(&mut bytes).map_err(Error::Random)?;
+    Ok(format!("whsec_{}", STANDARD.encode(bytes)))
 }
 
 impl fmt::Debug for Signer {

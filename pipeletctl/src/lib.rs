@@ -23,7 +23,6 @@ mod words;
 
 use std::process::ExitCode;
 
-use clap::Parser as _;
 use tokio::runtime::{self, Runtime};
 
 use crate::{
@@ -39,7 +38,7 @@ pub fn main() -> ExitCode {
     if let Some(done) = commands::completions::answer() {
         return done;
     }
-    let cli = match Cli::try_parse() {
+    let cli = match Cli::read() {
         Ok(cli) => cli,
         Err(refusal) => {
             // Where this can't be printed, there is no other place for it.
@@ -131,7 +130,7 @@ async fn dispatch(
         Command::Transactions(verb) => commands::transactions::run(verb, client, printer).await,
         Command::IdTags(verb) => commands::id_tags::run(verb, client, printer).await,
         Command::Keys(verb) => commands::keys::run(verb, client, printer).await,
-        Command::Listen(verb) => commands::listen::run(verb, client, printer).await,
+        Command::Listen(verb) => commands::listen::run(verb, settings, client, printer).await,
         Command::Status => commands::status::run(client, printer).await,
         Command::Top => commands::top::run(settings, client).await,
         Command::Doctor => commands::doctor::run(settings, client, printer).await,

@@ -19,6 +19,8 @@ pub(crate) struct Overview {
     /// By type, since the daemon started.
     pub(crate) events: BTreeMap<String, u64>,
     pub(crate) webhooks: Vec<v1::WebhookOverview>,
+    /// Stations that can't settle, or are refused, each with what is wrong in a few words.
+    pub(crate) troubled: Vec<String>,
     /// In microseconds.
     bounds: Vec<u64>,
 }
@@ -37,6 +39,20 @@ impl From<v1::GetOverviewResponse> for Overview {
     fn from(wire: v1::GetOverviewResponse) -> Self {
         let now = wire.now.unwrap_or_default();
         let events = wire.events.into_iter();
+        let restless = wire.restless_stations.iter();
+        let restless = restless.map(|it| {
+            let what = it.reason.replace('_', " ");
+            format!("{} {what} ×{}", it.station_id, it.count)
+        });
+        let refused = wire.refused_handshakes.iter();
+        let refused = refused.map(|it| {
+            let who = it.station_id.as_ref().unwrap_or(&it.remote_address);
+            format!(
+                "{who} refused: {} ×{}",
+                it.reason.replace('_', " "),
+                it.count
+            )
+        });
         Self {
             at: Timestamp::new(now.seconds, now.nanos).unwrap_or_default(),
             ready: wire.ready,
@@ -44,6 +60,7 @@ impl From<v1::GetOverviewResponse> for Overview {
             stations: wire.stations_connected,
             dead: wire.failed_deliveries,
             events: events.map(|it| (it.event, it.count)).collect(),
+            troubled: restless.chain(refused).collect(),
             webhooks: wire.webhooks,
             bounds: wire.latency_bounds_us,
         }
@@ -116,7 +133,7 @@ pub(crate) const fn dead_letters(stats: &v1::WebhookStats) -> u64 {
 
 /// How long the oldest event has waited that a webhook is owed.
 pub(crate) fn age(webhook: &v1::WebhookOverview, now: Timestamp) -> Option<Duration> {
-    let oldest = webhook.oldest_owed_at?;
+    let oldest = webhook.health.as_ref()?.oldest_owed_at?;
     let oldest = Timestamp::new(oldest.seconds, oldest.nanos).ok()?;
     Some(Duration::try_from(now.duration_since(oldest)).unwrap_or(Duration::ZERO))
 }
@@ -177,7 +194,11 @@ pub(crate) mod tests {
                 attempts,
                 attempts_delivered: delivered,
                 latency_buckets: buckets.to_vec(),
-                oldest_owed_at: Some(at(second - 90)),
+                health: Some(v1::WebhookHealth {
+                    state: "failing".to_owned(),
+                    oldest_owed_at: Some(at(second - 90)),
+                    ..v1::WebhookHealth::default()
+                }),
                 stats: Some(v1::WebhookStats {
                     received: 100,
                     delivered: 60,

@@ -1,24 +1,167 @@
 //! Draws what people read: tables, and the details of one thing.
 //!
-//! Invariants: the text is the same on a terminal and in a pipe; no cell is wider than
-//! `MAX_CELL`; nothing that a charger or a receiver wrote can move the cursor or change colours.
+//! Invariants: on a terminal no row is wider than it, and in a pipe every cell is whole, with a tab
+//! between two; nothing that a charger or a receiver wrote can move the cursor or change colours.
 
-use std::fmt::Write as _;
+use std::{
+    fmt::Write as _,
+    io::{self, IsTerminal as _},
+};
 
-use comfy_table::{ContentArrangement, Table, presets};
+use comfy_table::{Cell, Color, ContentArrangement, Table, presets};
 
 pub(crate) use pipelet_printable::shortened;
 
-const MAX_CELL: usize = 48;
+/// Between two columns.
+const GAP: usize = 2;
+/// Cells up to this are figures, times and the like, of which a part says nothing.
+const WHOLE: usize = 20;
+/// A text is shortened to this before a column is left out, and to less where none can be.
+const READABLE: usize = 16;
+const LEAST: usize = 6;
 
-/// Columns under their headers.
-pub(crate) fn columns(headers: &[&str], rows: &[Vec<String>]) -> String {
+/// Who reads a table.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Reader {
+    /// People, on a terminal that is so wide.
+    Terminal(usize),
+    /// A program, or a file.
+    Pipe,
+}
+
+impl Reader {
+    /// Who reads our stdout.
+    pub(crate) fn of_stdout() -> Self {
+        let width = || crossterm::terminal::size().ok();
+        match io::stdout().is_terminal().then(width).flatten() {
+            Some((width @ 1.., _)) => Self::Terminal(width.into()),
+            Some(_) | None => Self::Pipe,
+        }
+    }
+}
+
+/// Columns under their headers. On a terminal that is too narrow, the optional ones are left out,
+/// the first one first, and what is not whole ends in `…`.
+pub(crate) fn columns(
+    headers: &[&str],
+    rows: &[Vec<String>],
+    optional: &[&str],
+    reader: Reader,
+) -> String {
+    match reader {
+        Reader::Terminal(width) => aligned(headers, rows, optional, width, color),
+        Reader::Pipe => {
+            let rows = rows.iter().map(|row| {
+                let cells: Vec<_> = row.iter().map(|cell| printable(cell)).collect();
+                cells.join("\t")
+            });
+            let lines: Vec<_> = std::iter::once(headers.join("\t")).chain(rows).collect();
+            lines.join("\n")
+        }
+    }
+}
+
+/// The same as a part of something else, which is for people wherever it goes.
+pub(crate) fn section(headers: &[&str], rows: &[Vec<String>], optional: &[&str]) -> String {
+    let width = match Reader::of_stdout() {
+        Reader::Terminal(width) => width.saturating_sub(GAP),
+        Reader::Pipe => usize::MAX,
+    };
+    aligned(headers, rows, optional, width, |_, _| None)
+}
+
+fn aligned(
+    headers: &[&str],
+    rows: &[Vec<String>],
+    optional: &[&str],
+    width: usize,
+    color: fn(&str, &str) -> Option<Color>,
+) -> String {
+    let widths = fitted(headers, rows, optional, width);
     let mut table = plain();
-    table.set_header(headers.iter().copied());
+    let kept = |at: &usize| widths[*at].is_some();
+    let shown = (0..headers.len()).filter(kept);
+    table.set_header(shown.clone().map(|at| headers[at]));
     for row in rows {
-        table.add_row(row.iter().map(|cell| shortened(cell, MAX_CELL)));
+        let cells = shown.clone().filter_map(|at| {
+            let text = shortened(row.get(at)?, widths[at].unwrap_or(usize::MAX));
+            let color = color(headers[at], &text);
+            let cell = Cell::new(text);
+            Some(match color {
+                Some(color) => cell.fg(color),
+                None => cell,
+            })
+        });
+        table.add_row(cells.collect::<Vec<_>>());
     }
     drawn(&mut table)
+}
+
+/// How wide each column may be; `None` for one that is left out.
+fn fitted(
+    headers: &[&str],
+    rows: &[Vec<String>],
+    optional: &[&str],
+    width: usize,
+) -> Vec<Option<usize>> {
+    let natural = headers.iter().enumerate().map(|(at, header)| {
+        let cells = rows.iter().filter_map(|row| row.get(at));
+        let widths = cells.map(|cell| printable(cell).chars().count());
+        let natural = widths.chain([header.chars().count()]).max();
+        natural.unwrap_or(0).min(width)
+    });
+    let natural: Vec<usize> = natural.collect();
+    let mut widths: Vec<_> = natural.iter().copied().map(Some).collect();
+    let mut optional = optional.iter();
+    let mut least = READABLE;
+    loop {
+        let shown: Vec<_> = (0..widths.len())
+            .filter(|at| widths[*at].is_some())
+            .collect();
+        let gaps = shown.len().saturating_sub(1) * GAP;
+        // An id of which a part is shown can't be used.
+        let may_shrink = |at: usize| natural[at] > WHOLE && !headers[at].ends_with("ID");
+        let of = |widths: &[Option<usize>]| widths.iter().flatten().sum::<usize>() + gaps;
+        while of(&widths) > width {
+            let least = |at: usize| least.max(headers[at].chars().count());
+            let shrinks = shown
+                .iter()
+                .copied()
+                .filter(|at| may_shrink(*at) && widths[*at] > Some(least(*at)));
+            let Some(widest) = shrinks.max_by_key(|at| widths[*at]) else {
+                break;
+            };
+            widths[widest] = widths[widest].map(|width| width - 1);
+        }
+        if of(&widths) <= width {
+            return widths;
+        }
+        if let Some(left_out) = optional.next() {
+            let at = headers.iter().position(|header| header == left_out);
+            // What is left has room again.
+            let out = |now: usize| Some(now) == at || widths[now].is_none();
+            widths = (0..widths.len())
+                .map(|now| (!out(now)).then_some(natural[now]))
+                .collect();
+        } else if least > LEAST {
+            least = LEAST;
+        } else {
+            return widths;
+        }
+    }
+}
+
+/// Of a state; the word says it all, colour only repeats it.
+fn color(header: &str, cell: &str) -> Option<Color> {
+    if !matches!(header, "STATE" | "STATUS") {
+        return None;
+    }
+    match cell {
+        "failing" | "flapping" | "dead" | "failed" | "Blocked" | "Invalid" => Some(Color::Red),
+        "lagging" | "pending" | "abandoned" | "Expired" => Some(Color::Yellow),
+        "ok" | "delivered" | "Accepted" => Some(Color::Green),
+        _ => None,
+    }
 }
 
 /// The details of one thing: labels with their values, then sections under titles.
@@ -89,9 +232,45 @@ mod tests {
             vec!["1234".into(), String::new()],
         ];
         assert_eq!(
-            columns(&["ID", "NAME"], &rows),
+            columns(&["ID", "NAME"], &rows, &[], Reader::Terminal(80)),
             "ID    NAME\n1     a name\n1234"
         );
+    }
+
+    #[test]
+    fn a_terminal_is_never_too_narrow_and_a_pipe_has_it_whole() {
+        let id = "evt_01a22bec3e287bdcb319e47130b2a428";
+        let long = "no connection within the time that there is for it";
+        let rows = [vec![
+            id.into(),
+            "2026-04-14T12:34:56Z".into(),
+            "S1".into(),
+            long.into(),
+        ]];
+        let headers = ["EVENT ID", "TIME", "STATION", "WHY"];
+        let drawn = |width| {
+            columns(
+                &headers,
+                &rows,
+                &["STATION", "TIME"],
+                Reader::Terminal(width),
+            )
+        };
+        for width in 45..=130 {
+            let widest = drawn(width).lines().map(|line| line.chars().count()).max();
+            assert!(
+                widest.is_some_and(|widest| widest <= width),
+                "{}",
+                drawn(width)
+            );
+            assert!(drawn(width).contains(id), "{}", drawn(width));
+        }
+        assert!(drawn(130).ends_with(long));
+        assert!(drawn(80).ends_with("S1       no connection…") || !drawn(80).contains("STATION"));
+        assert!(!drawn(60).contains("TIME"));
+        let pipe = columns(&headers, &rows, &["TIME"], Reader::Pipe);
+        let line = format!("{id}\t2026-04-14T12:34:56Z\tS1\t{long}");
+        assert_eq!(pipe, format!("EVENT ID\tTIME\tSTATION\tWHY\n{line}"));
     }
 
     #[test]

@@ -1,8 +1,13 @@
 //! `dlq`, as clap reads it.
 
-use clap::{ArgGroup, Args, Subcommand};
+use clap::{ArgGroup, Args, Subcommand, ValueEnum};
 
-use super::{candidates::Candidates, limit::Limit, unasked::Unasked};
+use super::{
+    candidates::Candidates,
+    limit::Limit,
+    named::{Named, parse_id},
+    unasked::Unasked,
+};
 use crate::system::{rate::Rate, when::When};
 
 #[derive(Debug, Subcommand)]
@@ -11,13 +16,16 @@ pub(crate) enum Dlq {
     List {
         #[command(flatten)]
         filter: Filter,
+        /// Counts them instead: by what their last attempt failed of, by webhook and so on
+        #[arg(long, value_enum, value_name = "WHAT")]
+        group_by: Option<GroupBy>,
         #[command(flatten)]
         limit: Limit,
     },
     /// Shows one dead letter with its attempts
     #[command(alias = "get")]
     Show {
-        #[arg(add = Candidates::FailedDeliveries)]
+        #[arg(value_parser = parse_id, add = Candidates::FailedDeliveries)]
         id: u64,
     },
     /// Gives dead letters a new round of attempts
@@ -43,12 +51,20 @@ pub(crate) enum Dlq {
     },
 }
 
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum GroupBy {
+    Code,
+    Webhook,
+    Event,
+    Station,
+}
+
 /// Which dead letters are meant; all that is given must hold.
 #[derive(Debug, Clone, Default, Args)]
 pub(crate) struct Filter {
     /// Of this webhook
-    #[arg(long, value_name = "ID", add = Candidates::Webhooks)]
-    pub(crate) webhook: Option<u64>,
+    #[arg(long, value_name = "WEBHOOK", add = Candidates::Webhooks)]
+    pub(crate) webhook: Option<Named>,
     /// Of this event type
     #[arg(long, add = Candidates::EventTypes)]
     pub(crate) event: Option<String>,
@@ -69,6 +85,7 @@ pub(crate) struct Selection {
     /// These dead letters
     #[arg(
         value_name = "ID",
+        value_parser = parse_id,
         add = Candidates::FailedDeliveries,
         conflicts_with_all = ["all", "webhook", "event", "station", "since", "until"]
     )]
@@ -93,12 +110,12 @@ pub(crate) struct Pace {
 
 const REPLAY_USAGE: &str = "pipeletctl dlq replay [OPTIONS] <ID>...
        pipeletctl dlq replay [OPTIONS] --all
-       pipeletctl dlq replay [OPTIONS] [--webhook <ID>] [--event <EVENT>] [--station <STATION>] \
+       pipeletctl dlq replay [OPTIONS] [--webhook <WEBHOOK>] [--event <EVENT>] [--station <STATION>] \
 [--since <TIME>] [--until <TIME>]";
 
 const PURGE_USAGE: &str = "pipeletctl dlq purge [OPTIONS] <ID>...
        pipeletctl dlq purge [OPTIONS] --all
-       pipeletctl dlq purge [OPTIONS] [--webhook <ID>] [--event <EVENT>] [--station <STATION>] \
+       pipeletctl dlq purge [OPTIONS] [--webhook <WEBHOOK>] [--event <EVENT>] [--station <STATION>] \
 [--since <TIME>] [--until <TIME>]";
 
 /// To say nothing is not to say all.

@@ -2,7 +2,10 @@
 
 use clap::{Args, Subcommand};
 
-use super::{candidates::Candidates, limit::Limit};
+use super::{
+    candidates::Candidates,
+    limit::{EndAfter, Limit},
+};
 use crate::system::when::When;
 
 #[derive(Debug, Subcommand)]
@@ -16,9 +19,8 @@ pub(crate) enum Events {
         /// Events before then
         #[arg(long, value_name = "TIME")]
         until: Option<When>,
-        /// At most this many
-        #[arg(long, value_name = "N", default_value_t = 50)]
-        limit: u64,
+        #[command(flatten)]
+        limit: Limit,
     },
     /// Shows one event with its payload
     #[command(alias = "get")]
@@ -34,7 +36,7 @@ pub(crate) enum Events {
         #[command(flatten)]
         filter: EventFilter,
         #[command(flatten)]
-        limit: Limit,
+        end: EndAfter,
     },
 }
 

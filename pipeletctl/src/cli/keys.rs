@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use clap::{Subcommand, ValueEnum};
 
-use super::{candidates::Candidates, unasked::Unasked};
+use super::{candidates::Candidates, named::Named, unasked::Unasked};
 use crate::system::when::parse_timeout;
 
 #[derive(Debug, Subcommand)]
@@ -25,8 +25,8 @@ pub(crate) enum Keys {
     List,
     /// Revokes a key; asks first
     Revoke {
-        #[arg(add = Candidates::ApiKeys)]
-        id: u64,
+        #[arg(value_name = "KEY", add = Candidates::ApiKeys)]
+        id: Named,
         #[command(flatten)]
         unasked: Unasked,
     },

@@ -5,14 +5,14 @@ use std::{fmt, path::PathBuf, str::FromStr};
 use clap::{Args, ValueHint};
 use http::Uri;
 
-use super::{candidates::Candidates, limit::Limit};
+use super::{candidates::Candidates, limit::EndAfter};
 use crate::system::{secret::Secret, when::When};
 
 #[derive(Debug, Args)]
 pub(crate) struct Listen {
-    /// Where the application listens, like http://localhost:3000/hooks
+    /// Where the application listens, like localhost:3000/hooks [otherwise: events are printed]
     #[arg(long, value_name = "URL", value_hint = ValueHint::Url)]
-    pub(crate) forward_to: ForwardUrl,
+    pub(crate) forward_to: Option<ForwardUrl>,
     /// Only this type (repeat it, or separate by commas)
     #[arg(long = "event", value_name = "EVENT", value_delimiter = ',', add = Candidates::EventTypes)]
     pub(crate) events: Vec<String>,
@@ -42,7 +42,8 @@ pub(crate) struct Listen {
         value_hint = ValueHint::FilePath
     )]
     pub(crate) secret_value_file: Option<PathBuf>,
-    /// Signs with this secret, whsec_ and base64 [otherwise: one that is made and shown]
+    /// Signs with this secret, whsec_ and base64 [otherwise: one that is shown, always the same for
+    /// an API key]
     #[arg(long, value_name = "SECRET", conflicts_with = "signing_secret_file")]
     pub(crate) signing_secret: Option<Secret>,
     /// A file with it, or "-" for standard input
@@ -52,7 +53,7 @@ pub(crate) struct Listen {
     #[arg(long)]
     pub(crate) plain: bool,
     #[command(flatten)]
-    pub(crate) limit: Limit,
+    pub(crate) end: EndAfter,
 }
 
 /// Where events are sent.
@@ -73,7 +74,12 @@ impl FromStr for ForwardUrl {
     type Err = ForwardUrlError;
 
     fn from_str(text: &str) -> Result<Self, ForwardUrlError> {
-        let uri: Uri = text.parse().map_err(|_| ForwardUrlError)?;
+        let whole = if text.contains("://") {
+            text.to_owned()
+        } else {
+            format!("http://{text}")
+        };
+        let uri: Uri = whole.parse().map_err(|_| ForwardUrlError)?;
         let is_plain = uri.scheme_str() == Some("http") && uri.host().is_some();
         is_plain.then_some(Self(uri)).ok_or(ForwardUrlError)
     }
@@ -95,7 +101,8 @@ mod tests {
             ("http://localhost:3000/hooks", true),
             ("http://[::1]:3000", true),
             ("https://localhost:3000/hooks", false),
-            ("localhost:3000/hooks", false),
+            ("localhost:3000/hooks", true),
+            ("localhost:3000", true),
             ("/hooks", false),
             ("", false),
         ] {

@@ -13,12 +13,14 @@ mod contexts;
 mod deliveries;
 mod demo;
 mod dlq;
+mod documented;
 mod events;
 mod global;
 mod id_tags;
 mod keys;
 mod limit;
 mod listen;
+mod named;
 mod simulate;
 mod stations;
 #[cfg(test)]
@@ -38,13 +40,15 @@ pub(crate) use self::{
     contexts::Contexts,
     deliveries::{Deliveries, DeliveryStatus},
     demo::Demo,
-    dlq::{Dlq, Filter, Pace, Selection},
+    dlq::{Dlq, Filter, GroupBy, Pace, Selection},
+    documented::{EXIT_STATUS, examples},
     events::{EventFilter, Events},
     global::{Format, Global, ServerUrl, ServerUrlError},
     id_tags::{AddIdTag, IdTags, SetIdTag},
     keys::Keys,
-    limit::Limit,
+    limit::{EndAfter, Limit},
     listen::{ForwardUrl, Listen},
+    named::Named,
     simulate::{Scenario, Simulate},
     stations::{CallStation, Registration, Stations},
     transactions::{TransactionFilter, Transactions},
@@ -104,7 +108,7 @@ pub(crate) enum Command {
     Keys(Keys),
     /// Sends events to an application on this machine, as a webhook would, until Ctrl-C
     ///
-    /// The application needs no address that the daemon can reach. Its answers change nothing at
+    /// Without --forward-to they are printed. The application needs no address that the daemon can reach. Its answers change nothing at
     /// the daemon. Where it is down, events wait for it; where the daemon is, it goes on from the
     /// event that came last.
     Listen(Listen),
@@ -194,8 +198,8 @@ impl Command {
 #[derive(Debug, Args)]
 pub(crate) struct Audit {
     /// Only this webhook
-    #[arg(long, value_name = "ID", add = Candidates::Webhooks)]
-    pub(crate) webhook: Option<u64>,
+    #[arg(long, value_name = "WEBHOOK", add = Candidates::Webhooks)]
+    pub(crate) webhook: Option<Named>,
     /// Shows what became of the events since then: 2026-04-14T12:00:00Z, or how long ago, like 2h.
     /// The check covers all of them anyway
     #[arg(long, value_name = "TIME")]

@@ -83,7 +83,9 @@ fn what_is_refused() {
             "webhooks update 7 --all-stations --station A",
             ArgumentConflict,
         ),
-        ("webhooks get seven", ValueValidation),
+        ("dlq show seven", ValueValidation),
+        ("dlq list --limit 0", ValueValidation),
+        ("dlq list --limit 5 --all", ArgumentConflict),
         ("transactions list --open --stopped", ArgumentConflict),
         ("id-tags set T --parent P --no-parent", ArgumentConflict),
         ("id-tags add T --expires soon", ValueValidation),
@@ -125,4 +127,41 @@ fn a_parsed_secret_is_not_in_debug() {
     let line =
         "webhooks create --name N --url http://h --event A --secret-header H --secret-value hush";
     assert!(!format!("{:?}", parse(line).unwrap()).contains("hush"));
+}
+
+#[test]
+fn each_command_has_examples_that_parse() {
+    fn leaves(command: &clap::Command, path: &str, found: &mut Vec<String>) {
+        for below in command
+            .get_subcommands()
+            .filter(|below| !below.is_hide_set())
+        {
+            let path = format!("{path} {}", below.get_name())
+                .trim_start()
+                .to_owned();
+            if below.has_subcommands() {
+                leaves(below, &path, found);
+            } else {
+                found.push(path);
+            }
+        }
+    }
+
+    let mut commands = Vec::new();
+    leaves(&Cli::command(), "", &mut commands);
+    assert!(commands.len() > 40, "{commands:?}");
+    for command in commands {
+        let mut examples = 0;
+        for arguments in super::examples(&command) {
+            // None of them has a space within quotes.
+            let line = format!("{command} {}", arguments.replace('\'', ""));
+            let parsed = parse(line.trim_end());
+            assert!(
+                parsed.is_ok() || parsed.is_err_and(|kind| kind == ErrorKind::DisplayHelp),
+                "{line}"
+            );
+            examples += 1;
+        }
+        assert!(examples >= 2, "{command}");
+    }
 }

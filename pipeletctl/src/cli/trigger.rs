@@ -5,7 +5,7 @@ use std::{str::FromStr, time::Duration};
 use clap::{Args, builder::NonEmptyStringValueParser};
 use serde_json::{Map, Value};
 
-use super::candidates::Candidates;
+use super::{candidates::Candidates, named::Named};
 use crate::system::when::parse_timeout;
 
 #[derive(Debug, Args)]
@@ -23,8 +23,8 @@ pub(crate) struct Trigger {
     #[arg(long = "set", value_name = "payload.FIELD=VALUE")]
     pub(crate) set: Vec<Setting>,
     /// Only to this webhook, which must want it
-    #[arg(long, value_name = "ID", add = Candidates::Webhooks)]
-    pub(crate) webhook: Option<u64>,
+    #[arg(long, value_name = "WEBHOOK", add = Candidates::Webhooks)]
+    pub(crate) webhook: Option<Named>,
     /// Waits until every webhook has it, or has failed once, and shows what became of it; fails
     /// where one failed
     #[arg(long, value_name = "DURATION", num_args = 0..=1, require_equals = true,

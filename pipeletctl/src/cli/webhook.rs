@@ -12,7 +12,7 @@ use std::path::PathBuf;
 use clap::{ArgGroup, Args, ValueHint};
 use pipelet_proto::v1::{self, Webhook};
 
-use super::candidates::Candidates;
+use super::{candidates::Candidates, named::Named};
 use crate::{
     system::secret::{Secret, SecretError},
     table::Details,
@@ -73,8 +73,8 @@ pub(crate) struct CreateWebhook {
 #[derive(Debug, Args)]
 #[command(group(ArgGroup::new("secret").args(["secret_value", "secret_value_file"])))]
 pub(crate) struct UpdateWebhook {
-    #[arg(add = Candidates::Webhooks)]
-    id: u64,
+    #[arg(value_name = "WEBHOOK", add = Candidates::Webhooks)]
+    pub(crate) id: Named,
     /// A name for people
     #[arg(long)]
     name: Option<String>,
@@ -153,7 +153,9 @@ impl CreateWebhook {
 
 impl UpdateWebhook {
     /// The request that changes what was given, which the mask names; none where nothing was.
-    pub(crate) fn change(self) -> Result<Option<v1::UpdateWebhookRequest>, SecretError> {
+    ///
+    /// `id` is the webhook's.
+    pub(crate) fn change(self, id: u64) -> Result<Option<v1::UpdateWebhookRequest>, SecretError> {
         let secret = Secret::given(self.secret_value, self.secret_value_file)?;
         let generate_signing_secret = self.signing.sign;
         let signing_secret = signing_secret(self.signing)?;
@@ -189,7 +191,7 @@ impl UpdateWebhook {
             return Ok(None);
         }
         Ok(Some(v1::UpdateWebhookRequest {
-            id: self.id,
+            id,
             webhook: Some(v1::WebhookSpec {
                 name: self.name.unwrap_or_default(),
                 description: self.description,
@@ -257,7 +259,7 @@ mod tests {
         let Command::Webhooks(Webhooks::Update(args)) = cli.command else {
             panic!("{line} is an update");
         };
-        args.change().unwrap()
+        args.change(7).unwrap()
     }
 
     #[test]

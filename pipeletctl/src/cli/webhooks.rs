@@ -7,6 +7,7 @@ use clap::{Args, Subcommand, ValueHint};
 use super::{
     candidates::Candidates,
     limit::Limit,
+    named::Named,
     unasked::Unasked,
     webhook::{CreateWebhook, UpdateWebhook},
 };
@@ -24,22 +25,22 @@ pub(crate) enum Webhooks {
     /// Shows one webhook
     #[command(alias = "show")]
     Get {
-        #[arg(add = Candidates::Webhooks)]
-        id: u64,
+        #[arg(value_name = "WEBHOOK", add = Candidates::Webhooks)]
+        id: Named,
     },
     /// Changes what is given and leaves the rest
     Update(Box<UpdateWebhook>),
     /// Deletes a webhook and cancels what it was owed; asks first
     Delete {
-        #[arg(add = Candidates::Webhooks)]
-        id: u64,
+        #[arg(value_name = "WEBHOOK", add = Candidates::Webhooks)]
+        id: Named,
         #[command(flatten)]
         unasked: Unasked,
     },
     /// POSTs one synthetic event to the webhook's URL; fails where the receiver does
     Test {
-        #[arg(add = Candidates::Webhooks)]
-        id: u64,
+        #[arg(value_name = "WEBHOOK", add = Candidates::Webhooks)]
+        id: Named,
         /// The event type to send [default: the webhook's first]
         #[arg(long, add = Candidates::EventTypes)]
         event: Option<String>,
@@ -49,23 +50,23 @@ pub(crate) enum Webhooks {
     /// One delivery goes out first, then more as long as none fails. What has not gone out by then
     /// waits as it did. Dead letters are replayed with `dlq replay`.
     Retry {
-        #[arg(add = Candidates::Webhooks)]
-        id: u64,
+        #[arg(value_name = "WEBHOOK", add = Candidates::Webhooks)]
+        id: Named,
     },
     /// Enables a webhook: new events are delivered to it
     Enable {
-        #[arg(add = Candidates::Webhooks)]
-        id: u64,
+        #[arg(value_name = "WEBHOOK", add = Candidates::Webhooks)]
+        id: Named,
     },
     /// Disables a webhook: it gets no new events, and its retries wait
     Disable {
-        #[arg(add = Candidates::Webhooks)]
-        id: u64,
+        #[arg(value_name = "WEBHOOK", add = Candidates::Webhooks)]
+        id: Named,
     },
     /// Signs with a new secret, which is shown this once; the one before signs for 24 h, too
     RotateSecret {
-        #[arg(add = Candidates::Webhooks)]
-        id: u64,
+        #[arg(value_name = "WEBHOOK", add = Candidates::Webhooks)]
+        id: Named,
         /// A secret of your own instead: a file with it, or "-" for standard input
         #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
         signing_secret_file: Option<PathBuf>,
@@ -78,16 +79,16 @@ pub(crate) enum Webhooks {
     /// Shows backlog, success rate and latency of each webhook
     Stats {
         /// Only this one
-        #[arg(add = Candidates::Webhooks)]
-        id: Option<u64>,
+        #[arg(value_name = "WEBHOOK", add = Candidates::Webhooks)]
+        id: Option<Named>,
         /// Over the next so long, instead of since the daemon's start
         #[arg(long, value_name = "DURATION", value_parser = parse_timeout)]
         over: Option<Duration>,
     },
     /// Shows the deliveries that wait for a retry, then the latest ones that were settled
     Deliveries {
-        #[arg(add = Candidates::Webhooks)]
-        id: u64,
+        #[arg(value_name = "WEBHOOK", add = Candidates::Webhooks)]
+        id: Named,
         #[command(flatten)]
         limit: Limit,
     },
@@ -95,8 +96,8 @@ pub(crate) enum Webhooks {
 
 #[derive(Debug, Args)]
 pub(crate) struct Backfill {
-    #[arg(add = Candidates::Webhooks)]
-    pub(crate) id: u64,
+    #[arg(value_name = "WEBHOOK", add = Candidates::Webhooks)]
+    pub(crate) id: Named,
     /// Events from then on: 2026-04-14T12:00:00Z, or how long ago, like 2h
     #[arg(long, value_name = "TIME")]
     pub(crate) since: When,

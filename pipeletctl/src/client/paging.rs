@@ -48,6 +48,11 @@ impl Pages {
         Some(Page { size, token })
     }
 
+    /// Whether it ended at the limit, and not at the end.
+    pub(crate) const fn has_more(&self) -> bool {
+        self.token.is_some()
+    }
+
     /// Takes an answer in and gives back what of it is within the limit.
     pub(crate) fn accept<T>(&mut self, mut items: Vec<T>, next_token: String) -> Vec<T> {
         if let Some(remaining) = &mut self.remaining {

@@ -18,7 +18,7 @@ pub(crate) async fn run(
 ) -> Result<ExitStatus, Error> {
     let since = args.since.map(|since| since.resolve(when::now()));
     let request = v1::AuditWebhooksRequest {
-        webhook_id: args.webhook,
+        webhook_id: client.webhook_id_if(args.webhook.as_ref()).await?,
         since: since.map(when::on_wire),
     };
     let answer = client.webhooks().audit_webhooks(request).await?;

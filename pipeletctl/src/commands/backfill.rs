@@ -38,8 +38,9 @@ pub(crate) async fn run(
     printer: &Printer,
 ) -> Result<ExitStatus, Error> {
     let now = when::now();
+    let webhook_id = client.webhook_id(&args.id).await?;
     let mut request = v1::BackfillRequest {
-        webhook_id: args.id,
+        webhook_id,
         filter: Some(v1::EventFilter {
             events: args.events,
             station_ids: args.stations,
@@ -50,7 +51,7 @@ pub(crate) async fn run(
         ..v1::BackfillRequest::default()
     };
     let mut done = Done {
-        webhook_id: args.id,
+        webhook_id,
         dry_run: args.dry_run,
         events: 0,
     };
@@ -61,7 +62,7 @@ pub(crate) async fn run(
         return Ok(ExitStatus::Success);
     }
     if !args.unasked.yes {
-        let question = format!("send {events} to webhook {}?", args.id);
+        let question = format!("send {events} to webhook {webhook_id}?");
         if !printer.confirm(&question).await? {
             return Ok(ExitStatus::Failed);
         }
@@ -84,7 +85,7 @@ pub(crate) async fn run(
         "event is on its way",
         "events are on their way",
     );
-    let id = args.id;
+    let id = webhook_id;
     printer.done(&done, &format!("{events} to webhook {id}"))?;
     printer.hint(&format!(
         "`pipeletctl deliveries list --status pending --webhook {id}` shows what still waits"

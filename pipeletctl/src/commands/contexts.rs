@@ -91,6 +91,6 @@ fn list(file: Option<&Path>, printer: &Printer) -> Result<ExitStatus, Error> {
         printer.list("no contexts: `pipeletctl context add NAME --server URL` makes one");
     let all = contexts.contexts.iter();
     list.extend(all.map(|(name, context)| view::Context::new(name, context, &contexts)))?;
-    list.finish(printer)?;
+    list.finish(printer, false)?;
     Ok(ExitStatus::Success)
 }

@@ -33,7 +33,7 @@ pub(crate) async fn run(
         None => DeliveryStatus::value_variants(),
     };
     let mut list = printer.list::<ListedDelivery>("no such deliveries");
-    let mut left = limit.count.unwrap_or(u64::MAX);
+    let mut left = limit.count(printer.is_for_people()).unwrap_or(u64::MAX);
     for status in statuses {
         match status {
             DeliveryStatus::Failed => failed(&filter, &mut left, &mut list, client).await?,
@@ -47,7 +47,7 @@ pub(crate) async fn run(
             }
         }
     }
-    list.finish(printer)?;
+    list.finish(printer, left == 0)?;
     Ok(ExitStatus::Success)
 }
 
@@ -57,7 +57,7 @@ async fn failed(
     list: &mut List<ListedDelivery, std::io::Stdout>,
     client: &Client,
 ) -> Result<(), Error> {
-    let filter = dlq::filter_on_wire(filter.clone(), when::now());
+    let filter = dlq::filter_on_wire(filter.clone(), when::now(), client).await?;
     let mut pages = Pages::new(Some(*left)).with_page_size(PAGE);
     while let Some(page) = pages.next() {
         let request = v1::ListFailedDeliveriesRequest {
@@ -86,7 +86,8 @@ async fn of_webhooks(
     let since = filter.since.map(|when| when.resolve(now));
     let until = filter.until.map(|when| when.resolve(now));
     let mut owed = Vec::new();
-    for webhook in webhooks(filter.webhook, client).await? {
+    let only = client.webhook_id_if(filter.webhook.as_ref()).await?;
+    for webhook in webhooks(only, client).await? {
         let books = webhook.stats.unwrap_or_default();
         let unattempted = books.pending.saturating_sub(books.retrying);
         if unattempted > 0 {

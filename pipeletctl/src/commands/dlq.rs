@@ -3,6 +3,7 @@
 //! Invariants: nothing is purged without a yes, given on the terminal or by flag; the
 //! exit status tells all, some and none apart.
 
+mod groups;
 mod outcome;
 mod paced;
 mod selection;
@@ -31,12 +32,20 @@ pub(crate) async fn run(
 ) -> Result<ExitStatus, Error> {
     let now = when::now();
     match verb {
-        Dlq::List { filter, limit } => {
-            list(&filter_on_wire(filter, now), limit, client, printer).await
+        Dlq::List {
+            filter,
+            group_by,
+            limit,
+        } => {
+            let filter = filter_on_wire(filter, now, client).await?;
+            match group_by {
+                Some(what) => groups::list(what, filter, limit, client, printer).await,
+                None => list(filter, limit, client, printer).await,
+            }
         }
         Dlq::Show { id } => show(id, client, printer).await,
         Dlq::Replay { selection, pace } => {
-            let which = Which::from(selection, now);
+            let which = Which::from(selection, now, client).await?;
             if pace.rate.is_some() || pace.canary {
                 paced::replay(which, pace, client, printer).await
             } else {
@@ -44,19 +53,25 @@ pub(crate) async fn run(
             }
         }
         Dlq::Purge { selection, unasked } => {
-            purge(Which::from(selection, now), unasked, client, printer).await
+            purge(
+                Which::from(selection, now, client).await?,
+                unasked,
+                client,
+                printer,
+            )
+            .await
         }
     }
 }
 
 async fn list(
-    filter: &v1::FailedDeliveryFilter,
+    filter: v1::FailedDeliveryFilter,
     limit: Limit,
     client: &Client,
     printer: &Printer,
 ) -> Result<ExitStatus, Error> {
     let mut list = printer.list::<v1::FailedDelivery>("no dead letters");
-    let mut pages = Pages::new(limit.count).with_page_size(PAGE);
+    let mut pages = Pages::new(limit.count(printer.is_for_people())).with_page_size(PAGE);
     while let Some(page) = pages.next() {
         let request = v1::ListFailedDeliveriesRequest {
             filter: Some(filter.clone()),
@@ -68,7 +83,7 @@ async fn list(
         let failed = pages.accept(answer.failed_deliveries, answer.next_page_token);
         list.extend(failed.into_iter().map(OneLine::one_line))?;
     }
-    list.finish(printer)?;
+    list.finish(printer, pages.has_more())?;
     Ok(ExitStatus::Success)
 }
 

@@ -3,7 +3,7 @@
 use pipelet_proto::v1;
 
 use crate::{
-    cli::{EventFilter, Events, Limit},
+    cli::{EndAfter, EventFilter, Events, Limit},
     client::{Client, paging::Pages, tail::Tail},
     error::{Error, ExitStatus},
     output::Printer,
@@ -28,7 +28,7 @@ pub(crate) async fn run(
             limit,
         } => list(on_wire(filter, until), limit, client, printer).await,
         Events::Show { id } => show(id, client, printer).await,
-        Events::Tail { filter, limit } => {
+        Events::Tail { filter, end } => {
             let v1::EventFilter {
                 events,
                 station_ids,
@@ -41,7 +41,7 @@ pub(crate) async fn run(
                 since,
                 ..v1::TailEventsRequest::default()
             };
-            tail(request, limit, client, printer).await
+            tail(request, end, client, printer).await
         }
     }
 }
@@ -54,19 +54,20 @@ async fn types(client: &Client, printer: &Printer) -> Result<ExitStatus, Error> 
     let types = answer.into_inner().event_types;
     let mut list = printer.list("the daemon knows no event types");
     list.extend(types)?;
-    list.finish(printer)?;
+    list.finish(printer, false)?;
     Ok(ExitStatus::Success)
 }
 
-/// A page may be empty and yet not the last.
+/// The journal has millions: unless told otherwise no more than people read, in any format. A page
+/// may be empty and yet not the last.
 async fn list(
     filter: v1::EventFilter,
-    limit: u64,
+    limit: Limit,
     client: &Client,
     printer: &Printer,
 ) -> Result<ExitStatus, Error> {
     let mut list = printer.list::<v1::Event>("no such events in what the journal keeps");
-    let mut pages = Pages::new(Some(limit)).with_page_size(PAGE);
+    let mut pages = Pages::new(limit.count(true)).with_page_size(PAGE);
     while let Some(page) = pages.next() {
         let request = v1::ListEventsRequest {
             filter: Some(filter.clone()),
@@ -77,7 +78,7 @@ async fn list(
         let events = pages.accept(answer.events, answer.next_page_token);
         list.extend(events.into_iter().map(OneLine::one_line))?;
     }
-    list.finish(printer)?;
+    list.finish(printer, pages.has_more())?;
     Ok(ExitStatus::Success)
 }
 
@@ -90,9 +91,9 @@ async fn show(id: String, client: &Client, printer: &Printer) -> Result<ExitStat
 }
 
 /// Ends at the limit, or at Ctrl-C.
-async fn tail(
+pub(super) async fn tail(
     request: v1::TailEventsRequest,
-    limit: Limit,
+    end: EndAfter,
     client: &Client,
     printer: &Printer,
 ) -> Result<ExitStatus, Error> {
@@ -100,7 +101,7 @@ async fn tail(
     // Who waits for this line can be sure that what happens from now on is shown.
     printer.note("waiting for events; Ctrl-C ends");
     let mut shown = 0;
-    while limit.count.is_none_or(|limit| shown < limit) {
+    while end.count.is_none_or(|end| shown < end) {
         let message = tail.next(printer).await?;
         if message.missed > 0 {
             let missed = counted(message.missed, "event", "events");

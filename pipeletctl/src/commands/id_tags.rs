@@ -40,7 +40,7 @@ async fn add(args: AddIdTag, client: &Client, printer: &Printer) -> Result<ExitS
 
 async fn list(limit: Limit, client: &Client, printer: &Printer) -> Result<ExitStatus, Error> {
     let mut list = printer.list::<v1::IdTag>("no id tags: `pipeletctl id-tags add` registers one");
-    let mut pages = Pages::new(limit.count);
+    let mut pages = Pages::new(limit.count(printer.is_for_people()));
     while let Some(page) = pages.next() {
         let request = v1::ListIdTagsRequest {
             page_size: page.size,
@@ -50,7 +50,7 @@ async fn list(limit: Limit, client: &Client, printer: &Printer) -> Result<ExitSt
         let tags = pages.accept(answer.id_tags, answer.next_page_token);
         list.extend(tags)?;
     }
-    list.finish(printer)?;
+    list.finish(printer, pages.has_more())?;
     Ok(ExitStatus::Success)
 }
 

@@ -31,7 +31,9 @@ pub(crate) async fn run(
             create(request, client, printer).await
         }
         Keys::List => list(client, printer).await,
-        Keys::Revoke { id, unasked } => revoke(id, unasked, client, printer).await,
+        Keys::Revoke { id, unasked } => {
+            revoke(client.key_id(&id).await?, unasked, client, printer).await
+        }
     }
 }
 
@@ -69,7 +71,7 @@ async fn list(client: &Client, printer: &Printer) -> Result<ExitStatus, Error> {
     let keys = answer.into_inner().api_keys;
     let mut list = printer.list("no API keys");
     list.extend(keys)?;
-    list.finish(printer)?;
+    list.finish(printer, false)?;
     Ok(ExitStatus::Success)
 }
 

@@ -136,7 +136,9 @@ async fn watch(
                 bar.set_message(progress(fleet));
                 bar.set_position(began.elapsed().as_secs());
                 if let Some(note) = reach.check(fleet.online(), tokio::time::Instant::now()) {
-                    bar.suspend(|| printer.note(note));
+                    let why = fleet.stats().last_failure.as_deref().filter(|_| fleet.online() == 0);
+                    let why = why.map_or_else(String::new, |why| format!(": {why}"));
+                    bar.suspend(|| printer.note(&format!("{note}{why}")));
                 }
             }
             running = fleet.record_next() => if !running {
@@ -160,14 +162,16 @@ impl ConnectivityMonitor {
         if online > 0 {
             self.was_online = true;
             self.disconnected_since = None;
-            return std::mem::take(&mut self.outage_reported)
-                .then_some("stations are connected again");
+            return std::mem::take(&mut self.outage_reported).then_some("stations are connected");
         }
         let disconnected_since = *self.disconnected_since.get_or_insert(now);
-        let is_news =
-            self.was_online && !self.outage_reported && now - disconnected_since >= OUTAGE;
+        let is_news = !self.outage_reported && now - disconnected_since >= OUTAGE;
         self.outage_reported |= is_news;
-        is_news.then_some("no station is connected any more; they go on dialling")
+        is_news.then_some(if self.was_online {
+            "no station is connected any more; they go on dialling"
+        } else {
+            "no station could connect yet; they go on dialling"
+        })
     }
 }
 
@@ -252,15 +256,16 @@ mod tests {
         let began = tokio::time::Instant::now();
         let mut reach = ConnectivityMonitor::default();
         let gone = Some("no station is connected any more; they go on dialling");
+        let not_yet = Some("no station could connect yet; they go on dialling");
         for (second, online, said) in [
             (0, 0, None),
-            (5, 0, None),
-            (6, 2, None),
+            (5, 0, not_yet),
+            (6, 2, Some("stations are connected")),
             (7, 0, None),
             (9, 0, None),
             (10, 0, gone),
             (20, 0, None),
-            (21, 1, Some("stations are connected again")),
+            (21, 1, Some("stations are connected")),
             (22, 2, None),
         ] {
             let now = began + Duration::from_secs(second);

@@ -9,7 +9,8 @@ use crate::{
     commands::call,
     error::{Error, ExitStatus},
     output::Printer,
-    system::secret::Secret,
+    system::{secret::Secret, when},
+    view::doctor::troubled_stations,
 };
 
 pub(crate) async fn run(
@@ -50,7 +51,7 @@ async fn list(
     } else {
         "no stations yet: point one at ws://HOST:9000/ocpp/STATION_ID"
     });
-    let mut pages = Pages::new(limit.count);
+    let mut pages = Pages::new(limit.count(printer.is_for_people()));
     while let Some(page) = pages.next() {
         let request = v1::ListStationsRequest {
             page_size: page.size,
@@ -61,7 +62,13 @@ async fn list(
         let stations = pages.accept(answer.stations, answer.next_page_token);
         list.extend(stations)?;
     }
-    list.finish(printer)?;
+    list.finish(printer, pages.has_more())?;
+    if printer.is_for_people() {
+        let status = client.daemon().get_status(v1::GetStatusRequest {}).await?;
+        for troubled in troubled_stations(&status.into_inner(), when::now()) {
+            printer.note(&troubled);
+        }
+    }
     Ok(ExitStatus::Success)
 }
 

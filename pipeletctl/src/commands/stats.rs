@@ -39,7 +39,7 @@ pub(crate) async fn run(
     }
     let mut list = printer.list("no webhooks: `pipeletctl webhooks create` makes one");
     list.extend(figures)?;
-    list.finish(printer)?;
+    list.finish(printer, false)?;
     Ok(ExitStatus::Success)
 }
 

@@ -33,7 +33,7 @@ async fn list(
     printer: &Printer,
 ) -> Result<ExitStatus, Error> {
     let mut list = printer.list::<v1::Transaction>("no transactions");
-    let mut pages = Pages::new(limit.count);
+    let mut pages = Pages::new(limit.count(printer.is_for_people()));
     while let Some(page) = pages.next() {
         let request = v1::ListTransactionsRequest {
             filter: Some(filter.clone()),
@@ -45,7 +45,7 @@ async fn list(
         let transactions = pages.accept(answer.transactions, answer.next_page_token);
         list.extend(transactions.into_iter().map(OneLine::one_line))?;
     }
-    list.finish(printer)?;
+    list.finish(printer, pages.has_more())?;
     Ok(ExitStatus::Success)
 }
 

@@ -28,7 +28,7 @@ pub(crate) async fn run(
         station_id: args.station,
         payload: args.payload,
         payload_patch: patch,
-        webhook_id: args.webhook,
+        webhook_id: client.webhook_id_if(args.webhook.as_ref()).await?,
     };
     let answer = client.events().trigger_event(request).await?.into_inner();
     let event = answer.event.ok_or(Error::Incomplete("event"))?;

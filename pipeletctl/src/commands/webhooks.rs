@@ -27,23 +27,55 @@ pub(crate) async fn run(
     match verb {
         Webhooks::Create(args) => create(*args, client, printer).await,
         Webhooks::List { limit } => list(limit, client, printer).await,
-        Webhooks::Get { id } => get(id, client, printer).await,
+        Webhooks::Get { id } => get(client.webhook_id(&id).await?, client, printer).await,
         Webhooks::Update(args) => {
-            let request = args.change()?.ok_or(Error::NothingToChange)?;
+            let id = client.webhook_id(&args.id).await?;
+            let request = args.change(id)?.ok_or(Error::NothingToChange)?;
             update(request, client, printer).await
         }
-        Webhooks::Delete { id, unasked } => delete(id, unasked, client, printer).await,
-        Webhooks::Test { id, event } => test(id, event, client, printer).await,
-        Webhooks::Retry { id } => retry(id, client, printer).await,
-        Webhooks::Enable { id } => update(switch(id, true), client, printer).await,
-        Webhooks::Disable { id } => update(switch(id, false), client, printer).await,
+        Webhooks::Delete { id, unasked } => {
+            delete(client.webhook_id(&id).await?, unasked, client, printer).await
+        }
+        Webhooks::Test { id, event } => {
+            test(client.webhook_id(&id).await?, event, client, printer).await
+        }
+        Webhooks::Retry { id } => retry(client.webhook_id(&id).await?, client, printer).await,
+        Webhooks::Enable { id } => {
+            update(switch(client.webhook_id(&id).await?, true), client, printer).await
+        }
+        Webhooks::Disable { id } => {
+            update(
+                switch(client.webhook_id(&id).await?, false),
+                client,
+                printer,
+            )
+            .await
+        }
         Webhooks::RotateSecret {
             id,
             signing_secret_file,
-        } => rotate_secret(id, signing_secret_file, client, printer).await,
-        Webhooks::Stats { id, over } => super::stats::run(id, over, client, printer).await,
+        } => {
+            rotate_secret(
+                client.webhook_id(&id).await?,
+                signing_secret_file,
+                client,
+                printer,
+            )
+            .await
+        }
+        Webhooks::Stats { id, over } => {
+            super::stats::run(
+                client.webhook_id_if(id.as_ref()).await?,
+                over,
+                client,
+                printer,
+            )
+            .await
+        }
         Webhooks::Backfill(args) => super::backfill::run(*args, client, printer).await,
-        Webhooks::Deliveries { id, limit } => deliveries(id, limit, client, printer).await,
+        Webhooks::Deliveries { id, limit } => {
+            deliveries(client.webhook_id(&id).await?, limit, client, printer).await
+        }
     }
 }
 
@@ -67,7 +99,7 @@ async fn create(
 async fn list(limit: Limit, client: &Client, printer: &Printer) -> Result<ExitStatus, Error> {
     let mut list =
         printer.list::<v1::Webhook>("no webhooks: `pipeletctl webhooks create` makes one");
-    let mut pages = Pages::new(limit.count);
+    let mut pages = Pages::new(limit.count(printer.is_for_people()));
     while let Some(page) = pages.next() {
         let request = v1::ListWebhooksRequest {
             page_size: page.size,
@@ -77,7 +109,7 @@ async fn list(limit: Limit, client: &Client, printer: &Printer) -> Result<ExitSt
         let webhooks = pages.accept(answer.webhooks, answer.next_page_token);
         list.extend(webhooks)?;
     }
-    list.finish(printer)?;
+    list.finish(printer, pages.has_more())?;
     Ok(ExitStatus::Success)
 }
 
@@ -220,7 +252,7 @@ async fn deliveries(
     printer: &Printer,
 ) -> Result<ExitStatus, Error> {
     let mut list = printer.list::<v1::Delivery>("no deliveries to show");
-    let mut pages = Pages::new(limit.count);
+    let mut pages = Pages::new(limit.count(printer.is_for_people()));
     while let Some(page) = pages.next() {
         let request = v1::ListDeliveriesRequest {
             webhook_id: id,
@@ -233,7 +265,7 @@ async fn deliveries(
         let deliveries = pages.accept(answer.deliveries, answer.next_page_token);
         list.extend(deliveries)?;
     }
-    list.finish(printer)?;
+    list.finish(printer, pages.has_more())?;
     Ok(ExitStatus::Success)
 }
 

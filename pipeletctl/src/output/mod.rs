@@ -22,7 +22,7 @@ use self::yaml::yaml_of_json;
 pub(crate) use crate::cli::Format;
 use crate::{
     error::{Error, Report},
-    table::{self, Details},
+    table::{self, Details, Reader},
 };
 
 /// How one thing is shown to people.
@@ -33,6 +33,8 @@ pub(crate) trait Describe {
 /// How one of many things is shown to people.
 pub(crate) trait Row {
     const HEADERS: &'static [&'static str];
+    /// The columns that a narrow terminal can do without, the least important first.
+    const OPTIONAL: &'static [&'static str] = &[];
 
     fn cells(&self) -> Vec<String>;
 }
@@ -49,6 +51,11 @@ impl Printer {
             crossterm::style::force_color_output(false);
         }
         Self { format }
+    }
+
+    /// Whether a person reads it, as far as the format tells.
+    pub(crate) const fn is_for_people(&self) -> bool {
+        matches!(self.format, Format::Table)
     }
 
     pub(crate) const fn format(&self) -> Format {
@@ -238,18 +245,27 @@ impl<T: Serialize + Row, W: Write> List<T, W> {
         items.into_iter().try_for_each(|item| self.push(&item))
     }
 
-    /// Prints what is left to print.
-    pub(crate) fn finish(mut self, printer: &Printer) -> io::Result<()> {
+    /// Prints what is left to print, and tells where there would be more.
+    pub(crate) fn finish(mut self, printer: &Printer, has_more: bool) -> io::Result<()> {
         match (self.format, self.count) {
             (Format::Table, 0) => printer.note(self.empty),
             (Format::Table, _) => {
-                writeln!(self.out, "{}", table::columns(T::HEADERS, &self.rows))?;
+                let reader = Reader::of_stdout();
+                let table = table::columns(T::HEADERS, &self.rows, T::OPTIONAL, reader);
+                writeln!(self.out, "{table}")?;
             }
             (Format::Json | Format::Yaml, 0) => writeln!(self.out, "[]")?,
             (Format::Json, _) => writeln!(self.out, "\n]")?,
             (Format::Jsonl | Format::Yaml, _) => {}
         }
-        self.out.flush()
+        self.out.flush()?;
+        if has_more {
+            let count = self.count;
+            printer.hint(&format!(
+                "there are more than these {count}: --limit N, or --all"
+            ));
+        }
+        Ok(())
     }
 }
 
@@ -315,7 +331,7 @@ mod tests {
         let mut text = Vec::new();
         let mut list = List::new(format, "nothing here", &mut text);
         list.extend(things).unwrap();
-        list.finish(&Printer::new(format, false)).unwrap();
+        list.finish(&Printer::new(format, false), false).unwrap();
         String::from_utf8(text).unwrap()
     }
 

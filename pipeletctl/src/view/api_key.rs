@@ -20,6 +20,7 @@ fn end(key: &ApiKey) -> String {
 impl Row for ApiKey {
     const HEADERS: &'static [&'static str] =
         &["ID", "NAME", "ROLE", "CREATED", "EXPIRES", "LAST USED"];
+    const OPTIONAL: &'static [&'static str] = &["CREATED", "LAST USED"];
 
     fn cells(&self) -> Vec<String> {
         vec![

@@ -13,13 +13,10 @@ pub(super) fn span(attempt: &Attempt) -> Option<(Timestamp, Timestamp)> {
     Some((at, at + duration))
 }
 
-/// The status or the error, in a few words.
+/// The code of the failure, or the status of the success.
 pub(super) fn outcome(attempt: &Attempt) -> String {
-    match (attempt.status_code, &attempt.error) {
-        (Some(status), _) => status.to_string(),
-        (None, Some(error)) => error.clone(),
-        (None, None) => "-".to_owned(),
-    }
+    let status = attempt.status_code.map(|status| status.to_string());
+    or_dash(attempt.code.clone().or(status))
 }
 
 /// Where its time went; nothing where that is not known.
@@ -54,9 +51,14 @@ pub(super) fn table(attempts: &[Attempt]) -> String {
             shown(attempt.at),
             or_dash(attempt.status_code),
             format!("{} ms", attempt.duration_ms),
+            or_dash(attempt.code.as_ref()),
             or_dash(attempt.error.as_ref()),
         ]
     });
     let rows: Vec<_> = rows.collect();
-    table::columns(&["NO", "AT", "STATUS", "DURATION", "ERROR"], &rows)
+    table::section(
+        &["NO", "AT", "STATUS", "DURATION", "CODE", "ERROR"],
+        &rows,
+        &["STATUS"],
+    )
 }

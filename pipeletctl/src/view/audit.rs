@@ -321,7 +321,7 @@ impl Audit {
                 "DELIVERED" => heading.as_str(),
                 header => header,
             });
-            let table = table::columns(&headers.collect::<Vec<_>>(), &rows);
+            let table = table::section(&headers.collect::<Vec<_>>(), &rows, &["STATE"]);
             let exact = webhooks.iter().all(|webhook| webhook.exact);
             let sign = if exact { "=" } else { "≈" };
             let sentence = total.sentence(sign, delivered);
@@ -334,7 +334,11 @@ impl Audit {
             .chain(self.forgotten.as_ref().map(Forgotten::cells))
             .collect();
         if !rows.is_empty() {
-            let _ = write!(text, "{}\n\n", table::columns(Self::HEADERS, &rows));
+            let _ = write!(
+                text,
+                "{}\n\n",
+                table::section(Self::HEADERS, &rows, &["STATE"])
+            );
         }
         text.push_str(&self.total.sentence(sign, "delivered"));
         text

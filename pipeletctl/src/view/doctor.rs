@@ -3,7 +3,7 @@
 //! Invariant: pure, `now` included; a level is a word and a mark, never a colour alone. How a
 //! delivery failed is told in the daemon's own words, as only an answer's status is a code.
 
-use std::fmt::Write as _;
+use std::{borrow::Cow, fmt::Write as _};
 
 use jiff::{SignedDuration, Timestamp};
 use pipelet_proto::v1;
@@ -23,9 +23,6 @@ const SKEW_WARNING: SignedDuration = SignedDuration::from_secs(5);
 const SKEW_PROBLEM: SignedDuration = SignedDuration::from_mins(5);
 /// Keys and certificates that end sooner want a new one.
 const SOON: SignedDuration = SignedDuration::from_hours(14 * 24);
-/// Free bytes of the disk. The daemon keeps up to 64 MiB back, and refuses events then.
-const DISK_PROBLEM: u64 = 128 << 20;
-const DISK_WARNING: u64 = 2 << 30;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
@@ -39,6 +36,10 @@ enum Level {
 pub(crate) struct Finding {
     check: &'static str,
     level: Level,
+    /// A word that never changes; what it is about follows.
+    code: Cow<'static, str>,
+    webhook_id: Option<u64>,
+    station_id: Option<String>,
     message: String,
     hint: Option<String>,
 }
@@ -63,9 +64,6 @@ pub(crate) struct Hook {
     pub(crate) webhook: v1::Webhook,
     /// The last attempt of a delivery that failed.
     pub(crate) last_failure: Option<v1::Attempt>,
-    pub(crate) last_delivery: Option<v1::Attempt>,
-    /// Whether these were asked for.
-    pub(crate) looked: bool,
 }
 
 impl Hook {
@@ -86,20 +84,9 @@ impl Hook {
         }
     }
 
-    /// Whether the latest that is known of it is a failure.
-    fn fails(&self) -> bool {
-        let stats = self.webhook.stats.unwrap_or_default();
-        if !self.webhook.enabled || stats.retrying == 0 && dead_letters(&stats) == 0 {
-            return false;
-        }
-        // What a backfill sends again waits for its first attempt, and has not failed.
-        let Some(last) = &self.last_failure else {
-            return stats.retrying > 0 && !self.looked;
-        };
-        let at = |attempt: &v1::Attempt| moment(attempt.at);
-        self.last_delivery
-            .as_ref()
-            .is_none_or(|delivery| at(last) > at(delivery))
+    fn state(&self) -> &str {
+        let health = self.webhook.health.as_ref();
+        health.map_or("", |health| &health.state)
     }
 }
 
@@ -108,12 +95,46 @@ impl Finding {
         matches!(self.level, Level::Problem)
     }
 
-    fn new(check: &'static str, level: Level, message: impl Into<String>) -> Self {
+    fn ok(check: &'static str, message: impl Into<String>) -> Self {
+        Self::new(check, Level::Ok, "ok", message)
+    }
+
+    fn warning(check: &'static str, code: &'static str, message: impl Into<String>) -> Self {
+        Self::new(check, Level::Warning, code, message)
+    }
+
+    fn problem(check: &'static str, code: &'static str, message: impl Into<String>) -> Self {
+        Self::new(check, Level::Problem, code, message)
+    }
+
+    fn new(
+        check: &'static str,
+        level: Level,
+        code: &'static str,
+        message: impl Into<String>,
+    ) -> Self {
         Self {
             check,
             level,
+            code: code.into(),
+            webhook_id: None,
+            station_id: None,
             message: message.into(),
             hint: None,
+        }
+    }
+
+    fn of_webhook(self, webhook: &v1::Webhook) -> Self {
+        Self {
+            webhook_id: Some(webhook.id),
+            ..self
+        }
+    }
+
+    fn of_station(self, id: Option<&str>) -> Self {
+        Self {
+            station_id: id.map(str::to_owned),
+            ..self
         }
     }
 
@@ -148,55 +169,65 @@ pub(crate) fn judge(facts: &Facts) -> Vec<Finding> {
     let status = &facts.status;
     let answers = format!("pipeletd at {} answers", facts.server);
     let mut findings = vec![
-        Finding::new("daemon", Level::Ok, answers),
+        Finding::ok("daemon", answers),
         version(env!("CARGO_PKG_VERSION"), &status.version),
         key(status, facts.answered),
         clock(status.now, facts.asked, facts.answered),
         ready(status),
-        disk(status.disk_free_bytes, status.disk_size_bytes),
+        disk(status),
     ];
     findings.extend(certificates(&status.certificates, facts.answered));
-    findings.extend(webhooks(&facts.webhooks, facts.more_webhooks));
+    findings.extend(webhooks(
+        &facts.webhooks,
+        facts.more_webhooks,
+        facts.answered,
+    ));
     findings.push(books(&facts.gaps));
     findings.push(handshakes(status.handshakes_refused));
     let refused = status.refused_handshakes.iter();
     findings.extend(refused.map(|refused| refused_handshake(refused, facts.answered)));
+    let loops = status.restless_stations.iter();
+    findings.extend(loops.map(|station| restless(station, facts.answered)));
     findings
 }
 
 /// What can be said where the daemon told nothing.
 pub(crate) fn unanswered(report: &Report, reached: bool, has_key: bool) -> Vec<Finding> {
-    let refused = |check| Finding {
-        check,
-        level: Level::Problem,
-        message: report.message.clone(),
+    let refused = |check, code| Finding {
         hint: report.hints.first().cloned(),
+        ..Finding::problem(check, code, report.message.clone())
     };
     if report.status == ExitStatus::NotAuthorised {
-        return vec![refused("key")];
+        return vec![refused("key", "not_authorised")];
     }
     let key = if has_key {
-        Finding::new("key", Level::Ok, "there is an API key to show")
+        Finding::ok("key", "there is an API key to show")
     } else {
-        Finding::new("key", Level::Problem, "there is no API key")
+        Finding::problem("key", "no_key", "there is no API key")
             .hint("set PIPELET_API_KEY, or name a file with --api-key-file")
     };
-    vec![refused(if reached { "call" } else { "daemon" }), key]
+    let refused = if reached {
+        refused("call", "call_failed")
+    } else {
+        refused("daemon", "unreachable")
+    };
+    vec![refused, key]
 }
 
 fn version(ours: &str, theirs: &str) -> Finding {
     if ours == theirs {
-        return Finding::new("version", Level::Ok, format!("both are {ours}"));
+        return Finding::ok("version", format!("both are {ours}"));
     }
     let message = format!("pipeletctl is {ours}, pipeletd is {theirs}");
-    Finding::new("version", Level::Warning, message).hint("install the same version of both")
+    Finding::warning("version", "version_mismatch", message)
+        .hint("install the same version of both")
 }
 
 fn key(status: &v1::GetStatusResponse, now: Timestamp) -> Finding {
     let may = match status.caller_role.as_str() {
         "" => {
             let message = "the daemon does not tell what the key allows";
-            return Finding::new("key", Level::Warning, message)
+            return Finding::warning("key", "role_unknown", message)
                 .hint("update pipeletd: an older one can't tell");
         }
         "read-only" => "read-only: it sees everything and changes nothing",
@@ -204,22 +235,26 @@ fn key(status: &v1::GetStatusResponse, now: Timestamp) -> Finding {
         role => role,
     };
     let Some(end) = moment(status.caller_expires_at) else {
-        return Finding::new("key", Level::Ok, format!("{may}; never expires"));
+        return Finding::ok("key", format!("{may}; never expires"));
     };
     let left = end.duration_since(now);
     let message = format!("{may}; expires in {}", days(left));
     if left < SOON {
-        return Finding::new("key", Level::Warning, message)
+        return Finding::warning("key", "key_expires_soon", message)
             .hint("an admin makes another: `pipeletctl keys create --name NAME --role ROLE`");
     }
-    Finding::new("key", Level::Ok, message)
+    Finding::ok("key", message)
 }
 
 /// The daemon looked at its clock somewhere between our two looks at ours.
 fn clock(theirs: Option<prost_types::Timestamp>, asked: Timestamp, answered: Timestamp) -> Finding {
     let Some(theirs) = moment(theirs) else {
-        return Finding::new("clock", Level::Warning, "the daemon does not tell its time")
-            .hint("update pipeletd: an older one can't tell");
+        return Finding::warning(
+            "clock",
+            "clock_unknown",
+            "the daemon does not tell its time",
+        )
+        .hint("update pipeletd: an older one can't tell");
     };
     let behind = asked.duration_since(theirs);
     let ahead = theirs.duration_since(answered);
@@ -229,7 +264,7 @@ fn clock(theirs: Option<prost_types::Timestamp>, asked: Timestamp, answered: Tim
         (behind, "behind")
     };
     if skew < SKEW_WARNING {
-        return Finding::new("clock", Level::Ok, "the daemon's clock agrees with ours");
+        return Finding::ok("clock", "the daemon's clock agrees with ours");
     }
     let level = if skew < SKEW_PROBLEM {
         Level::Warning
@@ -237,162 +272,203 @@ fn clock(theirs: Option<prost_types::Timestamp>, asked: Timestamp, answered: Tim
         Level::Problem
     };
     let message = format!("the daemon's clock is {} s {way} ours", skew.as_secs());
-    Finding::new("clock", level, message)
+    Finding::new("clock", level, "clock_skew", message)
         .hint("see that both machines set their clocks by NTP (`timedatectl`)")
 }
 
 fn ready(status: &v1::GetStatusResponse) -> Finding {
     if status.ready {
-        return Finding::new("ready", Level::Ok, "events are taken");
+        return Finding::ok("ready", "events are taken");
     }
     let message = format!("not ready: {}", status.reasons.join("; "));
-    Finding::new("ready", Level::Problem, message)
+    Finding::problem("ready", "not_ready", message)
         .hint("chargers keep what they can't tell meanwhile; the daemon's log says more")
 }
 
-fn disk(free: Option<u64>, size: Option<u64>) -> Finding {
-    let (Some(free), Some(size)) = (free, size) else {
+/// The daemon judges it, as its metrics and the alerts do.
+fn disk(status: &v1::GetStatusResponse) -> Finding {
+    let (Some(free), Some(size)) = (status.disk_free_bytes, status.disk_size_bytes) else {
         let message = "the daemon does not tell how much room its disk has";
-        return Finding::new("disk", Level::Warning, message)
+        return Finding::warning("disk", "disk_unknown", message)
             .hint("look with `df` where the daemon runs");
     };
     let message = format!(
-        "{} of {} are free for the data directory",
+        "{} of {} are free ({} %) for {}, which takes {}",
         bytes(free),
-        bytes(size)
+        bytes(size),
+        u128::from(free) * 100 / u128::from(size.max(1)),
+        status.data_directory,
+        bytes(status.data_bytes),
     );
-    let level = match free {
-        _ if free < DISK_PROBLEM => Level::Problem,
-        _ if free < DISK_WARNING => Level::Warning,
-        _ => return Finding::new("disk", Level::Ok, message),
+    let finding = match status.disk_state.as_str() {
+        "critical" => Finding::problem("disk", "disk_critical", message),
+        "low" => Finding::warning("disk", "disk_low", message),
+        _ => return Finding::ok("disk", message),
     };
-    Finding::new("disk", level, message)
-        .hint("make room: on a full disk events are refused, though none is lost")
+    // Who takes more is the one to look at.
+    let others = size.saturating_sub(free).saturating_sub(status.data_bytes);
+    finding.hint(if others > status.data_bytes {
+        format!(
+            "most is taken by something else: `du -xh --max-depth=2 / | sort -h` finds it. On a full disk \
+             events are refused, though none is lost ({} are left)",
+            bytes(free)
+        )
+    } else {
+        "keep less (--retention, --retention-size, `pipeletctl dlq purge`), then `pipeletd compact` \
+         while the daemon is stopped. On a full disk events are refused, though none is lost"
+            .to_owned()
+    })
 }
 
 fn certificates(shown: &[v1::CertificateStatus], now: Timestamp) -> Vec<Finding> {
     if shown.is_empty() {
         let message = "none is shown: the daemon speaks no TLS itself";
-        return vec![Finding::new("certificate", Level::Ok, message)];
+        return vec![Finding::ok("certificate", message)];
     }
     let one = |shown: &v1::CertificateStatus| {
         let to = &shown.shown_to;
         let Some(end) = moment(shown.expires_at) else {
             let message = format!("the one for {to} does not say when it expires");
-            return Finding::new("certificate", Level::Warning, message)
+            return Finding::warning("certificate", "certificate_unreadable", message)
                 .hint("look at it with `openssl x509 -enddate`");
         };
         let left = end.duration_since(now);
-        let (level, message) = if left <= SignedDuration::ZERO {
-            (Level::Problem, format!("the one for {to} has expired"))
+        let finding = if left <= SignedDuration::ZERO {
+            let message = format!("the one for {to} expired on {}", Time::at(end));
+            Finding::problem("certificate", "certificate_expired", message)
         } else {
-            let level = if left < SOON {
-                Level::Warning
-            } else {
-                Level::Ok
-            };
-            (level, format!("the one for {to} expires in {}", days(left)))
+            let message = format!("the one for {to} expires in {}", days(left));
+            if left >= SOON {
+                return Finding::ok("certificate", message);
+            }
+            Finding::warning("certificate", "certificate_expires_soon", message)
         };
-        let finding = Finding::new("certificate", level, message);
-        if level == Level::Ok {
-            return finding;
-        }
         finding.hint("renew the files, then send pipeletd a SIGHUP: it reads them again")
     };
     shown.iter().map(one).collect()
 }
 
-fn webhooks(hooks: &[Hook], more: bool) -> Vec<Finding> {
-    let mut findings: Vec<_> = hooks.iter().flat_map(webhook).collect();
+fn webhooks(hooks: &[Hook], more: bool, now: Timestamp) -> Vec<Finding> {
+    let mut findings: Vec<_> = hooks.iter().flat_map(|hook| webhook(hook, now)).collect();
     if findings.is_empty() {
         let message = match hooks.len() {
             0 => "there are none".to_owned(),
             count => format!("no failures ({count} looked at)"),
         };
-        findings.push(Finding::new("webhooks", Level::Ok, message));
+        findings.push(Finding::ok("webhooks", message));
     }
     if more {
         let message = format!("only the first {} were looked at", hooks.len());
         findings.push(
-            Finding::new("webhooks", Level::Warning, message)
-                .hint("`pipeletctl webhooks list` shows them all"),
+            Finding::warning("webhooks", "not_all_looked_at", message)
+                .hint("`pipeletctl webhooks list --all` shows them all"),
         );
     }
     findings
 }
 
-fn webhook(hook: &Hook) -> Vec<Finding> {
+fn webhook(hook: &Hook, now: Timestamp) -> Vec<Finding> {
     let Hook {
         webhook,
         last_failure,
-        ..
     } = hook;
-    let v1::Webhook {
-        id, name, enabled, ..
-    } = webhook;
+    let v1::Webhook { id, name, .. } = webhook;
     let stats = webhook.stats.unwrap_or_default();
-    let mut findings = Vec::new();
-    if !enabled && stats.pending > 0 {
-        let deliveries = counted(stats.pending, "delivery waits", "deliveries wait");
-        let message = format!("webhook {id} ({name}) is disabled, and {deliveries}");
-        findings.push(
-            Finding::new("webhooks", Level::Warning, message).hint(format!(
-                "`pipeletctl webhooks enable {id}` lets them go out"
-            )),
-        );
-    }
-    if hook.fails() {
-        let (why, mut hint) = why(webhook, last_failure.as_ref());
-        let mut message = format!("webhook {id} ({name}) fails: {why}");
-        if stats.retrying > 0 {
-            let deliveries = counted(stats.retrying, "delivery waits", "deliveries wait");
-            let _ = write!(message, "; {deliveries} to be tried again");
-            let _ = write!(hint, ", and `webhooks retry {id}`");
-        }
-        findings.push(Finding::new("webhooks", Level::Problem, message).hint(hint));
-    } else if *enabled && let (1.., Some(last)) = (stats.retrying, last_failure) {
-        let (why, _) = why(webhook, Some(last));
+    let health = webhook.health.clone().unwrap_or_default();
+    let since = since(health.since, now);
+    let waiting = (stats.retrying > 0).then(|| {
         let deliveries = counted(stats.retrying, "delivery waits", "deliveries wait");
-        let message = format!(
-            "webhook {id} ({name}) takes deliveries; {deliveries} to be tried again, the last \
-             failure was: {why}"
-        );
-        let hint = format!("`pipeletctl webhooks retry {id}` sends them now");
-        findings.push(Finding::new("webhooks", Level::Warning, message).hint(hint));
+        format!("{deliveries} to be tried again")
+    });
+    let (why, mut hint) = why(webhook, last_failure.as_ref());
+    let last_success = match moment(health.last_success_at) {
+        Some(at) => format!("; the last success was {}", ago(now.duration_since(at))),
+        None => String::new(),
+    };
+    let mut findings = Vec::new();
+    match hook.state() {
+        "disabled" if stats.pending > 0 => {
+            let deliveries = counted(stats.pending, "delivery waits", "deliveries wait");
+            let message = format!("webhook {id} ({name}) is disabled, and {deliveries}");
+            let hint = format!("`pipeletctl webhooks enable {id}` lets them go out");
+            let finding = Finding::warning("webhooks", "webhook_disabled", message);
+            findings.push(finding.hint(hint));
+        }
+        "failing" | "flapping" => {
+            let (code, does) = match hook.state() {
+                "failing" => ("webhook_failing", "fails"),
+                _ => ("webhook_flapping", "fails and works by turns"),
+            };
+            let mut message = format!("webhook {id} ({name}) {does}{since}: {why}{last_success}");
+            if let Some(waiting) = waiting {
+                let _ = write!(message, "; {waiting}");
+                let _ = write!(hint, ", and `webhooks retry {id}`");
+            }
+            let is_owed = stats.pending > 0 || dead_letters(&stats) > 0;
+            let level = if is_owed {
+                Level::Problem
+            } else {
+                // What failed was purged.
+                Level::Warning
+            };
+            findings.push(Finding::new("webhooks", level, code, message).hint(hint));
+        }
+        "lagging" => {
+            let message = format!(
+                "webhook {id} ({name}) lags: its oldest event waits{since}, of {}",
+                counted(stats.pending, "that is owed", "that are owed"),
+            );
+            let hint = format!(
+                "its receiver is too slow for what comes (`pipeletctl webhooks stats {id}` says how \
+                 slow): answer first and work later, or subscribe to less"
+            );
+            let finding = Finding::warning("webhooks", "webhook_lagging", message);
+            findings.push(finding.hint(hint));
+        }
+        _ => {
+            if let (Some(waiting), Some(_)) = (waiting, last_failure) {
+                let message = format!(
+                    "webhook {id} ({name}) takes deliveries; {waiting}, the last failure was: {why}"
+                );
+                let hint = format!("`pipeletctl webhooks retry {id}` sends them now");
+                let finding = Finding::warning("webhooks", "retries_waiting", message);
+                findings.push(finding.hint(hint));
+            }
+        }
     }
     let dead = dead_letters(&stats);
     if dead > 0 {
+        let is_failing = matches!(hook.state(), "failing" | "flapping");
         let letters = counted(dead, "dead letter", "dead letters");
         let mut message = format!("webhook {id} ({name}) has {letters}");
         // Otherwise the failures were told already, or are another's.
-        if let Some(last) = last_failure.as_ref().filter(|_| !hook.fails()) {
-            let (why, _) = why(webhook, Some(last));
+        if last_failure.is_some() && !is_failing {
             let _ = write!(message, "; the latest: {why}");
         }
-        findings.push(
-            Finding::new("dead letters", Level::Warning, message).hint(format!(
-                "`pipeletctl dlq list --webhook {id}` shows them; `dlq replay --webhook {id}` sends \
-                 them again{}",
-                if hook.fails() {
-                    ", once it takes them"
-                } else {
-                    ""
-                }
-            )),
+        let once = if is_failing {
+            ", once it takes them"
+        } else {
+            ""
+        };
+        let hint = format!(
+            "`pipeletctl dlq list --webhook {id}` shows them; `dlq replay --webhook {id}` sends them \
+             again{once}"
         );
+        findings.push(Finding::warning("dead letters", "dead_letters", message).hint(hint));
     }
-    findings
+    let findings = findings.into_iter();
+    findings.map(|it| it.of_webhook(webhook)).collect()
 }
 
 fn books(gaps: &[String]) -> Finding {
     let Some(first) = gaps.first() else {
-        return Finding::new("books", Level::Ok, "every delivery is accounted for");
+        return Finding::ok("books", "every delivery is accounted for");
     };
     let mut message = first.clone();
     if gaps.len() > 1 {
         let _ = write!(message, "; and {} more", gaps.len() - 1);
     }
-    Finding::new("books", Level::Problem, message).hint(
+    Finding::problem("books", "books_unbalanced", message).hint(
         "`pipeletctl audit` shows all books; this should never be: keep the data directory and the \
          daemon's log, and report it",
     )
@@ -410,11 +486,27 @@ fn why(webhook: &v1::Webhook, last: Option<&v1::Attempt>) -> (String, String) {
     };
     let Some(status) = last.status_code else {
         let error = last.error.clone();
-        let hint = format!(
-            "see that {} can be reached from where the daemon runs; {test}",
-            webhook.url
-        );
-        return (error.unwrap_or_else(|| "no answer".to_owned()), hint);
+        let hint = match last.code.as_deref().unwrap_or_default() {
+            "certificate_expired" => "have the receiver's certificate renewed".to_owned(),
+            "certificate_not_yet_valid" => "compare both machines' clocks".to_owned(),
+            "certificate_unknown_issuer" => "start pipeletd with the receiver's authority in \
+                 --ca-file, or have the receiver send its whole chain"
+                .to_owned(),
+            "certificate_wrong_name" => {
+                format!("use the certificate's name in the URL ({})", webhook.url)
+            }
+            "private_target" => "--allow-target lets webhooks go there".to_owned(),
+            "dns" => format!("look at the host's name in the URL ({})", webhook.url),
+            "timeout" | "answer_timeout" => "have the receiver answer first and work later; see \
+                 --delivery-timeout"
+                .to_owned(),
+            _ => format!(
+                "see that {} can be reached from where the daemon runs",
+                webhook.url
+            ),
+        };
+        let error = error.unwrap_or_else(|| "no answer".to_owned());
+        return (error, format!("{hint}; {test}"));
     };
     let signed = webhook.has_signing_secret;
     let hint = match (status, webhook.secret_header.as_deref()) {
@@ -448,10 +540,10 @@ fn why(webhook: &v1::Webhook, last: Option<&v1::Attempt>) -> (String, String) {
 
 fn handshakes(refused: u64) -> Finding {
     if refused == 0 {
-        return Finding::new("stations", Level::Ok, "no handshake was refused");
+        return Finding::ok("stations", "no handshake was refused");
     }
     let message = format!("handshakes refused since the start: {refused}");
-    Finding::new("stations", Level::Warning, message)
+    Finding::warning("stations", "handshakes_refused", message)
         .hint("`pipeletctl stations list` shows who is registered; the latest refusals follow")
 }
 
@@ -469,12 +561,18 @@ fn refused_handshake(refused: &v1::RefusedHandshake, now: Timestamp) -> Finding 
     if !refused.subprotocols.is_empty() {
         let _ = write!(message, "; offered: {}", refused.subprotocols.join(", "));
     }
-    let _ = write!(message, " ({} times", refused.count);
+    let _ = write!(message, " ({}", counted(refused.count, "time", "times"));
+    if refused.count > 1 {
+        message.push_str(&since(refused.first_at, now));
+    }
     if let Some(last) = moment(refused.last_at) {
         let _ = write!(message, ", last {}", ago(now.duration_since(last)));
     }
     message.push(')');
-    let finding = Finding::new("stations", Level::Warning, message);
+    let finding = Finding {
+        code: refused.reason.clone().into(),
+        ..Finding::warning("stations", "handshakes_refused", message).of_station(station)
+    };
     match refused.reason.as_str() {
         "no_common_subprotocol" => finding.hint("set the charger to OCPP 1.6J (JSON)"),
         "bad_station_id" | "not_found" => {
@@ -488,12 +586,63 @@ fn refused_handshake(refused: &v1::RefusedHandshake, now: Timestamp) -> Finding 
     }
 }
 
+fn restless(restless: &v1::RestlessStation, now: Timestamp) -> Finding {
+    let id = &restless.station_id;
+    let (code, what, hint) = match restless.reason.as_str() {
+        "boot_loop" => (
+            "boot_loop",
+            "boots again and again",
+            "look at its power supply and firmware",
+        ),
+        _ => (
+            "reconnect_loop",
+            "connects again and again",
+            "look at its network, and at the reasons of its StationDisconnected events",
+        ),
+    };
+    let since = since(restless.since, now);
+    let message = format!("{id} {what}: {} times{since}", restless.count);
+    let finding = Finding::warning("stations", code, message).of_station(Some(id));
+    finding.hint(format!(
+        "{hint}; `pipeletctl events list --station {id}` shows what it sends"
+    ))
+}
+
+/// Since when, and how long that is; nothing where that is not known.
+fn since(wire: Option<prost_types::Timestamp>, now: Timestamp) -> String {
+    let Some(at) = moment(wire) else {
+        return String::new();
+    };
+    let lasts = span(now.duration_since(at));
+    format!(" since {} ({lasts})", Time::at(at))
+}
+
+/// What keeps stations from being served, a line each: as the findings about them, without more.
+pub(crate) fn troubled_stations(status: &v1::GetStatusResponse, now: Timestamp) -> Vec<String> {
+    let refused = status.refused_handshakes.iter();
+    let refused = refused.map(|refused| refused_handshake(refused, now));
+    let loops = status.restless_stations.iter();
+    let loops = loops.map(|station| restless(station, now));
+    let lines = refused
+        .chain(loops)
+        .map(|finding| format!("! {}", finding.message));
+    lines.collect()
+}
+
 fn ago(since: SignedDuration) -> String {
     match since.as_secs() {
         ..60 => "just now".to_owned(),
-        secs @ ..3600 => format!("{} min ago", secs / 60),
-        secs @ ..172_800 => format!("{} h ago", secs / 3600),
-        secs => format!("{} days ago", secs / 86_400),
+        _ => format!("{} ago", span(since)),
+    }
+}
+
+/// Rounded down.
+fn span(span: SignedDuration) -> String {
+    match span.as_secs() {
+        secs @ ..60 => format!("{} s", secs.max(0)),
+        secs @ ..3600 => format!("{} min", secs / 60),
+        secs @ ..172_800 => format!("{} h", secs / 3600),
+        secs => format!("{} days", secs / 86_400),
     }
 }
 
@@ -586,13 +735,31 @@ mod tests {
 
     #[test]
     fn disks() {
-        for (free, level, words) in [
-            (Some(50 << 30), Level::Ok, "50 GiB of 100 GiB"),
-            (Some(1 << 30), Level::Warning, "1024 MiB of 100 GiB"),
-            (Some(64 << 20), Level::Problem, "64 MiB of 100 GiB"),
-            (None, Level::Warning, "does not tell"),
+        for (free, state, level, words) in [
+            (
+                Some(50 << 30),
+                "ok",
+                Level::Ok,
+                "50 GiB of 100 GiB are free (50 %)",
+            ),
+            (Some(1 << 30), "low", Level::Warning, "something else"),
+            (
+                Some(64 << 20),
+                "critical",
+                Level::Problem,
+                "64 MiB of 100 GiB",
+            ),
+            (None, "ok", Level::Warning, "does not tell"),
         ] {
-            check(&disk(free, Some(100 << 30)), level, words);
+            let status = v1::GetStatusResponse {
+                disk_free_bytes: free,
+                disk_size_bytes: Some(100 << 30),
+                disk_state: state.to_owned(),
+                data_directory: "/var/lib/pipelet".to_owned(),
+                data_bytes: 3 << 30,
+                ..Default::default()
+            };
+            check(&disk(&status), level, words);
         }
     }
 
@@ -605,7 +772,7 @@ mod tests {
                 "for stations expires in 90 days",
             ),
             (Some(86400), Level::Warning, "in 24 h"),
-            (Some(-1), Level::Problem, "has expired"),
+            (Some(-1), Level::Problem, "expired on 2026-04-14T12:34:55Z"),
             (None, Level::Warning, "does not say"),
         ] {
             let shown = v1::CertificateStatus {
@@ -651,13 +818,12 @@ mod tests {
             subprotocols: vec!["ocpp2.0.1".to_owned(), "ocpp2.1".to_owned()],
             remote_address: "10.0.0.7".to_owned(),
             count: 3,
-            last_at: Some(prost_types::Timestamp {
-                seconds: 1_000_000 - 300,
-                nanos: 0,
-            }),
+            first_at: Some(wire(1_000_000 - 7_200)),
+            last_at: Some(wire(1_000_000 - 300)),
         };
         let expected = "CP1 at /ocpp/CP1 from 10.0.0.7: another one is spoken; \
-                        offered: ocpp2.0.1, ocpp2.1 (3 times, last 5 min ago)";
+                        offered: ocpp2.0.1, ocpp2.1 (3 times since 1970-01-12T11:46:40Z (2 h), last 5 min \
+                        ago)";
         check(&refused_handshake(&refused, now), Level::Warning, expected);
         refused.station_id = None;
         refused.path.clear();
@@ -684,71 +850,122 @@ mod tests {
         }
     }
 
+    /// One in this state, of which two deliveries wait.
+    fn hook(state: &str, last: v1::Attempt) -> Hook {
+        Hook {
+            webhook: v1::Webhook {
+                id: 7,
+                name: "W".to_owned(),
+                stats: Some(v1::WebhookStats {
+                    retrying: 2,
+                    pending: 2,
+                    ..Default::default()
+                }),
+                health: Some(v1::WebhookHealth {
+                    state: state.to_owned(),
+                    since: Some(wire(NOW - 600)),
+                    last_success_at: Some(wire(NOW - 660)),
+                    ..Default::default()
+                }),
+                ..Default::default()
+            },
+            last_failure: Some(last),
+        }
+    }
+
     #[test]
     fn failing_webhooks_are_told_why() {
-        for (header, status, error, words) in [
+        let answered = |status| v1::Attempt {
+            status_code: Some(status),
+            ..Default::default()
+        };
+        let failed = |code: &str, error: &str| v1::Attempt {
+            code: Some(code.to_owned()),
+            error: Some(error.to_owned()),
+            ..Default::default()
+        };
+        let expired = "its certificate expired on 2026-04-01T00:00:00Z";
+        for (header, last, words) in [
+            (Some("X-Secret"), answered(401), "header's name (X-Secret)"),
+            (None, answered(403), "it has no secret"),
+            (None, answered(404), "the path of its URL"),
+            (None, answered(307), "redirects"),
+            (None, answered(503), "answers 503"),
             (
-                Some("X-Secret"),
-                Some(401),
                 None,
-                "header's name (X-Secret)",
+                failed("timeout", "no answer within 10s"),
+                "answer first",
             ),
-            (None, Some(403), None, "it has no secret"),
-            (None, Some(404), None, "the path of its URL"),
-            (None, Some(307), None, "redirects"),
-            (None, Some(503), None, "answers 503"),
+            (None, failed("certificate_expired", expired), "renewed"),
+            (None, failed("certificate_expired", expired), expired),
             (
                 None,
-                None,
-                Some("no answer within 10s"),
-                "no answer within 10s",
-            ),
-            (
-                None,
-                None,
-                Some("TLS failed: expired"),
-                "TLS failed: expired",
-            ),
-            (
-                None,
-                None,
-                Some("connection refused"),
+                failed("connection_refused", "connection refused"),
                 "can be reached from",
             ),
         ] {
-            let hook = Hook {
-                webhook: v1::Webhook {
-                    id: 7,
-                    enabled: true,
-                    secret_header: header.map(str::to_owned),
-                    stats: Some(v1::WebhookStats {
-                        retrying: 2,
-                        pending: 2,
-                        ..Default::default()
-                    }),
-                    ..Default::default()
-                },
-                last_failure: Some(v1::Attempt {
-                    status_code: status,
-                    error: error.map(str::to_owned),
-                    ..Default::default()
-                }),
-                ..Hook::default()
-            };
-            let findings = webhooks(&[hook], false);
+            let mut hook = hook("failing", last);
+            hook.webhook.secret_header = header.map(str::to_owned);
+            let findings = webhooks(&[hook], false, at(NOW));
             assert_eq!(findings.len(), 1, "{findings:?}");
             check(&findings[0], Level::Problem, words);
         }
     }
 
     #[test]
-    fn backlogs_and_dead_letters_are_warned_of() {
-        for (enabled, pending, dead, expected) in [
-            (true, 5, 0, (Level::Ok, "no failures")),
-            (false, 0, 0, (Level::Ok, "no failures")),
-            (false, 5, 0, (Level::Warning, "webhooks enable 7")),
-            (true, 0, 3, (Level::Warning, "3 dead letters")),
-            (true, 0, 1, (Level::Warning, "1 dead letter")),
+    fn a_webhook_is_told_of_by_its_state() {
+        for (state, level, code, words) in [
+            (
+                "failing",
+                Level::Problem,
+                "webhook_failing",
+                "webhook 7 (W) fails since 2026-04-14T12:24:56Z (10 min): the receiver answers 503; \
+                 the last success was 11 min ago; 2 deliveries wait to be tried again",
+            ),
+            (
+                "flapping",
+                Level::Problem,
+                "webhook_flapping",
+                "webhook 7 (W) fails and works by turns since 2026-04-14T12:24:56Z (10 min)",
+            ),
+            (
+                "lagging",
+                Level::Warning,
+                "webhook_lagging",
+                "its oldest event waits since 2026-04-14T12:24:56Z (10 min)",
+            ),
+            (
+                "disabled",
+                Level::Warning,
+                "webhook_disabled",
+                "webhooks enable 7",
+            ),
+            (
+                "ok",
+                Level::Warning,
+                "retries_waiting",
+                "takes deliveries; 2 deliveries wait",
+            ),
+        ] {
+            let last = v1::Attempt {
+                status_code: Some(503),
+                ..v1::Attempt::default()
+            };
+            let findings = webhooks(&[hook(state, last)], false, at(NOW));
+            check(&findings[0], level, words);
+            assert_eq!(
+                (&*findings[0].code, findings[0].webhook_id),
+                (code, Some(7))
+            );
+        }
+    }
+
+    #[test]
+    fn what_waits_for_nothing_is_well_and_dead_letters_are_warned_of() {
+        for (pending, dead, expected) in [
+            (5, 0, (Level::Ok, "no failures")),
+            (0, 3, (Level::Warning, "3 dead letters")),
+            (0, 1, (Level::Warning, "1 dead letter")),
         ] {
             let stats = v1::WebhookStats {
                 pending,
@@ -756,83 +973,32 @@ mod tests {
                 ..Default::default()
             };
             let webhook = v1::Webhook {
-                id: 7,
-                enabled,
                 stats: Some(stats),
                 ..Default::default()
             };
-            check(
-                &webhooks(&[Hook::new(webhook)], false)[0],
-                expected.0,
-                expected.1,
-            );
+            let findings = webhooks(&[Hook::new(webhook)], false, at(NOW));
+            check(&findings[0], expected.0, expected.1);
         }
-        let more = webhooks(&[Hook::default()], true);
+        let more = webhooks(&[Hook::default()], true, at(NOW));
         check(&more[1], Level::Warning, "only the first 1");
     }
 
-    /// With few attempts nothing waits for a retry, though nothing is taken.
     #[test]
-    fn one_that_takes_nothing_fails_though_nothing_waits() {
-        let attempt = |at| {
-            Some(v1::Attempt {
-                at: Some(wire(at)),
-                status_code: Some(503),
-                ..v1::Attempt::default()
-            })
+    fn stations_that_cannot_settle_are_named() {
+        let station = v1::RestlessStation {
+            station_id: "CP1".to_owned(),
+            reason: "boot_loop".to_owned(),
+            count: 12,
+            since: Some(wire(NOW - 60)),
+            last_at: Some(wire(NOW)),
         };
-        for (delivered, fails) in [(None, true), (Some(NOW - 1), true), (Some(NOW + 1), false)] {
-            let hook = Hook {
-                webhook: v1::Webhook {
-                    enabled: true,
-                    stats: Some(v1::WebhookStats {
-                        dead: 2,
-                        ..v1::WebhookStats::default()
-                    }),
-                    ..v1::Webhook::default()
-                },
-                last_failure: attempt(NOW),
-                last_delivery: delivered.and_then(attempt),
-                looked: true,
-            };
-            let findings = webhooks(&[hook], false);
-            let problem = findings.iter().find(|finding| finding.is_problem());
-            assert_eq!(problem.is_some(), fails, "{findings:?}");
-            let letters = findings.last().unwrap();
-            check(letters, Level::Warning, "2 dead letters");
-        }
-    }
-
-    /// What is sent again by a backfill has not failed; what is mended fails no more.
-    #[test]
-    fn one_that_takes_deliveries_is_no_problem_though_some_wait() {
-        let attempt = |at| v1::Attempt {
-            at: Some(wire(at)),
-            status_code: Some(503),
-            ..v1::Attempt::default()
-        };
-        for (failure, delivery, level) in [
-            (None, None, Level::Ok),
-            (Some(NOW), Some(NOW + 1), Level::Warning),
-            (Some(NOW), Some(NOW - 1), Level::Problem),
-            (Some(NOW), None, Level::Problem),
-        ] {
-            let hook = Hook {
-                webhook: v1::Webhook {
-                    enabled: true,
-                    stats: Some(v1::WebhookStats {
-                        pending: 3,
-                        retrying: 3,
-                        ..v1::WebhookStats::default()
-                    }),
-                    ..v1::Webhook::default()
-                },
-                last_failure: failure.map(attempt),
-                last_delivery: delivery.map(attempt),
-                looked: true,
-            };
-            let findings = webhooks(&[hook], false);
-            assert_eq!(findings[0].level, level, "{findings:?}");
-        }
+        let finding = restless(&station, at(NOW));
+        let words = "CP1 boots again and again: 12 times since 2026-04-14T12:33:56Z (1 min)";
+        check(&finding, Level::Warning, words);
+        let json = serde_json::to_value(&finding).unwrap();
+        assert_eq!(
+            (&json["code"], &json["station_id"]),
+            (&"boot_loop".into(), &"CP1".into())
+        );
     }
 }

@@ -44,6 +44,7 @@ pub(crate) fn line(event: &Event) -> String {
 
 impl Row for Event {
     const HEADERS: &'static [&'static str] = &["ID", "TIME", "STATION", "EVENT", "PAYLOAD"];
+    const OPTIONAL: &'static [&'static str] = &["PAYLOAD"];
 
     fn cells(&self) -> Vec<String> {
         vec![

@@ -24,6 +24,7 @@ impl Row for FailedDelivery {
         "ATTEMPTS",
         "LAST",
     ];
+    const OPTIONAL: &'static [&'static str] = &["FAILED AT", "ATTEMPTS", "TIME"];
 
     fn cells(&self) -> Vec<String> {
         vec![
@@ -107,7 +108,7 @@ mod tests {
                 r#""timestamp":"2026-04-14T12:34:56.789Z","payload":{"b": 1.50},"#,
                 r#""reason":"attempts_exhausted","failed_at":"2026-04-14T12:34:56.789Z","#,
                 r#""attempts":[{"number":1,"at":"2026-04-14T12:34:56.789Z","status_code":500,"#,
-                r#""error":null,"duration_ms":12,"lookup_us":null,"connect_us":null,"#,
+                r#""error":null,"code":null,"duration_ms":12,"lookup_us":null,"connect_us":null,"#,
                 r#""tls_us":null,"first_byte_us":900}],"last_response":"oops\u0007"}"#,
             )
         );
@@ -119,7 +120,7 @@ mod tests {
         let text = failed().describe().draw();
         for part in [
             "reason     attempts exhausted",
-            "attempts:\n  NO  AT                    STATUS  DURATION  ERROR\n",
+            "attempts:\n  NO  AT                    STATUS  DURATION  CODE  ERROR\n",
             "payload:\n  {\n    \"b\": 1.5\n  }",
             "last response:\n  oops\\u{7}",
         ] {

@@ -6,11 +6,10 @@ use jiff::Timestamp;
 use pipelet_proto::v1;
 use serde::Serialize;
 
-use super::time::Time;
+use super::{time::Time, webhook::state};
 use crate::{
     output::Row,
     overview::{Lately, age, dead_letters, percent, short},
-    words::yes_no,
 };
 
 #[derive(Debug, Serialize)]
@@ -18,6 +17,9 @@ pub(crate) struct WebhookFigures {
     id: u64,
     name: String,
     enabled: bool,
+    state: String,
+    since: Option<Time>,
+    last_success_at: Option<Time>,
     pending: u64,
     retrying: u64,
     dead: u64,
@@ -37,11 +39,17 @@ impl WebhookFigures {
     pub(crate) fn new(webhook: &v1::WebhookOverview, lately: Lately, now: Timestamp) -> Self {
         let stats = webhook.stats.unwrap_or_default();
         let age = age(webhook, now);
+        let of_health = |time: fn(&v1::WebhookHealth) -> Option<prost_types::Timestamp>| {
+            Time::from_wire(webhook.health.as_ref().and_then(time))
+        };
         let millis = |span: Duration| span.as_secs_f64() * 1000.0;
         Self {
             id: webhook.id,
             name: webhook.name.clone(),
             enabled: webhook.enabled,
+            state: state(webhook.health.as_ref()),
+            since: of_health(|health| health.since),
+            last_success_at: of_health(|health| health.last_success_at),
             pending: stats.pending,
             retrying: stats.retrying,
             dead: dead_letters(&stats),
@@ -59,15 +67,16 @@ impl WebhookFigures {
 
 impl Row for WebhookFigures {
     const HEADERS: &'static [&'static str] = &[
-        "ID", "NAME", "ENABLED", "PENDING", "AGE", "RETRY", "DEAD", "ATTEMPTS", "OK", "P50", "P99",
+        "ID", "NAME", "STATE", "PENDING", "AGE", "RETRY", "DEAD", "ATTEMPTS", "OK", "P50", "P99",
     ];
+    const OPTIONAL: &'static [&'static str] = &["P50", "ATTEMPTS", "P99", "DEAD"];
 
     fn cells(&self) -> Vec<String> {
         let span = |span: Option<Duration>| span.map_or_else(|| "-".to_owned(), short);
         vec![
             self.id.to_string(),
             self.name.clone(),
-            yes_no(self.enabled).to_owned(),
+            self.state.clone(),
             self.pending.to_string(),
             span(self.age),
             self.retrying.to_string(),

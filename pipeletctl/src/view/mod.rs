@@ -37,6 +37,7 @@ pub(crate) use self::{
     payload::OneLine,
     retried::Retried,
     simulation::Simulation,
+    time::Time,
     trace::drawn as drawn_trace,
     webhook::{hint_on_test, tested},
 };

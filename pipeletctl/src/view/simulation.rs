@@ -170,10 +170,10 @@ impl Describe for Simulation {
             details = details.line("last failure", why.as_str());
         }
         if !codes.is_empty() {
-            details = details.section("errors", table::columns(&["CODE", "COUNT"], &codes));
+            details = details.section("errors", table::section(&["CODE", "COUNT"], &codes, &[]));
         }
         if !rows.is_empty() {
-            details = details.section("sent", table::columns(&["ACTION", "COUNT"], &rows));
+            details = details.section("sent", table::section(&["ACTION", "COUNT"], &rows, &[]));
         }
         details
     }

@@ -36,6 +36,13 @@ impl Row for Station {
         "CONNECTORS",
         "OPEN TRANSACTIONS",
     ];
+    const OPTIONAL: &'static [&'static str] = &[
+        "PROFILE",
+        "BOOT POLICY",
+        "VENDOR",
+        "OPEN TRANSACTIONS",
+        "MODEL",
+    ];
 
     fn cells(&self) -> Vec<String> {
         let connectors = self
@@ -126,7 +133,7 @@ fn section(headers: &[&str], rows: &[Vec<String>]) -> String {
     if rows.is_empty() {
         String::new()
     } else {
-        table::columns(headers, rows)
+        table::section(headers, rows, &[])
     }
 }
 

@@ -14,7 +14,7 @@ pub(crate) fn shown(wire: Option<prost_types::Timestamp>) -> String {
 }
 
 /// Displays for people, to the second; serialises for programs, to the millisecond.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Time(Timestamp);
 
 impl Time {

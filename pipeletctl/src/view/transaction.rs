@@ -21,6 +21,7 @@ impl Row for Transaction {
         "ENERGY",
         "REASON",
     ];
+    const OPTIONAL: &'static [&'static str] = &["REASON", "CONNECTOR", "STOPPED", "ENERGY"];
 
     fn cells(&self) -> Vec<String> {
         vec![

@@ -1,6 +1,8 @@
 //! Webhooks, their deliveries, and how a test went.
 
-use pipelet_proto::v1::{CreateWebhookResponse, Delivery, TestWebhookResponse, Webhook};
+use pipelet_proto::v1::{
+    CreateWebhookResponse, Delivery, TestWebhookResponse, Webhook, WebhookHealth,
+};
 
 use super::{
     attempt::outcome,
@@ -13,17 +15,23 @@ use crate::{
     words::{or_dash, yes_no},
 };
 
+/// `failing`, and so on.
+pub(super) fn state(health: Option<&WebhookHealth>) -> String {
+    or_dash(health.map(|health| &health.state))
+}
+
 impl Row for Webhook {
     const HEADERS: &'static [&'static str] = &[
         "ID",
         "NAME",
-        "ENABLED",
+        "STATE",
         "EVENTS",
         "DELIVERED",
         "PENDING",
         "DEAD",
         "URL",
     ];
+    const OPTIONAL: &'static [&'static str] = &["EVENTS", "DEAD", "URL", "DELIVERED"];
 
     fn cells(&self) -> Vec<String> {
         let stats = self.stats.unwrap_or_default();
@@ -36,7 +44,7 @@ impl Row for Webhook {
         vec![
             self.id.to_string(),
             self.name.clone(),
-            yes_no(self.enabled).to_owned(),
+            state(self.health.as_ref()),
             events,
             stats.delivered.to_string(),
             stats.pending.to_string(),
@@ -54,8 +62,24 @@ impl Describe for Webhook {
             0 => stats.dead.to_string(),
             purged => format!("{} ({purged} purged)", stats.dead),
         };
+        let health = self.health.clone().unwrap_or_default();
+        let since = match Time::from_wire(health.since) {
+            Some(since) => format!("{}, since {since}", health.state),
+            None => health.state,
+        };
+        let last_failure = match (
+            Time::from_wire(health.last_failure_at),
+            health.last_failure_code,
+        ) {
+            (Some(at), Some(code)) => Some(format!("{at}: {code}")),
+            (at, _) => at.map(|at| at.to_string()),
+        };
         settings(self)
             .line("signed", signed(self))
+            .line("state", since)
+            .line("last success", shown(health.last_success_at))
+            .line("last failure", or_dash(last_failure))
+            .line("oldest owed", shown(health.oldest_owed_at))
             .line("created", shown(self.created_at))
             .line("updated", shown(self.updated_at))
             .line("received", stats.received.to_string())
@@ -122,6 +146,7 @@ impl Row for Delivery {
     const HEADERS: &'static [&'static str] = &[
         "EVENT ID", "EVENT", "STATION", "TIME", "STATUS", "ATTEMPTS", "LAST", "NEXT",
     ];
+    const OPTIONAL: &'static [&'static str] = &["ATTEMPTS", "NEXT", "TIME", "STATION"];
 
     fn cells(&self) -> Vec<String> {
         vec![
@@ -161,6 +186,7 @@ mod tests {
             status_code: Some(200),
             duration_ms: 124,
             error: None,
+            code: None,
         };
         assert_eq!(
             serde_json::to_string(&good).unwrap(),
@@ -174,10 +200,11 @@ mod tests {
             status_code: None,
             duration_ms: 3,
             error: Some("connection refused".into()),
+            code: Some("connection_refused".into()),
         };
         assert_eq!(
             serde_json::to_string(&bad).unwrap(),
-            r#"{"ok":false,"status_code":null,"duration_ms":3,"error":"connection refused"}"#
+            r#"{"ok":false,"status_code":null,"duration_ms":3,"error":"connection refused","code":"connection_refused"}"#
         );
         assert_eq!(tested(&bad), "failed: connection refused after 3 ms");
     }

@@ -2,12 +2,12 @@
 
 use std::path::PathBuf;
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use pipelet_proto::v1;
 
 use super::{
     error::ApiError,
-    status::{Addresses, Disk, Readiness},
+    status::{Addresses, Disk, Readiness, directory_bytes},
     wire::{self, time},
 };
 use crate::{
@@ -18,6 +18,12 @@ use crate::{
     store::blocking,
     system::{clock::Clock, latencies::BOUNDS, tls::Shown},
 };
+
+/// So many stations that can't settle are shown.
+const SHOWN: usize = 20;
+/// And so many in an overview; of handshakes that were refused, those within this time.
+const AT_A_GLANCE: usize = 5;
+const LATELY: SignedDuration = SignedDuration::from_mins(10);
 
 #[derive(Debug, Clone)]
 pub struct Daemon {
@@ -43,7 +49,9 @@ impl Daemon {
         let totals = self.delivery.totals();
         let journal = self.journals.bounds().await?;
         let data_dir = self.data_dir.clone();
-        let disk = blocking(move || Disk::of(&data_dir)).await;
+        let (disk, data_bytes) =
+            blocking(move || (Disk::of(&data_dir), directory_bytes(&data_dir))).await;
+        let now = self.clock.now();
         let certificates = self.certificates.iter().map(certificate).collect();
         let refused = self.connections.refused_of_late().into_iter();
         Ok(v1::GetStatusResponse {
@@ -64,14 +72,30 @@ impl Daemon {
             failed_deliveries: totals.failed_deliveries,
             ocpps_address: self.addresses.ocpps.map(|address| address.to_string()),
             handshakes_refused: self.connections.refused().values().sum(),
-            now: Some(time(self.clock.now())),
+            now: Some(time(now)),
             caller_role: caller.map_or_else(String::new, |caller| caller.role.to_string()),
             caller_expires_at: caller.and_then(|caller| caller.expires_at).map(time),
             disk_free_bytes: disk.map(|disk| disk.free),
             disk_size_bytes: disk.map(|disk| disk.size),
             certificates,
             refused_handshakes: refused.map(refused_handshake).collect(),
+            disk_state: disk.map_or("ok", |disk| disk.state().name()).to_owned(),
+            data_directory: self.data_dir.display().to_string(),
+            data_bytes: data_bytes.unwrap_or_default(),
+            restless_stations: self.restless(now, SHOWN),
         })
+    }
+
+    fn restless(&self, now: Timestamp, limit: usize) -> Vec<v1::RestlessStation> {
+        let restless = self.stations.restless(now, limit).into_iter();
+        let restless = restless.map(|restless| v1::RestlessStation {
+            station_id: restless.station.to_string(),
+            reason: restless.kind.name().to_owned(),
+            count: restless.count.into(),
+            since: Some(time(restless.since)),
+            last_at: Some(time(restless.last_at)),
+        });
+        restless.collect()
     }
 
     pub(super) async fn overview(&self) -> Result<v1::GetOverviewResponse, ApiError> {
@@ -89,8 +113,12 @@ impl Daemon {
         }
         let events = self.journals.committed();
         let events = events.filter(|(_, count)| *count > 0);
+        let now = self.clock.now();
+        let refused = self.connections.refused_of_late().into_iter();
+        let refused = refused.filter(|it| now.duration_since(it.last_at) < LATELY);
+        let refused = refused.take(AT_A_GLANCE).map(refused_handshake).collect();
         Ok(v1::GetOverviewResponse {
-            now: Some(time(self.clock.now())),
+            now: Some(time(now)),
             ready: reasons.is_empty(),
             reasons,
             stations_connected: self.stations.counts().connected as u64,
@@ -103,6 +131,8 @@ impl Daemon {
                 .collect(),
             webhooks,
             latency_bounds_us: BOUNDS.to_vec(),
+            restless_stations: self.restless(now, AT_A_GLANCE),
+            refused_handshakes: refused,
         })
     }
 }
@@ -123,6 +153,7 @@ fn refused_handshake(refused: RefusedHandshake) -> v1::RefusedHandshake {
         subprotocols: refused.subprotocols,
         remote_address: refused.from.to_string(),
         count: refused.count,
+        first_at: Some(time(refused.first_at)),
         last_at: Some(time(refused.last_at)),
     }
 }

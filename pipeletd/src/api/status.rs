@@ -1,6 +1,6 @@
 //! Whether the daemon can do its work, where it listens, and how much room it has.
 
-use std::{net::SocketAddr, path::Path};
+use std::{fs, io, net::SocketAddr, path::Path};
 
 use tokio_util::sync::CancellationToken;
 
@@ -33,6 +33,60 @@ impl Disk {
             size: disk.f_blocks.saturating_mul(disk.f_frsize),
         })
     }
+}
+
+/// Whether there is room: the one rule for people, metrics and alerts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum DiskState {
+    Ok,
+    /// A tenth is left, or less than 20 GiB where that is less.
+    Low,
+    /// A fiftieth is left, or less than 2 GiB where that is less; or twice of what the store keeps
+    /// back, where that is more. Events are refused soon.
+    Critical,
+}
+
+impl DiskState {
+    pub(super) const ALL: [Self; 3] = [Self::Ok, Self::Low, Self::Critical];
+
+    /// These never change.
+    pub(super) const fn name(self) -> &'static str {
+        match self {
+            Self::Ok => "ok",
+            Self::Low => "low",
+            Self::Critical => "critical",
+        }
+    }
+}
+
+impl Disk {
+    pub(super) fn state(self) -> DiskState {
+        // As the store does.
+        let kept_back = (self.size / 20).min(64 << 20);
+        let critical = (self.size / 50).min(2 << 30).max(2 * kept_back);
+        let low = (self.size / 10).min(20 << 30).max(critical * 2);
+        match self.free {
+            free if free < critical => DiskState::Critical,
+            free if free < low => DiskState::Low,
+            _ => DiskState::Ok,
+        }
+    }
+}
+
+/// What all files take that are in a directory, in bytes. Blocks.
+pub(super) fn directory_bytes(directory: &Path) -> io::Result<u64> {
+    let mut bytes = 0;
+    for entry in fs::read_dir(directory)? {
+        let entry = entry?;
+        bytes += match entry.metadata() {
+            Ok(found) if found.is_dir() => directory_bytes(&entry.path())?,
+            Ok(found) => found.len(),
+            // The store removes files at its own time.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => 0,
+            Err(error) => return Err(error),
+        };
+    }
+    Ok(bytes)
 }
 
 /// Tells whether events can be taken, and what becomes of them noted down. Cheap to clone.

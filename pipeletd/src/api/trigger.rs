@@ -60,7 +60,7 @@ impl Trigger {
         let only = asked.webhook.map(WebhookId);
         let event = self.event(asked).map_err(ApiError::Invalid)?;
         if let Some(only) = only {
-            let webhook = self.delivery.get(only)?.webhook;
+            let webhook = self.delivery.get(only).await?.webhook;
             if let Some(why) = unwanted(&webhook, &event) {
                 return Err(ApiError::Conflict {
                     code: "not_wanted",

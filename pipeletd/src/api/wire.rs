@@ -3,7 +3,7 @@
 //! What a caller says comes as [`Fields`], by the messages' names: as REST's body, or as what of a
 //! gRPC request counts.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{borrow::Cow, collections::BTreeMap, time::Duration};
 
 use jiff::Timestamp;
 use pipelet_domain::{
@@ -24,7 +24,7 @@ use crate::{
     auth::ApiKeyInfo,
     delivery::{
         Audit, AuditState, Audited, Backfilled, Fate, Lately, Observation, TestResult, Trace,
-        WebhookView, history::Settled,
+        WebhookView, health::Health, history::Settled,
     },
     ocpp::{Answer, StationView},
 };
@@ -40,7 +40,13 @@ fn micros(duration: Duration) -> u64 {
     u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
 }
 
-pub(super) fn webhook(WebhookView { webhook, books }: WebhookView) -> v1::Webhook {
+pub(super) fn webhook(
+    WebhookView {
+        webhook,
+        books,
+        health: state,
+    }: WebhookView,
+) -> v1::Webhook {
     v1::Webhook {
         id: webhook.id.0,
         name: webhook.name,
@@ -59,6 +65,19 @@ pub(super) fn webhook(WebhookView { webhook, books }: WebhookView) -> v1::Webhoo
         created_at: Some(time(webhook.created_at)),
         updated_at: Some(time(webhook.updated_at)),
         stats: Some(books_on_wire(books)),
+        health: Some(health(&state)),
+    }
+}
+
+fn health(health: &Health) -> v1::WebhookHealth {
+    let failure = health.last_failure.as_ref();
+    v1::WebhookHealth {
+        state: health.state.name().to_owned(),
+        since: health.since.map(time),
+        last_success_at: health.last_success.map(time),
+        last_failure_at: failure.map(|failure| time(failure.at)),
+        last_failure_code: failure.map(|failure| failure.code.clone().into_owned()),
+        oldest_owed_at: health.oldest_owed.map(time),
     }
 }
 
@@ -200,7 +219,7 @@ pub(super) fn overview(observation: &Observation, next: Option<Timestamp>) -> v1
         name: webhook.name.clone(),
         url: webhook.url.as_str().to_owned(),
         enabled: webhook.enabled,
-        oldest_owed_at: observation.oldest.map(time),
+        health: Some(health(&observation.health)),
         next_retry_at: next.map(time),
         in_flight: stats.in_flight,
         attempts: stats.attempts(),
@@ -216,6 +235,7 @@ fn attempts(attempts: Vec<Attempt>) -> Vec<v1::Attempt> {
         at: Some(time(attempt.at)),
         status_code: attempt.status.map(u32::from),
         error: attempt.error,
+        code: attempt.code.map(Cow::into_owned),
         duration_ms: millis(attempt.duration),
         lookup_us: attempt.phases.lookup.map(micros),
         connect_us: attempt.phases.connect.map(micros),
@@ -240,6 +260,7 @@ pub(super) fn test_result(result: TestResult) -> v1::TestWebhookResponse {
         status_code: result.status.map(u32::from),
         duration_ms: millis(result.duration),
         error: result.error,
+        code: result.code.map(Cow::into_owned),
     }
 }
 

@@ -28,7 +28,7 @@ mod stream;
 mod tls;
 mod trace_context;
 
-use std::{sync::Arc, time::Duration};
+use std::{borrow::Cow, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, header};
@@ -36,7 +36,7 @@ use http_body_util::Full;
 use hyper_util::client::legacy::connect::HttpConnector;
 use jiff::Timestamp;
 use pipelet_domain::{
-    deliveries::Phases,
+    deliveries::{Attempt, Phases},
     events::{EventId, EventType, StationId},
     webhooks::{TargetPolicy, WebhookId},
 };
@@ -133,6 +133,17 @@ pub struct Attempted {
     pub phases: Phases,
     /// The start of the answer's body; empty where none came.
     pub answer: Bytes,
+}
+
+impl Attempted {
+    /// Why it failed, in a word that never changes.
+    pub fn code(&self) -> Option<Cow<'static, str>> {
+        match &self.outcome {
+            Outcome::Delivered { .. } => None,
+            Outcome::Rejected { status, .. } => Some(Attempt::code_of_status(*status)),
+            Outcome::Failed { error, .. } => Some(error.code().into()),
+        }
+    }
 }
 
 /// Makes attempts. Cheap to clone.

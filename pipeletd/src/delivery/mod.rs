@@ -12,6 +12,7 @@ mod backfill;
 pub mod dead_letters;
 mod deleted;
 pub mod dispatcher;
+pub mod health;
 pub mod history;
 pub mod http;
 pub mod ledger;

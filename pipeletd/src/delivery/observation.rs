@@ -3,16 +3,38 @@
 //! The books survive a restart, and go back a little in a crash; what counts up from the daemon's
 //! start never does. Nothing is counted here.
 
-use std::sync::{Arc, PoisonError, atomic::Ordering};
+use std::{
+    sync::{Arc, PoisonError, atomic::Ordering},
+    time::Duration,
+};
 
 use jiff::Timestamp;
-use pipelet_domain::deliveries::{DeliveryCounts, StoredWebhook};
+use pipelet_domain::deliveries::{DeliveryCounts, RetryKey, StoredWebhook};
+use tokio::time::Instant;
 
 use super::{
+    health::{Health, Owed},
     stats::StatsSnapshot,
-    webhooks::{Delivery, Running},
+    webhooks::{Delivery, Inner, Running},
 };
-use crate::{store::StoreError, system::latencies::LatencySnapshot};
+use crate::{
+    store::{ReadLimit, StoreError},
+    system::latencies::LatencySnapshot,
+};
+
+/// So many keys of retries are read at once.
+const STRIDE: usize = 4_096;
+/// A look at all retries holds for so many times as long as it took, and for so long at least.
+const REST: u32 = 100;
+const AT_MOST_EVERY: Duration = Duration::from_millis(500);
+
+/// When the oldest event happened that waits for a retry, as of the last look.
+#[derive(Debug)]
+pub(super) struct OldestRetry {
+    time: Option<Timestamp>,
+    /// No look before.
+    until: Instant,
+}
 
 /// One webhook.
 #[derive(Debug)]
@@ -22,8 +44,7 @@ pub struct Observation {
     pub stats: StatsSnapshot,
     /// Events that it was owed since the daemon started.
     pub received: u64,
-    /// When the oldest event happened that waits for its first attempt, or has it in flight.
-    pub oldest: Option<Timestamp>,
+    pub health: Health,
 }
 
 /// All of them.
@@ -50,8 +71,7 @@ impl Delivery {
         };
         let mut observed = Vec::with_capacity(running.len());
         for running in running {
-            let oldest = self.oldest(&running);
-            observed.push(self.of(&running, oldest.await?));
+            observed.push(inner.observe(&running).await?);
         }
         Ok(Observations {
             webhooks: observed,
@@ -70,29 +90,50 @@ impl Delivery {
     pub fn outage(&self) -> Option<Arc<str>> {
         self.0.shards.iter().find_map(|shard| shard.ledger.outage())
     }
+}
 
-    fn of(&self, running: &Running, oldest: Option<Timestamp>) -> Observation {
+impl Inner {
+    async fn observe(&self, running: &Running) -> Result<Observation, StoreError> {
         let stored = running.stored();
-        let books = self.0.books(running, stored.webhook.id);
         let before = running
             .dispatchers
             .iter()
             .map(|it| it.received_before)
             .sum();
-        Observation {
+        let books = self.books(running, stored.webhook.id);
+        Ok(Observation {
             books,
             stats: running.stats.snapshot(),
             received: books.received.saturating_sub(before),
+            health: self.health(running).await?,
             stored,
-            oldest,
-        }
+        })
+    }
+
+    pub(super) async fn health(&self, running: &Running) -> Result<Health, StoreError> {
+        let webhook = &running.stored().webhook;
+        let is_retrying = self.books(running, webhook.id).retrying > 0;
+        let owed = Owed {
+            first_attempt: self.oldest_first_attempt(running).await?,
+            retry: if is_retrying {
+                self.oldest_retry(running).await?
+            } else {
+                None
+            },
+            is_retrying,
+        };
+        let (stats, now) = (&running.stats, self.clock.now());
+        Ok(stats.health(webhook.enabled, owed, now))
     }
 
     /// When the first event of the webhook's backlog happened, if it has one.
-    async fn oldest(&self, running: &Running) -> Result<Option<Timestamp>, StoreError> {
+    async fn oldest_first_attempt(
+        &self,
+        running: &Running,
+    ) -> Result<Option<Timestamp>, StoreError> {
         let mut oldest = None;
         let id = running.stored().webhook.id;
-        for (shard, dispatcher) in self.0.shards.iter().zip(&running.dispatchers) {
+        for (shard, dispatcher) in self.shards.iter().zip(&running.dispatchers) {
             let at = dispatcher.progress.oldest();
             let books = dispatcher.books(shard, id);
             if books.pending > books.retrying {
@@ -102,5 +143,42 @@ impl Delivery {
             }
         }
         Ok(oldest)
+    }
+
+    /// When the first event happened that waits for a retry. Retries are kept by when they are due,
+    /// so all of them are looked at; as often as that takes a hundredth of the time.
+    async fn oldest_retry(&self, running: &Running) -> Result<Option<Timestamp>, StoreError> {
+        let mut known = running.oldest_retry.lock().await;
+        if let Some(known) = known.as_ref().filter(|known| Instant::now() < known.until) {
+            return Ok(known.time);
+        }
+        let began = Instant::now();
+        let id = running.stored().webhook.id;
+        let mut time = None;
+        for shard in &self.shards {
+            let (mut first, mut after): (Option<RetryKey>, _) = (None, None);
+            loop {
+                let keys = shard.store.retry_keys(id, after, STRIDE).await?;
+                first = first
+                    .into_iter()
+                    .chain(keys.iter().copied())
+                    .min_by_key(|key| key.seq);
+                after = keys.last().copied();
+                if keys.len() < STRIDE {
+                    break;
+                }
+            }
+            if let Some(key) = first {
+                let (retries, _) = shard.store.retries(&[key], ReadLimit::part(1)).await?;
+                let of_shard = retries.first().map(|retry| retry.event.time);
+                time = time.into_iter().chain(of_shard).min();
+            }
+        }
+        let rest = (began.elapsed() * REST).max(AT_MOST_EVERY);
+        *known = Some(OldestRetry {
+            time,
+            until: Instant::now() + rest,
+        });
+        Ok(time)
     }
 }

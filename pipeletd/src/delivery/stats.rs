@@ -1,11 +1,17 @@
 //! What a webhook's attempts came to since the daemon started, for who wants to look.
 //!
-//! Counted once, where attempts are settled, with relaxed atomics: no lock, no allocation. It is a
-//! view and not the books, which survive a restart and are in `record`.
+//! Counted once, where attempts are settled, with relaxed atomics, and a lock for what they say
+//! together. It is a view and not the books, which survive a restart and are in `record`.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{
+    Mutex, MutexGuard, PoisonError,
+    atomic::{AtomicU64, Ordering},
+};
+
+use jiff::Timestamp;
 
 use super::{
+    health::{Health, Outcomes, Owed},
     http::{AttemptError, Attempted},
     policy::Outcome,
 };
@@ -83,7 +89,11 @@ impl OutcomeClass {
                 | AttemptError::StreamRefused
                 | AttemptError::StreamReset
                 | AttemptError::Connect => Self::Connection,
-                AttemptError::Tls(_) => Self::Tls,
+                AttemptError::CertificateExpired(_)
+                | AttemptError::CertificateNotYetValid(_)
+                | AttemptError::CertificateUnknownIssuer
+                | AttemptError::CertificateWrongName(_)
+                | AttemptError::Tls(_) => Self::Tls,
                 AttemptError::Protocol | AttemptError::Interim | AttemptError::Endless => {
                     Self::Protocol
                 }
@@ -102,6 +112,7 @@ pub struct Stats {
     in_flight: AtomicU64,
     /// In how many shards.
     lacking_sockets: AtomicU64,
+    health: Mutex<Outcomes>,
 }
 
 /// The counts as they were at some time.
@@ -128,14 +139,23 @@ pub(super) struct InFlight {
 }
 
 impl Stats {
-    /// Counts an attempt, the `number`-th at its delivery.
-    pub(super) fn attempted(&self, attempted: &Attempted, number: u32) {
+    /// Counts an attempt that ended `now`, the `number`-th at its delivery.
+    pub(super) fn attempted(&self, attempted: &Attempted, number: u32, now: Timestamp) {
         let class = OutcomeClass::of(&attempted.outcome);
         self.outcomes[class as usize].fetch_add(1, Ordering::Relaxed);
         self.latencies.record(attempted.duration);
         if number > 1 {
             self.repeated.fetch_add(1, Ordering::Relaxed);
         }
+        self.outcomes().attempted(now, attempted.code());
+    }
+
+    pub(super) fn health(&self, enabled: bool, owed: Owed, now: Timestamp) -> Health {
+        self.outcomes().health(enabled, owed, now)
+    }
+
+    fn outcomes(&self) -> MutexGuard<'_, Outcomes> {
+        self.health.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Counts a delivery that gets no (further) attempt.
@@ -258,11 +278,11 @@ mod tests {
     #[test]
     fn attempts_are_counted() {
         let stats = Stats::default();
-        stats.attempted(&attempted(rejected(500)), 1);
+        stats.attempted(&attempted(rejected(500)), 1, Timestamp::UNIX_EPOCH);
         let earlier = stats.snapshot();
         let delivered = Outcome::Delivered { status: 200 };
-        stats.attempted(&attempted(delivered), 2);
-        stats.attempted(&attempted(rejected(500)), 7);
+        stats.attempted(&attempted(delivered), 2, Timestamp::UNIX_EPOCH);
+        stats.attempted(&attempted(rejected(500)), 7, Timestamp::UNIX_EPOCH);
         stats.gave_up();
         let is = |attempts| InFlight {
             attempts,

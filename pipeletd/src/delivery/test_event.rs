@@ -1,6 +1,6 @@
 //! The test of a webhook: one POST of a synthetic event, outside the journal.
 
-use std::time::Duration;
+use std::{borrow::Cow, time::Duration};
 
 use pipelet_domain::{
     events::{Event, EventId, EventType, Payload, StationId, Synthetic, sample_payload},
@@ -25,6 +25,8 @@ pub struct TestResult {
     pub duration: Duration,
     /// Why it failed, in plain words.
     pub error: Option<String>,
+    /// The same in a word that never changes.
+    pub code: Option<Cow<'static, str>>,
 }
 
 pub(super) async fn send(
@@ -57,5 +59,6 @@ pub(super) async fn send(
         status: attempted.outcome.status(),
         duration: attempted.duration,
         error: attempted.outcome.failure(),
+        code: attempted.code(),
     }
 }

@@ -94,6 +94,7 @@ fn retry(seq: u64, due_ms: i64) -> Retry {
         at: Timestamp::UNIX_EPOCH,
         status: Some(500),
         error: None,
+        code: None,
         duration: Duration::ZERO,
         phases: Phases::default(),
     };
@@ -230,7 +231,7 @@ async fn a_deletion_that_was_broken_off_is_finished_at_the_start() {
     .await;
 
     let (delivery, _) = start(&store).await;
-    assert!(delivery.get(W).is_err());
+    assert!(delivery.get(W).await.is_err());
     let books = store.state().await.unwrap().closed[&W];
     assert_eq!(
         (books.received, books.delivered, books.cancelled),
@@ -276,7 +277,7 @@ async fn what_the_ledger_knows_and_the_cursor_does_not_is_not_owed_twice() {
     .await;
 
     let (delivery, ledger) = start(&store).await;
-    let books = delivery.get(W).unwrap().books;
+    let books = delivery.get(W).await.unwrap().books;
     assert_eq!((books.received, books.delivered, books.retrying), (4, 2, 2));
     delivery.stop(Duration::ZERO).await;
     ledger.stop().await;

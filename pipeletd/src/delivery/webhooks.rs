@@ -36,8 +36,10 @@ pub use super::test_event::TestResult;
 use super::{
     deleted,
     dispatcher::{Control, DeliverySettings, Dispatcher, DispatcherContext, Progress, RetriedNow},
+    health::Health,
     history::History,
     ledger::{Entry, LedgerError},
+    observation::OldestRetry,
     stats::{Stats, StatsSnapshot},
     test_event,
 };
@@ -91,6 +93,7 @@ pub(super) struct Running {
     pub(super) dispatchers: Shards<DispatcherHandle>,
     pub(super) history: Arc<History>,
     pub(super) stats: Arc<Stats>,
+    pub(super) oldest_retry: Mutex<Option<OldestRetry>>,
 }
 
 /// A webhook's dispatcher in one shard.
@@ -127,6 +130,7 @@ pub struct Totals {
 pub struct WebhookView {
     pub webhook: Webhook,
     pub books: DeliveryCounts,
+    pub health: Health,
 }
 
 /// Which revisions of a webhook a change is meant for.
@@ -300,7 +304,7 @@ impl Delivery {
             let stored = inner.put(WebhookId(id), create).await?;
             let places = inner.subscribe(&stored).await?;
             inner.run(stored, places);
-            Ok(inner.view(&*inner.running(WebhookId(id))?))
+            Ok(inner.view(&*inner.running(WebhookId(id))?).await?)
         })
         .await
     }
@@ -361,7 +365,7 @@ impl Delivery {
             drop(changing);
             inner.subscribe(&stored).await?;
             running.configure().await;
-            Ok(inner.view(&running))
+            Ok(inner.view(&running).await?)
         })
         .await
     }
@@ -420,25 +424,24 @@ impl Delivery {
         Ok(checked.err().unwrap_or_default())
     }
 
-    pub fn get(&self, id: WebhookId) -> Result<WebhookView, DeliveryError> {
-        Ok(self.0.view(&*self.0.running(id)?))
+    pub async fn get(&self, id: WebhookId) -> Result<WebhookView, DeliveryError> {
+        Ok(self.0.view(&*self.0.running(id)?).await?)
     }
 
     /// At most `limit` webhooks with an id above `after`, ascending.
-    pub fn list(&self, after: Option<WebhookId>, limit: usize) -> Vec<WebhookView> {
+    pub async fn list(
+        &self,
+        after: Option<WebhookId>,
+        limit: usize,
+    ) -> Result<Vec<WebhookView>, StoreError> {
         let from = WebhookId(after.map_or(0, |id| id.0 + 1));
-        let webhooks = self
-            .0
-            .running
-            .read()
-            .unwrap_or_else(PoisonError::into_inner);
-        let page: Vec<_> = webhooks
-            .range(from..)
-            .take(limit)
-            .map(|(_, w)| Arc::clone(w))
-            .collect();
-        drop(webhooks);
-        page.iter().map(|running| self.0.view(running)).collect()
+        let page: Vec<_> = {
+            let webhooks = self.0.running.read();
+            let webhooks = webhooks.unwrap_or_else(PoisonError::into_inner);
+            let page = webhooks.range(from..).take(limit);
+            page.map(|(_, running)| Arc::clone(running)).collect()
+        };
+        try_join_all(page.iter().map(|running| self.0.view(running))).await
     }
 
     /// Sums over all webhooks.
@@ -685,6 +688,7 @@ impl Inner {
             dispatchers: Shards::new(dispatchers),
             history: Arc::clone(&history),
             stats: Arc::clone(&stats),
+            oldest_retry: Mutex::default(),
         };
         webhooks.insert(id, Arc::new(running));
     }
@@ -711,12 +715,13 @@ impl Inner {
         self.tracker.spawn_on(dispatching, runtime);
     }
 
-    fn view(&self, running: &Running) -> WebhookView {
+    async fn view(&self, running: &Running) -> Result<WebhookView, StoreError> {
         let stored = running.stored();
-        WebhookView {
+        Ok(WebhookView {
             webhook: stored.webhook.clone(),
             books: self.books(running, stored.webhook.id),
-        }
+            health: self.health(running).await?,
+        })
     }
 
     pub(super) fn books(&self, running: &Running, id: WebhookId) -> DeliveryCounts {

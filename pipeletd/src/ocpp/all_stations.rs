@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use jiff::Timestamp;
 use pipelet_domain::{
     events::{IdTagKey, Seq, StationId},
     shards::Shards,
@@ -11,7 +12,7 @@ use super::{
     command_queue::CommandQueue,
     command_stats::{CommandCounts, CommandStats},
     commands::CommandError,
-    stations::{ShardStations, StationCounts, StationView},
+    stations::{RestlessStation, ShardStations, StationCounts, StationView},
     transactions::Connector,
 };
 
@@ -85,6 +86,15 @@ impl Stations {
     /// How many were forgotten to make room.
     pub fn forgotten(&self) -> u64 {
         self.shards.iter().map(ShardStations::forgotten).sum()
+    }
+
+    /// At most `limit` stations that can't settle, those with the most boots or connections first.
+    pub fn restless(&self, now: Timestamp, limit: usize) -> Vec<RestlessStation> {
+        let shards = self.shards.iter();
+        let mut found: Vec<_> = shards.flat_map(|shard| shard.restless(now)).collect();
+        found.sort_by_key(|restless| std::cmp::Reverse(restless.count));
+        found.truncate(limit);
+        found
     }
 
     /// One that is not registered any more can be forgotten.

@@ -33,7 +33,7 @@ pub use self::{
     connection_stats::ConnectionStats,
     history::Transactions,
     refusals::RefusedHandshake,
-    stations::{StationCounts, StationView},
+    stations::{RestlessStation, StationCounts, StationView},
 };
 use self::{
     deferred_events::DeferredEvents,

@@ -77,6 +77,7 @@ pub struct RefusedHandshake {
     /// Where the latest came from.
     pub from: IpAddr,
     pub count: u64,
+    pub first_at: Timestamp,
     pub last_at: Timestamp,
 }
 
@@ -122,6 +123,7 @@ impl<'a> Failure<'a> {
                 .collect(),
             from: self.peer.ip().to_canonical(),
             count: 0,
+            first_at: now,
             last_at: now,
         }
     }
@@ -176,8 +178,11 @@ impl Refusals {
             );
             return Some(0);
         };
-        let count = same.shown.count + 1;
-        same.shown = RefusedHandshake { count, ..shown };
+        same.shown = RefusedHandshake {
+            count: same.shown.count + 1,
+            first_at: same.shown.first_at,
+            ..shown
+        };
         if now.duration_since(same.logged) < LOG_INTERVAL {
             same.suppressed += 1;
             return None;

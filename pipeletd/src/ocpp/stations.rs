@@ -7,9 +7,10 @@
 
 mod forgetting;
 mod lease;
+mod loops;
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     ops::Bound,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError, RwLock, Weak,
@@ -25,8 +26,12 @@ use pipelet_domain::{
 };
 use tokio::{sync::Semaphore, time::Instant};
 
-use self::forgetting::{Forgettable, Rank};
 pub(super) use self::lease::{ConnectionLease, StationHandle};
+pub use self::loops::RestlessStation;
+use self::{
+    forgetting::{Forgettable, Rank},
+    loops::Streaks,
+};
 use super::{
     command_queue::{CommandQueue, End},
     commands::CommandError,
@@ -52,6 +57,8 @@ struct Inner {
     /// Stations with changes worth saving soon, each once; one that is forgotten is never saved.
     unsaved: Mutex<Vec<Weak<Station>>>,
     connected: AtomicUsize,
+    /// Stations that could not settle when they were last heard of.
+    restless: Mutex<BTreeSet<StationId>>,
     /// Events below are in the saved states.
     saved_to: AtomicU64,
 }
@@ -78,6 +85,7 @@ struct Live {
     last_frame_at: Option<Timestamp>,
     /// Where it stands among those that can be forgotten.
     rank: Option<Rank>,
+    streaks: Option<Box<Streaks>>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -291,7 +299,11 @@ impl ShardStations {
         };
         let before = live.unsaved;
         live.unsaved = before.max(change);
+        let is_restless = Streaks::apply(&mut live.streaks, event);
         drop(live);
+        if is_restless {
+            self.restless_ids().insert(event.station.clone());
+        }
         if before != Unsaved::Changed && change == Unsaved::Changed {
             self.unsaved().push(Arc::downgrade(station));
         }
@@ -414,6 +426,7 @@ impl Station {
                 announced: None,
                 last_frame_at: None,
                 rank: None,
+                streaks: None,
             }),
             turn: Semaphore::new(1),
         }

@@ -78,6 +78,7 @@ fn attempts() -> Vec<Attempt> {
             at: at(1),
             status: Some(500),
             error: None,
+            code: None,
             duration: Duration::from_millis(12),
             phases: Phases {
                 lookup: Some(Duration::from_micros(1)),
@@ -91,6 +92,7 @@ fn attempts() -> Vec<Attempt> {
             at: at(2),
             status: None,
             error: Some("connection refused".to_owned()),
+            code: Some("connection_refused".into()),
             duration: Duration::ZERO,
             phases: Phases::default(),
         },

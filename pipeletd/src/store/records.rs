@@ -4,7 +4,7 @@
 //! A record that holds an event has the event's own bytes in front. Record types are apart from
 //! the domain's: what is stored changes only on purpose.
 
-use std::{sync::Arc, time::Duration};
+use std::{borrow::Cow, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use jiff::Timestamp;
@@ -317,6 +317,7 @@ struct AttemptRecord {
     at: Timestamp,
     status: Option<u16>,
     error: Option<String>,
+    code: Option<Cow<'static, str>>,
     duration_us: u64,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     lookup_us: Option<u64>,
@@ -335,6 +336,7 @@ impl AttemptRecord {
             at: attempt.at,
             status: attempt.status,
             error: attempt.error.clone(),
+            code: attempt.code.clone(),
             duration_us: micros(attempt.duration),
             lookup_us: attempt.phases.lookup.map(micros),
             connect_us: attempt.phases.connect.map(micros),
@@ -349,6 +351,7 @@ impl AttemptRecord {
             at: self.at,
             status: self.status,
             error: self.error,
+            code: self.code,
             duration: Duration::from_micros(self.duration_us),
             phases: Phases {
                 lookup: self.lookup_us.map(Duration::from_micros),

@@ -75,8 +75,22 @@ fn webhooks() -> ArgValueCompleter {
         };
         let answer = client.webhooks().list_webhooks(request).await?.into_inner();
         let webhooks = answer.webhooks.into_iter();
-        Ok(webhooks.map(|it| (it.id.to_string(), it.name)).collect())
+        Ok(ids_and_names(webhooks.map(|it| (it.id, it.name))))
     })
+}
+
+/// Both can be said; a name that is a number would be an id.
+fn ids_and_names(named: impl Iterator<Item = (u64, String)>) -> Vec<(String, String)> {
+    let both = named.flat_map(|(id, name)| {
+        let by_name = name
+            .parse::<u64>()
+            .is_err()
+            .then(|| (name.clone(), id.to_string()));
+        [Some((id.to_string(), name)), by_name]
+            .into_iter()
+            .flatten()
+    });
+    both.collect()
 }
 
 fn stations() -> ArgValueCompleter {
@@ -163,7 +177,7 @@ fn api_keys() -> ArgValueCompleter {
         let request = v1::ListApiKeysRequest {};
         let answer = client.api_keys().list_api_keys(request).await?.into_inner();
         let keys = answer.api_keys.into_iter();
-        Ok(keys.map(|it| (it.id.to_string(), it.name)).collect())
+        Ok(ids_and_names(keys.map(|it| (it.id, it.name))))
     })
 }
 

@@ -5,6 +5,8 @@ use pipelet_proto::v1;
 
 use crate::{
     cli::{Filter, Selection},
+    client::Client,
+    error::Error,
     system::when::{self, When},
 };
 
@@ -20,14 +22,19 @@ pub(super) enum Which {
 }
 
 impl Which {
-    pub(super) fn from(selection: Selection, now: Timestamp) -> Self {
+    pub(super) async fn from(
+        selection: Selection,
+        now: Timestamp,
+        client: &Client,
+    ) -> Result<Self, Error> {
         if selection.ids.is_empty() {
-            return Self::Filter(filter_on_wire(selection.filter, now));
+            let filter = filter_on_wire(selection.filter, now, client);
+            return Ok(Self::Filter(filter.await?));
         }
         let mut ids = selection.ids;
         ids.sort_unstable();
         ids.dedup();
-        Self::Ids(ids)
+        Ok(Self::Ids(ids))
     }
 
     /// How many were asked for by name.
@@ -39,37 +46,17 @@ impl Which {
     }
 }
 
-pub(crate) fn filter_on_wire(filter: Filter, now: Timestamp) -> v1::FailedDeliveryFilter {
+pub(crate) async fn filter_on_wire(
+    filter: Filter,
+    now: Timestamp,
+    client: &Client,
+) -> Result<v1::FailedDeliveryFilter, Error> {
     let wire = |when: When| when::on_wire(when.resolve(now));
-    v1::FailedDeliveryFilter {
-        webhook_id: filter.webhook,
+    Ok(v1::FailedDeliveryFilter {
+        webhook_id: client.webhook_id_if(filter.webhook.as_ref()).await?,
         event: filter.event,
         station_id: filter.station,
         since: filter.since.map(wire),
         until: filter.until.map(wire),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn ids_count_once() {
-        let selection = Selection {
-            ids: vec![3, 1, 3],
-            all: false,
-            filter: Filter::default(),
-        };
-        let which = Which::from(selection, Timestamp::UNIX_EPOCH);
-        assert_eq!(which.asked(), Some(2));
-
-        let selection = Selection {
-            ids: Vec::new(),
-            all: true,
-            filter: Filter::default(),
-        };
-        let which = Which::from(selection, Timestamp::UNIX_EPOCH);
-        assert_eq!(which.asked(), None);
-    }
+    })
 }

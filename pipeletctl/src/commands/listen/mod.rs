@@ -1,4 +1,4 @@
-//! `listen`: what happens at a daemon, sent to an application on this machine.
+//! `listen`: what happens at a daemon, sent to an application on this machine, or printed.
 //!
 //! Invariant: each event that the stream brings is sent until the application answers or its time
 //! is up, and to one station one at a time, in their order. What is held is bounded: an
@@ -27,9 +27,11 @@ use self::{
 use crate::{
     cli::Listen,
     client::{Client, tail::Tail},
+    commands::events,
     error::{Error, ExitStatus},
     forward::{Attempted, Forwarder, Outcome, Signer},
     output::{Format, Printer},
+    settings::Settings,
     system::{
         screen::{self, Input, Screen},
         secret::Secret,
@@ -48,15 +50,12 @@ const MAX_BACKOFF: Duration = Duration::from_secs(5);
 
 pub(crate) async fn run(
     verb: Listen,
+    settings: &Settings,
     client: &Client,
     printer: &Printer,
 ) -> Result<ExitStatus, Error> {
     let secret = Secret::given(verb.secret_value, verb.secret_value_file)?;
     let signer = Secret::given(verb.signing_secret, verb.signing_secret_file)?;
-    let signer = Signer::with(signer)?;
-    let generated_secret = signer.generated_secret().map(str::to_owned);
-    let target = verb.forward_to.to_string();
-    let forwarder = Forwarder::new(verb.forward_to, verb.secret_header.zip(secret), signer)?;
     let request = v1::TailEventsRequest {
         events: verb.events,
         station_ids: verb.stations,
@@ -65,6 +64,13 @@ pub(crate) async fn run(
             .map(|since| when::on_wire(since.resolve(when::now()))),
         ..v1::TailEventsRequest::default()
     };
+    let Some(forward_to) = verb.forward_to else {
+        return events::tail(request, verb.end, client, printer).await;
+    };
+    let signer = Signer::with(signer, settings.key.value.as_ref())?;
+    let generated_secret = signer.generated_secret().map(str::to_owned);
+    let target = forward_to.to_string();
+    let forwarder = Forwarder::new(forward_to, verb.secret_header.zip(secret), signer)?;
     let tail = Tail::open(request, client).await?;
     // A stream keeps its place while an answer of the application is looked at.
     let mut events = Box::pin(stream::unfold(tail, |mut tail| async move {
@@ -75,9 +81,7 @@ pub(crate) async fn run(
         Display::Screen(App::new(target, generated_secret), Screen::open()?)
     } else {
         if let Some(generated_secret) = generated_secret {
-            printer.note(&format!(
-                "signing with {generated_secret}, made for this time"
-            ));
+            printer.note(&format!("signing with {generated_secret}"));
         }
         // Whatever happens after this line is sent.
         printer.note("waiting for events; Ctrl-C ends");
@@ -86,7 +90,7 @@ pub(crate) async fn run(
     let mut queues = PerStationQueues::default();
     let mut attempts = FuturesUnordered::new();
     let (mut received, mut sent) = (0, 0);
-    let limit = verb.limit.count.unwrap_or(u64::MAX);
+    let limit = verb.end.count.unwrap_or(u64::MAX);
     while sent < limit {
         while attempts.len() < MAX_IN_FLIGHT
             && let Some(job) = queues.take()

@@ -3,22 +3,18 @@
 //! Pure: overviews and keys in, actions out. Bounded: a minute of overviews, and rates for the
 //! widest screen.
 
-use std::{cmp::Reverse, collections::VecDeque, time::Duration};
+use std::{cmp::Reverse, collections::VecDeque};
 
 use crossterm::event::KeyCode;
 use pipelet_proto::v1;
 
-use crate::overview::{Lately, Overview, age, dead_letters};
+use crate::overview::{Lately, Overview, dead_letters};
 
-/// Overviews that shares and quantiles are taken over.
+/// Overviews that are kept: shares and quantiles are taken over them.
 const MAX_HISTORY: usize = 60;
-/// Overviews that decide whether a webhook fails: few, so that one that is mended shows it at once.
-const RECENT: usize = 5;
 const MAX_RATES: usize = 400;
 /// Updates for which a note is shown.
 const NOTE_UPDATES: usize = 15;
-/// A backlog that is older is shown as late.
-const LATE_AFTER: Duration = Duration::from_secs(30);
 
 #[derive(Debug)]
 pub(super) struct App {
@@ -79,7 +75,8 @@ pub(super) enum Health {
     Disabled,
     /// It has dead letters, or waits for retries.
     Retrying,
-    Late,
+    Lagging,
+    Flapping,
     Failing,
 }
 
@@ -104,13 +101,28 @@ impl Sort {
 }
 
 impl Health {
+    /// As the daemon has it; beside that, what is left of failures.
+    pub(super) fn of(webhook: &v1::WebhookOverview) -> Self {
+        let stats = webhook.stats.unwrap_or_default();
+        let health = webhook.health.as_ref();
+        match health.map_or("", |health| health.state.as_str()) {
+            "failing" => Self::Failing,
+            "flapping" => Self::Flapping,
+            "lagging" => Self::Lagging,
+            "disabled" => Self::Disabled,
+            _ if stats.retrying > 0 || dead_letters(&stats) > 0 => Self::Retrying,
+            _ => Self::Healthy,
+        }
+    }
+
     /// A mark and a word: colour alone never says it.
     pub(super) const fn label(self) -> &'static str {
         match self {
-            Self::Healthy => "✓ fine",
+            Self::Healthy => "✓ ok",
             Self::Disabled => "· off",
             Self::Retrying => "! retries",
-            Self::Late => "! late",
+            Self::Lagging => "! lagging",
+            Self::Flapping => "✗ flapping",
             Self::Failing => "✗ failing",
         }
     }
@@ -189,18 +201,14 @@ impl App {
     /// Over the last minute; where nothing was attempted in it, or after the first overview, since
     /// the daemon started.
     pub(super) fn recent_attempts(&self, webhook: &v1::WebhookOverview) -> Lately {
-        self.over([MAX_HISTORY], webhook)
-    }
-
-    /// Over the first of these windows in which something was attempted, counted in overviews.
-    fn over<const N: usize>(&self, windows: [usize; N], webhook: &v1::WebhookOverview) -> Lately {
         let Some(now) = self.now() else {
             return Lately::default();
         };
-        let first = |window| self.history.get(self.history.len().saturating_sub(window));
-        let lately = windows.map(|window| now.lately(webhook, first(window)));
-        let tried = lately.into_iter().find(|lately| lately.attempts > 0);
-        tried.unwrap_or_else(|| now.lately(webhook, None))
+        let lately = now.lately(webhook, self.history.front());
+        match lately.attempts {
+            0 => now.lately(webhook, None),
+            _ => lately,
+        }
     }
 
     /// Events of each type a second over the window, the most first.
@@ -218,25 +226,6 @@ impl App {
         types
     }
 
-    pub(super) fn health(&self, webhook: &v1::WebhookOverview) -> Health {
-        let success = self.over([RECENT, MAX_HISTORY], webhook).success;
-        let stats = webhook.stats.unwrap_or_default();
-        // What failed waits for a retry, or is dead: without either, all is mended.
-        let has_failed = stats.retrying > 0 || dead_letters(&stats) > 0;
-        let now = self.now().map(|now| now.at).unwrap_or_default();
-        if !webhook.enabled {
-            Health::Disabled
-        } else if has_failed && success.is_some_and(|success| success < 0.9) {
-            Health::Failing
-        } else if age(webhook, now).is_some_and(|age| age > LATE_AFTER) {
-            Health::Late
-        } else if has_failed {
-            Health::Retrying
-        } else {
-            Health::Healthy
-        }
-    }
-
     /// The webhooks in their order.
     pub(super) fn webhooks(&self) -> Vec<&v1::WebhookOverview> {
         let Some(now) = self.now() else {
@@ -246,7 +235,7 @@ impl App {
         let pending = |it: &v1::WebhookOverview| it.stats.unwrap_or_default().pending;
         match self.sort {
             Sort::Worst => {
-                webhooks.sort_by_key(|it| (Reverse(self.health(it)), Reverse(pending(it))));
+                webhooks.sort_by_key(|it| (Reverse(Health::of(it)), Reverse(pending(it))));
             }
             Sort::Pending => webhooks.sort_by_key(|it| Reverse(pending(it))),
             Sort::Slowest => webhooks.sort_by_key(|it| Reverse(self.recent_attempts(it).p99)),
@@ -359,7 +348,7 @@ mod tests {
     use crate::overview::tests::overview;
 
     fn health(app: &App) -> Health {
-        app.health(app.webhooks()[0])
+        Health::of(app.webhooks()[0])
     }
 
     fn app() -> App {
@@ -379,7 +368,6 @@ mod tests {
         app.set_unreachable("connection refused");
         app.update(overview(0, 0, 0, [0; 4]));
         assert_eq!((app.unreachable.as_deref(), app.rates.len()), (None, 1));
-        assert_eq!(health(&app), Health::Late);
     }
 
     #[test]
@@ -387,18 +375,6 @@ mod tests {
         let mut app = App::new(String::new());
         app.update(overview(2, 110, 11, [100, 10, 0, 0]));
         assert_eq!(app.recent_attempts(app.webhooks()[0]).success, Some(0.1));
-        assert_eq!(health(&app), Health::Failing);
-    }
-
-    #[test]
-    fn one_that_is_mended_fails_no_more() {
-        let mut app = app();
-        for second in 3..=6_i64 {
-            let well = second.unsigned_abs();
-            app.update(overview(second, 108 + well, 103 + well, [100, 10, 0, 0]));
-        }
-        assert_eq!(app.recent_attempts(app.webhooks()[0]).attempts, 14);
-        assert_eq!(health(&app), Health::Late);
     }
 
     #[test]

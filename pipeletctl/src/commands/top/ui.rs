@@ -16,7 +16,7 @@ use ratatui::{
 use super::app::{App, Detail, Health};
 use crate::{
     overview::{age, dead_letters, percent, short},
-    table::shortened,
+    table::{printable, shortened},
 };
 
 const GOOD: Style = Style::new().fg(Color::Green);
@@ -33,7 +33,7 @@ e  enable or disable it        q  quit (what changes something asks first)
 
 OK, P50 and P99 are over the last minute, or over all the time since the daemon started where \
 nothing was attempted in it. PENDING is what was not delivered yet; AGE how long its \
-oldest event has waited for a first attempt; RETRY those of it that wait for another attempt, and \
+oldest event has waited; RETRY those of it that wait for another attempt, and \
 NEXT when the first of these is due; DEAD its dead letters.";
 
 /// What the help takes where the screen is 80 wide, its frame included.
@@ -44,7 +44,7 @@ const HEADERS: [&str; 11] = [
 ];
 
 const WIDTHS: [Constraint; 11] = [
-    Constraint::Length(9),
+    Constraint::Length(10),
     Constraint::Length(3),
     Constraint::Min(8),
     Constraint::Length(7),
@@ -68,15 +68,16 @@ pub(super) fn draw(frame: &mut Frame, app: &App) {
     // The outcome of an action is shown whole.
     let note = u16::try_from(app.note.chars().count()).unwrap_or(u16::MAX);
     let hint = if note < frame.area().width { 1 } else { 2 };
+    let headlines = headlines(app);
     let [head, rates, list, lower, hint] = Layout::vertical([
-        Constraint::Length(2),
+        Constraint::Length(headlines.len().try_into().unwrap_or(u16::MAX)),
         Constraint::Length(4),
         Constraint::Min(4),
         lower,
         Constraint::Length(hint),
     ])
     .areas(frame.area());
-    frame.render_widget(Paragraph::new(headlines(app)), head);
+    frame.render_widget(Paragraph::new(headlines), head);
     events(frame, app, rates);
     webhooks(frame, app, list);
     if app.help {
@@ -106,7 +107,7 @@ fn headlines(app: &App) -> Vec<Line<'_>> {
         now.webhooks.len()
     );
     let dead = format!("dead letters {}", now.dead);
-    vec![
+    let mut lines = vec![
         Line::from(vec![
             Span::styled(" Pipelet top  ", STRONG),
             Span::raw(format!("{}  ", app.server)),
@@ -116,7 +117,12 @@ fn headlines(app: &App) -> Vec<Line<'_>> {
             Span::raw(figures),
             Span::styled(dead, if now.dead > 0 { WARN } else { Style::new() }),
         ]),
-    ]
+    ];
+    if !now.troubled.is_empty() {
+        let troubled = format!(" ! {}", now.troubled.join("   "));
+        lines.push(Line::from(Span::styled(printable(&troubled), WARN)));
+    }
+    lines
 }
 
 fn events(frame: &mut Frame, app: &App, area: Rect) {
@@ -139,7 +145,7 @@ fn events(frame: &mut Frame, app: &App, area: Rect) {
 fn webhooks(frame: &mut Frame, app: &App, area: Rect) {
     let now = app.now().map(|now| now.at).unwrap_or_default();
     let rows = app.webhooks().into_iter().map(|webhook| {
-        let (health, lately) = (app.health(webhook), app.recent_attempts(webhook));
+        let (health, lately) = (Health::of(webhook), app.recent_attempts(webhook));
         let stats = webhook.stats.unwrap_or_default();
         let next = webhook.next_retry_at.and_then(|next| {
             let next = jiff::Timestamp::new(next.seconds, next.nanos).ok()?;
@@ -153,8 +159,8 @@ fn webhooks(frame: &mut Frame, app: &App, area: Rect) {
         let style = match health {
             Health::Healthy => GOOD,
             Health::Disabled => Style::new(),
-            Health::Retrying | Health::Late => WARN,
-            Health::Failing => BAD,
+            Health::Retrying | Health::Lagging => WARN,
+            Health::Flapping | Health::Failing => BAD,
         };
         Row::new([
             Cell::from(Span::styled(health.label(), style)),

@@ -1,6 +1,6 @@
 //! Deliveries that failed at least once or were replayed: their attempts, retries, dead letters.
 
-use std::{sync::Arc, time::Duration};
+use std::{borrow::Cow, sync::Arc, time::Duration};
 
 use jiff::Timestamp;
 
@@ -17,13 +17,20 @@ pub struct Attempt {
     pub at: Timestamp,
     /// What the receiver answered, where it answered at all.
     pub status: Option<u16>,
-    /// Why it failed, in plain words.
+    /// Why no whole answer came, in plain words.
     pub error: Option<String>,
+    /// Why it failed, in a word that never changes: see [`Attempt::code_of_status`].
+    pub code: Option<Cow<'static, str>>,
     pub duration: Duration,
     pub phases: Phases,
 }
 
 impl Attempt {
+    /// The word for a whole answer that was none of success.
+    pub fn code_of_status(status: u16) -> Cow<'static, str> {
+        format!("http_{status}").into()
+    }
+
     pub fn duration_ms(&self) -> u64 {
         u64::try_from(self.duration.as_millis()).unwrap_or(u64::MAX)
     }

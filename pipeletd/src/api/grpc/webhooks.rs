@@ -62,7 +62,7 @@ impl WebhookService for WebhookRpc {
     ) -> Answer<v1::GetWebhookResponse> {
         let id = WebhookId(request.into_inner().id);
         let webhook = Some(wire::webhook(
-            self.delivery.get(id).map_err(ApiError::from)?,
+            self.delivery.get(id).await.map_err(ApiError::from)?,
         ));
         Ok(Response::new(v1::GetWebhookResponse { webhook }))
     }
@@ -78,6 +78,7 @@ impl WebhookService for WebhookRpc {
         let size = request::page_size(page_size);
         let after = request::page_token(&page_token, cursor::to_number).map_err(ApiError::from)?;
         let webhooks = self.delivery.list(after.map(WebhookId), size + 1);
+        let webhooks = webhooks.await.map_err(ApiError::from)?;
         let last = |view: &WebhookView| cursor::of_number(view.webhook.id.0);
         let (webhooks, next_page_token) = request::page(webhooks, size, last);
         let webhooks = webhooks.into_iter().map(wire::webhook).collect();

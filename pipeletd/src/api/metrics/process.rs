@@ -2,7 +2,7 @@
 //!
 //! The names are those that every Prometheus client has, so that common dashboards work.
 
-use std::{fs, io, path::Path};
+use std::{fs, path::Path};
 
 use jiff::Timestamp;
 use prometheus::proto::MetricFamily;
@@ -11,7 +11,11 @@ use rustix::{
     process::{Resource, getrlimit},
 };
 
-use super::{super::status::Disk, daemon::seconds, family::Family};
+use super::{
+    super::status::{Disk, DiskState, directory_bytes},
+    daemon::seconds,
+    family::Family,
+};
 
 pub(super) fn process(started: Timestamp) -> Vec<MetricFamily> {
     let mut families = vec![
@@ -67,13 +71,21 @@ pub(super) fn disk(data_dir: &Path) -> Vec<MetricFamily> {
         "What a database of the store takes on disk.",
     );
     for database in ["hot", "cold"] {
-        if let Ok(bytes) = size(&data_dir.join(database)) {
+        if let Ok(bytes) = directory_bytes(&data_dir.join(database)) {
             used.add(&[("database", database)], bytes);
         }
     }
     let mut families = vec![used.done()];
     if let Some(disk) = Disk::of(data_dir) {
+        let mut state = Family::gauge(
+            "pipelet_disk_state",
+            "1 for the state that the disk of the data directory is in: ok, low or critical.",
+        );
+        for each in DiskState::ALL {
+            state.add(&[("state", each.name())], disk.state() == each);
+        }
         families.extend([
+            state.done(),
             Family::gauge(
                 "pipelet_disk_free_bytes",
                 "What is free for the daemon on the disk of its data directory.",
@@ -87,21 +99,6 @@ pub(super) fn disk(data_dir: &Path) -> Vec<MetricFamily> {
         ]);
     }
     families
-}
-
-/// Of all that is in a directory.
-fn size(directory: &Path) -> io::Result<u64> {
-    let mut bytes = 0;
-    for entry in fs::read_dir(directory)? {
-        let entry = entry?;
-        bytes += match entry.metadata() {
-            Ok(found) if found.is_dir() => size(&entry.path())?,
-            Ok(found) => found.len(),
-            // The store removes files at its own time.
-            Err(_) => 0,
-        };
-    }
-    Ok(bytes)
 }
 
 #[cfg(test)]

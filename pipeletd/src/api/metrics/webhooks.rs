@@ -10,7 +10,7 @@ use jiff::Timestamp;
 use prometheus::proto::MetricFamily;
 
 use super::family::Family;
-use crate::delivery::{Observation, Observations, stats::OutcomeClass};
+use crate::delivery::{Observation, Observations, health::State, stats::OutcomeClass};
 
 /// So many webhooks have all their figures told, which are about fifty series each.
 const DETAILED: usize = 1_000;
@@ -107,6 +107,11 @@ fn counts(seen: &Observations) -> Vec<MetricFamily> {
 
 fn backlogs(seen: &Observations, now: Timestamp) -> Vec<MetricFamily> {
     let (mut retrying, mut age) = (retrying_family(), age_family());
+    let mut state = state_family();
+    let mut owed = Family::gauge(
+        "pipelet_webhook_oldest_owed_age_seconds",
+        "Age of the oldest event that it is still owed, retries included; 0 without one.",
+    );
     let mut in_flight = Family::gauge("pipelet_webhook_in_flight", "Attempts that run now.");
     let mut waits = Family::gauge(
         "pipelet_webhook_waits_for_socket",
@@ -117,9 +122,16 @@ fn backlogs(seen: &Observations, now: Timestamp) -> Vec<MetricFamily> {
         retrying.add(labels, of.books.retrying);
         in_flight.add(labels, of.stats.in_flight);
         waits.add(labels, of.stats.lacks_sockets);
-        age.add(labels, since(of.oldest, now).as_secs_f64());
+        let health = &of.health;
+        age.add(labels, since(health.oldest_unattempted, now).as_secs_f64());
+        owed.add(labels, since(health.oldest_owed, now).as_secs_f64());
+        for each in State::ALL {
+            let labels = &[("webhook", id), ("state", each.name())];
+            state.add(labels, health.state == each);
+        }
     });
-    [retrying, in_flight, waits, age].map(Family::done).into()
+    let families = [retrying, in_flight, waits, age, owed, state];
+    families.map(Family::done).into()
 }
 
 /// What the alert rules go by.
@@ -130,6 +142,7 @@ fn alerting(seen: &Observations, now: Timestamp) -> Vec<MetricFamily> {
     let (mut info, mut books) = (info_family(), books_family());
     let (mut dead, mut attempts) = (dead_family(), attempts_family());
     let (mut retrying, mut age) = (retrying_family(), age_family());
+    let mut state = state_family();
     each(seen, |id, of| {
         let labels = &[("webhook", id)];
         info.add(&[("webhook", id), ("name", &of.stored.webhook.name)], true);
@@ -146,11 +159,14 @@ fn alerting(seen: &Observations, now: Timestamp) -> Vec<MetricFamily> {
         if of.books.retrying > 0 {
             retrying.add(labels, of.books.retrying);
         }
-        if of.oldest.is_some() {
-            age.add(labels, since(of.oldest, now).as_secs_f64());
+        if let Some(oldest) = of.health.oldest_unattempted {
+            age.add(labels, since(Some(oldest), now).as_secs_f64());
+        }
+        if !matches!(of.health.state, State::Ok | State::Disabled) {
+            state.add(&[("webhook", id), ("state", of.health.state.name())], true);
         }
     });
-    let families = [info, books, dead, attempts, retrying, age];
+    let families = [info, books, dead, attempts, retrying, age, state];
     families.map(Family::done).into()
 }
 
@@ -193,6 +209,13 @@ fn age_family() -> Family {
     )
 }
 
+fn state_family() -> Family {
+    Family::gauge(
+        "pipelet_webhook_state",
+        "1 for the state that it is in: ok, failing, flapping, lagging or disabled.",
+    )
+}
+
 fn since(time: Option<Timestamp>, now: Timestamp) -> Duration {
     // What a clock that was set back makes negative is no age.
     let age = time.map(|time| Duration::try_from(now.duration_since(time)));
@@ -213,7 +236,10 @@ mod tests {
     use prometheus::TextEncoder;
 
     use super::*;
-    use crate::{delivery::stats::StatsSnapshot, system::latencies::LatencySnapshot};
+    use crate::{
+        delivery::{health::Health, stats::StatsSnapshot},
+        system::latencies::LatencySnapshot,
+    };
     use pipelet_domain::{
         deliveries::{DeliveryCounts, Stage, StoredWebhook},
         webhooks::{Field, TargetPolicy, WebhookDraft, WebhookId},
@@ -254,7 +280,11 @@ mod tests {
                 },
                 stats,
                 received: 1_234_567,
-                oldest: (is_last > 0).then(|| NOW - Duration::from_secs(61)),
+                health: Health {
+                    state: [State::Ok, State::Failing][usize::from(id == webhooks)],
+                    oldest_unattempted: (is_last > 0).then(|| NOW - Duration::from_secs(61)),
+                    ..Health::default()
+                },
             }
         };
         let seen = Observations {
@@ -282,6 +312,7 @@ mod tests {
                 "books{webhook=\"ID\",entry=\"pending\"} 9\n",
                 "retrying{webhook=\"ID\"} 4\n",
                 "backlog_age_seconds{webhook=\"ID\"} 61\n",
+                "state{webhook=\"ID\",state=\"failing\"} 1\n",
             ] {
                 let series = format!(
                     "pipelet_webhook_{}",

@@ -15,7 +15,7 @@ use super::{
     },
     page::Query,
 };
-use crate::delivery::WebhookView;
+use crate::delivery::{WebhookView, health::Health};
 
 /// A request; the first byte says of which kind.
 pub(crate) fn api(input: &[u8]) {
@@ -75,6 +75,7 @@ fn shown(webhook: &NewWebhook) -> Option<NewWebhook> {
     let shown = wire::webhook(WebhookView {
         webhook: webhook.clone().into_webhook(WebhookId(1), now()),
         books: DeliveryCounts::default(),
+        health: Health::default(),
     });
     let mut body = serde_json::to_value(shown).ok()?;
     body["secret_value"] = secret.map(|secret| secret.secret().expose()).into();

@@ -102,6 +102,7 @@ impl Dispatcher {
             at,
             status: attempted.outcome.status(),
             error: attempted.outcome.error().map(ToString::to_string),
+            code: attempted.code(),
             duration: attempted.duration,
             phases: attempted.phases,
         };
@@ -113,7 +114,7 @@ impl Dispatcher {
         let now = self.context.retry_clock.now();
         let verdict = decide(&attempted.outcome, made, *max_attempts, schedule, now);
         let stats = &self.progress.stats;
-        stats.attempted(&attempted, attempt.number);
+        stats.attempted(&attempted, attempt.number, self.context.clock.now());
         self.context.attempts.record(attempted.duration);
         self.report(&job, &attempt, &attempted, verdict);
         match verdict {

@@ -3,7 +3,9 @@
 use std::{error::Error, io, iter, time::Duration};
 
 use humantime::format_duration;
+use jiff::Timestamp;
 use pipelet_domain::webhooks::RefusedTarget;
+use rustls::{CertificateError, pki_types::UnixTime};
 
 use super::{lookups::LookupFailed, response_buffer::Interim};
 
@@ -24,7 +26,15 @@ pub enum AttemptError {
     Refused,
     #[error("the host or its network can't be reached")]
     Unreachable,
-    /// What TLS says about it, such as an expired certificate.
+    #[error("its certificate expired on {0}")]
+    CertificateExpired(Timestamp),
+    #[error("its certificate is not valid before {0}")]
+    CertificateNotYetValid(Timestamp),
+    #[error("its certificate is from an authority that is not trusted here")]
+    CertificateUnknownIssuer,
+    #[error("its certificate is for another name: {0}")]
+    CertificateWrongName(String),
+    /// What else TLS says about it.
     #[error("TLS failed: {0}")]
     Tls(String),
     #[error("the connection broke off")]
@@ -61,6 +71,10 @@ impl AttemptError {
             Self::TargetRefused(_) => "private_target",
             Self::Refused => "connection_refused",
             Self::Unreachable => "unreachable",
+            Self::CertificateExpired(_) => "certificate_expired",
+            Self::CertificateNotYetValid(_) => "certificate_not_yet_valid",
+            Self::CertificateUnknownIssuer => "certificate_unknown_issuer",
+            Self::CertificateWrongName(_) => "certificate_wrong_name",
             Self::Tls(_) => "tls",
             Self::BrokenOff => "broken_off",
             Self::StreamReset => "stream_reset",
@@ -98,7 +112,7 @@ impl AttemptError {
         } else if find::<LookupFailed>(error).is_some() {
             Some(Self::Dns)
         } else if let Some(tls) = find::<rustls::Error>(error) {
-            Some(Self::Tls(tls.to_string()))
+            Some(Self::of_tls(tls))
         } else if let Some(known) = find::<io::Error>(error).and_then(from_io) {
             Some(known)
         } else {
@@ -106,6 +120,32 @@ impl AttemptError {
                 .is_some_and(is_broken_off)
                 .then_some(Self::BrokenOff)
         }
+    }
+}
+
+impl AttemptError {
+    fn of_tls(error: &rustls::Error) -> Self {
+        let rustls::Error::InvalidCertificate(reason) = error else {
+            return Self::Tls(error.to_string());
+        };
+        let at = |time: &UnixTime| {
+            let seconds = i64::try_from(time.as_secs()).ok()?;
+            Timestamp::from_second(seconds).ok()
+        };
+        let known = match reason {
+            CertificateError::ExpiredContext { not_after, .. } => {
+                at(not_after).map(Self::CertificateExpired)
+            }
+            CertificateError::NotValidYetContext { not_before, .. } => {
+                at(not_before).map(Self::CertificateNotYetValid)
+            }
+            CertificateError::UnknownIssuer => Some(Self::CertificateUnknownIssuer),
+            CertificateError::NotValidForNameContext { presented, .. } => {
+                Some(Self::CertificateWrongName(presented.join(", ")))
+            }
+            _ => None,
+        };
+        known.unwrap_or_else(|| Self::Tls(error.to_string()))
     }
 }
 

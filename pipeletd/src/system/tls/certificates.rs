@@ -10,7 +10,7 @@ use std::{
     sync::{Arc, PoisonError, RwLock},
 };
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use rustls::{
     RootCertStore, ServerConfig,
     pki_types::{CertificateDer, PrivateKeyDer, pem, pem::PemObject as _},
@@ -20,6 +20,7 @@ use tokio_rustls::TlsAcceptor;
 use x509_parser::prelude::{FromDer as _, X509Certificate};
 
 use super::client_verifier::ClientVerifier;
+use crate::system::clock::Clock;
 
 /// All of them PEM.
 #[derive(Debug, Clone)]
@@ -63,6 +64,9 @@ pub enum TlsError {
     #[error("TLS can't be set up")]
     Setup(#[source] rustls::Error),
 }
+
+/// A certificate that ends sooner wants a new one; the same as doctor's and the alert's.
+const SOON: SignedDuration = SignedDuration::from_hours(14 * 24);
 
 /// What we show at present. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -126,6 +130,9 @@ async fn read(files: &TlsFiles, protocols: &[&[u8]]) -> Result<Current, TlsError
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let chain = certificates(&files.certificate).await?;
     let expires = chain.first().and_then(expiry);
+    if let Some(expires) = expires {
+        warn_of_end(&files.certificate, expires, Clock::system().now());
+    }
     let key = PrivateKeyDer::from_pem_slice(&bytes(&files.key).await?);
     let key = key.map_err(|source| TlsError::Pem {
         path: files.key.clone(),
@@ -164,6 +171,17 @@ async fn read(files: &TlsFiles, protocols: &[&[u8]]) -> Result<Current, TlsError
     config.alpn_protocols = protocols.iter().map(|name| name.to_vec()).collect();
     let config = Arc::new(config);
     Ok(Current { config, expires })
+}
+
+/// Nobody may look before the day on which nobody connects any more.
+fn warn_of_end(path: &Path, expires: Timestamp, now: Timestamp) {
+    let path = path.display();
+    let left = expires.duration_since(now);
+    if left <= SignedDuration::ZERO {
+        tracing::warn!(%path, %expires, "the certificate has expired: who looks at it won't connect");
+    } else if left < SOON {
+        tracing::warn!(%path, %expires, "the certificate expires soon");
+    }
 }
 
 fn expiry(certificate: &CertificateDer<'static>) -> Option<Timestamp> {

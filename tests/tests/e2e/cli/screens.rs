@@ -28,7 +28,7 @@ async fn top_shows_who_fails_and_replays_it() {
     top.types("y").await;
     top.shows("replayed 1 of 1 dead letter; 1 delivered").await;
     top.shows("dead letters 0").await;
-    top.shows("✓ fine").await;
+    top.shows("✓ ok").await;
     top.shows("delivered MeterValues").await;
     top.types("q").await;
     assert_eq!(top.end().await, 0);

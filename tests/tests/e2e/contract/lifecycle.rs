@@ -53,6 +53,7 @@ async fn create_test_update_delete_as_the_contract_says() {
             "events",
             "has_secret",
             "has_signing_secret",
+            "health",
             "id",
             "name",
             "retiring_signing_secrets",
@@ -147,8 +148,9 @@ async fn a_test_that_fails_says_why_in_plain_words() {
     let refused = scene.api.post_empty(&test).await.expect(200);
     assert_eq!(
         keys(&refused),
-        ["duration_ms", "error", "ok", "status_code"]
+        ["code", "duration_ms", "error", "ok", "status_code"]
     );
+    assert_eq!(refused["code"], "http_401");
     assert_eq!(refused["ok"], false);
     assert_eq!(refused["status_code"], 401);
     assert!(

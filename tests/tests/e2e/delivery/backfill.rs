@@ -29,7 +29,7 @@ async fn a_webhook_gets_what_was_before_it() {
         .await;
     assert_eq!(unasked.code, 2, "{unasked:?}");
     assert!(
-        unasked.stderr.contains("4 events would be sent"),
+        unasked.stderr.contains("send 4 events to webhook"),
         "{unasked:?}"
     );
 

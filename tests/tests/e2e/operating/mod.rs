@@ -1,6 +1,7 @@
 //! What an operator sets, reads and installs.
 
 mod compose;
+mod health;
 mod logs;
 mod memory;
 mod metrics;

@@ -250,20 +250,14 @@ async fn outcome(api: &Api, webhook: u64, receiver: &Scripted, limit: Duration) 
     let response = response.filter(|response| !response.trim().is_empty());
     let ends = Ends::Dead {
         status,
-        error: text(&last["error"]).map(without_times),
+        error: text(&last["error"]),
         response,
         posts: receiver.requests().len(),
     };
     (ends, takes)
 }
 
-/// An expired certificate's error goes on with the time of the attempt.
-fn without_times(error: String) -> String {
-    let told = error.split(": verification time").next();
-    told.map(str::to_owned).unwrap_or(error)
-}
-
 fn alike(attempt: &Value) -> (&Value, Option<String>) {
     let error = attempt["error"].as_str().map(str::to_owned);
-    (&attempt["status_code"], error.map(without_times))
+    (&attempt["status_code"], error)
 }

@@ -1,0 +1,74 @@
+//! Which number somebody means who has said a name.
+
+use pipelet_proto::v1;
+use tonic::Status;
+
+use super::{Client, paging::Pages};
+use crate::{cli::Named, error::Error};
+
+impl Client {
+    /// The id of the webhook that is meant.
+    ///
+    /// # Errors
+    ///
+    /// Where none has the name, or several have.
+    pub(crate) async fn webhook_id(&self, named: &Named) -> Result<u64, Error> {
+        let name = match named {
+            Named::Id(id) => return Ok(*id),
+            Named::Name(name) => name,
+        };
+        let mut ids = Vec::new();
+        let mut pages = Pages::new(None);
+        while let Some(page) = pages.next() {
+            let request = v1::ListWebhooksRequest {
+                page_size: page.size,
+                page_token: page.token,
+            };
+            let answer = self.webhooks().list_webhooks(request).await?.into_inner();
+            let webhooks = pages.accept(answer.webhooks, answer.next_page_token);
+            let found = webhooks.iter().filter(|webhook| webhook.name == *name);
+            ids.extend(found.map(|webhook| webhook.id));
+        }
+        the_one("webhook", name, &ids)
+    }
+
+    /// The same, where one was named.
+    pub(crate) async fn webhook_id_if(&self, named: Option<&Named>) -> Result<Option<u64>, Error> {
+        Ok(match named {
+            Some(named) => Some(self.webhook_id(named).await?),
+            None => None,
+        })
+    }
+
+    /// The id of the API key that is meant.
+    ///
+    /// # Errors
+    ///
+    /// As [`Client::webhook_id`].
+    pub(crate) async fn key_id(&self, named: &Named) -> Result<u64, Error> {
+        let name = match named {
+            Named::Id(id) => return Ok(*id),
+            Named::Name(name) => name,
+        };
+        let request = v1::ListApiKeysRequest {};
+        let answer = self.api_keys().list_api_keys(request).await?;
+        let keys = answer.into_inner().api_keys.into_iter();
+        let ids = keys.filter(|key| key.name == *name).map(|key| key.id);
+        the_one("key", name, &ids.collect::<Vec<_>>())
+    }
+}
+
+fn the_one(what: &'static str, name: &str, ids: &[u64]) -> Result<u64, Error> {
+    match ids {
+        [id] => Ok(*id),
+        [] => Err(Status::not_found(format!("no {what} is named {name:?}")).into()),
+        several => {
+            let ids: Vec<_> = several.iter().map(u64::to_string).collect();
+            Err(Error::Ambiguous {
+                what,
+                name: name.to_owned(),
+                ids: ids.join(", "),
+            })
+        }
+    }
+}

@@ -1,0 +1,136 @@
+//! Stations that can't settle: one that boots again and again, or whose connection never holds.
+//!
+//! Told from the events themselves, since the daemon's start. Who boots or connects once has nothing
+//! to remember of it here.
+
+use std::{collections::BTreeSet, sync::MutexGuard};
+
+use jiff::{SignedDuration, Timestamp};
+use pipelet_domain::events::{Event, EventType, StationId};
+
+use super::{Live, PoisonError, ShardStations};
+
+/// What comes later than this after the one before does not belong to it.
+const WITHIN: SignedDuration = SignedDuration::from_mins(2);
+/// So many in a row are a loop.
+const LEAST: u32 = 5;
+/// A loop is over once nothing has come for so long.
+const OVER_AFTER: SignedDuration = SignedDuration::from_mins(5);
+
+/// What a station does again and again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LoopKind {
+    Boots,
+    Reconnects,
+}
+
+/// A station that can't settle.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RestlessStation {
+    pub station: StationId,
+    pub kind: LoopKind,
+    pub count: u32,
+    pub since: Timestamp,
+    pub last_at: Timestamp,
+}
+
+impl LoopKind {
+    /// A word that never changes.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Boots => "boot_loop",
+            Self::Reconnects => "reconnect_loop",
+        }
+    }
+
+    const fn of(kind: EventType) -> Option<Self> {
+        match kind {
+            EventType::BootNotification => Some(Self::Boots),
+            EventType::StationConnected => Some(Self::Reconnects),
+            _ => None,
+        }
+    }
+}
+
+/// The latest of what may be a loop, and those before it in a row.
+#[derive(Debug, Clone, Copy)]
+struct Streak {
+    count: u32,
+    since: Timestamp,
+    last_at: Timestamp,
+}
+
+/// Of one station: by [`LoopKind`].
+#[derive(Debug, Default)]
+pub(super) struct Streaks([Option<Streak>; 2]);
+
+impl Streaks {
+    /// Takes in an event; tells whether a loop has come of it just now.
+    pub(super) fn apply(this: &mut Option<Box<Self>>, event: &Event) -> bool {
+        let Some(kind) = LoopKind::of(event.kind) else {
+            return false;
+        };
+        let streak = &mut this.get_or_insert_default().0[kind as usize];
+        let new = Streak {
+            count: 0,
+            since: event.time,
+            last_at: event.time,
+        };
+        let before = streak.filter(|before| {
+            let gap = event.time.duration_since(before.last_at);
+            (SignedDuration::ZERO..=WITHIN).contains(&gap)
+        });
+        let before = before.unwrap_or(new);
+        *streak = Some(Streak {
+            count: before.count + 1,
+            last_at: event.time,
+            ..before
+        });
+        before.count + 1 == LEAST
+    }
+
+    fn restless(&self, station: &StationId, now: Timestamp) -> Option<RestlessStation> {
+        // Who boots in a loop mostly connects in one, too.
+        let kinds = [LoopKind::Boots, LoopKind::Reconnects].into_iter();
+        let mut found = kinds.filter_map(|kind| {
+            let streak = self.0[kind as usize]?;
+            let lasts = streak.count >= LEAST && now.duration_since(streak.last_at) < OVER_AFTER;
+            lasts.then(|| RestlessStation {
+                station: station.clone(),
+                kind,
+                count: streak.count,
+                since: streak.since,
+                last_at: streak.last_at,
+            })
+        });
+        found.next()
+    }
+}
+
+impl Live {
+    fn restless(&self, now: Timestamp) -> Option<RestlessStation> {
+        self.streaks.as_ref()?.restless(&self.state.id, now)
+    }
+}
+
+impl ShardStations {
+    /// Those that can't settle now.
+    pub(in crate::ocpp) fn restless(&self, now: Timestamp) -> Vec<RestlessStation> {
+        let ids: Vec<_> = self.restless_ids().iter().cloned().collect();
+        let found = ids.into_iter().filter_map(|id| {
+            let found = self
+                .find(&id)
+                .and_then(|station| station.live().restless(now));
+            if found.is_none() {
+                self.restless_ids().remove(&id);
+            }
+            found
+        });
+        found.collect()
+    }
+
+    pub(super) fn restless_ids(&self) -> MutexGuard<'_, BTreeSet<StationId>> {
+        let restless = self.0.restless.lock();
+        restless.unwrap_or_else(PoisonError::into_inner)
+    }
+}
