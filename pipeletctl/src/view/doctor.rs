@@ -309,9 +309,9 @@ fn disk(status: &v1::GetStatusResponse) -> Finding {
     let others = size.saturating_sub(free).saturating_sub(status.data_bytes);
     finding.hint(if others > status.data_bytes {
         format!(
-            "most is taken by something else: `du -xh --max-depth=2 / | sort -h` finds it. On a full disk \
-             events are refused, though none is lost ({} are left)",
-            bytes(free)
+            "most is taken by something else: `du -xh $(df --output=target {} | tail -n 1) | sort -h | \
+             tail` finds it. On a full disk events are refused, though none is lost",
+            status.data_directory
         )
     } else {
         "keep less (--retention, --retention-size, `pipeletctl dlq purge`), then `pipeletd compact` \
