@@ -95,6 +95,37 @@ fn codes_of_errors(source: &str) -> impl Iterator<Item = &str> {
 }
 
 #[test]
+fn the_findings_codes_are_those_of_doctor() {
+    let source = read("pipeletctl/src/view/doctor.rs");
+    let (source, _) = source.split_once("#[cfg(test)]").expect("its tests");
+    let page = Page::read("docs/operating.md");
+    let cells = page
+        .section("Doctor")
+        .lines()
+        .filter(|line| line.starts_with("| `"));
+    let cells = cells.filter_map(|row| row.split(" | ").next());
+    let written: BTreeSet<_> = cells
+        .flat_map(|cell| cell.split('`').skip(1).step_by(2))
+        .collect();
+    assert!(written.len() > 20, "{written:?}");
+    for code in &written {
+        assert!(source.contains(&format!("\"{code}\"")), "{code} is none");
+    }
+    // What is given where a finding is made.
+    for made in ["Finding::warning(", "Finding::problem("] {
+        for (at, _) in source.match_indices(made) {
+            let arguments = &source[at + made.len()..];
+            let (_, second) = arguments.split_once(',').expect("two arguments");
+            // Some are chosen before.
+            if let Some(code) = second.trim_start().strip_prefix('"') {
+                let code = code.split('"').next().unwrap_or_default();
+                assert!(written.contains(code), "{code} is not documented");
+            }
+        }
+    }
+}
+
+#[test]
 fn the_exit_codes_are_those_of_the_tool() {
     let source = read("pipeletctl/src/error.rs");
     let (_, variants) = source.split_once("enum ExitStatus {").expect("the enum");

@@ -28,6 +28,9 @@ const STRIDE: usize = 4_096;
 const REST: u32 = 100;
 const AT_MOST_EVERY: Duration = Duration::from_millis(500);
 
+/// With more webhooks than this, all of them are observed without a look at their retries.
+const MOST_RETRIES_LOOKED_AT: usize = 1_000;
+
 /// When the oldest event happened that waits for a retry, as of the last look.
 #[derive(Debug)]
 pub(super) struct OldestRetry {
@@ -69,9 +72,10 @@ impl Delivery {
             let webhooks = webhooks.unwrap_or_else(PoisonError::into_inner);
             webhooks.values().cloned().collect()
         };
+        let with_retries = running.len() <= MOST_RETRIES_LOOKED_AT;
         let mut observed = Vec::with_capacity(running.len());
         for running in running {
-            observed.push(inner.observe(&running).await?);
+            observed.push(inner.observe(&running, with_retries).await?);
         }
         Ok(Observations {
             webhooks: observed,
@@ -93,7 +97,11 @@ impl Delivery {
 }
 
 impl Inner {
-    async fn observe(&self, running: &Running) -> Result<Observation, StoreError> {
+    async fn observe(
+        &self,
+        running: &Running,
+        with_retries: bool,
+    ) -> Result<Observation, StoreError> {
         let stored = running.stored();
         let before = running
             .dispatchers
@@ -105,17 +113,22 @@ impl Inner {
             books,
             stats: running.stats.snapshot(),
             received: books.received.saturating_sub(before),
-            health: self.health(running).await?,
+            health: self.health(running, with_retries).await?,
             stored,
         })
     }
 
-    pub(super) async fn health(&self, running: &Running) -> Result<Health, StoreError> {
+    /// How a webhook is doing; of its retries, when the oldest event happened only if asked for.
+    pub(super) async fn health(
+        &self,
+        running: &Running,
+        with_retries: bool,
+    ) -> Result<Health, StoreError> {
         let webhook = &running.stored().webhook;
         let is_retrying = self.books(running, webhook.id).retrying > 0;
         let owed = Owed {
             first_attempt: self.oldest_first_attempt(running).await?,
-            retry: if is_retrying {
+            retry: if is_retrying && with_retries {
                 self.oldest_retry(running).await?
             } else {
                 None

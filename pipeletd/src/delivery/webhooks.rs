@@ -720,7 +720,7 @@ impl Inner {
         Ok(WebhookView {
             webhook: stored.webhook.clone(),
             books: self.books(running, stored.webhook.id),
-            health: self.health(running).await?,
+            health: self.health(running, true).await?,
         })
     }
 
