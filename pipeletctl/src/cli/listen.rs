@@ -10,7 +10,8 @@ use crate::system::{secret::Secret, when::When};
 
 #[derive(Debug, Args)]
 pub(crate) struct Listen {
-    /// Where the application listens, like localhost:3000/hooks [otherwise: events are printed]
+    /// Where the application listens over plain HTTP, like localhost:3000/hooks [otherwise: events are
+    /// printed]
     #[arg(long, value_name = "URL", value_hint = ValueHint::Url)]
     pub(crate) forward_to: Option<ForwardUrl>,
     /// Only this type (repeat it, or separate by commas)

@@ -12,7 +12,7 @@ use crate::{
     output::Printer,
     system::secret::Secret,
     table::printable,
-    view::{Retried, hint_on_test, tested},
+    view::{Retried, advice, tested},
     words::counted,
 };
 
@@ -239,9 +239,14 @@ async fn test(
         }
         return Ok(ExitStatus::Success);
     }
-    if let Some(hint) = hint_on_test(&outcome) {
-        printer.hint(hint);
-    }
+    let request = v1::GetWebhookRequest { id };
+    let answer = client.webhooks().get_webhook(request).await?.into_inner();
+    let webhook = answer.webhook.ok_or(Error::Incomplete("webhook"))?;
+    printer.hint(&advice(
+        &webhook,
+        outcome.status_code,
+        outcome.code.as_deref(),
+    ));
     Ok(ExitStatus::Failed)
 }
 

@@ -9,7 +9,7 @@ use jiff::{SignedDuration, Timestamp};
 use pipelet_proto::v1;
 use serde::Serialize;
 
-use super::time::Time;
+use super::{advice::advice, time::Time};
 use crate::{
     error::{ExitStatus, Report},
     overview::dead_letters,
@@ -478,64 +478,27 @@ fn books(gaps: &[String]) -> Finding {
 fn why(webhook: &v1::Webhook, last: Option<&v1::Attempt>) -> (String, String) {
     let test = format!("then `pipeletctl webhooks test {}`", webhook.id);
     let Some(last) = last else {
-        let hint = format!("`pipeletctl webhooks deliveries {}` says why", webhook.id);
-        return (
-            "it refuses deliveries, or can't be reached".to_owned(),
-            hint,
-        );
-    };
-    let Some(status) = last.status_code else {
-        let error = last.error.clone();
-        let hint = match last.code.as_deref().unwrap_or_default() {
-            "certificate_expired" => "have the receiver's certificate renewed".to_owned(),
-            "certificate_not_yet_valid" => "compare both machines' clocks".to_owned(),
-            "certificate_unknown_issuer" => "start pipeletd with the receiver's authority in \
-                 --ca-file, or have the receiver send its whole chain"
-                .to_owned(),
-            "certificate_wrong_name" => {
-                format!("use the certificate's name in the URL ({})", webhook.url)
-            }
-            "private_target" => "--allow-target lets webhooks go there".to_owned(),
-            "dns" => format!("look at the host's name in the URL ({})", webhook.url),
-            "timeout" | "answer_timeout" => "have the receiver answer first and work later; see \
-                 --delivery-timeout"
-                .to_owned(),
-            _ => format!(
-                "see that {} can be reached from where the daemon runs",
-                webhook.url
+        let health = webhook.health.as_ref();
+        let code = health.and_then(|health| health.last_failure_code.as_deref());
+        let status = code.and_then(|code| code.strip_prefix("http_")?.parse().ok());
+        return match code {
+            Some(code) => (
+                format!("the last failure was {code}"),
+                format!("{}; {test}", advice(webhook, status, Some(code))),
+            ),
+            None => (
+                "it refuses deliveries, or can't be reached".to_owned(),
+                format!("`pipeletctl webhooks deliveries {}` says why", webhook.id),
             ),
         };
-        let error = error.unwrap_or_else(|| "no answer".to_owned());
-        return (error, format!("{hint}; {test}"));
     };
-    let signed = webhook.has_signing_secret;
-    let hint = match (status, webhook.secret_header.as_deref()) {
-        (401 | 403, None) if signed => {
-            "compare the signing secret with the receiver's (webhooks rotate-secret makes a new one)"
-                .to_owned()
-        }
-        (401 | 403, Some(header)) if signed => format!(
-            "compare the header's name ({header}), the secret's value and the signing secret with \
-             the receiver's"
-        ),
-        (401 | 403, Some(header)) => format!(
-            "compare the header's name ({header}) and the secret's value with the receiver's"
-        ),
-        (401 | 403, None) => {
-            "it has no secret: give it the header and the value that the receiver wants (webhooks \
-             update --secret-header --secret-value-file)"
-                .to_owned()
-        }
-        (404 | 405, _) => "check the path of its URL, and that it takes POST".to_owned(),
-        (300..=399, _) => "redirects are not followed: give it the final URL".to_owned(),
-        (429, _) => "the receiver wants to be asked less often; see its limits".to_owned(),
-        (500..=599, _) => "the receiver's own log says why".to_owned(),
-        (_, _) => "see the receiver's documentation and log".to_owned(),
+    let what = match (last.status_code, &last.error) {
+        (Some(status), _) => format!("the receiver answers {status}"),
+        (None, Some(error)) => error.clone(),
+        (None, None) => "no answer".to_owned(),
     };
-    (
-        format!("the receiver answers {status}"),
-        format!("{hint}; {test}"),
-    )
+    let hint = advice(webhook, last.status_code, last.code.as_deref());
+    (what, format!("{hint}; {test}"))
 }
 
 fn handshakes(refused: u64) -> Finding {

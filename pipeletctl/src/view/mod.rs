@@ -3,6 +3,7 @@
 //! Programs get the messages as they are: their JSON is that of REST. Secrets are not in them; the
 //! exceptions are a new API key and a new signing secret, which have no `Debug`.
 
+mod advice;
 mod api_key;
 mod attempt;
 mod audit;
@@ -26,6 +27,7 @@ mod transaction;
 mod webhook;
 
 pub(crate) use self::{
+    advice::advice,
     audit::Audit,
     command::{answered, refused},
     context::{Context, RemovedContext, Target},
@@ -39,5 +41,5 @@ pub(crate) use self::{
     simulation::Simulation,
     time::Time,
     trace::drawn as drawn_trace,
-    webhook::{hint_on_test, tested},
+    webhook::tested,
 };

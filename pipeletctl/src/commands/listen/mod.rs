@@ -81,7 +81,9 @@ pub(crate) async fn run(
         Display::Screen(App::new(target, generated_secret), Screen::open()?)
     } else {
         if let Some(generated_secret) = generated_secret {
-            printer.note(&format!("signing with {generated_secret}"));
+            printer.note(&format!(
+                "signing with {generated_secret}, always the same for this API key: tell it the application"
+            ));
         }
         // Whatever happens after this line is sent.
         printer.note("waiting for events; Ctrl-C ends");

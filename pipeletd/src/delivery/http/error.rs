@@ -141,12 +141,23 @@ impl AttemptError {
             }
             CertificateError::UnknownIssuer => Some(Self::CertificateUnknownIssuer),
             CertificateError::NotValidForNameContext { presented, .. } => {
-                Some(Self::CertificateWrongName(presented.join(", ")))
+                Some(Self::CertificateWrongName(names(presented)))
             }
             _ => None,
         };
         known.unwrap_or_else(|| Self::Tls(error.to_string()))
     }
+}
+
+/// What rustls writes as `DnsName("a.example")` and `IpAddress(10.0.0.1)`.
+fn names(presented: &[String]) -> String {
+    let bare = presented.iter().map(|name| {
+        let inner = name
+            .split_once('(')
+            .and_then(|(_, rest)| rest.strip_suffix(')'));
+        inner.unwrap_or(name).trim_matches('"')
+    });
+    bare.collect::<Vec<_>>().join(", ")
 }
 
 fn from_io(error: &io::Error) -> Option<AttemptError> {
