@@ -95,6 +95,17 @@ fn codes_of_errors(source: &str) -> impl Iterator<Item = &str> {
 }
 
 #[test]
+fn the_reasons_of_a_disconnection_are_those_of_the_session() {
+    let source = read("pipeletd/src/ocpp/session.rs");
+    let (_, reasons) = source.split_once("const REASONS: [&str; ").expect("a list");
+    let (reasons, _) = reasons.split_once("];").expect("its end");
+    let reasons: BTreeSet<_> = reasons.split('"').skip(1).step_by(2).collect();
+    let page = Page::read("docs/events.md");
+    let written = first_cells(page.section("Connection events"));
+    assert_eq!(written.collect::<BTreeSet<_>>(), reasons);
+}
+
+#[test]
 fn the_findings_codes_are_those_of_doctor() {
     let source = read("pipeletctl/src/view/doctor.rs");
     let (source, _) = source.split_once("#[cfg(test)]").expect("its tests");

@@ -25,6 +25,7 @@ pub(crate) enum Keys {
     List,
     /// Revokes a key; asks first
     Revoke {
+        /// Its id or its name
         #[arg(value_name = "KEY", add = Candidates::ApiKeys)]
         id: Named,
         #[command(flatten)]

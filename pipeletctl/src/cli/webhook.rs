@@ -73,6 +73,7 @@ pub(crate) struct CreateWebhook {
 #[derive(Debug, Args)]
 #[command(group(ArgGroup::new("secret").args(["secret_value", "secret_value_file"])))]
 pub(crate) struct UpdateWebhook {
+    /// Its id or its name
     #[arg(value_name = "WEBHOOK", add = Candidates::Webhooks)]
     pub(crate) id: Named,
     /// A name for people

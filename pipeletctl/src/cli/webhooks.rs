@@ -25,6 +25,7 @@ pub(crate) enum Webhooks {
     /// Shows one webhook
     #[command(alias = "show")]
     Get {
+        /// Its id or its name
         #[arg(value_name = "WEBHOOK", add = Candidates::Webhooks)]
         id: Named,
     },
@@ -32,6 +33,7 @@ pub(crate) enum Webhooks {
     Update(Box<UpdateWebhook>),
     /// Deletes a webhook and cancels what it was owed; asks first
     Delete {
+        /// Its id or its name
         #[arg(value_name = "WEBHOOK", add = Candidates::Webhooks)]
         id: Named,
         #[command(flatten)]
@@ -39,6 +41,7 @@ pub(crate) enum Webhooks {
     },
     /// POSTs one synthetic event to the webhook's URL; fails where the receiver does
     Test {
+        /// Its id or its name
         #[arg(value_name = "WEBHOOK", add = Candidates::Webhooks)]
         id: Named,
         /// The event type to send [default: the webhook's first]
@@ -50,21 +53,25 @@ pub(crate) enum Webhooks {
     /// One delivery goes out first, then more as long as none fails. What has not gone out by then
     /// waits as it did. Dead letters are replayed with `dlq replay`.
     Retry {
+        /// Its id or its name
         #[arg(value_name = "WEBHOOK", add = Candidates::Webhooks)]
         id: Named,
     },
     /// Enables a webhook: new events are delivered to it
     Enable {
+        /// Its id or its name
         #[arg(value_name = "WEBHOOK", add = Candidates::Webhooks)]
         id: Named,
     },
     /// Disables a webhook: it gets no new events, and its retries wait
     Disable {
+        /// Its id or its name
         #[arg(value_name = "WEBHOOK", add = Candidates::Webhooks)]
         id: Named,
     },
     /// Signs with a new secret, which is shown this once; the one before signs for 24 h, too
     RotateSecret {
+        /// Its id or its name
         #[arg(value_name = "WEBHOOK", add = Candidates::Webhooks)]
         id: Named,
         /// A secret of your own instead: a file with it, or "-" for standard input
@@ -87,6 +94,7 @@ pub(crate) enum Webhooks {
     },
     /// Shows the deliveries that wait for a retry, then the latest ones that were settled
     Deliveries {
+        /// Its id or its name
         #[arg(value_name = "WEBHOOK", add = Candidates::Webhooks)]
         id: Named,
         #[command(flatten)]
@@ -96,6 +104,7 @@ pub(crate) enum Webhooks {
 
 #[derive(Debug, Args)]
 pub(crate) struct Backfill {
+    /// Its id or its name
     #[arg(value_name = "WEBHOOK", add = Candidates::Webhooks)]
     pub(crate) id: Named,
     /// Events from then on: 2026-04-14T12:00:00Z, or how long ago, like 2h

@@ -1,10 +1,12 @@
 //! Which number somebody means who has said a name.
 
 use pipelet_proto::v1;
-use tonic::Status;
 
 use super::{Client, paging::Pages};
-use crate::{cli::Named, error::Error};
+use crate::{
+    cli::Named,
+    error::{CommandError, Error, ExitStatus},
+};
 
 impl Client {
     /// The id of the webhook that is meant.
@@ -29,7 +31,12 @@ impl Client {
             let found = webhooks.iter().filter(|webhook| webhook.name == *name);
             ids.extend(found.map(|webhook| webhook.id));
         }
-        the_one("webhook", name, &ids)
+        the_one(
+            "webhook",
+            name,
+            &ids,
+            "`pipeletctl webhooks list` shows what there is",
+        )
     }
 
     /// The same, where one was named.
@@ -54,14 +61,36 @@ impl Client {
         let answer = self.api_keys().list_api_keys(request).await?;
         let keys = answer.into_inner().api_keys.into_iter();
         let ids = keys.filter(|key| key.name == *name).map(|key| key.id);
-        the_one("key", name, &ids.collect::<Vec<_>>())
+        let ids: Vec<_> = ids.collect();
+        the_one(
+            "key",
+            name,
+            &ids,
+            "`pipeletctl keys list` shows what there is",
+        )
     }
 }
 
-fn the_one(what: &'static str, name: &str, ids: &[u64]) -> Result<u64, Error> {
+#[derive(Debug, thiserror::Error)]
+#[error("no {what} is named {name:?}")]
+struct NoSuchName {
+    what: &'static str,
+    name: String,
+}
+
+fn the_one(
+    what: &'static str,
+    name: &str,
+    ids: &[u64],
+    listing: &'static str,
+) -> Result<u64, Error> {
     match ids {
         [id] => Ok(*id),
-        [] => Err(Status::not_found(format!("no {what} is named {name:?}")).into()),
+        [] => {
+            let name = name.to_owned();
+            let unknown = NoSuchName { what, name };
+            Err(CommandError::new(ExitStatus::NotFound, Some(listing), unknown).into())
+        }
         several => {
             let ids: Vec<_> = several.iter().map(u64::to_string).collect();
             Err(Error::Ambiguous {

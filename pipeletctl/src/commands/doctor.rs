@@ -11,6 +11,7 @@ use crate::{
     output::{Format, Printer},
     settings::Settings,
     system::when::now,
+    table::Reader,
     view::{
         self,
         doctor::{Facts, Finding, Hook, judge, unanswered},
@@ -36,11 +37,15 @@ pub(crate) async fn run(
             (unanswered(&report, reached, has_key), reached)
         }
     };
+    let width = match Reader::of_stdout() {
+        Reader::Terminal(width) => width,
+        Reader::Pipe => usize::MAX,
+    };
     let healthy = !findings.iter().any(Finding::is_problem);
     match printer.format() {
         Format::Table | Format::Jsonl => findings
             .iter()
-            .try_for_each(|finding| printer.follow(finding, &finding.lines()))?,
+            .try_for_each(|finding| printer.follow(finding, &finding.lines(width)))?,
         Format::Json | Format::Yaml => printer.either(&findings, "")?,
     }
     Ok(match (reached, healthy) {

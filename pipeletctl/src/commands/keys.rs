@@ -10,6 +10,7 @@ use crate::{
     client::Client,
     error::{Error, ExitStatus},
     output::Printer,
+    table::printable,
 };
 
 pub(crate) async fn run(
@@ -87,7 +88,11 @@ async fn revoke(
     }
 
     if !unasked.yes {
-        let question = format!("revoke key {id}? whoever shows it is refused from then on");
+        let request = v1::ListApiKeysRequest {};
+        let listed = client.api_keys().list_api_keys(request).await?.into_inner();
+        let name = listed.api_keys.into_iter().find(|key| key.id == id);
+        let name = name.map_or_else(String::new, |key| format!(" ({})", printable(&key.name)));
+        let question = format!("revoke key {id}{name}? whoever shows it is refused from then on");
         if !printer.confirm(&question).await? {
             return Ok(ExitStatus::Failed);
         }

@@ -63,19 +63,27 @@ async fn list(
         list.extend(stations)?;
     }
     list.finish(printer, pages.has_more())?;
-    if printer.is_for_people() {
-        let status = client.daemon().get_status(v1::GetStatusRequest {}).await?;
-        for troubled in troubled_stations(&status.into_inner(), when::now()) {
-            printer.note(&troubled);
-        }
-    }
+    tell_troubles(None, client, printer).await?;
     Ok(ExitStatus::Success)
 }
 
 async fn show(id: String, client: &Client, printer: &Printer) -> Result<ExitStatus, Error> {
-    let request = v1::GetStationRequest { id };
+    let request = v1::GetStationRequest { id: id.clone() };
     let answer = client.stations().get_station(request).await?.into_inner();
-    print(answer.station, printer)
+    let done = print(answer.station, printer)?;
+    tell_troubles(Some(&id), client, printer).await?;
+    Ok(done)
+}
+
+/// What keeps the station, or any, from being served.
+async fn tell_troubles(id: Option<&str>, client: &Client, printer: &Printer) -> Result<(), Error> {
+    if printer.is_for_people() {
+        let status = client.daemon().get_status(v1::GetStatusRequest {}).await?;
+        for trouble in troubled_stations(&status.into_inner(), id, when::now()) {
+            printer.note(&trouble);
+        }
+    }
+    Ok(())
 }
 
 async fn add(

@@ -37,7 +37,8 @@ fn on_answer(webhook: &Webhook, status: u32) -> String {
     let signed = webhook.has_signing_secret;
     match (status, webhook.secret_header.as_deref()) {
         (401 | 403, None) if signed => {
-            "compare the signing secret with the receiver's (webhooks rotate-secret makes a new one)"
+            "compare the signing secret with the receiver's (`pipeletctl webhooks rotate-secret` \
+             makes a new one)"
                 .to_owned()
         }
         (401 | 403, Some(header)) if signed => format!(
@@ -45,13 +46,15 @@ fn on_answer(webhook: &Webhook, status: u32) -> String {
              the receiver's"
         ),
         (401 | 403, Some(header)) => format!(
-            "compare the header's name ({header}) and the secret's value with the receiver's"
+            "compare the header's name ({header}) and the secret's value with the receiver's; \
+             `pipeletctl webhooks update {} --secret-value-file FILE` sets another",
+            webhook.id
         ),
-        (401 | 403, None) => {
-            "it has no secret: give it the header and the value that the receiver wants (webhooks \
-             update --secret-header --secret-value-file)"
-                .to_owned()
-        }
+        (401 | 403, None) => format!(
+            "it has no secret: give it what the receiver wants (`pipeletctl webhooks update {} \
+             --secret-header HEADER --secret-value-file FILE`)",
+            webhook.id
+        ),
         (404 | 405, _) => "check the path of its URL, and that it takes POST".to_owned(),
         (300..=399, _) => "redirects are not followed: give it the final URL".to_owned(),
         (429, _) => "the receiver wants to be asked less often; see its limits".to_owned(),

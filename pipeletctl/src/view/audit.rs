@@ -10,7 +10,10 @@ use pipelet_proto::v1;
 use serde::Serialize;
 
 use super::time::Time;
-use crate::{table, words::counted};
+use crate::{
+    table::{self, Reader},
+    words::counted,
+};
 
 #[derive(Debug, Serialize)]
 pub(crate) struct Audit {
@@ -321,7 +324,12 @@ impl Audit {
                 "DELIVERED" => heading.as_str(),
                 header => header,
             });
-            let table = table::section(&headers.collect::<Vec<_>>(), &rows, &["STATE"]);
+            let table = table::columns(
+                &headers.collect::<Vec<_>>(),
+                &rows,
+                &["STATE"],
+                Reader::of_stdout(),
+            );
             let exact = webhooks.iter().all(|webhook| webhook.exact);
             let sign = if exact { "=" } else { "≈" };
             let sentence = total.sentence(sign, delivered);
@@ -337,7 +345,7 @@ impl Audit {
             let _ = write!(
                 text,
                 "{}\n\n",
-                table::section(Self::HEADERS, &rows, &["STATE"])
+                table::columns(Self::HEADERS, &rows, &["STATE"], Reader::of_stdout())
             );
         }
         text.push_str(&self.total.sentence(sign, "delivered"));

@@ -71,7 +71,7 @@ impl Row for ListedDelivery {
     const HEADERS: &'static [&'static str] = &[
         "WEBHOOK", "EVENT ID", "EVENT", "STATION", "TIME", "STATUS", "ATTEMPTS", "LAST", "NEXT",
     ];
-    const OPTIONAL: &'static [&'static str] = &["ATTEMPTS", "NEXT", "TIME", "STATION"];
+    const OPTIONAL: &'static [&'static str] = &["ATTEMPTS", "TIME", "STATION", "NEXT"];
 
     fn cells(&self) -> Vec<String> {
         let dead_letter = self

@@ -13,7 +13,7 @@ use super::{advice::advice, time::Time};
 use crate::{
     error::{ExitStatus, Report},
     overview::dead_letters,
-    table::printable,
+    table::{printable, wrapped},
     words::counted,
 };
 
@@ -147,17 +147,17 @@ impl Finding {
 }
 
 impl Finding {
-    /// For people: what was found, and below it what to do.
-    pub(crate) fn lines(&self) -> String {
+    /// For people: what was found, and below it what to do. Words are not broken at this width.
+    pub(crate) fn lines(&self, width: usize) -> String {
         let (mark, level) = match self.level {
             Level::Ok => ('✓', "ok"),
             Level::Warning => ('!', "warning"),
             Level::Problem => ('✗', "problem"),
         };
-        let message = printable(&self.message);
+        let message = wrapped(&printable(&self.message), width, 25);
         let mut lines = format!("{mark} {level:<7}  {:<12}  {message}", self.check);
         if let Some(hint) = &self.hint {
-            let hint = printable(hint);
+            let hint = wrapped(&printable(hint), width, 27);
             let _ = write!(lines, "\n{:25}→ {hint}", "");
         }
         lines
@@ -309,7 +309,7 @@ fn disk(status: &v1::GetStatusResponse) -> Finding {
     let others = size.saturating_sub(free).saturating_sub(status.data_bytes);
     finding.hint(if others > status.data_bytes {
         format!(
-            "most is taken by something else: `du -xh $(df --output=target {} | tail -n 1) | sort -h | \
+            "most is taken by something else: `du -xah $(df --output=target {} | tail -n 1) | sort -h | \
              tail` finds it. On a full disk events are refused, though none is lost",
             status.data_directory
         )
@@ -383,7 +383,7 @@ fn webhook(hook: &Hook, now: Timestamp) -> Vec<Finding> {
     let (why, mut hint) = why(webhook, last_failure.as_ref());
     let last_success = match moment(health.last_success_at) {
         Some(at) => format!("; the last success was {}", ago(now.duration_since(at))),
-        None => String::new(),
+        None => "; it had no success since the daemon's start".to_owned(),
     };
     let mut findings = Vec::new();
     match hook.state() {
@@ -402,7 +402,7 @@ fn webhook(hook: &Hook, now: Timestamp) -> Vec<Finding> {
             let mut message = format!("webhook {id} ({name}) {does}{since}: {why}{last_success}");
             if let Some(waiting) = waiting {
                 let _ = write!(message, "; {waiting}");
-                let _ = write!(hint, ", and `webhooks retry {id}`");
+                let _ = write!(hint, ", and `pipeletctl webhooks retry {id}`");
             }
             let is_owed = stats.pending > 0 || dead_letters(&stats) > 0;
             let level = if is_owed {
@@ -451,8 +451,8 @@ fn webhook(hook: &Hook, now: Timestamp) -> Vec<Finding> {
             ""
         };
         let hint = format!(
-            "`pipeletctl dlq list --webhook {id}` shows them; `dlq replay --webhook {id}` sends them \
-             again{once}"
+            "`pipeletctl dlq list --webhook {id}` shows them; `pipeletctl dlq replay --webhook {id} \
+             --canary --rate 50/s` sends them again{once}"
         );
         findings.push(Finding::warning("dead letters", "dead_letters", message).hint(hint));
     }
@@ -551,20 +551,26 @@ fn refused_handshake(refused: &v1::RefusedHandshake, now: Timestamp) -> Finding 
 
 fn restless(restless: &v1::RestlessStation, now: Timestamp) -> Finding {
     let id = &restless.station_id;
-    let (code, what, hint) = match restless.reason.as_str() {
-        "boot_loop" => (
-            "boot_loop",
-            "boots again and again",
-            "look at its power supply and firmware",
-        ),
-        _ => (
-            "reconnect_loop",
-            "connects again and again",
-            "look at its network, and at the reasons of its StationDisconnected events",
-        ),
+    let (code, what) = match restless.reason.as_str() {
+        "boot_loop" => ("boot_loop", "boots again and again"),
+        _ => ("reconnect_loop", "connects again and again"),
+    };
+    let ended = restless.last_end_reason.as_deref();
+    let hint = match (code, ended) {
+        ("boot_loop", _) => "look at its power supply and firmware",
+        (_, Some("closed_by_station")) => {
+            "the station closes it: look at its settings and firmware"
+        }
+        (_, Some("replaced")) => {
+            "it dials anew beside a connection that holds, or two have this id"
+        }
+        (_, _) => "look at its network",
     };
     let since = since(restless.since, now);
-    let message = format!("{id} {what}: {} times{since}", restless.count);
+    let mut message = format!("{id} {what}: {} times{since}", restless.count);
+    if let Some(ended) = ended {
+        let _ = write!(message, "; the last connection ended: {ended}");
+    }
     let finding = Finding::warning("stations", code, message).of_station(Some(id));
     finding.hint(format!(
         "{hint}; `pipeletctl events list --station {id}` shows what it sends"
@@ -580,16 +586,21 @@ fn since(wire: Option<prost_types::Timestamp>, now: Timestamp) -> String {
     format!(" since {} ({lasts})", Time::at(at))
 }
 
-/// What keeps stations from being served, a line each: as the findings about them, without more.
-pub(crate) fn troubled_stations(status: &v1::GetStatusResponse, now: Timestamp) -> Vec<String> {
+/// What keeps stations from being served, or one of them, a line each.
+pub(crate) fn troubled_stations(
+    status: &v1::GetStatusResponse,
+    only: Option<&str>,
+    now: Timestamp,
+) -> Vec<String> {
     let refused = status.refused_handshakes.iter();
     let refused = refused.map(|refused| refused_handshake(refused, now));
     let loops = status.restless_stations.iter();
     let loops = loops.map(|station| restless(station, now));
-    let lines = refused
-        .chain(loops)
-        .map(|finding| format!("! {}", finding.message));
-    lines.collect()
+    let all = refused.chain(loops);
+    let wanted = all.filter(|it| only.is_none_or(|only| it.station_id.as_deref() == Some(only)));
+    wanted
+        .map(|finding| format!("! {}", finding.message))
+        .collect()
 }
 
 fn ago(since: SignedDuration) -> String {
@@ -645,7 +656,7 @@ mod tests {
     /// The level is as expected, the words are in it, and what is not well has a next step.
     fn check(finding: &Finding, level: Level, words: &str) {
         assert_eq!(finding.level, level, "{finding:?}");
-        let text = finding.lines();
+        let text = finding.lines(usize::MAX);
         assert!(text.contains(words), "{words:?} is not in {text:?}");
         assert_eq!(finding.hint.is_some(), level != Level::Ok, "{finding:?}");
     }
@@ -954,6 +965,7 @@ mod tests {
             count: 12,
             since: Some(wire(NOW - 60)),
             last_at: Some(wire(NOW)),
+            last_end_reason: Some("connection_lost".to_owned()),
         };
         let finding = restless(&station, at(NOW));
         let words = "CP1 boots again and again: 12 times since 2026-04-14T12:33:56Z (1 min)";

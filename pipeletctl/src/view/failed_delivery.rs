@@ -24,7 +24,7 @@ impl Row for FailedDelivery {
         "ATTEMPTS",
         "LAST",
     ];
-    const OPTIONAL: &'static [&'static str] = &["FAILED AT", "ATTEMPTS", "TIME"];
+    const OPTIONAL: &'static [&'static str] = &["ATTEMPTS", "TIME", "FAILED AT"];
 
     fn cells(&self) -> Vec<String> {
         vec![

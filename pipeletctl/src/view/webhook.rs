@@ -25,16 +25,26 @@ impl Row for Webhook {
         "ID",
         "NAME",
         "STATE",
+        "SINCE",
+        "LAST FAILURE",
         "EVENTS",
         "DELIVERED",
         "PENDING",
         "DEAD",
         "URL",
     ];
-    const OPTIONAL: &'static [&'static str] = &["EVENTS", "DEAD", "URL", "DELIVERED"];
+    const OPTIONAL: &'static [&'static str] = &[
+        "EVENTS",
+        "LAST FAILURE",
+        "DELIVERED",
+        "URL",
+        "SINCE",
+        "DEAD",
+    ];
 
     fn cells(&self) -> Vec<String> {
         let stats = self.stats.unwrap_or_default();
+        let health = self.health.as_ref();
         let events = match self.events.as_slice() {
             [first, second, third, rest @ ..] if !rest.is_empty() => {
                 format!("{first},{second},{third} +{}", rest.len())
@@ -44,7 +54,9 @@ impl Row for Webhook {
         vec![
             self.id.to_string(),
             self.name.clone(),
-            state(self.health.as_ref()),
+            state(health),
+            shown(health.and_then(|health| health.since)),
+            or_dash(health.and_then(|health| health.last_failure_code.as_ref())),
             events,
             stats.delivered.to_string(),
             stats.pending.to_string(),
@@ -86,10 +98,12 @@ impl Describe for Webhook {
             .line("delivered", stats.delivered.to_string())
             .line(
                 "pending",
-                format!(
-                    "{} ({} to be retried or sent again)",
-                    stats.pending, stats.retrying
-                ),
+                match stats.retrying {
+                    0 => stats.pending.to_string(),
+                    retrying => {
+                        format!("{} ({retrying} to be retried or sent again)", stats.pending)
+                    }
+                },
             )
             .line("dead", dead)
             .line("cancelled", stats.cancelled.to_string())
@@ -116,23 +130,25 @@ impl Describe for CreateWebhookResponse {
 
 /// What the receiver made of a test.
 pub(crate) fn tested(result: &TestWebhookResponse) -> String {
-    let verdict = if result.ok { "ok" } else { "failed" };
     let answered = || match result.status_code {
         Some(status) => format!("the receiver answered {status}"),
         None => "no answer".to_owned(),
     };
     let what = result.error.as_deref().map(printable);
     let what = what.unwrap_or_else(answered);
-    let code = result.code.as_ref().map(|code| format!(" [{code}]"));
-    let code = code.unwrap_or_default();
-    format!("{verdict}: {what} after {} ms{code}", result.duration_ms)
+    let millis = result.duration_ms;
+    match &result.code {
+        _ if result.ok => format!("ok: {what} after {millis} ms"),
+        Some(code) => format!("failed after {millis} ms: {what} [{code}]"),
+        None => format!("failed after {millis} ms: {what}"),
+    }
 }
 
 impl Row for Delivery {
     const HEADERS: &'static [&'static str] = &[
         "EVENT ID", "EVENT", "STATION", "TIME", "STATUS", "ATTEMPTS", "LAST", "NEXT",
     ];
-    const OPTIONAL: &'static [&'static str] = &["ATTEMPTS", "NEXT", "TIME", "STATION"];
+    const OPTIONAL: &'static [&'static str] = &["ATTEMPTS", "TIME", "STATION", "NEXT"];
 
     fn cells(&self) -> Vec<String> {
         vec![
@@ -161,7 +177,7 @@ mod tests {
 
     #[test]
     fn a_row_shortens_the_events() {
-        assert_eq!(webhook().cells()[3], "A,B,C +2");
+        assert_eq!(webhook().cells()[5], "A,B,C +2");
         assert_eq!(webhook().cells().len(), Webhook::HEADERS.len());
     }
 
@@ -193,7 +209,7 @@ mod tests {
         );
         assert_eq!(
             tested(&bad),
-            "failed: connection refused after 3 ms [connection_refused]"
+            "failed after 3 ms: connection refused [connection_refused]"
         );
     }
 }

@@ -94,6 +94,7 @@ impl Daemon {
             count: restless.count.into(),
             since: Some(time(restless.since)),
             last_at: Some(time(restless.last_at)),
+            last_end_reason: restless.last_end_reason.map(Into::into),
         });
         restless.collect()
     }

@@ -99,6 +99,8 @@ pub(super) struct Outcomes {
     run: u32,
     /// The beginnings of the latest outages.
     outages: VecDeque<Timestamp>,
+    /// The beginning of the first one since when they have come so close.
+    flaps_since: Option<Timestamp>,
     /// The present run of failures is among them.
     is_outage: bool,
     /// A bit for each of the latest attempts, the last one the lowest; set where it failed.
@@ -177,6 +179,8 @@ impl Outcomes {
             if self.outages.len() > FLAPS {
                 self.outages.pop_front();
             }
+            let first = self.first_of_flaps(now);
+            self.flaps_since = first.map(|first| self.flaps_since.unwrap_or(first));
         }
     }
 
@@ -187,15 +191,22 @@ impl Outcomes {
     }
 
     fn flapping_since(&self, now: Timestamp) -> Option<Timestamp> {
-        let recent = |at: Timestamp| now.duration_since(at) < FLAPPING_WITHIN;
-        let first = self.outages.front().copied();
-        let outages = first.filter(|first| self.outages.len() == FLAPS && recent(*first));
-        let last_failure = self.last_failure.as_ref().map(|failure| failure.at);
-        let mixed = self
-            .mixed_since
-            .filter(|_| last_failure.is_some_and(recent));
+        let outages = self.first_of_flaps(now).and(self.flaps_since);
+        let last_failure = self.last_failure.as_ref();
+        let is_recent = last_failure.is_some_and(|failure| is_recent(failure.at, now));
+        let mixed = self.mixed_since.filter(|_| is_recent);
         outages.into_iter().chain(mixed).min()
     }
+
+    /// Of the latest outages, where they are enough and close enough.
+    fn first_of_flaps(&self, now: Timestamp) -> Option<Timestamp> {
+        let first = self.outages.front().copied();
+        first.filter(|first| self.outages.len() == FLAPS && is_recent(*first, now))
+    }
+}
+
+fn is_recent(at: Timestamp, now: Timestamp) -> bool {
+    now.duration_since(at) < FLAPPING_WITHIN
 }
 
 #[cfg(test)]
@@ -243,10 +254,9 @@ mod tests {
     #[test]
     fn what_comes_and_goes_is_flapping_once() {
         // For ten seconds at a time, an attempt each second.
-        let seen = outcomes((0..70).map(|second| (second, second / 10 % 2 == 0)));
-        assert_eq!(state(&seen, 70), (State::Flapping, Some(at(10))));
-        assert_eq!(state(&seen, 71), (State::Flapping, Some(at(10))));
-        let later = 10 + 15 * 60;
+        let seen = outcomes((0..600).map(|second| (second, second / 10 % 2 == 0)));
+        assert_eq!(state(&seen, 600), (State::Flapping, Some(at(10))));
+        let later = 600 + 15 * 60;
         assert_eq!(state(&seen, later).0, State::Ok);
 
         // By turns, and a quiet one at that.

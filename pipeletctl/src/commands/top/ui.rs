@@ -17,6 +17,7 @@ use super::app::{App, Detail, Health};
 use crate::{
     overview::{age, dead_letters, percent, short},
     table::{printable, shortened},
+    words::or_dash,
 };
 
 const GOOD: Style = Style::new().fg(Color::Green);
@@ -192,8 +193,8 @@ fn deliveries(detail: &Detail) -> Paragraph<'_> {
             || "no attempt yet".to_owned(),
             |last| match (last.status_code, &last.error) {
                 (Some(status), None) => format!("{status} in {} ms", last.duration_ms),
-                (Some(status), Some(error)) => format!("{status} {error}"),
-                (None, error) => error.clone().unwrap_or_default(),
+                (Some(status), Some(_)) => format!("{status} {}", or_dash(last.code.as_ref())),
+                (None, _) => or_dash(last.code.as_ref()),
             },
         );
         let style = match delivery.status.as_str() {

@@ -26,13 +26,13 @@ pub enum AttemptError {
     Refused,
     #[error("the host or its network can't be reached")]
     Unreachable,
-    #[error("its certificate expired on {0}")]
+    #[error("the receiver's certificate expired on {0}")]
     CertificateExpired(Timestamp),
-    #[error("its certificate is not valid before {0}")]
+    #[error("the receiver's certificate is not valid before {0}")]
     CertificateNotYetValid(Timestamp),
-    #[error("its certificate is from an authority that is not trusted here")]
+    #[error("the receiver's certificate is from an authority that is not trusted here")]
     CertificateUnknownIssuer,
-    #[error("its certificate is for another name: {0}")]
+    #[error("the receiver's certificate is for another name: {0}")]
     CertificateWrongName(String),
     /// What else TLS says about it.
     #[error("TLS failed: {0}")]

@@ -7,6 +7,7 @@ use std::{collections::BTreeSet, sync::MutexGuard};
 
 use jiff::{SignedDuration, Timestamp};
 use pipelet_domain::events::{Event, EventType, StationId};
+use serde::Deserialize;
 
 use super::{Live, PoisonError, ShardStations};
 
@@ -32,6 +33,8 @@ pub struct RestlessStation {
     pub count: u32,
     pub since: Timestamp,
     pub last_at: Timestamp,
+    /// Why its last connection ended.
+    pub last_end_reason: Option<Box<str>>,
 }
 
 impl LoopKind {
@@ -60,17 +63,26 @@ struct Streak {
     last_at: Timestamp,
 }
 
-/// Of one station: by [`LoopKind`].
+/// Of one station.
 #[derive(Debug, Default)]
-pub(super) struct Streaks([Option<Streak>; 2]);
+pub(super) struct Streaks {
+    /// By [`LoopKind`].
+    streaks: [Option<Streak>; 2],
+    last_end_reason: Option<Box<str>>,
+}
 
 impl Streaks {
     /// Takes in an event; tells whether a loop has come of it just now.
     pub(super) fn apply(this: &mut Option<Box<Self>>, event: &Event) -> bool {
+        if event.kind == EventType::StationDisconnected
+            && let Some(this) = this
+        {
+            this.last_end_reason = end_reason(event);
+        }
         let Some(kind) = LoopKind::of(event.kind) else {
             return false;
         };
-        let streak = &mut this.get_or_insert_default().0[kind as usize];
+        let streak = &mut this.get_or_insert_default().streaks[kind as usize];
         let new = Streak {
             count: 0,
             since: event.time,
@@ -93,7 +105,7 @@ impl Streaks {
         // Who boots in a loop mostly connects in one, too.
         let kinds = [LoopKind::Boots, LoopKind::Reconnects].into_iter();
         let mut found = kinds.filter_map(|kind| {
-            let streak = self.0[kind as usize]?;
+            let streak = self.streaks[kind as usize]?;
             let lasts = streak.count >= LEAST && now.duration_since(streak.last_at) < OVER_AFTER;
             lasts.then(|| RestlessStation {
                 station: station.clone(),
@@ -101,10 +113,21 @@ impl Streaks {
                 count: streak.count,
                 since: streak.since,
                 last_at: streak.last_at,
+                last_end_reason: self.last_end_reason.clone(),
             })
         });
         found.next()
     }
+}
+
+fn end_reason(event: &Event) -> Option<Box<str>> {
+    #[derive(Deserialize)]
+    struct Ended {
+        reason: Box<str>,
+    }
+
+    let ended = serde_json::from_slice::<Ended>(event.payload.as_bytes());
+    ended.ok().map(|ended| ended.reason)
 }
 
 impl Live {

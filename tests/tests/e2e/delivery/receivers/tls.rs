@@ -19,17 +19,17 @@ async fn certificates_that_prove_nothing() {
         (
             authority.expired_server(),
             "expired",
-            "its certificate expired on 2020-01-01T00:00:00Z",
+            "the receiver's certificate expired on 2020-01-01T00:00:00Z",
         ),
         (
             stranger.server(),
             "of an unknown authority",
-            "its certificate is from an authority that is not trusted here",
+            "the receiver's certificate is from an authority that is not trusted here",
         ),
         (
             elsewhere,
             "of another name",
-            "its certificate is for another name: elsewhere.example, 127.0.0.2",
+            "the receiver's certificate is for another name: elsewhere.example, 127.0.0.2",
         ),
         (
             client,
