@@ -16,7 +16,7 @@ use std::{
 use pipelet_domain::{deliveries::FailedId, projection::Transaction};
 
 use super::{
-    COLD_CACHE_BYTES, FORMAT_VERSION, HOT_CACHE_BYTES, Inner, SledStore,
+    COLD_CACHE_BYTES, FORMAT_VERSION, HOT_CACHE_BYTES, Inner, SledStore, compaction,
     configuration::{self, joined, split},
     database::{Batch, Database},
     lock, meta_number, number_of, packed_map,
@@ -145,6 +145,7 @@ impl SledStore {
         private_file::make_directory(directory).map_err(at)?;
         let lock = lock(directory)?;
         finish(directory)?;
+        compaction::settle_all(directory)?;
         if !set_aside && is_occupied(directory) {
             return Err(RestoreError::Occupied(directory.to_owned()));
         }

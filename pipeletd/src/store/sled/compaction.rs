@@ -1,9 +1,10 @@
 //! Writes a database anew, without the bytes of what was removed: the cold one with its secrets
-//! sealed under the newest key, and either where the disk is full and most of it is such bytes.
+//! sealed under the newest key, and either where most of it is such bytes.
 //!
 //! sled keeps old bytes in its log for long, so a secret that was replaced is still there for
-//! whoever reads the disk. What must go goes with the whole database: a copy without it is
-//! written and synced, and takes the other's place.
+//! whoever reads the disk, and its file stays as long as it was when most was owed. What must go
+//! goes with the whole database: a copy without it is written and synced, and takes the other's
+//! place.
 //!
 //! A stop at any moment leaves the old database or the new one, whole, and [`settle`] finds out
 //! which. The old one goes only once the new one is in its place.
@@ -30,8 +31,12 @@ use crate::store::{
 
 pub(super) const COLD: &str = "cold";
 pub(super) const HOT: &str = "hot";
-/// A database's file has to be so many times as long as what is in it, and what is worth it.
+/// A start writes a database anew whose file is at least so many times as long as what is in it.
 const WORTH_IT: u64 = 4;
+/// In bytes. Unless the disk is full, a start leaves a shorter file alone: a busy daemon soon needs as
+/// much again for what it removes as it goes. To find out about longer ones, it reads no more than
+/// a quarter of this, so that it isn't slow, whatever is owed.
+const WORTH_IT_FROM: u64 = 64 << 20;
 
 /// The copy while it is written.
 fn new(name: &str) -> String {
@@ -43,8 +48,22 @@ fn old(name: &str) -> String {
     format!("{name}.old")
 }
 
-/// Finishes or undoes what a stop interrupted. To be called before the database is opened.
-pub(super) fn settle(directory: &Path, name: &str) -> Result<(), StoreError> {
+/// Whether there is any of the databases, or a stop has left it to [`settle`] to put it in its place.
+pub(super) fn is_any_there(directory: &Path) -> bool {
+    let names = [COLD, HOT].map(|name| [name.to_owned(), old(name)]);
+    names
+        .iter()
+        .flatten()
+        .any(|name| directory.join(name).exists())
+}
+
+/// Finishes or undoes what a stop interrupted. To be called before the databases are used.
+pub(super) fn settle_all(directory: &Path) -> Result<(), StoreError> {
+    settle(directory, COLD)?;
+    settle(directory, HOT)
+}
+
+fn settle(directory: &Path, name: &str) -> Result<(), StoreError> {
     let [there, new, old] = [name, &new(name), &old(name)].map(|name| directory.join(name));
     let settle = || {
         if !there.exists() && old.exists() && new.exists() {
@@ -54,7 +73,9 @@ pub(super) fn settle(directory: &Path, name: &str) -> Result<(), StoreError> {
             rename(directory, &old, &there)?;
         }
         remove(&new)?;
-        if there.exists() {
+        if there.exists() && old.exists() {
+            // The stop may have come between the renaming and its sync.
+            sync(directory)?;
             remove(&old)?;
         }
         Ok(())
@@ -62,8 +83,9 @@ pub(super) fn settle(directory: &Path, name: &str) -> Result<(), StoreError> {
     settle().map_err(|source| at(directory, source))
 }
 
-/// Gives the room of what was removed back to the disk, where that is full and it can be done. To
-/// be called before anybody else uses the database.
+/// Gives the room of what was removed back to the disk, where that is much and quickly done, or where
+/// the disk is full. Where it fails, the database is used as it was. To be called before anybody else
+/// uses it.
 pub(super) fn shorten(
     from: Database,
     directory: &Path,
@@ -71,34 +93,76 @@ pub(super) fn shorten(
     cache_bytes: u64,
     room: &Arc<Room>,
 ) -> Result<Database, StoreError> {
-    if !matches!(room.check(Purpose::Event, 0), Err(StoreError::Full { .. })) {
-        return Ok(from);
+    let was_bytes = from.length()?;
+    let most = match room.check(Purpose::Event, 0) {
+        Err(StoreError::Full { .. }) => was_bytes / WORTH_IT,
+        _ if was_bytes >= WORTH_IT_FROM => WORTH_IT_FROM / WORTH_IT,
+        _ => return Ok(from),
+    };
+    match copy_within(most, &from, directory, name, cache_bytes, room) {
+        Ok(true) => {
+            let to = replace(from, directory, name, cache_bytes, room)?;
+            let bytes = to.length()?;
+            tracing::info!(
+                name,
+                was_bytes,
+                bytes,
+                "wrote a database anew, without what was removed"
+            );
+            Ok(to)
+        }
+        Ok(false) => Ok(from),
+        Err(error) => {
+            let error = error.chain();
+            tracing::warn!(name, error, "a database could not be written anew");
+            Ok(from)
+        }
     }
-    let Ok(fits) = room.for_a_copy() else {
-        return Ok(from);
+}
+
+/// Writes the copy of a database with no more in it than so many bytes, where there is room for it.
+/// Returns whether it has.
+fn copy_within(
+    most: u64,
+    from: &Database,
+    directory: &Path,
+    name: &str,
+    cache_bytes: u64,
+    room: &Arc<Room>,
+) -> Result<bool, StoreError> {
+    let fits = match room.for_a_copy() {
+        Err(StoreError::Full { .. }) => return Ok(false),
+        fits => fits?,
     };
     // sled needs more than what is in it.
-    if !from.is_within((from.length()? / WORTH_IT).min(fits / 2))? {
-        return Ok(from);
+    if !from.is_within(most.min(fits / 2))? {
+        return Ok(false);
     }
     let copied = Database::open(&directory.join(new(name)), cache_bytes, room).and_then(|to| {
         from.copy(None, &to, Purpose::Inside)?;
         to.commit(Batch::default(), Purpose::Inside)
     });
-    match copied {
-        Ok(()) => {
-            drop(from);
-            swap(directory, name).map_err(|source| at(directory, source))?;
-            settle(directory, name)?;
-            tracing::info!(name, "wrote a database anew, for the disk is full");
-            Database::open(&directory.join(name), cache_bytes, room)
-        }
-        Err(error) if error.is_outage() => {
-            settle(directory, name)?;
-            Ok(from)
-        }
-        Err(error) => Err(error),
+    if copied.is_err() {
+        settle(directory, name)?;
     }
+    match copied {
+        Err(StoreError::Full { .. }) => Ok(false),
+        copied => copied.map(|()| true),
+    }
+}
+
+/// Puts the copy of a database in its place.
+fn replace(
+    from: Database,
+    directory: &Path,
+    name: &str,
+    cache_bytes: u64,
+    room: &Arc<Room>,
+) -> Result<Database, StoreError> {
+    drop(from);
+    swap(directory, name).map_err(|source| at(directory, source))?;
+    settle(directory, name)?;
+    Database::open(&directory.join(name), cache_bytes, room)
 }
 
 /// Takes the cold database's place with one that has everything in it, secrets sealed.
@@ -109,10 +173,7 @@ pub(super) fn reseal(
     room: &Arc<Room>,
 ) -> Result<Database, StoreError> {
     copy(&from, directory, secrets, room)?;
-    drop(from);
-    swap(directory, COLD).map_err(|source| at(directory, source))?;
-    settle(directory, COLD)?;
-    Database::open(&directory.join(COLD), COLD_CACHE_BYTES, room)
+    replace(from, directory, COLD, COLD_CACHE_BYTES, room)
 }
 
 /// What stands in a database of this format that is sealed with this key.
@@ -152,6 +213,10 @@ fn swap(directory: &Path, name: &str) -> io::Result<()> {
 
 fn rename(directory: &Path, from: &Path, to: &Path) -> io::Result<()> {
     fs::rename(from, to)?;
+    sync(directory)
+}
+
+fn sync(directory: &Path) -> io::Result<()> {
     File::open(directory)?.sync_all()
 }
 
@@ -171,9 +236,10 @@ fn at(directory: &Path, source: io::Error) -> StoreError {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::mpsc;
+    use std::{ops::Range, os::unix::fs::MetadataExt as _, sync::mpsc};
 
     use base64::{Engine as _, engine::general_purpose::STANDARD};
+    use bytes::Bytes;
     use jiff::Timestamp;
     use pipelet_domain::{
         deliveries::{Stage, StoredWebhook},
@@ -272,6 +338,61 @@ mod tests {
         for gone in [new(COLD), old(COLD)] {
             assert!(!directory.join(&gone).exists(), "{gone} stayed");
         }
+    }
+
+    /// Puts so many mebibytes into a database and removes most of them. Returns what is in it then.
+    fn lengthen(path: &Path, added: u64, removed: u64) -> Vec<(Vec<u8>, Bytes)> {
+        let database = open(path, HOT);
+        let keys = |range: Range<u64>| range.map(|number| keys::received(WebhookId(number)));
+        for key in keys(0..added) {
+            let mut batch = Batch::default();
+            Database::put_new(&mut batch, &key, &vec![7; 1 << 20]);
+            database.commit(batch, Purpose::Event).unwrap();
+        }
+        for key in keys(0..removed) {
+            let mut batch = Batch::default();
+            database.remove(&mut batch, &key).unwrap();
+            database.commit(batch, Purpose::Upkeep).unwrap();
+        }
+        everything(&database)
+    }
+
+    fn everything(database: &Database) -> Vec<(Vec<u8>, Bytes)> {
+        let entries = database.everything().map(Result::unwrap);
+        entries.map(|(key, value)| (key.to_vec(), value)).collect()
+    }
+
+    fn file(directory: &Path, name: &str) -> fs::Metadata {
+        fs::metadata(directory.join(name).join("db")).unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_start_writes_anew_what_is_long_and_nearly_empty() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path();
+        fill(path).await;
+        let kept = lengthen(path, 64, 60);
+        let [hot_was, cold_was] = [HOT, COLD].map(|name| file(path, name));
+        assert!(hot_was.len() >= WORTH_IT_FROM, "{hot_was:?}");
+        check_whole(path).await;
+        let [hot, cold] = [HOT, COLD].map(|name| file(path, name));
+        assert!(hot.len() < hot_was.len() / WORTH_IT, "{hot:?}");
+        assert_eq!(cold.ino(), cold_was.ino(), "a short one");
+        assert!(
+            everything(&open(path, HOT)) == kept,
+            "it has lost something"
+        );
+    }
+
+    #[tokio::test]
+    async fn what_a_start_would_take_long_for_is_left_alone() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path();
+        fill(path).await;
+        lengthen(path, 80, 60);
+        let was = file(path, HOT);
+        drop(SledStore::open(path).unwrap());
+        assert_eq!(file(path, HOT).ino(), was.ino());
     }
 
     #[tokio::test]

@@ -81,7 +81,7 @@ impl SledStore {
 
     /// Whether the directory has a store, or one that was begun.
     pub fn is_in(directory: &Path) -> bool {
-        directory.join("cold").exists() || backup::is_decided(directory)
+        compaction::is_any_there(directory) || backup::is_decided(directory)
     }
 
     /// The same with a key file elsewhere than in the directory.
@@ -105,9 +105,7 @@ impl SledStore {
 
     fn open_locked(directory: &Path, key_file: &KeyFile, lock: File) -> Result<Self, StoreError> {
         backup::settle(directory)?;
-        for name in [compaction::COLD, compaction::HOT] {
-            compaction::settle(directory, name)?;
-        }
+        compaction::settle_all(directory)?;
         let found = Found::of(directory);
         let room = Arc::new(Room::of(directory)?);
         let cold = Database::open(&directory.join("cold"), COLD_CACHE_BYTES, &room)?;

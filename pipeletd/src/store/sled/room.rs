@@ -50,7 +50,7 @@ pub(super) enum Purpose {
     /// It makes room, or replaces what is small by its like: it may use half of the reserve.
     Upkeep,
     /// Whatever it is for, sled's file has room for it: that may turn out to be wrong once, so it
-    /// may use three quarters. So may the copy by which a start gets back what was removed, which
+    /// may use three quarters. So may the copy of a database that gives back what was removed, which
     /// comes after upkeep has used its half.
     Inside,
 }
