@@ -54,7 +54,10 @@ use self::{
         service_manager,
     },
     config::{Config, ConfigError, Fault, Loaded, ShowConfig, ShownAs, Sources, Task},
-    store::{Engine, StoreError, sled::SledStore},
+    store::{
+        Engine, StoreError,
+        sled::{Compacted, SledStore},
+    },
     system::{clock::Clock, core_dumps, shutdown::Signals, tls},
 };
 
@@ -97,6 +100,7 @@ pub fn main_on(engine: impl FnOnce(&Config) -> Result<Engine, StoreError>) -> Ex
             .with_context(|| format!("can't write to {}", directory.display())),
         Task::RotateSecretsKey => rotate_secrets_key(config),
         Task::Restore { file, set_aside } => restore(config, file, *set_aside),
+        Task::Compact => compact(config),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
@@ -207,6 +211,39 @@ fn restore(config: &Config, file: &Path, set_aside: bool) -> anyhow::Result<()> 
     let data_dir = config.data_dir.display();
     tracing::info!(%data_dir, "restored; the daemon needs the secrets.key of then to start");
     Ok(())
+}
+
+/// Says of each database how long its file was and is.
+fn compact(config: &Config) -> anyhow::Result<()> {
+    telemetry::start(&config.log_level, config.log_format)?;
+    core_dumps::leave_memory_out();
+    let data_dir = &config.data_dir;
+    let shown = data_dir.display();
+    anyhow::ensure!(SledStore::is_in(data_dir), "there is no store in {shown}");
+    let mut without_room = Vec::new();
+    for compacted in SledStore::compact(data_dir)? {
+        let Compacted {
+            name, was_bytes, ..
+        } = compacted;
+        let bytes = compacted.bytes.unwrap_or(was_bytes);
+        let (was, is) = (mebibytes(was_bytes), mebibytes(bytes));
+        writeln!(io::stdout(), "{name}: {was} before, {is} now")
+            .context("can't write to stdout")?;
+        if compacted.bytes.is_none() {
+            without_room.push(name);
+        }
+    }
+    anyhow::ensure!(
+        without_room.is_empty(),
+        "the disk has no room for a copy of {}; make room, and run it again",
+        without_room.join(" and ")
+    );
+    Ok(())
+}
+
+fn mebibytes(bytes: u64) -> String {
+    let tenths = (bytes * 10) >> 20;
+    format!("{}.{} MiB", tenths / 10, tenths % 10)
 }
 
 /// A runtime with a thread for each core; its threads bear the name.

@@ -151,8 +151,13 @@ impl Builder {
 
     /// Runs a daemon that is expected to give up by itself, and returns how it ended.
     pub async fn run_to_end(self) -> Ended {
+        self.run(&[]).await
+    }
+
+    async fn run(&self, further: &[&str]) -> Ended {
         let mut child = self
             .command()
+            .args(further)
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()
@@ -191,8 +196,9 @@ impl Builder {
         command
     }
 
-    fn spawn(&self) -> Child {
+    fn spawn(&self, further: &[&str]) -> Child {
         self.command()
+            .args(further)
             .stdout(Stdio::piped())
             .stderr(append_to(&self.log_file()))
             .spawn()
@@ -381,12 +387,23 @@ impl Daemon {
     /// it has not given up by itself.
     pub async fn start_and_kill(&mut self, after: Duration) -> Result<(), Ended> {
         assert!(self.running.is_none(), "the daemon still runs");
-        let mut child = self.builder.spawn();
-        if let Ok(status) = timeout(after, child.wait()).await {
-            return Err(self.builder.ended(status.expect("an exit status")));
+        let spawned = self.builder.spawn(&[]);
+        kill_after(spawned, after)
+            .await
+            .map_or(Ok(()), |status| Err(self.builder.ended(status)))
+    }
+
+    /// Runs one of the program's commands on the data of the daemon, running or not.
+    pub async fn run(&self, command: &[&str]) -> Ended {
+        self.builder.run(command).await
+    }
+
+    /// The same, killed so much later, wherever it has come to. It may fail no other way.
+    pub async fn run_and_kill(&self, command: &[&str], after: Duration) -> Result<(), Ended> {
+        match kill_after(self.builder.spawn(command), after).await {
+            Some(status) if !status.success() => Err(self.builder.ended(status)),
+            Some(_) | None => Ok(()),
         }
-        child.kill().await.expect("SIGKILL");
-        Ok(())
     }
 
     fn running(&self) -> &Running {
@@ -420,7 +437,7 @@ impl Running {
     }
 
     async fn try_spawn(builder: &Builder) -> Result<Self, ExitStatus> {
-        let mut child = builder.spawn();
+        let mut child = builder.spawn(&[]);
         let mut lines = BufReader::new(child.stdout.take().expect("stdout is piped")).lines();
         let line = within("pipeletd to listen", lines.next_line())
             .await
@@ -445,6 +462,15 @@ impl Running {
             _stdout: lines,
         })
     }
+}
+
+/// None where it was killed, and how it ended where that was before.
+async fn kill_after(mut child: Child, after: Duration) -> Option<ExitStatus> {
+    if let Ok(status) = timeout(after, child.wait()).await {
+        return Some(status.expect("an exit status"));
+    }
+    child.kill().await.expect("SIGKILL");
+    None
 }
 
 fn append_to(path: &Path) -> File {

@@ -104,6 +104,12 @@ pub enum Task {
         #[arg(long)]
         set_aside: bool,
     },
+    /// Makes the store's files as short as what is in them allows
+    ///
+    /// For a daemon that does not run. Each database is written anew, for which the disk must have
+    /// twice as much free space as is in it; where it has less, the database stays as it was, and the
+    /// exit code is 1. Interrupted, it is finished or undone by the next call or start.
+    Compact,
     /// Reads everything that a start reads, and says what is wrong with it
     #[command(skip)]
     Check,

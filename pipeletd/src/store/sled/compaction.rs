@@ -100,7 +100,7 @@ pub(super) fn shorten(
         _ => return Ok(from),
     };
     match copy_within(most, &from, directory, name, cache_bytes, room) {
-        Ok(true) => {
+        Ok(Some(_)) => {
             let to = replace(from, directory, name, cache_bytes, room)?;
             let bytes = to.length()?;
             tracing::info!(
@@ -111,7 +111,7 @@ pub(super) fn shorten(
             );
             Ok(to)
         }
-        Ok(false) => Ok(from),
+        Ok(None) => Ok(from),
         Err(error) => {
             let error = error.chain();
             tracing::warn!(name, error, "a database could not be written anew");
@@ -120,8 +120,28 @@ pub(super) fn shorten(
     }
 }
 
+/// The same, however much is to be read and wherever that makes the file shorter. None where there
+/// is no room: the database is as it was then, too.
+pub(super) fn compact(
+    from: Database,
+    directory: &Path,
+    name: &str,
+    cache_bytes: u64,
+    room: &Arc<Room>,
+) -> Result<Option<Database>, StoreError> {
+    let copied = copy_within(u64::MAX, &from, directory, name, cache_bytes, room)?;
+    let Some(bytes) = copied else {
+        return Ok(None);
+    };
+    if bytes >= from.length()? {
+        settle(directory, name)?;
+        return Ok(Some(from));
+    }
+    replace(from, directory, name, cache_bytes, room).map(Some)
+}
+
 /// Writes the copy of a database with no more in it than so many bytes, where there is room for it.
-/// Returns whether it has.
+/// Returns how long its file is, in bytes, and nothing where there is none.
 fn copy_within(
     most: u64,
     from: &Database,
@@ -129,25 +149,26 @@ fn copy_within(
     name: &str,
     cache_bytes: u64,
     room: &Arc<Room>,
-) -> Result<bool, StoreError> {
+) -> Result<Option<u64>, StoreError> {
     let fits = match room.for_a_copy() {
-        Err(StoreError::Full { .. }) => return Ok(false),
+        Err(StoreError::Full { .. }) => return Ok(None),
         fits => fits?,
     };
     // sled needs more than what is in it.
     if !from.is_within(most.min(fits / 2))? {
-        return Ok(false);
+        return Ok(None);
     }
     let copied = Database::open(&directory.join(new(name)), cache_bytes, room).and_then(|to| {
         from.copy(None, &to, Purpose::Inside)?;
-        to.commit(Batch::default(), Purpose::Inside)
+        to.commit(Batch::default(), Purpose::Inside)?;
+        to.length()
     });
     if copied.is_err() {
         settle(directory, name)?;
     }
     match copied {
-        Err(StoreError::Full { .. }) => Ok(false),
-        copied => copied.map(|()| true),
+        Err(StoreError::Full { .. }) => Ok(None),
+        copied => copied.map(Some),
     }
 }
 
@@ -385,14 +406,43 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_a_start_would_take_long_for_is_left_alone() {
+    async fn what_a_start_would_take_long_for_is_left_to_the_command() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path();
         fill(path).await;
-        lengthen(path, 80, 60);
+        let kept = lengthen(path, 80, 60);
         let was = file(path, HOT);
         drop(SledStore::open(path).unwrap());
         assert_eq!(file(path, HOT).ino(), was.ino());
+
+        let [hot, cold] = SledStore::compact(path).unwrap();
+        let shorter = file(path, HOT);
+        assert!(shorter.len() < was.len() / 2, "{shorter:?}");
+        assert!(hot.was_bytes >= was.len(), "{hot:?}");
+        assert_eq!(hot.bytes, Some(shorter.len()));
+        assert_eq!((hot.name, cold.name), (HOT, COLD));
+        drop(SledStore::open(path).unwrap());
+        assert!(
+            everything(&open(path, HOT)) == kept,
+            "it has lost something"
+        );
+    }
+
+    #[tokio::test]
+    async fn what_a_copy_would_make_no_shorter_is_left_alone() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path();
+        fill(path).await;
+        let kept = lengthen(path, 8, 0);
+        let was = file(path, HOT);
+        let [hot, _] = SledStore::compact(path).unwrap();
+        assert_eq!(hot.bytes, Some(hot.was_bytes));
+        assert_eq!(file(path, HOT).ino(), was.ino());
+        check_whole(path).await;
+        assert!(
+            everything(&open(path, HOT)) == kept,
+            "it has lost something"
+        );
     }
 
     #[tokio::test]

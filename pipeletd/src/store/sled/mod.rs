@@ -103,22 +103,39 @@ impl SledStore {
         Self::open_locked(directory, &key_file, lock).map(drop)
     }
 
+    /// Writes both databases of a store anew, without what was removed. What a stop interrupts is
+    /// finished or undone by the next call, or when the store is opened.
+    ///
+    /// Fails where [`Self::open`] would, or where the disk does: then the database is as it was. That
+    /// there is no room for a copy is no error, and is said of each database.
+    pub fn compact(directory: &Path) -> Result<[Compacted; 2], StoreError> {
+        let _lock = lock(directory)?;
+        let Databases {
+            hot, cold, room, ..
+        } = Databases::open(directory)?;
+        let compact = |from: Database, name, cache_bytes| {
+            let was_bytes = from.length()?;
+            let shorter = compaction::compact(from, directory, name, cache_bytes, &room)?;
+            let bytes = shorter.map(|shorter| shorter.length()).transpose()?;
+            Ok(Compacted {
+                name,
+                was_bytes,
+                bytes,
+            })
+        };
+        Ok([
+            compact(hot, compaction::HOT, HOT_CACHE_BYTES)?,
+            compact(cold, compaction::COLD, COLD_CACHE_BYTES)?,
+        ])
+    }
+
     fn open_locked(directory: &Path, key_file: &KeyFile, lock: File) -> Result<Self, StoreError> {
-        backup::settle(directory)?;
-        compaction::settle_all(directory)?;
-        let found = Found::of(directory);
-        let room = Arc::new(Room::of(directory)?);
-        let cold = Database::open(&directory.join("cold"), COLD_CACHE_BYTES, &room)?;
-        let format = meta_number(&cold, Meta::FormatVersion)?;
-        if let Some(found) = format.filter(|found| *found != FORMAT_VERSION) {
-            return Err(StoreError::Format {
-                path: directory.to_owned(),
-                found,
-                known: FORMAT_VERSION,
-            });
-        }
-        let hot = Database::open(&directory.join("hot"), HOT_CACHE_BYTES, &room)?;
-        found.check(directory, &hot, &cold, log::bounds(&hot)?.end.0)?;
+        let Databases {
+            hot,
+            cold,
+            room,
+            format,
+        } = Databases::open(directory)?;
         let cold = compaction::shorten(cold, directory, compaction::COLD, COLD_CACHE_BYTES, &room)?;
         let hot = compaction::shorten(hot, directory, compaction::HOT, HOT_CACHE_BYTES, &room)?;
         if format.is_none() && !cold.is_empty()? {
@@ -194,6 +211,52 @@ impl SledStore {
     ) -> Result<T, StoreError> {
         let store = Arc::clone(&self.0);
         blocking(move || call(&store)).await
+    }
+}
+
+/// What became of a database that was to be written anew.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Compacted {
+    /// Of its directory.
+    pub name: &'static str,
+    /// How long its file was.
+    pub was_bytes: u64,
+    /// How long it is now; none where there was no room for a copy, and it stayed as it was.
+    pub bytes: Option<u64>,
+}
+
+/// Both of a directory that is locked, and what is known of them.
+struct Databases {
+    hot: Database,
+    cold: Database,
+    room: Arc<Room>,
+    /// None of a store that has only begun.
+    format: Option<u64>,
+}
+
+impl Databases {
+    fn open(directory: &Path) -> Result<Self, StoreError> {
+        backup::settle(directory)?;
+        compaction::settle_all(directory)?;
+        let found = Found::of(directory);
+        let room = Arc::new(Room::of(directory)?);
+        let cold = Database::open(&directory.join("cold"), COLD_CACHE_BYTES, &room)?;
+        let format = meta_number(&cold, Meta::FormatVersion)?;
+        if let Some(found) = format.filter(|found| *found != FORMAT_VERSION) {
+            return Err(StoreError::Format {
+                path: directory.to_owned(),
+                found,
+                known: FORMAT_VERSION,
+            });
+        }
+        let hot = Database::open(&directory.join("hot"), HOT_CACHE_BYTES, &room)?;
+        found.check(directory, &hot, &cold, log::bounds(&hot)?.end.0)?;
+        Ok(Self {
+            hot,
+            cold,
+            room,
+            format,
+        })
     }
 }
 

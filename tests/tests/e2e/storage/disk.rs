@@ -305,7 +305,7 @@ async fn store_one(station: &mut Station, random: &mut fastrand::Rng) -> bool {
 }
 
 /// Stores events until none is taken any more, and returns how many were.
-async fn store_until_full(station: &mut Station, random: &mut fastrand::Rng) -> u64 {
+pub(crate) async fn store_until_full(station: &mut Station, random: &mut fastrand::Rng) -> u64 {
     let (mut taken, mut refused) = (0, 0);
     while refused < 20 {
         if store_one(station, random).await {
