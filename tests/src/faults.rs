@@ -108,7 +108,7 @@ impl Faults {
         self.set(Slot::ClockOffsetMs, -millis(by));
     }
 
-    /// The process is killed when it comes to its so-manieth rename in the data directory.
+    /// The process is killed when it comes to its so-manieth rename in the data directory; with 0, never.
     pub fn die_at_rename(&self, number: u64) {
         let number = i64::try_from(number).expect("a small number");
         self.set(Slot::DieAtRename, number);

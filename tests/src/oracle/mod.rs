@@ -176,7 +176,9 @@ impl Fault {
             | Self::DeadLetters { .. }
             | Self::Key { .. }
             | Self::Registration { .. } => true,
-            Self::NoStart(said) => said.contains("is damaged: "),
+            Self::NoStart(said) => {
+                said.contains("is damaged: ") || said.contains("there is no store in ")
+            }
             Self::NeverSent { .. }
             | Self::StillPending { .. }
             | Self::DiedEarly { .. }

@@ -1,4 +1,4 @@
-//! Kill, start, check: again and again.
+//! Kill, write the store anew, kill that, start, check: again and again.
 //!
 //! After each start everything is checked that must hold at once; every few rounds, and at the
 //! end, the load pauses until nothing is pending, and every single event is accounted for.
@@ -6,6 +6,7 @@
 use std::{
     collections::BTreeMap,
     fmt, fs,
+    os::unix::fs::MetadataExt as _,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -43,6 +44,13 @@ const WHOLE_CHECK_EVERY: u32 = 5;
 const LONGEST_LIFE_MS: u64 = 700;
 /// In milliseconds; the longest that it lives on a disk that is full.
 const FULL_FOR_MS: u64 = 100;
+/// In milliseconds; the longest that `pipeletd compact` is left alone where it is killed.
+const LONGEST_COMPACTION_MS: u64 = 120;
+/// How often it renames something, at most: its own two of each database, and sled's.
+const RENAMES: u64 = 12;
+/// The databases, and what they are called while they are replaced.
+const DATABASES: [&str; 2] = ["hot", "cold"];
+const UNFINISHED: [&str; 4] = ["hot.new", "hot.old", "cold.new", "cold.old"];
 /// In bytes; what the daemon may have in memory, whatever stations send.
 const MOST_MEMORY: u64 = 256 << 20;
 /// What one kill may have told twice, over all webhooks: what was in flight, and what was settled
@@ -149,9 +157,19 @@ impl Load {
 pub(crate) struct Outcome {
     counts: Counts,
     kills: u32,
+    compactions: Compactions,
     slowest_start: Duration,
     /// In bytes: what the power losses have undone.
     undone: u64,
+}
+
+/// What came of writing the store anew.
+#[derive(Debug, Clone, Copy, Default)]
+struct Compactions {
+    /// Databases that a shorter one has taken the place of.
+    replaced: u32,
+    /// Kills in the middle of it.
+    cut_short: u32,
 }
 
 impl fmt::Display for Outcome {
@@ -159,12 +177,18 @@ impl fmt::Display for Outcome {
         let Self {
             counts,
             kills,
+            compactions,
             slowest_start,
             undone,
         } = self;
+        let Compactions {
+            replaced,
+            cut_short,
+        } = compactions;
         write!(
             f,
-            "{kills} kills, {undone} unsynced bytes undone, slowest start {slowest_start:?}, {counts}"
+            "{kills} kills, {replaced} databases written anew, {cut_short} times cut short, \
+             {undone} unsynced bytes undone, slowest start {slowest_start:?}, {counts}"
         )
     }
 }
@@ -184,6 +208,7 @@ pub(crate) struct Torture {
     faults: Option<Faults>,
     random: Rng,
     kills: u32,
+    compactions: Compactions,
     slowest_start: Duration,
     undone: u64,
 }
@@ -271,6 +296,7 @@ pub(crate) async fn run(mode: Mode, rounds: u32, seed: u64) -> Result<Outcome, F
     let outcome = Outcome {
         counts: run.oracle().counts(),
         kills: torture.kills,
+        compactions: torture.compactions,
         slowest_start: torture.slowest_start,
         undone: torture.undone,
     };
@@ -301,6 +327,7 @@ impl Torture {
             _authority: file,
             faults,
             kills: 0,
+            compactions: Compactions::default(),
             slowest_start: Duration::ZERO,
             undone: 0,
         };
@@ -348,7 +375,56 @@ impl Torture {
             self.daemon.start_and_kill(after).await?;
             self.lost();
         }
+        self.compact().await
+    }
+
+    /// Writes the store anew, or dies in the middle of that, or does neither.
+    async fn compact(&mut self) -> Result<(), Ended> {
+        let files = self.files();
+        while self.random.u32(..3) != 0 {
+            self.die_compacting().await?;
+            let data_dir = self.daemon.data_dir();
+            let is_cut_short = UNFINISHED.iter().any(|name| data_dir.join(name).exists());
+            self.compactions.cut_short += u32::from(is_cut_short);
+            self.lose_power();
+        }
+        if self.random.bool() {
+            let ended = self.daemon.run(&["compact"]).await;
+            if ended.code != Some(0) {
+                return Err(ended);
+            }
+            self.lose_power();
+        }
+        let replaced = files
+            .iter()
+            .zip(self.files())
+            .filter(|(was, is)| *was != is);
+        self.compactions.replaced += u32::try_from(replaced.count()).expect("a few");
         Ok(())
+    }
+
+    /// At some moment; where the disk tells, as often at one of the renames.
+    async fn die_compacting(&mut self) -> Result<(), Ended> {
+        let at_rename = self.random.bool();
+        let Some(faults) = self.faults.as_ref().filter(|_| at_rename) else {
+            let after = Duration::from_millis(self.random.u64(..LONGEST_COMPACTION_MS));
+            return self.daemon.run_and_kill(&["compact"], after).await;
+        };
+        faults.die_at_rename(self.random.u64(1..=RENAMES));
+        let ended = self.daemon.run(&["compact"]).await;
+        faults.die_at_rename(0);
+        match ended.code {
+            None | Some(0) => Ok(()),
+            Some(_) => Err(ended),
+        }
+    }
+
+    /// Which files the databases are in.
+    fn files(&self) -> [Option<u64>; 2] {
+        DATABASES.map(|name| {
+            let file = self.daemon.data_dir().join(name).join("db");
+            fs::metadata(file).ok().map(|known| known.ino())
+        })
     }
 
     /// Now and then, where there is a disk that can be full.
@@ -362,6 +438,11 @@ impl Torture {
 
     fn lost(&mut self) {
         self.kills += 1;
+        self.lose_power();
+    }
+
+    /// What was not synced is gone, where there is a disk that can do that.
+    fn lose_power(&mut self) {
         let seed = self.random.u64(..);
         if let Some(faults) = &self.faults {
             faults.fail_writes(None);
