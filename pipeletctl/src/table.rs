@@ -1,6 +1,6 @@
 //! Draws what people read: tables, and the details of one thing.
 //!
-//! Invariants: on a terminal no row is wider than it, and in a pipe every cell is whole, with a tab
+//! Invariants: on a terminal no row is wider than it, unless ids alone are; and in a pipe every cell is whole, with a tab
 //! between two; nothing that a charger or a receiver wrote can move the cursor or change colours.
 
 use std::{
@@ -122,7 +122,8 @@ fn with_short_times(columns: usize, rows: &[Vec<String>]) -> Vec<Vec<String>> {
         let kept = if same_day { 11..20 } else { 5..16 };
         for cell in rows.iter_mut().filter_map(|row| row.get_mut(at)) {
             if let Some(short) = cell.get(kept.clone()) {
-                *cell = short.replace('T', " ");
+                let zone = if same_day { "" } else { "Z" };
+                *cell = short.replace('T', " ") + zone;
             }
         }
     }

@@ -7,7 +7,7 @@ const FOR_PEOPLE: u64 = 50;
 
 #[derive(Debug, Clone, Copy, Args)]
 pub(crate) struct Limit {
-    /// At most this many [default: 50 in a table, and of events; all otherwise]
+    /// At most this many [default: 50 on a terminal, and of events; all otherwise]
     #[arg(id = "limit", long = "limit", value_name = "N", value_parser = parse_count)]
     count: Option<u64>,
     /// All there are
@@ -24,7 +24,7 @@ pub(crate) struct EndAfter {
 }
 
 impl Limit {
-    /// None: all there are. `for_people`: it is a table.
+    /// None: all there are. `for_people`: they look at it.
     pub(crate) fn count(self, for_people: bool) -> Option<u64> {
         let default = for_people.then_some(FOR_PEOPLE);
         self.count.or(default.filter(|_| !self.all))

@@ -24,7 +24,12 @@ pub(crate) struct Listen {
     #[arg(long, value_name = "TIME")]
     pub(crate) since: Option<When>,
     /// The header that the application looks for its secret in
-    #[arg(long, value_name = "HEADER", requires = "secret")]
+    #[arg(
+        long,
+        value_name = "HEADER",
+        requires = "secret",
+        requires = "forward_to"
+    )]
     pub(crate) secret_header: Option<String>,
     /// The secret
     #[arg(
@@ -45,10 +50,20 @@ pub(crate) struct Listen {
     pub(crate) secret_value_file: Option<PathBuf>,
     /// Signs with this secret, whsec_ and base64 [otherwise: one that is shown, always the same for
     /// an API key]
-    #[arg(long, value_name = "SECRET", conflicts_with = "signing_secret_file")]
+    #[arg(
+        long,
+        value_name = "SECRET",
+        conflicts_with = "signing_secret_file",
+        requires = "forward_to"
+    )]
     pub(crate) signing_secret: Option<Secret>,
     /// A file with it, or "-" for standard input
-    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    #[arg(
+        long,
+        value_name = "FILE",
+        value_hint = ValueHint::FilePath,
+        requires = "forward_to"
+    )]
     pub(crate) signing_secret_file: Option<PathBuf>,
     /// Prints a line for each attempt, on a terminal, too
     #[arg(long)]

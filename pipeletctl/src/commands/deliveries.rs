@@ -33,7 +33,7 @@ pub(crate) async fn run(
         None => DeliveryStatus::value_variants(),
     };
     let mut list = printer.list::<ListedDelivery>("no such deliveries");
-    let mut left = limit.count(printer.is_for_people()).unwrap_or(u64::MAX);
+    let mut left = limit.count(printer.is_on_a_terminal()).unwrap_or(u64::MAX);
     for status in statuses {
         match status {
             DeliveryStatus::Failed => failed(&filter, &mut left, &mut list, client).await?,

@@ -71,7 +71,7 @@ async fn list(
     printer: &Printer,
 ) -> Result<ExitStatus, Error> {
     let mut list = printer.list::<v1::FailedDelivery>("no dead letters");
-    let mut pages = Pages::new(limit.count(printer.is_for_people())).with_page_size(PAGE);
+    let mut pages = Pages::new(limit.count(printer.is_on_a_terminal())).with_page_size(PAGE);
     while let Some(page) = pages.next() {
         let request = v1::ListFailedDeliveriesRequest {
             filter: Some(filter.clone()),

@@ -40,7 +40,7 @@ async fn add(args: AddIdTag, client: &Client, printer: &Printer) -> Result<ExitS
 
 async fn list(limit: Limit, client: &Client, printer: &Printer) -> Result<ExitStatus, Error> {
     let mut list = printer.list::<v1::IdTag>("no id tags: `pipeletctl id-tags add` registers one");
-    let mut pages = Pages::new(limit.count(printer.is_for_people()));
+    let mut pages = Pages::new(limit.count(printer.is_on_a_terminal()));
     while let Some(page) = pages.next() {
         let request = v1::ListIdTagsRequest {
             page_size: page.size,

@@ -51,7 +51,7 @@ async fn list(
     } else {
         "no stations yet: point one at ws://HOST:9000/ocpp/STATION_ID"
     });
-    let mut pages = Pages::new(limit.count(printer.is_for_people()));
+    let mut pages = Pages::new(limit.count(printer.is_on_a_terminal()));
     while let Some(page) = pages.next() {
         let request = v1::ListStationsRequest {
             page_size: page.size,
@@ -63,7 +63,7 @@ async fn list(
         list.extend(stations)?;
     }
     list.finish(printer, pages.has_more())?;
-    tell_troubles(None, client, printer).await?;
+    tell_troubles(None, client, printer).await;
     Ok(ExitStatus::Success)
 }
 
@@ -71,19 +71,20 @@ async fn show(id: String, client: &Client, printer: &Printer) -> Result<ExitStat
     let request = v1::GetStationRequest { id: id.clone() };
     let answer = client.stations().get_station(request).await?.into_inner();
     let done = print(answer.station, printer)?;
-    tell_troubles(Some(&id), client, printer).await?;
+    tell_troubles(Some(&id), client, printer).await;
     Ok(done)
 }
 
 /// What keeps the station, or any, from being served.
-async fn tell_troubles(id: Option<&str>, client: &Client, printer: &Printer) -> Result<(), Error> {
+async fn tell_troubles(id: Option<&str>, client: &Client, printer: &Printer) {
     if printer.is_for_people() {
-        let status = client.daemon().get_status(v1::GetStatusRequest {}).await?;
-        for trouble in troubled_stations(&status.into_inner(), id, when::now()) {
+        // What was asked for has been told.
+        let status = client.daemon().get_status(v1::GetStatusRequest {}).await;
+        let troubles = status.map(|it| troubled_stations(&it.into_inner(), id, when::now()));
+        for trouble in troubles.unwrap_or_default() {
             printer.note(&trouble);
         }
     }
-    Ok(())
 }
 
 async fn add(

@@ -33,7 +33,7 @@ async fn list(
     printer: &Printer,
 ) -> Result<ExitStatus, Error> {
     let mut list = printer.list::<v1::Transaction>("no transactions");
-    let mut pages = Pages::new(limit.count(printer.is_for_people()));
+    let mut pages = Pages::new(limit.count(printer.is_on_a_terminal()));
     while let Some(page) = pages.next() {
         let request = v1::ListTransactionsRequest {
             filter: Some(filter.clone()),

@@ -58,6 +58,11 @@ impl Printer {
         matches!(self.format, Format::Table)
     }
 
+    /// Whether somebody looks at a table as it is printed.
+    pub(crate) fn is_on_a_terminal(&self) -> bool {
+        self.is_for_people() && Reader::of_stdout() != Reader::Pipe
+    }
+
     pub(crate) const fn format(&self) -> Format {
         self.format
     }

@@ -4,9 +4,11 @@ use pipelet_proto::v1::Webhook;
 
 /// The next step, after an attempt at this webhook that ended with this status or code.
 pub(crate) fn advice(webhook: &Webhook, status: Option<u32>, code: Option<&str>) -> String {
+    let code = code.unwrap_or_default();
     match status {
-        Some(status) => on_answer(webhook, status),
-        None => on_failure(&webhook.url, code.unwrap_or_default()),
+        // An answer may begin well and end badly.
+        Some(status) if code.is_empty() || code.starts_with("http_") => on_answer(webhook, status),
+        _ => on_failure(&webhook.url, code),
     }
 }
 

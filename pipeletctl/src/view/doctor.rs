@@ -24,6 +24,9 @@ const SKEW_PROBLEM: SignedDuration = SignedDuration::from_mins(5);
 /// Keys and certificates that end sooner want a new one.
 const SOON: SignedDuration = SignedDuration::from_hours(14 * 24);
 
+/// A handshake that was refused longer ago keeps nobody out now.
+const LATELY: SignedDuration = SignedDuration::from_mins(10);
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 enum Level {
@@ -492,9 +495,9 @@ fn why(webhook: &v1::Webhook, last: Option<&v1::Attempt>) -> (String, String) {
             ),
         };
     };
-    let what = match (last.status_code, &last.error) {
-        (Some(status), _) => format!("the receiver answers {status}"),
-        (None, Some(error)) => error.clone(),
+    let what = match (&last.error, last.status_code) {
+        (Some(error), _) => error.clone(),
+        (None, Some(status)) => format!("the receiver answers {status}"),
         (None, None) => "no answer".to_owned(),
     };
     let hint = advice(webhook, last.status_code, last.code.as_deref());
@@ -592,7 +595,9 @@ pub(crate) fn troubled_stations(
     only: Option<&str>,
     now: Timestamp,
 ) -> Vec<String> {
+    let lately = |at| moment(at).is_some_and(|at| now.duration_since(at) < LATELY);
     let refused = status.refused_handshakes.iter();
+    let refused = refused.filter(|refused| lately(refused.last_at));
     let refused = refused.map(|refused| refused_handshake(refused, now));
     let loops = status.restless_stations.iter();
     let loops = loops.map(|station| restless(station, now));

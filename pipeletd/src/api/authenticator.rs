@@ -43,8 +43,8 @@ pub struct Authenticator {
     keyring: Keyring,
     guesses: Arc<Guesses>,
     readers: Readers,
-    /// Where the daemon wrote its first key, if it did and it is still there.
-    first_key: Option<Arc<Path>>,
+    /// Where the daemon writes its first key.
+    first_key: Arc<Path>,
     clock: Clock,
 }
 
@@ -100,7 +100,7 @@ impl Authenticator {
             keyring,
             guesses: Arc::default(),
             readers,
-            first_key: first_key.exists().then(|| first_key.into()),
+            first_key: first_key.into(),
             clock,
         }
     }
@@ -123,9 +123,12 @@ impl Authenticator {
                 retry_after,
             }),
             Err(Refused::Unknown) => {
-                // Strangers needn't know how the machine is laid out.
-                let near = peer.address.ip().to_canonical().is_loopback();
-                let first_key = self.first_key.clone().filter(|_| near);
+                // Strangers needn't know how the machine is laid out, nor those behind a proxy on it.
+                let forwarded = ["forwarded", "x-forwarded-for"];
+                let is_near = peer.address.ip().to_canonical().is_loopback()
+                    && !forwarded.iter().any(|name| headers.contains_key(*name));
+                let told = is_near && self.first_key.exists();
+                let first_key = told.then(|| Arc::clone(&self.first_key));
                 let error = ApiError::Unauthenticated { first_key };
                 Err(self.refused(error, peer, instant))
             }

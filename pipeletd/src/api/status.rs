@@ -79,7 +79,8 @@ pub(super) fn directory_bytes(directory: &Path) -> io::Result<u64> {
     for entry in fs::read_dir(directory)? {
         let entry = entry?;
         bytes += match entry.metadata() {
-            Ok(found) if found.is_dir() => directory_bytes(&entry.path())?,
+            // Such as lost+found, which is not ours to read.
+            Ok(found) if found.is_dir() => directory_bytes(&entry.path()).unwrap_or_default(),
             Ok(found) => found.len(),
             // The store removes files at its own time.
             Err(error) if error.kind() == io::ErrorKind::NotFound => 0,

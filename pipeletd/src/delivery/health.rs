@@ -38,14 +38,6 @@ pub enum State {
 }
 
 impl State {
-    pub const ALL: [Self; 5] = [
-        Self::Ok,
-        Self::Failing,
-        Self::Flapping,
-        Self::Lagging,
-        Self::Disabled,
-    ];
-
     /// These never change.
     pub const fn name(self) -> &'static str {
         match self {
@@ -97,6 +89,8 @@ pub(super) struct Outcomes {
     /// When the present run of successes or of failures began.
     run_began: Option<Timestamp>,
     run: u32,
+    /// The first success, or the first one after it was failing.
+    ok_since: Option<Timestamp>,
     /// The beginnings of the latest outages.
     outages: VecDeque<Timestamp>,
     /// The beginning of the first one since when they have come so close.
@@ -112,9 +106,21 @@ impl Outcomes {
     /// Takes in an attempt that ended then, with the code of its failure where it failed.
     pub(super) fn attempted(&mut self, at: Timestamp, failure: Option<Cow<'static, str>>) {
         let failed = failure.is_some();
+        let last_failure = self.last_failure.as_ref().map(|failure| failure.at);
+        if !self
+            .last_success
+            .max(last_failure)
+            .is_some_and(|last| is_recent(last, at))
+        {
+            // What was long ago says nothing of how often it turns.
+            (self.latest, self.mixed_since) = (self.latest & 1, None);
+        }
         if self.run_began.is_none() || failed != self.is_failing() {
             if self.is_failing() {
                 self.note_outage(at);
+            }
+            if !failed && (self.ok_since.is_none() || self.has_failed(at)) {
+                self.ok_since = Some(at);
             }
             (self.run_began, self.run, self.is_outage) = (Some(at), 0, false);
         }
@@ -146,12 +152,7 @@ impl Outcomes {
     fn state(&self, enabled: bool, owed: Owed, now: Timestamp) -> (State, Option<Timestamp>) {
         let lasts = |since: Timestamp, least| now.duration_since(since) >= least;
         let is_failing = match self.run_began {
-            Some(since) if self.is_failing() => {
-                self.run >= OUTAGE_FAILURES
-                    || self.last_success.is_none()
-                    || lasts(since, FAILING_AFTER)
-            }
-            Some(_) => false,
+            Some(_) => self.is_failing() && self.has_failed(now),
             // What is retried has failed, before the daemon's start.
             None => owed.is_retrying,
         };
@@ -160,12 +161,20 @@ impl Outcomes {
             (Some(since), _) => (State::Flapping, Some(since)),
             (None, _) if is_failing => (State::Failing, self.run_began),
             (None, Some(oldest)) if lasts(oldest, LAGGING_AFTER) => (State::Lagging, Some(oldest)),
-            (None, _) => (State::Ok, self.run_began),
+            (None, _) => (State::Ok, self.ok_since),
         }
     }
 
     fn is_failing(&self) -> bool {
         self.latest & 1 == 1
+    }
+
+    /// Whether the present run, of failures, is more than one among many successes.
+    fn has_failed(&self, now: Timestamp) -> bool {
+        let lasts = |since| now.duration_since(since) >= FAILING_AFTER;
+        self.run >= OUTAGE_FAILURES
+            || self.last_success.is_none()
+            || self.run_began.is_some_and(lasts)
     }
 
     /// Counts the present run of failures where it has become an outage.
@@ -174,13 +183,18 @@ impl Outcomes {
             return;
         };
         if self.run >= OUTAGE_FAILURES || now.duration_since(began) >= OUTAGE_LASTS {
+            let before = self.outages.back().copied();
+            self.flaps_since = self
+                .flaps_since
+                .filter(|_| before.is_some_and(|it| is_recent(it, now)));
             self.is_outage = true;
             self.outages.push_back(began);
             if self.outages.len() > FLAPS {
                 self.outages.pop_front();
             }
-            let first = self.first_of_flaps(now);
-            self.flaps_since = first.map(|first| self.flaps_since.unwrap_or(first));
+            let first = self.outages.front().copied();
+            let first = first.filter(|first| self.outages.len() == FLAPS && is_recent(*first, now));
+            self.flaps_since = self.flaps_since.or(first);
         }
     }
 
@@ -191,17 +205,14 @@ impl Outcomes {
     }
 
     fn flapping_since(&self, now: Timestamp) -> Option<Timestamp> {
-        let outages = self.first_of_flaps(now).and(self.flaps_since);
+        let last = self.outages.back().copied();
+        let outages = self
+            .flaps_since
+            .filter(|_| last.is_some_and(|last| is_recent(last, now)));
         let last_failure = self.last_failure.as_ref();
-        let is_recent = last_failure.is_some_and(|failure| is_recent(failure.at, now));
-        let mixed = self.mixed_since.filter(|_| is_recent);
+        let has_failed = last_failure.is_some_and(|failure| is_recent(failure.at, now));
+        let mixed = self.mixed_since.filter(|_| has_failed);
         outages.into_iter().chain(mixed).min()
-    }
-
-    /// Of the latest outages, where they are enough and close enough.
-    fn first_of_flaps(&self, now: Timestamp) -> Option<Timestamp> {
-        let first = self.outages.front().copied();
-        first.filter(|first| self.outages.len() == FLAPS && is_recent(*first, now))
     }
 }
 
@@ -235,7 +246,7 @@ mod tests {
     #[test]
     fn it_fails_from_the_first_failure_on_until_a_success() {
         let mut seen = outcomes([(0, true), (10, false)]);
-        assert_eq!(state(&seen, 11), (State::Ok, Some(at(10))));
+        assert_eq!(state(&seen, 11), (State::Ok, Some(at(0))));
         assert_eq!(state(&seen, 12), (State::Failing, Some(at(10))));
         for second in 40..200 {
             seen.attempted(at(second), Some("timeout".into()));
@@ -254,14 +265,19 @@ mod tests {
     #[test]
     fn what_comes_and_goes_is_flapping_once() {
         // For ten seconds at a time, an attempt each second.
-        let seen = outcomes((0..600).map(|second| (second, second / 10 % 2 == 0)));
+        let seen = outcomes((0..610).map(|second| (second, second / 10 % 2 == 0)));
         assert_eq!(state(&seen, 600), (State::Flapping, Some(at(10))));
-        let later = 600 + 15 * 60;
+        let later = 590 + 15 * 60;
         assert_eq!(state(&seen, later).0, State::Ok);
 
+        // Ten minutes apart it stays so, until the last one is as long ago as that.
+        let seen = outcomes((0..100).map(|minute| (minute * 60, minute % 6 != 5)));
+        assert_eq!(state(&seen, 100 * 60), (State::Flapping, Some(at(5 * 60))));
+        assert_eq!(state(&seen, 95 * 60 + 15 * 60).0, State::Ok);
+
         // By turns, and a quiet one at that.
-        let seen = outcomes((0..6).map(|count| (count * 30, count % 2 == 0)));
-        assert_eq!(state(&seen, 160), (State::Flapping, Some(at(30))));
+        let seen = outcomes((0..7).map(|count| (count * 30, count % 2 == 0)));
+        assert_eq!(state(&seen, 180), (State::Flapping, Some(at(30))));
 
         // By turns, within one second.
         let seen = outcomes((0..40).map(|count| (0, count % 2 == 0)));
@@ -270,8 +286,15 @@ mod tests {
 
     #[test]
     fn a_failure_among_many_successes_and_one_outage_are_no_flapping() {
-        let seen = outcomes((0..2_000).map(|count| (count / 100, count % 50 != 0)));
-        assert_eq!(state(&seen, 20).0, State::Ok);
+        let seen = outcomes((0..2_000).map(|count| (count / 100, count % 50 != 7)));
+        assert_eq!(state(&seen, 20), (State::Ok, Some(at(0))));
+        // One failure a night, for a week.
+        let day = 24 * 60 * 60;
+        let nights = (0..70).map(|count| (count / 10 * day + count % 10, count % 10 != 5));
+        assert_eq!(
+            state(&outcomes(nights), 6 * day + 10),
+            (State::Ok, Some(at(0)))
+        );
         let outage = (0..100).map(|second| (second, !(20..60).contains(&second)));
         assert_eq!(state(&outcomes(outage), 100), (State::Ok, Some(at(60))));
     }

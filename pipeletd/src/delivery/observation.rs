@@ -4,13 +4,16 @@
 //! start never does. Nothing is counted here.
 
 use std::{
-    sync::{Arc, PoisonError, atomic::Ordering},
+    sync::{Arc, MutexGuard, PoisonError, atomic::Ordering},
     time::Duration,
 };
 
 use jiff::Timestamp;
-use pipelet_domain::deliveries::{DeliveryCounts, RetryKey, StoredWebhook};
-use tokio::time::Instant;
+use pipelet_domain::{
+    deliveries::{DeliveryCounts, RetryKey, StoredWebhook},
+    webhooks::WebhookId,
+};
+use tokio::time::{Instant, timeout};
 
 use super::{
     health::{Health, Owed},
@@ -18,7 +21,7 @@ use super::{
     webhooks::{Delivery, Inner, Running},
 };
 use crate::{
-    store::{ReadLimit, StoreError},
+    store::{LedgerStore, ReadLimit, StoreError},
     system::latencies::LatencySnapshot,
 };
 
@@ -27,16 +30,19 @@ const STRIDE: usize = 4_096;
 /// A look at all retries holds for so many times as long as it took, and for so long at least.
 const REST: u32 = 100;
 const AT_MOST_EVERY: Duration = Duration::from_millis(500);
+/// So long somebody waits for such a look; until it has ended, the one before holds.
+const PATIENCE: Duration = Duration::from_millis(500);
 
 /// With more webhooks than this, all of them are observed without a look at their retries.
 const MOST_RETRIES_LOOKED_AT: usize = 1_000;
 
 /// When the oldest event happened that waits for a retry, as of the last look.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct OldestRetry {
     time: Option<Timestamp>,
     /// No look before.
-    until: Instant,
+    until: Option<Instant>,
+    is_looking: bool,
 }
 
 /// One webhook.
@@ -75,7 +81,7 @@ impl Delivery {
         let with_retries = running.len() <= MOST_RETRIES_LOOKED_AT;
         let mut observed = Vec::with_capacity(running.len());
         for running in running {
-            observed.push(inner.observe(&running, with_retries).await?);
+            observed.push(inner.observe(&running, with_retries).await);
         }
         Ok(Observations {
             webhooks: observed,
@@ -97,11 +103,7 @@ impl Delivery {
 }
 
 impl Inner {
-    async fn observe(
-        &self,
-        running: &Running,
-        with_retries: bool,
-    ) -> Result<Observation, StoreError> {
+    async fn observe(&self, running: &Arc<Running>, with_retries: bool) -> Observation {
         let stored = running.stored();
         let before = running
             .dispatchers
@@ -109,34 +111,37 @@ impl Inner {
             .map(|it| it.received_before)
             .sum();
         let books = self.books(running, stored.webhook.id);
-        Ok(Observation {
+        Observation {
             books,
             stats: running.stats.snapshot(),
             received: books.received.saturating_sub(before),
-            health: self.health(running, with_retries).await?,
+            health: self.health(running, with_retries).await,
             stored,
-        })
+        }
     }
 
-    /// How a webhook is doing; of its retries, when the oldest event happened only if asked for.
-    pub(super) async fn health(
-        &self,
-        running: &Running,
-        with_retries: bool,
-    ) -> Result<Health, StoreError> {
+    /// How a webhook is doing; of its retries, when the oldest event happened only if asked for. What
+    /// can't be read is left out.
+    pub(super) async fn health(&self, running: &Arc<Running>, with_retries: bool) -> Health {
         let webhook = &running.stored().webhook;
         let is_retrying = self.books(running, webhook.id).retrying > 0;
+        let first_attempt = self.oldest_first_attempt(running).await;
+        let first_attempt = first_attempt.unwrap_or_else(|error| {
+            tracing::warn!(webhook = webhook.id.0, %error, "its oldest event can't be read");
+            None
+        });
+        let retry = if is_retrying && with_retries {
+            self.oldest_retry(running).await
+        } else {
+            None
+        };
         let owed = Owed {
-            first_attempt: self.oldest_first_attempt(running).await?,
-            retry: if is_retrying && with_retries {
-                self.oldest_retry(running).await?
-            } else {
-                None
-            },
+            first_attempt,
+            retry,
             is_retrying,
         };
         let (stats, now) = (&running.stats, self.clock.now());
-        Ok(stats.health(webhook.enabled, owed, now))
+        stats.health(webhook.enabled, owed, now)
     }
 
     /// When the first event of the webhook's backlog happened, if it has one.
@@ -159,39 +164,68 @@ impl Inner {
     }
 
     /// When the first event happened that waits for a retry. Retries are kept by when they are due,
-    /// so all of them are looked at; as often as that takes a hundredth of the time.
-    async fn oldest_retry(&self, running: &Running) -> Result<Option<Timestamp>, StoreError> {
-        let mut known = running.oldest_retry.lock().await;
-        if let Some(known) = known.as_ref().filter(|known| Instant::now() < known.until) {
-            return Ok(known.time);
+    /// so all of them are looked at, beside all else; who asks waits for that only so long.
+    async fn oldest_retry(&self, running: &Arc<Running>) -> Option<Timestamp> {
+        let look = {
+            let mut known = running.oldest_retry();
+            let is_due =
+                !known.is_looking && known.until.is_none_or(|until| Instant::now() >= until);
+            known.is_looking |= is_due;
+            is_due.then(|| {
+                let stores = self.shards.iter().map(|shard| Arc::clone(&shard.store));
+                let looking = look(stores.collect(), Arc::clone(running));
+                self.tracker.spawn(looking)
+            })
+        };
+        if let Some(look) = look {
+            let _ = timeout(PATIENCE, look).await;
         }
-        let began = Instant::now();
-        let id = running.stored().webhook.id;
-        let mut time = None;
-        for shard in &self.shards {
-            let (mut first, mut after): (Option<RetryKey>, _) = (None, None);
-            loop {
-                let keys = shard.store.retry_keys(id, after, STRIDE).await?;
-                first = first
-                    .into_iter()
-                    .chain(keys.iter().copied())
-                    .min_by_key(|key| key.seq);
-                after = keys.last().copied();
-                if keys.len() < STRIDE {
-                    break;
-                }
-            }
-            if let Some(key) = first {
-                let (retries, _) = shard.store.retries(&[key], ReadLimit::part(1)).await?;
-                let of_shard = retries.first().map(|retry| retry.event.time);
-                time = time.into_iter().chain(of_shard).min();
-            }
-        }
-        let rest = (began.elapsed() * REST).max(AT_MOST_EVERY);
-        *known = Some(OldestRetry {
-            time,
-            until: Instant::now() + rest,
-        });
-        Ok(time)
+        running.oldest_retry().time
     }
+}
+
+impl Running {
+    fn oldest_retry(&self) -> MutexGuard<'_, OldestRetry> {
+        let known = self.oldest_retry.lock();
+        known.unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+async fn look(stores: Vec<Arc<dyn LedgerStore>>, running: Arc<Running>) {
+    let began = Instant::now();
+    let id = running.stored().webhook.id;
+    let mut time = None;
+    for store in stores {
+        match oldest_in(&*store, id).await {
+            Ok(of_shard) => time = time.into_iter().chain(of_shard).min(),
+            Err(error) => tracing::warn!(webhook = id.0, %error, "its retries can't be read"),
+        }
+    }
+    let rest = (began.elapsed() * REST).max(AT_MOST_EVERY);
+    *running.oldest_retry() = OldestRetry {
+        time,
+        until: Some(Instant::now() + rest),
+        is_looking: false,
+    };
+}
+
+async fn oldest_in(
+    store: &dyn LedgerStore,
+    id: WebhookId,
+) -> Result<Option<Timestamp>, StoreError> {
+    let (mut first, mut after): (Option<RetryKey>, _) = (None, None);
+    loop {
+        let keys = store.retry_keys(id, after, STRIDE).await?;
+        let all = first.into_iter().chain(keys.iter().copied());
+        first = all.min_by_key(|key| key.seq);
+        after = keys.last().copied();
+        if keys.len() < STRIDE {
+            break;
+        }
+    }
+    let Some(key) = first else {
+        return Ok(None);
+    };
+    let (retries, _) = store.retries(&[key], ReadLimit::part(1)).await?;
+    Ok(retries.first().map(|retry| retry.event.time))
 }

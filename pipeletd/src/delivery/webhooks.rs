@@ -81,7 +81,7 @@ pub(super) struct Inner {
     pub(super) changing: Mutex<()>,
     /// When the last backfilled event was due, in milliseconds.
     pub(super) backfilled_due: AtomicI64,
-    tracker: TaskTracker,
+    pub(super) tracker: TaskTracker,
     /// Cancelled when a dispatcher fails: the daemon can't go on without it.
     failed: CancellationToken,
 }
@@ -93,7 +93,7 @@ pub(super) struct Running {
     pub(super) dispatchers: Shards<DispatcherHandle>,
     pub(super) history: Arc<History>,
     pub(super) stats: Arc<Stats>,
-    pub(super) oldest_retry: Mutex<Option<OldestRetry>>,
+    pub(super) oldest_retry: std::sync::Mutex<OldestRetry>,
 }
 
 /// A webhook's dispatcher in one shard.
@@ -304,7 +304,7 @@ impl Delivery {
             let stored = inner.put(WebhookId(id), create).await?;
             let places = inner.subscribe(&stored).await?;
             inner.run(stored, places);
-            Ok(inner.view(&*inner.running(WebhookId(id))?).await?)
+            Ok(inner.view(&inner.running(WebhookId(id))?).await)
         })
         .await
     }
@@ -365,7 +365,7 @@ impl Delivery {
             drop(changing);
             inner.subscribe(&stored).await?;
             running.configure().await;
-            Ok(inner.view(&running).await?)
+            Ok(inner.view(&running).await)
         })
         .await
     }
@@ -425,15 +425,11 @@ impl Delivery {
     }
 
     pub async fn get(&self, id: WebhookId) -> Result<WebhookView, DeliveryError> {
-        Ok(self.0.view(&*self.0.running(id)?).await?)
+        Ok(self.0.view(&self.0.running(id)?).await)
     }
 
     /// At most `limit` webhooks with an id above `after`, ascending.
-    pub async fn list(
-        &self,
-        after: Option<WebhookId>,
-        limit: usize,
-    ) -> Result<Vec<WebhookView>, StoreError> {
+    pub async fn list(&self, after: Option<WebhookId>, limit: usize) -> Vec<WebhookView> {
         let from = WebhookId(after.map_or(0, |id| id.0 + 1));
         let page: Vec<_> = {
             let webhooks = self.0.running.read();
@@ -441,7 +437,7 @@ impl Delivery {
             let page = webhooks.range(from..).take(limit);
             page.map(|(_, running)| Arc::clone(running)).collect()
         };
-        try_join_all(page.iter().map(|running| self.0.view(running))).await
+        join_all(page.iter().map(|running| self.0.view(running))).await
     }
 
     /// Sums over all webhooks.
@@ -688,7 +684,7 @@ impl Inner {
             dispatchers: Shards::new(dispatchers),
             history: Arc::clone(&history),
             stats: Arc::clone(&stats),
-            oldest_retry: Mutex::default(),
+            oldest_retry: std::sync::Mutex::default(),
         };
         webhooks.insert(id, Arc::new(running));
     }
@@ -715,13 +711,13 @@ impl Inner {
         self.tracker.spawn_on(dispatching, runtime);
     }
 
-    async fn view(&self, running: &Running) -> Result<WebhookView, StoreError> {
+    async fn view(&self, running: &Arc<Running>) -> WebhookView {
         let stored = running.stored();
-        Ok(WebhookView {
+        WebhookView {
             webhook: stored.webhook.clone(),
             books: self.books(running, stored.webhook.id),
-            health: self.health(running, true).await?,
-        })
+            health: self.health(running, true).await,
+        }
     }
 
     pub(super) fn books(&self, running: &Running, id: WebhookId) -> DeliveryCounts {

@@ -12,6 +12,7 @@ use crate::{
     error::{Error, ExitStatus},
     output::{Printer, Row},
     view::Time,
+    words::or_dash,
 };
 
 /// Dead letters that have this in common.
@@ -28,12 +29,11 @@ impl Row for DeadLetterGroup {
     const HEADERS: &'static [&'static str] = &["GROUP", "COUNT", "OLDEST", "LATEST"];
 
     fn cells(&self) -> Vec<String> {
-        let shown = |time: Option<Time>| time.map_or_else(String::new, |time| time.to_string());
         vec![
             self.group.clone(),
             self.count.to_string(),
-            shown(self.oldest),
-            shown(self.latest),
+            or_dash(self.oldest),
+            or_dash(self.latest),
         ]
     }
 }
@@ -69,7 +69,7 @@ pub(super) async fn list(
     let mut groups: Vec<_> = named.collect();
     groups.sort_by_key(|group| Reverse(group.count));
     let mut list = printer.list("no dead letters");
-    let most = limit.count(printer.is_for_people()).unwrap_or(u64::MAX);
+    let most = limit.count(printer.is_on_a_terminal()).unwrap_or(u64::MAX);
     let most = usize::try_from(most).unwrap_or(usize::MAX);
     let has_more = groups.len() > most;
     list.extend(groups.into_iter().take(most))?;

@@ -77,8 +77,7 @@ impl WebhookService for WebhookRpc {
         } = request.into_inner();
         let size = request::page_size(page_size);
         let after = request::page_token(&page_token, cursor::to_number).map_err(ApiError::from)?;
-        let webhooks = self.delivery.list(after.map(WebhookId), size + 1);
-        let webhooks = webhooks.await.map_err(ApiError::from)?;
+        let webhooks = self.delivery.list(after.map(WebhookId), size + 1).await;
         let last = |view: &WebhookView| cursor::of_number(view.webhook.id.0);
         let (webhooks, next_page_token) = request::page(webhooks, size, last);
         let webhooks = webhooks.into_iter().map(wire::webhook).collect();

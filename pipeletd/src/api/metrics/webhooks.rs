@@ -125,10 +125,7 @@ fn backlogs(seen: &Observations, now: Timestamp) -> Vec<MetricFamily> {
         let health = &of.health;
         age.add(labels, since(health.oldest_unattempted, now).as_secs_f64());
         owed.add(labels, since(health.oldest_owed, now).as_secs_f64());
-        for each in State::ALL {
-            let labels = &[("webhook", id), ("state", each.name())];
-            state.add(labels, health.state == each);
-        }
+        state.add(&[("webhook", id), ("state", health.state.name())], true);
     });
     let families = [retrying, in_flight, waits, age, owed, state];
     families.map(Family::done).into()

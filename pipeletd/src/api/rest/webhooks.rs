@@ -89,7 +89,7 @@ async fn list(
 ) -> Result<Json<List<v1::Webhook>>, Problem> {
     let page = query.page(|text| cursor::to_number(text).map(WebhookId));
     query.finish()?;
-    let webhooks = delivery.list(page.after, page.fetch()).await?;
+    let webhooks = delivery.list(page.after, page.fetch()).await;
     let after = |last: &WebhookView| cursor::of_number(last.webhook.id.0);
     Ok(Json(page.list(webhooks, after, wire::webhook)))
 }

@@ -1,7 +1,6 @@
 //! Stations that can't settle: one that boots again and again, or whose connection never holds.
 //!
-//! Told from the events themselves, since the daemon's start. Who boots or connects once has nothing
-//! to remember of it here.
+//! Told from the events themselves, since the daemon's start.
 
 use std::{collections::BTreeSet, sync::MutexGuard};
 

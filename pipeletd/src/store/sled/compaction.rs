@@ -93,7 +93,9 @@ pub(super) fn shorten(
     cache_bytes: u64,
     room: &Arc<Room>,
 ) -> Result<Database, StoreError> {
-    let was_bytes = from.length()?;
+    let Ok(was_bytes) = from.length() else {
+        return Ok(from);
+    };
     let most = match room.check(Purpose::Event, 0) {
         Err(StoreError::Full { .. }) => was_bytes / WORTH_IT,
         _ if was_bytes >= WORTH_IT_FROM => WORTH_IT_FROM / WORTH_IT,
@@ -101,15 +103,28 @@ pub(super) fn shorten(
     };
     match copy_within(most, &from, directory, name, cache_bytes, room) {
         Ok(Some(_)) => {
-            let to = replace(from, directory, name, cache_bytes, room)?;
-            let bytes = to.length()?;
-            tracing::info!(
+            let replaced = replace(from, directory, name, cache_bytes, room);
+            let Err(error) = replaced else {
+                tracing::info!(
+                    name,
+                    was_bytes,
+                    "wrote a database anew, without what was removed"
+                );
+                return replaced;
+            };
+            // Either of the two is whole: the one that is in its place will do, if there is one.
+            let cause = error.chain();
+            tracing::warn!(
                 name,
-                was_bytes,
-                bytes,
-                "wrote a database anew, without what was removed"
+                error = cause,
+                "a database that was written anew can't take its place"
             );
-            Ok(to)
+            let settled = settle(directory, name);
+            let there = directory.join(name);
+            if !there.exists() {
+                return settled.and(Err(error));
+            }
+            Database::open(&there, cache_bytes, room)
         }
         Ok(None) => Ok(from),
         Err(error) => {

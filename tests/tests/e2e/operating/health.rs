@@ -47,7 +47,10 @@ async fn a_webhook_that_fails_says_since_when_and_of_what() {
         failing["last_success_at"], well["last_success_at"],
         "{failing}"
     );
-    // What waits for a retry is owed, too.
+    // What waits for a retry is owed, too, once it has been looked for.
+    let path = format!("/webhooks/{}", scene.webhook);
+    let look = || async { scene.api.get(&path).await.expect(200)["health"].clone() };
+    let failing = eventually("the oldest", look, |it| it["oldest_owed_at"].is_string()).await;
     assert!(failing["oldest_owed_at"].is_string(), "{failing}");
     assert!(
         failing["since"].as_str() >= failing["oldest_owed_at"].as_str(),
