@@ -78,7 +78,7 @@ fn attempts() -> Vec<Attempt> {
             at: at(1),
             status: Some(500),
             error: None,
-            code: None,
+            code: Some("http_500".into()),
             duration: Duration::from_millis(12),
             phases: Phases {
                 lookup: Some(Duration::from_micros(1)),

@@ -317,6 +317,8 @@ struct AttemptRecord {
     at: Timestamp,
     status: Option<u16>,
     error: Option<String>,
+    /// Of an answer it is known by its status.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     code: Option<Cow<'static, str>>,
     duration_us: u64,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -336,7 +338,7 @@ impl AttemptRecord {
             at: attempt.at,
             status: attempt.status,
             error: attempt.error.clone(),
-            code: attempt.code.clone(),
+            code: attempt.code.clone().filter(|_| attempt.error.is_some()),
             duration_us: micros(attempt.duration),
             lookup_us: attempt.phases.lookup.map(micros),
             connect_us: attempt.phases.connect.map(micros),
@@ -346,12 +348,14 @@ impl AttemptRecord {
     }
 
     fn into_attempt(self) -> Attempt {
+        let refused = self.status.filter(|status| !(200..300).contains(status));
+        let of_answer = refused.filter(|_| self.error.is_none());
         Attempt {
             number: self.number,
             at: self.at,
             status: self.status,
             error: self.error,
-            code: self.code,
+            code: self.code.or(of_answer.map(Attempt::code_of_status)),
             duration: Duration::from_micros(self.duration_us),
             phases: Phases {
                 lookup: self.lookup_us.map(Duration::from_micros),
