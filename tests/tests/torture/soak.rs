@@ -47,6 +47,10 @@ pub(crate) async fn run(time: Duration, seed: u64) -> Result<(), Found> {
     let counts = torture.run().oracle().counts();
     say(&format!("soaked for {time:?}: {counts}"));
     for ((name, slack, unit), series) in SERIES.into_iter().zip(series) {
+        // sled's file goes up and down by some ten MiB, in its own time: of a minute or two there is
+        // one such rise or fall at most.
+        let is_short_of_store = name.starts_with("store") && time < TIME_TO_FILL;
+        let slack = if is_short_of_store { slack * 4 } else { slack };
         let shown: Vec<_> = series
             .iter()
             .map(|value| (value / unit).to_string())

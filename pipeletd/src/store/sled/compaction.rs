@@ -451,8 +451,10 @@ mod tests {
         let kept = lengthen(path, 8, 0);
         let was = file(path, HOT);
         let [hot, _] = SledStore::compact(path).unwrap();
-        assert_eq!(hot.bytes, Some(hot.was_bytes));
-        assert_eq!(file(path, HOT).ino(), was.ino());
+        // How long sled makes a copy is its own affair: a longer one never takes the other's place.
+        assert!(hot.bytes.is_some_and(|bytes| bytes <= hot.was_bytes));
+        let is_left = file(path, HOT).ino() == was.ino();
+        assert_eq!(is_left, hot.bytes == Some(hot.was_bytes));
         check_whole(path).await;
         assert!(
             everything(&open(path, HOT)) == kept,
