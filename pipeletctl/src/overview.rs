@@ -39,8 +39,8 @@ impl From<v1::GetOverviewResponse> for Overview {
     fn from(wire: v1::GetOverviewResponse) -> Self {
         let now = wire.now.unwrap_or_default();
         let events = wire.events.into_iter();
-        let restless = wire.restless_stations.iter();
-        let restless = restless.map(|it| {
+        let unstable = wire.unstable_stations.iter();
+        let unstable = unstable.map(|it| {
             let what = it.reason.replace('_', " ");
             format!("{} {what} ×{}", it.station_id, it.count)
         });
@@ -60,7 +60,7 @@ impl From<v1::GetOverviewResponse> for Overview {
             stations: wire.stations_connected,
             dead: wire.failed_deliveries,
             events: events.map(|it| (it.event, it.count)).collect(),
-            troubled: restless.chain(refused).collect(),
+            troubled: unstable.chain(refused).collect(),
             webhooks: wire.webhooks,
             bounds: wire.latency_bounds_us,
         }

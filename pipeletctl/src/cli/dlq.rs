@@ -3,10 +3,10 @@
 use clap::{ArgGroup, Args, Subcommand, ValueEnum};
 
 use super::{
+    assume_yes::AssumeYes,
     candidates::Candidates,
     limit::Limit,
     named::{Named, parse_id},
-    unasked::Unasked,
 };
 use crate::system::{rate::Rate, when::When};
 
@@ -47,7 +47,7 @@ pub(crate) enum Dlq {
         #[command(flatten)]
         selection: Selection,
         #[command(flatten)]
-        unasked: Unasked,
+        assume: AssumeYes,
     },
 }
 

@@ -3,7 +3,7 @@
 use clap::{Args, Subcommand};
 use jiff::Timestamp;
 
-use super::{candidates::Candidates, limit::Limit, unasked::Unasked};
+use super::{assume_yes::AssumeYes, candidates::Candidates, limit::Limit};
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum IdTags {
@@ -27,7 +27,7 @@ pub(crate) enum IdTags {
         #[arg(add = Candidates::IdTags)]
         tag: String,
         #[command(flatten)]
-        unasked: Unasked,
+        assume: AssumeYes,
     },
 }
 

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use clap::{Subcommand, ValueEnum};
 
-use super::{candidates::Candidates, named::Named, unasked::Unasked};
+use super::{assume_yes::AssumeYes, candidates::Candidates, named::Named};
 use crate::system::when::parse_timeout;
 
 #[derive(Debug, Subcommand)]
@@ -29,7 +29,7 @@ pub(crate) enum Keys {
         #[arg(value_name = "KEY", add = Candidates::ApiKeys)]
         id: Named,
         #[command(flatten)]
-        unasked: Unasked,
+        assume: AssumeYes,
     },
 }
 

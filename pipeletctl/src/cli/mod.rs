@@ -8,6 +8,7 @@
     reason = "the comments are the help text, where backticks would show"
 )]
 
+mod assume_yes;
 mod candidates;
 mod contexts;
 mod deliveries;
@@ -27,7 +28,6 @@ mod stations;
 mod tests;
 mod transactions;
 mod trigger;
-mod unasked;
 mod webhook;
 mod webhooks;
 
@@ -36,6 +36,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum, ValueHint};
 
 pub(crate) use self::{
+    assume_yes::AssumeYes,
     candidates::Candidates,
     contexts::Contexts,
     deliveries::{Deliveries, DeliveryStatus},
@@ -53,7 +54,6 @@ pub(crate) use self::{
     stations::{CallStation, Registration, Stations},
     transactions::{TransactionFilter, Transactions},
     trigger::{Setting, Trigger},
-    unasked::Unasked,
     webhook::{CreateWebhook, mask, settings},
     webhooks::{Backfill, Webhooks},
 };

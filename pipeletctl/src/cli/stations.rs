@@ -4,7 +4,7 @@ use std::{path::PathBuf, str::FromStr};
 
 use clap::{ArgGroup, Args, Subcommand, ValueHint};
 
-use super::{candidates::Candidates, limit::Limit, unasked::Unasked};
+use super::{assume_yes::AssumeYes, candidates::Candidates, limit::Limit};
 use crate::system::secret::Secret;
 
 #[derive(Debug, Subcommand)]
@@ -58,7 +58,7 @@ pub(crate) enum Stations {
         #[arg(add = Candidates::Stations)]
         id: String,
         #[command(flatten)]
-        unasked: Unasked,
+        assume: AssumeYes,
     },
 }
 

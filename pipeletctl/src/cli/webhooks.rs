@@ -5,10 +5,10 @@ use std::{path::PathBuf, time::Duration};
 use clap::{Args, Subcommand, ValueHint};
 
 use super::{
+    assume_yes::AssumeYes,
     candidates::Candidates,
     limit::Limit,
     named::Named,
-    unasked::Unasked,
     webhook::{CreateWebhook, UpdateWebhook},
 };
 use crate::system::when::{When, parse_timeout};
@@ -37,7 +37,7 @@ pub(crate) enum Webhooks {
         #[arg(value_name = "WEBHOOK", add = Candidates::Webhooks)]
         id: Named,
         #[command(flatten)]
-        unasked: Unasked,
+        assume: AssumeYes,
     },
     /// POSTs one synthetic event to the webhook's URL; fails where the receiver does
     Test {
@@ -123,5 +123,5 @@ pub(crate) struct Backfill {
     #[arg(long)]
     pub(crate) dry_run: bool,
     #[command(flatten)]
-    pub(crate) unasked: Unasked,
+    pub(crate) assume: AssumeYes,
 }

@@ -61,7 +61,7 @@ pub(crate) async fn run(
         printer.done(&done, &format!("{events} would be sent"))?;
         return Ok(ExitStatus::Success);
     }
-    if !args.unasked.yes {
+    if !args.assume.yes {
         let question = format!("send {events} to webhook {webhook_id}?");
         if !printer.confirm(&question).await? {
             return Ok(ExitStatus::Failed);

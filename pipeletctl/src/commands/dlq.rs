@@ -16,7 +16,7 @@ use self::{
 };
 pub(crate) use self::{outcome::ReplayOutcome, selection::filter_on_wire};
 use crate::{
-    cli::{Dlq, Limit, Unasked},
+    cli::{AssumeYes, Dlq, Limit},
     client::{Client, paging::Pages},
     error::{Error, ExitStatus},
     output::Printer,
@@ -52,10 +52,10 @@ pub(crate) async fn run(
                 replay(which, client, printer).await
             }
         }
-        Dlq::Purge { selection, unasked } => {
+        Dlq::Purge { selection, assume } => {
             purge(
                 Which::from(selection, now, client).await?,
-                unasked,
+                assume,
                 client,
                 printer,
             )
@@ -127,11 +127,11 @@ async fn replay(which: Which, client: &Client, printer: &Printer) -> Result<Exit
 
 async fn purge(
     which: Which,
-    unasked: Unasked,
+    assume: AssumeYes,
     client: &Client,
     printer: &Printer,
 ) -> Result<ExitStatus, Error> {
-    if !unasked.yes {
+    if !assume.yes {
         let Some(question) = purge_question(&which, client).await? else {
             printer.note("no dead letters to purge");
             return Ok(ExitStatus::Success);

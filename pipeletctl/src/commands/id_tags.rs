@@ -4,7 +4,7 @@ use pipelet_proto::v1;
 use serde::Serialize;
 
 use crate::{
-    cli::{AddIdTag, IdTags, Limit, SetIdTag, Unasked},
+    cli::{AddIdTag, AssumeYes, IdTags, Limit, SetIdTag},
     client::{Client, paging::Pages},
     error::{Error, ExitStatus},
     output::Printer,
@@ -21,7 +21,7 @@ pub(crate) async fn run(
         IdTags::List { limit } => list(limit, client, printer).await,
         IdTags::Show { tag } => get(tag, client, printer).await,
         IdTags::Set(args) => set(args, client, printer).await,
-        IdTags::Remove { tag, unasked } => remove(tag, unasked, client, printer).await,
+        IdTags::Remove { tag, assume } => remove(tag, assume, client, printer).await,
     }
 }
 
@@ -67,7 +67,7 @@ async fn set(args: SetIdTag, client: &Client, printer: &Printer) -> Result<ExitS
 
 async fn remove(
     tag: String,
-    unasked: Unasked,
+    assume: AssumeYes,
     client: &Client,
     printer: &Printer,
 ) -> Result<ExitStatus, Error> {
@@ -76,7 +76,7 @@ async fn remove(
         id_tag: String,
     }
 
-    if !unasked.yes {
+    if !assume.yes {
         let question = format!("remove id tag {tag}? it may charge nowhere from then on");
         if !printer.confirm(&question).await? {
             return Ok(ExitStatus::Failed);

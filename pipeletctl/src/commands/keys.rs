@@ -6,7 +6,7 @@ use pipelet_proto::v1;
 use serde::Serialize;
 
 use crate::{
-    cli::{Keys, Unasked},
+    cli::{AssumeYes, Keys},
     client::Client,
     error::{Error, ExitStatus},
     output::Printer,
@@ -32,8 +32,8 @@ pub(crate) async fn run(
             create(request, client, printer).await
         }
         Keys::List => list(client, printer).await,
-        Keys::Revoke { id, unasked } => {
-            revoke(client.key_id(&id).await?, unasked, client, printer).await
+        Keys::Revoke { id, assume } => {
+            revoke(client.key_id(&id).await?, assume, client, printer).await
         }
     }
 }
@@ -78,7 +78,7 @@ async fn list(client: &Client, printer: &Printer) -> Result<ExitStatus, Error> {
 
 async fn revoke(
     id: u64,
-    unasked: Unasked,
+    assume: AssumeYes,
     client: &Client,
     printer: &Printer,
 ) -> Result<ExitStatus, Error> {
@@ -87,7 +87,7 @@ async fn revoke(
         id: u64,
     }
 
-    if !unasked.yes {
+    if !assume.yes {
         let request = v1::ListApiKeysRequest {};
         let listed = client.api_keys().list_api_keys(request).await?.into_inner();
         let name = listed.api_keys.into_iter().find(|key| key.id == id);

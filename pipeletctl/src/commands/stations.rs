@@ -4,7 +4,7 @@ use pipelet_proto::v1;
 use serde::Serialize;
 
 use crate::{
-    cli::{Limit, Registration, Stations, Unasked},
+    cli::{AssumeYes, Limit, Registration, Stations},
     client::{Client, paging::Pages},
     commands::call,
     error::{Error, ExitStatus},
@@ -36,7 +36,7 @@ pub(crate) async fn run(
             };
             set(change(id, registration, cleared)?, client, printer).await
         }
-        Stations::Remove { id, unasked } => remove(id, unasked, client, printer).await,
+        Stations::Remove { id, assume } => remove(id, assume, client, printer).await,
     }
 }
 
@@ -112,7 +112,7 @@ async fn set(
 
 async fn remove(
     id: String,
-    unasked: Unasked,
+    assume: AssumeYes,
     client: &Client,
     printer: &Printer,
 ) -> Result<ExitStatus, Error> {
@@ -121,7 +121,7 @@ async fn remove(
         id: String,
     }
 
-    if !unasked.yes {
+    if !assume.yes {
         let question = format!("remove the registration of station {id}, its password included?");
         if !printer.confirm(&question).await? {
             return Ok(ExitStatus::Failed);

@@ -6,7 +6,7 @@ use pipelet_proto::v1;
 use serde::Serialize;
 
 use crate::{
-    cli::{CreateWebhook, Limit, Unasked, Webhooks, mask},
+    cli::{AssumeYes, CreateWebhook, Limit, Webhooks, mask},
     client::{Client, paging::Pages},
     error::{Error, ExitStatus},
     output::Printer,
@@ -33,8 +33,8 @@ pub(crate) async fn run(
             let request = args.change(id)?.ok_or(Error::NothingToChange)?;
             update(request, client, printer).await
         }
-        Webhooks::Delete { id, unasked } => {
-            delete(client.webhook_id(&id).await?, unasked, client, printer).await
+        Webhooks::Delete { id, assume } => {
+            delete(client.webhook_id(&id).await?, assume, client, printer).await
         }
         Webhooks::Test { id, event } => {
             test(client.webhook_id(&id).await?, event, client, printer).await
@@ -149,7 +149,7 @@ async fn rotate_secret(
 
 async fn delete(
     id: u64,
-    unasked: Unasked,
+    assume: AssumeYes,
     client: &Client,
     printer: &Printer,
 ) -> Result<ExitStatus, Error> {
@@ -159,7 +159,7 @@ async fn delete(
         cancelled: u64,
     }
 
-    if !unasked.yes {
+    if !assume.yes {
         let request = v1::GetWebhookRequest { id };
         let answer = client.webhooks().get_webhook(request).await?.into_inner();
         let webhook = answer.webhook.ok_or(Error::Incomplete("webhook"))?;

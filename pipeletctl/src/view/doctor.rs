@@ -189,8 +189,8 @@ pub(crate) fn judge(facts: &Facts) -> Vec<Finding> {
     findings.push(handshakes(status.handshakes_refused));
     let refused = status.refused_handshakes.iter();
     findings.extend(refused.map(|refused| refused_handshake(refused, facts.answered)));
-    let loops = status.restless_stations.iter();
-    findings.extend(loops.map(|station| restless(station, facts.answered)));
+    let loops = status.unstable_stations.iter();
+    findings.extend(loops.map(|station| unstable(station, facts.answered)));
     findings
 }
 
@@ -552,13 +552,13 @@ fn refused_handshake(refused: &v1::RefusedHandshake, now: Timestamp) -> Finding 
     }
 }
 
-fn restless(restless: &v1::RestlessStation, now: Timestamp) -> Finding {
-    let id = &restless.station_id;
-    let (code, what) = match restless.reason.as_str() {
+fn unstable(unstable: &v1::UnstableStation, now: Timestamp) -> Finding {
+    let id = &unstable.station_id;
+    let (code, what) = match unstable.reason.as_str() {
         "boot_loop" => ("boot_loop", "boots again and again"),
         _ => ("reconnect_loop", "connects again and again"),
     };
-    let ended = restless.last_end_reason.as_deref();
+    let ended = unstable.last_end_reason.as_deref();
     let hint = match (code, ended) {
         ("boot_loop", _) => "look at its power supply and firmware",
         (_, Some("closed_by_station")) => {
@@ -569,8 +569,8 @@ fn restless(restless: &v1::RestlessStation, now: Timestamp) -> Finding {
         }
         (_, _) => "look at its network",
     };
-    let since = since(restless.since, now);
-    let mut message = format!("{id} {what}: {} times{since}", restless.count);
+    let since = since(unstable.since, now);
+    let mut message = format!("{id} {what}: {} times{since}", unstable.count);
     if let Some(ended) = ended {
         let _ = write!(message, "; the last connection ended: {ended}");
     }
@@ -599,8 +599,8 @@ pub(crate) fn troubled_stations(
     let refused = status.refused_handshakes.iter();
     let refused = refused.filter(|refused| lately(refused.last_at));
     let refused = refused.map(|refused| refused_handshake(refused, now));
-    let loops = status.restless_stations.iter();
-    let loops = loops.map(|station| restless(station, now));
+    let loops = status.unstable_stations.iter();
+    let loops = loops.map(|station| unstable(station, now));
     let all = refused.chain(loops);
     let wanted = all.filter(|it| only.is_none_or(|only| it.station_id.as_deref() == Some(only)));
     wanted
@@ -964,7 +964,7 @@ mod tests {
 
     #[test]
     fn stations_that_cannot_settle_are_named() {
-        let station = v1::RestlessStation {
+        let station = v1::UnstableStation {
             station_id: "CP1".to_owned(),
             reason: "boot_loop".to_owned(),
             count: 12,
@@ -972,7 +972,7 @@ mod tests {
             last_at: Some(wire(NOW)),
             last_end_reason: Some("connection_lost".to_owned()),
         };
-        let finding = restless(&station, at(NOW));
+        let finding = unstable(&station, at(NOW));
         let words = "CP1 boots again and again: 12 times since 2026-04-14T12:33:56Z (1 min)";
         check(&finding, Level::Warning, words);
         let json = serde_json::to_value(&finding).unwrap();

@@ -82,21 +82,21 @@ impl Daemon {
             disk_state: disk.map_or("ok", |disk| disk.state().name()).to_owned(),
             data_directory: self.data_dir.display().to_string(),
             data_bytes: data_bytes.unwrap_or_default(),
-            restless_stations: self.restless(now, SHOWN),
+            unstable_stations: self.unstable(now, SHOWN),
         })
     }
 
-    fn restless(&self, now: Timestamp, limit: usize) -> Vec<v1::RestlessStation> {
-        let restless = self.stations.restless(now, limit).into_iter();
-        let restless = restless.map(|restless| v1::RestlessStation {
-            station_id: restless.station.to_string(),
-            reason: restless.kind.name().to_owned(),
-            count: restless.count.into(),
-            since: Some(time(restless.since)),
-            last_at: Some(time(restless.last_at)),
-            last_end_reason: restless.last_end_reason.map(Into::into),
+    fn unstable(&self, now: Timestamp, limit: usize) -> Vec<v1::UnstableStation> {
+        let unstable = self.stations.unstable(now, limit).into_iter();
+        let unstable = unstable.map(|unstable| v1::UnstableStation {
+            station_id: unstable.station.to_string(),
+            reason: unstable.kind.name().to_owned(),
+            count: unstable.count.into(),
+            since: Some(time(unstable.since)),
+            last_at: Some(time(unstable.last_at)),
+            last_end_reason: unstable.last_end_reason.map(Into::into),
         });
-        restless.collect()
+        unstable.collect()
     }
 
     pub(super) async fn overview(&self) -> Result<v1::GetOverviewResponse, ApiError> {
@@ -132,7 +132,7 @@ impl Daemon {
                 .collect(),
             webhooks,
             latency_bounds_us: BOUNDS.to_vec(),
-            restless_stations: self.restless(now, AT_A_GLANCE),
+            unstable_stations: self.unstable(now, AT_A_GLANCE),
             refused_handshakes: refused,
         })
     }

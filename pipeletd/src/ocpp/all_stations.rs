@@ -12,7 +12,7 @@ use super::{
     command_queue::CommandQueue,
     command_stats::{CommandCounts, CommandStats},
     commands::CommandError,
-    stations::{RestlessStation, ShardStations, StationCounts, StationView},
+    stations::{ShardStations, StationCounts, StationView, UnstableStation},
     transactions::Connector,
 };
 
@@ -89,10 +89,10 @@ impl Stations {
     }
 
     /// At most `limit` stations that can't settle, those with the most boots or connections first.
-    pub fn restless(&self, now: Timestamp, limit: usize) -> Vec<RestlessStation> {
+    pub fn unstable(&self, now: Timestamp, limit: usize) -> Vec<UnstableStation> {
         let shards = self.shards.iter();
-        let mut found: Vec<_> = shards.flat_map(|shard| shard.restless(now)).collect();
-        found.sort_by_key(|restless| std::cmp::Reverse(restless.count));
+        let mut found: Vec<_> = shards.flat_map(|shard| shard.unstable(now)).collect();
+        found.sort_by_key(|unstable| std::cmp::Reverse(unstable.count));
         found.truncate(limit);
         found
     }

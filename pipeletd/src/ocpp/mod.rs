@@ -33,7 +33,7 @@ pub use self::{
     connection_stats::ConnectionStats,
     history::Transactions,
     refusals::RefusedHandshake,
-    stations::{RestlessStation, StationCounts, StationView},
+    stations::{StationCounts, StationView, UnstableStation},
 };
 use self::{
     deferred_events::DeferredEvents,

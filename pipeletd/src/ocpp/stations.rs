@@ -27,7 +27,7 @@ use pipelet_domain::{
 use tokio::{sync::Semaphore, time::Instant};
 
 pub(super) use self::lease::{ConnectionLease, StationHandle};
-pub use self::loops::RestlessStation;
+pub use self::loops::UnstableStation;
 use self::{
     forgetting::{Forgettable, Rank},
     loops::Streaks,
@@ -58,7 +58,7 @@ struct Inner {
     unsaved: Mutex<Vec<Weak<Station>>>,
     connected: AtomicUsize,
     /// Stations that could not settle when they were last heard of.
-    restless: Mutex<BTreeSet<StationId>>,
+    unstable: Mutex<BTreeSet<StationId>>,
     /// Events below are in the saved states.
     saved_to: AtomicU64,
 }
@@ -299,10 +299,10 @@ impl ShardStations {
         };
         let before = live.unsaved;
         live.unsaved = before.max(change);
-        let is_restless = Streaks::apply(&mut live.streaks, event);
+        let is_unstable = Streaks::apply(&mut live.streaks, event);
         drop(live);
-        if is_restless {
-            self.restless_ids().insert(event.station.clone());
+        if is_unstable {
+            self.unstable_ids().insert(event.station.clone());
         }
         if before != Unsaved::Changed && change == Unsaved::Changed {
             self.unsaved().push(Arc::downgrade(station));

@@ -140,7 +140,7 @@ impl ShardStations {
                 if let Some(rank) = live.rank {
                     self.forgettable().remove(&(rank, id.clone()));
                 }
-                self.restless_ids().remove(id);
+                self.unstable_ids().remove(id);
                 self.removals().push(id.clone());
                 true
             }

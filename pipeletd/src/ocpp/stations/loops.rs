@@ -26,7 +26,7 @@ pub enum LoopKind {
 
 /// A station that can't settle.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct RestlessStation {
+pub struct UnstableStation {
     pub station: StationId,
     pub kind: LoopKind,
     pub count: u32,
@@ -100,13 +100,13 @@ impl Streaks {
         before.count + 1 == LEAST
     }
 
-    fn restless(&self, station: &StationId, now: Timestamp) -> Option<RestlessStation> {
+    fn unstable(&self, station: &StationId, now: Timestamp) -> Option<UnstableStation> {
         // Who boots in a loop mostly connects in one, too.
         let kinds = [LoopKind::Boots, LoopKind::Reconnects].into_iter();
         let mut found = kinds.filter_map(|kind| {
             let streak = self.streaks[kind as usize]?;
             let lasts = streak.count >= LEAST && now.duration_since(streak.last_at) < OVER_AFTER;
-            lasts.then(|| RestlessStation {
+            lasts.then(|| UnstableStation {
                 station: station.clone(),
                 kind,
                 count: streak.count,
@@ -130,29 +130,29 @@ fn end_reason(event: &Event) -> Option<Box<str>> {
 }
 
 impl Live {
-    fn restless(&self, now: Timestamp) -> Option<RestlessStation> {
-        self.streaks.as_ref()?.restless(&self.state.id, now)
+    fn unstable(&self, now: Timestamp) -> Option<UnstableStation> {
+        self.streaks.as_ref()?.unstable(&self.state.id, now)
     }
 }
 
 impl ShardStations {
     /// Those that can't settle now.
-    pub(in crate::ocpp) fn restless(&self, now: Timestamp) -> Vec<RestlessStation> {
-        let ids: Vec<_> = self.restless_ids().iter().cloned().collect();
+    pub(in crate::ocpp) fn unstable(&self, now: Timestamp) -> Vec<UnstableStation> {
+        let ids: Vec<_> = self.unstable_ids().iter().cloned().collect();
         let found = ids.into_iter().filter_map(|id| {
             let found = self
                 .find(&id)
-                .and_then(|station| station.live().restless(now));
+                .and_then(|station| station.live().unstable(now));
             if found.is_none() {
-                self.restless_ids().remove(&id);
+                self.unstable_ids().remove(&id);
             }
             found
         });
         found.collect()
     }
 
-    pub(super) fn restless_ids(&self) -> MutexGuard<'_, BTreeSet<StationId>> {
-        let restless = self.0.restless.lock();
-        restless.unwrap_or_else(PoisonError::into_inner)
+    pub(super) fn unstable_ids(&self) -> MutexGuard<'_, BTreeSet<StationId>> {
+        let unstable = self.0.unstable.lock();
+        unstable.unwrap_or_else(PoisonError::into_inner)
     }
 }

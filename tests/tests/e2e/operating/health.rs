@@ -173,7 +173,7 @@ async fn a_charger_in_a_boot_loop_is_named() {
     );
     let status = scene.api.get("/status").await.expect(200);
     assert_eq!(
-        status["restless_stations"][0]["reason"], "boot_loop",
+        status["unstable_stations"][0]["reason"], "boot_loop",
         "{status}"
     );
     let listed = scene.ctl().line("stations list").await;

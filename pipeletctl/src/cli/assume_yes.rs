@@ -3,7 +3,7 @@
 use clap::Args;
 
 #[derive(Debug, Clone, Copy, Args)]
-pub(crate) struct Unasked {
+pub(crate) struct AssumeYes {
     /// Don't ask
     #[arg(long, short)]
     pub(crate) yes: bool,
