@@ -1,6 +1,6 @@
 //! Things that go by a number or by a name.
 
-use std::{convert::Infallible, fmt, str::FromStr};
+use std::{convert::Infallible, str::FromStr};
 
 /// A webhook or a key, as the command line has it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -18,15 +18,6 @@ impl FromStr for Named {
             Ok(id) => Self::Id(id),
             Err(_) => Self::Name(text.to_owned()),
         })
-    }
-}
-
-impl fmt::Display for Named {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Id(id) => id.fmt(f),
-            Self::Name(name) => name.fmt(f),
-        }
     }
 }
 

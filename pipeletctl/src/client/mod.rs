@@ -3,6 +3,7 @@
 //! Invariant: a channel connects at the first call, so only authorities that can't be used keep a
 //! client from being built. It does not know what the calls mean.
 
+mod listings;
 mod named;
 pub(crate) mod paging;
 pub(crate) mod tail;

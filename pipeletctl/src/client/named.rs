@@ -21,13 +21,7 @@ impl Client {
         };
         let mut ids = Vec::new();
         let mut pages = Pages::new(None);
-        while let Some(page) = pages.next() {
-            let request = v1::ListWebhooksRequest {
-                page_size: page.size,
-                page_token: page.token,
-            };
-            let answer = self.webhooks().list_webhooks(request).await?.into_inner();
-            let webhooks = pages.accept(answer.webhooks, answer.next_page_token);
+        while let Some(webhooks) = self.next_webhooks(&mut pages).await? {
             let found = webhooks.iter().filter(|webhook| webhook.name == *name);
             ids.extend(found.map(|webhook| webhook.id));
         }

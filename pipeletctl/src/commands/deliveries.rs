@@ -59,15 +59,7 @@ async fn failed(
 ) -> Result<(), Error> {
     let filter = dlq::filter_on_wire(filter.clone(), when::now(), client).await?;
     let mut pages = Pages::new(Some(*left)).with_page_size(PAGE);
-    while let Some(page) = pages.next() {
-        let request = v1::ListFailedDeliveriesRequest {
-            filter: Some(filter.clone()),
-            page_size: page.size,
-            page_token: page.token,
-        };
-        let mut service = client.failed_deliveries();
-        let answer = service.list_failed_deliveries(request).await?.into_inner();
-        let failed = pages.accept(answer.failed_deliveries, answer.next_page_token);
+    while let Some(failed) = client.next_dead_letters(&filter, &mut pages).await? {
         *left = left.saturating_sub(failed.len() as u64);
         list.extend(failed.into_iter().map(ListedDelivery::from))?;
     }
@@ -140,13 +132,8 @@ async fn webhooks(only: Option<u64>, client: &Client) -> Result<Vec<v1::Webhook>
     }
     let mut webhooks = Vec::new();
     let mut pages = Pages::new(None);
-    while let Some(page) = pages.next() {
-        let request = v1::ListWebhooksRequest {
-            page_size: page.size,
-            page_token: page.token,
-        };
-        let answer = client.webhooks().list_webhooks(request).await?.into_inner();
-        webhooks.extend(pages.accept(answer.webhooks, answer.next_page_token));
+    while let Some(page) = client.next_webhooks(&mut pages).await? {
+        webhooks.extend(page);
     }
     Ok(webhooks)
 }

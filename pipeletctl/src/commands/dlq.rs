@@ -72,15 +72,7 @@ async fn list(
 ) -> Result<ExitStatus, Error> {
     let mut list = printer.list::<v1::FailedDelivery>("no dead letters");
     let mut pages = Pages::new(limit.count(printer.is_on_a_terminal())).with_page_size(PAGE);
-    while let Some(page) = pages.next() {
-        let request = v1::ListFailedDeliveriesRequest {
-            filter: Some(filter.clone()),
-            page_size: page.size,
-            page_token: page.token,
-        };
-        let mut service = client.failed_deliveries();
-        let answer = service.list_failed_deliveries(request).await?.into_inner();
-        let failed = pages.accept(answer.failed_deliveries, answer.next_page_token);
+    while let Some(failed) = client.next_dead_letters(&filter, &mut pages).await? {
         list.extend(failed.into_iter().map(OneLine::one_line))?;
     }
     list.finish(printer, pages.has_more())?;
@@ -162,18 +154,13 @@ async fn purge_question(which: &Which, client: &Client) -> Result<Option<String>
         }
         Which::Filter(filter) => filter.clone(),
     };
-    let request = v1::ListFailedDeliveriesRequest {
-        filter: Some(filter),
-        page_size: PAGE,
-        page_token: String::new(),
-    };
-    let mut service = client.failed_deliveries();
-    let answer = service.list_failed_deliveries(request).await?.into_inner();
-    let count = answer.failed_deliveries.len() as u64;
+    let mut pages = Pages::new(None).with_page_size(PAGE);
+    let found = client.next_dead_letters(&filter, &mut pages).await?;
+    let count = found.map_or(0, |found| found.len() as u64);
     let many = counted(count, "dead letter", "dead letters");
-    Ok(match (count, answer.next_page_token.is_empty()) {
-        (0, true) => None,
-        (_, true) => Some(format!("purge {many} for good?")),
-        (_, false) => Some(format!("purge more than {many} for good?")),
+    Ok(match (count, pages.has_more()) {
+        (0, false) => None,
+        (_, false) => Some(format!("purge {many} for good?")),
+        (_, true) => Some(format!("purge more than {many} for good?")),
     })
 }

@@ -100,13 +100,7 @@ async fn list(limit: Limit, client: &Client, printer: &Printer) -> Result<ExitSt
     let mut list =
         printer.list::<v1::Webhook>("no webhooks: `pipeletctl webhooks create` makes one");
     let mut pages = Pages::new(limit.count(printer.is_on_a_terminal()));
-    while let Some(page) = pages.next() {
-        let request = v1::ListWebhooksRequest {
-            page_size: page.size,
-            page_token: page.token,
-        };
-        let answer = client.webhooks().list_webhooks(request).await?.into_inner();
-        let webhooks = pages.accept(answer.webhooks, answer.next_page_token);
+    while let Some(webhooks) = client.next_webhooks(&mut pages).await? {
         list.extend(webhooks)?;
     }
     list.finish(printer, pages.has_more())?;

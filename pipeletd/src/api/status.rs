@@ -41,8 +41,8 @@ pub(super) enum DiskState {
     Ok,
     /// A tenth is left, or less than 20 GiB where that is less.
     Low,
-    /// A fiftieth is left, or less than 2 GiB where that is less; or twice of what the store keeps
-    /// back, where that is more. Events are refused soon.
+    /// A fiftieth is left, or less than 2 GiB where that is less; of a small disk 128 MiB, or a tenth.
+    /// Events are refused soon.
     Critical,
 }
 
@@ -61,9 +61,8 @@ impl DiskState {
 
 impl Disk {
     pub(super) fn state(self) -> DiskState {
-        // As the store does.
-        let kept_back = (self.size / 20).min(64 << 20);
-        let critical = (self.size / 50).min(2 << 30).max(2 * kept_back);
+        let least = (self.size / 10).min(128 << 20);
+        let critical = (self.size / 50).min(2 << 30).max(least);
         let low = (self.size / 10).min(20 << 30).max(critical * 2);
         match self.free {
             free if free < critical => DiskState::Critical,

@@ -48,15 +48,8 @@ pub(super) async fn list(
 ) -> Result<ExitStatus, Error> {
     let mut groups: BTreeMap<String, DeadLetterGroup> = BTreeMap::new();
     let mut pages = Pages::new(None).with_page_size(PAGE);
-    while let Some(page) = pages.next() {
-        let request = v1::ListFailedDeliveriesRequest {
-            filter: Some(filter.clone()),
-            page_size: page.size,
-            page_token: page.token,
-        };
-        let mut service = client.failed_deliveries();
-        let answer = service.list_failed_deliveries(request).await?.into_inner();
-        for failed in pages.accept(answer.failed_deliveries, answer.next_page_token) {
+    while let Some(failed) = client.next_dead_letters(&filter, &mut pages).await? {
+        for failed in failed {
             let group = groups.entry(group(what, &failed)).or_default();
             let time = Time::from_wire(failed.timestamp);
             group.count += 1;

@@ -99,14 +99,7 @@ async fn select(which: Which, client: &Client) -> Result<(BTreeMap<u64, Vec<u64>
         }
         Which::Filter(filter) => {
             let mut pages = Pages::new(None).with_page_size(PAGE);
-            while let Some(page) = pages.next() {
-                let request = v1::ListFailedDeliveriesRequest {
-                    filter: Some(filter.clone()),
-                    page_size: page.size,
-                    page_token: page.token,
-                };
-                let answer = service.list_failed_deliveries(request).await?.into_inner();
-                let failed = pages.accept(answer.failed_deliveries, answer.next_page_token);
+            while let Some(failed) = client.next_dead_letters(&filter, &mut pages).await? {
                 failed.into_iter().for_each(&mut take);
             }
         }
