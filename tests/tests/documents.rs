@@ -107,8 +107,12 @@ fn the_reasons_of_a_disconnection_are_those_of_the_session() {
 
 #[test]
 fn the_findings_codes_are_those_of_doctor() {
-    let source = read("pipeletctl/src/view/doctor.rs");
-    let (source, _) = source.split_once("#[cfg(test)]").expect("its tests");
+    let sources = ["finding", "mod", "stations", "webhooks"].map(|name| {
+        let source = read(&format!("pipeletctl/src/view/doctor/{name}.rs"));
+        let (source, _) = source.split_once("#[cfg(test)]").expect("its tests");
+        source.to_owned()
+    });
+    let source = sources.concat();
     let page = Page::read("docs/operating.md");
     let cells = page
         .section("Doctor")

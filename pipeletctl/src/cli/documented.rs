@@ -1,8 +1,6 @@
 //! The command line with what helps to use it: examples, exit codes, and global options told once.
 
-use clap::{Command, CommandFactory as _, FromArgMatches as _};
-
-use super::Cli;
+use clap::Command;
 
 /// What a process ends with.
 pub(crate) const EXIT_STATUS: [(u8, &str); 9] = [
@@ -87,26 +85,13 @@ const EXAMPLES: &[(&str, &[&str])] = &[
     ("completions", &["bash", "zsh"]),
 ];
 
-impl Cli {
-    /// The command line of this process.
-    ///
-    /// # Errors
-    ///
-    /// Also where help was asked for.
-    pub(crate) fn read() -> Result<Self, clap::Error> {
-        let matches = Self::documented().try_get_matches()?;
-        Self::from_arg_matches(&matches)
-    }
-
-    /// The command with its examples; below the first level global options are only pointed at.
-    pub(crate) fn documented() -> Command {
-        let mut command = Self::command();
-        // From here on each command has the global options as its own.
-        command.build();
-        let codes = EXIT_STATUS.map(|(code, meaning)| format!("  {code:<3}  {meaning}"));
-        let command = command.after_long_help(format!("Exit codes:\n{}", codes.join("\n")));
-        command.mut_subcommands(|command| below(command, ""))
-    }
+/// The command with its examples; below the first level global options are only pointed at.
+pub(super) fn documented(mut command: Command) -> Command {
+    // From here on each command has the global options as its own.
+    command.build();
+    let codes = EXIT_STATUS.map(|(code, meaning)| format!("  {code:<3}  {meaning}"));
+    let command = command.after_long_help(format!("Exit codes:\n{}", codes.join("\n")));
+    command.mut_subcommands(|command| below(command, ""))
 }
 
 fn below(command: Command, path: &str) -> Command {
