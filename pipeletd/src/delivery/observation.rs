@@ -13,7 +13,10 @@ use pipelet_domain::{
     deliveries::{DeliveryCounts, RetryKey, StoredWebhook},
     webhooks::WebhookId,
 };
-use tokio::time::{Instant, timeout};
+use tokio::{
+    sync::Semaphore,
+    time::{Instant, timeout},
+};
 
 use super::{
     health::{Health, Owed},
@@ -155,6 +158,8 @@ impl Inner {
             let at = dispatcher.progress.oldest();
             let books = dispatcher.books(shard, id);
             if books.pending > books.retrying {
+                // The semaphore is never closed.
+                let _alone = self.looking.acquire().await;
                 let event = shard.journal.event(at).await?;
                 let time = event.map(|event| event.time);
                 oldest = oldest.into_iter().chain(time).min();
@@ -173,7 +178,8 @@ impl Inner {
             known.is_looking |= is_due;
             is_due.then(|| {
                 let stores = self.shards.iter().map(|shard| Arc::clone(&shard.store));
-                let looking = look(stores.collect(), Arc::clone(running));
+                let alone = Arc::clone(&self.looking);
+                let looking = look(stores.collect(), Arc::clone(running), alone);
                 self.tracker.spawn(looking)
             })
         };
@@ -191,12 +197,12 @@ impl Running {
     }
 }
 
-async fn look(stores: Vec<Arc<dyn LedgerStore>>, running: Arc<Running>) {
+async fn look(stores: Vec<Arc<dyn LedgerStore>>, running: Arc<Running>, alone: Arc<Semaphore>) {
     let began = Instant::now();
     let id = running.stored().webhook.id;
     let mut time = None;
     for store in stores {
-        match oldest_in(&*store, id).await {
+        match oldest_in(&*store, id, &alone).await {
             Ok(of_shard) => time = time.into_iter().chain(of_shard).min(),
             Err(error) => tracing::warn!(webhook = id.0, %error, "its retries can't be read"),
         }
@@ -212,6 +218,7 @@ async fn look(stores: Vec<Arc<dyn LedgerStore>>, running: Arc<Running>) {
 async fn oldest_in(
     store: &dyn LedgerStore,
     id: WebhookId,
+    alone: &Semaphore,
 ) -> Result<Option<Timestamp>, StoreError> {
     let (mut first, mut after): (Option<RetryKey>, _) = (None, None);
     loop {
@@ -226,6 +233,7 @@ async fn oldest_in(
     let Some(key) = first else {
         return Ok(None);
     };
+    let _alone = alone.acquire().await;
     let (retries, _) = store.retries(&[key], ReadLimit::part(1)).await?;
     Ok(retries.first().map(|retry| retry.event.time))
 }

@@ -26,7 +26,7 @@ use pipelet_domain::{
 };
 use tokio::{
     runtime::Handle,
-    sync::{Mutex, mpsc, oneshot},
+    sync::{Mutex, Semaphore, mpsc, oneshot},
     time::{sleep, timeout},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -81,6 +81,9 @@ pub(super) struct Inner {
     pub(super) changing: Mutex<()>,
     /// When the last backfilled event was due, in milliseconds.
     pub(super) backfilled_due: AtomicI64,
+    /// Held while an event is read for its time alone: of those that many callers ask for, only one
+    /// is in memory.
+    pub(super) looking: Arc<Semaphore>,
     pub(super) tracker: TaskTracker,
     /// Cancelled when a dispatcher fails: the daemon can't go on without it.
     failed: CancellationToken,
@@ -261,6 +264,7 @@ impl Delivery {
             cancelled: AtomicU64::new(0),
             changing: Mutex::default(),
             backfilled_due: AtomicI64::new(0),
+            looking: Arc::new(Semaphore::new(1)),
             tracker: TaskTracker::new(),
             failed,
         }));
