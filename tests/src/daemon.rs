@@ -21,7 +21,7 @@ use tokio::{
     time::timeout,
 };
 
-use crate::{Api, Ctl, deadline::within, process};
+use crate::{Api, Ctl, authority::Identity, deadline::within, process};
 
 /// What a daemon is started with. Ports are free ones and private targets are allowed,
 /// because every receiver of a test is on the loopback interface.
@@ -96,6 +96,22 @@ impl Builder {
     pub fn variable(mut self, name: &str, value: &str) -> Self {
         self.variables.push((name.to_owned(), value.to_owned()));
         self
+    }
+
+    /// Lets stations connect over TLS, with this certificate in files in that directory.
+    #[must_use]
+    pub fn with_station_tls(self, identity: &Identity, directory: &Path) -> Self {
+        let file = |name: &str, text: &str| {
+            let path = directory.join(name);
+            fs::write(&path, text).expect("a writable file");
+            path.to_str().expect("UTF-8").to_owned()
+        };
+        self.flag("--ocpp-tls-listen", "127.0.0.1:0")
+            .flag(
+                "--ocpp-tls-cert",
+                &file("cert.pem", &identity.certificate_pem),
+            )
+            .flag("--ocpp-tls-key", &file("key.pem", &identity.key_pem))
     }
 
     /// Lets the daemon keep its data there.

@@ -393,6 +393,11 @@ mod tests {
         everything(&database)
     }
 
+    fn check_kept(path: &Path, kept: &[(Vec<u8>, Bytes)]) {
+        let is_there = everything(&open(path, HOT)) == kept;
+        assert!(is_there, "it has lost something");
+    }
+
     fn everything(database: &Database) -> Vec<(Vec<u8>, Bytes)> {
         let entries = database.everything().map(Result::unwrap);
         entries.map(|(key, value)| (key.to_vec(), value)).collect()
@@ -414,10 +419,7 @@ mod tests {
         let [hot, cold] = [HOT, COLD].map(|name| file(path, name));
         assert!(hot.len() < hot_was.len() / WORTH_IT, "{hot:?}");
         assert_eq!(cold.ino(), cold_was.ino(), "a short one");
-        assert!(
-            everything(&open(path, HOT)) == kept,
-            "it has lost something"
-        );
+        check_kept(path, &kept);
     }
 
     #[tokio::test]
@@ -437,10 +439,7 @@ mod tests {
         assert_eq!(hot.bytes, Some(shorter.len()));
         assert_eq!((hot.name, cold.name), (HOT, COLD));
         drop(SledStore::open(path).unwrap());
-        assert!(
-            everything(&open(path, HOT)) == kept,
-            "it has lost something"
-        );
+        check_kept(path, &kept);
     }
 
     #[tokio::test]
@@ -456,10 +455,7 @@ mod tests {
         let is_left = file(path, HOT).ino() == was.ino();
         assert_eq!(is_left, hot.bytes == Some(hot.was_bytes));
         check_whole(path).await;
-        assert!(
-            everything(&open(path, HOT)) == kept,
-            "it has lost something"
-        );
+        check_kept(path, &kept);
     }
 
     #[tokio::test]

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use crate::scene::{Scene, ctl, daemon};
 
 /// Its findings and its exit code.
-async fn examined(ctl: &Ctl) -> (Vec<Value>, i32) {
+pub(crate) async fn examined(ctl: &Ctl) -> (Vec<Value>, i32) {
     let output = ctl.line("-o json doctor").await;
     let findings = serde_json::from_str(&output.stdout);
     (

@@ -4,7 +4,7 @@ mod asking;
 mod completions;
 mod contexts;
 mod demo;
-mod doctor;
+pub(crate) mod doctor;
 mod listen;
 mod output;
 mod overview;

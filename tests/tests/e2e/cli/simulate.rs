@@ -126,12 +126,7 @@ async fn over_tls_with_a_password() {
     let identity = authority.server();
     let builder = daemon()
         .flag("--stations", "registered")
-        .flag("--ocpp-tls-listen", "127.0.0.1:0")
-        .flag(
-            "--ocpp-tls-cert",
-            &file("cert.pem", &identity.certificate_pem),
-        )
-        .flag("--ocpp-tls-key", &file("key.pem", &identity.key_pem));
+        .with_station_tls(&identity, directory.path());
     let scene = Scene::with(builder, SAID).await;
     let body = json!({"password": "correct horse battery", "security_profile": 2});
     scene.api.put("/stations/SIM-01", &body).await.expect(201);

@@ -1,11 +1,12 @@
 //! What an operator asks at night: who fails, since when and of what; which charger can't settle.
 
-use std::fs;
-
 use pipelet_tests::{Answer, Authority, Receiver, deadline::eventually};
 use serde_json::{Value, json};
 
-use crate::scene::{Scene, daemon};
+use crate::{
+    cli::doctor::examined,
+    scene::{Scene, daemon},
+};
 
 /// A webhook's health, once it is in this state.
 async fn health(scene: &Scene, id: u64, state: &str) -> Value {
@@ -15,8 +16,7 @@ async fn health(scene: &Scene, id: u64, state: &str) -> Value {
 }
 
 async fn doctor(scene: &Scene) -> Vec<Value> {
-    let output = scene.ctl().line("-o json doctor").await;
-    serde_json::from_str(&output.stdout).unwrap_or_else(|error| panic!("{error}: {output:?}"))
+    examined(&scene.ctl()).await.0
 }
 
 fn message(finding: &Value) -> &str {
@@ -187,18 +187,7 @@ async fn a_charger_in_a_boot_loop_is_named() {
 async fn an_expired_certificate_of_its_own_is_warned_of_from_the_start() {
     let directory = tempfile::tempdir().expect("a directory");
     let server = Authority::new().expired_server();
-    let file = |name: &str, text: &str| {
-        let path = directory.path().join(name);
-        fs::write(&path, text).expect("a writable file");
-        path.to_str().expect("UTF-8").to_owned()
-    };
-    let builder = daemon()
-        .flag("--ocpp-tls-listen", "127.0.0.1:0")
-        .flag(
-            "--ocpp-tls-cert",
-            &file("cert.pem", &server.certificate_pem),
-        )
-        .flag("--ocpp-tls-key", &file("key.pem", &server.key_pem));
+    let builder = daemon().with_station_tls(&server, directory.path());
     let scene = Scene::with(builder, &["Heartbeat"]).await;
     let log = scene.daemon.log();
     assert!(log.contains("the certificate has expired"), "{log}");

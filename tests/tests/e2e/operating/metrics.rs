@@ -233,18 +233,7 @@ async fn an_outage_can_be_scraped() {
 async fn everything() -> Scrape {
     let directory = tempfile::tempdir().expect("a temporary directory");
     let server = Authority::new().server();
-    let file = |name: &str, text: &str| {
-        let path = directory.path().join(name);
-        fs::write(&path, text).expect("a writable file");
-        path.to_str().expect("UTF-8").to_owned()
-    };
-    let builder = daemon()
-        .flag("--ocpp-tls-listen", "127.0.0.1:0")
-        .flag(
-            "--ocpp-tls-cert",
-            &file("cert.pem", &server.certificate_pem),
-        )
-        .flag("--ocpp-tls-key", &file("key.pem", &server.key_pem));
+    let builder = daemon().with_station_tls(&server, directory.path());
     let scene = Scene::with(builder, &["Heartbeat"]).await;
     let mut station = scene.station("S1").await;
     station.boot().await;
