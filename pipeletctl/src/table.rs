@@ -12,6 +12,7 @@ use comfy_table::{Cell, Color, ContentArrangement, Table, presets};
 use jiff::Timestamp;
 
 pub(crate) use pipelet_printable::shortened;
+use pipelet_printable::width as terminal_width;
 
 /// Between two columns.
 const GAP: usize = 2;
@@ -136,7 +137,7 @@ pub(crate) fn wrapped(text: &str, width: usize, before: usize) -> String {
     let mut lines = String::new();
     let mut used = before;
     for word in text.split(' ') {
-        let length = word.chars().count();
+        let length = terminal_width(word);
         if used > before && used.saturating_add(1 + length) > width {
             let _ = write!(lines, "\n{:before$}", "");
             used = before;
@@ -159,7 +160,7 @@ fn fitted(
 ) -> Vec<Option<usize>> {
     let natural = headers.iter().enumerate().map(|(at, header)| {
         let cells = rows.iter().filter_map(|row| row.get(at));
-        let widths = cells.map(|cell| printable(cell).chars().count());
+        let widths = cells.map(|cell| terminal_width(cell));
         let natural = widths.chain([header.chars().count()]).max();
         natural.unwrap_or(0).min(width)
     });
@@ -311,7 +312,7 @@ mod tests {
             )
         };
         for width in 45..=130 {
-            let widest = drawn(width).lines().map(|line| line.chars().count()).max();
+            let widest = drawn(width).lines().map(terminal_width).max();
             assert!(
                 widest.is_some_and(|widest| widest <= width),
                 "{}",

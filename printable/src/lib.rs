@@ -4,9 +4,11 @@
 //! text or have no width make a name look like another. Chargers and receivers write both, so
 //! what they wrote is escaped before the daemon logs it and before the tool prints it.
 //!
-//! Pure, and without dependencies: both programs use it.
+//! Pure: both programs use it.
 
 use std::{borrow::Cow, fmt::Write as _};
+
+use unicode_width::{UnicodeWidthChar as _, UnicodeWidthStr as _};
 
 /// Control characters (Cc), line separators, and what Unicode has no glyph for: bidirectional
 /// controls and all else that may be ignored when it is drawn (`Default_Ignorable_Code_Point`).
@@ -59,12 +61,25 @@ pub fn printable_json(text: &str) -> Cow<'_, str> {
 /// At most `width` printable characters; `…` stands for the rest.
 pub fn shortened(text: &str, width: usize) -> String {
     let safe = printable(text);
-    if safe.chars().count() <= width {
+    if safe.width() <= width {
         return safe.into_owned();
     }
-    let mut short: String = safe.chars().take(width.saturating_sub(1)).collect();
+    let mut left = width.saturating_sub(1);
+    let fits = |c: &char| match left.checked_sub(c.width().unwrap_or(0)) {
+        Some(rest) => {
+            left = rest;
+            true
+        }
+        None => false,
+    };
+    let mut short: String = safe.chars().take_while(fits).collect();
     short.push('…');
     short
+}
+
+/// How many columns of a terminal it takes (Unicode Standard Annex 11): two for each ideograph.
+pub fn width(text: &str) -> usize {
+    printable(text).width()
 }
 
 /// The way in which Rust escapes a character.
@@ -121,6 +136,7 @@ mod tests {
     fn a_short_text_is_bounded_and_harmless() {
         assert_eq!(shortened("abcdef", 6), "abcdef");
         assert_eq!(shortened("abcdefg", 6), "abcde…");
+        assert_eq!(shortened("充电站三号", 6), "充电…");
         assert_eq!(shortened("\u{1b}[31m\u{202e}", 9), "\\u{1b}[3…");
     }
 }
