@@ -126,6 +126,14 @@ fn connections(sources: &Sources) -> Vec<MetricFamily> {
             "Stations that are known, connected or not.",
         )
         .of(counts.known),
+        Family::gauge(
+            "pipelet_stations_unstable",
+            "Stations that can't settle: they boot or connect again and again.",
+        )
+        .of(sources
+            .stations
+            .unstable(sources.clock.now(), usize::MAX)
+            .len()),
         Family::counter(
             "pipelet_stations_forgotten_total",
             "Stations that were forgotten to make room for others, since the start.",
