@@ -21,6 +21,10 @@ pub(crate) fn run(
     printer: &Printer,
 ) -> Result<ExitStatus, Error> {
     let file = environment.contexts_file.as_deref();
+    // It goes before what `context use` chose, which surprises where it was set long ago.
+    if environment.server.is_some() && !matches!(verb, cli::Contexts::Remove { .. }) {
+        printer.note("PIPELET_SERVER is set, and goes before the current context");
+    }
     match verb {
         cli::Contexts::Add { name } => add(&name, global, file, printer),
         cli::Contexts::Use { name } => {

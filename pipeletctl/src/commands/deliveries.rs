@@ -18,6 +18,23 @@ use crate::{
 /// Payloads of dead letters may be large, so a page holds few.
 const PAGE: u32 = 50;
 
+/// What the list may still take.
+struct Room {
+    left: u64,
+    /// Whether there was more.
+    is_exceeded: bool,
+}
+
+impl Room {
+    const fn take(&mut self) -> bool {
+        match self.left.checked_sub(1) {
+            Some(left) => self.left = left,
+            None => self.is_exceeded = true,
+        }
+        !self.is_exceeded
+    }
+}
+
 pub(crate) async fn run(
     verb: Deliveries,
     client: &Client,
@@ -33,35 +50,41 @@ pub(crate) async fn run(
         None => DeliveryStatus::value_variants(),
     };
     let mut list = printer.list::<ListedDelivery>("no such deliveries");
-    let mut left = limit.count(printer.is_on_a_terminal()).unwrap_or(u64::MAX);
+    let mut room = Room {
+        left: limit.count(printer.is_on_a_terminal()).unwrap_or(u64::MAX),
+        is_exceeded: false,
+    };
     for status in statuses {
         match status {
-            DeliveryStatus::Failed => failed(&filter, &mut left, &mut list, client).await?,
+            DeliveryStatus::Failed => failed(&filter, &mut room, &mut list, client).await?,
             DeliveryStatus::Pending => {
-                for owed in of_webhooks("pending", &filter, &mut left, &mut list, client).await? {
+                for owed in of_webhooks("pending", &filter, &mut room, &mut list, client).await? {
                     printer.note(&owed);
                 }
             }
             DeliveryStatus::Delivered => {
-                of_webhooks("delivered", &filter, &mut left, &mut list, client).await?;
+                of_webhooks("delivered", &filter, &mut room, &mut list, client).await?;
             }
         }
     }
-    list.finish(printer, left == 0)?;
+    list.finish(printer, room.is_exceeded)?;
     Ok(ExitStatus::Success)
 }
 
 async fn failed(
     filter: &Filter,
-    left: &mut u64,
+    room: &mut Room,
     list: &mut List<ListedDelivery, std::io::Stdout>,
     client: &Client,
 ) -> Result<(), Error> {
     let filter = dlq::filter_on_wire(filter.clone(), when::now(), client).await?;
-    let mut pages = Pages::new(Some(*left)).with_page_size(PAGE);
+    let mut pages = Pages::new(Some(room.left.saturating_add(1))).with_page_size(PAGE);
     while let Some(failed) = client.next_dead_letters(&filter, &mut pages).await? {
-        *left = left.saturating_sub(failed.len() as u64);
-        list.extend(failed.into_iter().map(ListedDelivery::from))?;
+        for letter in failed {
+            if room.take() {
+                list.push(&letter.into())?;
+            }
+        }
     }
     Ok(())
 }
@@ -70,7 +93,7 @@ async fn failed(
 async fn of_webhooks(
     status: &str,
     filter: &Filter,
-    left: &mut u64,
+    room: &mut Room,
     list: &mut List<ListedDelivery, std::io::Stdout>,
     client: &Client,
 ) -> Result<Vec<String>, Error> {
@@ -90,7 +113,7 @@ async fn of_webhooks(
             ));
         }
         let mut pages = Pages::new(None);
-        while *left > 0
+        while !room.is_exceeded
             && let Some(page) = pages.next()
         {
             let request = v1::ListDeliveriesRequest {
@@ -103,9 +126,8 @@ async fn of_webhooks(
             let answer = service.list_deliveries(request).await?.into_inner();
             for wire in pages.accept(answer.deliveries, answer.next_page_token) {
                 let delivery = ListedDelivery::of_webhook(webhook.id, wire);
-                if *left > 0 && wanted(&delivery, filter, since, until) {
+                if wanted(&delivery, filter, since, until) && room.take() {
                     list.push(&delivery)?;
-                    *left -= 1;
                 }
             }
         }

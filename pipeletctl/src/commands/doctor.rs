@@ -43,9 +43,10 @@ pub(crate) async fn run(
     };
     let healthy = !findings.iter().any(Finding::is_problem);
     match printer.format() {
-        Format::Table | Format::Jsonl => findings
-            .iter()
-            .try_for_each(|finding| printer.follow(finding, &finding.lines(width)))?,
+        Format::Table | Format::Jsonl => findings.iter().try_for_each(|finding| {
+            let (mark, style) = finding.mark();
+            printer.follow_styled(finding, style, mark, &finding.lines(width))
+        })?,
         Format::Json | Format::Yaml => printer.either(&findings, "")?,
     }
     Ok(match (reached, healthy) {

@@ -96,9 +96,20 @@ impl Printer {
 
     /// Prints one of an endless row of things at once: a line, or a YAML document of its own.
     pub(crate) fn follow<T: Serialize>(&self, item: &T, line: &str) -> io::Result<()> {
-        let mut out = io::stdout().lock();
+        self.follow_styled(item, Style::new(), "", line)
+    }
+
+    /// The same for a line that begins with something coloured.
+    pub(crate) fn follow_styled<T: Serialize>(
+        &self,
+        item: &T,
+        style: Style,
+        lead: &str,
+        line: &str,
+    ) -> io::Result<()> {
+        let mut out = anstream::stdout().lock();
         match self.format {
-            Format::Table => writeln!(out, "{}", printable_lines(line)),
+            Format::Table => writeln!(out, "{style}{lead}{style:#}{}", printable_lines(line)),
             // An array would never be closed, so each object stands for itself.
             Format::Json | Format::Jsonl => {
                 let json = serde_json::to_string(item)?;

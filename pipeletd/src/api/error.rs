@@ -82,7 +82,7 @@ impl ApiError {
     pub fn no_route() -> Self {
         Self::NotFound {
             code: "no_such_route",
-            message: "there is nothing here".to_owned(),
+            message: "there is nothing here: GET /docs shows what there is".to_owned(),
         }
     }
 

@@ -47,6 +47,9 @@ const MAX_IN_FLIGHT: usize = 16;
 /// Between two tries to reach an application that is away: at first, and at most.
 const INITIAL_BACKOFF: Duration = Duration::from_millis(250);
 const MAX_BACKOFF: Duration = Duration::from_secs(5);
+/// What is told once where the application takes the caller for somebody else.
+const REFUSED: &str =
+    "the application refuses it: does it know the secret that this is signed with?";
 
 pub(crate) async fn run(
     verb: Listen,
@@ -91,7 +94,7 @@ pub(crate) async fn run(
     };
     let mut queues = PerStationQueues::default();
     let mut attempts = FuturesUnordered::new();
-    let (mut received, mut sent) = (0, 0);
+    let (mut received, mut sent, mut was_refused) = (0, 0, false);
     let limit = verb.end.count.unwrap_or(u64::MAX);
     while sent < limit {
         while attempts.len() < MAX_IN_FLIGHT
@@ -118,6 +121,10 @@ pub(crate) async fn run(
                 let goes_on = no_answer && trigger == Trigger::InOrder;
                 let settles = trigger == Trigger::InOrder && !no_answer;
                 display.attempted(&job, &attempted, settles, printer)?;
+                if matches!(attempted.outcome, Outcome::Answered(401 | 403, _)) && !was_refused {
+                    was_refused = true;
+                    display.note(REFUSED, printer);
+                }
                 if goes_on {
                     attempts.push(attempt(&forwarder, job.again(), Trigger::InOrder));
                 } else if settles {

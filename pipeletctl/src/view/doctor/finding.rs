@@ -2,6 +2,7 @@
 
 use std::{borrow::Cow, fmt::Write as _};
 
+use clap::builder::styling::{AnsiColor, Style};
 use jiff::{SignedDuration, Timestamp};
 use pipelet_proto::v1;
 use serde::Serialize;
@@ -96,15 +97,21 @@ impl Finding {
 }
 
 impl Finding {
-    /// For people: what was found, and below it what to do. Words are not broken at this width.
-    pub(crate) fn lines(&self, width: usize) -> String {
-        let (mark, level) = match self.level {
-            Level::Ok => ('✓', "ok"),
-            Level::Warning => ('!', "warning"),
-            Level::Problem => ('✗', "problem"),
+    /// How bad it is, for people, and the colour that says so again.
+    pub(crate) fn mark(&self) -> (&'static str, Style) {
+        let (mark, color) = match self.level {
+            Level::Ok => ("✓ ok     ", AnsiColor::Green),
+            Level::Warning => ("! warning", AnsiColor::Yellow),
+            Level::Problem => ("✗ problem", AnsiColor::Red),
         };
+        (mark, Style::new().fg_color(Some(color.into())))
+    }
+
+    /// For people, behind the mark: what was found, and below it what to do. Words are not broken
+    /// at this width.
+    pub(crate) fn lines(&self, width: usize) -> String {
         let message = wrapped(&printable(&self.message), width, 25);
-        let mut lines = format!("{mark} {level:<7}  {:<12}  {message}", self.check);
+        let mut lines = format!("  {:<12}  {message}", self.check);
         if let Some(hint) = &self.hint {
             let hint = wrapped(&printable(hint), width, 27);
             let _ = write!(lines, "\n{:25}→ {hint}", "");
