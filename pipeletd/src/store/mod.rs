@@ -31,6 +31,7 @@ mod registration_record;
 mod sealing;
 pub mod sled;
 pub mod station_record;
+mod table;
 mod transaction_record;
 
 #[cfg(test)]

@@ -19,9 +19,8 @@ use super::{
     COLD_CACHE_BYTES, FORMAT_VERSION, HOT_CACHE_BYTES, Inner, SledStore, compaction,
     configuration::{self, joined, split},
     database::{Batch, Database},
-    lock, meta_number, number_of, packed_map,
+    lock,
     room::{Purpose, Room},
-    transactions,
 };
 use crate::{
     store::{
@@ -29,6 +28,7 @@ use crate::{
         backup::{Reader, Record, Writer},
         keys::{self, Kind, Meta},
         records,
+        table::{Table as _, number_of, packed_map, transactions},
         transaction_record::decode_transaction,
     },
     system::private_file,
@@ -271,7 +271,7 @@ fn fill(new: &Path, input: &mut dyn Read, room: &Arc<Room>) -> Result<(), Restor
         filling.add(record)?;
     }
     let cold = filling.finish()?;
-    match meta_number(&cold, Meta::FormatVersion)? {
+    match cold.meta_number(Meta::FormatVersion)? {
         Some(FORMAT_VERSION) => Ok(()),
         Some(found) => Err(RestoreError::Format {
             found,

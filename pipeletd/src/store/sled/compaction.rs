@@ -27,6 +27,7 @@ use crate::store::{
     keys::{self, Kind, Meta},
     records,
     sealing::SecretKeys,
+    table::Table as _,
 };
 
 pub(super) const COLD: &str = "cold";

@@ -8,7 +8,6 @@ use bytes::Bytes;
 use super::{
     Inner, SledStore,
     database::{Batch, Database},
-    number_of,
     room::Purpose,
 };
 use crate::store::{
@@ -19,6 +18,7 @@ use crate::store::{
     id_tag_record,
     keys::{self, Kind, Meta},
     records, registration_record,
+    table::{Table as _, number_of},
 };
 
 /// Held by whoever changes the configuration.

@@ -7,8 +7,8 @@
 
 use std::path::Path;
 
-use super::{database::Database, meta_number};
-use crate::store::{StoreError, keys::Meta};
+use super::database::Database;
+use crate::store::{StoreError, keys::Meta, table::Table as _};
 
 /// What was found of the directory before either database was opened.
 #[derive(Debug, Clone, Copy)]
@@ -33,9 +33,9 @@ impl Found {
         cold: &Database,
         journal_end: u64,
     ) -> Result<(), StoreError> {
-        let known = meta_number(hot, Meta::ColdCommits)?.unwrap_or(0);
-        let commits = meta_number(cold, Meta::ColdCommits)?.unwrap_or(0);
-        let projected = meta_number(cold, Meta::ProjectedTo)?.unwrap_or(0);
+        let known = hot.meta_number(Meta::ColdCommits)?.unwrap_or(0);
+        let commits = cold.meta_number(Meta::ColdCommits)?.unwrap_or(0);
+        let projected = cold.meta_number(Meta::ProjectedTo)?.unwrap_or(0);
         let damaged = |name: &str, detail: String| {
             Err(StoreError::Damaged {
                 path: directory.join(name),

@@ -47,6 +47,7 @@ use crate::{
         StoreError,
         codec::record_error,
         keys::{self, Kind},
+        table::Table,
     },
     system::private_file,
 };
@@ -73,7 +74,7 @@ const LEAST_GROWTH: u64 = 2 * SEGMENT as u64;
 const COPIED_AT_ONCE: usize = 64 * 1024;
 
 #[derive(Debug)]
-pub(super) struct Database {
+pub(in crate::store) struct Database {
     path: PathBuf,
     cache_bytes: u64,
     room: Arc<Room>,
@@ -115,7 +116,7 @@ impl fmt::Debug for Engine {
 
 /// Writes that happen together or not at all.
 #[derive(Default)]
-pub(super) struct Batch {
+pub(in crate::store) struct Batch {
     writes: sled::Batch,
     /// In bytes, with the keys.
     added: u64,
@@ -140,7 +141,7 @@ impl Batch {
 }
 
 impl Database {
-    pub(super) fn open(
+    pub(in crate::store) fn open(
         path: &Path,
         cache_bytes: u64,
         room: &Arc<Room>,
@@ -170,7 +171,11 @@ impl Database {
     }
 
     /// Applies the batch and returns once it would survive a power loss.
-    pub(super) fn commit(&self, batch: Batch, purpose: Purpose) -> Result<(), StoreError> {
+    pub(in crate::store) fn commit(
+        &self,
+        batch: Batch,
+        purpose: Purpose,
+    ) -> Result<(), StoreError> {
         self.check_room(purpose, batch.growth())?;
         self.with(|engine| {
             engine.apply(batch)?;
@@ -179,13 +184,13 @@ impl Database {
     }
 
     /// Applies the batch; it becomes durable with a later commit.
-    pub(super) fn apply(&self, batch: Batch, purpose: Purpose) -> Result<(), StoreError> {
+    pub(in crate::store) fn apply(&self, batch: Batch, purpose: Purpose) -> Result<(), StoreError> {
         self.check_room(purpose, batch.growth())?;
         self.with(|engine| engine.apply(batch))
     }
 
     /// Whether so many bytes could be added, as far as can be told.
-    pub(super) fn check(&self, purpose: Purpose, added: u64) -> Result<(), StoreError> {
+    pub(in crate::store) fn check(&self, purpose: Purpose, added: u64) -> Result<(), StoreError> {
         self.check_room(purpose, LEAST_GROWTH + GROWTH_FOR_ADDED * added)?;
         self.engine().map(|_| ())
     }
@@ -216,86 +221,20 @@ impl Database {
         was.is_some()
     }
 
-    pub(super) fn get(&self, key: &[u8]) -> Result<Option<Bytes>, StoreError> {
-        self.with(|engine| match engine.get(key)? {
-            Some(head) => engine.whole(key, &head),
-            None => Ok(None),
-        })
-    }
-
-    /// The entries of a kind from `from` on, whole, in the order of their keys.
-    pub(super) fn range(
-        &self,
-        from: &[u8],
-        prefix: &[u8],
-    ) -> impl Iterator<Item = Result<(IVec, Bytes), StoreError>> + use<'_> {
-        let prefix = prefix.to_vec();
-        let from = from.to_vec();
-        let entries = self.engine().map(|engine| {
-            let entries = engine.tree.range(from..);
-            let of_kind = entries.take_while(move |entry| {
-                entry
-                    .as_ref()
-                    .map_or(true, |(key, _)| key.starts_with(&prefix))
-            });
-            self.whole_entries(engine, of_kind)
-        });
-        Self::or_error(entries)
-    }
-
     /// Every entry, whole.
-    pub(super) fn everything(
+    pub(in crate::store) fn everything(
         &self,
     ) -> impl Iterator<Item = Result<(IVec, Bytes), StoreError>> + use<'_> {
         // Further chunks are no entries of their own, and come before everything else.
         self.range(&[Kind::Chunk as u8 + 1], &[])
     }
 
-    pub(super) fn kind(
-        &self,
-        kind: Kind,
-    ) -> impl Iterator<Item = Result<(IVec, Bytes), StoreError>> + use<'_> {
-        self.range(&keys::prefix(kind), &keys::prefix(kind))
-    }
-
-    /// From the last key, or the last below this one, to the first.
-    pub(super) fn kind_backwards(
-        &self,
-        kind: Kind,
-        below: Option<Vec<u8>>,
-    ) -> impl Iterator<Item = Result<(IVec, Bytes), StoreError>> + use<'_> {
-        let below = below.unwrap_or_else(|| vec![kind as u8 + 1]);
-        let entries = self.engine().map(|engine| {
-            let first = keys::prefix(kind).to_vec();
-            let entries = engine.tree.range(first..below).rev();
-            self.whole_entries(engine, entries)
-        });
-        Self::or_error(entries)
-    }
-
-    pub(super) fn last(&self, kind: Kind) -> Result<Option<(IVec, Bytes)>, StoreError> {
+    pub(in crate::store) fn last(&self, kind: Kind) -> Result<Option<(IVec, Bytes)>, StoreError> {
         self.last_below(kind, &[kind as u8 + 1])
     }
 
-    /// The entry of a kind with the greatest key below this one.
-    pub(super) fn last_below(
-        &self,
-        kind: Kind,
-        below: &[u8],
-    ) -> Result<Option<(IVec, Bytes)>, StoreError> {
-        let first = &keys::prefix(kind)[..];
-        if below <= first {
-            return Ok(None);
-        }
-        self.with(|engine| {
-            let mut entries = engine.tree.range(first..below).rev();
-            let last = entries.find_map(|entry| engine.whole_entry(entry).transpose());
-            last.transpose()
-        })
-    }
-
     /// The greatest key of a kind that is not above this one.
-    pub(super) fn key_at_or_before(
+    pub(in crate::store) fn key_at_or_before(
         &self,
         kind: Kind,
         key: &[u8],
@@ -307,62 +246,16 @@ impl Database {
         })
     }
 
-    /// The keys that begin so, in their order.
-    pub(super) fn keys(
-        &self,
-        prefix: &[u8],
-    ) -> impl Iterator<Item = Result<IVec, StoreError>> + use<'_> {
-        self.keys_from(prefix, prefix)
-    }
-
-    /// The keys from `from` on that begin so, in their order.
-    pub(super) fn keys_from(
-        &self,
-        from: &[u8],
-        prefix: &[u8],
-    ) -> impl Iterator<Item = Result<IVec, StoreError>> + use<'_> {
-        let prefix = prefix.to_vec();
-        let from = from.to_vec();
-        let keys = self.engine().map(|engine| {
-            let keys = engine.tree.range(from..).keys();
-            let mut of_kind = keys
-                .take_while(move |key| key.as_ref().map_or(true, |key| key.starts_with(&prefix)));
-            self.guarded(engine, move |_| {
-                of_kind.next().map(|key| key.map_err(failed))
-            })
-        });
-        Self::or_error(keys)
-    }
-
-    /// Adds a value under a key that is new.
-    pub(super) fn put_new(batch: &mut Batch, key: &[u8], value: &[u8]) {
-        let mut chunks = value.chunks(CHUNK);
-        let first = chunks.next().unwrap_or_default();
-        let further = chunks.len();
-        for (index, chunk) in chunks.enumerate() {
-            batch.insert(&chunk_key(key, index), chunk.to_vec());
-        }
-        let mut head = Vec::with_capacity(2 + first.len());
-        // 65,535 chunks are 262 MB, far over every limit on what comes in.
-        head.extend_from_slice(&u16::try_from(further).unwrap_or(u16::MAX).to_be_bytes());
-        head.extend_from_slice(first);
-        batch.insert(key, head);
-    }
-
-    /// Adds or replaces a value.
-    pub(super) fn put(
-        &self,
-        batch: &mut Batch,
-        key: &[u8],
-        value: &[u8],
-    ) -> Result<(), StoreError> {
-        self.remove(batch, key)?;
-        Self::put_new(batch, key, value);
-        Ok(())
+    pub(in crate::store) fn is_empty(&self) -> Result<bool, StoreError> {
+        self.with(|engine| Ok(engine.tree.is_empty()))
     }
 
     /// Removes a value with all its chunks; one that isn't there is no error. Returns its size.
-    pub(super) fn remove(&self, batch: &mut Batch, key: &[u8]) -> Result<usize, StoreError> {
+    pub(in crate::store) fn remove_chunks(
+        &self,
+        batch: &mut Batch,
+        key: &[u8],
+    ) -> Result<usize, StoreError> {
         let Some(value) = self.with(|engine| engine.get(key))? else {
             return Ok(0);
         };
@@ -376,12 +269,8 @@ impl Database {
         Ok(size)
     }
 
-    pub(super) fn is_empty(&self) -> Result<bool, StoreError> {
-        self.with(|engine| Ok(engine.tree.is_empty()))
-    }
-
     /// Whether everything in it together has no more than so many bytes; looks no further.
-    pub(super) fn is_within(&self, bytes: u64) -> Result<bool, StoreError> {
+    pub(in crate::store) fn is_within(&self, bytes: u64) -> Result<bool, StoreError> {
         let mut found = 0;
         for entry in self.everything() {
             let (key, value) = entry?;
@@ -394,7 +283,7 @@ impl Database {
     }
 
     /// How long sled's file is.
-    pub(super) fn length(&self) -> Result<u64, StoreError> {
+    pub(in crate::store) fn length(&self) -> Result<u64, StoreError> {
         let known = fs::metadata(self.path.join("db"));
         let known = known.map_err(|source| StoreError::Directory {
             path: self.path.clone(),
@@ -405,7 +294,7 @@ impl Database {
 
     /// Puts everything, but what is of one kind, into another database, which becomes durable with
     /// that one's next commit.
-    pub(super) fn copy(
+    pub(in crate::store) fn copy(
         &self,
         left_out: Option<Kind>,
         to: &Self,
@@ -571,6 +460,105 @@ impl Database {
                 Err(error)
             }
         }
+    }
+}
+
+impl Table for Database {
+    type Key = IVec;
+    type Batch = Batch;
+
+    fn get(&self, key: &[u8]) -> Result<Option<Bytes>, StoreError> {
+        self.with(|engine| match engine.get(key)? {
+            Some(head) => engine.whole(key, &head),
+            None => Ok(None),
+        })
+    }
+
+    fn range(
+        &self,
+        from: &[u8],
+        prefix: &[u8],
+    ) -> impl Iterator<Item = Result<(IVec, Bytes), StoreError>> + use<'_> {
+        let prefix = prefix.to_vec();
+        let from = from.to_vec();
+        let entries = self.engine().map(|engine| {
+            let entries = engine.tree.range(from..);
+            let of_kind = entries.take_while(move |entry| {
+                entry
+                    .as_ref()
+                    .map_or(true, |(key, _)| key.starts_with(&prefix))
+            });
+            self.whole_entries(engine, of_kind)
+        });
+        Self::or_error(entries)
+    }
+
+    fn kind_backwards(
+        &self,
+        kind: Kind,
+        below: Option<Vec<u8>>,
+    ) -> impl Iterator<Item = Result<(IVec, Bytes), StoreError>> + use<'_> {
+        let below = below.unwrap_or_else(|| vec![kind as u8 + 1]);
+        let entries = self.engine().map(|engine| {
+            let first = keys::prefix(kind).to_vec();
+            let entries = engine.tree.range(first..below).rev();
+            self.whole_entries(engine, entries)
+        });
+        Self::or_error(entries)
+    }
+
+    fn last_below(&self, kind: Kind, below: &[u8]) -> Result<Option<(IVec, Bytes)>, StoreError> {
+        let first = &keys::prefix(kind)[..];
+        if below <= first {
+            return Ok(None);
+        }
+        self.with(|engine| {
+            let mut entries = engine.tree.range(first..below).rev();
+            let last = entries.find_map(|entry| engine.whole_entry(entry).transpose());
+            last.transpose()
+        })
+    }
+
+    fn keys_from(
+        &self,
+        from: &[u8],
+        prefix: &[u8],
+    ) -> impl Iterator<Item = Result<IVec, StoreError>> + use<'_> {
+        let prefix = prefix.to_vec();
+        let from = from.to_vec();
+        let keys = self.engine().map(|engine| {
+            let keys = engine.tree.range(from..).keys();
+            let mut of_kind = keys
+                .take_while(move |key| key.as_ref().map_or(true, |key| key.starts_with(&prefix)));
+            self.guarded(engine, move |_| {
+                of_kind.next().map(|key| key.map_err(failed))
+            })
+        });
+        Self::or_error(keys)
+    }
+
+    fn put_new(batch: &mut Batch, key: &[u8], value: &[u8]) {
+        let mut chunks = value.chunks(CHUNK);
+        let first = chunks.next().unwrap_or_default();
+        let further = chunks.len();
+        for (index, chunk) in chunks.enumerate() {
+            batch.insert(&chunk_key(key, index), chunk.to_vec());
+        }
+        let mut head = Vec::with_capacity(2 + first.len());
+        // 65,535 chunks are 262 MB, far over every limit on what comes in.
+        head.extend_from_slice(&u16::try_from(further).unwrap_or(u16::MAX).to_be_bytes());
+        head.extend_from_slice(first);
+        batch.insert(key, head);
+    }
+
+    fn put(&self, batch: &mut Batch, key: &[u8], value: &[u8]) -> Result<(), StoreError> {
+        self.remove_chunks(batch, key)?;
+        Self::put_new(batch, key, value);
+        Ok(())
+    }
+
+    fn remove(&self, batch: &mut Batch, key: &[u8]) -> Result<bool, StoreError> {
+        Ok(self.remove_chunks(batch, key)? > 0)
     }
 }
 

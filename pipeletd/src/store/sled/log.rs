@@ -16,7 +16,6 @@ use pipelet_domain::{
 use super::{
     Inner, SledStore,
     database::{Batch, Database},
-    number_of,
     room::Purpose,
 };
 use crate::store::{
@@ -25,6 +24,7 @@ use crate::store::{
     codec,
     keys::{self, Kind, Meta},
     records,
+    table::{Table as _, ledger::read, number_of},
 };
 
 /// Where the next append goes.
@@ -211,7 +211,7 @@ impl Inner {
             if end > floor.0 || (bytes > 0 && is_full) {
                 break;
             }
-            bytes += self.hot.remove(&mut batch, &oldest)? as u64;
+            bytes += self.hot.remove_chunks(&mut batch, &oldest)? as u64;
             oldest = next;
         }
         self.hot.apply(batch, Purpose::Upkeep)?;
@@ -235,14 +235,6 @@ impl Inner {
         }
         Ok(progress)
     }
-}
-
-/// A record of a webhook.
-pub(super) fn read<T>(
-    (key, value): (impl AsRef<[u8]>, impl AsRef<[u8]>),
-    decode: impl Fn(&[u8]) -> Result<T, StoreError>,
-) -> Result<(WebhookId, T), StoreError> {
-    Ok((WebhookId(number_of(key.as_ref())?), decode(value.as_ref())?))
 }
 
 /// The journal's bounds.

@@ -7,14 +7,10 @@ mod backup;
 mod compaction;
 mod configuration;
 mod consistency_check;
-mod database;
-mod ledger;
+pub(in crate::store) mod database;
 mod log;
-mod packed_map;
 mod panics;
-mod projections;
-mod room;
-mod transactions;
+pub(in crate::store) mod room;
 
 use std::{
     fs::{File, TryLockError},
@@ -39,6 +35,7 @@ use super::{
     key_file::KeyFile,
     keys::{self, Meta},
     sealing::{KeyId, SecretKeys},
+    table::{Records, Table as _},
 };
 use crate::system::private_file;
 
@@ -159,8 +156,8 @@ impl SledStore {
         if secrets.has_older() {
             key_file.retire_older(&secrets);
         }
-        let commits = meta_number(&cold, Meta::ColdCommits)?.unwrap_or(0);
-        let latest = meta_number(&cold, Meta::ConfigurationRevision)?.unwrap_or(0);
+        let commits = cold.meta_number(Meta::ColdCommits)?.unwrap_or(0);
+        let latest = cold.meta_number(Meta::ConfigurationRevision)?.unwrap_or(0);
         let tail = Tail {
             next: log::bounds(&hot)?.end,
             unresolved: false,
@@ -214,6 +211,31 @@ impl SledStore {
     }
 }
 
+impl Records for SledStore {
+    type Table = Database;
+
+    fn table(&self) -> &Database {
+        &self.0.cold
+    }
+
+    fn commit(&self, batch: Batch, grows: bool) -> Result<(), StoreError> {
+        let purpose = if grows {
+            Purpose::Bookkeeping
+        } else {
+            Purpose::Upkeep
+        };
+        self.0.commit_cold(batch, purpose)
+    }
+
+    fn check_growth(&self, bytes: u64) -> Result<(), StoreError> {
+        self.0.cold.check(Purpose::Outlook, bytes)
+    }
+
+    fn transactions(&self) -> &Mutex<()> {
+        &self.0.transactions
+    }
+}
+
 /// What became of a database that was to be written anew.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Compacted {
@@ -241,7 +263,7 @@ impl Databases {
         let found = Found::of(directory);
         let room = Arc::new(Room::of(directory)?);
         let cold = Database::open(&directory.join("cold"), COLD_CACHE_BYTES, &room)?;
-        let format = meta_number(&cold, Meta::FormatVersion)?;
+        let format = cold.meta_number(Meta::FormatVersion)?;
         if let Some(found) = format.filter(|found| *found != FORMAT_VERSION) {
             return Err(StoreError::Format {
                 path: directory.to_owned(),
@@ -277,7 +299,7 @@ impl Inner {
     }
 
     fn meta_number(&self, meta: Meta) -> Result<Option<u64>, StoreError> {
-        meta_number(&self.cold, meta)
+        self.cold.meta_number(meta)
     }
 
     fn put_meta(&self, meta: Meta, value: &[u8]) -> Result<(), StoreError> {
@@ -300,24 +322,11 @@ fn lock(directory: &Path) -> Result<File, StoreError> {
     }
 }
 
-fn meta_number(database: &Database, meta: Meta) -> Result<Option<u64>, StoreError> {
-    let value = database.get(&keys::meta(meta))?;
-    let number = value.map(|value| match value.as_ref().try_into() {
-        Ok(bytes) => Ok(u64::from_be_bytes(bytes)),
-        Err(_) => Err(record_error("number", "it has not 8 bytes")),
-    });
-    number.transpose()
-}
-
 fn sealed_with(cold: &Database) -> Result<Option<KeyId>, StoreError> {
     let id = cold.get(&keys::meta(Meta::SecretsKey))?;
     let id =
         id.map(|id| KeyId::parse(&id).ok_or_else(|| record_error("key id", "it has not 8 bytes")));
     id.transpose()
-}
-
-fn number_of(key: &[u8]) -> Result<u64, StoreError> {
-    keys::last_number(key).ok_or_else(|| record_error("key", "it is cut short"))
 }
 
 #[cfg(test)]

@@ -37,7 +37,7 @@ const BLOCK: u64 = 512;
 
 /// What a write is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Purpose {
+pub(in crate::store) enum Purpose {
     /// Something new comes in of a station that nobody has registered.
     Stranger,
     /// Something new comes in.
@@ -57,7 +57,7 @@ pub(super) enum Purpose {
 
 /// The disk that a directory is on.
 #[derive(Debug)]
-pub(super) struct Room {
+pub(in crate::store) struct Room {
     directory: PathBuf,
     kept_back: u64,
     /// Kept back from strangers, too, in bytes.
@@ -77,7 +77,7 @@ enum Reserve {
 
 impl Room {
     /// Of a data directory that is there.
-    pub(super) fn of(directory: &Path) -> Result<Self, StoreError> {
+    pub(in crate::store) fn of(directory: &Path) -> Result<Self, StoreError> {
         let disk = stat(directory)?;
         let size = disk.f_blocks.saturating_mul(disk.f_frsize);
         let kept_back = (size / 20).clamp(*KEPT_BACK.start(), *KEPT_BACK.end());
@@ -95,7 +95,7 @@ impl Room {
     }
 
     /// Whether a write may be begun that takes so many bytes of the disk.
-    pub(super) fn check(&self, purpose: Purpose, growth: u64) -> Result<(), StoreError> {
+    pub(in crate::store) fn check(&self, purpose: Purpose, growth: u64) -> Result<(), StoreError> {
         let mut free = self.free()?;
         let mut reserve = self.reserve();
         let floor = self.reserved / 2;
@@ -140,7 +140,7 @@ impl Room {
     }
 
     /// Makes what room there can be for a database to be opened, which is tried in any case.
-    pub(super) fn make_way(&self) -> Result<(), StoreError> {
+    pub(in crate::store) fn make_way(&self) -> Result<(), StoreError> {
         match self.check(Purpose::Upkeep, 0) {
             Err(StoreError::Full { .. }) => Ok(()),
             checked => checked,
@@ -148,7 +148,7 @@ impl Room {
     }
 
     /// How much may be copied, where that makes room in the end.
-    pub(super) fn for_a_copy(&self) -> Result<u64, StoreError> {
+    pub(in crate::store) fn for_a_copy(&self) -> Result<u64, StoreError> {
         self.check(Purpose::Inside, 0)?;
         Ok(self.free()?.saturating_sub(self.reserved / 4))
     }

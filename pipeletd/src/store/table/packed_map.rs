@@ -16,7 +16,7 @@ use std::{collections::BTreeMap, iter, mem};
 
 use bytes::Bytes;
 
-use super::database::{Batch, Database};
+use super::Table;
 use crate::store::{
     StoreError,
     byte_list::{self, ByteList},
@@ -25,7 +25,7 @@ use crate::store::{
 };
 
 #[derive(Debug, Clone, Copy)]
-pub(super) struct PackedMap {
+pub(in crate::store) struct PackedMap {
     kind: Kind,
     /// In bytes before compression.
     split_at: usize,
@@ -36,26 +36,30 @@ type Entry = (Bytes, Bytes);
 type Block = (Vec<u8>, Vec<Entry>);
 
 /// What becomes of entries: a value, or none.
-pub(super) type Changes = BTreeMap<Vec<u8>, Option<Vec<u8>>>;
+pub(in crate::store) type Changes = BTreeMap<Vec<u8>, Option<Vec<u8>>>;
 
 impl PackedMap {
-    pub(super) const fn new(kind: Kind, split_at: usize) -> Self {
+    pub(in crate::store) const fn new(kind: Kind, split_at: usize) -> Self {
         Self { kind, split_at }
     }
 
-    pub(super) fn get(self, database: &Database, key: &[u8]) -> Result<Option<Bytes>, StoreError> {
-        let block = self.block_of(database, key)?;
+    pub(in crate::store) fn get<T: Table>(
+        self,
+        table: &T,
+        key: &[u8],
+    ) -> Result<Option<Bytes>, StoreError> {
+        let block = self.block_of(table, key)?;
         let mut entries = block.into_iter().flat_map(|(_, entries)| entries);
         let found = entries.find(|(found, _)| found == key);
         Ok(found.map(|(_, value)| value))
     }
 
     /// The entries in their order, for the one who writes: others may meanwhile find some twice.
-    pub(super) fn forwards(
+    pub(in crate::store) fn forwards<T: Table>(
         self,
-        database: &Database,
-    ) -> impl Iterator<Item = Result<Entry, StoreError>> + use<'_> {
-        let blocks = database.kind(self.kind);
+        table: &T,
+    ) -> impl Iterator<Item = Result<Entry, StoreError>> + use<'_, T> {
+        let blocks = table.kind(self.kind);
         blocks.flat_map(|block| match block.and_then(|(_, block)| entries(&block)) {
             Ok(entries) => entries.into_iter().map(Ok).collect(),
             Err(error) => vec![Err(error)],
@@ -63,11 +67,11 @@ impl PackedMap {
     }
 
     /// The entries from the last one, or the last below this key, to the first.
-    pub(super) fn backwards<'a>(
+    pub(in crate::store) fn backwards<'a, T: Table>(
         self,
-        database: &'a Database,
+        table: &'a T,
         below: Option<&[u8]>,
-    ) -> impl Iterator<Item = Result<Entry, StoreError>> + use<'a> {
+    ) -> impl Iterator<Item = Result<Entry, StoreError>> + use<'a, T> {
         let end = || vec![self.kind as u8 + 1];
         let mut below = below.map_or_else(end, |key| self.key(key));
         let mut block = Vec::new();
@@ -75,7 +79,7 @@ impl PackedMap {
             while block.is_empty() {
                 // Looked up anew each time: one of sled's iterators may go on with a page of before,
                 // and miss what a split has moved out of it.
-                match self.block_below(database, &below) {
+                match self.block_below(table, &below) {
                     Ok(Some((begin, mut entries))) => {
                         let kind = [self.kind as u8];
                         entries.retain(|(key, _)| kind.iter().chain(key).lt(&below));
@@ -93,21 +97,21 @@ impl PackedMap {
     }
 
     /// Adds the changes to a batch, which may have no others of this map.
-    pub(super) fn write(
+    pub(in crate::store) fn write<T: Table>(
         self,
-        database: &Database,
-        batch: &mut Batch,
+        table: &T,
+        batch: &mut T::Batch,
         changes: Changes,
     ) -> Result<(), StoreError> {
         let mut changes = changes.into_iter().peekable();
         while let Some((key, _)) = changes.peek() {
-            let (begin, mut block) = match self.block_of(database, key)? {
+            let (begin, mut block) = match self.block_of(table, key)? {
                 Some((begin, entries)) => (begin, entries.into_iter().collect()),
                 None => (self.key(&[]), BTreeMap::new()),
             };
-            let mut behind = database.keys_from(&successor(begin.clone()), &self.key(&[]));
+            let mut behind = table.keys_from(&successor(begin.clone()), &self.key(&[]));
             let end = behind.next().transpose()?;
-            let is_in = |key: &[u8]| end.as_ref().is_none_or(|end| *key < end[1..]);
+            let is_in = |key: &[u8]| end.as_ref().is_none_or(|end| *key < end.as_ref()[1..]);
             let mut has_changed = false;
             while let Some((key, value)) = changes.next_if(|(key, _)| is_in(key)) {
                 let value = value.map(Bytes::from);
@@ -118,17 +122,17 @@ impl PackedMap {
                 has_changed |= before != value;
             }
             if has_changed {
-                self.put(database, batch, begin, &block, end.is_none())?;
+                self.put(table, batch, begin, &block, end.is_none())?;
             }
         }
         Ok(())
     }
 
     /// Puts entries in the place of a block, in more than one if need be.
-    fn put(
+    fn put<T: Table>(
         self,
-        database: &Database,
-        batch: &mut Batch,
+        table: &T,
+        batch: &mut T::Batch,
         mut begin: Vec<u8>,
         entries: &BTreeMap<Bytes, Bytes>,
         is_last: bool,
@@ -149,31 +153,31 @@ impl PackedMap {
         let mut list = ByteList::default();
         for (key, value) in entries {
             if list.plain_len() >= close_at {
-                database.put(batch, &begin, &mem::take(&mut list).encode())?;
+                table.put(batch, &begin, &mem::take(&mut list).encode())?;
                 begin = self.key(key);
             }
             list.add(key);
             list.add(value);
         }
         if list.is_empty() {
-            database.remove(batch, &begin)?;
+            table.remove(batch, &begin)?;
             Ok(())
         } else {
-            database.put(batch, &begin, &list.encode())
+            table.put(batch, &begin, &list.encode())
         }
     }
 
     /// The block that this key has its place in.
-    fn block_of(self, database: &Database, key: &[u8]) -> Result<Option<Block>, StoreError> {
-        self.block_below(database, &successor(self.key(key)))
+    fn block_of<T: Table>(self, table: &T, key: &[u8]) -> Result<Option<Block>, StoreError> {
+        self.block_below(table, &successor(self.key(key)))
     }
 
     /// The last block that begins below this key, which has its kind in front.
-    fn block_below(self, database: &Database, key: &[u8]) -> Result<Option<Block>, StoreError> {
-        let Some((begin, block)) = database.last_below(self.kind, key)? else {
+    fn block_below<T: Table>(self, table: &T, key: &[u8]) -> Result<Option<Block>, StoreError> {
+        let Some((begin, block)) = table.last_below(self.kind, key)? else {
             return Ok(None);
         };
-        Ok(Some((begin.to_vec(), entries(&block)?)))
+        Ok(Some((begin.as_ref().to_vec(), entries(&block)?)))
     }
 
     fn key(self, key: &[u8]) -> Vec<u8> {
@@ -181,7 +185,7 @@ impl PackedMap {
     }
 }
 
-pub(super) fn entries(block: &Bytes) -> Result<Vec<Entry>, StoreError> {
+pub(in crate::store) fn entries(block: &Bytes) -> Result<Vec<Entry>, StoreError> {
     let strings = byte_list::decode(block)?;
     let (entries, rest) = strings.as_chunks();
     if !rest.is_empty() {
@@ -205,7 +209,10 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::store::sled::room::{Purpose, Room};
+    use crate::store::sled::{
+        database::{Batch, Database},
+        room::{Purpose, Room},
+    };
 
     const MAP: PackedMap = PackedMap::new(Kind::TransactionById, 200);
 

@@ -1,4 +1,4 @@
-//! Transactions in the cold database.
+//! Transactions in a table.
 //!
 //! An open one is a record of its own, since it changes often. When it ends it moves into a packed
 //! map, for there may be millions of them. Packed maps are also what leads to both: by id, by
@@ -13,14 +13,14 @@ use pipelet_domain::{
 };
 
 use super::{
-    super::{
-        StoreError,
-        codec::record_error,
-        keys::{self, Kind},
-        transaction_record::{decode_transaction, encode_transaction},
-    },
-    database::{Batch, Database},
+    Table,
     packed_map::{Changes, PackedMap},
+};
+use crate::store::{
+    StoreError,
+    codec::record_error,
+    keys::{self, Kind},
+    transaction_record::{decode_transaction, encode_transaction},
 };
 
 /// By start: the records, of half a kilobyte each. Compressed, a block is about 2 KB.
@@ -46,18 +46,18 @@ struct Packed {
 }
 
 impl Packed {
-    fn write(self, cold: &Database, batch: &mut Batch) -> Result<(), StoreError> {
-        ENDED.write(cold, batch, self.ended)?;
-        BY_ID.write(cold, batch, self.by_id)?;
-        BY_STATION.write(cold, batch, self.by_station)?;
-        BY_END.write(cold, batch, self.by_end)
+    fn write<T: Table>(self, table: &T, batch: &mut T::Batch) -> Result<(), StoreError> {
+        ENDED.write(table, batch, self.ended)?;
+        BY_ID.write(table, batch, self.by_id)?;
+        BY_STATION.write(table, batch, self.by_station)?;
+        BY_END.write(table, batch, self.by_end)
     }
 }
 
 /// Adds or replaces transactions and what leads to them.
-pub(super) fn put_all(
-    cold: &Database,
-    batch: &mut Batch,
+pub(in crate::store) fn put_all<T: Table>(
+    table: &T,
+    batch: &mut T::Batch,
     transactions: &[Arc<Transaction>],
 ) -> Result<(), StoreError> {
     // Of one that is there twice the last state counts.
@@ -65,22 +65,22 @@ pub(super) fn put_all(
     let latest: BTreeMap<Seq, &Arc<Transaction>> = latest.collect();
     let mut packed = Packed::default();
     for transaction in latest.into_values() {
-        put(cold, batch, &mut packed, transaction)?;
+        put(table, batch, &mut packed, transaction)?;
     }
-    packed.write(cold, batch)
+    packed.write(table, batch)
 }
 
-fn put(
-    cold: &Database,
-    batch: &mut Batch,
+fn put<T: Table>(
+    table: &T,
+    batch: &mut T::Batch,
     packed: &mut Packed,
     transaction: &Transaction,
 ) -> Result<(), StoreError> {
     let Transaction { seq, station, .. } = transaction;
     let start = keys::start(*seq);
     let open = keys::open_transaction(*seq);
-    let was_open = cold.remove(batch, &open)? > 0;
-    let had_ended = if was_open { None } else { ended(cold, *seq)? };
+    let was_open = table.remove(batch, &open)?;
+    let had_ended = if was_open { None } else { ended(table, *seq)? };
     if !was_open && had_ended.is_none() {
         let by_id = keys::transaction_by_id(transaction.transaction_id);
         packed.by_id.insert(by_id, Some(start.to_vec()));
@@ -99,25 +99,25 @@ fn put(
         let by_end = keys::transaction_by_end(at, *seq);
         packed.by_end.insert(by_end, Some(Vec::new()));
     } else {
-        Database::put_new(batch, &open, &record);
+        T::put_new(batch, &open, &record);
     }
     Ok(())
 }
 
 /// Takes those that ended before this out, the first that ended first, and what leads to them.
 /// Returns how many.
-pub(super) fn forget(
-    cold: &Database,
-    batch: &mut Batch,
+pub(in crate::store) fn forget<T: Table>(
+    table: &T,
+    batch: &mut T::Batch,
     ended_before: Timestamp,
     limit: usize,
 ) -> Result<usize, StoreError> {
     let mut packed = Packed::default();
     let mut forgotten = 0;
-    for entry in BY_END.forwards(cold).take(limit) {
+    for entry in BY_END.forwards(table).take(limit) {
         let (by_end, _) = entry?;
         let seq = start_in(&by_end)?;
-        let transaction = ended(cold, seq)?;
+        let transaction = ended(table, seq)?;
         let transaction =
             transaction.ok_or_else(|| record_error("transaction", "its record is missing"))?;
         if !transaction.ended_before(ended_before) {
@@ -131,13 +131,13 @@ pub(super) fn forget(
         packed.by_station.insert(by_station, None);
         forgotten += 1;
     }
-    packed.write(cold, batch)?;
+    packed.write(table, batch)?;
     Ok(forgotten)
 }
 
 /// The oldest that are open and started behind `after` in the journal.
-pub(super) fn open_after(
-    cold: &Database,
+pub(in crate::store) fn open_after<T: Table>(
+    table: &T,
     after: Option<Seq>,
     limit: usize,
 ) -> Result<Vec<Transaction>, StoreError> {
@@ -146,19 +146,22 @@ pub(super) fn open_after(
         || prefix.to_vec(),
         |after| keys::successor(keys::open_transaction(after)),
     );
-    let open = cold.range(&from, &prefix);
+    let open = table.range(&from, &prefix);
     let open = open.map(|entry| decode_transaction(&entry?.1));
     open.take(limit).collect()
 }
 
-pub(super) fn by_id(cold: &Database, id: i64) -> Result<Option<Transaction>, StoreError> {
-    let start = BY_ID.get(cold, &keys::transaction_by_id(id))?;
-    start.map_or(Ok(None), |start| find(cold, start_in(&start)?))
+pub(in crate::store) fn by_id<T: Table>(
+    table: &T,
+    id: i64,
+) -> Result<Option<Transaction>, StoreError> {
+    let start = BY_ID.get(table, &keys::transaction_by_id(id))?;
+    start.map_or(Ok(None), |start| find(table, start_in(&start)?))
 }
 
 /// The latest first, by the narrowest map that the filter allows.
-pub(super) fn list(
-    cold: &Database,
+pub(in crate::store) fn list<T: Table>(
+    table: &T,
     filter: &TransactionFilter,
     before: Option<Seq>,
     limit: usize,
@@ -167,7 +170,7 @@ pub(super) fn list(
         (Some(station), is_open) => {
             let before = before.unwrap_or(Seq(u64::MAX));
             let below = keys::transaction_by_station(station, before);
-            let of_station = BY_STATION.backwards(cold, Some(&below));
+            let of_station = BY_STATION.backwards(table, Some(&below));
             let prefix = keys::transactions_of_station(station);
             let of_station = of_station.take_while(|entry| {
                 let key = entry.as_ref().map(|(key, _)| key);
@@ -176,16 +179,16 @@ pub(super) fn list(
             let found = of_station.filter_map(|entry| {
                 let seq = entry.and_then(|(key, _)| start_in(&key));
                 let found = seq.and_then(|seq| match is_open {
-                    Some(true) => open(cold, seq),
-                    Some(false) | None => find(cold, seq),
+                    Some(true) => open(table, seq),
+                    Some(false) | None => find(table, seq),
                 });
                 found.transpose()
             });
             matching(found, filter, limit)
         }
-        (None, Some(true)) => matching(open_before(cold, before), filter, limit),
-        (None, Some(false)) => matching(ended_below(cold, before), filter, limit),
-        (None, None) => matching(all_before(cold, before), filter, limit),
+        (None, Some(true)) => matching(open_before(table, before), filter, limit),
+        (None, Some(false)) => matching(ended_below(table, before), filter, limit),
+        (None, None) => matching(all_before(table, before), filter, limit),
     }
 }
 
@@ -202,47 +205,47 @@ fn matching(
 }
 
 /// Looked for among the open ones first: it may end meanwhile, and none opens again.
-fn find(cold: &Database, seq: Seq) -> Result<Option<Transaction>, StoreError> {
-    open(cold, seq)?.map_or_else(|| ended(cold, seq), |open| Ok(Some(open)))
+fn find<T: Table>(table: &T, seq: Seq) -> Result<Option<Transaction>, StoreError> {
+    open(table, seq)?.map_or_else(|| ended(table, seq), |open| Ok(Some(open)))
 }
 
-fn open(cold: &Database, seq: Seq) -> Result<Option<Transaction>, StoreError> {
-    let record = cold.get(&keys::open_transaction(seq))?;
+fn open<T: Table>(table: &T, seq: Seq) -> Result<Option<Transaction>, StoreError> {
+    let record = table.get(&keys::open_transaction(seq))?;
     record.map(|record| decode_transaction(&record)).transpose()
 }
 
-fn ended(cold: &Database, seq: Seq) -> Result<Option<Transaction>, StoreError> {
-    let record = ENDED.get(cold, &keys::start(seq))?;
+fn ended<T: Table>(table: &T, seq: Seq) -> Result<Option<Transaction>, StoreError> {
+    let record = ENDED.get(table, &keys::start(seq))?;
     record.map(|record| decode_transaction(&record)).transpose()
 }
 
-fn open_before(
-    cold: &Database,
+fn open_before<T: Table>(
+    table: &T,
     before: Option<Seq>,
-) -> impl Iterator<Item = Result<Transaction, StoreError>> + use<'_> {
-    let open = cold.kind_backwards(Kind::OpenTransaction, before.map(keys::open_transaction));
+) -> impl Iterator<Item = Result<Transaction, StoreError>> + use<'_, T> {
+    let open = table.kind_backwards(Kind::OpenTransaction, before.map(keys::open_transaction));
     open.map(|entry| decode_transaction(&entry?.1))
 }
 
-fn ended_below(
-    cold: &Database,
+fn ended_below<T: Table>(
+    table: &T,
     before: Option<Seq>,
-) -> impl Iterator<Item = Result<Transaction, StoreError>> + use<'_> {
+) -> impl Iterator<Item = Result<Transaction, StoreError>> + use<'_, T> {
     let before = before.map(keys::start);
-    let ended = ENDED.backwards(cold, before.as_ref().map(|before| &before[..]));
+    let ended = ENDED.backwards(table, before.as_ref().map(|before| &before[..]));
     ended.map(|entry| decode_transaction(&entry?.1))
 }
 
 /// Open and ended ones. The open ones of a stretch are read before the others of it, so that one
 /// that ends meanwhile is found.
-fn all_before(
-    cold: &Database,
+fn all_before<T: Table>(
+    table: &T,
     before: Option<Seq>,
-) -> impl Iterator<Item = Result<Transaction, StoreError>> + use<'_> {
+) -> impl Iterator<Item = Result<Transaction, StoreError>> + use<'_, T> {
     let mut next = Some(before);
     let stretches = iter::from_fn(move || {
         let before = next.take()?;
-        let open = open_before(cold, before).take(STRETCH);
+        let open = open_before(table, before).take(STRETCH);
         let (open, error) = match open.collect::<Result<Vec<_>, _>>() {
             Ok(open) => (open, None),
             Err(error) => (Vec::new(), Some(Err(error))),
@@ -250,7 +253,7 @@ fn all_before(
         let last = open.last().filter(|_| open.len() == STRETCH);
         let last = last.map(|last| last.seq);
         next = last.map(Some);
-        let ended = ended_below(cold, before).take_while(move |ended| {
+        let ended = ended_below(table, before).take_while(move |ended| {
             let ended = ended.as_ref();
             ended.map_or(true, |ended| last.is_none_or(|last| ended.seq >= last))
         });
