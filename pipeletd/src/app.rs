@@ -136,7 +136,7 @@ impl App {
     /// Deliveries run on `delivering`, a runtime that must outlive the app.
     pub async fn open(
         config: &Config,
-        engine: impl FnOnce(&Config) -> Result<Engine, StoreError>,
+        engine: impl AsyncFnOnce(&Config) -> Result<Engine, StoreError>,
         clock: Clock,
         delivering: Handle,
         dropped_lines: DroppedLines,
@@ -160,7 +160,7 @@ impl App {
             configuration,
             shards: stores,
             backup,
-        } = engine(config)?;
+        } = engine(config).await?;
         let webhooks = Registry::open(Arc::clone(&configuration)).await?;
         let memory = MemoryBudget::of(config.memory_budget.bytes());
         let ending = CancellationToken::new();

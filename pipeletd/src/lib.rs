@@ -56,6 +56,7 @@ use self::{
     config::{Config, ConfigError, Fault, Loaded, ShowConfig, ShownAs, Sources, Task},
     store::{
         Engine, StoreError,
+        jetstream::Cluster,
         sled::{Compacted, SledStore},
     },
     system::{clock::Clock, core_dumps, shutdown::Signals, tls},
@@ -70,17 +71,20 @@ const BLOCKING_THREADS: usize = 8;
 const THREADS_GRACE: Duration = Duration::from_millis(500);
 
 /// Configuration, telemetry, runtime; then the daemon until it is told to end. It keeps everything in
-/// its data directory.
+/// its data directory, or on the NATS servers that it is given.
 pub fn main() -> ExitCode {
-    main_on(|config| {
+    main_on(async |config| {
         let key_file = config.secrets_key_file.as_deref();
-        let store = SledStore::open_with_key(&config.data_dir, key_file)?;
-        Ok(store.engine())
+        let Some(options) = &config.cluster else {
+            return Ok(SledStore::open_with_key(&config.data_dir, key_file)?.engine());
+        };
+        let cluster = Cluster::join(options, &config.data_dir, key_file).await?;
+        cluster.engine().await
     })
 }
 
 /// The same, on any engine.
-pub fn main_on(engine: impl FnOnce(&Config) -> Result<Engine, StoreError>) -> ExitCode {
+pub fn main_on(engine: impl AsyncFnOnce(&Config) -> Result<Engine, StoreError>) -> ExitCode {
     let sources = match Sources::of_process() {
         Ok(sources) => sources,
         Err(error) => return refuse(&error),
@@ -126,7 +130,7 @@ fn is_of_configuration(error: &anyhow::Error) -> bool {
 fn run(
     sources: Sources,
     Loaded { config, settings }: Loaded,
-    engine: impl FnOnce(&Config) -> Result<Engine, StoreError>,
+    engine: impl AsyncFnOnce(&Config) -> Result<Engine, StoreError>,
 ) -> anyhow::Result<()> {
     let log = telemetry::start(&config.log_level, config.log_format)?;
     core_dumps::leave_memory_out();

@@ -12,6 +12,7 @@
 //! - [`Faults`]: a daemon's disk, clock and resolver, which fail as they are told to.
 //! - [`SmallDisk`]: a disk that a test can fill.
 //! - [`Network`]: namespaces with a router between daemon and test, which drops what it is told to.
+//! - [`Nats`]: a server of NATS, which can be killed and started again.
 //! - [`Scrape`]: what `/metrics` said.
 //! - [`process`]: what `/proc` says of a daemon or of who loads it.
 //! - [`packages`], with [`node`] and [`python`]: what is taken from npm and PyPI; [`browser`] and
@@ -40,6 +41,7 @@ mod event_stream;
 mod faults;
 mod flood;
 mod http2;
+mod nats;
 pub mod network;
 pub mod node;
 pub mod oracle;
@@ -69,6 +71,7 @@ pub use dial::Dial;
 pub use event_stream::{EventStream, Sent};
 pub use faults::{DiskError, Faults};
 pub use http2::{Http2, SeenStream, Stream};
+pub use nats::Nats;
 pub use network::Network;
 pub use raw::{RawFrame, RawSocket};
 pub use receiver::{Answer, Receiver, Request};

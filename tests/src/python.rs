@@ -13,6 +13,9 @@ pub const SCHEMATHESIS: &str = "openapi.txt";
 /// What makes a client of that description.
 pub const GENERATOR: &str = "generated.txt";
 
+/// A server of NATS.
+pub const NATS: &str = "nats.txt";
+
 /// An environment of this name with what the file lists, one of these or another's, or none where Python or the network is
 /// missing.
 pub async fn venv(name: &str, requirements: impl AsRef<Path>) -> Option<PathBuf> {

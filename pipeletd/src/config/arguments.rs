@@ -6,7 +6,9 @@ use std::{net::SocketAddr, path::PathBuf, str::FromStr, time::Duration};
 use clap::{ArgAction, Parser};
 use pipelet_domain::webhooks::{AllowedTarget, InvalidAllowedTarget};
 
-use super::{Authorize, ByteSize, InvalidByteSize, StationsPolicy, Task};
+use super::{
+    Authorize, ByteSize, InvalidByteSize, StationsPolicy, Task, store_choice::StoreChoice,
+};
 use crate::{
     delivery::policy::RetrySchedule,
     system::limits::{Rate, memory::MemoryBudget},
@@ -45,6 +47,58 @@ pub(super) struct Arguments {
         global = true
     )]
     pub(super) secrets_key_file: Option<PathBuf>,
+
+    /// What everything is kept in: sled, in the data directory, or the NATS servers of a cluster
+    /// (`nats://HOST[:PORT][,HOST…]`)
+    #[arg(
+        long,
+        env = "PIPELETD_STORE",
+        value_name = "STORE",
+        default_value = "sled"
+    )]
+    pub(super) store: StoreChoice,
+
+    /// The cluster's name, which its streams and subjects begin with
+    #[arg(
+        long,
+        env = "PIPELETD_CLUSTER",
+        value_name = "NAME",
+        value_parser = cluster_name,
+        default_value = "pipelet"
+    )]
+    pub(super) cluster: String,
+
+    /// This node's name in the cluster [default: the host's name]
+    #[arg(long, env = "PIPELETD_NODE", value_name = "NAME", value_parser = cluster_name)]
+    pub(super) node: Option<String>,
+
+    /// The credentials that NATS has given this node [default: none]
+    #[arg(long, env = "PIPELETD_NATS_CREDS", value_name = "FILE")]
+    pub(super) nats_creds: Option<PathBuf>,
+
+    /// Authorities (PEM) that vouch for the NATS servers, beside the system's [default: none]
+    #[arg(long, env = "PIPELETD_NATS_CA_FILE", value_name = "FILE")]
+    pub(super) nats_ca_file: Option<PathBuf>,
+
+    /// How many shards a cluster has, which is said when it is made
+    #[arg(
+        long,
+        env = "PIPELETD_SHARDS",
+        value_name = "N",
+        value_parser = clap::value_parser!(u16).range(1..=1024),
+        default_value = "16"
+    )]
+    pub(super) shards: u16,
+
+    /// How many NATS servers have each message, which is said when a cluster is made [default: 3,
+    /// or as many as there are]
+    #[arg(
+        long,
+        env = "PIPELETD_REPLICAS",
+        value_name = "N",
+        value_parser = clap::value_parser!(u8).range(1..=5)
+    )]
+    pub(super) replicas: Option<u8>,
 
     /// REST and health checks; port 0 takes a free one
     #[arg(
@@ -301,6 +355,16 @@ fn room_for_a_message(text: &str) -> Result<ByteSize, InvalidRoom> {
         return Err(InvalidRoom::TooSmall);
     }
     Ok(size)
+}
+
+/// Of a cluster or a node: a part of the names of streams and subjects.
+fn cluster_name(text: &str) -> Result<String, &'static str> {
+    let fit = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_');
+    if (1..=32).contains(&text.len()) && text.chars().all(fit) {
+        Ok(text.to_owned())
+    } else {
+        Err("write up to 32 letters, digits, - and _")
+    }
 }
 
 fn address(text: &str) -> Result<SocketAddr, InvalidAddress> {

@@ -18,6 +18,7 @@ mod manual;
 mod resolve;
 pub mod show;
 mod sources;
+mod store_choice;
 
 use std::{fmt, io, net::SocketAddr, path::PathBuf, time::Duration};
 
@@ -34,6 +35,7 @@ use crate::{
     auth::{ApiKey, InvalidApiKey},
     delivery::policy::RetrySchedule,
     ocpp::TlsOptions,
+    store::jetstream::ClusterOptions,
     system::{limits::Rate, tls::TlsFiles},
     telemetry::{Endpoint, LogFormat},
 };
@@ -43,6 +45,8 @@ use crate::{
 pub struct Config {
     pub data_dir: PathBuf,
     pub secrets_key_file: Option<PathBuf>,
+    /// None where everything is in the data directory.
+    pub cluster: Option<ClusterOptions>,
     pub http_listen: SocketAddr,
     pub grpc_listen: SocketAddr,
     pub api_tls: Option<TlsFiles>,

@@ -3,8 +3,13 @@
 
 use std::{ffi::OsString, path::PathBuf};
 
-use super::{Config, Fault, Origin, Setting, Surroundings, arguments::Arguments};
-use crate::{auth::ApiKey, ocpp::TlsOptions, system::tls::TlsFiles, telemetry::LogFormat};
+use super::{
+    Config, Fault, Origin, Setting, Surroundings, arguments::Arguments, store_choice::StoreChoice,
+};
+use crate::{
+    auth::ApiKey, ocpp::TlsOptions, store::jetstream::ClusterOptions, system::tls::TlsFiles,
+    telemetry::LogFormat,
+};
 
 /// Completes `settings` with the defaults that are found only here.
 pub(super) fn resolve(
@@ -13,6 +18,7 @@ pub(super) fn resolve(
     settings: &mut [Setting],
 ) -> Result<Config, Vec<Fault>> {
     let mut faults = Vec::new();
+    let cluster = cluster(&said, settings);
     let data_dir = said.data_dir.or_else(|| default_data_dir(surroundings));
     if data_dir.is_none() {
         faults.push(Fault::NoDataDir);
@@ -71,6 +77,7 @@ pub(super) fn resolve(
     Ok(Config {
         data_dir,
         secrets_key_file: said.secrets_key_file,
+        cluster,
         http_listen: said.http_listen,
         grpc_listen: said.grpc_listen,
         api_tls,
@@ -155,4 +162,36 @@ fn default_data_dir(surroundings: &Surroundings) -> Option<PathBuf> {
     let home = || home.map(|home| home.join(".local/share"));
     let base = surroundings.xdg_data_home.clone().or_else(home)?;
     Some(base.join("pipelet"))
+}
+
+/// The cluster that is to be joined, if any.
+fn cluster(said: &Arguments, settings: &mut [Setting]) -> Option<ClusterOptions> {
+    let node = said.node.clone().unwrap_or_else(host_name);
+    complete(settings, "node", &node, &Origin::Default);
+    let StoreChoice::Nats(servers) = &said.store else {
+        return None;
+    };
+    Some(ClusterOptions {
+        servers: servers.clone(),
+        cluster: said.cluster.clone(),
+        node,
+        credentials: said.nats_creds.clone(),
+        authorities: said.nats_ca_file.clone(),
+        shards: said.shards,
+        replicas: said.replicas.map(usize::from),
+    })
+}
+
+/// What of the host's name can stand in a node's.
+fn host_name() -> String {
+    let system = rustix::system::uname();
+    let name = system.nodename().to_string_lossy();
+    let name = name.split('.').next().unwrap_or_default();
+    let fit = |c: &char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_');
+    let name: String = name.chars().filter(fit).collect();
+    if name.is_empty() {
+        "node".to_owned()
+    } else {
+        name
+    }
 }

@@ -19,6 +19,7 @@ mod configuration;
 pub(crate) mod fuzzing;
 pub mod group_commit;
 mod id_tag_record;
+pub mod jetstream;
 mod key_file;
 mod keys;
 mod ledger;
@@ -33,9 +34,6 @@ pub mod sled;
 pub mod station_record;
 mod table;
 mod transaction_record;
-
-#[cfg(test)]
-mod conformance;
 
 use std::{path::PathBuf, sync::Arc};
 
@@ -96,6 +94,10 @@ pub enum StoreError {
     Record { what: &'static str, detail: String },
     #[error(transparent)]
     KeyFile(KeyFileError),
+    #[error("another node has taken this over")]
+    Fenced,
+    #[error(transparent)]
+    Cluster(Box<jetstream::ClusterError>),
 }
 
 impl StoreError {
@@ -113,7 +115,9 @@ impl StoreError {
             | Self::RestoreInterrupted(_)
             | Self::Directory { .. }
             | Self::Record { .. }
-            | Self::KeyFile(_) => false,
+            | Self::KeyFile(_)
+            | Self::Fenced
+            | Self::Cluster(_) => false,
         }
     }
 

@@ -14,8 +14,8 @@ use pipelet_domain::{
     webhooks::{Field, Secret, SigningSecret, TargetPolicy, WebhookDraft, WebhookId},
 };
 
-use super::{Engine, at, check, check_reopened};
-use crate::{
+use super::{Stores, at, check, check_reopened};
+use pipeletd::{
     auth::{ApiKey, ApiKeyInfo, Role},
     store::{ConfigurationChange, Counter, Entry, EntryKey, PutError, Revision},
 };
@@ -87,7 +87,7 @@ fn one_of_each() -> [Entry; 4] {
 pub(super) type Entries = BTreeMap<EntryKey, (Entry, Revision)>;
 
 /// What somebody who watches from now on has been told, put together.
-pub(super) async fn watched(store: &dyn Engine) -> Arc<Mutex<Entries>> {
+pub(super) async fn watched(store: &Stores) -> Arc<Mutex<Entries>> {
     let entries = Arc::<Mutex<Entries>>::default();
     let told = Arc::clone(&entries);
     let observer = move |change: &ConfigurationChange| {
@@ -101,23 +101,23 @@ pub(super) async fn watched(store: &dyn Engine) -> Arc<Mutex<Entries>> {
             }
         }
     };
-    store.watch(Box::new(observer)).await.unwrap();
+    store.configuration.watch(Box::new(observer)).await.unwrap();
     entries
 }
 
-pub(super) async fn put_one_of_each(store: &dyn Engine) {
+pub(super) async fn put_one_of_each(store: &Stores) {
     for entry in one_of_each() {
-        store.put_if(entry, None).await.unwrap();
+        store.configuration.put_if(entry, None).await.unwrap();
     }
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn who_watches_is_told_what_is_there_and_what_becomes_of_it() {
     check(async |store| {
         let from_the_start = watched(store).await;
         let mut revisions = Vec::new();
         for entry in one_of_each() {
-            revisions.push(store.put_if(entry, None).await.unwrap());
+            revisions.push(store.configuration.put_if(entry, None).await.unwrap());
         }
         assert!(revisions.is_sorted_by(|one, next| one < next));
         let later = watched(store).await;
@@ -127,9 +127,16 @@ async fn who_watches_is_told_what_is_there_and_what_becomes_of_it() {
         assert_eq!(*later.lock().unwrap(), *from_the_start.lock().unwrap());
 
         let changed = Entry::IdTag(id_tag("TAG", TagStatus::Accepted));
-        let revision = store.put_if(changed.clone(), Some(revisions[2])).await;
+        let revision = store
+            .configuration
+            .put_if(changed.clone(), Some(revisions[2]))
+            .await;
         let key = one_of_each()[1].key();
-        store.remove_if(key.clone(), revisions[1]).await.unwrap();
+        store
+            .configuration
+            .remove_if(key.clone(), revisions[1])
+            .await
+            .unwrap();
         for told in [from_the_start, later] {
             let told = told.lock().unwrap();
             let found = &told[&changed.key()];
@@ -140,17 +147,17 @@ async fn who_watches_is_told_what_is_there_and_what_becomes_of_it() {
     .await;
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn only_the_revision_that_is_named_is_changed() {
     check(async |store| {
         let [entry, ..] = one_of_each();
         let key = entry.key();
         let put = async |expected| {
-            let put = store.put_if(entry.clone(), expected).await;
+            let put = store.configuration.put_if(entry.clone(), expected).await;
             put.map_err(|error| assert!(matches!(error, PutError::Conflict), "{error}"))
         };
         let remove = async |expected| {
-            let removed = store.remove_if(key.clone(), expected).await;
+            let removed = store.configuration.remove_if(key.clone(), expected).await;
             removed.map_err(|error| assert!(matches!(error, PutError::Conflict), "{error}"))
         };
         assert!(put(Some(Revision(1))).await.is_err(), "it is not there");
@@ -169,14 +176,22 @@ async fn only_the_revision_that_is_named_is_changed() {
     .await;
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn the_configuration_survives_a_restart() {
     check_reopened(
         async |store| {
             put_one_of_each(store).await;
             let removed = Entry::Registration(registration("B"));
-            let revision = store.put_if(removed.clone(), None).await.unwrap();
-            store.remove_if(removed.key(), revision).await.unwrap();
+            let revision = store
+                .configuration
+                .put_if(removed.clone(), None)
+                .await
+                .unwrap();
+            store
+                .configuration
+                .remove_if(removed.key(), revision)
+                .await
+                .unwrap();
         },
         async |store| {
             let entries = watched(store).await.lock().unwrap().clone();
@@ -185,22 +200,32 @@ async fn the_configuration_survives_a_restart() {
             expected.sort_by_key(Entry::key);
             assert_eq!(stored.collect::<Vec<_>>(), expected);
             let (entry, revision) = entries.into_values().next().unwrap();
-            let later = store.put_if(entry, Some(revision)).await.unwrap();
+            let later = store
+                .configuration
+                .put_if(entry, Some(revision))
+                .await
+                .unwrap();
             assert!(later > revision, "no revision comes again");
         },
     )
     .await;
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn numbers_are_never_given_out_twice() {
     check(async |store| {
         for counter in [Counter::Webhook, Counter::ApiKey, Counter::Transaction] {
             for expected in [1, 101, 201] {
-                assert_eq!(store.reserve(counter, 100).await.unwrap(), expected);
+                assert_eq!(
+                    store.configuration.reserve(counter, 100).await.unwrap(),
+                    expected
+                );
             }
         }
-        let keys = [store.transaction_key().await, store.transaction_key().await];
+        let keys = [
+            store.configuration.transaction_key().await,
+            store.configuration.transaction_key().await,
+        ];
         let [first, second] = keys.map(Result::unwrap);
         assert_eq!(first, second);
     })

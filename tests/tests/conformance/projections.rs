@@ -8,7 +8,7 @@ use pipelet_domain::{
 };
 
 use super::{at, check, check_reopened, event, events};
-use crate::store::{ProjectionStore, memory::MemoryStore, sled::SledStore};
+use pipeletd::store::{ProjectionStore, memory::MemoryStore, sled::SledStore};
 
 /// Of station `S0` or `S10`, open where the number is even.
 pub(super) fn transaction(number: u64) -> Arc<Transaction> {
@@ -60,15 +60,19 @@ async fn save(store: &dyn ProjectionStore, transactions: &[Arc<Transaction>], pr
     saved.unwrap();
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn transactions_are_found_by_what_they_are() {
     check(async |store| {
         let all: Vec<_> = (0..10).map(transaction).collect();
-        save(store, &all[..6], 6).await;
-        save(store, &all[4..], 10).await;
-        assert_eq!(store.stations().await.unwrap().projected_to, Seq(10));
+        save(&*store.projections, &all[..6], 6).await;
+        save(&*store.projections, &all[4..], 10).await;
+        assert_eq!(
+            store.projections.stations().await.unwrap().projected_to,
+            Seq(10)
+        );
         let seqs = async |filter: &TransactionFilter, before: Option<u64>, limit: usize| {
             let found = store
+                .projections
                 .transactions(filter, before.map(Seq), limit)
                 .await
                 .unwrap();
@@ -103,46 +107,58 @@ async fn transactions_are_found_by_what_they_are() {
         assert_eq!(seqs(&tagged, None, 99).await, [7, 5, 3]);
 
         assert_eq!(
-            store.transaction(8_991).await.unwrap().as_ref(),
+            store.projections.transaction(8_991).await.unwrap().as_ref(),
             Some(&*all[9])
         );
-        assert_eq!(store.transaction(42).await.unwrap(), None);
+        assert_eq!(store.projections.transaction(42).await.unwrap(), None);
     })
     .await;
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn a_transaction_is_replaced_when_it_ends() {
     check(async |store| {
         let open = transaction(2);
-        save(store, std::slice::from_ref(&open), 3).await;
+        save(&*store.projections, std::slice::from_ref(&open), 3).await;
         let closed = Arc::new(stopped(&open));
         for _ in 0..2 {
-            save(store, std::slice::from_ref(&closed), 4).await;
+            save(&*store.projections, std::slice::from_ref(&closed), 4).await;
             let any = TransactionFilter::default();
             assert_eq!(
-                store.transactions(&any, None, 9).await.unwrap(),
+                store.projections.transactions(&any, None, 9).await.unwrap(),
                 [(*closed).clone()]
             );
             let open = TransactionFilter {
                 open: Some(true),
                 ..any
             };
-            assert_eq!(store.transactions(&open, None, 9).await.unwrap(), []);
-            let found = store.transaction(closed.transaction_id).await.unwrap();
+            assert_eq!(
+                store
+                    .projections
+                    .transactions(&open, None, 9)
+                    .await
+                    .unwrap(),
+                []
+            );
+            let found = store
+                .projections
+                .transaction(closed.transaction_id)
+                .await
+                .unwrap();
             assert_eq!(found.as_ref(), Some(&*closed));
         }
     })
     .await;
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn a_transaction_that_is_given_up_is_open_no_more_and_may_be_stopped_after_all() {
     check(async |store| {
         let all: Vec<_> = (0..8).map(transaction).collect();
-        save(store, &all, 8).await;
+        save(&*store.projections, &all, 8).await;
         let open = async |after: Option<u64>, limit: usize| {
             let open = store
+                .projections
                 .open_transactions(after.map(Seq), limit)
                 .await
                 .unwrap();
@@ -154,8 +170,12 @@ async fn a_transaction_that_is_given_up_is_open_no_more_and_may_be_stopped_after
         let given_up = Arc::new(all[2].abandoned(at(50)));
         let save = async |transaction: &Arc<Transaction>| {
             let transactions = std::slice::from_ref(transaction);
-            save(store, transactions, 8).await;
-            let found = store.transaction(transaction.transaction_id).await.unwrap();
+            save(&*store.projections, transactions, 8).await;
+            let found = store
+                .projections
+                .transaction(transaction.transaction_id)
+                .await
+                .unwrap();
             assert_eq!(found.as_ref(), Some(&**transaction));
         };
         save(&given_up).await;
@@ -164,14 +184,33 @@ async fn a_transaction_that_is_given_up_is_open_no_more_and_may_be_stopped_after
             abandoned: Some(true),
             ..TransactionFilter::default()
         };
-        let found = store.transactions(&abandoned, None, 9).await.unwrap();
+        let found = store
+            .projections
+            .transactions(&abandoned, None, 9)
+            .await
+            .unwrap();
         assert_eq!(found, [(*given_up).clone()]);
         save(&Arc::new(stopped(&given_up))).await;
-        assert_eq!(store.transactions(&abandoned, None, 9).await.unwrap(), []);
-        save(&Arc::new(all[4].abandoned(at(50)))).await;
-        store.forget_transactions(at(51), 99).await.unwrap();
         assert_eq!(
-            store.transaction(all[4].transaction_id).await.unwrap(),
+            store
+                .projections
+                .transactions(&abandoned, None, 9)
+                .await
+                .unwrap(),
+            []
+        );
+        save(&Arc::new(all[4].abandoned(at(50)))).await;
+        store
+            .projections
+            .forget_transactions(at(51), 99)
+            .await
+            .unwrap();
+        assert_eq!(
+            store
+                .projections
+                .transaction(all[4].transaction_id)
+                .await
+                .unwrap(),
             None
         );
         assert_eq!(open(None, 99).await, [0, 6]);
@@ -179,22 +218,54 @@ async fn a_transaction_that_is_given_up_is_open_no_more_and_may_be_stopped_after
     .await;
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn transactions_that_ended_long_ago_are_forgotten() {
     check(async |store| {
         let all: Vec<_> = (0..10).map(transaction).collect();
-        save(store, &all, 10).await;
+        save(&*store.projections, &all, 10).await;
         let any = TransactionFilter::default();
         let seqs = async |filter: &TransactionFilter| {
-            let found = store.transactions(filter, None, 99).await.unwrap();
+            let found = store
+                .projections
+                .transactions(filter, None, 99)
+                .await
+                .unwrap();
             found.iter().map(|found| found.seq.0).collect::<Vec<_>>()
         };
         // Every odd one has ended at 0.
-        assert_eq!(store.forget_transactions(at(0), 99).await.unwrap(), 0);
-        assert_eq!(store.forget_transactions(at(1), 2).await.unwrap(), 2);
+        assert_eq!(
+            store
+                .projections
+                .forget_transactions(at(0), 99)
+                .await
+                .unwrap(),
+            0
+        );
+        assert_eq!(
+            store
+                .projections
+                .forget_transactions(at(1), 2)
+                .await
+                .unwrap(),
+            2
+        );
         assert_eq!(seqs(&any).await, [9, 8, 7, 6, 5, 4, 2, 0]);
-        assert_eq!(store.forget_transactions(at(1), 99).await.unwrap(), 3);
-        assert_eq!(store.forget_transactions(at(1), 99).await.unwrap(), 0);
+        assert_eq!(
+            store
+                .projections
+                .forget_transactions(at(1), 99)
+                .await
+                .unwrap(),
+            3
+        );
+        assert_eq!(
+            store
+                .projections
+                .forget_transactions(at(1), 99)
+                .await
+                .unwrap(),
+            0
+        );
         assert_eq!(seqs(&any).await, [8, 6, 4, 2, 0]);
         let of_station = TransactionFilter {
             station: StationId::new("S0").ok(),
@@ -202,7 +273,11 @@ async fn transactions_that_ended_long_ago_are_forgotten() {
         };
         assert_eq!(seqs(&of_station).await, [6, 0]);
         assert_eq!(
-            store.transaction(all[9].transaction_id).await.unwrap(),
+            store
+                .projections
+                .transaction(all[9].transaction_id)
+                .await
+                .unwrap(),
             None
         );
     })
@@ -274,7 +349,7 @@ async fn found(
     (lists, by_id)
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn thousands_that_end_in_any_order_are_the_same_on_disk_as_in_memory() {
     let directory = tempfile::tempdir().unwrap();
     let memory = MemoryStore::default();
@@ -339,7 +414,7 @@ async fn thousands_that_end_in_any_order_are_the_same_on_disk_as_in_memory() {
 }
 
 /// Of the last save only a part reached the disk.
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn a_save_that_was_cut_short_has_ended_all_of_them_or_none() {
     const COUNT: u64 = 200;
     let directory = tempfile::tempdir().unwrap();
@@ -400,16 +475,17 @@ async fn a_save_that_was_cut_short_has_ended_all_of_them_or_none() {
     assert_eq!((outcomes[0], outcomes[10]), (false, true));
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn transactions_survive_a_restart() {
     check_reopened(
         async |store| {
-            let appended = store.append(events(0..3).into(), [].into()).await;
+            let appended = store.log.append(events(0..3).into(), [].into()).await;
             appended.unwrap();
-            save(store, &[transaction(1), transaction(2)], 3).await;
+            save(&*store.projections, &[transaction(1), transaction(2)], 3).await;
         },
         async |store| {
             let found = store
+                .projections
                 .transactions(&TransactionFilter::default(), None, 9)
                 .await;
             let expected = [transaction(2), transaction(1)].map(|one| (*one).clone());
@@ -419,23 +495,32 @@ async fn transactions_survive_a_restart() {
     .await;
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn stations_that_are_forgotten_are_gone() {
     check(async |store| {
         let station = |name: &str| StationId::new(name).unwrap();
         let states = ["A", "AB", "B", "C"].map(|name| StationState::new(station(name)));
-        let saved = store.save(states.to_vec(), Vec::new(), Seq(7)).await;
+        let saved = store
+            .projections
+            .save(states.to_vec(), Vec::new(), Seq(7))
+            .await;
         saved.unwrap();
         let forgotten = [station("C"), station("NEVER_SEEN"), station("A")];
         for _ in 0..2 {
-            store.forget_stations(&forgotten).await.unwrap();
-            let saved = store.stations().await.unwrap();
+            store.projections.forget_stations(&forgotten).await.unwrap();
+            let saved = store.projections.stations().await.unwrap();
             assert_eq!(saved.states, states[1..3]);
             assert_eq!(saved.projected_to, Seq(7));
         }
-        let saved = store.save(states[..1].to_vec(), Vec::new(), Seq(7)).await;
+        let saved = store
+            .projections
+            .save(states[..1].to_vec(), Vec::new(), Seq(7))
+            .await;
         saved.unwrap();
-        assert_eq!(store.stations().await.unwrap().states, states[..3]);
+        assert_eq!(
+            store.projections.stations().await.unwrap().states,
+            states[..3]
+        );
     })
     .await;
 }

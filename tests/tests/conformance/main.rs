@@ -1,11 +1,14 @@
 //! What every engine must do, run against each of them.
 
+#![expect(clippy::unwrap_used, reason = "a test has no better use for an error")]
+
 mod configuration;
+mod jetstream;
 mod ledger;
 mod log;
 mod projections;
 
-use std::{fs, sync::Arc, time::Duration};
+use std::{fs, path::Path, sync::Arc, time::Duration};
 
 use jiff::Timestamp;
 use pipelet_domain::{
@@ -18,32 +21,89 @@ use pipelet_domain::{
     webhooks::WebhookId,
 };
 
-use super::{
-    Backup as _, Checkpoint, ConfigurationStore, Counter, LedgerChange, LedgerStore, LogStore,
-    ProjectionStore, ReadLimit, memory::MemoryStore, sled::SledStore,
+use pipelet_tests::Nats;
+use pipeletd::store::{
+    Backup, Checkpoint, ConfigurationStore, Counter, Engine, LedgerChange, LedgerStore, LogStore,
+    ProjectionStore, ReadLimit, ShardStores, StoreError, memory::MemoryStore, sled::SledStore,
 };
+use tempfile::TempDir;
 
 /// All that an engine keeps, of one shard.
-trait Engine: LogStore + LedgerStore + ConfigurationStore + ProjectionStore {}
+struct Stores {
+    log: Arc<dyn LogStore>,
+    ledger: Arc<dyn LedgerStore>,
+    configuration: Arc<dyn ConfigurationStore>,
+    projections: Arc<dyn ProjectionStore>,
+    backup: Arc<dyn Backup>,
+}
 
-impl<E: LogStore + LedgerStore + ConfigurationStore + ProjectionStore> Engine for E {}
+impl From<Engine> for Stores {
+    fn from(engine: Engine) -> Self {
+        let ShardStores {
+            log,
+            ledger,
+            projections,
+        } = engine.shards.into_iter().next().expect("a shard");
+        Self {
+            log,
+            ledger,
+            configuration: engine.configuration,
+            projections,
+            backup: engine.backup,
+        }
+    }
+}
+
+/// An engine whose stores can be opened again.
+enum Kept {
+    Sled(TempDir),
+    JetStream(Box<Nats>, TempDir),
+}
+
+impl Kept {
+    /// One of each, or those that this machine can have.
+    async fn all() -> Vec<Self> {
+        let directory = || tempfile::tempdir().unwrap();
+        let mut all = vec![Self::Sled(directory())];
+        if let Some(nats) = Nats::start().await {
+            all.push(Self::JetStream(Box::new(nats), directory()));
+        }
+        all
+    }
+
+    async fn open(&self) -> Stores {
+        match self {
+            Self::Sled(directory) => sled(directory.path()).into(),
+            Self::JetStream(nats, directory) => {
+                let cluster = jetstream::join(nats, directory.path(), |_| {}).await;
+                cluster.unwrap().engine().await.unwrap().into()
+            }
+        }
+    }
+}
+
+fn sled(directory: &Path) -> Engine {
+    SledStore::open(directory).unwrap().engine()
+}
 
 /// Runs a check against a fresh store of each kind.
-async fn check(run: impl AsyncFn(&dyn Engine)) {
-    run(&MemoryStore::default()).await;
-    let directory = tempfile::tempdir().unwrap();
-    run(&SledStore::open(directory.path()).unwrap()).await;
+async fn check(run: impl AsyncFn(&Stores)) {
+    run(&MemoryStore::engine(1).into()).await;
+    for kept in Kept::all().await {
+        run(&kept.open().await).await;
+    }
 }
 
-/// Writes, closes, opens again, reads: only what is on disk can do that.
-async fn check_reopened(write: impl AsyncFn(&dyn Engine), read: impl AsyncFn(&dyn Engine)) {
-    let directory = tempfile::tempdir().unwrap();
-    write(&SledStore::open(directory.path()).unwrap()).await;
-    read(&SledStore::open(directory.path()).unwrap()).await;
+/// Writes, closes, opens again, reads: only what is kept elsewhere can do that.
+async fn check_reopened(write: impl AsyncFn(&Stores), read: impl AsyncFn(&Stores)) {
+    for kept in Kept::all().await {
+        write(&kept.open().await).await;
+        read(&kept.open().await).await;
+    }
 }
 
-async fn commit(store: &dyn Engine, changes: impl Into<Arc<[LedgerChange]>>) {
-    store.commit(changes.into()).await.unwrap();
+async fn commit(store: &Stores, changes: impl Into<Arc<[LedgerChange]>>) {
+    store.ledger.commit(changes.into()).await.unwrap();
 }
 
 fn at(millis: i64) -> Timestamp {
@@ -126,11 +186,11 @@ fn failed(id: u64, webhook: u64, seq: u64) -> FailedDelivery {
     }
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn what_belongs_together_survives_a_restart() {
     check_reopened(
         async |store| {
-            let appended = store.append(events(0..5).into(), [].into()).await;
+            let appended = store.log.append(events(0..5).into(), [].into()).await;
             assert_eq!(appended.unwrap(), Seq(0));
             let changes = [
                 LedgerChange::Retry(retry(1, 5_000, 1)),
@@ -139,11 +199,11 @@ async fn what_belongs_together_survives_a_restart() {
             commit(store, changes).await;
         },
         async |store| {
-            assert_eq!(store.bounds().await.unwrap(), Seq(0)..Seq(5));
+            assert_eq!(store.log.bounds().await.unwrap(), Seq(0)..Seq(5));
             let kept = retry(1, 5_000, 1);
-            let read = store.retries(&[kept.key], ReadLimit::part(1)).await;
+            let read = store.ledger.retries(&[kept.key], ReadLimit::part(1)).await;
             assert_eq!(read.unwrap(), (vec![kept], 1));
-            let found = store.failed_delivery(FailedId(1)).await;
+            let found = store.ledger.failed_delivery(FailedId(1)).await;
             assert_eq!(found.unwrap(), Some(failed(1, 1, 0)));
         },
     )
@@ -151,10 +211,10 @@ async fn what_belongs_together_survives_a_restart() {
 }
 
 /// Everything that is kept, in words.
-async fn everything(store: &dyn Engine) -> Vec<String> {
+async fn everything(store: &Stores) -> Vec<String> {
     let any = ReadLimit::part(1_000);
     let webhook = WebhookId(1);
-    let keys = store.retry_keys(webhook, None, 1_000).await.unwrap();
+    let keys = store.ledger.retry_keys(webhook, None, 1_000).await.unwrap();
     let filter = FailedFilter::default();
     let of_webhook = FailedFilter {
         webhook: Some(webhook),
@@ -165,37 +225,47 @@ async fn everything(store: &dyn Engine) -> Vec<String> {
     let entries = entries.lock().unwrap().clone();
     let entries: Vec<_> = entries.into_values().map(|(entry, _)| entry).collect();
     vec![
-        format!("{:?}", store.bounds().await),
-        format!("{:?}", store.read_from(Seq(0), any).await),
-        format!("{:?}", store.progress().await),
-        format!("{:?}", store.state().await),
-        format!("{:?}", store.retries(&keys, any).await),
-        format!("{:?}", store.failed_deliveries(&filter, None, any).await),
+        format!("{:?}", store.log.bounds().await),
+        format!("{:?}", store.log.read_from(Seq(0), any).await),
+        format!("{:?}", store.log.progress().await),
+        format!("{:?}", store.ledger.state().await),
+        format!("{:?}", store.ledger.retries(&keys, any).await),
         format!(
             "{:?}",
-            store.failed_deliveries(&of_webhook, None, any).await
+            store.ledger.failed_deliveries(&filter, None, any).await
         ),
-        format!("{:?}", store.off_cursor_markers(webhook).await),
+        format!(
+            "{:?}",
+            store.ledger.failed_deliveries(&of_webhook, None, any).await
+        ),
+        format!("{:?}", store.ledger.off_cursor_markers(webhook).await),
         format!("{entries:?}"),
-        format!("{:?}", store.stations().await),
-        format!("{:?}", store.transactions(&transactions, None, 999).await),
-        format!("{:?}", store.open_transactions(None, 999).await),
-        format!("{:?}", store.transaction(8_991).await),
-        format!("{:?}", store.transaction_key().await),
+        format!("{:?}", store.projections.stations().await),
+        format!(
+            "{:?}",
+            store
+                .projections
+                .transactions(&transactions, None, 999)
+                .await
+        ),
+        format!("{:?}", store.projections.open_transactions(None, 999).await),
+        format!("{:?}", store.projections.transaction(8_991).await),
+        format!("{:?}", store.configuration.transaction_key().await),
     ]
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn a_backup_has_everything_and_leads_to_the_same_store() {
     let (directory, elsewhere) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-    let store = SledStore::open(directory.path()).unwrap();
+    let store = Stores::from(sled(directory.path()));
     configuration::put_one_of_each(&store).await;
     let checkpoint = Checkpoint::Cursor(WebhookId(1), Cursor::at(Seq(2)));
     let appended = store
+        .log
         .append(events(0..40).into(), [checkpoint].into())
         .await;
     appended.unwrap();
-    store.trim(Seq(10), 10).await.unwrap();
+    store.log.trim(Seq(10), 10).await.unwrap();
     let changes = [
         LedgerChange::Retry(retry(1, 5_000, 1)),
         LedgerChange::Failed(failed(1, 1, 0)),
@@ -207,20 +277,35 @@ async fn a_backup_has_everything_and_leads_to_the_same_store() {
     commit(&store, changes).await;
     let states = vec![StationState::new(StationId::new("S1").unwrap())];
     let transactions = (0..600).map(projections::transaction).collect();
-    store.save(states, transactions, Seq(40)).await.unwrap();
-    store.reserve(Counter::Webhook, 7).await.unwrap();
+    store
+        .projections
+        .save(states, transactions, Seq(40))
+        .await
+        .unwrap();
+    store
+        .configuration
+        .reserve(Counter::Webhook, 7)
+        .await
+        .unwrap();
     let before = everything(&store).await;
 
     let mut backup = Vec::new();
-    store.back_up(&mut backup).unwrap();
+    store.backup.back_up(&mut backup).unwrap();
     let path = elsewhere.path();
     SledStore::restore(path, &mut &backup[..], false).unwrap();
     let key = "secrets.key";
     fs::copy(directory.path().join(key), path.join(key)).unwrap();
-    let restored = SledStore::open(path).unwrap();
+    let restored = Stores::from(sled(path));
     assert_eq!(everything(&restored).await, before);
-    assert_eq!(restored.reserve(Counter::Webhook, 1).await.unwrap(), 8);
-    let appended = restored.append(events(40..41).into(), [].into()).await;
+    assert_eq!(
+        restored
+            .configuration
+            .reserve(Counter::Webhook, 1)
+            .await
+            .unwrap(),
+        8
+    );
+    let appended = restored.log.append(events(40..41).into(), [].into()).await;
     assert_eq!(appended.unwrap(), Seq(40));
 }
 
@@ -229,5 +314,5 @@ fn one_daemon_for_a_directory() {
     let directory = tempfile::tempdir().unwrap();
     let _first = SledStore::open(directory.path()).unwrap();
     let second = SledStore::open(directory.path()).unwrap_err();
-    assert!(matches!(second, super::StoreError::Locked(_)), "{second}");
+    assert!(matches!(second, StoreError::Locked(_)), "{second}");
 }

@@ -9,9 +9,9 @@ use pipelet_domain::{
 };
 
 use super::{at, check, commit, failed, retry};
-use crate::store::{LedgerChange, Part, ReadLimit};
+use pipeletd::store::{LedgerChange, Part, ReadLimit};
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn retries_come_by_due_time_and_webhook() {
     check(async |store| {
         let due = [retry(1, 5_000, 1), retry(1, 6_000, 0), retry(1, 70_000, 2)];
@@ -25,7 +25,10 @@ async fn retries_come_by_due_time_and_webhook() {
         commit(store, changes.collect::<Vec<_>>()).await;
 
         let keys = async |webhook, after, limit| {
-            let keys = store.retry_keys(WebhookId(webhook), after, limit).await;
+            let keys = store
+                .ledger
+                .retry_keys(WebhookId(webhook), after, limit)
+                .await;
             keys.unwrap()
         };
         let [first, second, third] = due.each_ref().map(|retry| retry.key);
@@ -33,23 +36,30 @@ async fn retries_come_by_due_time_and_webhook() {
         assert_eq!(keys(1, Some(first), 9).await, [second, third]);
         assert_eq!(keys(3, None, 9).await, []);
         let keys_of_both = [second, neighbour.key];
-        let read = store.retries(&keys_of_both, ReadLimit::part(9)).await;
+        let read = store
+            .ledger
+            .retries(&keys_of_both, ReadLimit::part(9))
+            .await;
         let expected = vec![due[1].clone(), neighbour.clone()];
         assert_eq!(read.unwrap(), (expected, 2));
         let bytes = due[0].memory_size() + due[1].memory_size();
         let limit = ReadLimit { count: 9, bytes };
-        let (read, looked_at) = store.retries(&[first, second, third], limit).await.unwrap();
+        let (read, looked_at) = store
+            .ledger
+            .retries(&[first, second, third], limit)
+            .await
+            .unwrap();
         assert_eq!((read.len(), looked_at), (2, 2), "what there is room for");
 
         commit(store, [LedgerChange::RetryGone(first)]).await;
         assert_eq!(keys(1, None, 1).await, [second]);
-        let (read, looked_at) = store.retries(&[first, second], limit).await.unwrap();
+        let (read, looked_at) = store.ledger.retries(&[first, second], limit).await.unwrap();
         assert_eq!((read, looked_at), (vec![due[1].clone()], 2));
     })
     .await;
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn failed_deliveries_are_found_by_what_they_are() {
     check(async |store| {
         let all = [
@@ -61,6 +71,7 @@ async fn failed_deliveries_are_found_by_what_they_are() {
         commit(store, all.clone().map(LedgerChange::Failed)).await;
         let ids = async |filter: &FailedFilter, after: Option<u64>, limit: usize| {
             let found = store
+                .ledger
                 .failed_deliveries(filter, after.map(FailedId), ReadLimit::page(limit))
                 .await
                 .unwrap();
@@ -114,6 +125,7 @@ async fn failed_deliveries_are_found_by_what_they_are() {
         let bytes = all[0].memory_size() + all[1].memory_size();
         let limit = ReadLimit { count: 9, bytes };
         let found = store
+            .ledger
             .failed_deliveries(&FailedFilter::default(), None, limit)
             .await;
         let first = all[..2].to_vec();
@@ -121,17 +133,25 @@ async fn failed_deliveries_are_found_by_what_they_are() {
         assert_eq!(found.unwrap(), Part { items, is_cut });
 
         assert_eq!(
-            store.failed_delivery(FailedId(3)).await.unwrap().as_ref(),
+            store
+                .ledger
+                .failed_delivery(FailedId(3))
+                .await
+                .unwrap()
+                .as_ref(),
             Some(&all[2])
         );
         commit(store, [LedgerChange::FailedGone(WebhookId(1), FailedId(3))]).await;
-        assert_eq!(store.failed_delivery(FailedId(3)).await.unwrap(), None);
+        assert_eq!(
+            store.ledger.failed_delivery(FailedId(3)).await.unwrap(),
+            None
+        );
         assert_eq!(ids(&of_webhook, None, 9).await, [1, 4]);
     })
     .await;
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn what_is_kept_of_a_webhook_is_counted() {
     check(async |store| {
         let changes = [
@@ -142,14 +162,14 @@ async fn what_is_kept_of_a_webhook_is_counted() {
         ];
         commit(store, changes).await;
         for (id, retries, failed) in [(1, 2, 0), (2, 1, 1), (3, 0, 0)] {
-            let counted = store.count_stored(WebhookId(id)).await.unwrap();
+            let counted = store.ledger.count_stored(WebhookId(id)).await.unwrap();
             assert_eq!(counted, StoredCounts { retries, failed });
         }
     })
     .await;
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn what_was_moved_is_remembered_until_a_cursor_knows_it() {
     check(async |store| {
         let marker = |seq| LedgerChange::OffCursorMarker(WebhookId(1), Seq(seq));
@@ -163,7 +183,7 @@ async fn what_was_moved_is_remembered_until_a_cursor_knows_it() {
         )
         .await;
         assert_eq!(
-            store.off_cursor_markers(WebhookId(1)).await.unwrap(),
+            store.ledger.off_cursor_markers(WebhookId(1)).await.unwrap(),
             [Seq(3), Seq(8)]
         );
         commit(
@@ -172,17 +192,17 @@ async fn what_was_moved_is_remembered_until_a_cursor_knows_it() {
         )
         .await;
         assert_eq!(
-            store.off_cursor_markers(WebhookId(1)).await.unwrap(),
+            store.ledger.off_cursor_markers(WebhookId(1)).await.unwrap(),
             [Seq(8)]
         );
     })
     .await;
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn counts_and_books_come_back_until_they_are_archived() {
     check(async |store| {
-        let state = store.state().await.unwrap();
+        let state = store.ledger.state().await.unwrap();
         assert_eq!(state.archived, ArchivedCounts::default());
         let counts = LedgerCounts {
             off_cursor: 15,
@@ -210,7 +230,7 @@ async fn counts_and_books_come_back_until_they_are_archived() {
         commit(store, changes).await;
         let archived = ArchivedCounts::default().with(books);
         commit(store, [LedgerChange::Archived(gone, archived)]).await;
-        let state = store.state().await.unwrap();
+        let state = store.ledger.state().await.unwrap();
         assert_eq!(state.counts, [(kept, counts)].into());
         assert_eq!(state.closed, [(kept, books)].into());
         assert_eq!(state.archived, archived);
@@ -218,26 +238,26 @@ async fn counts_and_books_come_back_until_they_are_archived() {
     .await;
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn the_last_retry_time_stays() {
     check(async |store| {
-        assert_eq!(store.state().await.unwrap().retry_time, None);
+        assert_eq!(store.ledger.state().await.unwrap().retry_time, None);
         for time in [1_776_000_000_000, 1_776_000_000_001, -5] {
             commit(store, [LedgerChange::RetryTime(time)]).await;
-            assert_eq!(store.state().await.unwrap().retry_time, Some(time));
+            assert_eq!(store.ledger.state().await.unwrap().retry_time, Some(time));
         }
     })
     .await;
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn a_failed_deliverys_id_is_never_given_out_twice() {
     check(async |store| {
-        assert_eq!(store.state().await.unwrap().next_failed, FailedId(1));
+        assert_eq!(store.ledger.state().await.unwrap().next_failed, FailedId(1));
         commit(store, [LedgerChange::Failed(failed(1, 1, 0))]).await;
         let gone = LedgerChange::FailedGone(WebhookId(1), FailedId(1));
         commit(store, [gone]).await;
-        assert_eq!(store.state().await.unwrap().next_failed, FailedId(2));
+        assert_eq!(store.ledger.state().await.unwrap().next_failed, FailedId(2));
     })
     .await;
 }

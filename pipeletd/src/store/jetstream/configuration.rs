@@ -1,0 +1,305 @@
+//! The configuration on a stream: each entry is the last message of its subject, and its revision the
+//! sequence of that.
+//!
+//! Every node watches the stream, and what it has seen is in memory.
+//!
+//! A message is a version and a record, or nothing where the entry was removed.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
+use bytes::Bytes;
+use futures_util::StreamExt as _;
+use pipelet_domain::{
+    events::{IdTagKey, StationId},
+    webhooks::WebhookId,
+};
+use tokio::{sync::watch, time::sleep};
+
+use super::{
+    record_stream::failed,
+    values::{PublishFailed, Values, number, value_in},
+};
+use crate::store::{
+    ConfigurationChange, ConfigurationStore, Counter, Entry, EntryKey, Observer, PutError,
+    Revision, StoreError, codec::record_error, configuration::Observers, id_tag_record, records,
+    registration_record, sealing::SecretKeys,
+};
+
+const VERSION: u8 = 1;
+const WHAT: &str = "configuration entry";
+/// How long a put without an acknowledgement is sent again.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// Before the stream is watched anew, where that has ended.
+const WATCH_AGAIN: Duration = Duration::from_millis(500);
+
+#[derive(Debug)]
+pub(super) struct StreamConfiguration {
+    values: Values,
+    secrets: Arc<SecretKeys>,
+    seen: Arc<Seen>,
+}
+
+/// What this node has seen of the stream.
+#[derive(Debug)]
+struct Seen {
+    contents: Mutex<Contents>,
+    /// All messages up to this one.
+    to: watch::Sender<u64>,
+}
+
+#[derive(Debug, Default)]
+struct Contents {
+    entries: BTreeMap<EntryKey, (Entry, Revision)>,
+    observers: Observers,
+}
+
+impl StreamConfiguration {
+    /// Reads all that is there, and watches it from then on.
+    pub(super) async fn open(values: Values, secrets: SecretKeys) -> Result<Self, StoreError> {
+        let configuration = Self {
+            values,
+            secrets: Arc::new(secrets),
+            seen: Arc::new(Seen {
+                contents: Mutex::default(),
+                to: watch::Sender::new(0),
+            }),
+        };
+        let last = configuration.values.last_sequence().await?;
+        let watcher = Watcher {
+            values: configuration.values.clone(),
+            secrets: Arc::clone(&configuration.secrets),
+            seen: Arc::downgrade(&configuration.seen),
+        };
+        tokio::spawn(watcher.run());
+        configuration.seen(last).await?;
+        Ok(configuration)
+    }
+
+    /// Waits until this node has seen all up to this message.
+    async fn seen(&self, sequence: u64) -> Result<(), StoreError> {
+        let mut seen = self.seen.to.subscribe();
+        let seen = tokio::time::timeout(PATIENCE, seen.wait_for(|seen| *seen >= sequence)).await;
+        let seen = seen.map_err(|_| failed("the configuration's changes don't come through"))?;
+        seen.map(drop).map_err(failed)
+    }
+
+    fn name_of(key: &EntryKey) -> String {
+        let (kind, name) = match key {
+            EntryKey::Webhook(id) => ("webhook", id.0.to_string()),
+            EntryKey::ApiKey(id) => ("key", id.to_string()),
+            EntryKey::IdTag(tag) => ("tag", URL_SAFE_NO_PAD.encode(tag.as_str())),
+            EntryKey::Registration(station) => {
+                ("station", URL_SAFE_NO_PAD.encode(station.as_str()))
+            }
+        };
+        format!("{kind}.{name}")
+    }
+
+    fn encode(&self, entry: &Entry) -> Result<Bytes, StoreError> {
+        let record = match entry {
+            Entry::Webhook(stored) => records::encode_webhook(stored, &self.secrets)?,
+            Entry::ApiKey(key) => records::encode_api_key(key),
+            Entry::IdTag(entry) => id_tag_record::encode_id_tag(entry),
+            Entry::Registration(registration) => {
+                registration_record::encode_registration(registration)
+            }
+        };
+        Ok([&[VERSION][..], &record].concat().into())
+    }
+
+    /// Changes an entry of this revision, and returns the next.
+    async fn change(
+        &self,
+        key: &EntryKey,
+        message: Bytes,
+        expected: Option<Revision>,
+    ) -> Result<Revision, PutError> {
+        let name = Self::name_of(key);
+        let known = self.seen.contents().entries.get(key).map(|(_, it)| *it);
+        if known != expected {
+            return Err(PutError::Conflict);
+        }
+        let expected = match expected {
+            Some(revision) => revision.0,
+            // One that was removed has left a message.
+            None => self.values.last(&name).await?.map_or(0, |(last, _)| last),
+        };
+        match self.values.replace(&name, message, expected).await {
+            Ok(sequence) => {
+                self.seen(sequence).await?;
+                Ok(Revision(sequence))
+            }
+            Err(PublishFailed::Overtaken) => {
+                // It is seen before it is tried again.
+                if let Some((last, _)) = self.values.last(&name).await? {
+                    self.seen(last).await?;
+                }
+                Err(PutError::Conflict)
+            }
+            Err(PublishFailed::Store(error)) => Err(error.into()),
+        }
+    }
+}
+
+#[async_trait]
+impl ConfigurationStore for StreamConfiguration {
+    async fn watch(&self, observer: Observer) -> Result<(), StoreError> {
+        let mut contents = self.seen.contents();
+        for (entry, revision) in contents.entries.values() {
+            observer(&ConfigurationChange::Put(entry.clone(), *revision));
+        }
+        contents.observers.add(observer);
+        Ok(())
+    }
+
+    async fn put_if(&self, entry: Entry, expected: Option<Revision>) -> Result<Revision, PutError> {
+        let message = self.encode(&entry)?;
+        self.change(&entry.key(), message, expected).await
+    }
+
+    async fn remove_if(&self, key: EntryKey, expected: Revision) -> Result<(), PutError> {
+        let removed = self.change(&key, Bytes::new(), Some(expected));
+        removed.await.map(drop)
+    }
+
+    async fn reserve(&self, counter: Counter, count: u32) -> Result<u64, StoreError> {
+        let name = match counter {
+            Counter::Webhook => "next_webhook",
+            Counter::ApiKey => "next_key",
+            Counter::Transaction => "next_transaction",
+        };
+        let reserved = self.values.change(name, |next| {
+            let next = next.map_or(Ok(1), number)? + u64::from(count);
+            Ok(Some(next.to_be_bytes().to_vec()))
+        });
+        Ok(number(&reserved.await?)? - u64::from(count))
+    }
+
+    async fn transaction_key(&self) -> Result<[u8; 16], StoreError> {
+        let mut new = [0; 16];
+        getrandom::fill(&mut new).map_err(|error| record_error("transaction key", error))?;
+        let key = self.values.change("transaction_key", |key| {
+            Ok(key.is_none().then(|| new.to_vec()))
+        });
+        let key = key.await?.as_ref().try_into();
+        key.map_err(|_| record_error("transaction key", "it has not 16 bytes"))
+    }
+}
+
+impl Seen {
+    fn contents(&self) -> MutexGuard<'_, Contents> {
+        self.contents.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn apply(&self, sequence: u64, change: Option<ConfigurationChange>) {
+        let mut contents = self.contents();
+        if sequence <= *self.to.borrow() {
+            return;
+        }
+        if let Some(change) = change {
+            let is_news = match &change {
+                ConfigurationChange::Put(entry, revision) => {
+                    contents
+                        .entries
+                        .insert(entry.key(), (entry.clone(), *revision));
+                    true
+                }
+                ConfigurationChange::Removed(key) => contents.entries.remove(key).is_some(),
+            };
+            if is_news {
+                contents.observers.tell(&change);
+            }
+        }
+        self.to.send_replace(sequence);
+    }
+}
+
+/// Follows the stream.
+struct Watcher {
+    values: Values,
+    secrets: Arc<SecretKeys>,
+    seen: std::sync::Weak<Seen>,
+}
+
+impl Watcher {
+    /// For as long as somebody has the configuration.
+    async fn run(self) {
+        while self.seen.strong_count() > 0 {
+            if let Err(error) = self.follow().await {
+                let error = error.chain();
+                tracing::warn!(error, "the configuration can't be watched, trying again");
+            }
+            sleep(WATCH_AGAIN).await;
+        }
+    }
+
+    async fn follow(&self) -> Result<(), StoreError> {
+        let mut messages = self.values.follow().await?;
+        while let Some(message) = messages.next().await {
+            let message = message.map_err(failed)?;
+            let sequence = message.info().map_err(failed)?.stream_sequence;
+            let Some(seen) = self.seen.upgrade() else {
+                return Ok(());
+            };
+            let change = match self.read(&message.subject, sequence, &message.payload) {
+                Ok(change) => change,
+                Err(error) => {
+                    let (error, subject) = (error.chain(), &message.subject);
+                    tracing::error!(error, %subject, "a configuration entry is left out");
+                    None
+                }
+            };
+            seen.apply(sequence, change);
+        }
+        Ok(())
+    }
+
+    fn read(
+        &self,
+        subject: &str,
+        sequence: u64,
+        message: &Bytes,
+    ) -> Result<Option<ConfigurationChange>, StoreError> {
+        let unknown = || record_error(WHAT, "its subject is of no known kind");
+        let name = self.values.name_in(subject);
+        let (kind, name) = name.and_then(|it| it.split_once('.')).ok_or_else(unknown)?;
+        let number = || name.parse().map_err(|error| record_error(WHAT, error));
+        let text = || {
+            let bytes = URL_SAFE_NO_PAD.decode(name);
+            let bytes = bytes.map_err(|error| record_error(WHAT, error))?;
+            String::from_utf8(bytes).map_err(|error| record_error(WHAT, error))
+        };
+        let key = match kind {
+            "webhook" => EntryKey::Webhook(WebhookId(number()?)),
+            "key" => EntryKey::ApiKey(number()?),
+            "tag" => EntryKey::IdTag(IdTagKey::of(&text()?)),
+            "station" => {
+                let station = StationId::new(&text()?);
+                EntryKey::Registration(station.map_err(|error| record_error(WHAT, error))?)
+            }
+            "meta" => return Ok(None),
+            _ => return Err(unknown()),
+        };
+        if message.is_empty() {
+            return Ok(Some(ConfigurationChange::Removed(key)));
+        }
+        let record = value_in(message)?;
+        let entry = match &key {
+            EntryKey::Webhook(_) => {
+                Entry::Webhook(records::decode_webhook(&record, &self.secrets)?)
+            }
+            EntryKey::ApiKey(id) => Entry::ApiKey(records::decode_api_key(*id, &record)?),
+            EntryKey::IdTag(_) => Entry::IdTag(id_tag_record::decode_id_tag(&record)?),
+            EntryKey::Registration(_) => {
+                Entry::Registration(registration_record::decode_registration(&record)?)
+            }
+        };
+        Ok(Some(ConfigurationChange::Put(entry, Revision(sequence))))
+    }
+}

@@ -1,0 +1,433 @@
+//! The store on NATS JetStream, which a cluster of daemons shares.
+//!
+//! | stream | |
+//! |---|---|
+//! | `CLUSTER_config` | the configuration: webhooks, API keys, id tags, registrations, numbers |
+//! | `CLUSTER_log_N` | the log of shard N, a record for each batch |
+//! | `CLUSTER_table_N` | its ledger and its projections, as a table |
+//!
+//! They are made on first use, and looked at with every start. What is acknowledged is on as many
+//! servers as a stream has replicas, and on their disks where they are told to sync always.
+
+mod configuration;
+mod log;
+mod record_stream;
+mod table;
+mod values;
+
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use async_nats::{
+    Client, ConnectErrorKind, ConnectOptions, ServerAddr,
+    jetstream::{
+        self, Context, ErrorCode,
+        context::{CreateStreamErrorKind, GetStreamErrorKind},
+        stream::{Config, DiscardPolicy, RetentionPolicy, StorageType, Stream},
+    },
+};
+use futures_util::future::try_join_all;
+use pipelet_domain::{events::Seq, shards::ShardId};
+
+use self::{
+    configuration::StreamConfiguration,
+    log::StreamLog,
+    record_stream::{RecordStream, failed},
+    table::StreamTable,
+    values::Values,
+};
+use super::{
+    Backup, BackupError, Engine, ShardStores, StoreError, key_file::KeyFile, sealing::KeyId,
+};
+use crate::system::private_file;
+
+/// Of the streams' messages and subjects together.
+const FORMAT: u64 = 1;
+/// Of a server: batched reads, and what else is needed.
+const OLDEST_SERVER: [u64; 2] = [2, 12];
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// For a server's answer.
+const TIMEOUT: Duration = Duration::from_secs(3);
+/// So many servers have each message, where there are as many and nothing else is said.
+const REPLICAS: usize = 3;
+
+/// How to get into a cluster.
+#[derive(Debug, Clone)]
+pub struct ClusterOptions {
+    pub servers: Vec<ServerAddr>,
+    /// What streams and subjects begin with.
+    pub cluster: String,
+    pub node: String,
+    pub credentials: Option<PathBuf>,
+    /// In PEM.
+    pub authorities: Option<PathBuf>,
+    /// When the cluster is made, and checked later.
+    pub shards: u16,
+    pub replicas: Option<usize>,
+}
+
+/// Why a cluster can't be had: what an operator has to change.
+#[derive(Debug, thiserror::Error)]
+pub enum ClusterError {
+    #[error("the NATS credentials in {} can't be read", path.display())]
+    Credentials {
+        path: PathBuf,
+        #[source]
+        source: std::io::Error,
+    },
+    #[error("can't connect to NATS at {servers}")]
+    Unreachable {
+        servers: String,
+        #[source]
+        source: async_nats::ConnectError,
+    },
+    #[error("NATS at {servers} doesn't let this node in; give it credentials with --nats-creds")]
+    NotLetIn { servers: String },
+    #[error("the NATS server {server} is {version}, and 2.12 or newer is needed")]
+    ServerTooOld { server: String, version: String },
+    #[error(
+        "the NATS servers have no JetStream for this account: switch it on (`jetstream {{ … }}` in \
+         the server's configuration)"
+    )]
+    NoJetStream,
+    #[error(
+        "this account may not use JetStream: let it publish to $JS.API.> and {cluster}.>, and \
+         subscribe to _INBOX.>"
+    )]
+    NotPermitted { cluster: String },
+    #[error(
+        "{replicas} replicas want as many NATS servers, and there are fewer; start them, or give --replicas"
+    )]
+    TooFewServers { replicas: usize },
+    #[error(
+        "the stream {stream} is not as the cluster made it: {wrong}; set it back (`nats stream edit {stream}`)"
+    )]
+    StreamChanged { stream: String, wrong: String },
+    #[error(
+        "the cluster {cluster} has {there} {what}, and --{what} says {said}: leave that out, or take another --cluster"
+    )]
+    Other {
+        cluster: String,
+        what: &'static str,
+        there: u64,
+        said: u64,
+    },
+    #[error(
+        "the cluster {cluster} has format {found}, and this version reads format {FORMAT} only"
+    )]
+    Format { cluster: String, found: u64 },
+}
+
+/// A cluster that was joined.
+#[derive(Debug)]
+pub struct Cluster {
+    jetstream: Context,
+    name: String,
+    replicas: usize,
+    shards: u16,
+    configuration: Arc<StreamConfiguration>,
+}
+
+impl Cluster {
+    /// Connects, and makes what isn't there yet. The key that secrets are sealed with is in this file,
+    /// or else in the data directory; all nodes need the same.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Cluster`] where an operator has to change something.
+    pub async fn join(
+        options: &ClusterOptions,
+        data_dir: &Path,
+        key_file: Option<&Path>,
+    ) -> Result<Self, StoreError> {
+        private_file::make_directory(data_dir).map_err(|source| StoreError::Directory {
+            path: data_dir.to_owned(),
+            source,
+        })?;
+        let client = connect(options).await?;
+        let mut jetstream = jetstream::new(client);
+        jetstream.set_timeout(TIMEOUT);
+        check_account(&jetstream, &options.cluster).await?;
+        let cluster = options.cluster.clone();
+        let name = format!("{cluster}_config");
+        let subjects = format!("{cluster}.config.>");
+        let config = config_of(&name, &subjects, 1);
+        let (stream, replicas) = have(&jetstream, config, options.replicas).await?;
+        let values = Values::new(&jetstream, stream, &format!("{cluster}.config"));
+        let agreed = async |what, said: u64| {
+            let value = values.change(what, |known| {
+                Ok(known.is_none().then(|| said.to_be_bytes().to_vec()))
+            });
+            values::number(&value.await?)
+        };
+        let found = agreed("format", FORMAT).await?;
+        if found != FORMAT {
+            return Err(refused(ClusterError::Format { cluster, found }));
+        }
+        let shards = agreed("shards", options.shards.into()).await?;
+        if shards != u64::from(options.shards) {
+            return Err(refused(ClusterError::Other {
+                cluster,
+                what: "shards",
+                there: shards,
+                said: options.shards.into(),
+            }));
+        }
+        let sealed_with = values.last("meta.secrets_key").await?;
+        let sealed_with = sealed_with.map(|(_, message)| values::value_in(&message));
+        let sealed_with = sealed_with.transpose()?.as_deref().and_then(KeyId::parse);
+        let key_file = KeyFile::new(data_dir, key_file);
+        let secrets = key_file.keys_for(sealed_with);
+        let secrets = secrets.map_err(StoreError::KeyFile)?;
+        let ours = secrets.newest().id();
+        let agreed = values.change("secrets_key", |known| {
+            Ok(known.is_none().then(|| ours.as_bytes().to_vec()))
+        });
+        if KeyId::parse(&agreed.await?) != Some(ours) {
+            // Another node was first, with another key.
+            let other = values.last("meta.secrets_key").await?;
+            let other = other.and_then(|(_, message)| KeyId::parse(message.get(1..)?));
+            key_file.keys_for(other).map_err(StoreError::KeyFile)?;
+        }
+        let configuration = StreamConfiguration::open(values, secrets).await?;
+        Ok(Self {
+            jetstream,
+            name: options.cluster.clone(),
+            replicas,
+            shards: options.shards,
+            configuration: Arc::new(configuration),
+        })
+    }
+
+    /// Takes a shard over.
+    pub async fn open_shard(&self, shard: ShardId) -> Result<ShardStores, StoreError> {
+        let log = StreamLog::open(self.stream("log", shard).await?, Seq::first_of(shard));
+        let log = log.await?;
+        let table = StreamTable::open(self.stream("table", shard).await?).await?;
+        Ok(ShardStores {
+            log: Arc::new(log),
+            ledger: Arc::new(table.clone()),
+            projections: Arc::new(table),
+        })
+    }
+
+    /// Takes all shards over: this node has them alone.
+    pub async fn engine(self) -> Result<Engine, StoreError> {
+        let shards = (0..self.shards).map(|shard| self.open_shard(ShardId(shard)));
+        Ok(Engine {
+            shards: try_join_all(shards).await?,
+            backup: Arc::new(NoBackup),
+            configuration: self.configuration,
+        })
+    }
+
+    async fn stream(&self, what: &str, shard: ShardId) -> Result<RecordStream, StoreError> {
+        let name = format!("{}_{what}_{}", self.name, shard.0);
+        let subject = format!("{}.{what}.{}", self.name, shard.0);
+        let config = config_of(&name, &subject, -1);
+        let (stream, _) = have(&self.jetstream, config, Some(self.replicas)).await?;
+        Ok(RecordStream::new(&self.jetstream, stream, &name, &subject))
+    }
+}
+
+/// A cluster can't be backed up yet.
+#[derive(Debug)]
+struct NoBackup;
+
+impl Backup for NoBackup {
+    fn back_up(&self, _out: &mut dyn std::io::Write) -> Result<(), BackupError> {
+        let why = "a cluster can't be backed up yet";
+        let unsupported = std::io::ErrorKind::Unsupported;
+        Err(BackupError::Write(std::io::Error::new(unsupported, why)))
+    }
+}
+
+async fn connect(options: &ClusterOptions) -> Result<Client, StoreError> {
+    let servers: Vec<_> = options
+        .servers
+        .iter()
+        .map(|it| format!("{}:{}", it.host(), it.port()))
+        .collect();
+    let servers = servers.join(",");
+    let mut connect = ConnectOptions::new()
+        .name(format!("pipeletd {}", options.node))
+        .connection_timeout(CONNECT_TIMEOUT)
+        .request_timeout(Some(TIMEOUT))
+        .max_reconnects(None);
+    if let Some(path) = &options.credentials {
+        let unreadable = |source| {
+            refused(ClusterError::Credentials {
+                path: path.clone(),
+                source,
+            })
+        };
+        let text = std::fs::read_to_string(path).map_err(unreadable)?;
+        connect = connect.credentials(&text).map_err(unreadable)?;
+    }
+    if let Some(path) = &options.authorities {
+        connect = connect.add_root_certificates(path.clone());
+    }
+    let connected = async_nats::connect_with_options(options.servers.clone(), connect).await;
+    let client = connected.map_err(|source| {
+        let servers = servers.clone();
+        refused(match source.kind() {
+            ConnectErrorKind::Authentication | ConnectErrorKind::AuthorizationViolation => {
+                ClusterError::NotLetIn { servers }
+            }
+            _ => ClusterError::Unreachable { servers, source },
+        })
+    })?;
+    let info = client.server_info();
+    let numbers = info
+        .version
+        .split(['.', '-'])
+        .map(|it| it.parse().unwrap_or(0));
+    if numbers.take(2).lt(OLDEST_SERVER) {
+        let (server, version) = (info.server_name, info.version);
+        return Err(refused(ClusterError::ServerTooOld { server, version }));
+    }
+    Ok(client)
+}
+
+async fn check_account(jetstream: &Context, cluster: &str) -> Result<(), StoreError> {
+    use jetstream::context::AccountErrorKind as Kind;
+    let Err(error) = jetstream.query_account().await else {
+        return Ok(());
+    };
+    let error = match error.kind() {
+        Kind::JetStreamUnavailable => ClusterError::NoJetStream,
+        Kind::JetStream(why)
+            if matches!(
+                why.error_code(),
+                ErrorCode::JETSTREAM_NOT_ENABLED | ErrorCode::JETSTREAM_NOT_ENABLED_FOR_ACCOUNT
+            ) =>
+        {
+            ClusterError::NoJetStream
+        }
+        Kind::TimedOut => ClusterError::NotPermitted {
+            cluster: cluster.to_owned(),
+        },
+        _ => return Err(failed(error)),
+    };
+    Err(refused(error))
+}
+
+fn config_of(name: &str, subject: &str, max_messages_per_subject: i64) -> Config {
+    Config {
+        name: name.to_owned(),
+        subjects: vec![subject.to_owned()],
+        max_messages_per_subject,
+        retention: RetentionPolicy::Limits,
+        discard: DiscardPolicy::New,
+        storage: StorageType::File,
+        max_bytes: -1,
+        max_messages: -1,
+        max_consumers: -1,
+        max_message_size: -1,
+        allow_direct: true,
+        ..Config::default()
+    }
+}
+
+/// The stream, and how many replicas it has. One that isn't there is made.
+async fn have(
+    jetstream: &Context,
+    mut config: Config,
+    replicas: Option<usize>,
+) -> Result<(Stream<()>, usize), StoreError> {
+    let name = config.name.clone();
+    let found = match jetstream.get_stream(&name).await {
+        Ok(mut found) => {
+            let found = found.info().await.map_err(failed)?.config.clone();
+            check_stream(&config, &found, replicas)?;
+            found.num_replicas
+        }
+        Err(error) => match error.kind() {
+            GetStreamErrorKind::JetStream(why)
+                if why.error_code() == ErrorCode::STREAM_NOT_FOUND =>
+            {
+                make(jetstream, &mut config, replicas).await?
+            }
+            _ => return Err(failed(error)),
+        },
+    };
+    let stream = jetstream.get_stream_no_info(&name).await.map_err(failed)?;
+    Ok((stream, found))
+}
+
+/// With as many replicas as are asked for, or else with the most up to three that there are servers for.
+async fn make(
+    jetstream: &Context,
+    config: &mut Config,
+    replicas: Option<usize>,
+) -> Result<usize, StoreError> {
+    let most = replicas.unwrap_or(REPLICAS);
+    let least = replicas.unwrap_or(1);
+    for replicas in (least..=most).rev() {
+        config.num_replicas = replicas;
+        let Err(error) = jetstream.create_stream(&*config).await else {
+            return Ok(replicas);
+        };
+        match error.kind() {
+            CreateStreamErrorKind::JetStream(why)
+                if matches!(
+                    why.error_code(),
+                    ErrorCode::STREAM_REPLICAS_NOT_SUPPORTED
+                        | ErrorCode::CLUSTER_NO_PEERS
+                        | ErrorCode::INSUFFICIENT_RESOURCES
+                ) => {}
+            _ => return Err(failed(error)),
+        }
+    }
+    Err(refused(ClusterError::TooFewServers { replicas: most }))
+}
+
+/// What of a stream was changed that the cluster goes by.
+fn check_stream(ours: &Config, found: &Config, replicas: Option<usize>) -> Result<(), StoreError> {
+    let changed = |wrong: String| {
+        let stream = ours.name.clone();
+        Err(refused(ClusterError::StreamChanged { stream, wrong }))
+    };
+    if found.subjects != ours.subjects {
+        return changed(format!("its subjects are {}", found.subjects.join(", ")));
+    }
+    let limits = |of: &Config| {
+        [
+            ("max_bytes", of.max_bytes),
+            ("max_msgs", of.max_messages),
+            ("max_msgs_per_subject", of.max_messages_per_subject),
+            ("max_msg_size", of.max_message_size.into()),
+            (
+                "max_age",
+                i64::try_from(of.max_age.as_nanos()).unwrap_or(i64::MAX),
+            ),
+        ]
+    };
+    for ((what, theirs), (_, ours)) in limits(found).into_iter().zip(limits(ours)) {
+        // No limit is written in several ways.
+        if theirs.max(0) != ours.max(0) {
+            return changed(format!("its {what} is {theirs}"));
+        }
+    }
+    if found.retention != RetentionPolicy::Limits || found.storage != StorageType::File {
+        return changed(format!(
+            "its retention is {:?}, and its storage {:?}",
+            found.retention, found.storage
+        ));
+    }
+    if !found.allow_direct || found.sealed || found.no_ack {
+        let wrong = "allow_direct is off, or it is sealed, or acknowledges nothing";
+        return changed(wrong.to_owned());
+    }
+    if replicas.is_some_and(|replicas| replicas != found.num_replicas) {
+        return changed(format!("it has {} replicas", found.num_replicas));
+    }
+    Ok(())
+}
+
+fn refused(error: ClusterError) -> StoreError {
+    StoreError::Cluster(Box::new(error))
+}

@@ -1,0 +1,450 @@
+//! Records on a stream: one writer appends them, anyone reads them.
+//!
+//! A record is one message, or several where it is longer than a message may be. Each names its
+//! writer and counts up, and asks the server to be taken only behind the message that its writer
+//! knows to be the last. So two writers can't both go on: who has been overtaken learns it with the
+//! next append, whatever its clock or its network says ([`StoreError::Fenced`]).
+//!
+//! An append whose acknowledgement is lost has an unknown outcome, which is found out before the next
+//! one: what came of it is deleted, and where nothing has come yet, a void message takes its place,
+//! after which it can't come any more.
+//!
+//! A message is a version, flags, its writer and its number, and then a part of the record.
+
+use std::{sync::Arc, time::Duration};
+
+use async_nats::{
+    StatusCode,
+    header::NATS_SEQUENCE,
+    jetstream::{
+        Context, ErrorCode,
+        context::PublishErrorKind,
+        message::PublishMessage,
+        stream::{RawMessageErrorKind, State, Stream},
+    },
+};
+use bytes::{Buf as _, BufMut as _, Bytes, BytesMut};
+use futures_util::StreamExt as _;
+use serde::Serialize;
+use tokio::time::timeout;
+
+use crate::store::{StoreError, codec::record_error};
+
+const VERSION: u8 = 1;
+/// A further part of the record follows.
+const MORE: u8 = 1;
+/// Nothing is in it.
+const VOID: u8 = 2;
+/// In bytes; what stands before a part.
+const HEAD: usize = 18;
+/// In bytes; what a server counts with a message beside its payload.
+const ENVELOPE: usize = 512;
+/// How long a server may take for one of several messages.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// The status behind the last message of a batch.
+const NO_CONTENT: u16 = 204;
+
+/// Cheap to clone.
+#[derive(Debug, Clone)]
+pub(super) struct RecordStream {
+    jetstream: Context,
+    stream: Stream<()>,
+    name: Arc<str>,
+    subject: Arc<str>,
+    /// The longest part of a record, in bytes.
+    part: usize,
+}
+
+/// A record, and where it stands.
+#[derive(Debug, Clone)]
+pub(super) struct Record {
+    pub(super) sequence: u64,
+    /// That of the message behind it.
+    pub(super) next: u64,
+    pub(super) body: Bytes,
+}
+
+/// The one who appends.
+#[derive(Debug)]
+pub(super) struct Writer {
+    stream: RecordStream,
+    id: [u8; 8],
+    number: u64,
+    /// The sequence of the last message, as it must be for ours to be taken.
+    last: u64,
+    /// An append failed: what came of it is not known.
+    is_unresolved: bool,
+}
+
+/// How much one read asks for.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Fetch {
+    pub(super) messages: usize,
+    pub(super) bytes: usize,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Head {
+    flags: u8,
+    writer: [u8; 8],
+    number: u64,
+}
+
+struct Message {
+    sequence: u64,
+    head: Head,
+    part: Bytes,
+}
+
+#[derive(Serialize)]
+struct GetBatch<'a> {
+    seq: u64,
+    next_by_subj: &'a str,
+    batch: usize,
+    max_bytes: usize,
+}
+
+impl RecordStream {
+    pub(super) fn new(jetstream: &Context, stream: Stream<()>, name: &str, subject: &str) -> Self {
+        let longest = jetstream.client().server_info().max_payload;
+        Self {
+            jetstream: jetstream.clone(),
+            stream,
+            name: name.into(),
+            subject: subject.into(),
+            part: longest.saturating_sub(HEAD + ENVELOPE).max(ENVELOPE),
+        }
+    }
+
+    /// As the stream's leader knows it.
+    pub(super) async fn state(&self) -> Result<State, StoreError> {
+        let info = self.stream.get_info().await.map_err(failed)?;
+        Ok(info.state)
+    }
+
+    /// The record at this message or, where there is none, the first one behind it.
+    pub(super) async fn next(&self, from: u64) -> Result<Option<Record>, StoreError> {
+        let fetch = Fetch {
+            messages: 1,
+            bytes: usize::MAX,
+        };
+        let records = self.read(from, fetch).await?;
+        Ok(records.into_iter().next())
+    }
+
+    /// Records from this message on, about as many as are asked for and at least one, if there is one.
+    pub(super) async fn read(&self, from: u64, fetch: Fetch) -> Result<Vec<Record>, StoreError> {
+        let mut records = Vec::new();
+        let mut open: Option<Open> = None;
+        let mut next = from;
+        loop {
+            let messages = self.fetch(next, fetch).await?;
+            let Some(last) = messages.last() else {
+                return Ok(records);
+            };
+            next = last.sequence + 1;
+            for message in messages {
+                records.extend(Open::add(&mut open, message));
+            }
+            if open.is_none() && !records.is_empty() {
+                return Ok(records);
+            }
+        }
+    }
+
+    /// Deletes what stands before this message.
+    pub(super) async fn purge(&self, below: u64) -> Result<(), StoreError> {
+        let purging = self.stream.purge().sequence(below);
+        purging.await.map(drop).map_err(failed)
+    }
+
+    /// Messages from this one on. A follower of the stream may answer, and one that lags may know
+    /// nothing of the last ones: then the leader is asked.
+    async fn fetch(&self, from: u64, fetch: Fetch) -> Result<Vec<Message>, StoreError> {
+        let messages = self.fetch_from_any(from, fetch).await?;
+        if !messages.is_empty() {
+            return Ok(messages);
+        }
+        let get = self.stream.raw_message_builder().sequence(from);
+        let found = get.next_by_subject(self.subject.as_ref()).send().await;
+        let found = match found {
+            Ok(found) => found,
+            Err(error) if error.kind() == RawMessageErrorKind::NoMessageFound => {
+                return Ok(Vec::new());
+            }
+            Err(error) => return Err(failed(error)),
+        };
+        Ok(vec![Message::read(found.sequence, found.payload)?])
+    }
+
+    async fn fetch_from_any(&self, from: u64, fetch: Fetch) -> Result<Vec<Message>, StoreError> {
+        let client = self.jetstream.client();
+        let inbox = client.new_inbox();
+        let mut answers = client.subscribe(inbox.clone()).await.map_err(failed)?;
+        let request = GetBatch {
+            seq: from,
+            next_by_subj: &self.subject,
+            batch: fetch.messages,
+            max_bytes: fetch.bytes.min(i32::MAX as usize),
+        };
+        let request = serde_json::to_vec(&request).map_err(failed)?;
+        let subject = format!("$JS.API.DIRECT.GET.{}", self.name);
+        let sent = client.publish_with_reply(subject, inbox, request.into());
+        sent.await.map_err(failed)?;
+        let mut messages = Vec::new();
+        loop {
+            let answer = timeout(PATIENCE, answers.next()).await.map_err(failed)?;
+            let answer = answer.ok_or_else(|| failed("the connection has ended"))?;
+            match answer.status {
+                // The batch has ended, or there is nothing.
+                Some(status)
+                    if status == StatusCode::NOT_FOUND || status.as_u16() == NO_CONTENT =>
+                {
+                    return Ok(messages);
+                }
+                None | Some(StatusCode::OK) => {}
+                Some(status) => {
+                    let why = answer.description.unwrap_or_default();
+                    return Err(failed(format!("a read was answered {status} {why}")));
+                }
+            }
+            let headers = answer.headers.unwrap_or_default();
+            let sequence = headers.get(NATS_SEQUENCE);
+            let sequence = sequence.and_then(|text| text.as_str().parse().ok());
+            let sequence = sequence.ok_or_else(|| record_error(WHAT, "it has no sequence"))?;
+            messages.push(Message::read(sequence, answer.payload)?);
+        }
+    }
+
+    /// Publishes a message that must come behind this one.
+    async fn publish(&self, behind: u64, message: Bytes) -> Result<u64, PublishFailed> {
+        let publish = PublishMessage::build()
+            .payload(message)
+            .expected_last_sequence(behind);
+        let sent = self
+            .jetstream
+            .send_publish(self.subject.to_string(), publish);
+        let acknowledged = match sent.await {
+            Ok(acknowledged) => acknowledged.await,
+            Err(error) => Err(error),
+        };
+        match acknowledged {
+            Ok(acknowledged) => Ok(acknowledged.sequence),
+            Err(error) if error.kind() == PublishErrorKind::WrongLastSequence => {
+                Err(PublishFailed::Overtaken)
+            }
+            Err(error) => Err(PublishFailed::Unknown(failed(error))),
+        }
+    }
+
+    /// Whose message stands there, as the leader knows; `None` where it was deleted.
+    async fn writer_of(&self, sequence: u64) -> Result<Option<[u8; 8]>, StoreError> {
+        match self.stream.get_raw_message(sequence).await {
+            Ok(found) => Ok(Some(Message::read(sequence, found.payload)?.head.writer)),
+            Err(error) if error.kind() == RawMessageErrorKind::NoMessageFound => Ok(None),
+            Err(error) => Err(failed(error)),
+        }
+    }
+
+    /// Deletes a message; one that isn't there is no error.
+    async fn delete(&self, sequence: u64) -> Result<(), StoreError> {
+        use async_nats::jetstream::stream::DeleteMessageErrorKind as Kind;
+        match self.stream.delete_message(sequence).await {
+            Ok(_) => Ok(()),
+            Err(error) => match error.kind() {
+                Kind::JetStream(why)
+                    if matches!(
+                        why.error_code(),
+                        ErrorCode::NO_MESSAGE_FOUND
+                            | ErrorCode::SEQUENCE_NOT_FOUND
+                            | ErrorCode::STREAM_MESSAGE_DELETE_FAILED
+                    ) && self.writer_of(sequence).await?.is_none() =>
+                {
+                    Ok(())
+                }
+                _ => Err(failed(error)),
+            },
+        }
+    }
+}
+
+enum PublishFailed {
+    /// Another message has come before it.
+    Overtaken,
+    Unknown(StoreError),
+}
+
+impl Writer {
+    /// Of what stands behind `last`. Nobody is kept out before the first append.
+    pub(super) fn new(stream: RecordStream, last: u64) -> Result<Self, StoreError> {
+        let mut id = [0; 8];
+        getrandom::fill(&mut id).map_err(|error| record_error("writer", error))?;
+        Ok(Self {
+            stream,
+            id,
+            number: 0,
+            last,
+            is_unresolved: false,
+        })
+    }
+
+    /// Appends a record, and returns where it stands once it is durable. After an error nothing is
+    /// left of it once [`Self::resolve`] has succeeded, which the next append begins with.
+    pub(super) async fn append(&mut self, body: &[u8]) -> Result<u64, StoreError> {
+        self.resolve().await?;
+        let first = self.last + 1;
+        let mut parts = body.chunks(self.stream.part).peekable();
+        let mut is_first = true;
+        while is_first || parts.peek().is_some() {
+            is_first = false;
+            let part = parts.next().unwrap_or_default();
+            let flags = if parts.peek().is_some() { MORE } else { 0 };
+            self.is_unresolved = true;
+            match self.publish(flags, part).await {
+                Ok(()) => self.is_unresolved = false,
+                Err(PublishFailed::Unknown(error)) => return Err(error),
+                Err(PublishFailed::Overtaken) => {
+                    self.resolve().await?;
+                    return Err(failed("a message of before came after all"));
+                }
+            }
+        }
+        Ok(first)
+    }
+
+    /// Finds out what became of an append that failed, and leaves nothing of it.
+    pub(super) async fn resolve(&mut self) -> Result<(), StoreError> {
+        while self.is_unresolved {
+            let last = self.stream.state().await?.last_sequence;
+            if last == self.last {
+                // It has not come, and may still.
+                match self.publish(VOID, &[]).await {
+                    Ok(()) => self.is_unresolved = false,
+                    Err(PublishFailed::Overtaken) => {}
+                    Err(PublishFailed::Unknown(error)) => return Err(error),
+                }
+                continue;
+            }
+            for sequence in self.last + 1..=last {
+                match self.stream.writer_of(sequence).await? {
+                    Some(writer) if writer != self.id => return Err(StoreError::Fenced),
+                    Some(_) => self.stream.delete(sequence).await?,
+                    None => {}
+                }
+            }
+            self.last = last;
+            self.is_unresolved = false;
+        }
+        Ok(())
+    }
+
+    async fn publish(&mut self, flags: u8, part: &[u8]) -> Result<(), PublishFailed> {
+        self.number += 1;
+        let head = Head {
+            flags,
+            writer: self.id,
+            number: self.number,
+        };
+        self.last = self.stream.publish(self.last, head.before(part)).await?;
+        Ok(())
+    }
+}
+
+const WHAT: &str = "message of a stream";
+
+impl Head {
+    fn before(self, part: &[u8]) -> Bytes {
+        let mut message = BytesMut::with_capacity(HEAD + part.len());
+        message.put_u8(VERSION);
+        message.put_u8(self.flags);
+        message.put_slice(&self.writer);
+        message.put_u64(self.number);
+        message.put_slice(part);
+        message.freeze()
+    }
+}
+
+impl Message {
+    fn read(sequence: u64, mut message: Bytes) -> Result<Self, StoreError> {
+        if message.len() < HEAD {
+            return Err(record_error(WHAT, "it is cut short"));
+        }
+        match message.get_u8() {
+            VERSION => {}
+            other => {
+                let detail = format!("its version {other} is not known");
+                return Err(record_error(WHAT, detail));
+            }
+        }
+        let flags = message.get_u8();
+        let mut writer = [0; 8];
+        message.copy_to_slice(&mut writer);
+        let number = message.get_u64();
+        let head = Head {
+            flags,
+            writer,
+            number,
+        };
+        Ok(Self {
+            sequence,
+            head,
+            part: message,
+        })
+    }
+}
+
+/// A record of which parts are to follow.
+struct Open {
+    sequence: u64,
+    last: Head,
+    body: BytesMut,
+}
+
+impl Open {
+    /// Takes the next message, and gives back the record that it completes. Parts of a record that
+    /// nobody completed are dropped.
+    fn add(open: &mut Option<Self>, message: Message) -> Option<Record> {
+        let Message {
+            sequence,
+            head,
+            part,
+        } = message;
+        let before = open
+            .take()
+            .filter(|open| open.last.writer == head.writer && open.last.number + 1 == head.number);
+        if head.flags & VOID != 0 {
+            return None;
+        }
+        let is_complete = head.flags & MORE == 0;
+        if is_complete && before.is_none() {
+            return Some(Record {
+                sequence,
+                next: sequence + 1,
+                body: part,
+            });
+        }
+        let mut record = before.unwrap_or_else(|| Self {
+            sequence,
+            last: head,
+            body: BytesMut::new(),
+        });
+        record.body.extend_from_slice(&part);
+        record.last = head;
+        if !is_complete {
+            *open = Some(record);
+            return None;
+        }
+        Some(Record {
+            sequence: record.sequence,
+            next: sequence + 1,
+            body: record.body.freeze(),
+        })
+    }
+}
+
+/// The server, or the way to it: it may work later.
+pub(super) fn failed(
+    error: impl Into<Box<dyn std::error::Error + Send + Sync + 'static>>,
+) -> StoreError {
+    StoreError::Engine(error.into())
+}
