@@ -34,7 +34,7 @@ use crate::{
     journal::{Journals, retention::Retention},
     ocpp::{self, Ocpp},
     registries::{Keyring, Registrations, Registry},
-    store::{Backup, Engine, StoreError},
+    store::{Backup, Engine, Ownership, StoreError},
     system::{
         clock::Clock,
         descriptors,
@@ -68,6 +68,7 @@ pub struct App {
     authenticator: Authenticator,
     keyring: Keyring,
     backup: Arc<dyn Backup>,
+    ownership: Ownership,
     retention: watch::Sender<Retention>,
     clock: Clock,
     started: Timestamp,
@@ -120,6 +121,8 @@ pub enum RunError {
     Journal(#[source] StoreError),
     #[error("the ledger of retries failed")]
     Ledger(#[source] StoreError),
+    #[error("another node has taken the shards over; this one stands by once it is started again")]
+    Overtaken,
     #[error("a dispatcher failed; the log says why")]
     Dispatcher,
     #[error("the {what} failed")]
@@ -141,6 +144,8 @@ impl App {
         delivering: Handle,
         dropped_lines: DroppedLines,
     ) -> Result<Self, OpenError> {
+        // A node that stands by until it is the owner is to be reached by nobody.
+        let engine = engine(config).await?;
         let started = clock.now();
         let shares = descriptors::shares(
             config.max_connections,
@@ -160,7 +165,8 @@ impl App {
             configuration,
             shards: stores,
             backup,
-        } = engine(config).await?;
+            ownership,
+        } = engine;
         let webhooks = Registry::open(Arc::clone(&configuration)).await?;
         let memory = MemoryBudget::of(config.memory_budget.bytes());
         let ending = CancellationToken::new();
@@ -220,6 +226,7 @@ impl App {
             authenticator,
             keyring,
             backup,
+            ownership,
             retention: watch::Sender::new(runtime_settings::retention(config)),
             clock,
             started,
@@ -384,11 +391,16 @@ impl App {
             // First, because the servers end by themselves at a shutdown.
             biased;
             () = shutdown.cancelled() => Ok(()),
+            () = self.ownership.lost() => Err(RunError::Overtaken),
             failure = shards.failed() => Err(failure),
             () = self.failed.cancelled() => Err(RunError::Dispatcher),
             Some(ended) = api.join_next() => Err(server_failure(ended)),
         };
 
+        if matches!(result, Err(RunError::Overtaken)) {
+            // Another node goes on: nothing that is in memory here counts any more.
+            return result;
+        }
         // Who takes events in goes first, who hands them out next, who keeps them last.
         shutdown.cancel();
         self.ending.cancel();
@@ -410,6 +422,7 @@ impl App {
             finished("retention", ended);
         }
         shards.stop().await;
+        self.ownership.give_up().await;
         last_spans(self.exporter).await;
         result
     }

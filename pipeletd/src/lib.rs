@@ -79,7 +79,11 @@ pub fn main() -> ExitCode {
             return Ok(SledStore::open_with_key(&config.data_dir, key_file)?.engine());
         };
         let cluster = Cluster::join(options, &config.data_dir, key_file).await?;
-        cluster.engine().await
+        let waiting = |owner: &str| {
+            tracing::info!(owner, "standing by: another node owns the shards");
+            service_manager::standing_by(owner);
+        };
+        cluster.engine(waiting).await
     })
 }
 
@@ -142,7 +146,11 @@ fn run(
         tokio::spawn(signals.run(shutdown.clone()));
         let reload = Reload::listen()?;
         let (clock, deliveries) = (Clock::system(), delivering.handle().clone());
-        let app = App::open(&config, engine, clock, deliveries.clone(), log.dropped).await?;
+        let opening = App::open(&config, engine, clock, deliveries.clone(), log.dropped);
+        let Some(app) = shutdown.run_until_cancelled(opening).await else {
+            return Ok(());
+        };
+        let app = app?;
         let reloadable = Reloadable {
             certificates: app.certificates(),
             runtime_settings: app.runtime_settings(),

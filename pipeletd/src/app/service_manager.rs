@@ -18,6 +18,12 @@ pub fn ready(status: &str) {
     tell(&[NotifyState::Ready, NotifyState::Status(status)]);
 }
 
+/// It waits until it is to take over from this node.
+pub fn standing_by(owner: &str) {
+    let status = format!("standing by: {owner} owns the shards");
+    tell(&[NotifyState::Ready, NotifyState::Status(&status)]);
+}
+
 /// It reads its settings again. The manager waits for [`reloaded`].
 pub fn reloading() {
     let reloading = NotifyState::Reloading;

@@ -84,13 +84,14 @@ impl Shard {
 
     /// Why it can't go on, once it can't; never after [`Self::stop`].
     async fn failed(&mut self) -> RunError {
-        tokio::select! {
-            ended = self.committer.ended() => {
-                ended.map_or_else(RunError::Journal, |()| RunError::Ended("journal"))
-            }
-            ended = self.ledger_writer.ended() => {
-                ended.map_or_else(RunError::Ledger, |()| RunError::Ended("ledger"))
-            }
+        let (ended, failed, what): (_, fn(_) -> _, _) = tokio::select! {
+            ended = self.committer.ended() => (ended, RunError::Journal, "journal"),
+            ended = self.ledger_writer.ended() => (ended, RunError::Ledger, "ledger"),
+        };
+        match ended {
+            Ok(()) => RunError::Ended(what),
+            Err(StoreError::Fenced) => RunError::Overtaken,
+            Err(error) => failed(error),
         }
     }
 

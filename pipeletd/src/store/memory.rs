@@ -24,9 +24,9 @@ use tokio::sync::Semaphore;
 
 use super::{
     Backup, BackupError, Checkpoint, ConfigurationChange, ConfigurationStore, Counter, Engine,
-    Entry, EntryKey, LedgerChange, LedgerState, LedgerStore, LogStore, Observer, Part, Progress,
-    ProjectionStore, PutError, ReadLimit, Revision, SavedStations, ShardStores, StoreError,
-    configuration::Observers, take_up_to,
+    Entry, EntryKey, LedgerChange, LedgerState, LedgerStore, LogStore, Observer, Ownership, Part,
+    Progress, ProjectionStore, PutError, ReadLimit, Revision, SavedStations, ShardStores,
+    StoreError, configuration::Observers, take_up_to,
 };
 
 #[derive(Debug)]
@@ -90,6 +90,7 @@ impl MemoryStore {
             shards: shards.iter().map(Self::shard).collect(),
             configuration: Arc::<Self>::clone(&first),
             backup: first,
+            ownership: Ownership::Exclusive,
         }
     }
 

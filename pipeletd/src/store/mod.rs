@@ -228,6 +228,33 @@ pub struct Engine {
     /// At least one; which of them a station belongs to depends on how many there are.
     pub shards: Vec<ShardStores>,
     pub backup: Arc<dyn Backup>,
+    pub ownership: Ownership,
+}
+
+/// How long the shards are this process's.
+#[derive(Debug)]
+pub enum Ownership {
+    /// As long as it runs.
+    Exclusive,
+    Lease(jetstream::lease::Lease),
+}
+
+impl Ownership {
+    /// Returns when they are another's.
+    pub async fn lost(&self) {
+        match self {
+            Self::Exclusive => std::future::pending().await,
+            Self::Lease(lease) => lease.lost().cancelled().await,
+        }
+    }
+
+    /// Lets another process have them at once.
+    pub async fn give_up(self) {
+        match self {
+            Self::Exclusive => {}
+            Self::Lease(lease) => lease.give_up().await,
+        }
+    }
 }
 
 /// What an engine keeps of one shard.

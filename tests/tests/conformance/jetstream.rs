@@ -3,7 +3,7 @@
 use std::{path::Path, sync::Arc};
 
 use pipelet_domain::{events::Seq, shards::ShardId};
-use pipelet_tests::Nats;
+use pipelet_tests::{Nats, deadline::within};
 use pipeletd::store::{
     LedgerChange, LogStore, ReadLimit, StoreError,
     jetstream::{Cluster, ClusterOptions},
@@ -36,9 +36,11 @@ async fn server() -> Option<(Nats, TempDir)> {
     Some((Nats::start().await?, tempfile::tempdir().unwrap()))
 }
 
-async fn open(nats: &Nats, directory: &TempDir) -> Stores {
+/// Takes the one shard over, whoever had it before.
+pub(super) async fn open(nats: &Nats, directory: &TempDir) -> Stores {
     let cluster = join(nats, directory.path(), |_| {}).await.unwrap();
-    cluster.engine().await.unwrap().into()
+    let shard = cluster.open_shard(ShardId(0)).await.unwrap();
+    Stores::new(cluster.configuration(), shard)
 }
 
 async fn append(log: &dyn LogStore, numbers: std::ops::Range<u64>) -> Result<Seq, StoreError> {
@@ -221,4 +223,37 @@ async fn what_an_operator_has_to_change_is_said() {
         "the stream pipelet_log_0 is not as the cluster made it: its max_msgs is 7",
     )
     .await;
+}
+
+/// Whoever waits has it once its holder gives it up, or falls silent.
+#[tokio::test(flavor = "multi_thread")]
+async fn one_node_owns_the_shards_and_another_stands_by() {
+    let Some((nats, directory)) = server().await else {
+        return;
+    };
+    let node = async |name: &str| {
+        let cluster = join(&nats, directory.path(), |options| {
+            options.node = name.to_owned();
+        });
+        cluster.await.unwrap()
+    };
+    let first = node("a").await.engine(|_| {}).await.unwrap();
+    let (told, mut owner) = tokio::sync::mpsc::channel(1);
+    let second = node("b").await;
+    let second = tokio::spawn(async move {
+        let waiting = |owner: &str| told.try_send(owner.to_owned()).unwrap();
+        second.engine(waiting).await.unwrap()
+    });
+    assert_eq!(owner.recv().await.unwrap(), "a");
+    first.ownership.give_up().await;
+    let second = within("the one that waits to go on", second).await.unwrap();
+    let refused = append(&*first.shards[0].log, 0..1).await.unwrap_err();
+    assert!(matches!(refused, StoreError::Fenced), "{refused}");
+
+    // Cut off from the server, it knows before another can be sure.
+    nats.pause();
+    within("the lease to end", second.ownership.lost()).await;
+    nats.resume();
+    let third = within("another to have it", node("c").await.engine(|_| {})).await;
+    append(&*third.unwrap().shards[0].log, 0..1).await.unwrap();
 }

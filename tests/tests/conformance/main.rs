@@ -23,7 +23,7 @@ use pipelet_domain::{
 
 use pipelet_tests::Nats;
 use pipeletd::store::{
-    Backup, Checkpoint, ConfigurationStore, Counter, Engine, LedgerChange, LedgerStore, LogStore,
+    Checkpoint, ConfigurationStore, Counter, Engine, LedgerChange, LedgerStore, LogStore,
     ProjectionStore, ReadLimit, ShardStores, StoreError, memory::MemoryStore, sled::SledStore,
 };
 use tempfile::TempDir;
@@ -34,23 +34,23 @@ struct Stores {
     ledger: Arc<dyn LedgerStore>,
     configuration: Arc<dyn ConfigurationStore>,
     projections: Arc<dyn ProjectionStore>,
-    backup: Arc<dyn Backup>,
+}
+
+impl Stores {
+    fn new(configuration: Arc<dyn ConfigurationStore>, shard: ShardStores) -> Self {
+        Self {
+            log: shard.log,
+            ledger: shard.ledger,
+            configuration,
+            projections: shard.projections,
+        }
+    }
 }
 
 impl From<Engine> for Stores {
     fn from(engine: Engine) -> Self {
-        let ShardStores {
-            log,
-            ledger,
-            projections,
-        } = engine.shards.into_iter().next().expect("a shard");
-        Self {
-            log,
-            ledger,
-            configuration: engine.configuration,
-            projections,
-            backup: engine.backup,
-        }
+        let shard = engine.shards.into_iter().next();
+        Self::new(engine.configuration, shard.expect("a shard"))
     }
 }
 
@@ -74,10 +74,7 @@ impl Kept {
     async fn open(&self) -> Stores {
         match self {
             Self::Sled(directory) => sled(directory.path()).into(),
-            Self::JetStream(nats, directory) => {
-                let cluster = jetstream::join(nats, directory.path(), |_| {}).await;
-                cluster.unwrap().engine().await.unwrap().into()
-            }
+            Self::JetStream(nats, directory) => jetstream::open(nats, directory).await,
         }
     }
 }
@@ -257,7 +254,9 @@ async fn everything(store: &Stores) -> Vec<String> {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_backup_has_everything_and_leads_to_the_same_store() {
     let (directory, elsewhere) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-    let store = Stores::from(sled(directory.path()));
+    let engine = sled(directory.path());
+    let backup_of = Arc::clone(&engine.backup);
+    let store = Stores::from(engine);
     configuration::put_one_of_each(&store).await;
     let checkpoint = Checkpoint::Cursor(WebhookId(1), Cursor::at(Seq(2)));
     let appended = store
@@ -290,7 +289,7 @@ async fn a_backup_has_everything_and_leads_to_the_same_store() {
     let before = everything(&store).await;
 
     let mut backup = Vec::new();
-    store.backup.back_up(&mut backup).unwrap();
+    backup_of.back_up(&mut backup).unwrap();
     let path = elsewhere.path();
     SledStore::restore(path, &mut &backup[..], false).unwrap();
     let key = "secrets.key";

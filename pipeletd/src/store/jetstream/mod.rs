@@ -3,6 +3,7 @@
 //! | stream | |
 //! |---|---|
 //! | `CLUSTER_config` | the configuration: webhooks, API keys, id tags, registrations, numbers |
+//! | `CLUSTER_leases` | who owns the shards |
 //! | `CLUSTER_log_N` | the log of shard N, a record for each batch |
 //! | `CLUSTER_table_N` | its ledger and its projections, as a table |
 //!
@@ -10,6 +11,7 @@
 //! servers as a stream has replicas, and on their disks where they are told to sync always.
 
 mod configuration;
+pub(crate) mod lease;
 mod log;
 mod record_stream;
 mod table;
@@ -34,13 +36,15 @@ use pipelet_domain::{events::Seq, shards::ShardId};
 
 use self::{
     configuration::StreamConfiguration,
+    lease::Lease,
     log::StreamLog,
     record_stream::{RecordStream, failed},
     table::StreamTable,
     values::Values,
 };
 use super::{
-    Backup, BackupError, Engine, ShardStores, StoreError, key_file::KeyFile, sealing::KeyId,
+    Backup, BackupError, ConfigurationStore, Engine, Ownership, ShardStores, StoreError,
+    key_file::KeyFile, sealing::KeyId,
 };
 use crate::system::private_file;
 
@@ -129,6 +133,8 @@ pub struct Cluster {
     replicas: usize,
     shards: u16,
     configuration: Arc<StreamConfiguration>,
+    leases: Values,
+    node: String,
 }
 
 impl Cluster {
@@ -193,13 +199,23 @@ impl Cluster {
             key_file.keys_for(other).map_err(StoreError::KeyFile)?;
         }
         let configuration = StreamConfiguration::open(values, secrets).await?;
+        let name = format!("{}_leases", options.cluster);
+        let config = config_of(&name, &format!("{}.leases.>", options.cluster), 1);
+        let (leases, _) = have(&jetstream, config, Some(replicas)).await?;
         Ok(Self {
-            jetstream,
             name: options.cluster.clone(),
             replicas,
             shards: options.shards,
             configuration: Arc::new(configuration),
+            leases: Values::new(&jetstream, leases, &format!("{}.leases", options.cluster)),
+            node: options.node.clone(),
+            jetstream,
         })
+    }
+
+    /// What is set up, as this node sees it.
+    pub fn configuration(&self) -> Arc<dyn ConfigurationStore> {
+        Arc::<StreamConfiguration>::clone(&self.configuration)
     }
 
     /// Takes a shard over.
@@ -214,13 +230,16 @@ impl Cluster {
         })
     }
 
-    /// Takes all shards over: this node has them alone.
-    pub async fn engine(self) -> Result<Engine, StoreError> {
+    /// Waits until this node is the one that owns the shards, and takes them over. `waiting` is told
+    /// which node does meanwhile.
+    pub async fn engine(self, waiting: impl Fn(&str)) -> Result<Engine, StoreError> {
+        let lease = Lease::acquire(self.leases.clone(), "owner", &self.node, waiting).await?;
         let shards = (0..self.shards).map(|shard| self.open_shard(ShardId(shard)));
         Ok(Engine {
             shards: try_join_all(shards).await?,
             backup: Arc::new(NoBackup),
             configuration: self.configuration,
+            ownership: Ownership::Lease(lease),
         })
     }
 

@@ -29,7 +29,7 @@ use self::{
     room::{Purpose, Room},
 };
 use super::{
-    Engine, Revision, ShardStores, StoreError, blocking,
+    Engine, Ownership, Revision, ShardStores, StoreError, blocking,
     codec::record_error,
     configuration::Observers,
     key_file::KeyFile,
@@ -189,6 +189,7 @@ impl SledStore {
             shards: vec![store.shard()],
             configuration: Arc::<Self>::clone(&store),
             backup: store,
+            ownership: Ownership::Exclusive,
         }
     }
 
