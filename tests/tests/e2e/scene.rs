@@ -1,14 +1,32 @@
 //! What most tests begin with.
 
+use std::{
+    env,
+    sync::atomic::{AtomicU64, Ordering},
+};
+
 use pipelet_tests::{Api, Builder, Ctl, Daemon, Receiver, Station};
 
 /// With this variable, the daemon runs in several shards, which are gone with it.
 pub(crate) const IN_SHARDS: &str = "PIPELET_E2E_IN_SHARDS";
 
+/// With this variable, the daemon is the one node of a cluster, in two shards, on this NATS server.
+pub(crate) const ON_NATS: &str = "PIPELET_E2E_ON_NATS";
+
+/// Clusters of this process's.
+static CLUSTERS: AtomicU64 = AtomicU64::new(1);
+
 /// A daemon of this package's own build of the real thing.
 pub(crate) fn daemon() -> Builder {
-    if std::env::var_os(IN_SHARDS).is_some() {
+    if env::var_os(IN_SHARDS).is_some() {
         return sharded();
+    }
+    if let Some(nats) = env::var_os(ON_NATS) {
+        let number = CLUSTERS.fetch_add(1, Ordering::Relaxed);
+        return Daemon::builder(env!("CARGO_BIN_EXE_e2e-pipeletd"))
+            .flag("--store", nats.to_str().expect("UTF-8"))
+            .flag("--cluster", &format!("test-{number}"))
+            .flag("--shards", "2");
     }
     Daemon::builder(env!("CARGO_BIN_EXE_e2e-pipeletd"))
 }

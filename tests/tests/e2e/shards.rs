@@ -2,13 +2,13 @@
 
 use std::{collections::BTreeSet, env, process::Stdio};
 
-use pipelet_tests::Answer;
+use pipelet_tests::{Answer, Nats};
 use serde_json::{Value, json};
 use tokio::process::Command;
 
-use crate::scene::{IN_SHARDS, Scene, sharded};
+use crate::scene::{IN_SHARDS, ON_NATS, Scene, sharded};
 
-/// Suites that hold however many shards there are, but for what is [`LEFT_OUT`].
+/// Suites that hold however many shards there are, but for what left out below.
 const MAIN_CASES: &[&str] = &[
     "api::events::",
     "api::rest_parity::",
@@ -25,9 +25,14 @@ const MAIN_CASES: &[&str] = &[
     "ocpp::stations::",
     "ocpp::transactions::",
 ];
-/// What starts the daemon again, and then what knows that there is one shard: the number of a dead
-/// letter, and that one attempt finds out whether a receiver is mended.
-const LEFT_OUT: &[&str] = &[
+/// What knows that there is one shard: the number of a dead letter, and that one attempt finds out
+/// whether a receiver is mended.
+const OF_ONE_SHARD: &[&str] = &[
+    "failed_ones_lead_to_the_dead_letters",
+    "what_waits_goes_out_when_the_receiver_is_mended",
+];
+/// What starts the daemon again.
+const RESTARTING: &[&str] = &[
     "a_stream_goes_on_where_it_was",
     "a_tail_goes_on_when_the_daemon_is_back",
     "the_filter_survives_a_crash_with_its_backlog",
@@ -38,8 +43,6 @@ const LEFT_OUT: &[&str] = &[
     "tags_are_kept_and_changed",
     "transactions_outlive_a_kill",
     "what_nothing_is_heard_of_ends_as_abandoned_until_its_stop_comes",
-    "failed_ones_lead_to_the_dead_letters",
-    "what_waits_goes_out_when_the_receiver_is_mended",
 ];
 
 const STATIONS: usize = 12;
@@ -153,16 +156,27 @@ async fn lists_streams_and_books_are_of_all_shards() {
     scene.api.get(&owing).await.expect(404);
 }
 
-/// The same suites, on a daemon in shards.
-#[tokio::test]
-async fn the_main_cases_hold_in_shards() {
+/// The same suites, on other daemons.
+async fn the_main_cases_hold(variable: &str, value: &str, left_out: &[&[&str]]) {
     let mut suites = Command::new(env::current_exe().expect("this program"));
-    suites.env(IN_SHARDS, "1").args(MAIN_CASES);
-    for name in LEFT_OUT {
+    suites.env(variable, value).args(MAIN_CASES);
+    for name in left_out.iter().copied().flatten() {
         suites.args(["--skip", name]);
     }
     let ran = suites.stdin(Stdio::null()).kill_on_drop(true).output();
     let ran = ran.await.expect("the suites");
     let said = String::from_utf8_lossy(&ran.stdout);
     assert!(ran.status.success(), "{said}");
+}
+
+#[tokio::test]
+async fn the_main_cases_hold_in_shards() {
+    the_main_cases_hold(IN_SHARDS, "1", &[OF_ONE_SHARD, RESTARTING]).await;
+}
+
+#[tokio::test]
+async fn the_main_cases_hold_on_nats() {
+    if let Some(nats) = Nats::start().await {
+        the_main_cases_hold(ON_NATS, &nats.url(), &[OF_ONE_SHARD]).await;
+    }
 }
