@@ -50,6 +50,8 @@ pub mod runtime_settings;
 pub mod service_manager;
 mod shard;
 
+/// How long the writers may take to find out that they write no more.
+const OVERTAKEN_GRACE: Duration = Duration::from_secs(5);
 /// How long API calls may take to finish at shutdown.
 const API_GRACE: Duration = Duration::from_secs(5);
 
@@ -174,6 +176,7 @@ impl App {
             memory: &memory,
             clock,
             ending: &ending,
+            ownership: &ownership,
         };
         let opened = RunningShards::open(stores, &webhooks, common);
         let (running, places) = opened.await?;
@@ -260,6 +263,7 @@ impl App {
 
     fn readiness(&self, shutdown: CancellationToken) -> Readiness {
         Readiness {
+            ownership: self.ownership.clone(),
             journals: self.journals(),
             delivery: self.delivery.clone(),
             shutdown,
@@ -397,13 +401,15 @@ impl App {
             Some(ended) = api.join_next() => Err(server_failure(ended)),
         };
 
-        if matches!(result, Err(RunError::Overtaken)) {
-            // Another node goes on: nothing that is in memory here counts any more.
-            return result;
-        }
         // Who takes events in goes first, who hands them out next, who keeps them last.
         shutdown.cancel();
         self.ending.cancel();
+        if matches!(result, Err(RunError::Overtaken)) {
+            // Another node goes on: nothing that is in memory here counts any more, and whoever
+            // would write it finds out.
+            let _ = time::timeout(OVERTAKEN_GRACE, shards.stop()).await;
+            return result;
+        }
         finished("OCPP side", ocpp.await);
         if time::timeout(API_GRACE, async {
             while api.join_next().await.is_some() {}

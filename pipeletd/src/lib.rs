@@ -8,7 +8,7 @@
 //! | [`journal`] | every event once, on disk before anyone is told; forward reading |
 //! | [`delivery`] | a dispatcher for each webhook, retries, dead letters, replay, HTTP |
 //! | [`registries`] | webhooks, API keys, id tags and registrations, in step with the configuration |
-//! | [`store`] | what must survive: four traits, sled, memory, the conformance suite |
+//! | [`store`] | what must survive: four traits, sled, JetStream, memory |
 //! | [`ocpp`] | stations: handshake, frames, answers, sessions |
 //! | [`api`] | REST and gRPC over the handles of all these |
 //! | [`auth`] | API keys and their roles |

@@ -14,6 +14,7 @@ use std::{
     time::Duration,
 };
 
+use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 use tokio::{
     io::{AsyncBufReadExt, AsyncReadExt, BufReader, Lines},
@@ -238,6 +239,33 @@ impl Builder {
     }
 }
 
+/// A further node of a daemon's cluster, which listens once the daemon is gone.
+#[derive(Debug)]
+pub struct StandBy(Child);
+
+impl StandBy {
+    /// SIGKILL.
+    pub async fn kill9(mut self) {
+        let ended = self.0.try_wait().expect("a child");
+        assert!(ended.is_none(), "it ended by itself: {ended:?}");
+        self.0.kill().await.expect("SIGKILL");
+    }
+}
+
+/// A node that stood still while another one took over.
+#[derive(Debug)]
+pub struct Overtaken(Running);
+
+impl Overtaken {
+    /// Has it go on, and waits until it has ended by itself.
+    pub async fn wake(mut self) -> ExitStatus {
+        signal(&self.0.child, Signal::CONT);
+        within("the overtaken node to end", self.0.child.wait())
+            .await
+            .expect("an exit status")
+    }
+}
+
 /// How a daemon ended that gave up by itself.
 #[derive(Debug)]
 pub struct Ended {
@@ -366,6 +394,16 @@ impl Daemon {
         assert!(status.expect("sh").success(), "kill -{name} {pid}");
     }
 
+    /// Whether the process has ended by itself; the daemon can be started again then.
+    pub fn has_ended(&mut self) -> bool {
+        let running = self.running.as_mut().expect("a running daemon");
+        let has_ended = running.child.try_wait().expect("a child").is_some();
+        if has_ended {
+            self.running = None;
+        }
+        has_ended
+    }
+
     /// Waits for the process to end.
     pub async fn ended(&mut self) -> ExitStatus {
         let mut running = self.running.take().expect("a running daemon");
@@ -397,6 +435,26 @@ impl Daemon {
         let running = Running::try_spawn(&self.builder).await;
         self.running = Some(running.map_err(|status| self.builder.ended(status))?);
         Ok(())
+    }
+
+    /// Starts a further node beside it, which shares its data directory.
+    pub fn stand_by(&self, node: &str) -> StandBy {
+        StandBy(self.builder.spawn(&[&format!("--node={node}")]))
+    }
+
+    /// The one that stood by goes on in the place of the daemon, which has ended.
+    pub async fn follow(&mut self, next: StandBy) -> Result<(), Ended> {
+        assert!(self.running.is_none(), "the daemon still runs");
+        let running = Running::listening(next.0).await;
+        self.running = Some(running.map_err(|status| self.builder.ended(status))?);
+        Ok(())
+    }
+
+    /// SIGSTOP: it stands still, and another one goes on in its place.
+    pub fn stop_still(&mut self) -> Overtaken {
+        let running = self.running.take().expect("a running daemon");
+        signal(&running.child, Signal::STOP);
+        Overtaken(running)
     }
 
     /// Starts the daemon on the same data and kills it so much later, wherever it has come to, if
@@ -453,7 +511,11 @@ impl Running {
     }
 
     async fn try_spawn(builder: &Builder) -> Result<Self, ExitStatus> {
-        let mut child = builder.spawn(&[]);
+        Self::listening(builder.spawn(&[])).await
+    }
+
+    /// Waits until a process listens.
+    async fn listening(mut child: Child) -> Result<Self, ExitStatus> {
         let mut lines = BufReader::new(child.stdout.take().expect("stdout is piped")).lines();
         let line = within("pipeletd to listen", lines.next_line())
             .await
@@ -478,6 +540,12 @@ impl Running {
             _stdout: lines,
         })
     }
+}
+
+fn signal(child: &Child, signal: Signal) {
+    let pid = child.id().and_then(|pid| i32::try_from(pid).ok());
+    let pid = pid.and_then(Pid::from_raw).expect("a process that runs");
+    kill_process(pid, signal).expect("it takes signals");
 }
 
 /// None where it was killed, and how it ended where that was before.

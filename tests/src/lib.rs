@@ -12,7 +12,7 @@
 //! - [`Faults`]: a daemon's disk, clock and resolver, which fail as they are told to.
 //! - [`SmallDisk`]: a disk that a test can fill.
 //! - [`Network`]: namespaces with a router between daemon and test, which drops what it is told to.
-//! - [`Nats`]: a server of NATS, which can be killed and started again.
+//! - [`Nats`]: a server of NATS, which can be killed and started again; [`NatsCluster`]: three.
 //! - [`Scrape`]: what `/metrics` said.
 //! - [`process`]: what `/proc` says of a daemon or of who loads it.
 //! - [`packages`], with [`node`] and [`python`]: what is taken from npm and PyPI; [`browser`] and
@@ -66,12 +66,12 @@ pub use api::{Api, Reply};
 pub use authority::{Authority, Identity};
 pub use blackhole::Blackhole;
 pub use ctl::{Ctl, Output};
-pub use daemon::{Builder, Daemon, Ended};
+pub use daemon::{Builder, Daemon, Ended, Overtaken, StandBy};
 pub use dial::Dial;
 pub use event_stream::{EventStream, Sent};
 pub use faults::{DiskError, Faults};
 pub use http2::{Http2, SeenStream, Stream};
-pub use nats::Nats;
+pub use nats::{Nats, NatsCluster};
 pub use network::Network;
 pub use raw::{RawFrame, RawSocket};
 pub use receiver::{Answer, Receiver, Request};

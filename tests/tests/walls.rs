@@ -13,6 +13,10 @@ use std::{
 const THIRD_PARTY: &[(&str, &[&str])] = &[
     ("sled::", &["pipeletd/src/store/sled"]),
     (
+        "async_nats::",
+        &["pipeletd/src/store/jetstream", "pipeletd/src/config"],
+    ),
+    (
         "ring::",
         &[
             "pipeletd/src/store/sealing",

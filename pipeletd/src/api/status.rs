@@ -4,7 +4,7 @@ use std::{fs, io, net::SocketAddr, path::Path};
 
 use tokio_util::sync::CancellationToken;
 
-use crate::{delivery::Delivery, journal::Journals};
+use crate::{delivery::Delivery, journal::Journals, store::Ownership};
 
 /// Where the daemon listens, with the real ports.
 #[derive(Debug, Clone, Copy)]
@@ -92,6 +92,7 @@ pub(super) fn directory_bytes(directory: &Path) -> io::Result<u64> {
 /// Tells whether events can be taken, and what becomes of them noted down. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Readiness {
+    pub ownership: Ownership,
     pub journals: Journals,
     pub delivery: Delivery,
     pub shutdown: CancellationToken,
@@ -104,10 +105,13 @@ impl Readiness {
         let outage = outage.map(|why| format!("events can't be kept: {why}"));
         let ledger = self.delivery.outage();
         let ledger = ledger.map(|why| format!("retries and dead letters can't be kept: {why}"));
+        let owner = (!self.ownership.is_held())
+            .then(|| "this node can't renew its lease of the shards".to_owned());
         let stopping = self
             .shutdown
             .is_cancelled()
             .then(|| "shutting down".to_owned());
-        outage.into_iter().chain(ledger).chain(stopping).collect()
+        let reasons = outage.into_iter().chain(ledger).chain(owner);
+        reasons.chain(stopping).collect()
     }
 }

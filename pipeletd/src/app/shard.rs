@@ -19,7 +19,10 @@ use crate::{
     delivery::{self, DispatcherContext, ledger::Ledger},
     journal::{Journal, Journals, Opened, Subscriber},
     registries::Registry,
-    store::{LedgerStore, ProjectionStore, ShardStores, StoreError, group_commit::WriterThread},
+    store::{
+        LedgerStore, Ownership, ProjectionStore, ShardStores, StoreError,
+        group_commit::WriterThread,
+    },
     system::{clock::Clock, latencies::Latencies, limits::memory::MemoryBudget},
 };
 
@@ -40,6 +43,7 @@ pub(super) struct Common<'a> {
     pub(super) clock: Clock,
     /// Once it is cancelled, an outage of the store is not waited out any more.
     pub(super) ending: &'a CancellationToken,
+    pub(super) ownership: &'a Ownership,
 }
 
 /// A webhook's place in the journal of a shard.
@@ -59,6 +63,7 @@ impl Shard {
             memory,
             clock,
             ending,
+            ..
         }: Common<'_>,
     ) -> Result<(Self, Vec<Place>), StoreError> {
         let subscriptions = delivery::subscriptions(webhooks);
@@ -151,6 +156,7 @@ impl RunningShards {
             memory: common.memory.deliveries.clone(),
             runtime: runtime.clone(),
             attempts: Arc::clone(attempts),
+            ownership: common.ownership.clone(),
         });
         contexts.collect()
     }

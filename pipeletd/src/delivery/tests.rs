@@ -27,7 +27,7 @@ use crate::{
     registries::Registry,
     store::{
         Checkpoint, ConfigurationStore as _, Entry as Configured, LedgerChange, LedgerStore as _,
-        LogStore as _, ReadLimit, memory::MemoryStore,
+        LogStore as _, Ownership, ReadLimit, memory::MemoryStore,
     },
     system::{clock::Clock, limits::memory::MemoryBudget},
     telemetry::Spans,
@@ -175,6 +175,7 @@ async fn start(store: &Arc<MemoryStore>) -> (Delivery, Ledger) {
         retry_clock: ledger.clock(),
         runtime: tokio::runtime::Handle::current(),
         attempts: Arc::default(),
+        ownership: Ownership::exclusive(),
     };
     let settings = DeliverySettings {
         sender: sender.unwrap(),

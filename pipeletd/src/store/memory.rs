@@ -90,7 +90,7 @@ impl MemoryStore {
             shards: shards.iter().map(Self::shard).collect(),
             configuration: Arc::<Self>::clone(&first),
             backup: first,
-            ownership: Ownership::Exclusive,
+            ownership: Ownership::exclusive(),
         }
     }
 

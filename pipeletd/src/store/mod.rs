@@ -3,8 +3,8 @@
 //! Four traits, each of which a part of the daemon needs: the [log](LogStore), the
 //! [ledger](LedgerStore) and the [projections](ProjectionStore) of a shard, and the
 //! [configuration](ConfigurationStore) that all shards share. They speak in meanings, never in
-//! bytes. Each says what is durable when, and who may call. Engines are [`sled`] and, for tests,
-//! [`memory`]; the conformance suite holds them to the traits.
+//! bytes. Each says what is durable when, and who may call. Engines are [`sled`], [`jetstream`]
+//! and, for tests, [`memory`]; the conformance suite holds them to the traits.
 //!
 //! A disk that is full or fails is no end: calls fail with an outage until it works again, and
 //! then go on.
@@ -26,6 +26,7 @@ mod ledger;
 mod log;
 pub mod memory;
 mod outage;
+mod ownership;
 mod projections;
 mod records;
 mod registration_record;
@@ -47,6 +48,7 @@ pub use self::{
     ledger::{LedgerChange, LedgerState, LedgerStore},
     log::{Checkpoint, LogStore, Progress},
     outage::Outage,
+    ownership::Ownership,
     projections::{ProjectionStore, SavedStations},
 };
 use crate::system::limits::memory::LARGEST_EVENT;
@@ -229,32 +231,6 @@ pub struct Engine {
     pub shards: Vec<ShardStores>,
     pub backup: Arc<dyn Backup>,
     pub ownership: Ownership,
-}
-
-/// How long the shards are this process's.
-#[derive(Debug)]
-pub enum Ownership {
-    /// As long as it runs.
-    Exclusive,
-    Lease(jetstream::lease::Lease),
-}
-
-impl Ownership {
-    /// Returns when they are another's.
-    pub async fn lost(&self) {
-        match self {
-            Self::Exclusive => std::future::pending().await,
-            Self::Lease(lease) => lease.lost().cancelled().await,
-        }
-    }
-
-    /// Lets another process have them at once.
-    pub async fn give_up(self) {
-        match self {
-            Self::Exclusive => {}
-            Self::Lease(lease) => lease.give_up().await,
-        }
-    }
 }
 
 /// What an engine keeps of one shard.

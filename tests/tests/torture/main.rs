@@ -2,16 +2,18 @@
 //!
 //! `cargo test -p pipelet-tests --test torture` runs what fits into every change's check: some
 //! dozens of kills, some power losses, and a soak. By hand: `-- --rounds 1000`, `-- --power-loss
-//! --rounds 200`, `-- --soak 1h`, with `--release` before the `--`. The seed of a run is printed;
+//! --rounds 200`, `-- --cluster --rounds 300`, `-- --soak 1h`, with `--release` before the `--`. The seed of a run is printed;
 //! `--seed` makes the same choices again, though not at the same times.
 //!
 //! - `run` is what all share; `stations`, `callers`, `keys`, and `receivers` with `neighbours` and
 //!   `secrets` are the load;
-//! - `rounds` kills, starts and checks; `soak` watches what the daemon takes.
+//! - `rounds` kills, starts and checks; `cluster` does so to nodes and to servers of NATS; `soak`
+//!   watches what the daemon takes.
 //!
 //! The judge is `pipelet_tests::oracle`, which knows only what was seen from outside.
 
 mod callers;
+mod cluster;
 mod keys;
 mod neighbours;
 mod receivers;
@@ -33,6 +35,7 @@ use self::rounds::{Found, Mode};
 const KILL_ROUNDS: u32 = 30;
 const POWER_ROUNDS: u32 = 15;
 const VOID_ROUNDS: u32 = 15;
+const CLUSTER_ROUNDS: u32 = 10;
 const SOAK: Duration = Duration::from_secs(100);
 
 #[derive(Debug, Parser)]
@@ -49,6 +52,9 @@ struct Options {
     /// Only the control: a disk whose syncs do nothing.
     #[arg(long)]
     void_syncs: bool,
+    /// Only a cluster, of which nodes and servers die.
+    #[arg(long)]
+    cluster: bool,
     /// Only a soak, for so long.
     #[arg(long, value_parser = humantime::parse_duration)]
     soak: Option<Duration>,
@@ -73,6 +79,9 @@ fn main() {
         match (options.soak, options.rounds, options.power_loss) {
             (Some(time), _, _) => soak(time, seed).await,
             _ if options.void_syncs => void_syncs_are_found(seed).await,
+            _ if options.cluster => {
+                torture_cluster(options.rounds.unwrap_or(CLUSTER_ROUNDS), seed).await;
+            }
             (None, rounds, true) => {
                 torture(Mode::PowerLoss, rounds.unwrap_or(POWER_ROUNDS), seed).await;
             }
@@ -81,6 +90,7 @@ fn main() {
                 torture(Mode::Kills, KILL_ROUNDS, seed).await;
                 torture(Mode::PowerLoss, POWER_ROUNDS, seed).await;
                 void_syncs_are_found(seed).await;
+                torture_cluster(CLUSTER_ROUNDS, seed).await;
                 soak(SOAK, seed).await;
             }
         }
@@ -92,6 +102,15 @@ async fn torture(mode: Mode, rounds: u32, seed: u64) {
     match rounds::run(mode, rounds, seed).await {
         Ok(outcome) => say(&format!("nothing lost: {outcome}")),
         Err(found) => fail(&found, seed),
+    }
+}
+
+async fn torture_cluster(rounds: u32, seed: u64) {
+    say(&format!("a cluster, {rounds} rounds"));
+    match cluster::run(rounds, seed).await {
+        Some(Ok(outcome)) => say(&format!("nothing lost: {outcome}")),
+        Some(Err(found)) => fail(&found, seed),
+        None => {}
     }
 }
 

@@ -37,9 +37,9 @@ const MAX_ATTEMPTS: u32 = 4;
 const LONGEST_START: Duration = Duration::from_secs(2);
 /// From a station's answer to a receiver that takes everything at once. On any machine: a webhook
 /// that had to wait for another one's failures would fall behind further and further.
-const LONGEST_WAY: Duration = Duration::from_secs(5);
+pub(crate) const LONGEST_WAY: Duration = Duration::from_secs(5);
 /// Rounds from one whole check to the next.
-const WHOLE_CHECK_EVERY: u32 = 5;
+pub(crate) const WHOLE_CHECK_EVERY: u32 = 5;
 /// In milliseconds; the longest that the daemon is left alone.
 const LONGEST_LIFE_MS: u64 = 700;
 /// In milliseconds; the longest that it lives on a disk that is full.
@@ -86,12 +86,13 @@ pub(crate) fn daemon() -> Builder {
         .flag("--log-level", "warn")
 }
 
-pub(crate) fn rules() -> Rules {
+/// `longest_way` is from a station's answer to a receiver that takes everything at once.
+fn rules(longest_way: Duration) -> Rules {
     Rules {
         waits: WAITS_MS.map(Duration::from_millis).to_vec(),
         max_attempts: MAX_ATTEMPTS,
         healthy: HEALTHY.to_vec(),
-        longest_way: LONGEST_WAY,
+        longest_way,
     }
 }
 
@@ -262,7 +263,7 @@ pub(crate) async fn run(mode: Mode, rounds: u32, seed: u64) -> Result<Outcome, F
             (Some(faults), builder)
         }
     };
-    let (mut torture, mut load) = Torture::begin(builder, faults, seed, true).await;
+    let (mut torture, mut load) = Torture::begin(builder, faults, seed, true, LONGEST_WAY).await;
     if mode == Mode::VoidSyncs {
         torture.faults.as_ref().expect("a disk").make_syncs_void();
     }
@@ -311,8 +312,9 @@ impl Torture {
         faults: Option<Faults>,
         seed: u64,
         transactions: bool,
+        longest_way: Duration,
     ) -> (Self, Load) {
-        let run = Run::new(seed, transactions, Oracle::new(rules()));
+        let run = Run::new(seed, transactions, Oracle::new(rules(longest_way)));
         let authority = Authority::new();
         let file = NamedTempFile::new().expect("a temporary file");
         fs::write(file.path(), authority.pem()).expect("a writable file");
@@ -340,6 +342,19 @@ impl Torture {
 
     pub(crate) const fn daemon(&self) -> &Daemon {
         &self.daemon
+    }
+
+    pub(crate) const fn daemon_mut(&mut self) -> &mut Daemon {
+        &mut self.daemon
+    }
+
+    /// Whether a webhook can be changed now, which every shard takes part in.
+    pub(crate) async fn takes_changes(&self) -> bool {
+        let path = self.run.webhooks().path(Key(8)).expect("it is there");
+        let same = serde_json::json!({"name": "webhook 8"});
+        let api = self.daemon.api();
+        let changed = api.ask(http::Method::PUT, &path, Some(&same)).await;
+        changed.is_some_and(|reply| reply.status == 200)
     }
 
     /// Ends the daemon at some moment: under load, or before it has begun; seldom in peace.
@@ -462,7 +477,7 @@ impl Torture {
     }
 
     /// What must hold at any time, and what the start has made of unanswered changes.
-    async fn check(&self) {
+    pub(crate) async fn check(&self) {
         keys::check(&self.run, &self.daemon.api()).await;
         let found = self.webhooks().await;
         let mut webhooks = self.run.webhooks();
@@ -542,7 +557,11 @@ impl Torture {
                 let last = failed["attempts"].as_array().and_then(|all| all.last());
                 let last = last.and_then(|last| last["number"].as_u64()).unwrap_or(0);
                 let last = u32::try_from(last).expect("a small number");
-                dead.entry(webhook).or_default().insert(number, last);
+                let twice = dead.entry(webhook).or_default().insert(number, last);
+                if twice.is_some() {
+                    // Two events of one message: the books count both.
+                    say(&format!("dead twice: {failed}"));
+                }
             }
             match page["next_cursor"].as_str() {
                 Some(next) => cursor = format!("&cursor={next}"),

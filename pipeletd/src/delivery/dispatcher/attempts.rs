@@ -32,7 +32,9 @@ impl Dispatcher {
     pub(super) fn launch(&mut self) {
         let now = Instant::now();
         self.lacks_sockets = false;
+        // While it may be another's, it is looked at again with each sweep.
         while self.webhook.enabled
+            && self.context.ownership.is_held()
             && self.queues.is_ready()
             && self.attempts.len() < self.settings.concurrency
             && self.pace.rest(now).is_none()

@@ -48,7 +48,7 @@ use super::{
 };
 use crate::{
     journal::{AppendError, Journal, Reader},
-    store::{LedgerStore, StoreError},
+    store::{LedgerStore, Ownership, StoreError},
     system::{
         clock::Clock,
         latencies::Latencies,
@@ -92,6 +92,8 @@ pub struct DispatcherContext {
     pub runtime: Handle,
     /// How long attempts took, whosever they were.
     pub attempts: Arc<Latencies>,
+    /// Nothing is sent while the shard may be another process's.
+    pub ownership: Ownership,
 }
 
 /// How attempts are made. This can be changed while the daemon runs.

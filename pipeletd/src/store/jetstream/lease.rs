@@ -2,42 +2,33 @@
 //!
 //! Its holder renews it every second. Others see that, each by its own clock: where no renewal has
 //! come for [`LEASE`], they may take it. The holder counts from before it sent the last renewal that
-//! came through, and gives up sooner than anyone may take it. So clocks may show what they like, as
-//! long as none runs much faster than another; and should one do, streams refuse what the former
-//! owner still writes.
+//! came through, and takes itself for no owner any more sooner than anyone may take it. So clocks
+//! may show what they like, as long as none runs much faster than another; and should one do,
+//! streams refuse what the former owner still writes.
+//!
+//! A holder that comes through again later, and finds that nobody has taken it, goes on as if
+//! nothing had been: so it is where the servers themselves were silent.
 
 use std::{sync::Arc, time::Duration};
 
 use async_nats::jetstream::consumer::push::Ordered;
 use bytes::Bytes;
 use futures_util::StreamExt as _;
-use tokio::{
-    task::JoinHandle,
-    time::{Instant, sleep, sleep_until, timeout, timeout_at},
-};
-use tokio_util::sync::{CancellationToken, DropGuard};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use super::{
     record_stream::failed,
     values::{PublishFailed, Values},
 };
-use crate::store::{StoreError, codec::record_error};
+use crate::store::{Ownership, StoreError, codec::record_error, ownership::Lent};
 
 /// Without a renewal for so long, it may be taken.
 const LEASE: Duration = Duration::from_secs(5);
 const RENEW_EVERY: Duration = Duration::from_secs(1);
-/// So much sooner the holder gives up.
-const MARGIN: Duration = Duration::from_secs(1);
+/// So long after a renewal its holder may rely on it.
+const HELD: Duration = Duration::from_secs(4);
 /// Before a renewal that failed is tried again.
 const TRY_AGAIN: Duration = Duration::from_millis(250);
-
-/// A lease that this node holds, until it is lost, given up or dropped.
-#[derive(Debug)]
-pub struct Lease {
-    lost: CancellationToken,
-    stop: DropGuard,
-    renewing: JoinHandle<()>,
-}
 
 /// What a lease says of its holder.
 struct Claim {
@@ -73,108 +64,100 @@ fn holder(message: &[u8]) -> Option<String> {
     Some(String::from_utf8_lossy(node).into_owned())
 }
 
-impl Lease {
-    /// Waits until this node has it. `waiting` is told who has it meanwhile.
-    pub(super) async fn acquire(
-        values: Values,
-        name: &'static str,
-        node: &str,
-        waiting: impl Fn(&str),
-    ) -> Result<Self, StoreError> {
-        let mut claim = Claim::new(node)?;
-        let mut told = None;
-        loop {
-            let expected = match values.last(name).await {
-                Ok(Some((sequence, message))) => match holder(&message) {
-                    None => sequence,
-                    Some(holder) => {
-                        if told.as_ref() != Some(&holder) {
-                            waiting(&holder);
-                            told = Some(holder);
-                        }
-                        match free(&values, name).await {
-                            Ok(sequence) => sequence,
-                            Err(error) => {
-                                not_now(&error).await;
-                                continue;
-                            }
+/// Waits until this node has it. `waiting` is told who has it meanwhile.
+pub(super) async fn acquire(
+    values: Values,
+    name: &'static str,
+    node: &str,
+    waiting: impl Fn(&str),
+) -> Result<Ownership, StoreError> {
+    let mut claim = Claim::new(node)?;
+    let mut told = None;
+    loop {
+        let expected = match values.last(name).await {
+            Ok(Some((sequence, message))) => match holder(&message) {
+                None => sequence,
+                Some(holder) => {
+                    if told.as_ref() != Some(&holder) {
+                        waiting(&holder);
+                        told = Some(holder);
+                    }
+                    match free(&values, name).await {
+                        Ok(sequence) => sequence,
+                        Err(error) => {
+                            not_now(&error).await;
+                            continue;
                         }
                     }
-                },
-                Ok(None) => 0,
-                Err(error) => {
-                    not_now(&error).await;
-                    continue;
                 }
-            };
-            let began = Instant::now();
-            match values.replace(name, claim.next(), expected).await {
-                Ok(sequence) => {
-                    tracing::info!(lease = name, node, "this node has the lease");
-                    return Ok(Self::renewed(values, name, claim, sequence, began));
-                }
-                // Another one was quicker.
-                Err(PublishFailed::Overtaken) => {}
-                Err(PublishFailed::Store(error)) => not_now(&error).await,
-            }
-        }
-    }
-
-    fn renewed(
-        values: Values,
-        name: &'static str,
-        mut claim: Claim,
-        mut sequence: u64,
-        began: Instant,
-    ) -> Self {
-        let (lost, stop) = (CancellationToken::new(), CancellationToken::new());
-        let mut held_until = began + LEASE - MARGIN;
-        let (is_lost, stopped) = (lost.clone().drop_guard(), stop.clone());
-        let renewing = async move {
-            let mut next = began + RENEW_EVERY;
-            loop {
-                tokio::select! {
-                    () = stopped.cancelled() => {
-                        is_lost.disarm();
-                        let released = values.replace(name, Bytes::new(), sequence);
-                        if timeout_at(held_until, released).await.is_ok() {
-                            tracing::info!(lease = name, "the lease is given up");
-                        }
-                        return;
-                    }
-                    () = sleep_until(next) => {}
-                }
-                let began = Instant::now();
-                match timeout_at(held_until, values.replace(name, claim.next(), sequence)).await {
-                    Ok(Ok(renewed)) => {
-                        sequence = renewed;
-                        held_until = began + LEASE - MARGIN;
-                        next = began + RENEW_EVERY;
-                    }
-                    Ok(Err(PublishFailed::Store(_))) => next = Instant::now() + TRY_AGAIN,
-                    Ok(Err(PublishFailed::Overtaken)) | Err(_) => {
-                        return tracing::error!(lease = name, "the lease is lost");
-                    }
-                }
+            },
+            Ok(None) => 0,
+            Err(error) => {
+                not_now(&error).await;
+                continue;
             }
         };
-        Self {
-            lost,
-            stop: stop.drop_guard(),
-            renewing: tokio::spawn(renewing),
+        let began = Instant::now();
+        match values.replace(name, claim.next(), expected).await {
+            Ok(sequence) => {
+                tracing::info!(lease = name, node, "this node has the lease");
+                let (ownership, lent) = Ownership::lent(began + HELD);
+                let renewing = renew(values, name, claim, sequence, Arc::clone(&lent));
+                lent.renewing.spawn(renewing);
+                return Ok(ownership);
+            }
+            // Another one was quicker.
+            Err(PublishFailed::Overtaken) => {}
+            Err(PublishFailed::Store(error)) => not_now(&error).await,
         }
     }
+}
 
-    /// Cancelled once it is lost.
-    pub(crate) const fn lost(&self) -> &CancellationToken {
-        &self.lost
-    }
-
-    /// Lets the next one have it at once.
-    pub(crate) async fn give_up(self) {
-        drop(self.stop);
-        // One that was lost has nothing to give.
-        let _ = self.renewing.await;
+/// Until it is lost, or is to be given up.
+async fn renew(
+    values: Values,
+    name: &'static str,
+    mut claim: Claim,
+    mut sequence: u64,
+    lent: Arc<Lent>,
+) {
+    let mut next = Instant::now() + RENEW_EVERY;
+    let mut is_late = false;
+    loop {
+        tokio::select! {
+            () = lent.end.cancelled() => {
+                let released = values.replace(name, Bytes::new(), sequence);
+                if timeout(HELD, released).await.is_ok() {
+                    tracing::info!(lease = name, "the lease is given up");
+                }
+                return;
+            }
+            () = sleep_until(next) => {}
+        }
+        let began = Instant::now();
+        match values.replace(name, claim.next(), sequence).await {
+            Ok(renewed) => {
+                sequence = renewed;
+                lent.until.send_replace(began + HELD);
+                next = began + RENEW_EVERY;
+                if is_late {
+                    tracing::info!(lease = name, "the lease is renewed again");
+                    is_late = false;
+                }
+            }
+            Err(PublishFailed::Store(error)) => {
+                if !is_late {
+                    let error = error.chain();
+                    tracing::warn!(lease = name, error, "the lease can't be renewed");
+                    is_late = true;
+                }
+                next = Instant::now() + TRY_AGAIN;
+            }
+            Err(PublishFailed::Overtaken) => {
+                tracing::error!(lease = name, "another node has the lease");
+                return lent.lost.cancel();
+            }
+        }
     }
 }
 

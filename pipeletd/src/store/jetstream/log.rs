@@ -214,7 +214,8 @@ impl LogStore for StreamLog {
     ) -> Result<Vec<(Seq, Arc<Event>)>, StoreError> {
         let mut sequence = self.place_of(from).await?;
         let (mut events, mut bytes) = (Vec::new(), 0);
-        while events.len() < limit.count && bytes < limit.bytes {
+        // The first one is returned however large it is.
+        while events.len() < limit.count && (events.is_empty() || bytes < limit.bytes) {
             let records = self.stream.read(sequence, AHEAD).await?;
             let Some(last) = records.last() else { break };
             sequence = last.next;

@@ -11,20 +11,24 @@
 //! servers as a stream has replicas, and on their disks where they are told to sync always.
 
 mod configuration;
-pub(crate) mod lease;
+mod lease;
 mod log;
 mod record_stream;
 mod table;
 mod values;
 
 use std::{
+    future,
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
 use async_nats::{
-    Client, ConnectErrorKind, ConnectOptions, ServerAddr,
+    Client, ConnectErrorKind, ConnectOptions, Event, ServerAddr, ServerError,
     jetstream::{
         self, Context, ErrorCode,
         context::{CreateStreamErrorKind, GetStreamErrorKind},
@@ -33,18 +37,18 @@ use async_nats::{
 };
 use futures_util::future::try_join_all;
 use pipelet_domain::{events::Seq, shards::ShardId};
+use tokio::time::sleep;
 
 use self::{
     configuration::StreamConfiguration,
-    lease::Lease,
     log::StreamLog,
     record_stream::{RecordStream, failed},
     table::StreamTable,
     values::Values,
 };
 use super::{
-    Backup, BackupError, ConfigurationStore, Engine, Ownership, ShardStores, StoreError,
-    key_file::KeyFile, sealing::KeyId,
+    Backup, BackupError, ConfigurationStore, Engine, ShardStores, StoreError, key_file::KeyFile,
+    sealing::KeyId,
 };
 use crate::system::private_file;
 
@@ -52,6 +56,8 @@ use crate::system::private_file;
 const FORMAT: u64 = 1;
 /// Of a server: batched reads, and what else is needed.
 const OLDEST_SERVER: [u64; 2] = [2, 12];
+/// How often servers that are not ready are asked again.
+const TRY_EVERY: Duration = Duration::from_millis(500);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// For a server's answer.
 const TIMEOUT: Duration = Duration::from_secs(3);
@@ -138,13 +144,31 @@ pub struct Cluster {
 }
 
 impl Cluster {
+    /// As [`Self::try_join`], as soon as the servers let it.
+    pub async fn join(
+        options: &ClusterOptions,
+        data_dir: &Path,
+        key_file: Option<&Path>,
+    ) -> Result<Self, StoreError> {
+        loop {
+            match Self::try_join(options, data_dir, key_file).await {
+                Err(error) if may_pass(&error) => {
+                    let error = error.chain();
+                    tracing::warn!(error, "the cluster can't be joined yet, trying again");
+                    sleep(TRY_EVERY).await;
+                }
+                joined => return joined,
+            }
+        }
+    }
+
     /// Connects, and makes what isn't there yet. The key that secrets are sealed with is in this file,
     /// or else in the data directory; all nodes need the same.
     ///
     /// # Errors
     ///
     /// [`StoreError::Cluster`] where an operator has to change something.
-    pub async fn join(
+    pub async fn try_join(
         options: &ClusterOptions,
         data_dir: &Path,
         key_file: Option<&Path>,
@@ -153,10 +177,11 @@ impl Cluster {
             path: data_dir.to_owned(),
             source,
         })?;
-        let client = connect(options).await?;
+        let forbidden = Arc::new(AtomicBool::new(false));
+        let client = connect(options, Arc::clone(&forbidden)).await?;
         let mut jetstream = jetstream::new(client);
         jetstream.set_timeout(TIMEOUT);
-        check_account(&jetstream, &options.cluster).await?;
+        check_account(&jetstream, &options.cluster, &forbidden).await?;
         let cluster = options.cluster.clone();
         let name = format!("{cluster}_config");
         let subjects = format!("{cluster}.config.>");
@@ -233,14 +258,32 @@ impl Cluster {
     /// Waits until this node is the one that owns the shards, and takes them over. `waiting` is told
     /// which node does meanwhile.
     pub async fn engine(self, waiting: impl Fn(&str)) -> Result<Engine, StoreError> {
-        let lease = Lease::acquire(self.leases.clone(), "owner", &self.node, waiting).await?;
-        let shards = (0..self.shards).map(|shard| self.open_shard(ShardId(shard)));
+        let ownership = lease::acquire(self.leases.clone(), "owner", &self.node, waiting).await?;
+        let shards = (0..self.shards).map(|shard| self.take_over(ShardId(shard)));
+        let shards = tokio::select! {
+            shards = try_join_all(shards) => shards?,
+            () = ownership.lost() => return Err(StoreError::Fenced),
+        };
         Ok(Engine {
-            shards: try_join_all(shards).await?,
+            shards,
             backup: Arc::new(NoBackup),
             configuration: self.configuration,
-            ownership: Ownership::Lease(lease),
+            ownership,
         })
+    }
+
+    /// As [`Self::open_shard`], as soon as the servers let it.
+    async fn take_over(&self, shard: ShardId) -> Result<ShardStores, StoreError> {
+        loop {
+            match self.open_shard(shard).await {
+                Err(error) if error.is_outage() => {
+                    let (shard, error) = (shard.0, error.chain());
+                    tracing::warn!(shard, error, "it can't be taken over yet, trying again");
+                    sleep(TRY_EVERY).await;
+                }
+                opened => return opened,
+            }
+        }
     }
 
     async fn stream(&self, what: &str, shard: ShardId) -> Result<RecordStream, StoreError> {
@@ -264,7 +307,11 @@ impl Backup for NoBackup {
     }
 }
 
-async fn connect(options: &ClusterOptions) -> Result<Client, StoreError> {
+/// `forbidden` becomes true where a server doesn't let us ask for something.
+async fn connect(
+    options: &ClusterOptions,
+    forbidden: Arc<AtomicBool>,
+) -> Result<Client, StoreError> {
     let servers: Vec<_> = options
         .servers
         .iter()
@@ -275,7 +322,11 @@ async fn connect(options: &ClusterOptions) -> Result<Client, StoreError> {
         .name(format!("pipeletd {}", options.node))
         .connection_timeout(CONNECT_TIMEOUT)
         .request_timeout(Some(TIMEOUT))
-        .max_reconnects(None);
+        .max_reconnects(None)
+        .event_callback(move |event| {
+            notice(&event, &forbidden);
+            future::ready(())
+        });
     if let Some(path) = &options.credentials {
         let unreadable = |source| {
             refused(ClusterError::Credentials {
@@ -311,7 +362,24 @@ async fn connect(options: &ClusterOptions) -> Result<Client, StoreError> {
     Ok(client)
 }
 
-async fn check_account(jetstream: &Context, cluster: &str) -> Result<(), StoreError> {
+/// Tells the log what becomes of the connection.
+fn notice(event: &Event, forbidden: &AtomicBool) {
+    match event {
+        Event::Connected => tracing::info!("connected to NATS"),
+        Event::Disconnected => tracing::warn!("the connection to NATS is lost"),
+        Event::ServerError(ServerError::Other(why)) if why.contains("Permissions Violation") => {
+            forbidden.store(true, Ordering::Relaxed);
+            tracing::error!(why, "NATS forbids something");
+        }
+        event => tracing::debug!(%event, "NATS"),
+    }
+}
+
+async fn check_account(
+    jetstream: &Context,
+    cluster: &str,
+    forbidden: &AtomicBool,
+) -> Result<(), StoreError> {
     use jetstream::context::AccountErrorKind as Kind;
     let Err(error) = jetstream.query_account().await else {
         return Ok(());
@@ -326,7 +394,8 @@ async fn check_account(jetstream: &Context, cluster: &str) -> Result<(), StoreEr
         {
             ClusterError::NoJetStream
         }
-        Kind::TimedOut => ClusterError::NotPermitted {
+        // No server answers before they have a leader, either.
+        Kind::TimedOut if forbidden.load(Ordering::Relaxed) => ClusterError::NotPermitted {
             cluster: cluster.to_owned(),
         },
         _ => return Err(failed(error)),
@@ -445,6 +514,14 @@ fn check_stream(ours: &Config, found: &Config, replicas: Option<usize>) -> Resul
         return changed(format!("it has {} replicas", found.num_replicas));
     }
     Ok(())
+}
+
+/// Whether servers that start, or come back, change it.
+fn may_pass(error: &StoreError) -> bool {
+    match error {
+        StoreError::Cluster(why) => matches!(**why, ClusterError::Unreachable { .. }),
+        error => error.is_outage(),
+    }
 }
 
 fn refused(error: ClusterError) -> StoreError {

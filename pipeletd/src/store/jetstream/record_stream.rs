@@ -35,12 +35,16 @@ const VERSION: u8 = 1;
 const MORE: u8 = 1;
 /// Nothing is in it.
 const VOID: u8 = 2;
+/// A part of the record came before.
+const BEHIND: u8 = 4;
 /// In bytes; what stands before a part.
 const HEAD: usize = 18;
 /// In bytes; what a server counts with a message beside its payload.
 const ENVELOPE: usize = 512;
 /// How long a server may take for one of several messages.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// How often a void message is tried before that is an outage.
+const TRIES: u32 = 4;
 /// The status behind the last message of a batch.
 const NO_CONTENT: u16 = 204;
 
@@ -294,11 +298,12 @@ impl Writer {
         self.resolve().await?;
         let first = self.last + 1;
         let mut parts = body.chunks(self.stream.part).peekable();
-        let mut is_first = true;
-        while is_first || parts.peek().is_some() {
-            is_first = false;
+        let mut behind = 0;
+        while behind == 0 || parts.peek().is_some() {
             let part = parts.next().unwrap_or_default();
-            let flags = if parts.peek().is_some() { MORE } else { 0 };
+            let more = if parts.peek().is_some() { MORE } else { 0 };
+            let flags = more | behind;
+            behind = BEHIND;
             self.is_unresolved = true;
             match self.publish(flags, part).await {
                 Ok(()) => self.is_unresolved = false,
@@ -314,7 +319,10 @@ impl Writer {
 
     /// Finds out what became of an append that failed, and leaves nothing of it.
     pub(super) async fn resolve(&mut self) -> Result<(), StoreError> {
-        while self.is_unresolved {
+        for _ in 0..TRIES {
+            if !self.is_unresolved {
+                return Ok(());
+            }
             let last = self.stream.state().await?.last_sequence;
             if last == self.last {
                 // It has not come, and may still.
@@ -334,6 +342,12 @@ impl Writer {
             }
             self.last = last;
             self.is_unresolved = false;
+        }
+        if self.is_unresolved {
+            let name = &self.stream.name;
+            return Err(failed(format!(
+                "{name} takes no message behind its last one"
+            )));
         }
         Ok(())
     }
@@ -402,17 +416,19 @@ struct Open {
 
 impl Open {
     /// Takes the next message, and gives back the record that it completes. Parts of a record that
-    /// nobody completed are dropped.
+    /// nobody completed are dropped, and so are those whose first one stands before all that is read.
     fn add(open: &mut Option<Self>, message: Message) -> Option<Record> {
         let Message {
             sequence,
             head,
             part,
         } = message;
-        let before = open
-            .take()
-            .filter(|open| open.last.writer == head.writer && open.last.number + 1 == head.number);
-        if head.flags & VOID != 0 {
+        let is_first = head.flags & BEHIND == 0;
+        let before = open.take().filter(|open| {
+            let is_next = open.last.number + 1 == head.number;
+            !is_first && is_next && open.last.writer == head.writer
+        });
+        if head.flags & VOID != 0 || (!is_first && before.is_none()) {
             return None;
         }
         let is_complete = head.flags & MORE == 0;

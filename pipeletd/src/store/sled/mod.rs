@@ -189,7 +189,7 @@ impl SledStore {
             shards: vec![store.shard()],
             configuration: Arc::<Self>::clone(&store),
             backup: store,
-            ownership: Ownership::Exclusive,
+            ownership: Ownership::exclusive(),
         }
     }
 

@@ -1,0 +1,77 @@
+//! Whether the shards are this process's.
+
+use std::sync::Arc;
+
+use tokio::{sync::watch, time::Instant};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+/// Cheap to clone.
+#[derive(Debug, Clone, Default)]
+pub struct Ownership(Option<Arc<Lent>>);
+
+/// What whoever renews a lease says of it.
+#[derive(Debug)]
+pub(super) struct Lent {
+    /// It is held until then; what is done later is not an owner's.
+    pub(super) until: watch::Sender<Instant>,
+    /// Cancelled when another process has it.
+    pub(super) lost: CancellationToken,
+    /// Cancelled when it is to be given up.
+    pub(super) end: CancellationToken,
+    pub(super) renewing: TaskTracker,
+}
+
+impl Ownership {
+    /// As long as the process runs.
+    pub const fn exclusive() -> Self {
+        Self(None)
+    }
+
+    pub(super) fn lent(until: Instant) -> (Self, Arc<Lent>) {
+        let lent = Arc::new(Lent {
+            until: watch::Sender::new(until),
+            lost: CancellationToken::new(),
+            end: CancellationToken::new(),
+            renewing: TaskTracker::new(),
+        });
+        (Self(Some(Arc::clone(&lent))), lent)
+    }
+
+    /// Whether they are this process's now: it may be cut off from whoever would tell it
+    /// otherwise.
+    pub fn is_held(&self) -> bool {
+        let Self(lent) = self;
+        lent.as_ref()
+            .is_none_or(|lent| Instant::now() < *lent.until.borrow() && !lent.lost.is_cancelled())
+    }
+
+    /// Returns once they are, and never where they are another's.
+    pub async fn held(&self) {
+        let Self(Some(lent)) = self else {
+            return;
+        };
+        let mut until = lent.until.subscribe();
+        while !self.is_held() {
+            if until.changed().await.is_err() {
+                return std::future::pending().await;
+            }
+        }
+    }
+
+    /// Returns when they are another's.
+    pub async fn lost(&self) {
+        match self {
+            Self(None) => std::future::pending().await,
+            Self(Some(lent)) => lent.lost.cancelled().await,
+        }
+    }
+
+    /// Lets another process have them at once.
+    pub async fn give_up(&self) {
+        if let Self(Some(lent)) = self {
+            lent.end.cancel();
+            lent.renewing.close();
+            lent.renewing.wait().await;
+        }
+    }
+}
