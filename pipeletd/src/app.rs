@@ -32,7 +32,7 @@ use crate::{
         http::{Resources, SenderError},
     },
     journal::{Journals, retention::Retention},
-    ocpp::{self, Ocpp},
+    ocpp::{self, Ocpp, Stations},
     registries::{Keyring, Registrations, Registry},
     store::{Backup, Engine, Ownership, StoreError},
     system::{
@@ -378,17 +378,7 @@ impl App {
             })
         });
         let ocpp = tokio::spawn(self.ocpp.run(shutdown.clone()));
-        let mut retention = JoinSet::new();
-        for (index, journal) in journals.iter().enumerate() {
-            let stations = stations.clone();
-            retention.spawn(Retention::run(
-                self.retention.subscribe(),
-                journal.clone(),
-                move || stations.saved_to(index),
-                self.clock,
-                shutdown.clone(),
-            ));
-        }
+        let mut retention = retain(&self.retention, &journals, &stations, self.clock, &shutdown);
 
         let mut shards = self.shards;
         let result = tokio::select! {
@@ -432,6 +422,30 @@ impl App {
         last_spans(self.exporter).await;
         result
     }
+}
+
+/// Forgets what need not be kept of each journal.
+fn retain(
+    kept: &watch::Sender<Retention>,
+    journals: &Journals,
+    stations: &Stations,
+    clock: Clock,
+    shutdown: &CancellationToken,
+) -> JoinSet<Result<(), StoreError>> {
+    let mut retention = JoinSet::new();
+    for (index, journal) in journals.iter().enumerate() {
+        let stations = stations.clone();
+        let saved_to = move || stations.saved_to(index);
+        let (kept, journal) = (kept.subscribe(), journal.clone());
+        retention.spawn(Retention::run(
+            kept,
+            journal,
+            saved_to,
+            clock,
+            shutdown.clone(),
+        ));
+    }
+    retention
 }
 
 /// What the others left, once they have ended.

@@ -99,6 +99,16 @@ pub fn main_on(engine: impl AsyncFnOnce(&Config) -> Result<Engine, StoreError>) 
         (Err(error), _) => return refuse(&error),
     };
     let config = &loaded.config;
+    let is_of_data_dir = matches!(
+        sources.task(),
+        Task::RotateSecretsKey | Task::Restore { .. } | Task::Compact
+    );
+    if is_of_data_dir && config.cluster.is_some() {
+        tell(format_args!(
+            "error: this is for a store in the data directory, and --store names a cluster"
+        ));
+        return ExitCode::from(EXIT_USAGE);
+    }
     let done = match sources.task() {
         Task::Run => run(sources, loaded, engine),
         // It has ended by now.

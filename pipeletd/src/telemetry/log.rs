@@ -60,7 +60,7 @@ pub fn filter(level: &str) -> Result<EnvFilter, InvalidLevel> {
         return Err(InvalidLevel::NoLevel);
     }
     // sled says little that an operator can use below a warning.
-    let directives = format!("sled=warn,h2=warn,hyper=warn,{level}");
+    let directives = format!("sled=warn,h2=warn,hyper=warn,async_nats=warn,{level}");
     Ok(EnvFilter::try_new(directives)?)
 }
 

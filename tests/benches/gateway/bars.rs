@@ -34,7 +34,8 @@ impl Bar {
 pub(crate) fn table(report: &Report) -> Table {
     let mut table = Table::new("Bars", &["what", "bar", "seen", "holds"]);
     let seen = Seen(report);
-    for (what, unit, bar, value) in throughput(&seen).into_iter().chain(the_rest(&seen)) {
+    let judged = throughput(&seen).into_iter().chain(cluster(&seen));
+    for (what, unit, bar, value) in judged.chain(the_rest(&seen)) {
         // A section that wasn't run has no say.
         let Some(value) = value else { continue };
         table.row(vec![
@@ -90,6 +91,34 @@ fn throughput(seen: &Seen<'_>) -> [Judged; 6] {
         ),
         ("CALL p99 at half load", "ms", AtMost(10.0, 10.0), half),
         ("written per byte of event", "×", AtMost(3.0, 3.0), written),
+    ]
+}
+
+/// One node on three servers, beside a daemon on its own store.
+fn cluster(seen: &Seen<'_>) -> [Judged; 3] {
+    let against = |what: &str| {
+        let ours = format!("ours.500.1.{what}");
+        seen.ratio(&format!("cluster16.500.1.{what}"), &ours)
+    };
+    [
+        (
+            "cluster's events/s, against embedded",
+            "×",
+            AtLeast(0.5, 0.5),
+            against("posts_per_s"),
+        ),
+        (
+            "cluster's CPU/event, against embedded",
+            "×",
+            AtMost(1.5, 1.5),
+            against("cpu_us"),
+        ),
+        (
+            "cluster's CALL p50 at 200/s",
+            "ms",
+            AtMost(6.0, 6.0),
+            seen.value("cluster16.steady.call_p50_ms"),
+        ),
     ]
 }
 

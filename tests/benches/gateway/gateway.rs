@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use pipelet_tests::{Builder, Daemon};
+use pipelet_tests::{Builder, Daemon, NatsCluster};
 
 use super::peers::{Installed, Running};
 
@@ -10,11 +10,17 @@ use super::peers::{Installed, Running};
 #[derive(Debug, Clone)]
 pub(crate) enum Kind {
     Ours,
+    /// The one node of a cluster in so many shards, on three servers of NATS.
+    Cluster(u16),
     Peer(Installed),
 }
 
 pub(crate) enum Gateway {
     Ours(Box<Daemon>),
+    Cluster {
+        daemon: Box<Daemon>,
+        _servers: NatsCluster,
+    },
     Peer(Box<Running>),
 }
 
@@ -22,6 +28,8 @@ impl Kind {
     pub(crate) const fn name(&self) -> &'static str {
         match self {
             Self::Ours => "ours",
+            Self::Cluster(16) => "cluster16",
+            Self::Cluster(_) => "cluster",
             Self::Peer(installed) => installed.peer.name(),
         }
     }
@@ -29,6 +37,8 @@ impl Kind {
     pub(crate) const fn title(&self) -> &'static str {
         match self {
             Self::Ours => "**pipeletd**",
+            Self::Cluster(16) => "pipeletd, 16 shards on 3 NATS servers",
+            Self::Cluster(_) => "pipeletd, few shards on 3 NATS servers",
             Self::Peer(installed) => installed.peer.made_with(),
         }
     }
@@ -43,6 +53,21 @@ impl Kind {
                 }
                 Gateway::Ours(Box::new(daemon))
             }
+            Self::Cluster(shards) => {
+                let servers = NatsCluster::start().await.expect("servers of NATS");
+                let daemon = daemon()
+                    .flag("--store", &servers.url())
+                    .flag("--shards", &shards.to_string())
+                    .start()
+                    .await;
+                for url in urls {
+                    daemon.api().subscribe(url, &["MeterValues"]).await;
+                }
+                Gateway::Cluster {
+                    daemon: Box::new(daemon),
+                    _servers: servers,
+                }
+            }
             Self::Peer(installed) => Gateway::Peer(Box::new(installed.start(&urls[0]).await)),
         }
     }
@@ -51,14 +76,14 @@ impl Kind {
 impl Gateway {
     pub(crate) fn ocpp(&self) -> SocketAddr {
         match self {
-            Self::Ours(daemon) => daemon.ocpp(),
+            Self::Ours(daemon) | Self::Cluster { daemon, .. } => daemon.ocpp(),
             Self::Peer(running) => running.ocpp,
         }
     }
 
     pub(crate) fn pid(&self) -> u32 {
         match self {
-            Self::Ours(daemon) => daemon.pid(),
+            Self::Ours(daemon) | Self::Cluster { daemon, .. } => daemon.pid(),
             Self::Peer(running) => running.pid(),
         }
     }

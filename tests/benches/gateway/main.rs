@@ -70,7 +70,8 @@ async fn run(options: &Options, report: &mut Report) -> io::Result<()> {
     if options.wants(Section::Limits) {
         limits::run(options, report).await?;
     }
-    if options.wants(Section::Ours) || options.wants(Section::Peers) {
+    let turns = [Section::Ours, Section::Cluster, Section::Peers];
+    if turns.iter().any(|section| options.wants(*section)) {
         throughput::run(options, report).await?;
     }
     if options.wants(Section::Steady) {

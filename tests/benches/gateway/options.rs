@@ -11,7 +11,7 @@ use clap::{Parser, ValueEnum};
     bin_name = "cargo bench -p pipelet-tests --bench gateway --"
 )]
 pub(crate) struct Options {
-    /// The sections to run, comma-separated [default: all; with --quick, without peers and retention]
+    /// The sections to run, comma-separated [default: all; with --quick, without peers, cluster and retention]
     #[arg(long, value_enum, value_delimiter = ',')]
     pub(crate) only: Vec<Section>,
 
@@ -65,6 +65,8 @@ pub(crate) enum Section {
     Ours,
     /// The same load on gateways that persist nothing, written with the usual libraries
     Peers,
+    /// The same load on the one node of a cluster, on three servers of NATS that sync always
+    Cluster,
     /// 200 events a second for a minute
     Steady,
     /// Many stations that say next to nothing
@@ -80,7 +82,8 @@ pub(crate) enum Section {
 impl Options {
     pub(crate) fn wants(&self, section: Section) -> bool {
         if self.only.is_empty() {
-            !(self.quick && matches!(section, Section::Peers | Section::Retention))
+            let left_out = [Section::Peers, Section::Cluster, Section::Retention];
+            !(self.quick && left_out.contains(&section))
         } else {
             self.only.contains(&section)
         }

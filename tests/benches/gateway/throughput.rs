@@ -166,6 +166,12 @@ pub(crate) async fn run(options: &Options, report: &mut Report) -> io::Result<()
             entrants.push(Entrant { kind, receivers });
         }
     }
+    if options.wants(Section::Cluster) {
+        for shards in [16, 4] {
+            let (kind, receivers) = (Kind::Cluster(shards), 1);
+            entrants.push(Entrant { kind, receivers });
+        }
+    }
     if options.wants(Section::Peers) {
         let peers = peers(&mut table).await?.into_iter();
         entrants.extend(peers.map(|kind| Entrant { kind, receivers: 1 }));

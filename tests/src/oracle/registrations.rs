@@ -77,8 +77,14 @@ impl Registrations {
         shapes.any(|shape| shape.url == url)
     }
 
-    /// Compares with what a daemon has after its start, which ends every uncertainty.
-    pub fn check(&mut self, found: &BTreeMap<Key, Shape>, now: Instant) -> Vec<Fault> {
+    /// Compares with what a daemon has. Its start ends every uncertainty; without one, what was
+    /// asked for and not answered may still be done.
+    pub fn check(
+        &mut self,
+        found: &BTreeMap<Key, Shape>,
+        has_started: bool,
+        now: Instant,
+    ) -> Vec<Fault> {
         let mut faults = Vec::new();
         let keys: BTreeSet<_> = self.0.keys().chain(found.keys()).copied().collect();
         for key in keys {
@@ -91,7 +97,9 @@ impl Registrations {
                     possible: known.possible.clone(),
                 });
             }
-            known.leave(vec![found.cloned()], now);
+            if has_started {
+                known.leave(vec![found.cloned()], now);
+            }
         }
         faults
     }

@@ -234,7 +234,7 @@ fn is_right(answered: bool, found: Option<&str>) -> bool {
     }
     let found = found.map(|name| (W, shape(name)));
     let found = found.into_iter().collect();
-    registrations.check(&found, Instant::now()).is_empty()
+    registrations.check(&found, true, Instant::now()).is_empty()
 }
 
 #[test]
@@ -255,9 +255,9 @@ fn what_is_deleted_stays_so() {
     registrations.answered(W, Instant::now());
     registrations.asks(W, None);
     let now = Instant::now();
-    assert_eq!(registrations.check(&BTreeMap::new(), now), []);
+    assert_eq!(registrations.check(&BTreeMap::new(), true, now), []);
     let back = BTreeMap::from([(W, shape("a"))]);
-    assert_eq!(registrations.check(&back, now).len(), 1);
+    assert_eq!(registrations.check(&back, true, now).len(), 1);
 }
 
 #[test]

@@ -99,7 +99,8 @@ impl Caller {
         body: Option<&Value>,
     ) -> Option<Reply> {
         let reply = api.ask(method.clone(), path, body).await?;
-        if self.run.is_up() && reply.status >= 500 && reply.status != 504 {
+        let is_outage = reply.status == 503 && self.run.has_outages;
+        if self.run.is_up() && reply.status >= 500 && reply.status != 504 && !is_outage {
             let fault = format!("{} for {method} {path}: {}", reply.status, reply.text);
             self.run.oracle().fault(fault);
         }

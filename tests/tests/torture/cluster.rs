@@ -11,15 +11,19 @@ use pipelet_tests::{NatsCluster, StandBy, oracle::Counts};
 use tokio::time::sleep;
 
 use crate::{
-    rounds::{self, Found, Torture, WHOLE_CHECK_EVERY},
+    rounds::{self, Found, Kind, Torture, WHOLE_CHECK_EVERY},
     run::Endpoints,
     say,
 };
 
 /// In milliseconds; the longest that all is left in peace.
 const LONGEST_PEACE_MS: u64 = 700;
-/// From a station's answer to a receiver, an owner's death and the next one's start in between.
-const LONGEST_WAY: Duration = Duration::from_secs(25);
+const KIND: Kind = Kind {
+    transactions: true,
+    has_outages: true,
+    // An owner's death, servers' deaths and the next one's start may lie in between.
+    longest_way: Duration::from_secs(25),
+};
 /// From the death of an owner until another one listens.
 const LONGEST_TAKE_OVER: Duration = Duration::from_secs(20);
 
@@ -85,7 +89,7 @@ pub(crate) async fn run(rounds: u32, seed: u64) -> Option<Result<Outcome, Found>
         .flag("--shards", "4")
         .flag("--retention", "2s")
         .flag("--retention-size", "4MiB");
-    let (torture, mut load) = Torture::begin(builder, None, seed, true, LONGEST_WAY).await;
+    let (torture, mut load) = Torture::begin(builder, None, seed, KIND).await;
     let random = torture.run().choices("the one who disturbs");
     let stand_by = Some(torture.daemon().stand_by("n1"));
     let mut cluster = Cluster {
@@ -97,9 +101,11 @@ pub(crate) async fn run(rounds: u32, seed: u64) -> Option<Result<Outcome, Found>
         outcome: Outcome::default(),
     };
     for round in 1..=rounds {
+        let owners = cluster.outcome.take_overs.len();
         let disturbance = cluster.disturb().await;
         let run = cluster.torture.run();
-        cluster.torture.check().await;
+        let has_started = cluster.outcome.take_overs.len() > owners;
+        cluster.torture.check(has_started).await;
         if round < rounds {
             run.up(Endpoints::of(cluster.torture.daemon()));
         } else {

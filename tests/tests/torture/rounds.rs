@@ -37,7 +37,7 @@ const MAX_ATTEMPTS: u32 = 4;
 const LONGEST_START: Duration = Duration::from_secs(2);
 /// From a station's answer to a receiver that takes everything at once. On any machine: a webhook
 /// that had to wait for another one's failures would fall behind further and further.
-pub(crate) const LONGEST_WAY: Duration = Duration::from_secs(5);
+const LONGEST_WAY: Duration = Duration::from_secs(5);
 /// Rounds from one whole check to the next.
 pub(crate) const WHOLE_CHECK_EVERY: u32 = 5;
 /// In milliseconds; the longest that the daemon is left alone.
@@ -67,6 +67,25 @@ const CONSTANT: [(Key, &[&str]); 7] = [
     (Key(7), &[BOOT, HEARTBEAT]),
     (Key(8), &[STATUS]),
 ];
+
+/// What is expected of whatever is tortured.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Kind {
+    /// Whether stations charge.
+    pub(crate) transactions: bool,
+    /// Whether the store may fail for a while though the daemon is up.
+    pub(crate) has_outages: bool,
+    /// From a station's answer to a receiver that takes everything at once.
+    pub(crate) longest_way: Duration,
+}
+
+impl Kind {
+    pub(crate) const ONE_DAEMON: Self = Self {
+        transactions: true,
+        has_outages: false,
+        longest_way: LONGEST_WAY,
+    };
+}
 
 /// How the rounds end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -263,7 +282,7 @@ pub(crate) async fn run(mode: Mode, rounds: u32, seed: u64) -> Result<Outcome, F
             (Some(faults), builder)
         }
     };
-    let (mut torture, mut load) = Torture::begin(builder, faults, seed, true, LONGEST_WAY).await;
+    let (mut torture, mut load) = Torture::begin(builder, faults, seed, Kind::ONE_DAEMON).await;
     if mode == Mode::VoidSyncs {
         torture.faults.as_ref().expect("a disk").make_syncs_void();
     }
@@ -278,7 +297,7 @@ pub(crate) async fn run(mode: Mode, rounds: u32, seed: u64) -> Result<Outcome, F
             faults.push(Fault::NoStart(ended.stderr));
             return Err(Found { round, faults });
         }
-        torture.check().await;
+        torture.check(true).await;
         if round < rounds {
             run.up(Endpoints::of(&torture.daemon));
         } else {
@@ -311,10 +330,15 @@ impl Torture {
         builder: Builder,
         faults: Option<Faults>,
         seed: u64,
-        transactions: bool,
-        longest_way: Duration,
+        kind: Kind,
     ) -> (Self, Load) {
-        let run = Run::new(seed, transactions, Oracle::new(rules(longest_way)));
+        let Kind {
+            transactions,
+            has_outages,
+            longest_way,
+        } = kind;
+        let oracle = Oracle::new(rules(longest_way));
+        let run = Run::new(seed, transactions, has_outages, oracle);
         let authority = Authority::new();
         let file = NamedTempFile::new().expect("a temporary file");
         fs::write(file.path(), authority.pem()).expect("a writable file");
@@ -476,14 +500,16 @@ impl Torture {
         Ok(())
     }
 
-    /// What must hold at any time, and what the start has made of unanswered changes.
-    pub(crate) async fn check(&self) {
+    /// What must hold at any time, and what a start has made of unanswered changes.
+    pub(crate) async fn check(&self, has_started: bool) {
         keys::check(&self.run, &self.daemon.api()).await;
         let found = self.webhooks().await;
         let mut webhooks = self.run.webhooks();
         let shapes = found.iter().map(|found| (found.key, found.shape.clone()));
         let now = Instant::now();
-        let faults = webhooks.registrations.check(&shapes.collect(), now);
+        let faults = webhooks
+            .registrations
+            .check(&shapes.collect(), has_started, now);
         webhooks.ids = found.iter().map(|found| (found.id, found.key)).collect();
         drop(webhooks);
         let mut oracle = self.run.oracle();

@@ -49,6 +49,8 @@ pub(crate) struct Run {
     seed: u64,
     /// Whether stations charge.
     pub(crate) transactions: bool,
+    /// Whether the store may fail for a while though the daemon is up: who is told so comes again.
+    pub(crate) has_outages: bool,
     oracle: Mutex<Oracle>,
     webhooks: Mutex<Webhooks>,
     keys: Mutex<Keys>,
@@ -73,10 +75,16 @@ impl Webhooks {
 }
 
 impl Run {
-    pub(crate) fn new(seed: u64, transactions: bool, oracle: Oracle) -> Arc<Self> {
+    pub(crate) fn new(
+        seed: u64,
+        transactions: bool,
+        has_outages: bool,
+        oracle: Oracle,
+    ) -> Arc<Self> {
         Arc::new(Self {
             seed,
             transactions,
+            has_outages,
             oracle: Mutex::new(oracle),
             webhooks: Mutex::default(),
             keys: Mutex::default(),

@@ -10,7 +10,7 @@ use pipelet_tests::process;
 use tokio::time::{MissedTickBehavior, interval};
 
 use crate::{
-    rounds::{Found, LONGEST_WAY, Torture, daemon},
+    rounds::{Found, Kind, Torture, daemon},
     say,
 };
 
@@ -32,7 +32,11 @@ pub(crate) async fn run(time: Duration, seed: u64) -> Result<(), Found> {
         .flag("--retention-size", "1MiB")
         .flag("--transaction-retention", "2s");
     let transactions = time >= TIME_TO_FILL;
-    let (torture, mut load) = Torture::begin(builder, None, seed, transactions, LONGEST_WAY).await;
+    let kind = Kind {
+        transactions,
+        ..Kind::ONE_DAEMON
+    };
+    let (torture, mut load) = Torture::begin(builder, None, seed, kind).await;
     let mut ticks = interval(time / SAMPLES);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut series: [Vec<u64>; 4] = Default::default();

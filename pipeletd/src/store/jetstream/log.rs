@@ -20,7 +20,7 @@ use pipelet_domain::{
     webhooks::WebhookId,
 };
 
-use super::record_stream::{Fetch, Record, RecordStream, Writer};
+use super::record_stream::{Fetch, Record, RecordStream, Unacknowledged, Writer};
 use crate::store::{
     Checkpoint, LogStore, Progress, ReadLimit, StoreError,
     byte_list::{self, ByteList},
@@ -80,9 +80,9 @@ impl StreamLog {
     /// position of a log's first event.
     pub(super) async fn open(stream: RecordStream, first: Seq) -> Result<Self, StoreError> {
         loop {
-            let last = stream.state().await?.last_sequence;
+            let last = stream.look_through().await?.last_sequence;
             let mut end = End {
-                writer: Writer::new(stream.clone(), last)?,
+                writer: Writer::new(stream.clone(), last, Unacknowledged::Deleted)?,
                 term: 0,
                 next: first,
                 base: 0,

@@ -6,12 +6,16 @@
 //! next append, whatever its clock or its network says ([`StoreError::Fenced`]).
 //!
 //! An append whose acknowledgement is lost has an unknown outcome, which is found out before the next
-//! one: what came of it is deleted, and where nothing has come yet, a void message takes its place,
-//! after which it can't come any more.
+//! one. Where nothing has come yet, a void message takes its place, after which it can't come any
+//! more; and what has come [is deleted or kept](Unacknowledged), as the writer has it.
 //!
 //! A message is a version, flags, its writer and its number, and then a part of the record.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    collections::BTreeSet,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
 
 use async_nats::{
     StatusCode,
@@ -57,6 +61,8 @@ pub(super) struct RecordStream {
     subject: Arc<str>,
     /// The longest part of a record, in bytes.
     part: usize,
+    /// Messages that were deleted, which a follower that lags may still give out.
+    deleted: Arc<Mutex<BTreeSet<u64>>>,
 }
 
 /// A record, and where it stands.
@@ -68,10 +74,20 @@ pub(super) struct Record {
     pub(super) body: Bytes,
 }
 
+/// What becomes of a record whose acknowledgement was lost.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Unacknowledged {
+    /// Whoever asked for it has been told that it failed.
+    Deleted,
+    /// Whoever asked for it asks again, and twice is the same as once.
+    Kept,
+}
+
 /// The one who appends.
 #[derive(Debug)]
 pub(super) struct Writer {
     stream: RecordStream,
+    unacknowledged: Unacknowledged,
     id: [u8; 8],
     number: u64,
     /// The sequence of the last message, as it must be for ours to be taken.
@@ -117,6 +133,7 @@ impl RecordStream {
             name: name.into(),
             subject: subject.into(),
             part: longest.saturating_sub(HEAD + ENVELOPE).max(ENVELOPE),
+            deleted: Arc::default(),
         }
     }
 
@@ -124,6 +141,20 @@ impl RecordStream {
     pub(super) async fn state(&self) -> Result<State, StoreError> {
         let info = self.stream.get_info().await.map_err(failed)?;
         Ok(info.state)
+    }
+
+    /// The same, for whoever is to read it and to append to it: which messages were deleted is known
+    /// from then on.
+    pub(super) async fn look_through(&self) -> Result<State, StoreError> {
+        let look = self.stream.info_builder().with_deleted(true).fetch();
+        let mut state = look.await.map_err(failed)?.info.state;
+        self.deleted()
+            .extend(state.deleted.take().unwrap_or_default());
+        Ok(state)
+    }
+
+    fn deleted(&self) -> MutexGuard<'_, BTreeSet<u64>> {
+        self.deleted.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The record at this message or, where there is none, the first one behind it.
@@ -159,13 +190,19 @@ impl RecordStream {
     /// Deletes what stands before this message.
     pub(super) async fn purge(&self, below: u64) -> Result<(), StoreError> {
         let purging = self.stream.purge().sequence(below);
-        purging.await.map(drop).map_err(failed)
+        purging.await.map_err(failed)?;
+        self.deleted().retain(|sequence| *sequence >= below);
+        Ok(())
     }
 
     /// Messages from this one on. A follower of the stream may answer, and one that lags may know
-    /// nothing of the last ones: then the leader is asked.
+    /// nothing of the last ones, where the leader is asked, and still have some that were deleted.
     async fn fetch(&self, from: u64, fetch: Fetch) -> Result<Vec<Message>, StoreError> {
-        let messages = self.fetch_from_any(from, fetch).await?;
+        let mut messages = self.fetch_from_any(from, fetch).await?;
+        {
+            let deleted = self.deleted();
+            messages.retain(|message| !deleted.contains(&message.sequence));
+        }
         if !messages.is_empty() {
             return Ok(messages);
         }
@@ -280,11 +317,16 @@ enum PublishFailed {
 
 impl Writer {
     /// Of what stands behind `last`. Nobody is kept out before the first append.
-    pub(super) fn new(stream: RecordStream, last: u64) -> Result<Self, StoreError> {
+    pub(super) fn new(
+        stream: RecordStream,
+        last: u64,
+        unacknowledged: Unacknowledged,
+    ) -> Result<Self, StoreError> {
         let mut id = [0; 8];
         getrandom::fill(&mut id).map_err(|error| record_error("writer", error))?;
         Ok(Self {
             stream,
+            unacknowledged,
             id,
             number: 0,
             last,
@@ -292,8 +334,8 @@ impl Writer {
         })
     }
 
-    /// Appends a record, and returns where it stands once it is durable. After an error nothing is
-    /// left of it once [`Self::resolve`] has succeeded, which the next append begins with.
+    /// Appends a record, and returns where it stands once it is durable. What becomes of it after an
+    /// error is known once [`Self::resolve`] has succeeded, which the next append begins with.
     pub(super) async fn append(&mut self, body: &[u8]) -> Result<u64, StoreError> {
         self.resolve().await?;
         let first = self.last + 1;
@@ -317,7 +359,7 @@ impl Writer {
         Ok(first)
     }
 
-    /// Finds out what became of an append that failed, and leaves nothing of it.
+    /// Finds out what became of an append that failed.
     pub(super) async fn resolve(&mut self) -> Result<(), StoreError> {
         for _ in 0..TRIES {
             if !self.is_unresolved {
@@ -336,8 +378,11 @@ impl Writer {
             for sequence in self.last + 1..=last {
                 match self.stream.writer_of(sequence).await? {
                     Some(writer) if writer != self.id => return Err(StoreError::Fenced),
-                    Some(_) => self.stream.delete(sequence).await?,
-                    None => {}
+                    Some(_) if self.unacknowledged == Unacknowledged::Deleted => {
+                        self.stream.deleted().insert(sequence);
+                        self.stream.delete(sequence).await?;
+                    }
+                    Some(_) | None => {}
                 }
             }
             self.last = last;

@@ -17,7 +17,7 @@ use bytes::Bytes;
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use tokio::{runtime::Handle, task::block_in_place};
 
-use super::record_stream::{Fetch, Record, RecordStream, Writer};
+use super::record_stream::{Fetch, Record, RecordStream, Unacknowledged, Writer};
 use crate::store::{
     StoreError,
     byte_list::{self, ByteList},
@@ -108,12 +108,13 @@ impl StreamTable {
     /// Takes the table over: from then on the owner before can write nothing more.
     pub(super) async fn open(stream: RecordStream) -> Result<Self, StoreError> {
         loop {
-            let state = stream.state().await?;
+            let state = stream.look_through().await?;
+            let last = state.last_sequence;
             let mut end = End {
-                writer: Writer::new(stream.clone(), state.last_sequence)?,
+                writer: Writer::new(stream.clone(), last, Unacknowledged::Kept)?,
                 first: state.first_sequence.max(1),
             };
-            let entries = Entries::read(&stream, end.first, state.last_sequence).await?;
+            let entries = Entries::read(&stream, end.first, last).await?;
             match end.writer.append(&encode(&Batch::default())).await {
                 Ok(_) => {}
                 Err(StoreError::Fenced) => continue,
