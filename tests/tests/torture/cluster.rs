@@ -30,6 +30,9 @@ const LONGEST_TAKE_OVER: Duration = Duration::from_secs(20);
 /// Until changes are taken again, whatever has died.
 const LONGEST_SILENCE: Duration = Duration::from_mins(1);
 
+/// How often a cluster that is not ready is asked again.
+const LOOK_AGAIN: Duration = Duration::from_millis(50);
+
 /// What happens in a round.
 #[derive(Debug, Clone, Copy)]
 enum Disturbance {
@@ -229,6 +232,8 @@ impl Cluster {
                 self.take_over().await;
             }
             assert!(began.elapsed() < LONGEST_SILENCE, "no changes are taken");
+            // Nobody announces it, and a key may call only so often.
+            sleep(LOOK_AGAIN).await;
         }
     }
 }

@@ -28,7 +28,7 @@ use super::{
     path::Path,
     problem::Problem,
 };
-use crate::delivery::{Delivery, ReplayProgress, Selection};
+use crate::delivery::{Delivery, DeliveryError, ReplayProgress, Selection};
 
 pub(super) fn routes(delivery: Delivery) -> Routes {
     Routes::new()
@@ -108,9 +108,11 @@ async fn purge(
     Path(path): Path<String>,
 ) -> Result<StatusCode, Problem> {
     let id = id(&path)?;
-    delivery.failed_delivery(id).await?;
-    delivery.purge(Selection::Ids(vec![id])).await?;
-    Ok(StatusCode::NO_CONTENT)
+    // One that is replayed meanwhile is not there any more, either.
+    match delivery.purge(Selection::Ids(vec![id])).await? {
+        0 => Err(DeliveryError::NoSuchFailedDelivery(id).into()),
+        _ => Ok(StatusCode::NO_CONTENT),
+    }
 }
 
 async fn replay_one(
