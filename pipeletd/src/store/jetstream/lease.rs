@@ -49,6 +49,10 @@ impl Claim {
         })
     }
 
+    fn is_ours(&self, message: &[u8]) -> bool {
+        message.starts_with(&self.incarnation)
+    }
+
     /// The next message, unlike all before.
     fn next(&mut self) -> Bytes {
         self.renewals += 1;
@@ -72,26 +76,16 @@ pub(super) async fn acquire(
     waiting: impl Fn(&str),
 ) -> Result<Ownership, StoreError> {
     let mut claim = Claim::new(node)?;
-    let mut told = None;
+    let mut told = String::new();
+    let mut tell = |holder: String| {
+        if told != holder {
+            waiting(&holder);
+            told = holder;
+        }
+    };
     loop {
-        let expected = match values.last(name).await {
-            Ok(Some((sequence, message))) => match holder(&message) {
-                None => sequence,
-                Some(holder) => {
-                    if told.as_ref() != Some(&holder) {
-                        waiting(&holder);
-                        told = Some(holder);
-                    }
-                    match free(&values, name).await {
-                        Ok(sequence) => sequence,
-                        Err(error) => {
-                            not_now(&error).await;
-                            continue;
-                        }
-                    }
-                }
-            },
-            Ok(None) => 0,
+        let expected = match until_free(&values, name, &claim, &mut tell).await {
+            Ok(expected) => expected,
             Err(error) => {
                 not_now(&error).await;
                 continue;
@@ -153,10 +147,15 @@ async fn renew(
                 }
                 next = Instant::now() + TRY_AGAIN;
             }
-            Err(PublishFailed::Overtaken) => {
-                tracing::error!(lease = name, "another node has the lease");
-                return lent.lost.cancel();
-            }
+            Err(PublishFailed::Overtaken) => match values.last(name).await {
+                // A renewal that was given up has come through after all.
+                Ok(Some((last, message))) if claim.is_ours(&message) => sequence = last,
+                Ok(_) => {
+                    tracing::error!(lease = name, "another node has the lease");
+                    return lent.lost.cancel();
+                }
+                Err(_) => next = Instant::now() + TRY_AGAIN,
+            },
         }
     }
 }
@@ -167,8 +166,21 @@ async fn not_now(error: &StoreError) {
     sleep(TRY_AGAIN).await;
 }
 
-/// Waits until the lease may be taken, and returns the sequence of its last message.
-async fn free(values: &Values, name: &str) -> Result<u64, StoreError> {
+/// Waits until the lease may be taken, and returns the sequence of its last message; 0 where there is
+/// none. `tell` is told who holds it.
+async fn until_free(
+    values: &Values,
+    name: &str,
+    claim: &Claim,
+    tell: impl FnOnce(String),
+) -> Result<u64, StoreError> {
+    let Some((sequence, message)) = values.last(name).await? else {
+        return Ok(0);
+    };
+    match holder(&message) {
+        Some(holder) if !claim.is_ours(&message) => tell(holder),
+        Some(_) | None => return Ok(sequence),
+    }
     let mut messages: Ordered = values.follow().await?;
     let mut last = None;
     loop {
