@@ -8,8 +8,9 @@ use std::sync::Arc;
 
 use futures_util::future::{join_all, select_all};
 use pipelet_domain::{
-    deliveries::{Cursor, StoredWebhook},
+    deliveries::{Cursor, StoredWebhook, Subscription},
     shards::{FailedNumbers, ShardId, Shards},
+    webhooks::WebhookId,
 };
 use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
@@ -58,7 +59,7 @@ impl Shard {
     async fn open(
         stores: ShardStores,
         numbers: FailedNumbers,
-        webhooks: &Registry<StoredWebhook>,
+        subscriptions: Vec<(WebhookId, Subscription)>,
         Common {
             memory,
             clock,
@@ -66,7 +67,6 @@ impl Shard {
             ..
         }: Common<'_>,
     ) -> Result<(Self, Vec<Place>), StoreError> {
-        let subscriptions = delivery::subscriptions(webhooks);
         let opened = Journal::open(stores.log, subscriptions, memory, clock, ending.clone());
         let Opened {
             journal,
@@ -119,10 +119,13 @@ impl RunningShards {
             memory: &memory,
             ..common
         };
+        // The same ones in each.
+        let subscriptions = delivery::subscriptions(webhooks);
         let (mut shards, mut places) = (Vec::new(), Vec::new());
         for (shard, stores) in (0..).map(ShardId).zip(stores) {
             let numbers = FailedNumbers { shard, count };
-            let (shard, of_shard) = Shard::open(stores, numbers, webhooks, common).await?;
+            let subscriptions = subscriptions.clone();
+            let (shard, of_shard) = Shard::open(stores, numbers, subscriptions, common).await?;
             shards.push(shard);
             places.push(of_shard);
         }

@@ -91,7 +91,7 @@ pub(super) struct Arguments {
     pub(super) shards: u16,
 
     /// How many NATS servers have each message, which is said when a cluster is made [default: 3,
-    /// or as many as there are]
+    /// or 1 on a single server]
     #[arg(
         long,
         env = "PIPELETD_REPLICAS",

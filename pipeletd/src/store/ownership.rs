@@ -1,6 +1,6 @@
 //! Whether the shards are this process's.
 
-use std::sync::Arc;
+use std::{future::poll_fn, pin::pin, sync::Arc, task::Poll};
 
 use tokio::{sync::watch, time::Instant};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -54,6 +54,24 @@ impl Ownership {
         while !self.is_held() {
             if until.changed().await.is_err() {
                 return std::future::pending().await;
+            }
+        }
+    }
+
+    /// Does something as an owner: it makes no step while they may be another's.
+    pub async fn while_held<T>(&self, work: impl Future<Output = T>) -> T {
+        let mut work = pin!(work);
+        loop {
+            self.held().await;
+            let step = poll_fn(|context| {
+                if self.is_held() {
+                    work.as_mut().poll(context).map(Some)
+                } else {
+                    Poll::Ready(None)
+                }
+            });
+            if let Some(done) = step.await {
+                return done;
             }
         }
     }

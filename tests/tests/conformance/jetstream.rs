@@ -287,14 +287,14 @@ async fn one_node_owns_the_shards_and_another_stands_by() {
     };
     let first = node("a").await.engine(|_| {}).await.unwrap();
     let (told, mut owner) = tokio::sync::mpsc::channel(1);
+    let waiting = |owner: &str| told.try_send(owner.to_owned()).unwrap();
     let second = node("b").await;
-    let second = tokio::spawn(async move {
-        let waiting = |owner: &str| told.try_send(owner.to_owned()).unwrap();
-        second.engine(waiting).await.unwrap()
-    });
-    assert_eq!(owner.recv().await.unwrap(), "a");
-    first.ownership.give_up().await;
-    let second = within("the one that waits to go on", second).await.unwrap();
+    let ending = async {
+        assert_eq!(owner.recv().await.unwrap(), "a");
+        first.ownership.give_up().await;
+    };
+    let both = Box::pin(async { tokio::join!(second.engine(waiting), ending).0 });
+    let second = within("the one that waits to go on", both).await.unwrap();
     let refused = append(&*first.shards[0].log, 0..1).await.unwrap_err();
     assert!(matches!(refused, StoreError::Fenced), "{refused}");
 

@@ -50,7 +50,9 @@ impl Dispatcher {
             self.pace.started(now);
             let to = Arc::clone(&self.destination);
             let settings = Arc::clone(&self.settings);
-            let attempt = attempt(settings, to, self.id(), self.context.clock, job, connection);
+            let (clock, ownership) = (self.context.clock, self.context.ownership.clone());
+            let attempt = attempt(settings, to, self.id(), clock, job, connection);
+            let attempt = async move { ownership.while_held(attempt).await };
             self.attempts.push(Box::pin(attempt));
         }
         // Others may need what turned out not to be needed.

@@ -20,6 +20,7 @@ use pipelet_domain::{
     webhooks::WebhookId,
 };
 use tokio::{sync::watch, time::sleep};
+use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::{
     record_stream::failed,
@@ -43,6 +44,8 @@ pub(super) struct StreamConfiguration {
     values: Values,
     secrets: Arc<SecretKeys>,
     seen: Arc<Seen>,
+    /// Ends the watching.
+    _watching: DropGuard,
 }
 
 /// What this node has seen of the stream.
@@ -62,7 +65,9 @@ struct Contents {
 impl StreamConfiguration {
     /// Reads all that is there, and watches it from then on.
     pub(super) async fn open(values: Values, secrets: SecretKeys) -> Result<Self, StoreError> {
+        let stop = CancellationToken::new();
         let configuration = Self {
+            _watching: stop.clone().drop_guard(),
             values,
             secrets: Arc::new(secrets),
             seen: Arc::new(Seen {
@@ -70,15 +75,20 @@ impl StreamConfiguration {
                 to: watch::Sender::new(0),
             }),
         };
-        let last = configuration.values.last_sequence().await?;
         let watcher = Watcher {
             values: configuration.values.clone(),
             secrets: Arc::clone(&configuration.secrets),
             seen: Arc::downgrade(&configuration.seen),
         };
-        tokio::spawn(watcher.run());
-        configuration.seen(last).await?;
+        tokio::spawn(stop.run_until_cancelled_owned(watcher.run()));
+        configuration.catch_up().await?;
         Ok(configuration)
+    }
+
+    /// Waits until this node has seen all that there is now.
+    pub(super) async fn catch_up(&self) -> Result<(), StoreError> {
+        let last = self.values.last_sequence().await?;
+        self.seen(last).await
     }
 
     /// Waits until this node has seen all up to this message.

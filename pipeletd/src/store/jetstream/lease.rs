@@ -121,7 +121,7 @@ async fn renew(
         tokio::select! {
             () = lent.end.cancelled() => {
                 let released = values.replace(name, Bytes::new(), sequence);
-                if timeout(HELD, released).await.is_ok() {
+                if matches!(timeout(HELD, released).await, Ok(Ok(_))) {
                     tracing::info!(lease = name, "the lease is given up");
                 }
                 return;

@@ -90,6 +90,7 @@ impl StreamLog {
                 progress: BTreeMap::new(),
             };
             end.recover(&stream, last).await?;
+            stream.delete_voided().await?;
             end.term += 1;
             match end.append(&[], &[], true).await {
                 Ok(_) => {}

@@ -208,7 +208,7 @@ impl Cluster {
             }));
         }
         let sealed_with = values.last("meta.secrets_key").await?;
-        let sealed_with = sealed_with.map(|(_, message)| values::value_in(&message));
+        let sealed_with = sealed_with.map(|(_, message)| values::number_in(&message));
         let sealed_with = sealed_with.transpose()?.as_deref().and_then(KeyId::parse);
         let key_file = KeyFile::new(data_dir, key_file);
         let secrets = key_file.keys_for(sealed_with);
@@ -220,7 +220,8 @@ impl Cluster {
         if KeyId::parse(&agreed.await?) != Some(ours) {
             // Another node was first, with another key.
             let other = values.last("meta.secrets_key").await?;
-            let other = other.and_then(|(_, message)| KeyId::parse(message.get(1..)?));
+            let other = other.map(|(_, message)| values::number_in(&message));
+            let other = other.transpose()?.as_deref().and_then(KeyId::parse);
             key_file.keys_for(other).map_err(StoreError::KeyFile)?;
         }
         let configuration = StreamConfiguration::open(values, secrets).await?;
@@ -259,9 +260,8 @@ impl Cluster {
     /// which node does meanwhile.
     pub async fn engine(self, waiting: impl Fn(&str)) -> Result<Engine, StoreError> {
         let ownership = lease::acquire(self.leases.clone(), "owner", &self.node, waiting).await?;
-        let shards = (0..self.shards).map(|shard| self.take_over(ShardId(shard)));
         let shards = tokio::select! {
-            shards = try_join_all(shards) => shards?,
+            shards = self.take_all_over() => shards?,
             () = ownership.lost() => return Err(StoreError::Fenced),
         };
         Ok(Engine {
@@ -272,18 +272,19 @@ impl Cluster {
         })
     }
 
+    async fn take_all_over(&self) -> Result<Vec<ShardStores>, StoreError> {
+        // What the owner before has changed last may not have come here yet.
+        until_it_works(|| self.configuration.catch_up()).await?;
+        let mut shards = Vec::new();
+        for shard in 0..self.shards {
+            shards.push(self.take_over(ShardId(shard)));
+        }
+        try_join_all(shards).await
+    }
+
     /// As [`Self::open_shard`], as soon as the servers let it.
     async fn take_over(&self, shard: ShardId) -> Result<ShardStores, StoreError> {
-        loop {
-            match self.open_shard(shard).await {
-                Err(error) if error.is_outage() => {
-                    let (shard, error) = (shard.0, error.chain());
-                    tracing::warn!(shard, error, "it can't be taken over yet, trying again");
-                    sleep(TRY_EVERY).await;
-                }
-                opened => return opened,
-            }
-        }
+        until_it_works(|| self.open_shard(shard)).await
     }
 
     async fn stream(&self, what: &str, shard: ShardId) -> Result<RecordStream, StoreError> {
@@ -292,6 +293,20 @@ impl Cluster {
         let config = config_of(&name, &subject, -1);
         let (stream, _) = have(&self.jetstream, config, Some(self.replicas)).await?;
         Ok(RecordStream::new(&self.jetstream, stream, &name, &subject))
+    }
+}
+
+/// Tries until it is no outage any more that stands in the way.
+async fn until_it_works<T>(work: impl AsyncFn() -> Result<T, StoreError>) -> Result<T, StoreError> {
+    loop {
+        match work().await {
+            Err(error) if error.is_outage() => {
+                let error = error.chain();
+                tracing::warn!(error, "the shards can't be taken over yet, trying again");
+                sleep(TRY_EVERY).await;
+            }
+            done => return done,
+        }
     }
 }
 
@@ -446,31 +461,31 @@ async fn have(
     Ok((stream, found))
 }
 
-/// With as many replicas as are asked for, or else with the most up to three that there are servers for.
+/// With as many replicas as are asked for, or else with three, or with one where there is one server.
 async fn make(
     jetstream: &Context,
     config: &mut Config,
     replicas: Option<usize>,
 ) -> Result<usize, StoreError> {
-    let most = replicas.unwrap_or(REPLICAS);
-    let least = replicas.unwrap_or(1);
-    for replicas in (least..=most).rev() {
-        config.num_replicas = replicas;
+    for wanted in [replicas.unwrap_or(REPLICAS), 1] {
+        config.num_replicas = wanted;
         let Err(error) = jetstream.create_stream(&*config).await else {
-            return Ok(replicas);
+            tracing::info!(stream = config.name, replicas = wanted, "made a stream");
+            return Ok(wanted);
         };
-        match error.kind() {
-            CreateStreamErrorKind::JetStream(why)
-                if matches!(
-                    why.error_code(),
-                    ErrorCode::STREAM_REPLICAS_NOT_SUPPORTED
-                        | ErrorCode::CLUSTER_NO_PEERS
-                        | ErrorCode::INSUFFICIENT_RESOURCES
-                ) => {}
+        let CreateStreamErrorKind::JetStream(why) = error.kind() else {
+            return Err(failed(error));
+        };
+        match (why.error_code(), replicas) {
+            (ErrorCode::STREAM_REPLICAS_NOT_SUPPORTED, None) if wanted > 1 => {}
+            (ErrorCode::STREAM_REPLICAS_NOT_SUPPORTED, Some(replicas)) => {
+                return Err(refused(ClusterError::TooFewServers { replicas }));
+            }
+            // Servers that are still to join are waited for.
             _ => return Err(failed(error)),
         }
     }
-    Err(refused(ClusterError::TooFewServers { replicas: most }))
+    Err(refused(ClusterError::TooFewServers { replicas: 1 }))
 }
 
 /// What of a stream was changed that the cluster goes by.

@@ -7,7 +7,9 @@
 //!
 //! An append whose acknowledgement is lost has an unknown outcome, which is found out before the next
 //! one. Where nothing has come yet, a void message takes its place, after which it can't come any
-//! more; and what has come [is deleted or kept](Unacknowledged), as the writer has it.
+//! more; and what has come [is deleted or kept](Unacknowledged), as the writer has it. What is to be
+//! deleted is listed in a void message first: so it is an owner who decides that, and whoever owns the
+//! stream next goes by it.
 //!
 //! A message is a version, flags, its writer and its number, and then a part of the record.
 
@@ -21,8 +23,8 @@ use async_nats::{
     StatusCode,
     header::NATS_SEQUENCE,
     jetstream::{
-        Context, ErrorCode,
-        context::PublishErrorKind,
+        self, Context, ErrorCode,
+        context::{PublishError, PublishErrorKind},
         message::PublishMessage,
         stream::{RawMessageErrorKind, State, Stream},
     },
@@ -37,7 +39,7 @@ use crate::store::{StoreError, codec::record_error};
 const VERSION: u8 = 1;
 /// A further part of the record follows.
 const MORE: u8 = 1;
-/// Nothing is in it.
+/// It is no part of a record, and lists messages that are to be deleted.
 const VOID: u8 = 2;
 /// A part of the record came before.
 const BEHIND: u8 = 4;
@@ -61,8 +63,16 @@ pub(super) struct RecordStream {
     subject: Arc<str>,
     /// The longest part of a record, in bytes.
     part: usize,
-    /// Messages that were deleted, which a follower that lags may still give out.
-    deleted: Arc<Mutex<BTreeSet<u64>>>,
+    deleted: Arc<Mutex<Deleted>>,
+}
+
+/// Messages that no record is read from.
+#[derive(Debug, Default)]
+struct Deleted {
+    /// All of them: a follower that lags may still give them out.
+    all: BTreeSet<u64>,
+    /// Those that void messages list, and that may still be there.
+    voided: BTreeSet<u64>,
 }
 
 /// A record, and where it stands.
@@ -139,7 +149,7 @@ impl RecordStream {
 
     /// As the stream's leader knows it.
     pub(super) async fn state(&self) -> Result<State, StoreError> {
-        let info = self.stream.get_info().await.map_err(failed)?;
+        let info = in_time(self.stream.get_info()).await?;
         Ok(info.state)
     }
 
@@ -147,13 +157,13 @@ impl RecordStream {
     /// from then on.
     pub(super) async fn look_through(&self) -> Result<State, StoreError> {
         let look = self.stream.info_builder().with_deleted(true).fetch();
-        let mut state = look.await.map_err(failed)?.info.state;
-        self.deleted()
-            .extend(state.deleted.take().unwrap_or_default());
+        let mut state = in_time(look).await?.info.state;
+        let deleted = state.deleted.take().unwrap_or_default();
+        self.deleted().all.extend(deleted);
         Ok(state)
     }
 
-    fn deleted(&self) -> MutexGuard<'_, BTreeSet<u64>> {
+    fn deleted(&self) -> MutexGuard<'_, Deleted> {
         self.deleted.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -178,7 +188,11 @@ impl RecordStream {
                 return Ok(records);
             };
             next = last.sequence + 1;
+            self.note_voids(&messages);
             for message in messages {
+                if self.deleted().all.contains(&message.sequence) {
+                    continue;
+                }
                 records.extend(Open::add(&mut open, message));
             }
             if open.is_none() && !records.is_empty() {
@@ -190,9 +204,39 @@ impl RecordStream {
     /// Deletes what stands before this message.
     pub(super) async fn purge(&self, below: u64) -> Result<(), StoreError> {
         let purging = self.stream.purge().sequence(below);
-        purging.await.map_err(failed)?;
-        self.deleted().retain(|sequence| *sequence >= below);
+        in_time(purging.into_future()).await?;
+        let mut deleted = self.deleted();
+        deleted.all.retain(|sequence| *sequence >= below);
+        deleted.voided.retain(|sequence| *sequence >= below);
+        drop(deleted);
         Ok(())
+    }
+
+    /// Takes note of what void messages list.
+    fn note_voids(&self, messages: &[Message]) {
+        let voids = messages.iter().filter(|it| it.head.flags & VOID != 0);
+        let listed = voids.flat_map(|void| void.part.as_chunks().0);
+        let listed = listed.copied().map(u64::from_be_bytes);
+        self.void(listed);
+    }
+
+    fn void(&self, sequences: impl Iterator<Item = u64>) {
+        let mut deleted = self.deleted();
+        for sequence in sequences {
+            deleted.all.insert(sequence);
+            deleted.voided.insert(sequence);
+        }
+    }
+
+    /// Deletes what void messages list, whoever wrote them.
+    pub(super) async fn delete_voided(&self) -> Result<(), StoreError> {
+        loop {
+            let Some(sequence) = self.deleted().voided.first().copied() else {
+                return Ok(());
+            };
+            self.delete(sequence).await?;
+            self.deleted().voided.remove(&sequence);
+        }
     }
 
     /// Messages from this one on. A follower of the stream may answer, and one that lags may know
@@ -201,27 +245,24 @@ impl RecordStream {
         let mut messages = self.fetch_from_any(from, fetch).await?;
         {
             let deleted = self.deleted();
-            messages.retain(|message| !deleted.contains(&message.sequence));
+            messages.retain(|message| !deleted.all.contains(&message.sequence));
         }
         if !messages.is_empty() {
             return Ok(messages);
         }
         let get = self.stream.raw_message_builder().sequence(from);
-        let found = get.next_by_subject(self.subject.as_ref()).send().await;
-        let found = match found {
-            Ok(found) => found,
-            Err(error) if error.kind() == RawMessageErrorKind::NoMessageFound => {
-                return Ok(Vec::new());
-            }
-            Err(error) => return Err(failed(error)),
-        };
-        Ok(vec![Message::read(found.sequence, found.payload)?])
+        let found = get.next_by_subject(self.subject.as_ref()).send();
+        match timeout(PATIENCE, found).await.map_err(failed)? {
+            Ok(found) => Ok(vec![Message::read(found.sequence, found.payload)?]),
+            Err(error) if error.kind() == RawMessageErrorKind::NoMessageFound => Ok(Vec::new()),
+            Err(error) => Err(failed(error)),
+        }
     }
 
     async fn fetch_from_any(&self, from: u64, fetch: Fetch) -> Result<Vec<Message>, StoreError> {
         let client = self.jetstream.client();
         let inbox = client.new_inbox();
-        let mut answers = client.subscribe(inbox.clone()).await.map_err(failed)?;
+        let mut answers = in_time(client.subscribe(inbox.clone())).await?;
         let request = GetBatch {
             seq: from,
             next_by_subj: &self.subject,
@@ -231,7 +272,7 @@ impl RecordStream {
         let request = serde_json::to_vec(&request).map_err(failed)?;
         let subject = format!("$JS.API.DIRECT.GET.{}", self.name);
         let sent = client.publish_with_reply(subject, inbox, request.into());
-        sent.await.map_err(failed)?;
+        in_time(sent).await?;
         let mut messages = Vec::new();
         loop {
             let answer = timeout(PATIENCE, answers.next()).await.map_err(failed)?;
@@ -271,16 +312,15 @@ impl RecordStream {
         };
         match acknowledged {
             Ok(acknowledged) => Ok(acknowledged.sequence),
-            Err(error) if error.kind() == PublishErrorKind::WrongLastSequence => {
-                Err(PublishFailed::Overtaken)
-            }
+            Err(error) if is_overtaken(&error) => Err(PublishFailed::Overtaken),
             Err(error) => Err(PublishFailed::Unknown(failed(error))),
         }
     }
 
     /// Whose message stands there, as the leader knows; `None` where it was deleted.
     async fn writer_of(&self, sequence: u64) -> Result<Option<[u8; 8]>, StoreError> {
-        match self.stream.get_raw_message(sequence).await {
+        let found = self.stream.get_raw_message(sequence);
+        match timeout(PATIENCE, found).await.map_err(failed)? {
             Ok(found) => Ok(Some(Message::read(sequence, found.payload)?.head.writer)),
             Err(error) if error.kind() == RawMessageErrorKind::NoMessageFound => Ok(None),
             Err(error) => Err(failed(error)),
@@ -290,7 +330,8 @@ impl RecordStream {
     /// Deletes a message; one that isn't there is no error.
     async fn delete(&self, sequence: u64) -> Result<(), StoreError> {
         use async_nats::jetstream::stream::DeleteMessageErrorKind as Kind;
-        match self.stream.delete_message(sequence).await {
+        let deleted = self.stream.delete_message(sequence);
+        match timeout(PATIENCE, deleted).await.map_err(failed)? {
             Ok(_) => Ok(()),
             Err(error) => match error.kind() {
                 Kind::JetStream(why)
@@ -363,30 +404,40 @@ impl Writer {
     pub(super) async fn resolve(&mut self) -> Result<(), StoreError> {
         for _ in 0..TRIES {
             if !self.is_unresolved {
-                return Ok(());
+                break;
             }
             let last = self.stream.state().await?.last_sequence;
-            if last == self.last {
-                // It has not come, and may still.
-                match self.publish(VOID, &[]).await {
-                    Ok(()) => self.is_unresolved = false,
-                    Err(PublishFailed::Overtaken) => {}
-                    Err(PublishFailed::Unknown(error)) => return Err(error),
-                }
-                continue;
+            if last < self.last {
+                // Of a server that does not know yet that it leads no more.
+                return Err(failed("the stream's leader knows less than it did"));
             }
+            let mut ours = Vec::new();
             for sequence in self.last + 1..=last {
                 match self.stream.writer_of(sequence).await? {
                     Some(writer) if writer != self.id => return Err(StoreError::Fenced),
-                    Some(_) if self.unacknowledged == Unacknowledged::Deleted => {
-                        self.stream.deleted().insert(sequence);
-                        self.stream.delete(sequence).await?;
-                    }
-                    Some(_) | None => {}
+                    Some(_) => ours.push(sequence),
+                    None => {}
                 }
             }
-            self.last = last;
-            self.is_unresolved = false;
+            if self.unacknowledged == Unacknowledged::Kept && !ours.is_empty() {
+                self.last = last;
+                self.is_unresolved = false;
+                break;
+            }
+            // It takes the place of what has not come, and lists what has.
+            let listed: Vec<_> = ours.iter().copied().flat_map(u64::to_be_bytes).collect();
+            let before = std::mem::replace(&mut self.last, last);
+            match self.publish(VOID, &listed).await {
+                Ok(()) => {
+                    self.stream.void(ours.into_iter());
+                    self.is_unresolved = false;
+                }
+                Err(PublishFailed::Overtaken) => self.last = before,
+                Err(PublishFailed::Unknown(error)) => {
+                    self.last = before;
+                    return Err(error);
+                }
+            }
         }
         if self.is_unresolved {
             let name = &self.stream.name;
@@ -394,7 +445,7 @@ impl Writer {
                 "{name} takes no message behind its last one"
             )));
         }
-        Ok(())
+        self.stream.delete_voided().await
     }
 
     async fn publish(&mut self, flags: u8, part: &[u8]) -> Result<(), PublishFailed> {
@@ -501,6 +552,26 @@ impl Open {
             body: record.body.freeze(),
         })
     }
+}
+
+/// Whether another message has come before the one that was published.
+pub(super) fn is_overtaken(error: &PublishError) -> bool {
+    // What a leader says of two that are on their way at once.
+    const AT_ONCE: ErrorCode = ErrorCode(10164);
+    let why = std::error::Error::source(error).and_then(|why| why.downcast_ref());
+    let is_at_once = |why: &jetstream::Error| why.error_code() == AT_ONCE;
+    error.kind() == PublishErrorKind::WrongLastSequence || why.is_some_and(is_at_once)
+}
+
+/// Waits no longer than a server may take: a client that has lost it queues what is asked.
+pub(super) async fn in_time<T, E>(
+    answer: impl Future<Output = Result<T, E>>,
+) -> Result<T, StoreError>
+where
+    E: Into<Box<dyn std::error::Error + Send + Sync + 'static>>,
+{
+    let answer = timeout(PATIENCE, answer).await.map_err(failed)?;
+    answer.map_err(failed)
 }
 
 /// The server, or the way to it: it may work later.

@@ -17,7 +17,7 @@ use bytes::Bytes;
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use tokio::{runtime::Handle, task::block_in_place};
 
-use super::record_stream::{Fetch, Record, RecordStream, Unacknowledged, Writer};
+use super::record_stream::{Fetch, Record, RecordStream, Unacknowledged, Writer, failed};
 use crate::store::{
     StoreError,
     byte_list::{self, ByteList},
@@ -40,6 +40,8 @@ const FIRST_STRETCH: usize = 8;
 const STRETCH: usize = 256;
 /// Records that are fetched at once.
 const AT_ONCE: usize = 32;
+/// How often an entry is looked up that is moved meanwhile.
+const LOOKS: u32 = 8;
 /// In bytes, of records that were read: the next entries are often in the same ones.
 const CACHE_BYTES: usize = 4 << 20;
 /// In bytes; so much more than twice what counts may be in the stream.
@@ -69,6 +71,8 @@ struct End {
     writer: Writer,
     /// Where the first record stands.
     first: u64,
+    /// A batch of which it is not known whether it was taken.
+    unfinished: Option<Batch>,
 }
 
 /// Where each key was written last.
@@ -101,7 +105,7 @@ struct Cache {
 }
 
 /// Writes in their order.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Batch(Vec<(Vec<u8>, Option<Vec<u8>>)>);
 
 impl StreamTable {
@@ -113,6 +117,7 @@ impl StreamTable {
             let mut end = End {
                 writer: Writer::new(stream.clone(), last, Unacknowledged::Kept)?,
                 first: state.first_sequence.max(1),
+                unfinished: None,
             };
             let entries = Entries::read(&stream, end.first, last).await?;
             match end.writer.append(&encode(&Batch::default())).await {
@@ -145,8 +150,12 @@ impl Records for StreamTable {
         }
         self.0.wait(async {
             let mut end = self.0.writer.lock().await;
-            self.0.write(&mut end, batch).await?;
-            self.0.make_room(&mut end).await
+            self.0.finish(&mut end, &batch).await?;
+            match self.0.make_room(&mut end).await {
+                // The batch was written all the same.
+                Err(error) if error.is_outage() => Ok(()),
+                made => made,
+            }
         })
     }
 
@@ -298,7 +307,10 @@ impl Inner {
         let mut found = Vec::with_capacity(keys.len());
         let mut wanted: Vec<_> = keys.into_iter().enumerate().collect();
         // What is moved meanwhile is looked up again.
-        while !wanted.is_empty() {
+        for _ in 0..LOOKS {
+            if wanted.is_empty() {
+                break;
+            }
             let mut elsewhere = Vec::new();
             {
                 let entries = self.entries();
@@ -320,6 +332,9 @@ impl Inner {
                     None => wanted.push((order, key)),
                 }
             }
+        }
+        if !wanted.is_empty() {
+            return Err(record_error(WHAT, "it is gone, and its entries are not"));
         }
         found.sort_unstable_by_key(|(order, ..)| *order);
         Ok(found
@@ -362,9 +377,29 @@ impl Inner {
         Ok(found)
     }
 
+    /// Writes a batch. One before it of which it is not known whether it was taken is written first:
+    /// what was made of the entries without it would be wrong.
+    async fn finish(&self, end: &mut End, batch: &Batch) -> Result<(), StoreError> {
+        if let Some(unfinished) = end.unfinished.clone() {
+            self.write(end, unfinished.clone()).await?;
+            if unfinished == *batch {
+                return Ok(());
+            }
+            return Err(failed("a batch of before was written in its place"));
+        }
+        self.write(end, batch.clone()).await
+    }
+
     async fn write(&self, end: &mut End, batch: Batch) -> Result<(), StoreError> {
         let body = encode(&batch);
-        let sequence = end.writer.append(&body).await?;
+        let sequence = match end.writer.append(&body).await {
+            Ok(sequence) => sequence,
+            Err(error) => {
+                end.unfinished.get_or_insert(batch);
+                return Err(error);
+            }
+        };
+        end.unfinished = None;
         let mut entries = self.entries();
         entries.written += body.len() as u64;
         for (write, (key, value)) in batch.0.into_iter().enumerate() {
@@ -386,8 +421,12 @@ impl Inner {
         let mut moved = Batch::default();
         let (mut bytes, mut gone) = (0, 0);
         let mut keep = end.first;
+        let mut records = VecDeque::new();
         while bytes < MOVED_AT_ONCE && gone < READ_AT_ONCE {
-            let Some(record) = self.stream.next(keep).await? else {
+            if records.is_empty() {
+                records.extend(self.stream.read(keep, AHEAD).await?);
+            }
+            let Some(record) = records.pop_front() else {
                 break;
             };
             keep = record.next;

@@ -1,7 +1,7 @@
 //! Values on a stream: each is the last message of its subject, and is replaced as the one that it is.
 //!
 //! A message whose acknowledgement is lost is sent again until the server says what became of it;
-//! nobody else changes a value to the same bytes.
+//! a number's has a few random bytes in it, so that nobody else sends the same.
 
 use std::time::Duration;
 
@@ -16,12 +16,14 @@ use async_nats::jetstream::{
     stream::{RawMessageErrorKind, Stream},
 };
 use bytes::Bytes;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 
-use super::record_stream::failed;
+use super::record_stream::{failed, in_time, is_overtaken};
 use crate::store::{StoreError, codec::record_error};
 
 const VERSION: u8 = 1;
+/// In bytes, before a number.
+const NONCE: usize = 8;
 /// How long a message without an acknowledgement is sent again.
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -50,7 +52,7 @@ impl Values {
 
     /// Of the last message that is there, as the stream's leader knows it; 0 where there is none.
     pub(super) async fn last_sequence(&self) -> Result<u64, StoreError> {
-        let state = self.stream.get_info().await.map_err(failed)?.state;
+        let state = in_time(self.stream.get_info()).await?.state;
         Ok(if state.messages == 0 {
             0
         } else {
@@ -67,8 +69,8 @@ impl Values {
             ..OrderedConfig::default()
         };
         let consumer = self.stream.create_consumer(consumer);
-        let consumer = consumer.await.map_err(failed)?;
-        consumer.messages().await.map_err(failed)
+        let consumer = in_time(consumer).await?;
+        in_time(consumer.messages()).await
     }
 
     /// Which value a subject is of.
@@ -89,6 +91,7 @@ impl Values {
     ) -> Result<u64, PublishFailed> {
         let begun = Instant::now();
         let subject = self.subject(name);
+        let mut is_sent_again = false;
         loop {
             let publish = PublishMessage::build()
                 .payload(message.clone())
@@ -102,8 +105,10 @@ impl Values {
                 Ok(acknowledged) => return Ok(acknowledged.sequence),
                 Err(error) => error,
             };
-            let is_overtaken = error.kind() == PublishErrorKind::WrongLastSequence;
-            if is_overtaken {
+            if is_overtaken(&error) {
+                if !is_sent_again {
+                    return Err(PublishFailed::Overtaken);
+                }
                 // By itself, where an acknowledgement was lost.
                 let last = self.last(name).await.map_err(PublishFailed::Store)?;
                 return match last {
@@ -120,16 +125,15 @@ impl Values {
             if is_known || begun.elapsed() >= PATIENCE {
                 return Err(PublishFailed::Store(failed(error)));
             }
+            is_sent_again = true;
         }
     }
 
     /// The last message of a value, as the stream's leader knows it.
     pub(super) async fn last(&self, name: &str) -> Result<Option<(u64, Bytes)>, StoreError> {
-        match self
-            .stream
-            .get_last_raw_message_by_subject(&self.subject(name))
-            .await
-        {
+        let subject = self.subject(name);
+        let last = self.stream.get_last_raw_message_by_subject(&subject);
+        match timeout(PATIENCE, last).await.map_err(failed)? {
             Ok(last) => Ok(Some((last.sequence, last.payload))),
             Err(error) if error.kind() == RawMessageErrorKind::NoMessageFound => Ok(None),
             Err(error) => Err(failed(error)),
@@ -146,13 +150,15 @@ impl Values {
         let name = format!("meta.{name}");
         loop {
             let last = self.last(&name).await?;
-            let value = last.as_ref().map(|(_, message)| value_in(message));
+            let value = last.as_ref().map(|(_, message)| number_in(message));
             let value = value.transpose()?;
             let Some(changed) = change(value.as_deref())? else {
                 return Ok(value.unwrap_or_default());
             };
             let changed = Bytes::from(changed);
-            let message = [&[VERSION][..], &changed].concat().into();
+            let mut nonce = [0; NONCE];
+            getrandom::fill(&mut nonce).map_err(|error| record_error("value", error))?;
+            let message = [&[VERSION][..], &nonce, &changed].concat().into();
             let expected = last.map_or(0, |(sequence, _)| sequence);
             match self.replace(&name, message, expected).await {
                 Ok(_) => return Ok(changed),
@@ -161,6 +167,15 @@ impl Values {
             }
         }
     }
+}
+
+/// Of a number or the like, as [`Values::change`] makes them.
+pub(super) fn number_in(message: &Bytes) -> Result<Bytes, StoreError> {
+    let value = value_in(message)?;
+    if value.len() < NONCE {
+        return Err(record_error("value", "it is cut short"));
+    }
+    Ok(value.slice(NONCE..))
 }
 
 pub(super) fn value_in(message: &Bytes) -> Result<Bytes, StoreError> {
