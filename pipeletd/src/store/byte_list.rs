@@ -10,7 +10,7 @@ use bytes::Bytes;
 
 use super::{
     StoreError,
-    codec::{Reader, put_varint, record_error},
+    codec::{Reader, put_varint, record_error, split_version},
 };
 
 const VERSION: u8 = 3;
@@ -88,14 +88,7 @@ struct Head {
 impl Head {
     /// Returns what stands behind it, too.
     fn read(value: &[u8]) -> Result<(Self, &[u8]), StoreError> {
-        let mut rest = Reader::at(value, WHAT);
-        match rest.byte()? {
-            VERSION => {}
-            other => {
-                let detail = format!("its version {other} is not known");
-                return Err(record_error(WHAT, detail));
-            }
-        }
+        let mut rest = Reader::at(split_version(value, VERSION, WHAT)?, WHAT);
         let packing = rest.byte()?;
         let count = rest.varint()?;
         let plain_len = rest.varint()?;

@@ -167,6 +167,22 @@ fn low_bits(number: u64) -> u8 {
 }
 
 /// Reads a value from its front; running out of bytes is an error.
+/// What stands behind a version byte, which must be this one.
+pub(super) fn split_version<'a>(
+    bytes: &'a [u8],
+    known: u8,
+    what: &'static str,
+) -> Result<&'a [u8], StoreError> {
+    match bytes.split_first() {
+        Some((version, rest)) if *version == known => Ok(rest),
+        Some((version, _)) => {
+            let detail = format!("its version {version} is not known");
+            Err(record_error(what, detail))
+        }
+        None => Err(record_error(what, "it is empty")),
+    }
+}
+
 pub(super) struct Reader<'a> {
     rest: &'a [u8],
     what: &'static str,
@@ -175,14 +191,8 @@ pub(super) struct Reader<'a> {
 impl<'a> Reader<'a> {
     /// Checks the version byte and stands behind it.
     fn new(bytes: &'a [u8], what: &'static str) -> Result<Self, StoreError> {
-        match bytes.split_first() {
-            Some((&VERSION, rest)) => Ok(Self { rest, what }),
-            Some((version, _)) => Err(record_error(
-                what,
-                format!("its version {version} is not known"),
-            )),
-            None => Err(record_error(what, "it is empty")),
-        }
+        let rest = split_version(bytes, VERSION, what)?;
+        Ok(Self { rest, what })
     }
 
     /// Stands behind a version byte that was checked already.

@@ -21,7 +21,7 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use super::{
     StoreError,
-    codec::{decode_event, encode_event, record_error},
+    codec::{decode_event, encode_event, record_error, split_version},
     sealing::{Place, SealError, SecretKeys},
 };
 use crate::auth::{ApiKeyInfo, KeyHash, Role};
@@ -38,16 +38,8 @@ pub(super) fn decode<T: DeserializeOwned>(
     what: &'static str,
     bytes: &[u8],
 ) -> Result<T, StoreError> {
-    match bytes.split_first() {
-        Some((&VERSION, json)) => {
-            serde_json::from_slice(json).map_err(|error| record_error(what, error))
-        }
-        Some((version, _)) => Err(record_error(
-            what,
-            format!("its version {version} is not known"),
-        )),
-        None => Err(record_error(what, "it is empty")),
-    }
+    let json = split_version(bytes, VERSION, what)?;
+    serde_json::from_slice(json).map_err(|error| record_error(what, error))
 }
 
 /// An event's length and bytes, then the record.

@@ -24,7 +24,7 @@ use super::record_stream::{Fetch, Record, RecordStream, Unacknowledged, Writer};
 use crate::store::{
     Checkpoint, LogStore, Progress, ReadLimit, StoreError,
     byte_list::{self, ByteList},
-    codec::{self, Reader, decode_event, encode_event, put_varint, record_error},
+    codec::{self, Reader, decode_event, encode_event, put_varint, record_error, split_version},
     keys::Kind,
     records,
 };
@@ -374,14 +374,7 @@ async fn base_before(stream: &RecordStream, last: u64) -> Result<Option<u64>, St
 
 impl Batch {
     fn read(body: &Bytes) -> Result<Self, StoreError> {
-        let mut head = Reader::at(body, WHAT);
-        match head.byte()? {
-            VERSION => {}
-            other => {
-                let detail = format!("its version {other} is not known");
-                return Err(record_error(WHAT, detail));
-            }
-        }
+        let mut head = Reader::at(split_version(body, VERSION, WHAT)?, WHAT);
         let (term, first, count) = (head.varint()?, head.varint()?, head.varint()?);
         let (base, checkpoints) = (head.varint()?, head.varint()?);
         Ok(Self {

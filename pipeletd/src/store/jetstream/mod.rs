@@ -47,8 +47,9 @@ use self::{
     values::Values,
 };
 use super::{
-    Backup, BackupError, ConfigurationStore, Engine, ShardStores, StoreError, key_file::KeyFile,
-    sealing::KeyId,
+    Backup, BackupError, ConfigurationStore, Engine, ShardStores, StoreError,
+    key_file::KeyFile,
+    sealing::{KeyId, SecretKeys},
 };
 use crate::system::private_file;
 
@@ -150,16 +151,7 @@ impl Cluster {
         data_dir: &Path,
         key_file: Option<&Path>,
     ) -> Result<Self, StoreError> {
-        loop {
-            match Self::try_join(options, data_dir, key_file).await {
-                Err(error) if may_pass(&error) => {
-                    let error = error.chain();
-                    tracing::warn!(error, "the cluster can't be joined yet, trying again");
-                    sleep(TRY_EVERY).await;
-                }
-                joined => return joined,
-            }
-        }
+        until_it_works(|| Self::try_join(options, data_dir, key_file)).await
     }
 
     /// Connects, and makes what isn't there yet. The key that secrets are sealed with is in this file,
@@ -207,23 +199,7 @@ impl Cluster {
                 said: options.shards.into(),
             }));
         }
-        let sealed_with = values.last("meta.secrets_key").await?;
-        let sealed_with = sealed_with.map(|(_, message)| values::number_in(&message));
-        let sealed_with = sealed_with.transpose()?.as_deref().and_then(KeyId::parse);
-        let key_file = KeyFile::new(data_dir, key_file);
-        let secrets = key_file.keys_for(sealed_with);
-        let secrets = secrets.map_err(StoreError::KeyFile)?;
-        let ours = secrets.newest().id();
-        let agreed = values.change("secrets_key", |known| {
-            Ok(known.is_none().then(|| ours.as_bytes().to_vec()))
-        });
-        if KeyId::parse(&agreed.await?) != Some(ours) {
-            // Another node was first, with another key.
-            let other = values.last("meta.secrets_key").await?;
-            let other = other.map(|(_, message)| values::number_in(&message));
-            let other = other.transpose()?.as_deref().and_then(KeyId::parse);
-            key_file.keys_for(other).map_err(StoreError::KeyFile)?;
-        }
+        let secrets = common_keys(&values, &KeyFile::new(data_dir, key_file)).await?;
         let configuration = StreamConfiguration::open(values, secrets).await?;
         let name = format!("{}_leases", options.cluster);
         let config = config_of(&name, &format!("{}.leases.>", options.cluster), 1);
@@ -296,13 +272,28 @@ impl Cluster {
     }
 }
 
-/// Tries until it is no outage any more that stands in the way.
+/// The keys that all nodes seal with: those of the first one.
+async fn common_keys(values: &Values, key_file: &KeyFile) -> Result<SecretKeys, StoreError> {
+    const NAME: &str = "secrets_key";
+    let known = values.get(NAME).await?.as_deref().and_then(KeyId::parse);
+    let keys = key_file.keys_for(known).map_err(StoreError::KeyFile)?;
+    let ours = keys.newest().id();
+    let agreed = values.change(NAME, |known| {
+        Ok(known.is_none().then(|| ours.as_bytes().to_vec()))
+    });
+    match KeyId::parse(&agreed.await?) {
+        Some(first) if first != ours => key_file.keys_for(Some(first)).map_err(StoreError::KeyFile),
+        _ => Ok(keys),
+    }
+}
+
+/// Tries until it is not the servers any more that stand in the way.
 async fn until_it_works<T>(work: impl AsyncFn() -> Result<T, StoreError>) -> Result<T, StoreError> {
     loop {
         match work().await {
-            Err(error) if error.is_outage() => {
+            Err(error) if may_pass(&error) => {
                 let error = error.chain();
-                tracing::warn!(error, "the shards can't be taken over yet, trying again");
+                tracing::warn!(error, "the NATS servers are not ready, trying again");
                 sleep(TRY_EVERY).await;
             }
             done => return done,

@@ -26,7 +26,7 @@ use async_nats::{
         self, Context, ErrorCode,
         context::{PublishError, PublishErrorKind},
         message::PublishMessage,
-        stream::{RawMessageErrorKind, State, Stream},
+        stream::{RawMessageError, RawMessageErrorKind, State, Stream},
     },
 };
 use bytes::{Buf as _, BufMut as _, Bytes, BytesMut};
@@ -34,7 +34,10 @@ use futures_util::StreamExt as _;
 use serde::Serialize;
 use tokio::time::timeout;
 
-use crate::store::{StoreError, codec::record_error};
+use crate::store::{
+    StoreError,
+    codec::{record_error, split_version},
+};
 
 const VERSION: u8 = 1;
 /// A further part of the record follows.
@@ -252,11 +255,9 @@ impl RecordStream {
         }
         let get = self.stream.raw_message_builder().sequence(from);
         let found = get.next_by_subject(self.subject.as_ref()).send();
-        match timeout(PATIENCE, found).await.map_err(failed)? {
-            Ok(found) => Ok(vec![Message::read(found.sequence, found.payload)?]),
-            Err(error) if error.kind() == RawMessageErrorKind::NoMessageFound => Ok(Vec::new()),
-            Err(error) => Err(failed(error)),
-        }
+        let found = find(found).await?;
+        let found = found.map(|found| Message::read(found.sequence, &found.payload));
+        Ok(found.transpose()?.into_iter().collect())
     }
 
     async fn fetch_from_any(&self, from: u64, fetch: Fetch) -> Result<Vec<Message>, StoreError> {
@@ -294,7 +295,7 @@ impl RecordStream {
             let sequence = headers.get(NATS_SEQUENCE);
             let sequence = sequence.and_then(|text| text.as_str().parse().ok());
             let sequence = sequence.ok_or_else(|| record_error(WHAT, "it has no sequence"))?;
-            messages.push(Message::read(sequence, answer.payload)?);
+            messages.push(Message::read(sequence, &answer.payload)?);
         }
     }
 
@@ -319,12 +320,9 @@ impl RecordStream {
 
     /// Whose message stands there, as the leader knows; `None` where it was deleted.
     async fn writer_of(&self, sequence: u64) -> Result<Option<[u8; 8]>, StoreError> {
-        let found = self.stream.get_raw_message(sequence);
-        match timeout(PATIENCE, found).await.map_err(failed)? {
-            Ok(found) => Ok(Some(Message::read(sequence, found.payload)?.head.writer)),
-            Err(error) if error.kind() == RawMessageErrorKind::NoMessageFound => Ok(None),
-            Err(error) => Err(failed(error)),
-        }
+        let found = find(self.stream.get_raw_message(sequence)).await?;
+        let found = found.map(|found| Message::read(sequence, &found.payload));
+        Ok(found.transpose()?.map(|message| message.head.writer))
     }
 
     /// Deletes a message; one that isn't there is no error.
@@ -475,16 +473,10 @@ impl Head {
 }
 
 impl Message {
-    fn read(sequence: u64, mut message: Bytes) -> Result<Self, StoreError> {
-        if message.len() < HEAD {
+    fn read(sequence: u64, message: &Bytes) -> Result<Self, StoreError> {
+        let mut message = message.slice_ref(split_version(message, VERSION, WHAT)?);
+        if message.len() < HEAD - 1 {
             return Err(record_error(WHAT, "it is cut short"));
-        }
-        match message.get_u8() {
-            VERSION => {}
-            other => {
-                let detail = format!("its version {other} is not known");
-                return Err(record_error(WHAT, detail));
-            }
         }
         let flags = message.get_u8();
         let mut writer = [0; 8];
@@ -572,6 +564,17 @@ where
 {
     let answer = timeout(PATIENCE, answer).await.map_err(failed)?;
     answer.map_err(failed)
+}
+
+/// A message, or `None` where it isn't there.
+pub(super) async fn find<T>(
+    answer: impl Future<Output = Result<T, RawMessageError>>,
+) -> Result<Option<T>, StoreError> {
+    match timeout(PATIENCE, answer).await.map_err(failed)? {
+        Ok(found) => Ok(Some(found)),
+        Err(error) if error.kind() == RawMessageErrorKind::NoMessageFound => Ok(None),
+        Err(error) => Err(failed(error)),
+    }
 }
 
 /// The server, or the way to it: it may work later.

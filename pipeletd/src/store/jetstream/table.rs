@@ -21,7 +21,7 @@ use super::record_stream::{Fetch, Record, RecordStream, Unacknowledged, Writer, 
 use crate::store::{
     StoreError,
     byte_list::{self, ByteList},
-    codec::record_error,
+    codec::{record_error, split_version},
     keys::{self, Kind},
     table::{Records, Table},
 };
@@ -546,17 +546,11 @@ fn encode(batch: &Batch) -> Vec<u8> {
 }
 
 fn decode(body: &Bytes) -> Result<Vec<Bytes>, StoreError> {
-    match body.first() {
-        Some(&VERSION) => {}
-        other => {
-            let detail = format!("its version {other:?} is not known");
-            return Err(record_error(WHAT, detail));
-        }
-    }
-    if body.len() == 1 {
+    let list = split_version(body, VERSION, WHAT)?;
+    if list.is_empty() {
         return Ok(Vec::new());
     }
-    let strings = byte_list::decode(&body.slice(1..))?;
+    let strings = byte_list::decode(&body.slice_ref(list))?;
     if strings.len() % 2 == 1 {
         return Err(record_error(WHAT, "a key has no value"));
     }

@@ -13,13 +13,16 @@ use async_nats::jetstream::{
     },
     context::PublishErrorKind,
     message::PublishMessage,
-    stream::{RawMessageErrorKind, Stream},
+    stream::Stream,
 };
 use bytes::Bytes;
-use tokio::time::{Instant, timeout};
+use tokio::time::Instant;
 
-use super::record_stream::{failed, in_time, is_overtaken};
-use crate::store::{StoreError, codec::record_error};
+use super::record_stream::{failed, find, in_time, is_overtaken};
+use crate::store::{
+    StoreError,
+    codec::{record_error, split_version},
+};
 
 const VERSION: u8 = 1;
 /// In bytes, before a number.
@@ -132,12 +135,14 @@ impl Values {
     /// The last message of a value, as the stream's leader knows it.
     pub(super) async fn last(&self, name: &str) -> Result<Option<(u64, Bytes)>, StoreError> {
         let subject = self.subject(name);
-        let last = self.stream.get_last_raw_message_by_subject(&subject);
-        match timeout(PATIENCE, last).await.map_err(failed)? {
-            Ok(last) => Ok(Some((last.sequence, last.payload))),
-            Err(error) if error.kind() == RawMessageErrorKind::NoMessageFound => Ok(None),
-            Err(error) => Err(failed(error)),
-        }
+        let last = find(self.stream.get_last_raw_message_by_subject(&subject)).await?;
+        Ok(last.map(|last| (last.sequence, last.payload)))
+    }
+
+    /// A number or the like, where it is there.
+    pub(super) async fn get(&self, name: &str) -> Result<Option<Bytes>, StoreError> {
+        let last = self.last(&format!("meta.{name}")).await?;
+        last.map(|(_, message)| number_in(&message)).transpose()
     }
 
     /// Makes of a number or the like what `change` does, where that is anything, and returns what
@@ -170,7 +175,7 @@ impl Values {
 }
 
 /// Of a number or the like, as [`Values::change`] makes them.
-pub(super) fn number_in(message: &Bytes) -> Result<Bytes, StoreError> {
+fn number_in(message: &Bytes) -> Result<Bytes, StoreError> {
     let value = value_in(message)?;
     if value.len() < NONCE {
         return Err(record_error("value", "it is cut short"));
@@ -179,13 +184,7 @@ pub(super) fn number_in(message: &Bytes) -> Result<Bytes, StoreError> {
 }
 
 pub(super) fn value_in(message: &Bytes) -> Result<Bytes, StoreError> {
-    match message.first() {
-        Some(&VERSION) => Ok(message.slice(1..)),
-        other => {
-            let detail = format!("its version {other:?} is not known");
-            Err(record_error("value", detail))
-        }
-    }
+    split_version(message, VERSION, "value").map(|value| message.slice_ref(value))
 }
 
 pub(super) fn number(value: &[u8]) -> Result<u64, StoreError> {
