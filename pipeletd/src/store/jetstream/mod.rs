@@ -11,38 +11,31 @@
 //! servers as a stream has replicas, and on their disks where they are told to sync always.
 
 mod configuration;
+mod connection;
 mod lease;
 mod log;
 mod record_stream;
+mod streams;
 mod table;
 mod values;
 
 use std::{
-    future,
     path::{Path, PathBuf},
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::Arc,
     time::Duration,
 };
 
-use async_nats::{
-    Client, ConnectErrorKind, ConnectOptions, Event, ServerAddr, ServerError,
-    jetstream::{
-        self, Context, ErrorCode,
-        context::{CreateStreamErrorKind, GetStreamErrorKind},
-        stream::{Config, DiscardPolicy, RetentionPolicy, StorageType, Stream},
-    },
-};
+use async_nats::{ServerAddr, jetstream::Context};
 use futures_util::future::try_join_all;
 use pipelet_domain::{events::Seq, shards::ShardId};
 use tokio::time::sleep;
 
 use self::{
     configuration::StreamConfiguration,
+    connection::connect,
     log::StreamLog,
-    record_stream::{RecordStream, failed},
+    record_stream::RecordStream,
+    streams::{config_of, have},
     table::StreamTable,
     values::Values,
 };
@@ -55,15 +48,8 @@ use crate::system::private_file;
 
 /// Of the streams' messages and subjects together.
 const FORMAT: u64 = 1;
-/// Of a server: batched reads, and what else is needed.
-const OLDEST_SERVER: [u64; 2] = [2, 12];
 /// How often servers that are not ready are asked again.
 const TRY_EVERY: Duration = Duration::from_millis(500);
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-/// For a server's answer.
-const TIMEOUT: Duration = Duration::from_secs(3);
-/// So many servers have each message, where there are as many and nothing else is said.
-const REPLICAS: usize = 3;
 
 /// How to get into a cluster.
 #[derive(Debug, Clone)]
@@ -169,11 +155,7 @@ impl Cluster {
             path: data_dir.to_owned(),
             source,
         })?;
-        let forbidden = Arc::new(AtomicBool::new(false));
-        let client = connect(options, Arc::clone(&forbidden)).await?;
-        let mut jetstream = jetstream::new(client);
-        jetstream.set_timeout(TIMEOUT);
-        check_account(&jetstream, &options.cluster, &forbidden).await?;
+        let jetstream = connect(options).await?;
         let cluster = options.cluster.clone();
         let name = format!("{cluster}_config");
         let subjects = format!("{cluster}.config.>");
@@ -311,215 +293,6 @@ impl Backup for NoBackup {
         let unsupported = std::io::ErrorKind::Unsupported;
         Err(BackupError::Write(std::io::Error::new(unsupported, why)))
     }
-}
-
-/// `forbidden` becomes true where a server doesn't let us ask for something.
-async fn connect(
-    options: &ClusterOptions,
-    forbidden: Arc<AtomicBool>,
-) -> Result<Client, StoreError> {
-    let servers: Vec<_> = options
-        .servers
-        .iter()
-        .map(|it| format!("{}:{}", it.host(), it.port()))
-        .collect();
-    let servers = servers.join(",");
-    let mut connect = ConnectOptions::new()
-        .name(format!("pipeletd {}", options.node))
-        .connection_timeout(CONNECT_TIMEOUT)
-        .request_timeout(Some(TIMEOUT))
-        .max_reconnects(None)
-        .event_callback(move |event| {
-            notice(&event, &forbidden);
-            future::ready(())
-        });
-    if let Some(path) = &options.credentials {
-        let unreadable = |source| {
-            refused(ClusterError::Credentials {
-                path: path.clone(),
-                source,
-            })
-        };
-        let text = std::fs::read_to_string(path).map_err(unreadable)?;
-        connect = connect.credentials(&text).map_err(unreadable)?;
-    }
-    if let Some(path) = &options.authorities {
-        connect = connect.add_root_certificates(path.clone());
-    }
-    let connected = async_nats::connect_with_options(options.servers.clone(), connect).await;
-    let client = connected.map_err(|source| {
-        let servers = servers.clone();
-        refused(match source.kind() {
-            ConnectErrorKind::Authentication | ConnectErrorKind::AuthorizationViolation => {
-                ClusterError::NotLetIn { servers }
-            }
-            _ => ClusterError::Unreachable { servers, source },
-        })
-    })?;
-    let info = client.server_info();
-    let numbers = info
-        .version
-        .split(['.', '-'])
-        .map(|it| it.parse().unwrap_or(0));
-    if numbers.take(2).lt(OLDEST_SERVER) {
-        let (server, version) = (info.server_name, info.version);
-        return Err(refused(ClusterError::ServerTooOld { server, version }));
-    }
-    Ok(client)
-}
-
-/// Tells the log what becomes of the connection.
-fn notice(event: &Event, forbidden: &AtomicBool) {
-    match event {
-        Event::Connected => tracing::info!("connected to NATS"),
-        Event::Disconnected => tracing::warn!("the connection to NATS is lost"),
-        Event::ServerError(ServerError::Other(why)) if why.contains("Permissions Violation") => {
-            forbidden.store(true, Ordering::Relaxed);
-            tracing::error!(why, "NATS forbids something");
-        }
-        event => tracing::debug!(%event, "NATS"),
-    }
-}
-
-async fn check_account(
-    jetstream: &Context,
-    cluster: &str,
-    forbidden: &AtomicBool,
-) -> Result<(), StoreError> {
-    use jetstream::context::AccountErrorKind as Kind;
-    let Err(error) = jetstream.query_account().await else {
-        return Ok(());
-    };
-    let error = match error.kind() {
-        Kind::JetStreamUnavailable => ClusterError::NoJetStream,
-        Kind::JetStream(why)
-            if matches!(
-                why.error_code(),
-                ErrorCode::JETSTREAM_NOT_ENABLED | ErrorCode::JETSTREAM_NOT_ENABLED_FOR_ACCOUNT
-            ) =>
-        {
-            ClusterError::NoJetStream
-        }
-        // No server answers before they have a leader, either.
-        Kind::TimedOut if forbidden.load(Ordering::Relaxed) => ClusterError::NotPermitted {
-            cluster: cluster.to_owned(),
-        },
-        _ => return Err(failed(error)),
-    };
-    Err(refused(error))
-}
-
-fn config_of(name: &str, subject: &str, max_messages_per_subject: i64) -> Config {
-    Config {
-        name: name.to_owned(),
-        subjects: vec![subject.to_owned()],
-        max_messages_per_subject,
-        retention: RetentionPolicy::Limits,
-        discard: DiscardPolicy::New,
-        storage: StorageType::File,
-        max_bytes: -1,
-        max_messages: -1,
-        max_consumers: -1,
-        max_message_size: -1,
-        allow_direct: true,
-        ..Config::default()
-    }
-}
-
-/// The stream, and how many replicas it has. One that isn't there is made.
-async fn have(
-    jetstream: &Context,
-    mut config: Config,
-    replicas: Option<usize>,
-) -> Result<(Stream<()>, usize), StoreError> {
-    let name = config.name.clone();
-    let found = match jetstream.get_stream(&name).await {
-        Ok(mut found) => {
-            let found = found.info().await.map_err(failed)?.config.clone();
-            check_stream(&config, &found, replicas)?;
-            found.num_replicas
-        }
-        Err(error) => match error.kind() {
-            GetStreamErrorKind::JetStream(why)
-                if why.error_code() == ErrorCode::STREAM_NOT_FOUND =>
-            {
-                make(jetstream, &mut config, replicas).await?
-            }
-            _ => return Err(failed(error)),
-        },
-    };
-    let stream = jetstream.get_stream_no_info(&name).await.map_err(failed)?;
-    Ok((stream, found))
-}
-
-/// With as many replicas as are asked for, or else with three, or with one where there is one server.
-async fn make(
-    jetstream: &Context,
-    config: &mut Config,
-    replicas: Option<usize>,
-) -> Result<usize, StoreError> {
-    for wanted in [replicas.unwrap_or(REPLICAS), 1] {
-        config.num_replicas = wanted;
-        let Err(error) = jetstream.create_stream(&*config).await else {
-            tracing::info!(stream = config.name, replicas = wanted, "made a stream");
-            return Ok(wanted);
-        };
-        let CreateStreamErrorKind::JetStream(why) = error.kind() else {
-            return Err(failed(error));
-        };
-        match (why.error_code(), replicas) {
-            (ErrorCode::STREAM_REPLICAS_NOT_SUPPORTED, None) if wanted > 1 => {}
-            (ErrorCode::STREAM_REPLICAS_NOT_SUPPORTED, Some(replicas)) => {
-                return Err(refused(ClusterError::TooFewServers { replicas }));
-            }
-            // Servers that are still to join are waited for.
-            _ => return Err(failed(error)),
-        }
-    }
-    Err(refused(ClusterError::TooFewServers { replicas: 1 }))
-}
-
-/// What of a stream was changed that the cluster goes by.
-fn check_stream(ours: &Config, found: &Config, replicas: Option<usize>) -> Result<(), StoreError> {
-    let changed = |wrong: String| {
-        let stream = ours.name.clone();
-        Err(refused(ClusterError::StreamChanged { stream, wrong }))
-    };
-    if found.subjects != ours.subjects {
-        return changed(format!("its subjects are {}", found.subjects.join(", ")));
-    }
-    let limits = |of: &Config| {
-        [
-            ("max_bytes", of.max_bytes),
-            ("max_msgs", of.max_messages),
-            ("max_msgs_per_subject", of.max_messages_per_subject),
-            ("max_msg_size", of.max_message_size.into()),
-            (
-                "max_age",
-                i64::try_from(of.max_age.as_nanos()).unwrap_or(i64::MAX),
-            ),
-        ]
-    };
-    for ((what, theirs), (_, ours)) in limits(found).into_iter().zip(limits(ours)) {
-        // No limit is written in several ways.
-        if theirs.max(0) != ours.max(0) {
-            return changed(format!("its {what} is {theirs}"));
-        }
-    }
-    if found.retention != RetentionPolicy::Limits || found.storage != StorageType::File {
-        return changed(format!(
-            "its retention is {:?}, and its storage {:?}",
-            found.retention, found.storage
-        ));
-    }
-    if !found.allow_direct || found.sealed || found.no_ack {
-        let wrong = "allow_direct is off, or it is sealed, or acknowledges nothing";
-        return changed(wrong.to_owned());
-    }
-    if replicas.is_some_and(|replicas| replicas != found.num_replicas) {
-        return changed(format!("it has {} replicas", found.num_replicas));
-    }
-    Ok(())
 }
 
 /// Whether servers that start, or come back, change it.
