@@ -14,7 +14,6 @@ use std::{
     time::Duration,
 };
 
-use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 use tokio::{
     io::{AsyncBufReadExt, AsyncReadExt, BufReader, Lines},
@@ -259,7 +258,7 @@ pub struct Overtaken(Running);
 impl Overtaken {
     /// Has it go on, and waits until it has ended by itself.
     pub async fn wake(mut self) -> ExitStatus {
-        signal(&self.0.child, Signal::CONT);
+        process::resume(&self.0.child);
         within("the overtaken node to end", self.0.child.wait())
             .await
             .expect("an exit status")
@@ -453,7 +452,7 @@ impl Daemon {
     /// SIGSTOP: it stands still, and another one goes on in its place.
     pub fn stop_still(&mut self) -> Overtaken {
         let running = self.running.take().expect("a running daemon");
-        signal(&running.child, Signal::STOP);
+        process::pause(&running.child);
         Overtaken(running)
     }
 
@@ -540,12 +539,6 @@ impl Running {
             _stdout: lines,
         })
     }
-}
-
-fn signal(child: &Child, signal: Signal) {
-    let pid = child.id().and_then(|pid| i32::try_from(pid).ok());
-    let pid = pid.and_then(Pid::from_raw).expect("a process that runs");
-    kill_process(pid, signal).expect("it takes signals");
 }
 
 /// None where it was killed, and how it ended where that was before.

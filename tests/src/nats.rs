@@ -7,7 +7,6 @@ use std::{
     process::Stdio,
 };
 
-use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 use tokio::{
     io::{AsyncBufReadExt as _, BufReader},
@@ -95,12 +94,12 @@ impl Nats {
 
     /// Has it stand still (`SIGSTOP`).
     pub fn pause(&self) {
-        self.signal(Signal::STOP);
+        process::pause(self.server());
     }
 
     /// Has it go on (`SIGCONT`).
     pub fn resume(&self) {
-        self.signal(Signal::CONT);
+        process::resume(self.server());
     }
 
     /// What its store takes, in bytes.
@@ -108,12 +107,8 @@ impl Nats {
         process::disk(&self.home.path().join("store"))
     }
 
-    fn signal(&self, signal: Signal) {
-        let pid = self.running.as_ref().and_then(Child::id);
-        let pid = pid
-            .and_then(|pid| i32::try_from(pid).ok())
-            .and_then(Pid::from_raw);
-        kill_process(pid.expect("a server that runs"), signal).expect("it takes signals");
+    fn server(&self) -> &Child {
+        self.running.as_ref().expect("a server that runs")
     }
 }
 

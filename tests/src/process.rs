@@ -1,4 +1,4 @@
-//! What /proc says of a process: time, memory, bytes written.
+//! What /proc says of a process (time, memory, bytes written), and having it stand still.
 
 use std::{
     fs,
@@ -6,7 +6,27 @@ use std::{
     time::Duration,
 };
 
-use rustix::process::{Resource, getrlimit};
+use rustix::process::{
+    Pid, Resource, Signal, WaitId, WaitIdOptions, getrlimit, kill_process, waitid,
+};
+use tokio::process::Child;
+
+/// Has a process stand still (`SIGSTOP`), and returns once none of its threads runs.
+pub fn pause(child: &Child) {
+    kill_process(pid_of(child), Signal::STOP).expect("it takes signals");
+    // A signal is under way when `kill` returns, and threads on other processors still run.
+    waitid(WaitId::Pid(pid_of(child)), WaitIdOptions::STOPPED).expect("it stands still");
+}
+
+/// Has it go on (`SIGCONT`).
+pub fn resume(child: &Child) {
+    kill_process(pid_of(child), Signal::CONT).expect("it takes signals");
+}
+
+fn pid_of(child: &Child) -> Pid {
+    let pid = child.id().and_then(|pid| i32::try_from(pid).ok());
+    pid.and_then(Pid::from_raw).expect("a process that runs")
+}
 
 /// What a process has used since its start.
 #[derive(Debug, Clone, Copy, Default)]
