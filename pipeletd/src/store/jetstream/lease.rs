@@ -64,7 +64,7 @@ impl Claim {
 
 /// Who a message says holds the lease; nobody, where it was given up.
 fn holder(message: &[u8]) -> Option<String> {
-    let node = message.get(16..).filter(|_| !message.is_empty())?;
+    let node = message.get(16..)?;
     Some(String::from_utf8_lossy(node).into_owned())
 }
 

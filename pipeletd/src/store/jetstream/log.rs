@@ -215,9 +215,13 @@ impl LogStore for StreamLog {
     ) -> Result<Vec<(Seq, Arc<Event>)>, StoreError> {
         let mut sequence = self.place_of(from).await?;
         let (mut events, mut bytes) = (Vec::new(), 0);
+        let fetch = Fetch {
+            messages: AHEAD.messages.min(limit.count),
+            ..AHEAD
+        };
         // The first one is returned however large it is.
         while events.len() < limit.count && (events.is_empty() || bytes < limit.bytes) {
-            let records = self.stream.read(sequence, AHEAD).await?;
+            let records = self.stream.read(sequence, fetch).await?;
             let Some(last) = records.last() else { break };
             sequence = last.next;
             for Record { sequence, body, .. } in records {
