@@ -46,8 +46,8 @@ const THIRD_PARTY: &[(&str, &[&str])] = &[
     (
         "tokio_tungstenite::",
         &[
-            "pipeletd/src/ocpp/gateway",
-            "pipeletd/src/ocpp/session",
+            "pipeletd/src/ocpp/ended",
+            "pipeletd/src/ocpp/link",
             "pipeletd/src/ocpp/handshake",
             "pipeletctl/simulator/src/connection",
         ],

@@ -6,8 +6,8 @@ use std::{
 };
 
 use super::{
+    ended::Ended,
     refusals::{Refusals, RefusedHandshake},
-    session::Ended,
     unfinished::Unfinished,
 };
 

@@ -15,7 +15,6 @@ use tokio::{
     time::{sleep, timeout},
 };
 use tokio_rustls::TlsAcceptor;
-use tokio_tungstenite::WebSocketStream;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
@@ -23,10 +22,11 @@ use super::{
     accept::{self, Accepted},
     call_handler::{CallHandler, Opening},
     command_queue::End,
-    frame_scanner::FrameScanner,
+    ended::Ended,
     handshake::{self, HandshakeError},
+    link::{Link as _, WebSocketLink},
     refusals::Failure,
-    session::{self, Ended, Session},
+    session::Session,
 };
 use crate::system::{
     limits::{Pending, Turns},
@@ -199,7 +199,7 @@ async fn await_session(
     pending: Pending,
     services: Arc<Services>,
     shutdown: CancellationToken,
-) -> Option<Box<Session<Stream>>> {
+) -> Option<Box<Session<WebSocketLink<Stream>>>> {
     let peer = connection.peer;
     let (stats, clock) = (services.stats.clone(), services.clock);
     let entered = shutdown.run_until_cancelled(enter(connection, pending, services));
@@ -211,9 +211,7 @@ async fn await_session(
             }
             return Some(session);
         }
-        Some(Ok(Entered::NotOcpp(mut socket))) => {
-            session::close(&mut socket, &Ended::NoSubprotocol).await;
-        }
+        Some(Ok(Entered::NotOcpp(mut link))) => link.close(&Ended::NoSubprotocol).await,
         // Those with an answer were recorded when it was given.
         Some(Err(HandshakeError::Refused { .. })) | None => {}
         Some(Err(error)) => {
@@ -226,9 +224,9 @@ async fn await_session(
 
 /// A connection after its handshake.
 enum Entered {
-    Station(Box<Session<Stream>>),
+    Station(Box<Session<WebSocketLink<Stream>>>),
     /// It speaks another protocol, and learns so.
-    NotOcpp(Box<WebSocketStream<FrameScanner<Stream>>>),
+    NotOcpp(Box<WebSocketLink<Stream>>),
 }
 
 /// Waits for the handshake, which others may cut short.
@@ -266,15 +264,16 @@ async fn shake_hands(
 }
 
 async fn open_session(accepted: Accepted, peer: SocketAddr, services: Arc<Services>) -> Entered {
-    let socket = session::websocket(
+    let link = WebSocketLink::new(
         accepted.stream,
         accepted.rest,
         &services.config,
         services.stats.unfinished.clone(),
+        services.timing.subscribe(),
     )
     .await;
     let Some(lease) = accepted.lease else {
-        return Entered::NotOcpp(Box::new(socket));
+        return Entered::NotOcpp(Box::new(link));
     };
     let opening = Opening {
         peer,
@@ -282,6 +281,6 @@ async fn open_session(accepted: Accepted, peer: SocketAddr, services: Arc<Servic
         profile: accepted.profile,
     };
     let call_handler = CallHandler::new(lease, Arc::clone(&services));
-    let session = Session::new(socket, call_handler, opening, accepted.revoked, &services);
+    let session = Session::new(link, call_handler, opening, accepted.revoked, &services);
     Entered::Station(Box::new(session))
 }

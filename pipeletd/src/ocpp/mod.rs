@@ -9,8 +9,9 @@
 //! | `commands`, `command_queue`, `outbox` | what is asked of stations: checked, queued, sent singly |
 //! | `command_stats`, `connection_stats` | how that ended, and how connections do, in figures |
 //! | `refusals` | handshakes that were refused: counted, logged, and the latest kept |
-//! | `session`, `gateway`, `accept` | sockets: one task for each station, and how it is let in |
-//! | `frame_scanner`, `unfinished` | the bytes below: RSV1 cleared, and unfinished messages bounded |
+//! | `session`, `gateway`, `accept` | one task for each station, and how it is let in |
+//! | `link`, `frame_scanner`, `unfinished` | the WebSocket, and the bytes below: RSV1 cleared, and unfinished messages bounded |
+//! | `ended` | why a connection ended |
 //! | `authorize` | which tag a message is about, and the verdict on it |
 //! | `stations`, `projector` | what is known of stations, in memory and in the store |
 //! | `transactions`, `history` | what they charge: what is open, and all that ever was |
@@ -67,6 +68,7 @@ mod commands;
 mod connection_stats;
 mod credentials;
 mod deferred_events;
+mod ended;
 mod frame_scanner;
 pub(crate) mod fuzzing;
 mod gateway;
@@ -74,6 +76,7 @@ mod handler;
 mod handshake;
 mod history;
 mod journaling;
+mod link;
 mod outbox;
 mod projector;
 mod refusals;
