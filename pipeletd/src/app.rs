@@ -1,43 +1,42 @@
 //! The composition root: a configuration becomes bound sockets and running parts, and they end
 //! in the order in which they depend on each other.
+//!
+//! A daemon has sockets, registries and settings for as long as it runs ([`Base`]), and is the owner
+//! of the shards ([`owner`]) either all the time, or, in a cluster, for as long as it has the lease.
 
-use std::{
-    io,
-    net::SocketAddr,
-    path::{Path, PathBuf},
-    sync::Arc,
-    time::Duration,
-};
+use std::{io, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use jiff::Timestamp;
-use pipelet_domain::{id_tags::Policy, registration::Admission};
-use tokio::{net::TcpListener, runtime::Handle, sync::watch, task::JoinSet, time};
+use pipelet_domain::{deliveries::StoredWebhook, id_tags::Policy, registration::Admission};
+use tokio::{runtime::Handle, sync::watch, task::JoinSet, time};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use self::{
+    listeners::ApiListeners,
+    owner::{Current, Owner},
     runtime_settings::RuntimeSettings,
-    shard::{Common, RunningShards},
 };
 use crate::{
     api::{
-        Addresses, ApiKeys, Authenticator, Daemon, EventStreams, Listener, Readers, Readiness,
-        StationDirectory, Trigger, grpc,
+        Addresses, ApiKeys, Authenticator, Listener, Part, Readers, Readiness, Standby, Switch,
+        grpc,
         metrics::{self, Metrics},
         rest,
     },
-    auth::{self, ApiKey},
+    auth::ApiKey,
+    cluster::{About, JoinError, Peers, members::Stations as Sockets},
     config::{Authorize, Config, StationsPolicy},
     delivery::{
-        Delivery, DeliveryError,
+        DeliveryError, DeliverySettings,
         http::{Resources, SenderError},
     },
     journal::{Journals, retention::Retention},
-    ocpp::{self, Ocpp, Stations},
-    registries::{Keyring, Registrations, Registry},
-    store::{Backup, Engine, Ownership, StoreError},
+    ocpp::{self, ConnectionStats, Gateway, TransactionRetention},
+    registries::{IdTags, Keyring, Registrations, Registry},
+    store::{ConfigurationStore, Engine, StoreError, jetstream::Cluster},
     system::{
         clock::Clock,
-        descriptors,
+        descriptors::{self, Shares},
         limits::memory::MemoryBudget,
         tls::{Certificates, Shown, TlsError},
     },
@@ -45,46 +44,101 @@ use crate::{
 };
 
 pub mod check;
+mod listeners;
+mod node;
+mod owner;
 pub mod reload;
 pub mod runtime_settings;
 pub mod service_manager;
 mod shard;
 
-/// How long the writers may take to find out that they write no more.
-const OVERTAKEN_GRACE: Duration = Duration::from_secs(5);
 /// How long API calls may take to finish at shutdown.
 const API_GRACE: Duration = Duration::from_secs(5);
 
-/// The daemon, bound and recovered, but not yet running.
+/// What a daemon keeps everything in.
+#[derive(Debug)]
+pub enum Store {
+    /// It is the owner of all shards as long as it runs.
+    Own(Engine),
+    /// It shares them with others.
+    Shared(Box<Cluster>),
+}
+
+impl From<Engine> for Store {
+    fn from(engine: Engine) -> Self {
+        Self::Own(engine)
+    }
+}
+
+/// The daemon, bound and, where the shards are its own, recovered; but not yet running.
 #[derive(Debug)]
 pub struct App {
-    addresses: Addresses,
     http: Listener,
     grpc: Listener,
-    ocpp: Ocpp,
-    registry: Registrations,
-    delivery: Delivery,
-    shards: RunningShards,
-    memory: MemoryBudget,
-    keys: ApiKeys,
-    authenticator: Authenticator,
-    keyring: Keyring,
-    backup: Arc<dyn Backup>,
-    ownership: Ownership,
-    retention: watch::Sender<Retention>,
-    clock: Clock,
-    started: Timestamp,
-    data_dir: PathBuf,
-    shutdown_grace: watch::Sender<Duration>,
-    /// Cancelled when the daemon ends: whoever sits an outage of the store out gives up.
-    ending: CancellationToken,
-    /// Cancelled when a part fails that the daemon can't go on without.
-    failed: CancellationToken,
-    resources: Resources,
-    spans: Spans,
-    dropped_lines: DroppedLines,
+    gateway: Gateway,
+    base: Base,
+    role: Role,
+    /// The owner, where that is this daemon.
+    current: watch::Sender<Option<Current>>,
+    shutdown: CancellationToken,
     /// None where there is no collector.
     exporter: Option<Exporter>,
+}
+
+#[derive(Debug)]
+enum Role {
+    Owner(Box<Owner>),
+    /// One of several that can be it.
+    Node(Box<Cluster>, Peers),
+}
+
+/// What a daemon has as long as it runs.
+#[derive(Debug)]
+struct Base {
+    addresses: Addresses,
+    registries: Registries,
+    keys: ApiKeys,
+    authenticator: Authenticator,
+    bootstrap_key: Option<ApiKey>,
+    /// Where the first API key is written.
+    key_file: PathBuf,
+    memory: MemoryBudget,
+    settings: Settings,
+    connections: ConnectionStats,
+    callers: [(&'static str, TaskTracker); 2],
+    certificates: Vec<Shown>,
+    data_dir: PathBuf,
+    process: Process,
+}
+
+/// What is set up, as it is in this daemon's memory.
+#[derive(Debug)]
+struct Registries {
+    webhooks: Registry<StoredWebhook>,
+    registrations: Registrations,
+    id_tags: IdTags,
+    keyring: Keyring,
+}
+
+/// What can be changed while it runs.
+#[derive(Debug)]
+struct Settings {
+    delivery: watch::Sender<DeliverySettings>,
+    retention: watch::Sender<Retention>,
+    transaction_retention: watch::Sender<TransactionRetention>,
+    shutdown_grace: watch::Sender<Duration>,
+    resources: Resources,
+}
+
+/// What the process gives it.
+#[derive(Debug)]
+struct Process {
+    clock: Clock,
+    started: Timestamp,
+    /// The runtime that deliveries run on.
+    delivering: Handle,
+    spans: Spans,
+    dropped_lines: DroppedLines,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -109,10 +163,24 @@ pub enum OpenError {
     ApiTls(#[source] TlsError),
     #[error("can't read the CA file {path}")]
     CaFile { path: PathBuf, source: io::Error },
+    #[error("can't speak to the other nodes")]
+    Join(#[from] JoinError),
     #[error("can't make the first API key")]
     Random(#[from] getrandom::Error),
     #[error("can't write the first API key to {path}")]
     AdminKey { path: PathBuf, source: io::Error },
+}
+
+impl OpenError {
+    /// Whether the same may work later.
+    fn is_outage(&self) -> bool {
+        match self {
+            Self::Store(error)
+            | Self::Ocpp(ocpp::OpenError::Restore(error))
+            | Self::Delivery(DeliveryError::Store(error)) => error.is_outage(),
+            _ => false,
+        }
+    }
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -125,6 +193,10 @@ pub enum RunError {
     Ledger(#[source] StoreError),
     #[error("another node has taken the shards over; this one stands by once it is started again")]
     Overtaken,
+    #[error("can't speak to the other nodes")]
+    Join(#[source] JoinError),
+    #[error("the shards can't be taken over")]
+    TakeOver(#[source] Box<OpenError>),
     #[error("a dispatcher failed; the log says why")]
     Dispatcher,
     #[error("the {what} failed")]
@@ -135,317 +207,366 @@ pub enum RunError {
 }
 
 impl App {
-    /// Binds every socket, and recovers from what the engine keeps. Nothing is accepted before
-    /// [`Self::run`].
+    /// Binds every socket, and recovers what is this daemon's own. Nothing is accepted before
+    /// [`Self::run`], and it ends with the shutdown.
     ///
     /// Deliveries run on `delivering`, a runtime that must outlive the app.
     pub async fn open(
         config: &Config,
-        engine: impl AsyncFnOnce(&Config) -> Result<Engine, StoreError>,
+        store: impl AsyncFnOnce(&Config) -> Result<Store, StoreError>,
         clock: Clock,
         delivering: Handle,
         dropped_lines: DroppedLines,
+        shutdown: CancellationToken,
     ) -> Result<Self, OpenError> {
-        // A node that stands by until it is the owner is to be reached by nobody.
-        let engine = engine(config).await?;
         let started = clock.now();
         let shares = descriptors::shares(
             config.max_connections,
             config.api_max_connections,
             descriptors::raise(),
         );
-        let listen = async |flag, address, protocols| {
-            self::listen(flag, address, protocols, config, shares.api).await
-        };
-        let http = listen("--http-listen", config.http_listen, &[b"http/1.1"]).await?;
-        let grpc = listen("--grpc-listen", config.grpc_listen, &[b"h2"]).await?;
+        let api = ApiListeners::bind(config, shares.api).await?;
         let (spans, exporter) = exporter(config)?;
-        let resources = Resources::new(shares.lookups, shares.receivers);
-        let settings = runtime_settings::delivery_settings(config, &resources, &spans)?;
-
-        let Engine {
-            configuration,
-            shards: stores,
-            backup,
-            ownership,
-        } = engine;
-        let webhooks = Registry::open(Arc::clone(&configuration)).await?;
-        let memory = MemoryBudget::of(config.memory_budget.bytes());
-        let ending = CancellationToken::new();
-        let common = Common {
-            memory: &memory,
-            clock,
-            ending: &ending,
-            ownership: &ownership,
+        let store = store(config).await?;
+        let configuration = match &store {
+            Store::Own(engine) => Arc::clone(&engine.configuration),
+            Store::Shared(cluster) => cluster.configuration(),
         };
-        let opened = RunningShards::open(stores, &webhooks, common);
-        let (running, places) = opened.await?;
-        let keyring = Keyring::open(Arc::clone(&configuration), config.api_rate).await?;
-        let keys = ApiKeys::new(keyring.clone(), clock);
-        let answers = Readers::new(memory.readers.clone());
-        let key_file = config.data_dir.join("admin.key");
-        first_key(&keys, config, &key_file).await?;
-        let authenticator = Authenticator::new(keyring.clone(), answers, &key_file, clock);
-
-        let registry = Registrations::open(Arc::clone(&configuration), admission(config), clock);
-        let registry = registry.await?;
-        let ocpp = Ocpp::open(
+        let registries = Registries::open(configuration, config, clock).await?;
+        let sockets = Sockets::default();
+        let peers = match &store {
+            Store::Own(_) => None,
+            Store::Shared(cluster) => {
+                let about = about(cluster.node(), started, &api, sockets.clone());
+                Some(Peers::join(cluster.connection(), about).await?)
+            }
+        };
+        let gateway = Gateway::bind(
             ocpp_config(config, shares.stations, spans.clone()),
-            registry.clone(),
-            configuration,
-            running.projected(),
+            registries.registrations.clone(),
             clock,
-        )
-        .await?;
-        let failed = CancellationToken::new();
-        let attempts = Arc::default();
-        let contexts = running.dispatched(&delivering, &attempts, common);
-        let dispatched = contexts.into_iter().zip(places).collect();
-        let delivery = Delivery::start(
-            dispatched,
-            settings,
-            webhooks,
-            clock,
-            attempts,
-            failed.clone(),
+            peers.clone(),
+            sockets,
         );
-        let delivery = delivery.await?;
-        let addresses = Addresses {
-            http: local_addr(&http, "--http-listen", config.http_listen)?,
-            grpc: local_addr(&grpc, "--grpc-listen", config.grpc_listen)?,
-            ocpp: ocpp.local_addr(),
-            ocpps: ocpp.tls_addr(),
-        };
-        Ok(Self {
-            addresses,
-            http,
-            grpc,
-            ocpp,
-            registry,
-            delivery,
-            shards: running,
-            memory,
-            keys,
-            authenticator,
-            keyring,
-            backup,
-            ownership,
-            retention: watch::Sender::new(runtime_settings::retention(config)),
+        let gateway = gateway.await?;
+        let settings = Settings::of(config, shares, &spans)?;
+        let process = Process {
             clock,
             started,
-            data_dir: config.data_dir.clone(),
-            shutdown_grace: watch::Sender::new(config.shutdown_grace),
-            ending,
-            failed,
-            resources,
+            delivering,
             spans,
             dropped_lines,
+        };
+        let base = Base::new(config, registries, settings, process, &api, &gateway);
+        let role = match (store, peers) {
+            (Store::Own(engine), _) => {
+                let owner = Owner::open(engine, &base, &gateway.handle(), &shutdown).await?;
+                Role::Owner(Box::new(owner))
+            }
+            (Store::Shared(cluster), Some(peers)) => {
+                let ocpp = base.addresses.ocpp.to_string();
+                peers.members().say(|about| about.ocpp = ocpp);
+                Role::Node(cluster, peers)
+            }
+            (Store::Shared(_), None) => unreachable!("a node has joined the others"),
+        };
+        let ApiListeners { http, grpc, .. } = api;
+        Ok(Self {
+            http,
+            grpc,
+            gateway,
+            base,
+            role,
+            current: watch::Sender::default(),
+            shutdown,
             exporter,
         })
     }
 
     pub const fn addresses(&self) -> Addresses {
-        self.addresses
+        self.base.addresses
     }
 
     /// What is shown over TLS, to be read again when it has changed.
     pub fn certificates(&self) -> Vec<Shown> {
-        let all = [
-            ("stations", self.ocpp.certificates()),
-            ("REST's callers", self.http.certificates.clone()),
-            ("gRPC's callers", self.grpc.certificates.clone()),
-        ];
-        let shown = |(to, certificates): (_, Option<_>)| {
-            certificates.map(|certificates| Shown { to, certificates })
+        self.base.certificates.clone()
+    }
+
+    /// Resolves once calls and stations are answered, here or at another node: as soon as it runs, where
+    /// the shards are its own.
+    pub fn ready(&self) -> impl Future<Output = ()> + use<> {
+        let seen = match &self.role {
+            Role::Owner(_) => None,
+            Role::Node(_, peers) => Some(peers.seen()),
         };
-        all.into_iter().filter_map(shown).collect()
-    }
-
-    fn readiness(&self, shutdown: CancellationToken) -> Readiness {
-        Readiness {
-            ownership: self.ownership.clone(),
-            journals: self.journals(),
-            delivery: self.delivery.clone(),
-            shutdown,
+        async move {
+            if let Some(mut seen) = seen {
+                // It is dropped with the daemon.
+                let _ = seen.wait_for(|seen| seen.owner.is_some()).await;
+            }
         }
     }
 
-    fn metrics(&self, readiness: Readiness) -> Metrics {
-        Metrics::new(metrics::Sources {
-            delivery: self.delivery.clone(),
-            stations: self.ocpp.stations(),
-            connections: self.ocpp.connection_stats(),
-            readiness,
-            data_dir: self.data_dir.clone(),
-            callers: [
-                ("rest", self.http.connections.clone()),
-                ("grpc", self.grpc.connections.clone()),
-            ],
-            certificates: self.certificates(),
-            spans: self.spans.clone(),
-            dropped_lines: self.dropped_lines.clone(),
-            memory: self.memory.clone(),
-            clock: self.clock,
-            started: self.started,
-        })
-    }
-
-    fn daemon(&self, readiness: Readiness) -> Daemon {
-        Daemon {
-            delivery: self.delivery.clone(),
-            stations: self.ocpp.stations(),
-            connections: self.ocpp.connection_stats(),
-            journals: self.journals(),
-            readiness,
-            addresses: self.addresses,
-            started_at: self.clock.now(),
-            clock: self.clock,
-            data_dir: self.data_dir.clone(),
-            certificates: self.certificates(),
-        }
-    }
-
-    pub fn journals(&self) -> Journals {
-        self.shards.journals()
+    /// The journals that are here at the moment.
+    pub fn journals(&self) -> impl Fn() -> Option<Journals> + Send + Sync + use<> {
+        let current = self.current.subscribe();
+        move || current.borrow().as_ref().map(|it| it.journals.clone())
     }
 
     /// What can be changed while it runs.
     pub fn runtime_settings(&self) -> RuntimeSettings {
+        let Base {
+            settings,
+            registries,
+            process,
+            ..
+        } = &self.base;
         RuntimeSettings {
-            delivery: self.delivery.clone(),
-            timing: self.ocpp.timing(),
-            keyring: self.keyring.clone(),
-            retention: self.retention.clone(),
-            transaction_retention: self.ocpp.transaction_retention(),
-            shutdown_grace: self.shutdown_grace.clone(),
-            resources: self.resources.clone(),
-            spans: self.spans.clone(),
+            owner: self.current.subscribe(),
+            delivery: settings.delivery.clone(),
+            timing: self.gateway.timing(),
+            keyring: registries.keyring.clone(),
+            retention: settings.retention.clone(),
+            transaction_retention: settings.transaction_retention.clone(),
+            shutdown_grace: settings.shutdown_grace.clone(),
+            resources: settings.resources.clone(),
+            spans: process.spans.clone(),
         }
     }
 
     /// Runs until the shutdown, or until a part fails that the daemon can't go on without.
-    pub async fn run(self, shutdown: CancellationToken) -> Result<(), RunError> {
-        let readiness = self.readiness(shutdown.clone());
-        let metrics = self.metrics(readiness.clone());
-        let daemon = self.daemon(readiness.clone());
-        let (stations, journals) = (self.ocpp.stations(), self.journals());
-        let directory = StationDirectory::new(stations.clone(), self.registry);
-        let streams = EventStreams::new(journals.clone(), shutdown.clone());
-        let trigger = Trigger::new(journals.clone(), self.delivery.clone(), self.clock);
-        let mut api = JoinSet::new();
-        // After the last call, so that it is written down too.
-        let finish_usage = CancellationToken::new();
-        let handles = rest::Handles {
-            delivery: self.delivery.clone(),
-            directory: directory.clone(),
-            transactions: self.ocpp.transactions(),
-            id_tags: self.ocpp.id_tags(),
-            journals: journals.clone(),
-            streams: streams.clone(),
-            trigger: trigger.clone(),
-            authenticator: self.authenticator.clone(),
-            readiness,
-            metrics,
-            keys: self.keys.clone(),
-            daemon: daemon.clone(),
+    pub async fn run(self) -> Result<(), RunError> {
+        let Self {
+            http,
+            grpc,
+            gateway,
+            base,
+            role,
+            current,
+            shutdown,
+            exporter,
+        } = self;
+        let switch = switch(&base, &current, &role, &shutdown);
+        let stations = gateway.handle();
+        // Cancelled when all sockets are closed.
+        let closed = CancellationToken::new();
+        let owning = async {
+            let node = node::Node {
+                base: &base,
+                gateway: &stations,
+                current: &current,
+                shutdown: &shutdown,
+                closed: &closed,
+            };
+            let ended = match role {
+                Role::Owner(owner) => node.own(*owner).await,
+                Role::Node(cluster, peers) => node.run(&cluster, &peers).await,
+            };
+            shutdown.cancel();
+            ended
         };
-        let serving = rest::serve(self.http, handles, shutdown.clone());
-        api.spawn(async move {
-            serving.await;
-            Ok(())
-        });
-        let usage = tokio::spawn(self.keys.clone().save_usage(finish_usage.clone()));
-        let handles = grpc::Handles {
-            delivery: self.delivery.clone(),
-            directory,
-            transactions: self.ocpp.transactions(),
-            id_tags: self.ocpp.id_tags(),
-            journals: journals.clone(),
-            keys: self.keys,
-            authenticator: self.authenticator,
-            clock: self.clock,
-            daemon,
-            backup: self.backup,
-            streams,
-            trigger,
+        let serving = async {
+            let served = serve(http, grpc, gateway, &base.keys, switch, &shutdown).await;
+            closed.cancel();
+            served
         };
-        let serving = grpc::serve(self.grpc, handles, shutdown.clone());
-        api.spawn(async move {
-            let served = serving.await;
-            served.map_err(|source| RunError::Server {
-                what: "gRPC server",
-                source,
-            })
-        });
-        let ocpp = tokio::spawn(self.ocpp.run(shutdown.clone()));
-        let mut retention = retain(&self.retention, &journals, &stations, self.clock, &shutdown);
-
-        let mut shards = self.shards;
-        let result = tokio::select! {
-            // First, because the servers end by themselves at a shutdown.
-            biased;
-            () = shutdown.cancelled() => Ok(()),
-            () = self.ownership.lost() => Err(RunError::Overtaken),
-            failure = shards.failed() => Err(failure),
-            () = self.failed.cancelled() => Err(RunError::Dispatcher),
-            Some(ended) = api.join_next() => Err(server_failure(ended)),
-        };
-
-        // Who takes events in goes first, who hands them out next, who keeps them last.
-        shutdown.cancel();
-        self.ending.cancel();
-        if matches!(result, Err(RunError::Overtaken)) {
-            // Another node goes on: nothing that is in memory here counts any more, and whoever
-            // would write it finds out.
-            let _ = time::timeout(OVERTAKEN_GRACE, shards.stop()).await;
-            return result;
-        }
-        finished("OCPP side", ocpp.await);
-        if time::timeout(API_GRACE, async {
-            while api.join_next().await.is_some() {}
-        })
-        .await
-        .is_err()
-        {
-            tracing::warn!("some API calls did not finish in time");
-            api.shutdown().await;
-        }
-        finish_usage.cancel();
-        finished("saving of API keys' usage", usage.await);
-        let grace = *self.shutdown_grace.borrow();
-        self.delivery.stop(grace).await;
-        while let Some(ended) = retention.join_next().await {
-            finished("retention", ended);
-        }
-        shards.stop().await;
-        self.ownership.give_up().await;
-        last_spans(self.exporter).await;
-        result
+        // The owner first: whoever is served finds it.
+        let (ended, served) = tokio::join!(owning, serving);
+        last_spans(exporter).await;
+        ended.and(served)
     }
 }
 
-/// Forgets what need not be kept of each journal.
-fn retain(
-    kept: &watch::Sender<Retention>,
-    journals: &Journals,
-    stations: &Stations,
-    clock: Clock,
+/// Serves callers and stations until the shutdown, and then lets them finish.
+async fn serve(
+    http: Listener,
+    grpc: Listener,
+    gateway: Gateway,
+    keys: &ApiKeys,
+    switch: Switch,
     shutdown: &CancellationToken,
-) -> JoinSet<Result<(), StoreError>> {
-    let mut retention = JoinSet::new();
-    for (index, journal) in journals.iter().enumerate() {
-        let stations = stations.clone();
-        let saved_to = move || stations.saved_to(index);
-        let (kept, journal) = (kept.subscribe(), journal.clone());
-        retention.spawn(Retention::run(
-            kept,
-            journal,
-            saved_to,
-            clock,
-            shutdown.clone(),
-        ));
+) -> Result<(), RunError> {
+    let mut api = JoinSet::new();
+    // After the last call, so that it is written down too.
+    let finish_usage = CancellationToken::new();
+    let usage = tokio::spawn(keys.clone().save_usage(finish_usage.clone()));
+    let serving = rest::serve(http, switch.rest(), shutdown.clone());
+    api.spawn(async move {
+        serving.await;
+        Ok(())
+    });
+    let serving = grpc::serve(grpc, switch.grpc(), shutdown.clone());
+    api.spawn(async move {
+        let served = serving.await;
+        served.map_err(|source| RunError::Server {
+            what: "gRPC server",
+            source,
+        })
+    });
+    let stations = tokio::spawn(gateway.run(shutdown.clone()));
+    let result = tokio::select! {
+        // First, because the servers end by themselves at a shutdown.
+        biased;
+        () = shutdown.cancelled() => Ok(()),
+        Some(ended) = api.join_next() => Err(server_failure(ended)),
+    };
+    shutdown.cancel();
+    finished("gateway", stations.await);
+    if time::timeout(API_GRACE, async {
+        while api.join_next().await.is_some() {}
+    })
+    .await
+    .is_err()
+    {
+        tracing::warn!("some API calls did not finish in time");
+        api.shutdown().await;
     }
-    retention
+    finish_usage.cancel();
+    finished("saving of API keys' usage", usage.await);
+    result
+}
+
+/// Where calls are answered: by the owner, where that is this daemon.
+fn switch(
+    base: &Base,
+    current: &watch::Sender<Option<Current>>,
+    role: &Role,
+    shutdown: &CancellationToken,
+) -> Switch {
+    let current = current.subscribe();
+    let owner = move || current.borrow().as_ref().map(|it| it.routers.clone());
+    let standby = match role {
+        Role::Owner(_) => None,
+        Role::Node(_, peers) => Some(base.standby(peers, shutdown)),
+    };
+    Switch::new(owner, standby)
+}
+
+impl Base {
+    fn new(
+        config: &Config,
+        registries: Registries,
+        settings: Settings,
+        process: Process,
+        api: &ApiListeners,
+        gateway: &Gateway,
+    ) -> Self {
+        let addresses = Addresses {
+            http: api.http_address,
+            grpc: api.grpc_address,
+            ocpp: gateway.local_addr(),
+            ocpps: gateway.tls_addr(),
+        };
+        let certificates = [
+            ("stations", gateway.certificates()),
+            ("REST's callers", api.http.certificates.clone()),
+            ("gRPC's callers", api.grpc.certificates.clone()),
+        ];
+        let shown = |(to, certificates): (_, Option<Certificates>)| {
+            certificates.map(|certificates| Shown { to, certificates })
+        };
+        let memory = MemoryBudget::of(config.memory_budget.bytes());
+        let answers = Readers::new(memory.readers.clone());
+        let key_file = config.data_dir.join("admin.key");
+        let (keyring, clock) = (&registries.keyring, process.clock);
+        Self {
+            addresses,
+            keys: ApiKeys::new(keyring.clone(), clock),
+            authenticator: Authenticator::new(keyring.clone(), answers, &key_file, clock),
+            registries,
+            bootstrap_key: config.bootstrap_key.clone(),
+            key_file,
+            memory,
+            settings,
+            connections: gateway.connection_stats(),
+            callers: [
+                ("rest", api.http.connections.clone()),
+                ("grpc", api.grpc.connections.clone()),
+            ],
+            certificates: certificates.into_iter().filter_map(shown).collect(),
+            data_dir: config.data_dir.clone(),
+            process,
+        }
+    }
+}
+
+impl Base {
+    fn metrics(&self, owner: Option<metrics::Owner>, readiness: Readiness) -> Metrics {
+        let process = &self.process;
+        Metrics::new(metrics::Sources {
+            owner,
+            connections: self.connections.clone(),
+            readiness,
+            data_dir: self.data_dir.clone(),
+            callers: self.callers.clone(),
+            certificates: self.certificates.clone(),
+            spans: process.spans.clone(),
+            dropped_lines: process.dropped_lines.clone(),
+            memory: self.memory.clone(),
+            clock: process.clock,
+            started: process.started,
+        })
+    }
+
+    /// What a node answers that owns no shard.
+    fn standby(&self, peers: &Peers, shutdown: &CancellationToken) -> Standby {
+        let readiness = Readiness {
+            part: Part::Standby(peers.clone()),
+            shutdown: shutdown.clone(),
+        };
+        let metrics = self.metrics(None, readiness.clone());
+        Standby {
+            peers: peers.clone(),
+            authenticator: self.authenticator.clone(),
+            own: rest::own_router(readiness, metrics),
+        }
+    }
+}
+
+impl Settings {
+    fn of(config: &Config, shares: Shares, spans: &Spans) -> Result<Self, OpenError> {
+        let resources = Resources::new(shares.lookups, shares.receivers);
+        let delivery = runtime_settings::delivery_settings(config, &resources, spans)?;
+        let transactions = runtime_settings::transaction_retention(config);
+        Ok(Self {
+            delivery: watch::Sender::new(delivery),
+            retention: watch::Sender::new(runtime_settings::retention(config)),
+            transaction_retention: watch::Sender::new(transactions),
+            shutdown_grace: watch::Sender::new(config.shutdown_grace),
+            resources,
+        })
+    }
+}
+
+/// What a node tells the others of itself.
+fn about(node: &str, started: Timestamp, api: &ApiListeners, stations: Sockets) -> About {
+    About {
+        node: node.to_owned(),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        started_ms: started.as_millisecond(),
+        http: api.http_address.to_string(),
+        grpc: api.grpc_address.to_string(),
+        ocpp: String::new(),
+        term: None,
+        drained: false,
+        stations,
+    }
+}
+
+impl Registries {
+    async fn open(
+        store: Arc<dyn ConfigurationStore>,
+        config: &Config,
+        clock: Clock,
+    ) -> Result<Self, StoreError> {
+        let (admission, policy) = (admission(config), policy(config));
+        Ok(Self {
+            webhooks: Registry::open(Arc::clone(&store)).await?,
+            registrations: Registrations::open(Arc::clone(&store), admission, clock).await?,
+            id_tags: IdTags::open(policy, Arc::clone(&store), clock).await?,
+            keyring: Keyring::open(store, config.api_rate).await?,
+        })
+    }
 }
 
 /// What the others left, once they have ended.
@@ -470,17 +591,19 @@ const fn admission(config: &Config) -> Admission {
     }
 }
 
+const fn policy(config: &Config) -> Policy {
+    match config.authorize {
+        Authorize::AcceptAll => Policy::AcceptAll,
+        Authorize::Registered => Policy::Registered,
+    }
+}
+
 fn ocpp_config(config: &Config, max_connections: usize, spans: Spans) -> ocpp::Config {
     ocpp::Config {
         listen: config.ocpp_listen,
         tls: config.ocpp_tls.clone(),
         timing: runtime_settings::timing(config),
         strict: config.ocpp_strict,
-        authorize: match config.authorize {
-            Authorize::AcceptAll => Policy::AcceptAll,
-            Authorize::Registered => Policy::Registered,
-        },
-        transaction_retention: runtime_settings::transaction_retention(config),
         max_connections,
         max_stations: config.max_stations,
         handshake_timeout: config.ocpp_handshake_timeout,
@@ -488,86 +611,6 @@ fn ocpp_config(config: &Config, max_connections: usize, spans: Spans) -> ocpp::C
         spans,
         ..ocpp::Config::default()
     }
-}
-
-/// Listens for callers, who agree on one of these protocols within TLS.
-async fn listen(
-    flag: &'static str,
-    address: SocketAddr,
-    protocols: &'static [&'static [u8]],
-    config: &Config,
-    max_connections: usize,
-) -> Result<Listener, OpenError> {
-    let socket = bind(flag, address).await?;
-    let certificates = match &config.api_tls {
-        Some(files) => {
-            let loaded = Certificates::load(files.clone(), protocols).await;
-            Some(loaded.map_err(OpenError::ApiTls)?)
-        }
-        None => None,
-    };
-    if certificates.is_none() && is_exposed(address) {
-        tracing::warn!(
-            flag,
-            %address,
-            "API keys travel unencrypted here: give --api-tls-cert and --api-tls-key, or listen on \
-             a loopback address behind a proxy that speaks TLS"
-        );
-    }
-    Ok(Listener {
-        socket,
-        certificates,
-        max_connections,
-        connections: TaskTracker::new(),
-    })
-}
-
-/// Whether others than this machine can get there.
-fn is_exposed(address: SocketAddr) -> bool {
-    !address.ip().to_canonical().is_loopback()
-}
-
-/// Where it is bound, with the real port.
-fn local_addr(
-    listener: &Listener,
-    flag: &'static str,
-    asked: SocketAddr,
-) -> Result<SocketAddr, OpenError> {
-    let bound = listener.socket.local_addr();
-    bound.map_err(|source| OpenError::Listen {
-        flag,
-        address: asked,
-        source,
-    })
-}
-
-async fn bind(flag: &'static str, address: SocketAddr) -> Result<TcpListener, OpenError> {
-    let listener = TcpListener::bind(address).await;
-    listener.map_err(|source| OpenError::Listen {
-        flag,
-        address,
-        source,
-    })
-}
-
-/// A fresh store gets a key: the given one, or one that is made and written down.
-async fn first_key(keys: &ApiKeys, config: &Config, path: &Path) -> Result<(), OpenError> {
-    if !keys.list().is_empty() {
-        return Ok(());
-    }
-    if let Some(key) = &config.bootstrap_key {
-        keys.add_admin("admin", key).await?;
-        return Ok(());
-    }
-    let key = ApiKey::generate()?;
-    // Written before it is stored: a crash in between leaves a key that the next start replaces.
-    auth::write_admin_key(path, &key).map_err(|source| OpenError::AdminKey {
-        path: path.to_owned(),
-        source,
-    })?;
-    keys.add_admin("admin", &key).await?;
-    tracing::info!(path = %path.display(), "wrote the first API key");
-    Ok(())
 }
 
 fn server_failure(ended: Result<Result<(), RunError>, tokio::task::JoinError>) -> RunError {
@@ -602,25 +645,5 @@ impl Outcome for () {
 impl Outcome for Result<(), StoreError> {
     fn failure(self) -> Option<String> {
         self.err().map(|error| error.to_string())
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn only_this_machine_gets_to_the_loopback_interface() {
-        for (address, exposed) in [
-            ("127.0.0.1:1", false),
-            ("127.1.2.3:1", false),
-            ("[::1]:1", false),
-            ("[::ffff:127.0.0.1]:1", false),
-            ("0.0.0.0:1", true),
-            ("[::]:1", true),
-            ("10.0.0.1:1", true),
-        ] {
-            assert_eq!(is_exposed(address.parse().unwrap()), exposed, "{address}");
-        }
     }
 }

@@ -9,6 +9,7 @@
 //! | [`delivery`] | a dispatcher for each webhook, retries, dead letters, replay, HTTP |
 //! | [`registries`] | webhooks, API keys, id tags and registrations, in step with the configuration |
 //! | [`store`] | what must survive: four traits, sled, JetStream, memory |
+//! | [`cluster`] | what nodes say to each other, over NATS |
 //! | [`ocpp`] | stations: handshake, frames, answers, sessions |
 //! | [`api`] | REST and gRPC over the handles of all these |
 //! | [`auth`] | API keys and their roles |
@@ -24,6 +25,7 @@
 pub mod api;
 pub mod app;
 pub mod auth;
+pub mod cluster;
 pub mod config;
 pub mod delivery;
 #[doc(hidden)]
@@ -49,13 +51,13 @@ use tokio_util::sync::CancellationToken;
 
 use self::{
     app::{
-        App, OpenError, check,
+        App, OpenError, Store, check,
         reload::{Reload, Reloadable},
         service_manager,
     },
     config::{Config, ConfigError, Fault, Loaded, ShowConfig, ShownAs, Sources, Task},
     store::{
-        Engine, StoreError,
+        StoreError,
         jetstream::Cluster,
         sled::{Compacted, SledStore},
     },
@@ -76,19 +78,16 @@ pub fn main() -> ExitCode {
     main_on(async |config| {
         let key_file = config.secrets_key_file.as_deref();
         let Some(options) = &config.cluster else {
-            return Ok(SledStore::open_with_key(&config.data_dir, key_file)?.engine());
+            let store = SledStore::open_with_key(&config.data_dir, key_file)?;
+            return Ok(store.engine().into());
         };
         let cluster = Cluster::join(options, &config.data_dir, key_file).await?;
-        let waiting = |owner: &str| {
-            tracing::info!(owner, "standing by: another node owns the shards");
-            service_manager::standing_by(owner);
-        };
-        cluster.engine(waiting).await
+        Ok(Store::Shared(Box::new(cluster)))
     })
 }
 
 /// The same, on any engine.
-pub fn main_on(engine: impl AsyncFnOnce(&Config) -> Result<Engine, StoreError>) -> ExitCode {
+pub fn main_on(store: impl AsyncFnOnce(&Config) -> Result<Store, StoreError>) -> ExitCode {
     let sources = match Sources::of_process() {
         Ok(sources) => sources,
         Err(error) => return refuse(&error),
@@ -110,7 +109,7 @@ pub fn main_on(engine: impl AsyncFnOnce(&Config) -> Result<Engine, StoreError>) 
         return ExitCode::from(EXIT_USAGE);
     }
     let done = match sources.task() {
-        Task::Run => run(sources, loaded, engine),
+        Task::Run => run(sources, loaded, store),
         // It has ended by now.
         Task::Check => Ok(()),
         Task::Config(ShowConfig::Show { origin, output }) => show(&loaded, *output, *origin),
@@ -144,7 +143,7 @@ fn is_of_configuration(error: &anyhow::Error) -> bool {
 fn run(
     sources: Sources,
     Loaded { config, settings }: Loaded,
-    engine: impl AsyncFnOnce(&Config) -> Result<Engine, StoreError>,
+    store: impl AsyncFnOnce(&Config) -> Result<Store, StoreError>,
 ) -> anyhow::Result<()> {
     let log = telemetry::start(&config.log_level, config.log_format)?;
     core_dumps::leave_memory_out();
@@ -156,7 +155,14 @@ fn run(
         tokio::spawn(signals.run(shutdown.clone()));
         let reload = Reload::listen()?;
         let (clock, deliveries) = (Clock::system(), delivering.handle().clone());
-        let opening = App::open(&config, engine, clock, deliveries.clone(), log.dropped);
+        let opening = App::open(
+            &config,
+            store,
+            clock,
+            deliveries.clone(),
+            log.dropped,
+            shutdown.clone(),
+        );
         let Some(app) = shutdown.run_until_cancelled(opening).await else {
             return Ok(());
         };
@@ -172,10 +178,16 @@ fn run(
         let journals = app.journals();
         let attending = service_manager::attend(journals, deliveries, shutdown.clone());
         let attending = tokio::spawn(attending);
-        let listening = listening(&app);
-        announce(&listening)?;
-        service_manager::ready(&listening);
-        let ran = app.run(shutdown).await;
+        let (listening, ready) = (listening(&app), app.ready());
+        let mut running = Box::pin(app.run());
+        let ran = tokio::select! {
+            ran = &mut running => ran,
+            () = ready => {
+                announce(&listening)?;
+                service_manager::ready(&listening);
+                running.await
+            }
+        };
         // It ends with the daemon, once it has said so.
         let _ = attending.await;
         ran?;

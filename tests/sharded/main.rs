@@ -10,6 +10,6 @@ fn main() -> ExitCode {
     pipeletd::main_on(async |config| {
         // For the first API key.
         fs::create_dir_all(&config.data_dir).map_err(StoreError::Sync)?;
-        Ok(MemoryStore::engine(SHARDS))
+        Ok(MemoryStore::engine(SHARDS).into())
     })
 }

@@ -14,7 +14,11 @@ const THIRD_PARTY: &[(&str, &[&str])] = &[
     ("sled::", &["pipeletd/src/store/sled"]),
     (
         "async_nats::",
-        &["pipeletd/src/store/jetstream", "pipeletd/src/config"],
+        &[
+            "pipeletd/src/store/jetstream",
+            "pipeletd/src/cluster",
+            "pipeletd/src/config",
+        ],
     ),
     (
         "ring::",
@@ -25,7 +29,14 @@ const THIRD_PARTY: &[(&str, &[&str])] = &[
     ),
     ("lz4_flex::", &["pipeletd/src/store/byte_list"]),
     ("reqwest::", &["pipeletd/src/telemetry/exporter"]),
-    ("prost::", &["pipeletd/src/telemetry/otlp"]),
+    (
+        "prost::",
+        &[
+            "pipeletd/src/telemetry/otlp",
+            "pipeletd/src/cluster",
+            "pipeletd/src/ocpp/remote",
+        ],
+    ),
     (
         "hyper::",
         &[
@@ -83,6 +94,7 @@ const LAYERS: &[(&str, &[&[&str]])] = &[
             &["system"],
             &["auth", "telemetry"],
             &["store"],
+            &["cluster"],
             &["journal", "registries"],
             &["delivery", "ocpp"],
             &["api", "config"],

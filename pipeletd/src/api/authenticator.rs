@@ -72,6 +72,17 @@ impl Peer {
         }
     }
 
+    /// Of another node's caller, whose connection is that node's business.
+    pub(super) fn of_node(address: SocketAddr, places: KeyPlaces) -> Self {
+        Self {
+            address,
+            pending: Weak::new(),
+            open_calls: Arc::new(Semaphore::new(OPEN_CALLS)),
+            places,
+            place: Arc::default(),
+        }
+    }
+
     /// The place of one more call that needs no key, until its answer was sent.
     pub(super) fn open_call(&self) -> Option<OwnedSemaphorePermit> {
         Arc::clone(&self.open_calls).try_acquire_owned().ok()

@@ -24,6 +24,7 @@ mod server;
 mod signing_secret;
 mod station_directory;
 mod status;
+mod switch;
 mod trigger;
 mod validity;
 mod wire;
@@ -34,9 +35,10 @@ pub use self::{
     event_streams::EventStreams,
     keys::ApiKeys,
     readers::Readers,
-    server::Listener,
+    server::{Listener, nodes},
     station_directory::StationDirectory,
-    status::{Addresses, Readiness},
+    status::{Addresses, Part, Readiness},
+    switch::{Routers, Standby, Switch},
     trigger::Trigger,
 };
 

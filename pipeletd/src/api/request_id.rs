@@ -34,6 +34,13 @@ impl RequestId {
         one.map_or_else(Self::random, |id| Self(id.to_owned()))
     }
 
+    /// Writes it down for whoever answers.
+    pub(super) fn set(&self, headers: &mut HeaderMap) {
+        if let Ok(id) = HeaderValue::from_str(&self.0) {
+            headers.insert(HEADER, id);
+        }
+    }
+
     /// That of the request which is answered here, or a new one.
     pub(super) fn current() -> Self {
         CURRENT
@@ -46,9 +53,7 @@ impl RequestId {
         let span = self.span();
         let answer = CURRENT.scope(self.clone(), answer).instrument(span);
         let mut response = answer.await;
-        if let Ok(id) = HeaderValue::from_str(&self.0) {
-            response.headers_mut().insert(HEADER, id);
-        }
+        self.set(response.headers_mut());
         response
     }
 

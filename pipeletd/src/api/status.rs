@@ -4,7 +4,7 @@ use std::{fs, io, net::SocketAddr, path::Path};
 
 use tokio_util::sync::CancellationToken;
 
-use crate::{delivery::Delivery, journal::Journals, store::Ownership};
+use crate::{cluster::Peers, delivery::Delivery, journal::Journals, store::Ownership};
 
 /// Where the daemon listens, with the real ports.
 #[derive(Debug, Clone, Copy)]
@@ -92,26 +92,57 @@ pub(super) fn directory_bytes(directory: &Path) -> io::Result<u64> {
 /// Tells whether events can be taken, and what becomes of them noted down. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Readiness {
-    pub ownership: Ownership,
-    pub journals: Journals,
-    pub delivery: Delivery,
+    pub part: Part,
     pub shutdown: CancellationToken,
+}
+
+/// What a daemon does with them.
+#[derive(Debug, Clone)]
+pub enum Part {
+    Owner {
+        ownership: Ownership,
+        journals: Journals,
+        delivery: Delivery,
+    },
+    /// It forwards them to the node that does.
+    Standby(Peers),
 }
 
 impl Readiness {
     /// What stands in the way; nothing where the daemon is ready.
     pub fn reasons(&self) -> Vec<String> {
-        let outage = self.journals.outage();
-        let outage = outage.map(|why| format!("events can't be kept: {why}"));
-        let ledger = self.delivery.outage();
-        let ledger = ledger.map(|why| format!("retries and dead letters can't be kept: {why}"));
-        let owner = (!self.ownership.is_held())
-            .then(|| "this node can't renew its lease of the shards".to_owned());
-        let stopping = self
-            .shutdown
-            .is_cancelled()
-            .then(|| "shutting down".to_owned());
-        let reasons = outage.into_iter().chain(ledger).chain(owner);
-        reasons.chain(stopping).collect()
+        let mut reasons = self.part.reasons();
+        if self.shutdown.is_cancelled() {
+            reasons.push("shutting down".to_owned());
+        }
+        reasons
+    }
+}
+
+impl Part {
+    fn reasons(&self) -> Vec<String> {
+        match self {
+            Self::Owner {
+                ownership,
+                journals,
+                delivery,
+            } => {
+                let outage = journals.outage();
+                let outage = outage.map(|why| format!("events can't be kept: {why}"));
+                let ledger = delivery.outage();
+                let ledger =
+                    ledger.map(|why| format!("retries and dead letters can't be kept: {why}"));
+                let owner = (!ownership.is_held())
+                    .then(|| "this node can't renew its lease of the shards".to_owned());
+                outage.into_iter().chain(ledger).chain(owner).collect()
+            }
+            Self::Standby(peers) => {
+                let seen = peers.seen();
+                let seen = seen.borrow();
+                let there = seen.owner.is_some_and(|it| seen.there.contains(&it.node));
+                let none = (!there).then(|| "no node owns the shards".to_owned());
+                none.into_iter().collect()
+            }
+        }
     }
 }

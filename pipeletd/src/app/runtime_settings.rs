@@ -8,11 +8,11 @@ use std::{path::PathBuf, time::Duration};
 use pipelet_domain::webhooks::TargetPolicy;
 use tokio::sync::watch;
 
-use super::OpenError;
+use super::{OpenError, owner::Current};
 use crate::{
     config::Config,
     delivery::{
-        Delivery, DeliverySettings,
+        DeliverySettings,
         http::{HttpOptions, Resources, Sender},
     },
     journal::retention::Retention,
@@ -24,7 +24,9 @@ use crate::{
 /// Where each of them is changed. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct RuntimeSettings {
-    pub(super) delivery: Delivery,
+    /// Told where this daemon is it.
+    pub(super) owner: watch::Receiver<Option<Current>>,
+    pub(super) delivery: watch::Sender<DeliverySettings>,
     pub(super) timing: watch::Sender<TimingConfig>,
     pub(super) keyring: Keyring,
     pub(super) retention: watch::Sender<Retention>,
@@ -59,7 +61,11 @@ impl RuntimeSettings {
     /// Takes those settings over, or says why it can't and leaves all as they are.
     pub async fn apply(&self, config: &Config) -> Result<(), OpenError> {
         let settings = delivery_settings(config, &self.resources, &self.spans)?;
-        self.delivery.change_settings(settings).await;
+        self.delivery.send_replace(settings.clone());
+        let owner = self.owner.borrow().clone();
+        if let Some(owner) = owner {
+            owner.delivery.change_settings(settings).await;
+        }
         self.timing.send_replace(timing(config));
         self.keyring.set_rate(config.api_rate);
         self.retention.send_replace(retention(config));

@@ -41,7 +41,11 @@ pub fn reloaded() {
 ///
 /// It is alive while both runtimes turn and the journals' committers answer. A store that has an
 /// outage does not count against it: a restart would not mend the disk.
-pub async fn attend(journals: Journals, delivering: Handle, shutdown: CancellationToken) {
+pub async fn attend(
+    journals: impl Fn() -> Option<Journals>,
+    delivering: Handle,
+    shutdown: CancellationToken,
+) {
     let alive = async {
         match sd_notify::watchdog_enabled() {
             Some(limit) => prove_life(limit, &journals, &delivering).await,
@@ -55,13 +59,19 @@ pub async fn attend(journals: Journals, delivering: Handle, shutdown: Cancellati
 }
 
 /// Twice in the time that the manager waits, as `sd_watchdog_enabled(3)` recommends.
-async fn prove_life(limit: Duration, journals: &Journals, delivering: &Handle) {
+async fn prove_life(
+    limit: Duration,
+    journals: &impl Fn() -> Option<Journals>,
+    delivering: &Handle,
+) {
     let mut ticks = time::interval((limit / 2).max(Duration::from_millis(1)));
     ticks.set_missed_tick_behavior(time::MissedTickBehavior::Delay);
     loop {
         ticks.tick().await;
         let turned = delivering.spawn(async {}).await.is_ok();
-        let floors = join_all(journals.iter().map(Journal::floor)).await;
+        let journals = journals();
+        let journals = journals.iter().flat_map(Journals::iter);
+        let floors = join_all(journals.map(Journal::floor)).await;
         let stopped = |floor: &Result<_, _>| matches!(floor, Err(AppendError::Stopped));
         let answered = !floors.iter().any(stopped);
         if turned && answered {

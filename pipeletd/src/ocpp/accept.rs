@@ -2,20 +2,17 @@
 //!
 //! Whatever is wrong is answered before the upgrade, as HTTP.
 
-use std::{io, net::SocketAddr};
+use std::{io, net::SocketAddr, sync::Arc};
 
-use pipelet_domain::{
-    events::StationId,
-    registration::{Admission, SecurityProfile},
-};
+use pipelet_domain::{events::StationId, registration::SecurityProfile};
 use tokio::{net::TcpStream, time::Instant};
 use tokio_rustls::TlsAcceptor;
-use tokio_util::sync::CancellationToken;
 
 use super::{
     Services,
     admission::{self, Shown},
     client_names::ClientNames,
+    gateway::Context,
     handshake::{self, Asked, HandshakeError, Refusal, Subprotocol, Upgrade},
     refusals::Failure,
     stations::ConnectionLease,
@@ -31,12 +28,20 @@ pub(super) struct Accepted {
     pub(super) stream: Stream,
     /// What came with the request.
     pub(super) rest: Vec<u8>,
+    pub(super) station: StationId,
     pub(super) subprotocol: Option<String>,
     pub(super) profile: SecurityProfile,
-    /// There is none for a station that speaks another protocol.
-    pub(super) lease: Option<ConnectionLease>,
-    /// Cancelled when the station may no longer be here; `None` where that can't be.
-    pub(super) revoked: Option<CancellationToken>,
+    pub(super) place: Place,
+}
+
+/// Where a station's session is to be.
+#[derive(Debug)]
+pub(super) enum Place {
+    /// At this node, which owns its shard.
+    Here(ConnectionLease, Arc<Services>),
+    Elsewhere,
+    /// It speaks another protocol.
+    Nowhere,
 }
 
 pub(super) async fn shake_hands(
@@ -44,7 +49,7 @@ pub(super) async fn shake_hands(
     peer: SocketAddr,
     acceptor: Option<TlsAcceptor>,
     pending: &Pending,
-    services: &Services,
+    context: &Context,
 ) -> Result<Accepted, HandshakeError> {
     // Frames are small and answers are waited for; Nagle's algorithm would only delay them.
     stream.set_nodelay(true)?;
@@ -55,19 +60,19 @@ pub(super) async fn shake_hands(
         }
         None => Stream::Plain(stream),
     };
-    let agreed = agree(&mut stream, peer, services).await;
-    let now = services.clock.now();
+    let agreed = agree(&mut stream, peer, context).await;
+    let now = context.clock.now();
     if let Err(error @ HandshakeError::Refused { refusal, .. }) = &agreed {
         let why = Failure::of(error, peer);
-        services.stats.refusals.record(&why, now);
+        context.stats.refusals.record(&why, now);
         handshake::refuse(&mut stream, *refusal).await?;
     }
     let Agreed {
         upgrade,
         asked,
         rest,
-        admitted,
-        lease,
+        profile,
+        place,
     } = agreed?;
     if upgrade.subprotocol == Subprotocol::NoneCommon {
         let why = Failure {
@@ -77,7 +82,7 @@ pub(super) async fn shake_hands(
             asked: Some(&asked),
             peer,
         };
-        services.stats.refusals.record(&why, now);
+        context.stats.refusals.record(&why, now);
     }
     // Whoever has its answer is not dropped for others.
     if !pending.settle() {
@@ -91,10 +96,10 @@ pub(super) async fn shake_hands(
     Ok(Accepted {
         stream,
         rest,
+        station: upgrade.station,
         subprotocol,
-        profile: admitted.profile,
-        lease,
-        revoked: admitted.revoked,
+        profile,
+        place,
     })
 }
 
@@ -110,20 +115,14 @@ struct Agreed {
     upgrade: Upgrade,
     asked: Asked,
     rest: Vec<u8>,
-    admitted: Admitted,
-    lease: Option<ConnectionLease>,
-}
-
-/// A station that may come in.
-struct Admitted {
     profile: SecurityProfile,
-    revoked: Option<CancellationToken>,
+    place: Place,
 }
 
 async fn agree(
     stream: &mut Stream,
     peer: SocketAddr,
-    services: &Services,
+    context: &Context,
 ) -> Result<Agreed, HandshakeError> {
     let (request, rest) = handshake::read(stream).await?;
     let asked = request.asked();
@@ -134,33 +133,27 @@ async fn agree(
     };
     let upgrade = handshake::decide(request).map_err(|refusal| refused(refusal, None))?;
     let refused = |refusal| refused(refusal, Some(&upgrade.station));
-    let admitted = admit(&upgrade, stream, peer, services).map_err(refused)?;
-    // None at all where another protocol is spoken: then there is no lease.
-    let spoken = match upgrade.subprotocol {
-        Subprotocol::Agreed(ref protocol) => Some(Some(protocol.as_str())),
+    let profile = admit(&upgrade, stream, peer, context).map_err(refused)?;
+    let protocol = match &upgrade.subprotocol {
+        Subprotocol::Agreed(protocol) => Some(Some(protocol.as_str())),
         Subprotocol::NotOffered => Some(None),
         Subprotocol::NoneCommon => None,
     };
-    let take_lease = |protocol| {
-        let now = services.clock.now();
-        // Of each shard the same part.
-        let max = services
-            .config
-            .max_stations
-            .div_ceil(services.stations.shards().count());
-        let is_registered = |station: &StationId| services.registry.find(station).is_some();
-        let station = &upgrade.station;
-        let stations = services.stations.of(station);
-        let lease = stations.acquire_lease(station, now, protocol, max, &is_registered);
-        lease.map_err(|_| refused(Refusal::Full))
+    let owner = context.owner.borrow().clone();
+    let place = match (protocol, owner) {
+        (None, _) => Place::Nowhere,
+        (Some(_), None) => Place::Elsewhere,
+        (Some(protocol), Some(services)) => {
+            let lease = services.acquire_lease(&upgrade.station, protocol);
+            Place::Here(lease.map_err(|_| refused(Refusal::Full))?, services)
+        }
     };
-    let lease = spoken.map(take_lease).transpose()?;
     Ok(Agreed {
         upgrade,
         asked,
         rest,
-        admitted,
-        lease,
+        profile,
+        place,
     })
 }
 
@@ -168,8 +161,8 @@ fn admit(
     upgrade: &Upgrade,
     stream: &Stream,
     peer: SocketAddr,
-    services: &Services,
-) -> Result<Admitted, Refusal> {
+    context: &Context,
+) -> Result<SecurityProfile, Refusal> {
     let names = stream.client_certificate().map(ClientNames::of);
     let shown = Shown {
         station: &upgrade.station,
@@ -177,7 +170,7 @@ fn admit(
         certificate: names.as_ref(),
         credentials: upgrade.credentials.as_ref(),
     };
-    let (registry, guesses) = (&services.registry, &services.guesses);
+    let (registry, guesses) = (&context.registry, &context.guesses);
     let entry = registry.find(&upgrade.station);
     let registration = entry.as_ref().map(|entry| &*entry.registration);
     let is_guess = upgrade.credentials.is_some() && admission::asks_password(registration);
@@ -190,11 +183,5 @@ fn admit(
     {
         guesses.refund(paid, now);
     }
-    let profile = admitted?;
-    let revoked = match (registry.admission(), entry) {
-        (Admission::Registered, Some(entry)) => Some(entry.removed),
-        // Without its entry, the station could come back as it is.
-        (Admission::Open | Admission::Registered, _) => None,
-    };
-    Ok(Admitted { profile, revoked })
+    admitted
 }

@@ -9,7 +9,7 @@ use pipelet_domain::{
 };
 
 use super::{
-    command_queue::CommandQueue,
+    command_queue::{CommandQueue, End},
     command_stats::{CommandCounts, CommandStats},
     commands::CommandError,
     stations::{ShardStations, StationCounts, StationView, UnstableStation},
@@ -111,9 +111,9 @@ impl Stations {
         &self.commands
     }
 
-    /// Asks every connection to end, because the daemon does.
-    pub(super) fn end_all(&self) {
-        self.shards.iter().for_each(ShardStations::end_all);
+    /// Asks every connection to end.
+    pub(super) fn end_all(&self, end: End) {
+        self.shards.iter().for_each(|shard| shard.end_all(end));
     }
 
     /// As [`ShardStations::dismiss`].

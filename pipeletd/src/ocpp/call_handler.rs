@@ -11,6 +11,7 @@ use pipelet_domain::{
     registration::SecurityProfile,
 };
 use tokio::time::sleep_until;
+use tokio_util::task::task_tracker::TaskTrackerToken;
 
 use super::{
     Services,
@@ -37,12 +38,14 @@ pub(super) const REPLACED: &str = "replaced";
 pub(super) const LOST: &str = "connection_lost";
 
 /// What is journaled of a connection when it begins.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Opening {
     pub(super) peer: SocketAddr,
     /// As the station spelled it; some offer none.
     pub(super) subprotocol: Option<String>,
     pub(super) profile: SecurityProfile,
+    /// It was journaled when another node had the station.
+    pub(super) resumed: bool,
 }
 
 #[derive(Debug)]
@@ -52,6 +55,8 @@ pub(super) struct CallHandler {
     /// A CALL was refused since the last event: what comes next does not follow the last CALL of
     /// the station's state, so it is not that one once more.
     refused_since: bool,
+    /// Services live until it is dropped.
+    _counted: TaskTrackerToken,
 }
 
 /// What a message of the station was.
@@ -68,9 +73,10 @@ pub(super) enum Incoming {
 }
 
 impl CallHandler {
-    pub(super) const fn new(lease: ConnectionLease, services: Arc<Services>) -> Self {
+    pub(super) fn new(lease: ConnectionLease, services: Arc<Services>) -> Self {
         Self {
             lease,
+            _counted: services.sessions.token(),
             services,
             refused_since: false,
         }
@@ -78,6 +84,11 @@ impl CallHandler {
 
     pub(super) const fn lease(&self) -> &ConnectionLease {
         &self.lease
+    }
+
+    /// Any frame shows that the station is alive.
+    pub(super) fn seen(&self) {
+        self.lease.seen(self.services.clock.now());
     }
 
     /// Takes in one text message.
@@ -181,6 +192,9 @@ impl CallHandler {
             return;
         }
         let (services, handle) = (&self.services, self.lease.handle());
+        if opening.resumed && self.lease.resume() {
+            return;
+        }
         if let Some(before) = self.lease.announce() {
             let reason = if before.is_cut() { LOST } else { REPLACED };
             services.note_end(handle, reason, before.lasted()).await;

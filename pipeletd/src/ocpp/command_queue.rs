@@ -54,6 +54,8 @@ struct Front {
 /// Why a connection shall end; of several, the last of this list counts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum End {
+    /// Another node goes on with it.
+    HandedOver,
     /// An operator wants it.
     Dismissed,
     /// A newer connection of the station has come.

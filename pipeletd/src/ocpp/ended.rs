@@ -19,6 +19,15 @@ pub(super) enum Ended {
     ByStation(Option<CloseFrame>),
     #[error("the daemon is going down")]
     Shutdown,
+    #[error("another node goes on with it")]
+    HandedOver,
+    #[error("too many stations are known")]
+    Full,
+    #[error("at its gateway: {detail}")]
+    AtGateway {
+        reason: &'static str,
+        detail: String,
+    },
     #[error("a newer connection of the station has come")]
     Replaced,
     #[error("an operator ended it")]
@@ -47,7 +56,7 @@ pub(super) enum Ended {
 
 impl Ended {
     /// All that a station's connection may end for.
-    pub(super) const REASONS: [&str; 12] = [
+    pub(super) const REASONS: [&str; 13] = [
         "closed_by_station",
         "connection_lost",
         "disconnected_by_operator",
@@ -58,15 +67,42 @@ impl Ended {
         "shutdown",
         "silent",
         "stalled",
+        "too_many_stations",
         "too_much_unfinished",
         "unregistered",
     ];
+
+    /// What an owner has ended another node's connection for.
+    pub(super) fn of_owner(reason: &str) -> Self {
+        let ends = [
+            Self::Shutdown,
+            Self::Replaced,
+            Self::Dismissed,
+            Self::Unregistered,
+        ];
+        let mut ends = ends.into_iter();
+        let found = ends.find(|ended| ended.reason() == reason);
+        found.unwrap_or(Self::BrokenOff)
+    }
+
+    /// Why a gateway's connection has ended.
+    pub(super) fn at_gateway(reason: &str, detail: String) -> Self {
+        let known = Self::REASONS.into_iter().find(|known| *known == reason);
+        Self::AtGateway {
+            reason: known.unwrap_or(LOST),
+            detail,
+        }
+    }
 
     /// A word that never changes: it is in the disconnection's event.
     pub(super) const fn reason(&self) -> &'static str {
         match self {
             Self::ByStation(_) => "closed_by_station",
             Self::Shutdown => "shutdown",
+            // It is in no event.
+            Self::HandedOver => "handed_over",
+            Self::Full => "too_many_stations",
+            Self::AtGateway { reason, .. } => reason,
             Self::Replaced => REPLACED,
             Self::Dismissed => "disconnected_by_operator",
             Self::Unregistered => "unregistered",
@@ -88,6 +124,9 @@ impl Ended {
             Self::TooLarge | Self::TooMuchUnfinished | Self::NotUtf8 | Self::Violation(_) => true,
             Self::ByStation(_)
             | Self::Shutdown
+            | Self::HandedOver
+            | Self::Full
+            | Self::AtGateway { .. }
             | Self::Replaced
             | Self::Dismissed
             | Self::Unregistered
@@ -102,6 +141,7 @@ impl Ended {
     pub(super) fn close_frame(&self) -> Option<CloseFrame> {
         let (code, reason) = match self {
             Self::Shutdown => (CloseCode::Away, "the central system is going down"),
+            Self::Full => (CloseCode::Again, "too many stations are known"),
             Self::Replaced => (CloseCode::Normal, "a newer connection has come"),
             Self::Dismissed => (CloseCode::Normal, "an operator ended the connection"),
             Self::Unregistered => (CloseCode::Policy, "the station is not registered"),
@@ -111,7 +151,12 @@ impl Ended {
             Self::NotUtf8 => (CloseCode::Invalid, "the message is not UTF-8"),
             Self::Violation(_) => (CloseCode::Protocol, "not a valid WebSocket frame"),
             Self::NoSubprotocol => (CloseCode::Protocol, "only ocpp1.6 is spoken here"),
-            Self::ByStation(_) | Self::Stalled | Self::BrokenOff | Self::Failed(_) => return None,
+            Self::ByStation(_)
+            | Self::HandedOver
+            | Self::AtGateway { .. }
+            | Self::Stalled
+            | Self::BrokenOff
+            | Self::Failed(_) => return None,
         };
         Some(CloseFrame {
             code,
@@ -126,6 +171,7 @@ impl From<End> for Ended {
             End::Dismissed => Self::Dismissed,
             End::Replaced => Self::Replaced,
             End::Shutdown => Self::Shutdown,
+            End::HandedOver => Self::HandedOver,
         }
     }
 }

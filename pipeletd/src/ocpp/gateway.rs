@@ -11,35 +11,72 @@ use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
 use tokio::{
     net::{TcpListener, TcpStream},
-    sync::{OwnedSemaphorePermit, Semaphore},
+    sync::{OwnedSemaphorePermit, Semaphore, watch},
     time::{sleep, timeout},
 };
 use tokio_rustls::TlsAcceptor;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
-    OpenError, Services, TlsOptions,
-    accept::{self, Accepted},
+    Config, OpenError, Services, TimingConfig, TlsOptions,
+    accept::{self, Accepted, Place},
     call_handler::{CallHandler, Opening},
     command_queue::End,
+    connection_stats::ConnectionStats,
     ended::Ended,
     handshake::{self, HandshakeError},
     link::{Link as _, WebSocketLink},
     refusals::Failure,
-    session::Session,
+    remote::{Forward, Inboxes},
+    session::{Served, Session, Unserved},
+    stations::ConnectionLease,
 };
-use crate::system::{
-    limits::{Pending, Turns},
-    tls::{Certificates, Stream},
+use crate::{
+    cluster::{
+        Peers,
+        members::{OneStation, Stations as Sockets},
+    },
+    registries::Registrations,
+    system::{
+        clock::Clock,
+        limits::{PasswordGuesses, Pending, Turns},
+        tls::{Certificates, Stream},
+    },
 };
 
 /// After a failed accept, as when the process has run out of descriptors.
 const ACCEPT_BACK_OFF: Duration = Duration::from_millis(200);
+/// What a forwarded message takes besides its text, in bytes at most.
+const FORWARDING: usize = 4096;
 
+/// Where stations connect, whoever owns their shards. Bound, and not yet running.
 #[derive(Debug)]
-pub(super) struct Gateway {
+pub struct Gateway {
     plain: Listener,
     tls: Option<(Listener, Certificates)>,
+    context: Arc<Context>,
+}
+
+/// A gateway, for who is the owner where it is. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct GatewayHandle(pub(super) Arc<Context>);
+
+/// What connections work with that have yet to find the owner of their station's shard.
+#[derive(Debug)]
+pub(super) struct Context {
+    pub(super) config: Arc<Config>,
+    pub(super) timing: watch::Sender<TimingConfig>,
+    pub(super) registry: Registrations,
+    pub(super) guesses: PasswordGuesses,
+    pub(super) stats: ConnectionStats,
+    pub(super) clock: Clock,
+    /// The owner, where that is this node.
+    pub(super) owner: watch::Sender<Option<Arc<Services>>>,
+    /// The way to it where it is another one; none where there is no other.
+    pub(super) peers: Option<Peers>,
+    pub(super) inboxes: Inboxes,
+    /// Those whose connection is here.
+    pub(super) sockets: Sockets,
 }
 
 #[derive(Debug)]
@@ -72,12 +109,17 @@ impl Listener {
 }
 
 impl Gateway {
-    pub(super) async fn bind(
-        listen: SocketAddr,
-        tls: Option<TlsOptions>,
+    /// Binds the listeners. Nothing is accepted before [`Self::run`]. In a cluster, `sockets` counts
+    /// the stations.
+    pub async fn bind(
+        mut config: Config,
+        registry: Registrations,
+        clock: Clock,
+        peers: Option<Peers>,
+        sockets: Sockets,
     ) -> Result<Self, OpenError> {
-        let plain = Listener::bind("--ocpp-listen", listen).await?;
-        let tls = match tls {
+        let plain = Listener::bind("--ocpp-listen", config.listen).await?;
+        let tls = match config.tls.clone() {
             Some(TlsOptions { listen, files }) => {
                 let certificates = Certificates::load(files, &[]).await?;
                 Some((
@@ -87,42 +129,93 @@ impl Gateway {
             }
             None => None,
         };
-        Ok(Self { plain, tls })
+        if let Some(peers) = &peers {
+            // What is forwarded has to fit into a message.
+            let room = peers.max_message().saturating_sub(FORWARDING);
+            config.max_frame = config.max_frame.min(room);
+        }
+        let context = Arc::new(Context {
+            timing: watch::Sender::new(config.timing),
+            stats: ConnectionStats::new(config.max_unfinished),
+            config: Arc::new(config),
+            registry,
+            guesses: PasswordGuesses::default(),
+            clock,
+            owner: watch::Sender::default(),
+            peers,
+            inboxes: Inboxes::default(),
+            sockets,
+        });
+        Ok(Self {
+            plain,
+            tls,
+            context,
+        })
     }
 
-    pub(super) const fn local_addr(&self) -> SocketAddr {
+    /// Changes the intervals and rates.
+    pub fn timing(&self) -> watch::Sender<TimingConfig> {
+        self.context.timing.clone()
+    }
+
+    /// What becomes of connections.
+    pub fn connection_stats(&self) -> ConnectionStats {
+        self.context.stats.clone()
+    }
+
+    /// For the owners that there will be at this node.
+    pub fn handle(&self) -> GatewayHandle {
+        GatewayHandle(Arc::clone(&self.context))
+    }
+
+    /// Where stations connect, with the real port.
+    pub const fn local_addr(&self) -> SocketAddr {
         self.plain.address
     }
 
-    pub(super) fn tls_addr(&self) -> Option<SocketAddr> {
+    /// Where stations connect over TLS, where they can.
+    pub fn tls_addr(&self) -> Option<SocketAddr> {
         self.tls.as_ref().map(|(listener, _)| listener.address)
     }
 
-    pub(super) fn certificates(&self) -> Option<Certificates> {
+    /// What we show to stations over TLS.
+    pub fn certificates(&self) -> Option<Certificates> {
         self.tls
             .as_ref()
             .map(|(_, certificates)| certificates.clone())
     }
 
     /// Accepts stations until the shutdown, and returns when every connection has ended.
-    pub(super) async fn run(self, services: Arc<Services>, shutdown: CancellationToken) {
+    pub async fn run(self, shutdown: CancellationToken) {
         let connections = TaskTracker::new();
-        let accepting = self.accept_all(&services, &connections, &shutdown);
+        let context = Arc::clone(&self.context);
+        let accepting = async {
+            match &context.peers {
+                None => self.accept_all(&connections, &shutdown).await,
+                Some(peers) => {
+                    tokio::select! {
+                        () = self.accept_all(&connections, &shutdown) => {}
+                        ended = context.inboxes.run(peers) => {
+                            let error = ended.err().map(tracing::field::display);
+                            tracing::error!(error, "what other nodes want of connections is not heard");
+                        }
+                    }
+                }
+            }
+        };
         shutdown.run_until_cancelled(accepting).await;
         drop(self);
-        services.stations.end_all();
+        let owner = context.owner.borrow().clone();
+        if let Some(services) = owner {
+            services.stations.end_all(End::Shutdown);
+        }
         connections.close();
         connections.wait().await;
     }
 
-    async fn accept_all(
-        &self,
-        services: &Arc<Services>,
-        connections: &TaskTracker,
-        shutdown: &CancellationToken,
-    ) {
-        let room = Arc::new(Semaphore::new(services.config.max_connections));
-        let turns = Turns::new(services.config.max_handshakes);
+    async fn accept_all(&self, connections: &TaskTracker, shutdown: &CancellationToken) {
+        let room = Arc::new(Semaphore::new(self.context.config.max_connections));
+        let turns = Turns::new(self.context.config.max_handshakes);
         loop {
             let connection = self.accept(&turns).await;
             // The semaphore is never closed, so this goes on until it is dropped.
@@ -130,14 +223,8 @@ impl Gateway {
                 return;
             };
             let pending = turns.arrive(connection.peer.ip());
-            let services = Arc::clone(services);
-            connections.spawn(serve(
-                connection,
-                place,
-                pending,
-                services,
-                shutdown.clone(),
-            ));
+            let context = Arc::clone(&self.context);
+            connections.spawn(serve(connection, place, pending, context, shutdown.clone()));
         }
     }
 
@@ -181,77 +268,176 @@ fn serve(
     connection: TcpConnection,
     place: OwnedSemaphorePermit,
     pending: Pending,
-    services: Arc<Services>,
+    context: Arc<Context>,
     shutdown: CancellationToken,
 ) -> impl Future<Output = ()> + Send {
-    let session = Box::pin(await_session(connection, pending, services, shutdown));
+    let entering = Box::pin(await_station(connection, pending, context, shutdown));
     async move {
         let _place = place;
-        if let Some(mut session) = session.await {
-            session.run().await;
+        let mut station = entering.await;
+        while let Some(connected) = station {
+            station = match connected {
+                Connected::Here(mut session, node) => match session.run().await {
+                    Served::Ended => None,
+                    Served::HandedOver => node.look(session.into_parts()),
+                },
+                Connected::Elsewhere(forward, node) => Box::pin(node.run(forward)).await,
+            };
         }
     }
 }
 
+/// A station that has come in: where its session is.
+enum Connected {
+    Here(Box<Session<WebSocketLink<Stream>>>, Node),
+    Elsewhere(Box<Forward<WebSocketLink<Stream>>>, Node),
+}
+
+/// What a connection needs of the node that it is at.
+struct Node {
+    context: Arc<Context>,
+    shutdown: CancellationToken,
+    _counted: OneStation,
+}
+
 /// The session of a station that has come in before the shutdown.
-async fn await_session(
+async fn await_station(
     connection: TcpConnection,
     pending: Pending,
-    services: Arc<Services>,
+    context: Arc<Context>,
     shutdown: CancellationToken,
-) -> Option<Box<Session<WebSocketLink<Stream>>>> {
+) -> Option<Connected> {
     let peer = connection.peer;
-    let (stats, clock) = (services.stats.clone(), services.clock);
-    let entered = shutdown.run_until_cancelled(enter(connection, pending, services));
+    let entered = shutdown.run_until_cancelled(enter(connection, pending, &context));
     match entered.await {
-        Some(Ok(Entered::Station(session))) => {
-            // It may have come in after all the others were asked to end.
-            if shutdown.is_cancelled() {
-                session.end(End::Shutdown);
+        Some(Ok((place, unserved))) => {
+            let node = Node {
+                _counted: context.sockets.one_more(),
+                context,
+                shutdown,
+            };
+            match place {
+                Place::Here(lease, services) => {
+                    let Unserved { link, opening, .. } = unserved;
+                    return Some(node.serve(link, lease, &services, opening));
+                }
+                Place::Elsewhere => return node.look(unserved),
+                // It speaks another protocol, and learns so.
+                Place::Nowhere => {
+                    let mut link = unserved.link;
+                    link.close(&Ended::NoSubprotocol).await;
+                }
             }
-            return Some(session);
         }
-        Some(Ok(Entered::NotOcpp(mut link))) => link.close(&Ended::NoSubprotocol).await,
         // Those with an answer were recorded when it was given.
         Some(Err(HandshakeError::Refused { .. })) | None => {}
         Some(Err(error)) => {
             let why = Failure::of(&error, peer);
-            stats.refusals.record(&why, clock.now());
+            context.stats.refusals.record(&why, context.clock.now());
         }
     }
     None
 }
 
-/// A connection after its handshake.
-enum Entered {
-    Station(Box<Session<WebSocketLink<Stream>>>),
-    /// It speaks another protocol, and learns so.
-    NotOcpp(Box<WebSocketLink<Stream>>),
+impl Node {
+    /// The session that the lease is for.
+    fn serve(
+        self,
+        link: WebSocketLink<Stream>,
+        lease: ConnectionLease,
+        services: &Arc<Services>,
+        opening: Opening,
+    ) -> Connected {
+        let revoked = services.revoked(lease.station());
+        let call_handler = CallHandler::new(lease, Arc::clone(services));
+        let ended = Some(self.context.stats.ended.clone());
+        let session = Session::new(link, call_handler, opening, revoked, ended);
+        // It may have come in after all the others were asked to end.
+        if self.shutdown.is_cancelled() {
+            session.end(End::Shutdown);
+        } else if !self.context.is_owner(services) {
+            session.end(End::HandedOver);
+        }
+        Connected::Here(Box::new(session), self)
+    }
+
+    /// Finds the owner of a station's shard.
+    fn look(self, unserved: Unserved<WebSocketLink<Stream>>) -> Option<Connected> {
+        let Unserved {
+            link,
+            opening,
+            station,
+        } = unserved;
+        let services = self.context.owner.borrow().clone();
+        if let Some(services) = services {
+            let lease = services.acquire_lease(&station, opening.subprotocol.as_deref());
+            return Some(self.serve(link, lease.ok()?, &services, opening));
+        }
+        let context = Arc::clone(&self.context);
+        let forward = Forward::new(link, opening, station, context)?;
+        Some(Connected::Elsewhere(Box::new(forward), self))
+    }
+
+    async fn run(self, mut forward: Box<Forward<WebSocketLink<Stream>>>) -> Option<Connected> {
+        match forward.run(&self.shutdown).await {
+            Served::Ended => None,
+            Served::HandedOver => self.look(forward.into_parts()),
+        }
+    }
+}
+
+impl Context {
+    fn is_owner(&self, services: &Arc<Services>) -> bool {
+        let owner = self.owner.borrow();
+        owner
+            .as_ref()
+            .is_some_and(|owner| Arc::ptr_eq(owner, services))
+    }
 }
 
 /// Waits for the handshake, which others may cut short.
 async fn enter(
     connection: TcpConnection,
     pending: Pending,
-    services: Arc<Services>,
-) -> Result<Entered, HandshakeError> {
+    context: &Context,
+) -> Result<(Place, Unserved<WebSocketLink<Stream>>), HandshakeError> {
     let peer = connection.peer;
     let accepted = tokio::select! {
-        accepted = shake_hands(connection, &pending, &services) => accepted?,
+        accepted = shake_hands(connection, &pending, context) => accepted?,
         () = pending.dropped() => return Err(HandshakeError::CrowdedOut),
     };
     drop(pending);
-    Ok(open_session(accepted, peer, services).await)
+    let link = WebSocketLink::new(
+        accepted.stream,
+        accepted.rest,
+        &context.config,
+        context.stats.unfinished.clone(),
+        context.timing.subscribe(),
+    )
+    .await;
+    let opening = Opening {
+        peer,
+        subprotocol: accepted.subprotocol,
+        profile: accepted.profile,
+        resumed: false,
+    };
+    let station = accepted.station;
+    let unserved = Unserved {
+        link,
+        opening,
+        station,
+    };
+    Ok((accepted.place, unserved))
 }
 
 /// Waits for the first bytes, then for a turn, then for the rest of the handshake.
 async fn shake_hands(
     connection: TcpConnection,
     pending: &Pending,
-    services: &Services,
+    context: &Context,
 ) -> Result<Accepted, HandshakeError> {
     let TcpConnection { stream, peer, tls } = connection;
-    let limit = services.config.handshake_timeout;
+    let limit = context.config.handshake_timeout;
     let late = |_| HandshakeError::TooLate;
     // A look at the first byte: that a socket seems readable need not mean that anything is there.
     let first = timeout(limit, stream.peek(&mut [0])).await;
@@ -259,28 +445,6 @@ async fn shake_hands(
     if tls.is_some() || !handshake::is_whole(&stream).await? {
         pending.turn().await;
     }
-    let shaking = accept::shake_hands(stream, peer, tls, pending, services);
+    let shaking = accept::shake_hands(stream, peer, tls, pending, context);
     timeout(limit, shaking).await.map_err(late)?
-}
-
-async fn open_session(accepted: Accepted, peer: SocketAddr, services: Arc<Services>) -> Entered {
-    let link = WebSocketLink::new(
-        accepted.stream,
-        accepted.rest,
-        &services.config,
-        services.stats.unfinished.clone(),
-        services.timing.subscribe(),
-    )
-    .await;
-    let Some(lease) = accepted.lease else {
-        return Entered::NotOcpp(Box::new(link));
-    };
-    let opening = Opening {
-        peer,
-        subprotocol: accepted.subprotocol,
-        profile: accepted.profile,
-    };
-    let call_handler = CallHandler::new(lease, Arc::clone(&services));
-    let session = Session::new(link, call_handler, opening, accepted.revoked, &services);
-    Entered::Station(Box::new(session))
 }

@@ -49,6 +49,9 @@ pub(super) trait Link: Send {
     /// Nothing more is wanted of the station, which may take its time to go.
     fn let_go(&mut self, ended: &Ended) -> impl Future<Output = ()> + Send;
 
+    /// Nobody handles what comes from now on here.
+    fn hand_over(&mut self) -> impl Future<Output = ()> + Send;
+
     /// Tells the station why, and ends.
     fn close(&mut self, ended: &Ended) -> impl Future<Output = ()> + Send;
 }
@@ -232,6 +235,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Link for WebSocketLink<S> {
             self.renew().await;
         }
     }
+
+    async fn hand_over(&mut self) {}
 
     /// Without a reset, which would overtake the news.
     async fn close(&mut self, ended: &Ended) {

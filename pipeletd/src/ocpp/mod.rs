@@ -11,6 +11,7 @@
 //! | `refusals` | handshakes that were refused: counted, logged, and the latest kept |
 //! | `session`, `gateway`, `accept` | one task for each station, and how it is let in |
 //! | `link`, `frame_scanner`, `unfinished` | the WebSocket, and the bytes below: RSV1 cleared, and unfinished messages bounded |
+//! | `remote` | stations whose connection is at another node than their shard |
 //! | `ended` | why a connection ended |
 //! | `authorize` | which tag a message is about, and the verdict on it |
 //! | `stations`, `projector` | what is known of stations, in memory and in the store |
@@ -23,35 +24,41 @@
 use std::{future::pending, io, net::SocketAddr, sync::Arc, time::Duration};
 
 use futures_util::future::{join_all, try_join_all};
-use pipelet_domain::{id_tags::Policy, shards::Shards};
-use tokio::{sync::watch, time::Instant};
-use tokio_util::sync::CancellationToken;
+use pipelet_domain::{events::StationId, registration::Admission, shards::Shards};
+use tokio::{
+    sync::watch,
+    time::{Instant, sleep},
+};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 pub use self::{
     all_stations::Stations,
     command_stats::{CommandCounts, CommandOutcome},
     commands::{Answer, CommandError, DEFAULT_TIMEOUT, MAX_TIMEOUT},
     connection_stats::ConnectionStats,
+    gateway::{Gateway, GatewayHandle},
     history::Transactions,
     refusals::RefusedHandshake,
     stations::{StationCounts, StationView, UnstableStation},
 };
 use self::{
+    command_queue::End,
     deferred_events::DeferredEvents,
-    gateway::Gateway,
+    gateway::Context,
     projector::{KeptTransactions, Projector},
-    stations::ShardStations,
+    stations::{ConnectionLease, ShardStations, StationHandle, TooManyStations},
     transaction_ids::TransactionIds,
 };
 use crate::{
+    cluster::JoinError,
     journal::{Journal, Journals},
     registries::IdTags,
     registries::Registrations,
     store::{ConfigurationStore, ProjectionStore, StoreError},
     system::{
         clock::Clock,
-        limits::{PasswordGuesses, Rate},
-        tls::{Certificates, TlsError, TlsFiles},
+        limits::Rate,
+        tls::{TlsError, TlsFiles},
     },
     telemetry::Spans,
 };
@@ -80,6 +87,7 @@ mod link;
 mod outbox;
 mod projector;
 mod refusals;
+mod remote;
 mod session;
 mod stations;
 mod transaction_ids;
@@ -87,6 +95,10 @@ mod transactions;
 mod unfinished;
 pub mod v16;
 pub mod wire;
+
+/// So long after a node has taken shards over, the gateways of their stations have said which of these
+/// are connected.
+const RESUMED_WITHIN: Duration = Duration::from_secs(8);
 
 /// Where stations connect over TLS, and with what: profiles 2 and 3 of the security whitepaper.
 ///
@@ -107,9 +119,6 @@ pub struct Config {
     pub timing: TimingConfig,
     /// Violations of the standard get its CALLERRORs instead of an answer.
     pub strict: bool,
-    /// Whose id tags may charge.
-    pub authorize: Policy,
-    pub transaction_retention: TransactionRetention,
     /// The largest message and the largest WebSocket frame, in bytes.
     pub max_frame: usize,
     /// Messages whose end has not come, over all connections, in bytes: beyond it, the connection
@@ -158,11 +167,6 @@ impl Default for Config {
             tls: None,
             timing: TimingConfig::default(),
             strict: false,
-            authorize: Policy::AcceptAll,
-            transaction_retention: TransactionRetention {
-                ended: Duration::MAX,
-                abandoned_after: Duration::MAX,
-            },
             max_frame: 1024 * 1024,
             max_unfinished: 32 * 1024 * 1024,
             max_connections: 50_000,
@@ -193,21 +197,46 @@ impl TimingConfig {
     }
 }
 
-/// What the connections work with.
+/// What sessions work with, where their stations' shards are.
 #[derive(Debug)]
 struct Services {
-    config: Config,
+    config: Arc<Config>,
     timing: watch::Sender<TimingConfig>,
     began: Instant,
     journals: Journals,
     clock: Clock,
     stations: Stations,
     registry: Registrations,
-    guesses: PasswordGuesses,
     transaction_ids: TransactionIds,
     id_tags: IdTags,
     deferred_events: DeferredEvents,
-    stats: ConnectionStats,
+    /// Those that there are.
+    sessions: TaskTracker,
+}
+
+impl Services {
+    /// Gives a new connection of the station the lease.
+    fn acquire_lease(
+        &self,
+        station: &StationId,
+        protocol: Option<&str>,
+    ) -> Result<ConnectionLease, TooManyStations> {
+        // Of each shard the same part.
+        let shards = self.stations.shards().count();
+        let max = self.config.max_stations.div_ceil(shards);
+        let is_registered = |station: &StationId| self.registry.find(station).is_some();
+        let (now, stations) = (self.clock.now(), self.stations.of(station));
+        stations.acquire_lease(station, now, protocol, max, &is_registered)
+    }
+
+    /// Cancelled when the station may no longer be here; `None` where that can't be.
+    fn revoked(&self, station: &StationId) -> Option<CancellationToken> {
+        match (self.registry.admission(), self.registry.find(station)) {
+            (Admission::Registered, Some(entry)) => Some(entry.removed),
+            // Without its entry, the station could come back as it is.
+            (Admission::Open | Admission::Registered, _) => None,
+        }
+    }
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -223,39 +252,38 @@ pub enum OpenError {
     Tls(#[from] TlsError),
     #[error("can't read what is known of stations")]
     Restore(#[source] StoreError),
+    #[error(transparent)]
+    Join(#[from] JoinError),
 }
 
-/// The service: bound, caught up with the journals, and ready to run.
+/// What the owner of shards does for their stations: caught up with the journals, and ready to run.
 #[derive(Debug)]
 pub struct Ocpp {
-    gateway: Gateway,
+    gateway: Arc<Context>,
     services: Arc<Services>,
     projectors: Vec<Projector>,
-    transaction_retention: watch::Sender<TransactionRetention>,
+    /// None where there are no other gateways.
+    served: Option<remote::Served>,
 }
 
 impl Ocpp {
-    /// Binds the listener and catches up with the journals. Nothing is accepted before `run`.
+    /// Catches up with the journals. Nothing is taken from a station before `run`.
     pub async fn open(
-        config: Config,
-        registry: Registrations,
+        gateway: &GatewayHandle,
         configuration: Arc<dyn ConfigurationStore>,
+        id_tags: IdTags,
         shards: Shards<(Journal, Arc<dyn ProjectionStore>)>,
-        clock: Clock,
+        transaction_retention: &watch::Sender<TransactionRetention>,
     ) -> Result<Self, OpenError> {
-        let gateway = Gateway::bind(config.listen, config.tls.clone()).await?;
-        let restored = async {
-            let id_tags = IdTags::open(config.authorize, Arc::clone(&configuration), clock);
-            let transaction_ids = TransactionIds::open(configuration);
-            let shards = shards.iter().map(|(journal, projections)| {
-                projector::restore(projections.as_ref(), journal, &registry, shards.count())
-            });
-            let restored = try_join_all(shards);
-            Ok((id_tags.await?, transaction_ids.await?, restored.await?))
-        };
-        let restored = restored.await.map_err(OpenError::Restore)?;
-        let (id_tags, transaction_ids, restored) = restored;
-        let transaction_retention = watch::Sender::new(config.transaction_retention);
+        let gateway = Arc::clone(&gateway.0);
+        let (config, clock) = (Arc::clone(&gateway.config), gateway.clock);
+        let registry = gateway.registry.clone();
+        let transaction_ids = TransactionIds::open(configuration);
+        let transaction_ids = transaction_ids.await.map_err(OpenError::Restore)?;
+        let restored = shards.iter().map(|(journal, projections)| {
+            projector::restore(projections.as_ref(), journal, &registry, shards.count())
+        });
+        let restored = try_join_all(restored).await.map_err(OpenError::Restore)?;
         let projectors = shards.iter().zip(&restored);
         let projectors = projectors.map(|((journal, projections), (stations, projected_to))| {
             Projector::new(
@@ -274,40 +302,29 @@ impl Ocpp {
         let journals = Journals::new(shards.map(|(journal, _)| journal.clone()));
         let deferred_events = DeferredEvents::new(config.spans.clone(), clock);
         let services = Arc::new(Services {
-            timing: watch::Sender::new(config.timing),
-            stats: ConnectionStats::new(config.max_unfinished),
+            timing: gateway.timing.clone(),
             config,
             began: Instant::now(),
             journals,
             clock,
             stations,
             registry,
-            guesses: PasswordGuesses::default(),
             transaction_ids,
             id_tags,
             deferred_events,
+            sessions: TaskTracker::new(),
         });
+        // What is forwarded from now on waits until this runs.
+        let served = match gateway.peers.clone() {
+            Some(peers) => Some(remote::Served::listen(Arc::clone(&services), peers).await?),
+            None => None,
+        };
         Ok(Self {
             gateway,
             services,
             projectors,
-            transaction_retention,
+            served,
         })
-    }
-
-    /// Where stations connect, with the real port.
-    pub const fn local_addr(&self) -> SocketAddr {
-        self.gateway.local_addr()
-    }
-
-    /// Changes the intervals and rates.
-    pub fn timing(&self) -> watch::Sender<TimingConfig> {
-        self.services.timing.clone()
-    }
-
-    /// Changes how long transactions are kept.
-    pub fn transaction_retention(&self) -> watch::Sender<TransactionRetention> {
-        self.transaction_retention.clone()
     }
 
     pub fn transactions(&self) -> Transactions {
@@ -315,54 +332,81 @@ impl Ocpp {
         Transactions::new(Shards::new(shards))
     }
 
-    /// What becomes of connections.
-    pub fn connection_stats(&self) -> ConnectionStats {
-        self.services.stats.clone()
-    }
-
     pub fn id_tags(&self) -> IdTags {
         self.services.id_tags.clone()
-    }
-
-    /// Where stations connect over TLS, where they can.
-    pub fn tls_addr(&self) -> Option<SocketAddr> {
-        self.gateway.tls_addr()
-    }
-
-    /// What we show to stations over TLS.
-    pub fn certificates(&self) -> Option<Certificates> {
-        self.gateway.certificates()
     }
 
     pub fn stations(&self) -> Stations {
         self.services.stations.clone()
     }
 
-    /// Serves stations until the shutdown. When it returns, every connection has ended and what
-    /// is known of stations is saved; the journal and the store must live until then.
-    pub async fn run(self, shutdown: CancellationToken) {
-        let finish = CancellationToken::new();
-        let saving = self.projectors.into_iter();
-        let saving = join_all(saving.map(|projector| projector.run(finish.clone())));
-        let services = self.services;
+    /// Serves the shards' stations from now on, until `finish` or until `hand_over`: then connections
+    /// go on elsewhere, and they have done so when it returns. Either way what is known of stations is
+    /// saved by then; the journal and the store must live until then.
+    pub fn run(
+        self,
+        finish: CancellationToken,
+        hand_over: CancellationToken,
+    ) -> impl Future<Output = ()> {
         // Before any station can be back.
-        let shards = services.stations.shards().iter();
-        let cut = shards.flat_map(ShardStations::cut_connections).collect();
+        let shards = self.services.stations.shards().iter();
+        let cut: Vec<_> = shards.flat_map(ShardStations::cut_connections).collect();
+        let owner = Some(Arc::clone(&self.services));
+        self.gateway.owner.send_replace(owner);
+        async move {
+            let stop = async {
+                tokio::select! {
+                    () = finish.cancelled() => {}
+                    () = hand_over.cancelled() => {}
+                }
+            };
+            self.serve(cut, stop).await;
+        }
+    }
+
+    async fn serve(self, cut: Vec<StationHandle>, stop: impl Future<Output = ()>) {
+        let Self {
+            gateway,
+            services,
+            projectors,
+            served,
+        } = self;
+        let (closing, saved) = (CancellationToken::new(), CancellationToken::new());
+        let saving = projectors.into_iter();
+        let saving = join_all(saving.map(|projector| projector.run(saved.clone())));
+        let forwarded = async {
+            if let Some(served) = served {
+                served.run(&closing).await;
+            }
+        };
         let serving = async {
             let catching_up = services.deferred_events.run(&services.journals);
             let journaling_cuts = async {
+                if gateway.peers.is_some() {
+                    // Gateways that have them still say so.
+                    sleep(RESUMED_WITHIN).await;
+                }
                 services.journal_cut_connections(cut).await;
                 pending::<()>().await;
             };
             tokio::select! {
                 () = journaling_cuts => {}
-                () = self.gateway.run(Arc::clone(&services), shutdown) => {}
                 () = catching_up => {}
+                () = stop => {}
             }
+            // No session begins here any more, and those that there are go on elsewhere.
+            gateway.owner.send_if_modified(|owner| {
+                let is_this = |it: &mut Arc<Services>| Arc::ptr_eq(it, &services);
+                owner.take_if(is_this).is_some()
+            });
+            closing.cancel();
+            services.stations.end_all(End::HandedOver);
+            services.sessions.close();
+            services.sessions.wait().await;
             services.deferred_events.finish(&services.journals).await;
-            finish.cancel();
+            saved.cancel();
         };
-        tokio::join!(serving, saving);
+        tokio::join!(forwarded, serving, saving);
     }
 }
 

@@ -6,10 +6,10 @@
 
 use std::future::{pending, ready};
 
+use pipelet_domain::events::StationId;
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    Services,
     call_handler::{CallHandler, Incoming, Opening},
     command_queue::{Command, Control, End},
     commands::CommandError,
@@ -35,8 +35,23 @@ pub(super) struct Session<L> {
     opening: Opening,
     /// Cancelled when the station may no longer be here; `None` where that can't be.
     revoked: Option<CancellationToken>,
-    clock: crate::system::clock::Clock,
-    ended: ReasonCounts,
+    /// None where the gateway counts.
+    ended: Option<ReasonCounts>,
+}
+
+/// A station's connection that has no session.
+#[derive(Debug)]
+pub(super) struct Unserved<L> {
+    pub(super) link: L,
+    pub(super) opening: Opening,
+    pub(super) station: StationId,
+}
+
+/// What became of a session.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Served {
+    Ended,
+    HandedOver,
 }
 
 impl<L: Link> Session<L> {
@@ -45,7 +60,7 @@ impl<L: Link> Session<L> {
         call_handler: CallHandler,
         opening: Opening,
         revoked: Option<CancellationToken>,
-        services: &Services,
+        ended: Option<ReasonCounts>,
     ) -> Self {
         Self {
             link,
@@ -53,8 +68,7 @@ impl<L: Link> Session<L> {
             call_handler,
             opening,
             revoked,
-            clock: services.clock,
-            ended: services.stats.ended.clone(),
+            ended,
         }
     }
 
@@ -63,11 +77,30 @@ impl<L: Link> Session<L> {
         self.call_handler.lease().queue().end(end);
     }
 
-    /// Serves the station until one of the two ends it.
-    pub(super) async fn run(&mut self) {
+    /// Serves the station until one of the two ends it, or another node is to go on with it: then
+    /// nothing has ended for the station.
+    pub(super) async fn run(&mut self) -> Served {
         Box::pin(self.begin()).await;
         let ended = self.converse().await;
         Box::pin(self.finish(&ended)).await;
+        match ended {
+            Ended::HandedOver => Served::HandedOver,
+            _ => Served::Ended,
+        }
+    }
+
+    /// What is left of a session that was handed over.
+    pub(super) fn into_parts(self) -> Unserved<L> {
+        let station = self.call_handler.lease().station().clone();
+        let resumed = true;
+        Unserved {
+            link: self.link,
+            opening: Opening {
+                resumed,
+                ..self.opening
+            },
+            station,
+        }
     }
 
     async fn begin(&self) {
@@ -81,10 +114,15 @@ impl<L: Link> Session<L> {
         self.link.let_go(ended).await;
         let (station, peer) = (self.call_handler.lease().station(), self.opening.peer);
         tracing::info!(%station, %peer, reason = ended.reason(), detail = %ended, "connection ended");
-        self.ended.count(ended.reason());
         self.outbox.close();
         if let Some(unanswered) = self.outbox.give_up(CommandError::ConnectionLost) {
             self.call_handler.persist(unanswered).await;
+        }
+        if let Ended::HandedOver = ended {
+            return self.link.hand_over().await;
+        }
+        if let Some(counts) = &self.ended {
+            counts.count(ended.reason());
         }
         self.call_handler.closed(ended.reason()).await;
         self.link.close(ended).await;
@@ -150,7 +188,7 @@ impl<L: Link> Session<L> {
     }
 
     async fn receive(&mut self, heard: Heard) -> Result<(), Ended> {
-        self.call_handler.lease().seen(self.clock.now());
+        self.call_handler.seen();
         let incoming = match heard {
             Heard::Text(text) => self.call_handler.receive(&text).await,
             Heard::NotText => Incoming::Call(wire::call_error(

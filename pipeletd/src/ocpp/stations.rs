@@ -110,6 +110,8 @@ pub(super) struct Announced {
     /// Of its lease; 0 where the daemon that had it died.
     generation: u64,
     since: Instant,
+    /// How long, before another node had it.
+    lasted_before: Duration,
     /// How long it lasted at least, where that daemon died.
     cut_after: Option<Duration>,
 }
@@ -120,7 +122,8 @@ impl Announced {
     }
 
     pub(super) fn lasted(&self) -> Duration {
-        self.cut_after.unwrap_or_else(|| self.since.elapsed())
+        let lasted = || self.lasted_before + self.since.elapsed();
+        self.cut_after.unwrap_or_else(lasted)
     }
 }
 
@@ -263,12 +266,12 @@ impl ShardStations {
         )
     }
 
-    /// Asks every connection to end, because the daemon does.
-    pub(super) fn end_all(&self) {
+    /// Asks every connection to end.
+    pub(super) fn end_all(&self, end: End) {
         let known = self.0.known.read().unwrap_or_else(PoisonError::into_inner);
         for station in known.values() {
             if let Some(holder) = &station.live().holder {
-                holder.queue.end(End::Shutdown);
+                holder.queue.end(end);
             }
         }
     }
@@ -321,6 +324,7 @@ impl ShardStations {
             live.announced = Some(Announced {
                 generation: 0,
                 since: Instant::now(),
+                lasted_before: Duration::ZERO,
                 cut_after: Some(lasted.unwrap_or_default()),
             });
             drop(live);

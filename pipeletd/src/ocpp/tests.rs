@@ -3,6 +3,7 @@
 use futures_util::{SinkExt, StreamExt};
 use pipelet_domain::{
     events::{EventType, Payload, Seq, StationId},
+    id_tags::Policy,
     registration::Admission,
 };
 use serde_json::{Value, json};
@@ -18,6 +19,7 @@ use tokio_tungstenite::{
 
 use super::*;
 use crate::{
+    cluster::members::Stations as Sockets,
     store::{LogStore as _, ReadLimit, memory::MemoryStore},
     system::limits::memory::MemoryBudget,
 };
@@ -58,18 +60,31 @@ impl Daemon {
         let clock = Clock::system();
         let registry = Registrations::open(store.clone(), Admission::Open, clock).await;
         let registry = registry.unwrap();
+        let gateway = Gateway::bind(config, registry, clock, None, Sockets::default());
+        let gateway = gateway.await.unwrap();
+        let id_tags = IdTags::open(Policy::AcceptAll, store.clone(), clock).await;
         let ocpp = Ocpp::open(
-            config,
-            registry,
+            &gateway.handle(),
             store.clone(),
+            id_tags.unwrap(),
             Shards::new([(journal.clone(), store.clone() as Arc<dyn ProjectionStore>)]),
-            clock,
+            &watch::Sender::new(TransactionRetention {
+                ended: Duration::MAX,
+                abandoned_after: Duration::MAX,
+            }),
         )
         .await
         .unwrap();
-        let (address, stations) = (ocpp.local_addr(), ocpp.stations());
+        let (address, stations) = (gateway.local_addr(), ocpp.stations());
         let shutdown = CancellationToken::new();
-        let running = tokio::spawn(ocpp.run(shutdown.clone()));
+        let (stopping, finish) = (shutdown.clone(), CancellationToken::new());
+        let running = tokio::spawn(async move {
+            let serving = async {
+                gateway.run(stopping).await;
+                finish.cancel();
+            };
+            tokio::join!(serving, ocpp.run(finish.clone(), CancellationToken::new()));
+        });
         Self {
             address,
             store,

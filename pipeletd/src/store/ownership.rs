@@ -3,7 +3,10 @@
 use std::{future::poll_fn, pin::pin, sync::Arc, task::Poll};
 
 use tokio::{sync::watch, time::Instant};
-use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tokio_util::{
+    sync::{CancellationToken, DropGuard},
+    task::TaskTracker,
+};
 
 /// Cheap to clone.
 #[derive(Debug, Clone, Default)]
@@ -12,6 +15,7 @@ pub struct Ownership(Option<Arc<Lent>>);
 /// What whoever renews a lease says of it.
 #[derive(Debug)]
 pub(super) struct Lent {
+    term: u64,
     /// It is held until then; what is done later is not an owner's.
     pub(super) until: watch::Sender<Instant>,
     /// Cancelled when another process has it.
@@ -27,14 +31,20 @@ impl Ownership {
         Self(None)
     }
 
-    pub(super) fn lent(until: Instant) -> (Self, Arc<Lent>) {
+    pub(super) fn lent(term: u64, until: Instant) -> (Self, Arc<Lent>) {
         let lent = Arc::new(Lent {
+            term,
             until: watch::Sender::new(until),
             lost: CancellationToken::new(),
             end: CancellationToken::new(),
             renewing: TaskTracker::new(),
         });
         (Self(Some(Arc::clone(&lent))), lent)
+    }
+
+    /// Each that is lent has a greater one than all before.
+    pub fn term(&self) -> u64 {
+        self.0.as_ref().map_or(0, |lent| lent.term)
     }
 
     /// Whether they are this process's now: it may be cut off from whoever would tell it
@@ -82,6 +92,11 @@ impl Ownership {
             Self(None) => std::future::pending().await,
             Self(Some(lent)) => lent.lost.cancelled().await,
         }
+    }
+
+    /// The same as [`Self::give_up`], when what is returned is dropped.
+    pub(super) fn give_up_on_drop(&self) -> Option<DropGuard> {
+        self.0.as_ref().map(|lent| lent.end.clone().drop_guard())
     }
 
     /// Lets another process have them at once.

@@ -86,7 +86,7 @@ impl Guard {
     /// Who calls, where that matters.
     fn admit(&self, request: &mut Request, peer: &Peer) -> Result<Option<Caller>, Status> {
         let path = request.uri().path();
-        if OPEN.iter().any(|service| path.starts_with(service)) {
+        if is_open(path) {
             return Ok(None);
         }
         let caller = self.authenticator.admit(request.headers(), peer)?;
@@ -114,6 +114,11 @@ impl Guard {
         let changes = found.is_some_and(|(_, role)| *role != Role::ReadOnly);
         (found.map(|(path, _)| path.as_str()), changes)
     }
+}
+
+/// Whether a method is for everybody.
+pub(in crate::api) fn is_open(path: &str) -> bool {
+    OPEN.iter().any(|service| path.starts_with(service))
 }
 
 /// For how long the caller of a stream is let in.

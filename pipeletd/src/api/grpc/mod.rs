@@ -16,7 +16,7 @@ mod webhooks;
 
 use std::{io, sync::Arc, time::Duration};
 
-use axum::middleware;
+use axum::{Router, middleware};
 use pipelet_proto::v1::{
     api_key_service_server::ApiKeyServiceServer, daemon_service_server::DaemonServiceServer,
     event_service_server::EventServiceServer,
@@ -33,6 +33,7 @@ use tonic::{
     transport::{Server, server::Connected},
 };
 
+pub(super) use self::access::is_open;
 use self::{
     access::Guard, api_keys::ApiKeyRpc, daemon::DaemonRpc, events::EventRpc,
     failed_deliveries::FailedDeliveryRpc, id_tags::IdTagRpc, stations::StationRpc,
@@ -90,12 +91,8 @@ pub struct Handles {
     pub trigger: Trigger,
 }
 
-/// Serves until the shutdown, then lets calls finish; streams end with it.
-pub async fn serve(
-    listener: Listener,
-    handles: Handles,
-    shutdown: CancellationToken,
-) -> Result<(), anyhow::Error> {
+/// All that is answered.
+pub fn router(handles: Handles) -> Result<Router, anyhow::Error> {
     let Handles {
         delivery,
         transactions,
@@ -110,10 +107,11 @@ pub async fn serve(
         streams,
         trigger,
     } = handles;
-    let (health, health_service) = tonic_health::server::health_reporter();
-    health
-        .set_service_status("", tonic_health::ServingStatus::Serving)
-        .await;
+    // Whoever it is built by serves: that is its status from the start.
+    let health = tonic_health::server::HealthService::from_health_reporter(
+        tonic_health::server::HealthReporter::new(),
+    );
+    let health_service = tonic_health::pb::health_server::HealthServer::new(health);
     let descriptors = || {
         tonic_reflection::server::Builder::configure()
             .register_encoded_file_descriptor_set(pipelet_proto::FILE_DESCRIPTOR_SET)
@@ -158,10 +156,17 @@ pub async fn serve(
         )
         .add_service(DaemonServiceServer::new(daemon).max_decoding_message_size(MAX_MESSAGE));
     let guard = Arc::new(Guard::new(authenticator));
-    let guarded = services
+    Ok(services
         .into_axum_router()
-        .layer(middleware::from_fn_with_state(guard, access::guard));
+        .layer(middleware::from_fn_with_state(guard, access::guard)))
+}
 
+/// Serves until the shutdown, then lets calls finish; streams end with it.
+pub async fn serve(
+    listener: Listener,
+    routes: Router,
+    shutdown: CancellationToken,
+) -> Result<(), anyhow::Error> {
     let (sender, connections) = mpsc::channel(1);
     let accepting = listener.run(shutdown.clone(), move |connection| {
         hand_over(connection, sender.clone())
@@ -174,7 +179,7 @@ pub async fn serve(
         .http2_max_header_list_size(MAX_HEAD)
         .http2_keepalive_interval(Some(KEEP_ALIVE))
         .http2_keepalive_timeout(Some(KEEP_ALIVE_TIMEOUT))
-        .add_routes(Routes::from(guarded))
+        .add_routes(Routes::from(routes))
         .serve_with_incoming_shutdown(ReceiverStream::new(connections), shutdown.cancelled_owned());
     let ((), served) = tokio::join!(accepting, serving);
     Ok(served?)

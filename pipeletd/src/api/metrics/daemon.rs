@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use prometheus::proto::MetricFamily;
 
-use super::{Sources, family::Family};
+use super::{Owner, Sources, family::Family};
 use crate::{
     ocpp::CommandOutcome,
     system::{limits::memory::MemoryBudget, tls::Shown},
@@ -12,12 +12,18 @@ use crate::{
 
 pub(super) fn families(sources: &Sources) -> Vec<MetricFamily> {
     let mut families = state(sources);
-    families.extend(journal(sources));
     families.extend(connections(sources));
-    families.extend(commands(sources));
     families.extend(memory(sources));
     families.extend(spans(sources));
     families.push(log(sources));
+    families
+}
+
+/// What only the owner of the shards knows.
+pub(super) fn owner(owner: &Owner, now: jiff::Timestamp) -> Vec<MetricFamily> {
+    let mut families = journal(owner);
+    families.extend(stations(owner, now));
+    families.extend(commands(owner));
     families
 }
 
@@ -34,14 +40,6 @@ fn state(sources: &Sources) -> Vec<MetricFamily> {
             expiry.add(&[("shown_to", to)], seconds(expires));
         }
     }
-    let mut outage = Family::gauge(
-        "pipelet_store_outage",
-        "Whether nothing can be written: no events, or no retries and dead letters.",
-    );
-    let journal = sources.readiness.journals.outage().is_some();
-    let ledger = sources.delivery.outage().is_some();
-    outage.add(&[("part", "journal")], journal);
-    outage.add(&[("part", "ledger")], ledger);
     vec![
         build.done(),
         Family::gauge(
@@ -49,13 +47,18 @@ fn state(sources: &Sources) -> Vec<MetricFamily> {
             "Whether events can be taken, as in /readyz.",
         )
         .of(sources.readiness.reasons().is_empty()),
-        outage.done(),
         expiry.done(),
     ]
 }
 
-fn journal(sources: &Sources) -> Vec<MetricFamily> {
-    let journal = &sources.readiness.journals;
+fn journal(owner: &Owner) -> Vec<MetricFamily> {
+    let journal = &owner.journals;
+    let mut outage = Family::gauge(
+        "pipelet_store_outage",
+        "Whether nothing can be written: no events, or no retries and dead letters.",
+    );
+    outage.add(&[("part", "journal")], journal.outage().is_some());
+    outage.add(&[("part", "ledger")], owner.delivery.outage().is_some());
     let mut events = Family::counter(
         "pipelet_events_total",
         "Events that were journaled, by type, since the start.",
@@ -64,6 +67,7 @@ fn journal(sources: &Sources) -> Vec<MetricFamily> {
         events.add(&[("type", kind.name())], count);
     }
     vec![
+        outage.done(),
         events.done(),
         Family::histogram(
             "pipelet_journal_commit_duration_seconds",
@@ -89,7 +93,6 @@ pub(super) fn journal_bounds(bounds: &Range<u64>) -> Vec<MetricFamily> {
 }
 
 fn connections(sources: &Sources) -> Vec<MetricFamily> {
-    let counts = sources.stations.counts();
     let mut callers = Family::gauge(
         "pipelet_api_connections",
         "Connections of API callers, handshakes included.",
@@ -119,6 +122,14 @@ fn connections(sources: &Sources) -> Vec<MetricFamily> {
             "Messages of stations whose end has not come.",
         )
         .of(sources.connections.unfinished_bytes()),
+        refused.done(),
+        callers.done(),
+    ]
+}
+
+fn stations(owner: &Owner, now: jiff::Timestamp) -> Vec<MetricFamily> {
+    let counts = owner.stations.counts();
+    vec![
         Family::gauge("pipelet_stations_connected", "Stations that are connected.")
             .of(counts.connected),
         Family::gauge(
@@ -130,21 +141,16 @@ fn connections(sources: &Sources) -> Vec<MetricFamily> {
             "pipelet_stations_unstable",
             "Stations that can't settle: they boot or connect again and again.",
         )
-        .of(sources
-            .stations
-            .unstable(sources.clock.now(), usize::MAX)
-            .len()),
+        .of(owner.stations.unstable(now, usize::MAX).len()),
         Family::counter(
             "pipelet_stations_forgotten_total",
             "Stations that were forgotten to make room for others, since the start.",
         )
-        .of(sources.stations.forgotten()),
-        refused.done(),
-        callers.done(),
+        .of(owner.stations.forgotten()),
     ]
 }
 
-fn commands(sources: &Sources) -> Vec<MetricFamily> {
+fn commands(owner: &Owner) -> Vec<MetricFamily> {
     let mut outcomes = Family::counter(
         "pipelet_commands_total",
         "Commands to stations by how they ended, since the start.",
@@ -153,7 +159,7 @@ fn commands(sources: &Sources) -> Vec<MetricFamily> {
         "pipelet_command_duration_seconds",
         "From a command's call to the station's answer, its wait for others included.",
     );
-    for counts in sources.stations.commands() {
+    for counts in owner.stations.commands() {
         let action = counts.action.name();
         for outcome in CommandOutcome::ALL {
             let labels = &[("action", action), ("outcome", outcome.name())];
@@ -183,7 +189,8 @@ fn memory(sources: &Sources) -> Vec<MetricFamily> {
         deliveries,
         readers,
     } = &sources.memory;
-    let recent_used = sources.readiness.journals.recent_bytes();
+    let owner = sources.owner.as_ref();
+    let recent_used = owner.map_or(0, |owner| owner.journals.recent_bytes());
     for (part, size, taken) in [
         ("recent", *recent, recent_used),
         ("incoming", incoming.size(), incoming.used()),

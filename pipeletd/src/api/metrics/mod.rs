@@ -19,6 +19,7 @@ use tokio_util::task::TaskTracker;
 use super::status::Readiness;
 use crate::{
     delivery::Delivery,
+    journal::Journals,
     ocpp::{ConnectionStats, Stations},
     store::{StoreError, blocking},
     system::{clock::Clock, limits::memory::MemoryBudget, tls::Shown},
@@ -31,8 +32,8 @@ pub const CONTENT_TYPE: &str = TEXT_FORMAT;
 /// Where the figures come from.
 #[derive(Debug)]
 pub struct Sources {
-    pub delivery: Delivery,
-    pub stations: Stations,
+    /// None where another node owns the shards.
+    pub owner: Option<Owner>,
     pub connections: ConnectionStats,
     pub readiness: Readiness,
     pub data_dir: PathBuf,
@@ -45,6 +46,13 @@ pub struct Sources {
     pub memory: MemoryBudget,
     pub clock: Clock,
     pub started: Timestamp,
+}
+
+#[derive(Debug)]
+pub struct Owner {
+    pub delivery: Delivery,
+    pub stations: Stations,
+    pub journals: Journals,
 }
 
 /// The handle. Cheap to clone.
@@ -83,16 +91,19 @@ impl Metrics {
         let sources = &*self.sources;
         let now = sources.clock.now();
         let mut families = daemon::families(sources);
-        match sources.delivery.observe().await {
-            Ok(observations) => families.extend(webhooks::families(&observations, now)),
-            // The rest is what tells of the outage.
-            Err(error) if error.is_outage() => {}
-            Err(error) => return Err(error.into()),
-        }
-        match sources.readiness.journals.bounds().await {
-            Ok(bounds) => families.extend(daemon::journal_bounds(&bounds)),
-            Err(error) if error.is_outage() => {}
-            Err(error) => return Err(error.into()),
+        if let Some(owner) = &sources.owner {
+            families.extend(daemon::owner(owner, now));
+            match owner.delivery.observe().await {
+                Ok(observations) => families.extend(webhooks::families(&observations, now)),
+                // The rest is what tells of the outage.
+                Err(error) if error.is_outage() => {}
+                Err(error) => return Err(error.into()),
+            }
+            match owner.journals.bounds().await {
+                Ok(bounds) => families.extend(daemon::journal_bounds(&bounds)),
+                Err(error) if error.is_outage() => {}
+                Err(error) => return Err(error.into()),
+            }
         }
         let (data_dir, started) = (sources.data_dir.clone(), sources.started);
         let read = blocking(move || {

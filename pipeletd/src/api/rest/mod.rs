@@ -79,11 +79,12 @@ pub struct Handles {
 }
 
 /// Serves until the shutdown, then lets requests finish.
-pub async fn serve(listener: Listener, handles: Handles, shutdown: CancellationToken) {
-    server::serve(listener, router(handles), shutdown).await;
+pub async fn serve(listener: Listener, routes: Router, shutdown: CancellationToken) {
+    server::serve(listener, routes, shutdown).await;
 }
 
-fn router(handles: Handles) -> Router {
+/// All that is answered.
+pub fn router(handles: Handles) -> Router {
     let api = webhooks::routes(handles.delivery.clone())
         .merge(failed_deliveries::routes(handles.delivery.clone()))
         .merge(events::routes(
@@ -126,6 +127,18 @@ fn router(handles: Handles) -> Router {
         .method_not_allowed_fallback(method_not_allowed)
         .layer(CatchPanicLayer::custom(problem::of_panic))
         .layer(middleware::from_fn(give_id))
+}
+
+/// What a node answers by itself that owns no shard.
+pub fn own_router(readiness: Readiness, metrics: Metrics) -> Router {
+    health::routes(readiness)
+        .merge(metrics::routes(metrics))
+        .layer(middleware::from_fn(give_id))
+}
+
+/// An error as the answer to the request of this task.
+pub(super) fn problem(error: ApiError) -> Response {
+    Problem::from(error).into_response()
 }
 
 async fn no_route(Extension(id): Extension<RequestId>) -> Problem {

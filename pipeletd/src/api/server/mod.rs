@@ -9,6 +9,7 @@
 
 mod connection;
 mod http1;
+pub mod nodes;
 
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 

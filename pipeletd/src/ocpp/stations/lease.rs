@@ -108,9 +108,24 @@ impl ConnectionLease {
         let ours = Announced {
             generation: self.generation,
             since: Instant::now(),
+            lasted_before: Duration::ZERO,
             cut_after: None,
         };
         self.handle.station.live().announced.replace(ours)
+    }
+
+    /// Notes that this connection is the one that seemed to be cut, whose end has yet to be announced.
+    /// False where there is none. Must be called within the station's turn.
+    pub(in crate::ocpp) fn resume(&self) -> bool {
+        let mut live = self.handle.station.live();
+        let before = live.announced.as_mut().filter(|before| before.is_cut());
+        if let Some(cut) = before {
+            cut.generation = self.generation;
+            cut.lasted_before = cut.cut_after.take().unwrap_or_default();
+            cut.since = Instant::now();
+            return true;
+        }
+        false
     }
 
     /// Gives the lease up, and returns how long the connection lasted, where its end has yet to be

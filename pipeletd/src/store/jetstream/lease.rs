@@ -95,7 +95,7 @@ pub(super) async fn acquire(
         match values.replace(name, claim.next(), expected).await {
             Ok(sequence) => {
                 tracing::info!(lease = name, node, "this node has the lease");
-                let (ownership, lent) = Ownership::lent(began + HELD);
+                let (ownership, lent) = Ownership::lent(sequence, began + HELD);
                 let renewing = renew(values, name, claim, sequence, Arc::clone(&lent));
                 lent.renewing.spawn(renewing);
                 return Ok(ownership);

@@ -25,10 +25,11 @@ use std::{
     time::Duration,
 };
 
-use async_nats::{ServerAddr, jetstream::Context};
+use async_nats::{Client, ServerAddr, jetstream::Context};
 use futures_util::future::try_join_all;
 use pipelet_domain::{events::Seq, shards::ShardId};
 use tokio::time::sleep;
+use tokio_util::sync::DropGuard;
 
 use self::{
     configuration::StreamConfiguration,
@@ -118,6 +119,14 @@ pub enum ClusterError {
     Format { cluster: String, found: u64 },
 }
 
+/// A connection to the servers of a cluster.
+#[derive(Debug, Clone)]
+pub struct Connection {
+    pub client: Client,
+    /// Its name, which subjects begin with.
+    pub cluster: String,
+}
+
 /// A cluster that was joined.
 #[derive(Debug)]
 pub struct Cluster {
@@ -202,6 +211,19 @@ impl Cluster {
         Arc::<StreamConfiguration>::clone(&self.configuration)
     }
 
+    /// This node's name.
+    pub fn node(&self) -> &str {
+        &self.node
+    }
+
+    /// The way to the servers, and so to the other nodes.
+    pub fn connection(&self) -> Connection {
+        Connection {
+            client: self.jetstream.client(),
+            cluster: self.name.clone(),
+        }
+    }
+
     /// Takes a shard over.
     pub async fn open_shard(&self, shard: ShardId) -> Result<ShardStores, StoreError> {
         let log = StreamLog::open(self.stream("log", shard).await?, Seq::first_of(shard));
@@ -216,16 +238,18 @@ impl Cluster {
 
     /// Waits until this node is the one that owns the shards, and takes them over. `waiting` is told
     /// which node does meanwhile.
-    pub async fn engine(self, waiting: impl Fn(&str)) -> Result<Engine, StoreError> {
+    pub async fn engine(&self, waiting: impl Fn(&str)) -> Result<Engine, StoreError> {
         let ownership = lease::acquire(self.leases.clone(), "owner", &self.node, waiting).await?;
+        let given_up = ownership.give_up_on_drop();
         let shards = tokio::select! {
             shards = self.take_all_over() => shards?,
             () = ownership.lost() => return Err(StoreError::Fenced),
         };
+        given_up.map(DropGuard::disarm);
         Ok(Engine {
             shards,
             backup: Arc::new(NoBackup),
-            configuration: self.configuration,
+            configuration: self.configuration(),
             ownership,
         })
     }

@@ -1,0 +1,212 @@
+//! Who answers a call: the owner of the shards where that is this daemon, and else the node that is,
+//! to which it is forwarded.
+//!
+//! A node that owns no shard answers by itself whether it can do its work, and its own figures.
+
+use std::{fmt, sync::Arc, time::Duration};
+
+use axum::{
+    Extension, Router,
+    extract::{Request, State},
+    response::Response,
+};
+use tokio::time::{Instant, timeout_at};
+use tonic::Status;
+use tower_service::Service as _;
+
+use super::{
+    authenticator::{Authenticator, Peer},
+    error::ApiError,
+    grpc,
+    request_id::RequestId,
+    rest,
+    server::nodes::{self, Api, ForwardError, Forwarder},
+};
+use crate::cluster::{Peers, members::Owner};
+
+/// How long a call waits for a node to become the owner: about as long as that takes.
+const OWNER_TIMEOUT: Duration = Duration::from_secs(10);
+/// Before an owner that could not be reached is tried again.
+const TRY_AGAIN: Duration = Duration::from_millis(100);
+
+/// What the owner answers. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Routers {
+    pub rest: Router,
+    pub grpc: Router,
+}
+
+/// What a node works with that owns no shard.
+#[derive(Debug, Clone)]
+pub struct Standby {
+    pub peers: Peers,
+    pub authenticator: Authenticator,
+    /// What it answers by itself.
+    pub own: Router,
+}
+
+/// Cheap to clone.
+#[derive(Clone)]
+pub struct Switch {
+    owner: Arc<dyn Fn() -> Option<Routers> + Send + Sync>,
+    /// None where this daemon is always the owner.
+    standby: Option<(Standby, Forwarder)>,
+}
+
+impl Switch {
+    /// `owner` tells what answers here at the moment.
+    pub fn new(
+        owner: impl Fn() -> Option<Routers> + Send + Sync + 'static,
+        standby: Option<Standby>,
+    ) -> Self {
+        Self {
+            owner: Arc::new(owner),
+            standby: standby.map(|standby| {
+                let forwarder = Forwarder::new(standby.peers.clone());
+                (standby, forwarder)
+            }),
+        }
+    }
+
+    /// What is answered to REST's callers.
+    pub fn rest(&self) -> Router {
+        let router = Router::new().fallback(answer_rest);
+        router.with_state(self.clone())
+    }
+
+    /// What is answered to gRPC's callers.
+    pub fn grpc(&self) -> Router {
+        let router = Router::new().fallback(answer_grpc);
+        router.with_state(self.clone())
+    }
+
+    /// Forwards a call whose caller may come in.
+    async fn forward_for(
+        &self,
+        api: Api,
+        peer: &Peer,
+        mut request: Request,
+        needs_key: bool,
+        refuse: impl Fn(ApiError) -> Response,
+    ) -> Response {
+        let id = RequestId::of(request.headers());
+        id.set(request.headers_mut());
+        let answer = async {
+            let admitted = match &self.standby {
+                Some((standby, _)) if needs_key => standby
+                    .authenticator
+                    .admit(request.headers(), peer)
+                    .map(drop),
+                Some(_) | None => Ok(()),
+            };
+            let forwarded = match admitted {
+                Ok(()) => self.forward(api, peer, request).await,
+                Err(error) => Err(error),
+            };
+            forwarded.unwrap_or_else(refuse)
+        };
+        id.answer(answer).await
+    }
+
+    /// Forwards a call to the owner, as soon as there is one, or answers it as the owner.
+    async fn forward(&self, api: Api, peer: &Peer, request: Request) -> Result<Response, ApiError> {
+        let none = || ApiError::Unavailable("no node owns the shards now, try again".to_owned());
+        let Some((standby, forwarder)) = &self.standby else {
+            return Err(none());
+        };
+        let mut seen = standby.peers.seen();
+        let deadline = Instant::now() + OWNER_TIMEOUT;
+        while Instant::now() < deadline {
+            if let Some(routers) = (self.owner)() {
+                return Ok(answer(routers.of(api), request).await);
+            }
+            let owner = seen.borrow_and_update().owner;
+            let elsewhere = |owner: &Owner| owner.node != standby.peers.me();
+            let why = match owner.filter(elsewhere) {
+                Some(owner) => match forwarder.connection(owner).await {
+                    Ok(connection) => {
+                        let sent = nodes::send(connection, api, peer.address, request).await;
+                        return sent.map_err(ApiError::from);
+                    }
+                    Err(why) => Some(why),
+                },
+                None => None,
+            };
+            if let Some(why) = why {
+                tracing::debug!(%why, "a call could not be forwarded, trying again");
+            }
+            let next = deadline.min(Instant::now() + TRY_AGAIN);
+            let _ = timeout_at(next, seen.changed()).await;
+        }
+        Err(none())
+    }
+}
+
+impl Routers {
+    fn of(self, api: Api) -> Router {
+        match api {
+            Api::Rest => self.rest,
+            Api::Grpc => self.grpc,
+        }
+    }
+}
+
+impl From<ForwardError> for ApiError {
+    fn from(error: ForwardError) -> Self {
+        let error = anyhow::Error::from(error);
+        tracing::info!(
+            error = format!("{error:#}"),
+            "a forwarded call has no answer"
+        );
+        Self::Unavailable("the node that owns the shards has gone before its answer".to_owned())
+    }
+}
+
+impl fmt::Debug for Switch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Switch")
+            .field("standby", &self.standby)
+            .finish_non_exhaustive()
+    }
+}
+
+async fn answer_rest(
+    State(switch): State<Switch>,
+    Extension(peer): Extension<Peer>,
+    request: Request,
+) -> Response {
+    if let Some(routers) = (switch.owner)() {
+        return answer(routers.rest, request).await;
+    }
+    let path = request.uri().path();
+    if let Some((standby, _)) = &switch.standby
+        && matches!(path, "/healthz" | "/readyz" | "/metrics")
+    {
+        return answer(standby.own.clone(), request).await;
+    }
+    let needs_key = path.starts_with("/api/");
+    let refuse = rest::problem;
+    switch
+        .forward_for(Api::Rest, &peer, request, needs_key, refuse)
+        .await
+}
+
+async fn answer_grpc(
+    State(switch): State<Switch>,
+    Extension(peer): Extension<Peer>,
+    request: Request,
+) -> Response {
+    if let Some(routers) = (switch.owner)() {
+        return answer(routers.grpc, request).await;
+    }
+    let needs_key = !grpc::is_open(request.uri().path());
+    let refuse = |error| Status::from(error).into_http();
+    switch
+        .forward_for(Api::Grpc, &peer, request, needs_key, refuse)
+        .await
+}
+
+async fn answer(mut router: Router, request: Request) -> Response {
+    let Ok(response) = router.call(request).await;
+    response
+}

@@ -1,0 +1,144 @@
+//! A daemon's time as the owner of the shards: all of it, or in a cluster whenever it has the lease.
+
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    Base, OpenError, RunError,
+    owner::{Current, Owner, Stopped},
+    service_manager,
+};
+use crate::{
+    api::nodes,
+    cluster::{Peers, Requests, drain},
+    ocpp::GatewayHandle,
+    store::jetstream::Cluster,
+};
+
+/// What it works with.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Node<'a> {
+    pub(super) base: &'a Base,
+    pub(super) gateway: &'a GatewayHandle,
+    /// The owner, where that is this node.
+    pub(super) current: &'a watch::Sender<Option<Current>>,
+    pub(super) shutdown: &'a CancellationToken,
+    /// Cancelled when, after the shutdown, all sockets are closed.
+    pub(super) closed: &'a CancellationToken,
+}
+
+impl Node<'_> {
+    /// Is the owner from now on until the shutdown.
+    pub(super) async fn own(self, owner: Owner) -> Result<(), RunError> {
+        self.current.send_replace(Some(owner.current(self.base)?));
+        let stop = async {
+            self.shutdown.cancelled().await;
+            Stopped::WithDaemon
+        };
+        owner.run(self, stop).await
+    }
+
+    /// Is the owner whenever the lease is this node's, until the shutdown.
+    pub(super) async fn run(self, cluster: &Cluster, peers: &Peers) -> Result<(), RunError> {
+        let requests = peers.requests(drain::WHAT).await.map_err(RunError::Join)?;
+        let drained = watch::Sender::new(false);
+        let mut current = self.current.subscribe();
+        let answering = async {
+            loop {
+                let owner = current.borrow_and_update().clone();
+                let answering = async {
+                    match owner {
+                        Some(owner) => nodes::serve(peers, owner.routers).await,
+                        None => std::future::pending().await,
+                    }
+                };
+                tokio::select! {
+                    ended = answering => return ended.map_err(RunError::Join),
+                    _ = current.changed() => {}
+                }
+            }
+        };
+        tokio::select! {
+            ended = self.own_in_turn(cluster, peers, drained.subscribe()) => ended,
+            ended = answering => ended.and(Err(RunError::Ended("connection to NATS"))),
+            () = hear_drains(requests, &drained) => Err(RunError::Ended("connection to NATS")),
+        }
+    }
+
+    async fn own_in_turn(
+        self,
+        cluster: &Cluster,
+        peers: &Peers,
+        mut drained: watch::Receiver<bool>,
+    ) -> Result<(), RunError> {
+        let members = peers.members();
+        loop {
+            let is_drained = *drained.borrow_and_update();
+            members.say(|about| about.drained = is_drained);
+            let owner = tokio::select! {
+                () = self.shutdown.cancelled() => return Ok(()),
+                _ = drained.changed() => continue,
+                owner = self.take_over(cluster), if !is_drained => owner,
+            };
+            let Some(owner) = owner.map_err(|error| RunError::TakeOver(Box::new(error)))? else {
+                continue;
+            };
+            let term = owner.ownership().term();
+            self.current.send_replace(Some(owner.current(self.base)?));
+            members.say(|about| about.term = Some(term));
+            let stop = async {
+                tokio::select! {
+                    // Stations that are here are sent away first.
+                    () = self.closed.cancelled() => {}
+                    _ = drained.wait_for(|drained| *drained) => {}
+                }
+                // Calls go to the next owner, as soon as there is one.
+                self.current.send_replace(None);
+                Stopped::HandedOver
+            };
+            let ended = owner.run(self, stop).await;
+            self.current.send_replace(None);
+            members.say(|about| about.term = None);
+            ended?;
+            if self.shutdown.is_cancelled() {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Waits for the lease, and takes the shards over. None where the servers don't let it just now.
+    async fn take_over(self, cluster: &Cluster) -> Result<Option<Owner>, OpenError> {
+        let waiting = |owner: &str| {
+            tracing::info!(owner, "standing by: another node owns the shards");
+            service_manager::standing_by(owner);
+        };
+        let engine = cluster.engine(waiting).await?;
+        let ownership = engine.ownership.clone();
+        let opened = Owner::open(engine, self.base, self.gateway, self.shutdown);
+        let error = tokio::select! {
+            opened = opened => match opened {
+                Ok(owner) => return Ok(Some(owner)),
+                Err(error) => error,
+            },
+            () = ownership.lost() => return Ok(None),
+        };
+        if !error.is_outage() {
+            return Err(error);
+        }
+        let error = format!("{:#}", anyhow::Error::from(error));
+        tracing::warn!(error, "the shards can't be taken over now");
+        ownership.give_up().await;
+        Ok(None)
+    }
+}
+
+async fn hear_drains(mut requests: Requests, drained: &watch::Sender<bool>) {
+    while let Some(request) = requests.next().await {
+        if let Some(wish) = drain::Wish::parse(&request.message) {
+            drained.send_replace(wish == drain::Wish::Drain);
+            request.respond.with("").await;
+        } else {
+            tracing::warn!("a node wants something that this version doesn't understand");
+        }
+    }
+}

@@ -1,0 +1,31 @@
+//! What a node is asked about its shards: to let them go and take none, or to take them again.
+
+use bytes::Bytes;
+
+/// What nodes are asked about.
+pub const WHAT: &str = "drain";
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Wish {
+    Drain,
+    TakeBack,
+}
+
+impl Wish {
+    pub fn parse(message: &[u8]) -> Option<Self> {
+        [Self::Drain, Self::TakeBack]
+            .into_iter()
+            .find(|wish| wish.word() == message)
+    }
+
+    pub const fn message(self) -> Bytes {
+        Bytes::from_static(self.word())
+    }
+
+    const fn word(self) -> &'static [u8] {
+        match self {
+            Self::Drain => b"drain",
+            Self::TakeBack => b"take back",
+        }
+    }
+}

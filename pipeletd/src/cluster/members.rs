@@ -1,0 +1,351 @@
+//! Who is in the cluster: each node says once a second that it is there, and what it does.
+//!
+//! Whoever says nothing for [`SILENT`] is taken for gone. The owner of the shards is the one with the
+//! highest term: the sequence of the message by which it took the lease. One that was stopped, and
+//! goes on, still says the lower one.
+
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use async_nats::{Client, Subscriber};
+use futures_util::StreamExt as _;
+use prost::Message as _;
+use tokio::{
+    sync::{Notify, watch},
+    time::{Instant, MissedTickBehavior, interval},
+};
+use tokio_util::sync::{CancellationToken, DropGuard};
+
+use super::{Incarnation, JoinError};
+
+/// Of what nodes say.
+const VERSION: u32 = 1;
+const SAY_EVERY: Duration = Duration::from_secs(1);
+/// Whoever says nothing for so long is gone: no sooner than its lease is.
+pub const SILENT: Duration = Duration::from_secs(5);
+/// One that is gone is remembered for so long.
+const REMEMBERED: Duration = Duration::from_hours(1);
+
+/// What a node says of itself.
+#[derive(Debug, Clone)]
+pub struct About {
+    pub node: String,
+    pub version: String,
+    /// In milliseconds since 1970.
+    pub started_ms: i64,
+    /// Where it listens.
+    pub http: String,
+    pub grpc: String,
+    pub ocpp: String,
+    /// Its lease's, where it owns the shards.
+    pub term: Option<u64>,
+    /// It owns nothing, and wants nothing, because it is to go.
+    pub drained: bool,
+    /// Stations whose connections it has.
+    pub stations: Stations,
+}
+
+/// How many stations are connected to a node: a clone counts for the same node.
+#[derive(Debug, Clone, Default)]
+pub struct Stations(Arc<AtomicU64>);
+
+/// A node as the others know it.
+#[derive(Debug, Clone)]
+pub struct Member {
+    pub incarnation: Incarnation,
+    pub about: About,
+    heard: Instant,
+}
+
+impl Stations {
+    pub fn count(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    /// One more, until what is returned is dropped.
+    pub fn one_more(&self) -> OneStation {
+        self.0.fetch_add(1, Ordering::Relaxed);
+        OneStation(self.clone())
+    }
+}
+
+#[derive(Debug)]
+pub struct OneStation(Stations);
+
+impl Drop for OneStation {
+    fn drop(&mut self) {
+        self.0.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl Member {
+    /// How long ago it was heard last.
+    pub fn silent_for(&self) -> Duration {
+        self.heard.elapsed()
+    }
+
+    pub fn is_there(&self) -> bool {
+        self.silent_for() < SILENT
+    }
+}
+
+/// What of the members whoever works with them has to know.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Seen {
+    pub owner: Option<Owner>,
+    /// Of the others.
+    pub there: Vec<Incarnation>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Owner {
+    pub term: u64,
+    pub node: Incarnation,
+}
+
+#[derive(Debug)]
+pub struct Members {
+    table: Arc<Table>,
+    _talking: DropGuard,
+}
+
+#[derive(Debug)]
+struct Table {
+    me: Incarnation,
+    own: Mutex<About>,
+    /// Something is to be said now.
+    news: Notify,
+    others: Mutex<BTreeMap<Incarnation, Member>>,
+    seen: watch::Sender<Seen>,
+}
+
+/// As it is sent.
+#[derive(Clone, PartialEq, prost::Message)]
+struct Hello {
+    #[prost(uint32, tag = "1")]
+    version: u32,
+    #[prost(fixed64, tag = "2")]
+    incarnation: u64,
+    #[prost(string, tag = "3")]
+    node: String,
+    #[prost(string, tag = "4")]
+    pipelet_version: String,
+    #[prost(int64, tag = "5")]
+    started_ms: i64,
+    #[prost(string, tag = "6")]
+    http: String,
+    #[prost(string, tag = "7")]
+    grpc: String,
+    #[prost(string, tag = "8")]
+    ocpp: String,
+    #[prost(uint64, optional, tag = "9")]
+    term: Option<u64>,
+    #[prost(bool, tag = "10")]
+    drained: bool,
+    #[prost(uint64, tag = "11")]
+    stations: u64,
+    /// It ends now.
+    #[prost(bool, tag = "12")]
+    goodbye: bool,
+}
+
+impl Members {
+    pub(super) async fn join(
+        client: Client,
+        cluster: &str,
+        me: Incarnation,
+        about: About,
+    ) -> Result<Self, JoinError> {
+        let subject = format!("{cluster}.hello");
+        let heard = client.subscribe(subject.clone()).await?;
+        let table = Arc::new(Table {
+            me,
+            own: Mutex::new(about),
+            news: Notify::new(),
+            others: Mutex::default(),
+            seen: watch::Sender::default(),
+        });
+        let stop = CancellationToken::new();
+        let talking = talk(Arc::clone(&table), client, subject, heard);
+        tokio::spawn(stop.clone().run_until_cancelled_owned(talking));
+        Ok(Self {
+            table,
+            _talking: stop.drop_guard(),
+        })
+    }
+
+    /// Changes what this node says of itself, and says it at once.
+    pub fn say(&self, change: impl FnOnce(&mut About)) {
+        change(&mut self.table.own());
+        self.table.look();
+        self.table.news.notify_one();
+    }
+
+    pub(super) fn seen(&self) -> watch::Receiver<Seen> {
+        self.table.seen.subscribe()
+    }
+
+    /// All that were there of late, this one among them, by name.
+    pub fn list(&self) -> Vec<Member> {
+        let me = Member {
+            incarnation: self.table.me,
+            about: self.table.own().clone(),
+            heard: Instant::now(),
+        };
+        let mut all: Vec<_> = self.table.others().values().cloned().collect();
+        all.push(me);
+        all.sort_by(|one, other| {
+            let key = |it: &Member| (it.about.node.clone(), it.about.started_ms);
+            key(one).cmp(&key(other))
+        });
+        all
+    }
+}
+
+/// Says that this node is there, and takes in what the others say.
+async fn talk(table: Arc<Table>, client: Client, subject: String, mut heard: Subscriber) {
+    let mut turns = interval(SAY_EVERY);
+    turns.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            message = heard.next() => match message {
+                Some(message) => {
+                    table.hear(&message.payload);
+                    continue;
+                }
+                // The connection is given up.
+                None => return,
+            },
+            _ = turns.tick() => {}
+            () = table.news.notified() => {}
+        }
+        table.look();
+        let hello = table.hello().encode_to_vec();
+        if let Err(error) = client.publish(subject.clone(), hello.into()).await {
+            tracing::debug!(%error, "the other nodes could not be told");
+        }
+    }
+}
+
+impl Table {
+    fn own(&self) -> MutexGuard<'_, About> {
+        self.own.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn others(&self) -> MutexGuard<'_, BTreeMap<Incarnation, Member>> {
+        self.others.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn hear(&self, message: &[u8]) {
+        let hello = match Hello::decode(message) {
+            Ok(hello) if hello.version == VERSION => hello,
+            Ok(hello) => {
+                let (node, version) = (hello.node, hello.pipelet_version);
+                tracing::warn!(
+                    node,
+                    version,
+                    "a node speaks another version, and is ignored"
+                );
+                return;
+            }
+            Err(error) => return tracing::warn!(%error, "a node can't be understood"),
+        };
+        let incarnation = Incarnation(hello.incarnation);
+        if incarnation == self.me {
+            return;
+        }
+        let mut others = self.others();
+        if hello.goodbye {
+            others.remove(&incarnation);
+        } else {
+            let member = Member {
+                incarnation,
+                about: About::from(hello),
+                heard: Instant::now(),
+            };
+            let is_new = others.insert(incarnation, member.clone()).is_none();
+            if is_new {
+                // The same node before it was started again.
+                let Member { about, .. } = &member;
+                let is_before = |other: &Member| {
+                    other.about.node == about.node && other.about.started_ms < about.started_ms
+                };
+                others.retain(|_, other| !is_before(other));
+                if about.node == self.own().node && about.started_ms >= self.own().started_ms {
+                    let node = &about.node;
+                    tracing::error!(
+                        node,
+                        "another node has this one's name: give it another --node"
+                    );
+                }
+            }
+        }
+        drop(others);
+        self.look();
+    }
+
+    /// Finds out what has changed.
+    fn look(&self) {
+        let mut others = self.others();
+        others.retain(|_, other| other.silent_for() < REMEMBERED);
+        let own = self.own().term.map(|term| Owner {
+            term,
+            node: self.me,
+        });
+        let owners = others.values().filter_map(|member| {
+            let (term, node) = (member.about.term?, member.incarnation);
+            Some(Owner { term, node })
+        });
+        let there = others.values().filter(|member| member.is_there());
+        let seen = Seen {
+            owner: owners.chain(own).max(),
+            there: there.map(|member| member.incarnation).collect(),
+        };
+        drop(others);
+        self.seen.send_if_modified(|before| {
+            let is_other = *before != seen;
+            *before = seen;
+            is_other
+        });
+    }
+
+    fn hello(&self) -> Hello {
+        let about = self.own().clone();
+        Hello {
+            version: VERSION,
+            incarnation: self.me.0,
+            node: about.node,
+            pipelet_version: about.version,
+            started_ms: about.started_ms,
+            http: about.http,
+            grpc: about.grpc,
+            ocpp: about.ocpp,
+            term: about.term,
+            drained: about.drained,
+            stations: about.stations.count(),
+            goodbye: false,
+        }
+    }
+}
+
+impl From<Hello> for About {
+    fn from(hello: Hello) -> Self {
+        Self {
+            node: hello.node,
+            version: hello.pipelet_version,
+            started_ms: hello.started_ms,
+            http: hello.http,
+            grpc: hello.grpc,
+            ocpp: hello.ocpp,
+            term: hello.term,
+            drained: hello.drained,
+            stations: Stations(Arc::new(hello.stations.into())),
+        }
+    }
+}

@@ -1,0 +1,341 @@
+//! The gateway's side: a station's connection, whose messages go to the owner of its shard.
+
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use pipelet_domain::events::StationId;
+use prost::Message as _;
+use tokio::{
+    sync::{mpsc, watch},
+    time::{Instant, sleep_until, timeout_at},
+};
+use tokio_tungstenite::tungstenite::Utf8Bytes;
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    super::{
+        call_handler::Opening,
+        ended::Ended,
+        gateway::Context,
+        link::{Heard, Link},
+        session::{Served, Unserved},
+        wire::{self, ErrorCode, Frame},
+    },
+    Answer, Done, EndedAt, FromGateway, FromOwner, GATEWAY, OWNER, Open, Said, Text, ToGateway,
+    ToOwner, VERSION, Wanted, encoded,
+};
+use crate::cluster::{Incarnation, JoinError, Peers, Unanswered, members::Seen};
+
+/// How long an owner may take to answer a message before it is sent again.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(3);
+/// How long a station waits for its answer where there is no owner: longer than it takes for another
+/// node to become the owner. It keeps its message after that.
+const PATIENCE: Duration = Duration::from_secs(15);
+/// Before an owner that was not there is asked again, while a station waits for its answer.
+const ASK_AGAIN: Duration = Duration::from_millis(100);
+/// The same, while none does.
+const OPEN_AGAIN: Duration = Duration::from_secs(2);
+/// What an owner wants of one connection at once.
+const INBOX: usize = 4;
+
+/// What owners want of the connections that are here.
+#[derive(Debug, Default)]
+pub(in crate::ocpp) struct Inboxes {
+    open: Mutex<HashMap<u64, mpsc::Sender<Asked>>>,
+    last: AtomicU64,
+}
+
+/// What an owner wants of a connection.
+#[derive(Debug)]
+struct Asked {
+    wanted: Wanted,
+    respond: crate::cluster::Respond,
+}
+
+/// A connection whose session is at another node.
+#[derive(Debug)]
+pub(in crate::ocpp) struct Forward<L> {
+    link: L,
+    opening: Opening,
+    station: StationId,
+    context: Arc<Context>,
+    peers: Peers,
+    seen: watch::Receiver<Seen>,
+    inbox: Inbox,
+    /// The owner that has it.
+    opened_at: Option<Incarnation>,
+    /// How many messages of the station were forwarded.
+    texts: u64,
+}
+
+/// What an owner wants of one connection, until it is dropped.
+#[derive(Debug)]
+struct Inbox {
+    asked: mpsc::Receiver<Asked>,
+    /// Its number.
+    connection: u64,
+    context: Arc<Context>,
+}
+
+impl Inboxes {
+    /// Hands out what owners want of connections here.
+    pub(in crate::ocpp) async fn run(&self, peers: &Peers) -> Result<(), JoinError> {
+        let mut requests = peers.requests(GATEWAY).await?;
+        while let Some(request) = requests.next().await {
+            let respond = request.respond;
+            let gone = FromGateway { done: false };
+            let asked = match ToGateway::decode(request.message) {
+                Ok(asked) if asked.version == VERSION => asked,
+                Ok(_) | Err(_) => {
+                    tracing::warn!("an owner wants something that this version doesn't understand");
+                    respond.with(encoded(&gone)).await;
+                    continue;
+                }
+            };
+            let inbox = self.open().get(&asked.connection).cloned();
+            match (inbox, asked.wanted) {
+                (Some(inbox), Some(wanted)) => {
+                    // Whoever is asked too much at once is asked again.
+                    let _ = inbox.try_send(Asked { wanted, respond });
+                }
+                _ => respond.with(encoded(&gone)).await,
+            }
+        }
+        Ok(())
+    }
+
+    fn open(&self) -> MutexGuard<'_, HashMap<u64, mpsc::Sender<Asked>>> {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Inbox {
+    fn drop(&mut self) {
+        self.context.inboxes.open().remove(&self.connection);
+    }
+}
+
+impl Inbox {
+    fn open(context: Arc<Context>) -> Self {
+        let connection = context.inboxes.last.fetch_add(1, Ordering::Relaxed) + 1;
+        let (sender, asked) = mpsc::channel(INBOX);
+        context.inboxes.open().insert(connection, sender);
+        Self {
+            asked,
+            connection,
+            context,
+        }
+    }
+}
+
+impl<L: Link> Forward<L> {
+    /// None where there are no other nodes.
+    pub(in crate::ocpp) fn new(
+        link: L,
+        opening: Opening,
+        station: StationId,
+        context: Arc<Context>,
+    ) -> Option<Self> {
+        let peers = context.peers.clone()?;
+        Some(Self {
+            link,
+            opening,
+            station,
+            seen: peers.seen(),
+            peers,
+            inbox: Inbox::open(Arc::clone(&context)),
+            context,
+            opened_at: None,
+            texts: 0,
+        })
+    }
+
+    /// What is left where [`Self::run`] says that the shard is here.
+    pub(in crate::ocpp) fn into_parts(self) -> Unserved<L> {
+        Unserved {
+            link: self.link,
+            opening: self.opening,
+            station: self.station,
+        }
+    }
+
+    /// Serves the station until one of the two ends it, or its shard is here.
+    pub(in crate::ocpp) async fn run(&mut self, shutdown: &CancellationToken) -> Served {
+        let ended = match self.converse(shutdown).await {
+            Ok(()) => return Served::HandedOver,
+            Err(ended) => ended,
+        };
+        self.link.let_go(&ended).await;
+        let station = &self.station;
+        tracing::info!(%station, reason = ended.reason(), detail = %ended, "connection ended");
+        self.context.stats.ended.count(ended.reason());
+        if self.opened_at.is_some() {
+            let at = EndedAt {
+                reason: ended.reason().to_owned(),
+                detail: ended.to_string(),
+            };
+            // An owner that doesn't get it finds out when it looks for its connections.
+            let _ = self.ask(Said::Ended(at)).await;
+        }
+        self.link.close(&ended).await;
+        Served::Ended
+    }
+
+    async fn converse(&mut self, shutdown: &CancellationToken) -> Result<(), Ended> {
+        let mut here = self.context.owner.subscribe();
+        let mut open_at = Instant::now();
+        loop {
+            if here.borrow_and_update().is_some() {
+                return Ok(());
+            }
+            let has_owner = self.seen.borrow_and_update().owner.is_some();
+            tokio::select! {
+                biased;
+                () = shutdown.cancelled() => return Err(Ended::Shutdown),
+                _ = here.changed() => {}
+                _ = self.seen.changed() => open_at = Instant::now(),
+                Some(asked) = self.inbox.asked.recv() => Box::pin(self.do_for(asked)).await?,
+                heard = self.link.next() => match heard? {
+                    Heard::Text(text) => Box::pin(self.forward(text)).await?,
+                    Heard::NotText => {
+                        let answer = wire::call_error(
+                            wire::MessageId::UNREADABLE,
+                            ErrorCode::FormationViolation,
+                            "the message is not text",
+                        );
+                        self.link.send(answer).await?;
+                    }
+                    Heard::Due => Box::pin(self.link.tend()).await?,
+                    Heard::Sign => {}
+                },
+                () = sleep_until(open_at), if has_owner && !self.is_open() => {
+                    if !Box::pin(self.open()).await? {
+                        open_at = Instant::now() + OPEN_AGAIN;
+                    }
+                }
+            }
+        }
+    }
+
+    /// Whether the present owner has the connection, as far as is known.
+    fn is_open(&self) -> bool {
+        let owner = self.seen.borrow().owner;
+        owner.is_some_and(|owner| self.opened_at == Some(owner.node))
+    }
+
+    /// Has the owner take the connection. False where there is none that does so now.
+    async fn open(&mut self) -> Result<bool, Ended> {
+        let Some(owner) = self.seen.borrow().owner else {
+            return Ok(false);
+        };
+        let open = Open {
+            station: self.station.as_str().to_owned(),
+            peer: self.opening.peer.to_string(),
+            subprotocol: self.opening.subprotocol.clone(),
+            security_profile: self.opening.profile.number().into(),
+            resumed: self.opening.resumed,
+        };
+        match self.ask(Said::Open(open)).await? {
+            Some(Answer::Done(_)) => {
+                if self.opened_at.is_none() {
+                    let (station, peer) = (&self.station, self.opening.peer);
+                    tracing::info!(%station, %peer, "station connected, and is another node's");
+                }
+                self.opened_at = Some(owner.node);
+                self.opening.resumed = true;
+                Ok(true)
+            }
+            Some(Answer::Full(_)) => Err(Ended::Full),
+            Some(Answer::NotOpen(_)) | None => Ok(false),
+        }
+    }
+
+    /// Gives the station its answer, which the owner has as soon as there is one.
+    async fn forward(&mut self, text: Utf8Bytes) -> Result<(), Ended> {
+        self.texts += 1;
+        let number = self.texts;
+        let deadline = Instant::now() + PATIENCE;
+        while Instant::now() < deadline {
+            if !self.is_open() && !self.open().await? {
+                let _ = timeout_at(
+                    deadline.min(Instant::now() + ASK_AGAIN),
+                    self.seen.changed(),
+                )
+                .await;
+                continue;
+            }
+            let text = text.as_str().to_owned();
+            match self.ask(Said::Text(Text { number, text })).await? {
+                Some(Answer::Done(Done { text: Some(answer) })) => {
+                    return self.link.send(answer).await;
+                }
+                Some(Answer::Done(Done { text: None })) => return Ok(()),
+                Some(Answer::NotOpen(_) | Answer::Full(_)) => self.opened_at = None,
+                None => {}
+            }
+        }
+        let station = &self.station;
+        tracing::warn!(%station, "no node owns the station's shard");
+        match wire::parse(&text) {
+            Ok(Frame::Call(call)) => {
+                let why = "no node can keep the event now, try again";
+                let answer = wire::call_error(call.id, ErrorCode::InternalError, why);
+                self.link.send(answer).await
+            }
+            Ok(_) | Err(_) => Ok(()),
+        }
+    }
+
+    /// Asks the owner, and does what it wants meanwhile. None where it doesn't answer in time.
+    async fn ask(&mut self, said: Said) -> Result<Option<Answer>, Ended> {
+        let Some(owner) = self.seen.borrow().owner else {
+            return Ok(None);
+        };
+        let message = encoded(&ToOwner {
+            version: VERSION,
+            gateway: self.peers.me().0,
+            connection: self.inbox.connection,
+            said: Some(said),
+        });
+        let peers = self.peers.clone();
+        let asking = peers.ask(owner.node, OWNER, message, ANSWER_TIMEOUT);
+        let mut asking = std::pin::pin!(asking);
+        let answer = loop {
+            tokio::select! {
+                biased;
+                answer = &mut asking => break answer,
+                Some(asked) = self.inbox.asked.recv() => Box::pin(self.do_for(asked)).await?,
+            }
+        };
+        match answer {
+            Ok(answer) => Ok(FromOwner::decode(answer).ok().and_then(|it| it.answer)),
+            Err(Unanswered::TooLate) => Ok(None),
+            Err(why @ (Unanswered::NotThere | Unanswered::Failed(_))) => {
+                tracing::debug!(station = %self.station, %why, "not answered");
+                self.opened_at = None;
+                Ok(None)
+            }
+        }
+    }
+
+    /// Does what the owner wants of the connection.
+    async fn do_for(&mut self, asked: Asked) -> Result<(), Ended> {
+        let done = match asked.wanted {
+            Wanted::Send(text) => self.link.send(text).await,
+            Wanted::Close(reason) => {
+                // It knows.
+                self.opened_at = None;
+                Err(Ended::of_owner(&reason))
+            }
+        };
+        let answer = FromGateway { done: true };
+        asked.respond.with(encoded(&answer)).await;
+        done
+    }
+}

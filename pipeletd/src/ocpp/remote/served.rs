@@ -1,0 +1,304 @@
+//! The owner's side: sessions of stations whose connections are at other nodes.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use pipelet_domain::{events::StationId, registration::SecurityProfile};
+use prost::Message as _;
+use tokio::{sync::mpsc, time::timeout};
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    super::{
+        Services,
+        call_handler::{CallHandler, Opening},
+        ended::Ended,
+        link::{Heard, Link, WRITE_TIMEOUT},
+        session::Session,
+    },
+    Answer, ConnectionId, Done, FromGateway, FromOwner, Full, GATEWAY, NotOpen, OWNER, Open, Said,
+    ToGateway, ToOwner, VERSION, Wanted, encoded,
+};
+use crate::cluster::{Incarnation, JoinError, Peers, Request, Requests, Respond};
+
+/// What waits of one connection: a gateway sends the next message once the last is answered.
+const INCOMING: usize = 4;
+
+/// Sessions of connections at other nodes.
+#[derive(Debug)]
+pub(in crate::ocpp) struct Served {
+    services: Arc<Services>,
+    peers: Peers,
+    requests: Requests,
+    open: Arc<OpenConnections>,
+}
+
+type OpenConnections = Mutex<HashMap<ConnectionId, mpsc::Sender<Incoming>>>;
+
+/// What a gateway says of a connection.
+#[derive(Debug)]
+enum Incoming {
+    Text {
+        number: u64,
+        text: String,
+        respond: Respond,
+    },
+    Ended(Ended),
+}
+
+/// The way to a station by way of its gateway.
+#[derive(Debug)]
+pub(in crate::ocpp) struct RemoteLink {
+    peers: Peers,
+    id: ConnectionId,
+    incoming: mpsc::Receiver<Incoming>,
+    /// The message that is being handled, until it is answered.
+    in_hand: Option<(u64, Respond)>,
+    /// The last one that was, and its answer.
+    answered: (u64, Option<String>),
+    open: Arc<OpenConnections>,
+}
+
+impl Served {
+    pub(in crate::ocpp) async fn listen(
+        services: Arc<Services>,
+        peers: Peers,
+    ) -> Result<Self, JoinError> {
+        Ok(Self {
+            requests: peers.requests(OWNER).await?,
+            services,
+            peers,
+            open: Arc::default(),
+        })
+    }
+
+    /// Serves what gateways forward, until it is closing and all sessions have ended.
+    pub(in crate::ocpp) async fn run(mut self, closing: &CancellationToken) {
+        let mut seen = self.peers.seen();
+        let mut there = seen.borrow_and_update().there.clone();
+        loop {
+            let sessions = self.services.sessions.clone();
+            let closed = async {
+                closing.cancelled().await;
+                sessions.wait().await;
+            };
+            tokio::select! {
+                request = self.requests.next() => match request {
+                    Some(request) => self.take(request, closing.is_cancelled()).await,
+                    // The connection to NATS is given up.
+                    None => return,
+                },
+                _ = seen.changed() => {
+                    let now = seen.borrow_and_update().there.clone();
+                    let mut gone = std::mem::replace(&mut there, now);
+                    gone.retain(|gateway| !there.contains(gateway));
+                    self.drop_connections(&gone);
+                }
+                () = closed => break,
+            }
+        }
+        // Whoever has asked meanwhile needn't wait to learn that it is too late.
+        self.requests.stop().await;
+        while let Some(request) = self.requests.next().await {
+            request.respond.with(not_open()).await;
+        }
+    }
+
+    async fn take(&self, request: Request, is_closing: bool) {
+        let Request { message, respond } = request;
+        let said = match ToOwner::decode(message) {
+            Ok(said) if said.version == VERSION => said,
+            Ok(_) | Err(_) => {
+                tracing::warn!("a gateway says something that this version doesn't understand");
+                return respond.with(not_open()).await;
+            }
+        };
+        let id = ConnectionId {
+            gateway: Incarnation(said.gateway),
+            number: said.connection,
+        };
+        let found = self.connections().get(&id).cloned();
+        match (said.said, found) {
+            // It was opened, and the gateway has not heard of it.
+            (Some(Said::Open(_)), Some(_)) => respond.with(done(None)).await,
+            (Some(Said::Open(open)), None) if !is_closing => {
+                let answer = self.open(id, open);
+                respond.with(answer).await;
+            }
+            (Some(Said::Text(text)), Some(session)) => {
+                let incoming = Incoming::Text {
+                    number: text.number,
+                    text: text.text,
+                    respond,
+                };
+                // What there is no room for is sent again.
+                let _ = session.try_send(incoming);
+            }
+            (Some(Said::Ended(at)), Some(session)) => {
+                let ended = Ended::at_gateway(&at.reason, at.detail);
+                let _ = session.try_send(Incoming::Ended(ended));
+                // If that does not get through, it is the end all the same.
+                self.connections().remove(&id);
+                respond.with(done(None)).await;
+            }
+            (Some(_) | None, _) => respond.with(not_open()).await,
+        }
+    }
+
+    fn open(&self, id: ConnectionId, open: Open) -> Vec<u8> {
+        let (Ok(station), Ok(peer)) = (StationId::new(&open.station), open.peer.parse()) else {
+            return not_open();
+        };
+        let opening = Opening {
+            peer,
+            subprotocol: open.subprotocol,
+            profile: SecurityProfile::from_number(open.security_profile.into())
+                .unwrap_or(SecurityProfile::Unsecured),
+            resumed: open.resumed,
+        };
+        let services = &self.services;
+        let Ok(lease) = services.acquire_lease(&station, opening.subprotocol.as_deref()) else {
+            return encoded_answer(Answer::Full(Full {}));
+        };
+        let (sender, incoming) = mpsc::channel(INCOMING);
+        self.connections().insert(id, sender);
+        let link = RemoteLink {
+            peers: self.peers.clone(),
+            id,
+            incoming,
+            in_hand: None,
+            answered: (0, None),
+            open: Arc::clone(&self.open),
+        };
+        let call_handler = CallHandler::new(lease, Arc::clone(services));
+        let revoked = services.revoked(&station);
+        let mut session = Session::new(link, call_handler, opening, revoked, None);
+        tokio::spawn(async move {
+            session.run().await;
+        });
+        done(None)
+    }
+
+    /// Ends the connections of gateways that are gone.
+    fn drop_connections(&self, gone: &[Incarnation]) {
+        // Their sessions find that nobody sends any more.
+        self.connections()
+            .retain(|id, _| !gone.contains(&id.gateway));
+    }
+
+    fn connections(&self) -> MutexGuard<'_, HashMap<ConnectionId, mpsc::Sender<Incoming>>> {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl RemoteLink {
+    /// Answers the message that is in hand.
+    async fn answer(&mut self, text: Option<String>) {
+        if let Some((number, respond)) = self.in_hand.take() {
+            self.answered = (number, text);
+            respond.with(done(self.answered.1.clone())).await;
+        }
+    }
+
+    async fn ask(&self, wanted: Wanted) -> Result<(), Ended> {
+        let message = encoded(&ToGateway {
+            version: VERSION,
+            connection: self.id.number,
+            wanted: Some(wanted),
+        });
+        let asked = self
+            .peers
+            .ask(self.id.gateway, GATEWAY, message, WRITE_TIMEOUT);
+        let answer = asked.await.ok().and_then(|it| FromGateway::decode(it).ok());
+        match answer {
+            Some(FromGateway { done: true }) => Ok(()),
+            Some(FromGateway { done: false }) | None => Err(Ended::BrokenOff),
+        }
+    }
+}
+
+impl Link for RemoteLink {
+    async fn next(&mut self) -> Result<Heard, Ended> {
+        // Whoever asks for the next has handled the last.
+        if self.in_hand.is_some() {
+            self.answer(None).await;
+        }
+        loop {
+            let Some(incoming) = self.incoming.recv().await else {
+                return Err(Ended::BrokenOff);
+            };
+            match incoming {
+                Incoming::Text {
+                    number,
+                    text,
+                    respond,
+                } => {
+                    let (answered, answer) = &self.answered;
+                    if number == *answered {
+                        respond.with(done(answer.clone())).await;
+                        continue;
+                    }
+                    self.in_hand = Some((number, respond));
+                    return Ok(Heard::Text(text.into()));
+                }
+                Incoming::Ended(ended) => return Err(ended),
+            }
+        }
+    }
+
+    async fn tend(&mut self) -> Result<(), Ended> {
+        Ok(())
+    }
+
+    async fn send(&mut self, text: String) -> Result<(), Ended> {
+        if self.in_hand.is_some() {
+            self.answer(Some(text)).await;
+            return Ok(());
+        }
+        self.ask(Wanted::Send(text)).await
+    }
+
+    async fn let_go(&mut self, _: &Ended) {
+        if let Ok(mut open) = self.open.lock() {
+            open.remove(&self.id);
+        }
+    }
+
+    /// The gateway learns of it with what it has sent already.
+    async fn hand_over(&mut self) {
+        self.answer(None).await;
+        self.incoming.close();
+        while let Some(incoming) = self.incoming.recv().await {
+            if let Incoming::Text { respond, .. } = incoming {
+                respond.with(not_open()).await;
+            }
+        }
+    }
+
+    async fn close(&mut self, ended: &Ended) {
+        self.hand_over().await;
+        if ended.close_frame().is_some() {
+            let reason = ended.reason().to_owned();
+            // A gateway that is gone has closed it.
+            let closed = timeout(WRITE_TIMEOUT, self.ask(Wanted::Close(reason)));
+            let _ = closed.await;
+        }
+    }
+}
+
+fn done(text: Option<String>) -> Vec<u8> {
+    encoded_answer(Answer::Done(Done { text }))
+}
+
+fn not_open() -> Vec<u8> {
+    encoded_answer(Answer::NotOpen(NotOpen {}))
+}
+
+fn encoded_answer(answer: Answer) -> Vec<u8> {
+    FromOwner {
+        answer: Some(answer),
+    }
+    .encode_to_vec()
+}
