@@ -13,7 +13,7 @@ use prost_types::{
 };
 use tonic_prost_build::Builder;
 
-const FILES: [&str; 8] = [
+const FILES: [&str; 9] = [
     "pipelet/v1/webhook.proto",
     "pipelet/v1/failed_delivery.proto",
     "pipelet/v1/event.proto",
@@ -22,6 +22,7 @@ const FILES: [&str; 8] = [
     "pipelet/v1/id_tag.proto",
     "pipelet/v1/api_key.proto",
     "pipelet/v1/daemon.proto",
+    "pipelet/v1/cluster.proto",
 ];
 
 const PACKAGE: &str = ".pipelet.v1.";
@@ -43,11 +44,12 @@ const SECRET: [&str; 11] = [
 ];
 
 /// What REST calls messages that gRPC has to call something else.
-const NAMES: [(&str, &str); 10] = [
+const NAMES: [(&str, &str); 11] = [
     ("AuditWebhooksResponse", "Audit"),
     ("BackfillResponse", "BackfillProgress"),
     ("CreateApiKeyResponse", "CreatedApiKey"),
     ("CreateWebhookResponse", "WebhookAndSecret"),
+    ("GetClusterResponse", "Cluster"),
     ("GetOverviewResponse", "Overview"),
     ("GetStatusResponse", "DaemonStatus"),
     ("LastMeterValues", "MeterValues"),

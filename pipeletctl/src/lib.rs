@@ -135,6 +135,7 @@ async fn dispatch(
         Command::Top => commands::top::run(settings, client).await,
         Command::Doctor => commands::doctor::run(settings, client, printer).await,
         Command::Audit(args) => commands::audit::run(args, client, printer).await,
+        Command::Cluster(verb) => commands::cluster::run(verb, client, printer).await,
         Command::Backup(verb) => commands::backup::run(verb, client, printer).await,
         Command::Simulate(args) => commands::simulate::run(args, settings, client, printer).await,
         // These use no daemon, and were run before.

@@ -18,13 +18,13 @@ use self::{
 };
 use crate::{
     api::{
-        Addresses, ApiKeys, Authenticator, Listener, Part, Readers, Readiness, Standby, Switch,
-        grpc,
+        self, Addresses, ApiKeys, Authenticator, Listener, Part, Readers, Readiness, Routers,
+        Standby, Switch, grpc,
         metrics::{self, Metrics},
         rest,
     },
     auth::ApiKey,
-    cluster::{About, JoinError, Peers, members::Stations as Sockets},
+    cluster::{About, JoinError, Load, Peers},
     config::{Authorize, Config, StationsPolicy},
     delivery::{
         DeliveryError, DeliverySettings,
@@ -89,7 +89,7 @@ pub struct App {
 enum Role {
     Owner(Box<Owner>),
     /// One of several that can be it.
-    Node(Box<Cluster>, Peers),
+    Node(Arc<Cluster>, Peers),
 }
 
 /// What a daemon has as long as it runs.
@@ -233,20 +233,23 @@ impl App {
             Store::Shared(cluster) => cluster.configuration(),
         };
         let registries = Registries::open(configuration, config, clock).await?;
-        let sockets = Sockets::default();
+        let ocpp = ocpp_config(config, shares.stations, spans.clone());
+        let connections = ConnectionStats::new(ocpp.max_unfinished);
+        let current = watch::Sender::default();
         let peers = match &store {
             Store::Own(_) => None,
             Store::Shared(cluster) => {
-                let about = about(cluster.node(), started, &api, sockets.clone());
-                Some(Peers::join(cluster.connection(), about).await?)
+                let about = about(cluster.node(), started, &api);
+                let load = load(connections.clone(), current.subscribe());
+                Some(Peers::join(cluster.connection(), about, Box::new(load)).await?)
             }
         };
         let gateway = Gateway::bind(
-            ocpp_config(config, shares.stations, spans.clone()),
+            ocpp,
             registries.registrations.clone(),
             clock,
             peers.clone(),
-            sockets,
+            connections.clone(),
         );
         let gateway = gateway.await?;
         let settings = Settings::of(config, shares, &spans)?;
@@ -257,7 +260,15 @@ impl App {
             spans,
             dropped_lines,
         };
-        let base = Base::new(config, registries, settings, process, &api, &gateway);
+        let base = Base::new(
+            config,
+            registries,
+            settings,
+            process,
+            &api,
+            &gateway,
+            connections,
+        );
         let role = match (store, peers) {
             (Store::Own(engine), _) => {
                 let owner = Owner::open(engine, &base, &gateway.handle(), &shutdown).await?;
@@ -266,7 +277,7 @@ impl App {
             (Store::Shared(cluster), Some(peers)) => {
                 let ocpp = base.addresses.ocpp.to_string();
                 peers.members().say(|about| about.ocpp = ocpp);
-                Role::Node(cluster, peers)
+                Role::Node(Arc::from(cluster), peers)
             }
             (Store::Shared(_), None) => unreachable!("a node has joined the others"),
         };
@@ -277,7 +288,7 @@ impl App {
             gateway,
             base,
             role,
-            current: watch::Sender::default(),
+            current,
             shutdown,
             exporter,
         })
@@ -347,12 +358,13 @@ impl App {
             exporter,
         } = self;
         let switch = switch(&base, &current, &role, &shutdown);
-        let stations = gateway.handle();
+        let (stations, cluster) = (gateway.handle(), base.cluster(&role));
         // Cancelled when all sockets are closed.
         let closed = CancellationToken::new();
         let owning = async {
             let node = node::Node {
                 base: &base,
+                cluster: &cluster,
                 gateway: &stations,
                 current: &current,
                 shutdown: &shutdown,
@@ -437,7 +449,7 @@ fn switch(
     let owner = move || current.borrow().as_ref().map(|it| it.routers.clone());
     let standby = match role {
         Role::Owner(_) => None,
-        Role::Node(_, peers) => Some(base.standby(peers, shutdown)),
+        Role::Node(_, peers) => Some(base.standby(base.cluster(role), peers, shutdown)),
     };
     Switch::new(owner, standby)
 }
@@ -450,6 +462,7 @@ impl Base {
         process: Process,
         api: &ApiListeners,
         gateway: &Gateway,
+        connections: ConnectionStats,
     ) -> Self {
         let addresses = Addresses {
             http: api.http_address,
@@ -478,7 +491,7 @@ impl Base {
             key_file,
             memory,
             settings,
-            connections: gateway.connection_stats(),
+            connections,
             callers: [
                 ("rest", api.http.connections.clone()),
                 ("grpc", api.grpc.connections.clone()),
@@ -508,17 +521,35 @@ impl Base {
         })
     }
 
+    fn cluster(&self, role: &Role) -> api::Cluster {
+        let node = match role {
+            Role::Owner(_) => None,
+            Role::Node(cluster, peers) => Some((Arc::clone(cluster), peers.clone())),
+        };
+        let clock = self.process.clock;
+        api::Cluster { node, clock }
+    }
+
     /// What a node answers that owns no shard.
-    fn standby(&self, peers: &Peers, shutdown: &CancellationToken) -> Standby {
+    fn standby(
+        &self,
+        cluster: api::Cluster,
+        peers: &Peers,
+        shutdown: &CancellationToken,
+    ) -> Standby {
         let readiness = Readiness {
             part: Part::Standby(peers.clone()),
             shutdown: shutdown.clone(),
         };
         let metrics = self.metrics(None, readiness.clone());
+        let authenticator = &self.authenticator;
         Standby {
             peers: peers.clone(),
-            authenticator: self.authenticator.clone(),
-            own: rest::own_router(readiness, metrics),
+            authenticator: authenticator.clone(),
+            own: Routers {
+                rest: rest::own_router(authenticator.clone(), cluster.clone(), readiness, metrics),
+                grpc: grpc::own_router(authenticator.clone(), cluster),
+            },
         }
     }
 }
@@ -539,7 +570,7 @@ impl Settings {
 }
 
 /// What a node tells the others of itself.
-fn about(node: &str, started: Timestamp, api: &ApiListeners, stations: Sockets) -> About {
+fn about(node: &str, started: Timestamp, api: &ApiListeners) -> About {
     About {
         node: node.to_owned(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -549,7 +580,22 @@ fn about(node: &str, started: Timestamp, api: &ApiListeners, stations: Sockets) 
         ocpp: String::new(),
         term: None,
         drained: false,
-        stations,
+        load: Load::default(),
+    }
+}
+
+/// How much it has to do.
+fn load(
+    connections: ConnectionStats,
+    owner: watch::Receiver<Option<Current>>,
+) -> impl Fn() -> Load + Send + Sync {
+    move || {
+        let owner = owner.borrow().clone();
+        let pending = owner.map_or(0, |owner| owner.delivery.totals().pending);
+        Load {
+            stations: connections.open(),
+            pending,
+        }
     }
 }
 

@@ -10,6 +10,7 @@ use std::{
     net::SocketAddr,
     path::{Path, PathBuf},
     process::{ExitStatus, Stdio},
+    sync::Arc,
     thread,
     time::Duration,
 };
@@ -32,8 +33,12 @@ pub struct Builder {
     variables: Vec<(String, String)>,
     /// A program that executes the daemon, and its arguments.
     wrapper: Vec<String>,
-    home: TempDir,
+    /// Nodes of a cluster share it.
+    home: Arc<TempDir>,
     data_dir: PathBuf,
+    log_name: String,
+    /// The data directory that the first key is in, where that is another node's.
+    key_of: Option<PathBuf>,
 }
 
 impl Builder {
@@ -62,8 +67,10 @@ impl Builder {
             args: args.map(str::to_owned).to_vec(),
             variables: Vec::new(),
             wrapper: Vec::new(),
-            home,
+            home: Arc::new(home),
             data_dir,
+            log_name: "stderr.log".to_owned(),
+            key_of: None,
         }
     }
 
@@ -222,7 +229,7 @@ impl Builder {
     }
 
     fn log_file(&self) -> PathBuf {
-        self.home.path().join("stderr.log")
+        self.home.path().join(&self.log_name)
     }
 
     fn log(&self) -> String {
@@ -235,33 +242,6 @@ impl Builder {
             stdout: String::new(),
             stderr: self.log(),
         }
-    }
-}
-
-/// A further node of a daemon's cluster, which listens once the daemon is gone.
-#[derive(Debug)]
-pub struct StandBy(Child);
-
-impl StandBy {
-    /// SIGKILL.
-    pub async fn kill9(mut self) {
-        let ended = self.0.try_wait().expect("a child");
-        assert!(ended.is_none(), "it ended by itself: {ended:?}");
-        self.0.kill().await.expect("SIGKILL");
-    }
-}
-
-/// A node that stood still while another one took over.
-#[derive(Debug)]
-pub struct Overtaken(Running);
-
-impl Overtaken {
-    /// Has it go on, and waits until it has ended by itself.
-    pub async fn wake(mut self) -> ExitStatus {
-        process::resume(&self.0.child);
-        within("the overtaken node to end", self.0.child.wait())
-            .await
-            .expect("an exit status")
     }
 }
 
@@ -345,7 +325,12 @@ impl Daemon {
 
     /// The key that the daemon wrote at its first start.
     pub fn key(&self) -> String {
-        let key = fs::read_to_string(self.data_dir().join("admin.key")).expect("admin.key");
+        let key_file = self
+            .builder
+            .key_of
+            .as_ref()
+            .unwrap_or(&self.builder.data_dir);
+        let key = fs::read_to_string(key_file.join("admin.key")).expect("admin.key");
         key.trim_end().to_owned()
     }
 
@@ -393,6 +378,11 @@ impl Daemon {
         assert!(status.expect("sh").success(), "kill -{name} {pid}");
     }
 
+    /// Whether it was started, and neither killed nor seen to end since.
+    pub const fn is_running(&self) -> bool {
+        self.running.is_some()
+    }
+
     /// Whether the process has ended by itself; the daemon can be started again then.
     pub fn has_ended(&mut self) -> bool {
         let running = self.running.as_mut().expect("a running daemon");
@@ -436,24 +426,48 @@ impl Daemon {
         Ok(())
     }
 
-    /// Starts a further node beside it, which shares its data directory.
-    pub fn stand_by(&self, node: &str) -> StandBy {
-        StandBy(self.builder.spawn(&[&format!("--node={node}")]))
+    /// A further node of its cluster, with a data directory of its own.
+    pub fn beside(&self, node: &str) -> Builder {
+        let Builder {
+            binary,
+            args,
+            variables,
+            wrapper,
+            home,
+            ..
+        } = &self.builder;
+        let data_dir = home.path().join(node);
+        let key_file = self.data_dir().join("secrets.key");
+        Builder {
+            binary: binary.clone(),
+            args: args.clone(),
+            variables: variables.clone(),
+            wrapper: wrapper.clone(),
+            home: Arc::clone(home),
+            data_dir: data_dir.clone(),
+            log_name: format!("{node}.log"),
+            key_of: Some(self.data_dir().to_owned()),
+        }
+        .flag("--node", node)
+        .flag("--data-dir", data_dir.to_str().expect("UTF-8"))
+        .flag("--secrets-key-file", key_file.to_str().expect("UTF-8"))
     }
 
-    /// The one that stood by goes on in the place of the daemon, which has ended.
-    pub async fn follow(&mut self, next: StandBy) -> Result<(), Ended> {
-        assert!(self.running.is_none(), "the daemon still runs");
-        let running = Running::listening(next.0).await;
-        self.running = Some(running.map_err(|status| self.builder.ended(status))?);
-        Ok(())
+    /// Its name, where it was given one.
+    pub fn node(&self) -> &str {
+        let mut args = self.builder.args.iter();
+        let name = args.find_map(|arg| arg.strip_prefix("--node="));
+        name.expect("a node with a name")
     }
 
-    /// SIGSTOP: it stands still, and another one goes on in its place.
-    pub fn stop_still(&mut self) -> Overtaken {
-        let running = self.running.take().expect("a running daemon");
-        process::pause(&running.child);
-        Overtaken(running)
+    /// Has it stand still (`SIGSTOP`).
+    pub fn pause(&self) {
+        process::pause(&self.running().child);
+    }
+
+    /// Has it go on (`SIGCONT`).
+    pub fn resume(&self) {
+        process::resume(&self.running().child);
     }
 
     /// Starts the daemon on the same data and kills it so much later, wherever it has come to, if

@@ -66,7 +66,7 @@ pub use api::{Api, Reply};
 pub use authority::{Authority, Identity};
 pub use blackhole::Blackhole;
 pub use ctl::{Ctl, Output};
-pub use daemon::{Builder, Daemon, Ended, Overtaken, StandBy};
+pub use daemon::{Builder, Daemon, Ended};
 pub use dial::Dial;
 pub use event_stream::{EventStream, Sent};
 pub use faults::{DiskError, Faults};

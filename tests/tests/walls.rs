@@ -59,6 +59,8 @@ const THIRD_PARTY: &[(&str, &[&str])] = &[
         &[
             "pipeletd/src/ocpp/ended",
             "pipeletd/src/ocpp/link",
+            "pipeletd/src/ocpp/remote",
+            "pipeletd/src/ocpp/session",
             "pipeletd/src/ocpp/handshake",
             "pipeletctl/simulator/src/connection",
         ],

@@ -14,6 +14,7 @@ pub(crate) enum Candidates {
     Events,
     FailedDeliveries,
     IdTags,
+    Nodes,
     Stations,
     Webhooks,
 }

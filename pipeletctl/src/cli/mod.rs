@@ -10,6 +10,7 @@
 
 mod assume_yes;
 mod candidates;
+mod cluster;
 mod contexts;
 mod deliveries;
 mod demo;
@@ -40,6 +41,7 @@ use clap::{
 pub(crate) use self::{
     assume_yes::AssumeYes,
     candidates::Candidates,
+    cluster::Cluster,
     contexts::Contexts,
     deliveries::{Deliveries, DeliveryStatus},
     demo::Demo,
@@ -144,6 +146,9 @@ pub(crate) enum Command {
     /// The daemon works on meanwhile. The webhooks' secrets are sealed in the file: keep the
     /// daemon's secrets.key, too, and elsewhere.
     Backup(Backup),
+    /// The nodes of a cluster: who owns the shards, and handing them over
+    #[command(subcommand)]
+    Cluster(Cluster),
     /// Named daemons, and which of them is used
     #[command(subcommand, alias = "contexts")]
     Context(Contexts),
@@ -193,6 +198,7 @@ impl Command {
             Self::Transactions(_) => "pipeletctl transactions list",
             Self::IdTags(_) => "pipeletctl id-tags list",
             Self::Keys(_) => "pipeletctl keys list",
+            Self::Cluster(_) => "pipeletctl cluster status",
             Self::Context(_) => "pipeletctl context list",
             Self::Events(_) | Self::Trace { .. } => "pipeletctl events list",
             Self::Listen(_)

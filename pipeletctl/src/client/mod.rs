@@ -11,8 +11,8 @@ pub(crate) mod tail;
 use std::time::Duration;
 
 use pipelet_proto::v1::{
-    api_key_service_client::ApiKeyServiceClient, daemon_service_client::DaemonServiceClient,
-    event_service_client::EventServiceClient,
+    api_key_service_client::ApiKeyServiceClient, cluster_service_client::ClusterServiceClient,
+    daemon_service_client::DaemonServiceClient, event_service_client::EventServiceClient,
     failed_delivery_service_client::FailedDeliveryServiceClient,
     id_tag_service_client::IdTagServiceClient, station_service_client::StationServiceClient,
     transaction_service_client::TransactionServiceClient,
@@ -133,6 +133,10 @@ impl Client {
 
     pub(crate) fn api_keys(&self) -> ApiKeyServiceClient<Transport> {
         ApiKeyServiceClient::with_interceptor(self.channel.clone(), self.interceptor.clone())
+    }
+
+    pub(crate) fn cluster(&self) -> ClusterServiceClient<Transport> {
+        ClusterServiceClient::with_interceptor(self.channel.clone(), self.interceptor.clone())
     }
 
     pub(crate) fn daemon(&self) -> DaemonServiceClient<Transport> {

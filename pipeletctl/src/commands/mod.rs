@@ -8,6 +8,7 @@ pub(crate) mod audit;
 pub(crate) mod backfill;
 pub(crate) mod backup;
 pub(crate) mod call;
+pub(crate) mod cluster;
 pub(crate) mod completions;
 pub(crate) mod contexts;
 pub(crate) mod deliveries;

@@ -7,6 +7,7 @@ mod advice;
 mod api_key;
 mod attempt;
 mod audit;
+mod cluster;
 mod command;
 mod context;
 mod daemon;

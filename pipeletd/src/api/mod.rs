@@ -7,6 +7,7 @@ use std::time::Duration;
 
 mod access_log;
 mod authenticator;
+mod cluster;
 mod cursor;
 mod daemon;
 pub mod error;
@@ -31,6 +32,7 @@ mod wire;
 
 pub use self::{
     authenticator::Authenticator,
+    cluster::Cluster,
     daemon::Daemon,
     event_streams::EventStreams,
     keys::ApiKeys,

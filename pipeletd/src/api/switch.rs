@@ -42,7 +42,7 @@ pub struct Standby {
     pub peers: Peers,
     pub authenticator: Authenticator,
     /// What it answers by itself.
-    pub own: Router,
+    pub own: Routers,
 }
 
 /// Cheap to clone.
@@ -180,9 +180,9 @@ async fn answer_rest(
     }
     let path = request.uri().path();
     if let Some((standby, _)) = &switch.standby
-        && matches!(path, "/healthz" | "/readyz" | "/metrics")
+        && rest::is_own(path)
     {
-        return answer(standby.own.clone(), request).await;
+        return answer(standby.own.rest.clone(), request).await;
     }
     let needs_key = path.starts_with("/api/");
     let refuse = rest::problem;
@@ -199,7 +199,13 @@ async fn answer_grpc(
     if let Some(routers) = (switch.owner)() {
         return answer(routers.grpc, request).await;
     }
-    let needs_key = !grpc::is_open(request.uri().path());
+    let path = request.uri().path();
+    if let Some((standby, _)) = &switch.standby
+        && grpc::is_own(path)
+    {
+        return answer(standby.own.grpc.clone(), request).await;
+    }
+    let needs_key = !grpc::is_open(path);
     let refuse = |error| Status::from(error).into_http();
     switch
         .forward_for(Api::Grpc, &peer, request, needs_key, refuse)

@@ -9,7 +9,7 @@ use super::{
     service_manager,
 };
 use crate::{
-    api::nodes,
+    api::{self, nodes},
     cluster::{Peers, Requests, drain},
     ocpp::GatewayHandle,
     store::jetstream::Cluster,
@@ -19,6 +19,8 @@ use crate::{
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Node<'a> {
     pub(super) base: &'a Base,
+    /// For its API.
+    pub(super) cluster: &'a api::Cluster,
     pub(super) gateway: &'a GatewayHandle,
     /// The owner, where that is this node.
     pub(super) current: &'a watch::Sender<Option<Current>>,
@@ -30,7 +32,7 @@ pub(super) struct Node<'a> {
 impl Node<'_> {
     /// Is the owner from now on until the shutdown.
     pub(super) async fn own(self, owner: Owner) -> Result<(), RunError> {
-        self.current.send_replace(Some(owner.current(self.base)?));
+        self.current.send_replace(Some(owner.current(self)?));
         let stop = async {
             self.shutdown.cancelled().await;
             Stopped::WithDaemon
@@ -84,7 +86,7 @@ impl Node<'_> {
                 continue;
             };
             let term = owner.ownership().term();
-            self.current.send_replace(Some(owner.current(self.base)?));
+            self.current.send_replace(Some(owner.current(self)?));
             members.say(|about| about.term = Some(term));
             let stop = async {
                 tokio::select! {

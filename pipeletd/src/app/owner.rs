@@ -119,7 +119,8 @@ impl Owner {
     }
 
     /// What others need of it.
-    pub(super) fn current(&self, base: &Base) -> Result<Current, RunError> {
+    pub(super) fn current(&self, node: Node<'_>) -> Result<Current, RunError> {
+        let base = node.base;
         let (stations, journals) = (self.ocpp.stations(), self.shards.journals());
         let readiness = Readiness {
             part: Part::Owner {
@@ -163,6 +164,7 @@ impl Owner {
             metrics,
             keys: base.keys.clone(),
             daemon: daemon.clone(),
+            cluster: node.cluster.clone(),
         });
         let grpc = grpc::router(grpc::Handles {
             delivery: self.delivery.clone(),
@@ -177,6 +179,7 @@ impl Owner {
             backup: Arc::clone(&self.backup),
             streams,
             trigger,
+            cluster: node.cluster.clone(),
         });
         let grpc: Router = grpc.map_err(|source| RunError::Server {
             what: "gRPC server",

@@ -6,10 +6,8 @@
 
 use std::{
     collections::BTreeMap,
-    sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicU64, Ordering},
-    },
+    fmt,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
@@ -33,7 +31,7 @@ pub const SILENT: Duration = Duration::from_secs(5);
 const REMEMBERED: Duration = Duration::from_hours(1);
 
 /// What a node says of itself.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct About {
     pub node: String,
     pub version: String,
@@ -47,13 +45,20 @@ pub struct About {
     pub term: Option<u64>,
     /// It owns nothing, and wants nothing, because it is to go.
     pub drained: bool,
-    /// Stations whose connections it has.
-    pub stations: Stations,
+    pub load: Load,
 }
 
-/// How many stations are connected to a node: a clone counts for the same node.
-#[derive(Debug, Clone, Default)]
-pub struct Stations(Arc<AtomicU64>);
+/// How much a node has to do.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Load {
+    /// Stations whose connections it has.
+    pub stations: u64,
+    /// Deliveries that its shards owe.
+    pub pending: u64,
+}
+
+/// Tells it whenever it is asked.
+pub type LoadNow = Box<dyn Fn() -> Load + Send + Sync>;
 
 /// A node as the others know it.
 #[derive(Debug, Clone)]
@@ -61,27 +66,6 @@ pub struct Member {
     pub incarnation: Incarnation,
     pub about: About,
     heard: Instant,
-}
-
-impl Stations {
-    pub fn count(&self) -> u64 {
-        self.0.load(Ordering::Relaxed)
-    }
-
-    /// One more, until what is returned is dropped.
-    pub fn one_more(&self) -> OneStation {
-        self.0.fetch_add(1, Ordering::Relaxed);
-        OneStation(self.clone())
-    }
-}
-
-#[derive(Debug)]
-pub struct OneStation(Stations);
-
-impl Drop for OneStation {
-    fn drop(&mut self) {
-        self.0.0.fetch_sub(1, Ordering::Relaxed);
-    }
 }
 
 impl Member {
@@ -115,10 +99,10 @@ pub struct Members {
     _talking: DropGuard,
 }
 
-#[derive(Debug)]
 struct Table {
     me: Incarnation,
     own: Mutex<About>,
+    load: LoadNow,
     /// Something is to be said now.
     news: Notify,
     others: Mutex<BTreeMap<Incarnation, Member>>,
@@ -150,8 +134,10 @@ struct Hello {
     drained: bool,
     #[prost(uint64, tag = "11")]
     stations: u64,
+    #[prost(uint64, tag = "12")]
+    pending: u64,
     /// It ends now.
-    #[prost(bool, tag = "12")]
+    #[prost(bool, tag = "13")]
     goodbye: bool,
 }
 
@@ -161,12 +147,14 @@ impl Members {
         cluster: &str,
         me: Incarnation,
         about: About,
+        load: LoadNow,
     ) -> Result<Self, JoinError> {
         let subject = format!("{cluster}.hello");
         let heard = client.subscribe(subject.clone()).await?;
         let table = Arc::new(Table {
             me,
             own: Mutex::new(about),
+            load,
             news: Notify::new(),
             others: Mutex::default(),
             seen: watch::Sender::default(),
@@ -195,7 +183,7 @@ impl Members {
     pub fn list(&self) -> Vec<Member> {
         let me = Member {
             incarnation: self.table.me,
-            about: self.table.own().clone(),
+            about: self.table.about(),
             heard: Instant::now(),
         };
         let mut all: Vec<_> = self.table.others().values().cloned().collect();
@@ -315,8 +303,15 @@ impl Table {
         });
     }
 
+    fn about(&self) -> About {
+        About {
+            load: (self.load)(),
+            ..self.own().clone()
+        }
+    }
+
     fn hello(&self) -> Hello {
-        let about = self.own().clone();
+        let about = self.about();
         Hello {
             version: VERSION,
             incarnation: self.me.0,
@@ -328,9 +323,18 @@ impl Table {
             ocpp: about.ocpp,
             term: about.term,
             drained: about.drained,
-            stations: about.stations.count(),
+            stations: about.load.stations,
+            pending: about.load.pending,
             goodbye: false,
         }
+    }
+}
+
+impl fmt::Debug for Table {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut shown = f.debug_struct("Table");
+        shown.field("me", &self.me).field("own", &self.own);
+        shown.field("others", &self.others).finish_non_exhaustive()
     }
 }
 
@@ -345,7 +349,10 @@ impl From<Hello> for About {
             ocpp: hello.ocpp,
             term: hello.term,
             drained: hello.drained,
-            stations: Stations(Arc::new(hello.stations.into())),
+            load: Load {
+                stations: hello.stations,
+                pending: hello.pending,
+            },
         }
     }
 }

@@ -16,7 +16,7 @@ use async_nats::{Client, RequestErrorKind, Subscriber};
 use bytes::Bytes;
 use futures_util::StreamExt as _;
 
-pub use self::members::{About, Member};
+pub use self::members::{About, Load, LoadNow, Member};
 use self::members::{Members, Seen};
 use crate::store::jetstream::Connection;
 
@@ -79,12 +79,16 @@ pub struct Respond {
 impl Peers {
     /// Says that this node is there, from now on until the last clone is dropped, and listens to the
     /// others.
-    pub async fn join(connection: Connection, about: About) -> Result<Self, JoinError> {
+    pub async fn join(
+        connection: Connection,
+        about: About,
+        load: LoadNow,
+    ) -> Result<Self, JoinError> {
         let Connection { client, cluster } = connection;
         let mut incarnation = [0; 8];
         getrandom::fill(&mut incarnation)?;
         let me = Incarnation(u64::from_ne_bytes(incarnation));
-        let members = Members::join(client.clone(), &cluster, me, about).await?;
+        let members = Members::join(client.clone(), &cluster, me, about, load).await?;
         Ok(Self(Arc::new(Inner {
             client,
             cluster,

@@ -15,7 +15,7 @@ use super::{
     gateway::Context,
     handshake::{self, Asked, HandshakeError, Refusal, Subprotocol, Upgrade},
     refusals::Failure,
-    stations::ConnectionLease,
+    stations::{At, ConnectionLease},
 };
 use crate::system::{
     limits::Pending,
@@ -144,7 +144,7 @@ async fn agree(
         (None, _) => Place::Nowhere,
         (Some(_), None) => Place::Elsewhere,
         (Some(protocol), Some(services)) => {
-            let lease = services.acquire_lease(&upgrade.station, protocol);
+            let lease = services.acquire_lease(&upgrade.station, protocol, At::ThisNode);
             Place::Here(lease.map_err(|_| refused(Refusal::Full))?, services)
         }
     };

@@ -12,7 +12,7 @@ use super::{
     command_queue::{CommandQueue, End},
     command_stats::{CommandCounts, CommandStats},
     commands::CommandError,
-    stations::{ShardStations, StationCounts, StationView, UnstableStation},
+    stations::{At, ShardStations, StationCounts, StationView, UnstableStation},
     transactions::Connector,
 };
 
@@ -111,9 +111,11 @@ impl Stations {
         &self.commands
     }
 
-    /// Asks every connection to end.
-    pub(super) fn end_all(&self, end: End) {
-        self.shards.iter().for_each(|shard| shard.end_all(end));
+    /// Asks every connection to end that is there.
+    pub(super) fn end_all(&self, places: &[At], end: End) {
+        self.shards
+            .iter()
+            .for_each(|shard| shard.end_all(places, end));
     }
 
     /// As [`ShardStations::dismiss`].

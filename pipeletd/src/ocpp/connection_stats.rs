@@ -2,7 +2,10 @@
 
 use std::{
     collections::BTreeMap,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
 use super::{
@@ -17,19 +20,36 @@ pub struct ConnectionStats {
     pub(super) unfinished: Unfinished,
     pub(super) ended: ReasonCounts,
     pub(super) refusals: Refusals,
+    open: Arc<AtomicU64>,
 }
+
+/// A station's connection, for as long as it is open.
+#[derive(Debug)]
+pub(super) struct OpenConnection(Arc<AtomicU64>);
 
 /// How often something came to pass, by why it did.
 #[derive(Debug, Clone)]
 pub(super) struct ReasonCounts(Arc<Mutex<BTreeMap<&'static str, u64>>>);
 
 impl ConnectionStats {
-    pub(super) fn new(max_unfinished: u64) -> Self {
+    /// With room for so many bytes of messages whose end has not come.
+    pub fn new(max_unfinished: u64) -> Self {
         Self {
             unfinished: Unfinished::new(max_unfinished),
             ended: ReasonCounts::new(Ended::REASONS),
             refusals: Refusals::default(),
+            open: Arc::default(),
         }
+    }
+
+    /// Those of stations that are here.
+    pub fn open(&self) -> u64 {
+        self.open.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn opened(&self) -> OpenConnection {
+        self.open.fetch_add(1, Ordering::Relaxed);
+        OpenConnection(Arc::clone(&self.open))
     }
 
     /// The bytes of all messages whose end has not come.
@@ -50,6 +70,12 @@ impl ConnectionStats {
     /// Those that were refused of late, the latest first.
     pub fn refused_of_late(&self) -> Vec<RefusedHandshake> {
         self.refusals.latest()
+    }
+}
+
+impl Drop for OpenConnection {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 

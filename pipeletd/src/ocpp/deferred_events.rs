@@ -175,7 +175,7 @@ mod tests {
     use jiff::Timestamp;
 
     use super::*;
-    use crate::ocpp::stations::ShardStations;
+    use crate::ocpp::stations::{At, ShardStations};
     use pipelet_domain::events::{EventId, EventType, Payload};
 
     #[test]
@@ -183,7 +183,14 @@ mod tests {
         let stations = ShardStations::default();
         let id = StationId::new("S").unwrap();
         let lease = stations
-            .acquire_lease(&id, Timestamp::UNIX_EPOCH, None, 10, &|_| false)
+            .acquire_lease(
+                &id,
+                Timestamp::UNIX_EPOCH,
+                None,
+                10,
+                &|_| false,
+                At::ThisNode,
+            )
             .unwrap();
         let deferred = DeferredEvents::new(Spans::default(), Clock::system());
         let event = |second| {

@@ -22,20 +22,17 @@ use super::{
     accept::{self, Accepted, Place},
     call_handler::{CallHandler, Opening},
     command_queue::End,
-    connection_stats::ConnectionStats,
+    connection_stats::{ConnectionStats, OpenConnection},
     ended::Ended,
     handshake::{self, HandshakeError},
     link::{Link as _, WebSocketLink},
     refusals::Failure,
     remote::{Forward, Inboxes},
     session::{Served, Session, Unserved},
-    stations::ConnectionLease,
+    stations::{At, ConnectionLease},
 };
 use crate::{
-    cluster::{
-        Peers,
-        members::{OneStation, Stations as Sockets},
-    },
+    cluster::Peers,
     registries::Registrations,
     system::{
         clock::Clock,
@@ -61,6 +58,9 @@ pub struct Gateway {
 #[derive(Debug, Clone)]
 pub struct GatewayHandle(pub(super) Arc<Context>);
 
+/// The owner of the shards, where that is this node.
+pub(super) type Local = Option<Arc<Services>>;
+
 /// What connections work with that have yet to find the owner of their station's shard.
 #[derive(Debug)]
 pub(super) struct Context {
@@ -70,13 +70,10 @@ pub(super) struct Context {
     pub(super) guesses: PasswordGuesses,
     pub(super) stats: ConnectionStats,
     pub(super) clock: Clock,
-    /// The owner, where that is this node.
-    pub(super) owner: watch::Sender<Option<Arc<Services>>>,
+    pub(super) owner: watch::Sender<Local>,
     /// The way to it where it is another one; none where there is no other.
     pub(super) peers: Option<Peers>,
     pub(super) inboxes: Inboxes,
-    /// Those whose connection is here.
-    pub(super) sockets: Sockets,
 }
 
 #[derive(Debug)]
@@ -109,14 +106,13 @@ impl Listener {
 }
 
 impl Gateway {
-    /// Binds the listeners. Nothing is accepted before [`Self::run`]. In a cluster, `sockets` counts
-    /// the stations.
+    /// Binds the listeners. Nothing is accepted before [`Self::run`].
     pub async fn bind(
         mut config: Config,
         registry: Registrations,
         clock: Clock,
         peers: Option<Peers>,
-        sockets: Sockets,
+        stats: ConnectionStats,
     ) -> Result<Self, OpenError> {
         let plain = Listener::bind("--ocpp-listen", config.listen).await?;
         let tls = match config.tls.clone() {
@@ -136,7 +132,7 @@ impl Gateway {
         }
         let context = Arc::new(Context {
             timing: watch::Sender::new(config.timing),
-            stats: ConnectionStats::new(config.max_unfinished),
+            stats,
             config: Arc::new(config),
             registry,
             guesses: PasswordGuesses::default(),
@@ -144,7 +140,6 @@ impl Gateway {
             owner: watch::Sender::default(),
             peers,
             inboxes: Inboxes::default(),
-            sockets,
         });
         Ok(Self {
             plain,
@@ -156,11 +151,6 @@ impl Gateway {
     /// Changes the intervals and rates.
     pub fn timing(&self) -> watch::Sender<TimingConfig> {
         self.context.timing.clone()
-    }
-
-    /// What becomes of connections.
-    pub fn connection_stats(&self) -> ConnectionStats {
-        self.context.stats.clone()
     }
 
     /// For the owners that there will be at this node.
@@ -207,7 +197,7 @@ impl Gateway {
         drop(self);
         let owner = context.owner.borrow().clone();
         if let Some(services) = owner {
-            services.stations.end_all(End::Shutdown);
+            services.stations.end_all(&[At::ThisNode], End::Shutdown);
         }
         connections.close();
         connections.wait().await;
@@ -297,7 +287,7 @@ enum Connected {
 struct Node {
     context: Arc<Context>,
     shutdown: CancellationToken,
-    _counted: OneStation,
+    _open: OpenConnection,
 }
 
 /// The session of a station that has come in before the shutdown.
@@ -312,14 +302,13 @@ async fn await_station(
     match entered.await {
         Some(Ok((place, unserved))) => {
             let node = Node {
-                _counted: context.sockets.one_more(),
+                _open: context.stats.opened(),
                 context,
                 shutdown,
             };
             match place {
                 Place::Here(lease, services) => {
-                    let Unserved { link, opening, .. } = unserved;
-                    return Some(node.serve(link, lease, &services, opening));
+                    return Some(node.serve(unserved, lease, &services));
                 }
                 Place::Elsewhere => return node.look(unserved),
                 // It speaks another protocol, and learns so.
@@ -343,15 +332,14 @@ impl Node {
     /// The session that the lease is for.
     fn serve(
         self,
-        link: WebSocketLink<Stream>,
+        unserved: Unserved<WebSocketLink<Stream>>,
         lease: ConnectionLease,
         services: &Arc<Services>,
-        opening: Opening,
     ) -> Connected {
         let revoked = services.revoked(lease.station());
         let call_handler = CallHandler::new(lease, Arc::clone(services));
         let ended = Some(self.context.stats.ended.clone());
-        let session = Session::new(link, call_handler, opening, revoked, ended);
+        let session = Session::new(unserved, call_handler, revoked, ended);
         // It may have come in after all the others were asked to end.
         if self.shutdown.is_cancelled() {
             session.end(End::Shutdown);
@@ -363,18 +351,13 @@ impl Node {
 
     /// Finds the owner of a station's shard.
     fn look(self, unserved: Unserved<WebSocketLink<Stream>>) -> Option<Connected> {
-        let Unserved {
-            link,
-            opening,
-            station,
-        } = unserved;
         let services = self.context.owner.borrow().clone();
         if let Some(services) = services {
-            let lease = services.acquire_lease(&station, opening.subprotocol.as_deref());
-            return Some(self.serve(link, lease.ok()?, &services, opening));
+            let protocol = unserved.opening.subprotocol.as_deref();
+            let lease = services.acquire_lease(&unserved.station, protocol, At::ThisNode);
+            return Some(self.serve(unserved, lease.ok()?, &services));
         }
-        let context = Arc::clone(&self.context);
-        let forward = Forward::new(link, opening, station, context)?;
+        let forward = Forward::new(unserved, Arc::clone(&self.context))?;
         Some(Connected::Elsewhere(Box::new(forward), self))
     }
 
@@ -426,6 +409,7 @@ async fn enter(
         link,
         opening,
         station,
+        unanswered: None,
     };
     Ok((accepted.place, unserved))
 }

@@ -46,7 +46,7 @@ use self::{
     deferred_events::DeferredEvents,
     gateway::Context,
     projector::{KeptTransactions, Projector},
-    stations::{ConnectionLease, ShardStations, StationHandle, TooManyStations},
+    stations::{At, ConnectionLease, ShardStations, StationHandle, TooManyStations},
     transaction_ids::TransactionIds,
 };
 use crate::{
@@ -220,13 +220,14 @@ impl Services {
         &self,
         station: &StationId,
         protocol: Option<&str>,
+        at: At,
     ) -> Result<ConnectionLease, TooManyStations> {
         // Of each shard the same part.
         let shards = self.stations.shards().count();
         let max = self.config.max_stations.div_ceil(shards);
         let is_registered = |station: &StationId| self.registry.find(station).is_some();
         let (now, stations) = (self.clock.now(), self.stations.of(station));
-        stations.acquire_lease(station, now, protocol, max, &is_registered)
+        stations.acquire_lease(station, now, protocol, max, &is_registered, at)
     }
 
     /// Cancelled when the station may no longer be here; `None` where that can't be.
@@ -400,7 +401,9 @@ impl Ocpp {
                 owner.take_if(is_this).is_some()
             });
             closing.cancel();
-            services.stations.end_all(End::HandedOver);
+            services
+                .stations
+                .end_all(&[At::ThisNode, At::Another], End::HandedOver);
             services.sessions.close();
             services.sessions.wait().await;
             services.deferred_events.finish(&services.journals).await;

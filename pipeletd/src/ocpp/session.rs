@@ -7,6 +7,7 @@
 use std::future::{pending, ready};
 
 use pipelet_domain::events::StationId;
+use tokio_tungstenite::tungstenite::Utf8Bytes;
 use tokio_util::sync::CancellationToken;
 
 use super::{
@@ -30,6 +31,8 @@ const LAST_LOOK: u32 = 64;
 #[derive(Debug)]
 pub(super) struct Session<L> {
     link: L,
+    /// What has come before it began.
+    unanswered: Option<Utf8Bytes>,
     call_handler: CallHandler,
     outbox: Outbox,
     opening: Opening,
@@ -45,6 +48,8 @@ pub(super) struct Unserved<L> {
     pub(super) link: L,
     pub(super) opening: Opening,
     pub(super) station: StationId,
+    /// A message that has come, and is not answered.
+    pub(super) unanswered: Option<Utf8Bytes>,
 }
 
 /// What became of a session.
@@ -56,14 +61,20 @@ pub(super) enum Served {
 
 impl<L: Link> Session<L> {
     pub(super) fn new(
-        link: L,
+        unserved: Unserved<L>,
         call_handler: CallHandler,
-        opening: Opening,
         revoked: Option<CancellationToken>,
         ended: Option<ReasonCounts>,
     ) -> Self {
+        let Unserved {
+            link,
+            opening,
+            unanswered,
+            ..
+        } = unserved;
         Self {
             link,
+            unanswered,
             outbox: Outbox::new(call_handler.lease().queue().clone()),
             call_handler,
             opening,
@@ -100,6 +111,7 @@ impl<L: Link> Session<L> {
                 ..self.opening
             },
             station,
+            unanswered: None,
         }
     }
 
@@ -138,6 +150,11 @@ impl<L: Link> Session<L> {
                 None => pending().await,
             }
         });
+        if let Some(text) = self.unanswered.take()
+            && let Err(ended) = Box::pin(self.receive(Heard::Text(text))).await
+        {
+            return ended;
+        }
         loop {
             let heard = tokio::select! {
                 biased;

@@ -102,6 +102,14 @@ struct Holder {
     since: Timestamp,
     protocol: Option<Box<str>>,
     queue: CommandQueue,
+    at: At,
+}
+
+/// Where a connection is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum At {
+    ThisNode,
+    Another,
 }
 
 /// A connection that is known outside, by a `StationConnected`.
@@ -224,6 +232,7 @@ impl ShardStations {
         protocol: Option<&str>,
         max_stations: usize,
         is_registered: &dyn Fn(&StationId) -> bool,
+        at: At,
     ) -> Result<ConnectionLease, TooManyStations> {
         let station = self.find_or_add(id, max_stations, is_registered)?;
         let queue = CommandQueue::new();
@@ -234,6 +243,7 @@ impl ShardStations {
             since: now,
             protocol: protocol.map(Into::into),
             queue: queue.clone(),
+            at,
         });
         live.last_frame_at = Some(now);
         self.rank(&mut live);
@@ -266,11 +276,12 @@ impl ShardStations {
         )
     }
 
-    /// Asks every connection to end.
-    pub(super) fn end_all(&self, end: End) {
+    /// Asks every connection to end that is there.
+    pub(super) fn end_all(&self, places: &[At], end: End) {
         let known = self.0.known.read().unwrap_or_else(PoisonError::into_inner);
         for station in known.values() {
-            if let Some(holder) = &station.live().holder {
+            let live = station.live();
+            if let Some(holder) = live.holder.as_ref().filter(|it| places.contains(&it.at)) {
                 holder.queue.end(end);
             }
         }

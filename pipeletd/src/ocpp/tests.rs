@@ -19,7 +19,6 @@ use tokio_tungstenite::{
 
 use super::*;
 use crate::{
-    cluster::members::Stations as Sockets,
     store::{LogStore as _, ReadLimit, memory::MemoryStore},
     system::limits::memory::MemoryBudget,
 };
@@ -60,7 +59,8 @@ impl Daemon {
         let clock = Clock::system();
         let registry = Registrations::open(store.clone(), Admission::Open, clock).await;
         let registry = registry.unwrap();
-        let gateway = Gateway::bind(config, registry, clock, None, Sockets::default());
+        let stats = ConnectionStats::new(config.max_unfinished);
+        let gateway = Gateway::bind(config, registry, clock, None, stats);
         let gateway = gateway.await.unwrap();
         let id_tags = IdTags::open(Policy::AcceptAll, store.clone(), clock).await;
         let ocpp = Ocpp::open(
@@ -309,10 +309,14 @@ async fn an_answer_that_came_in_time_is_heard_however_busy_the_connection_was() 
     let daemon = Daemon::fresh().await;
     let id = StationId::new("CP1").unwrap();
     // An older connection of the station, whose messages have their turn before the newer one's.
-    let old = daemon
-        .stations
-        .of(&id)
-        .acquire_lease(&id, Clock::system().now(), None, 10, &|_| false);
+    let old = daemon.stations.of(&id).acquire_lease(
+        &id,
+        Clock::system().now(),
+        None,
+        10,
+        &|_| false,
+        At::ThisNode,
+    );
     let old = old.unwrap();
     let mut station = daemon.connect().await;
     station.call("1", "Heartbeat", &json!({})).await;
@@ -482,11 +486,14 @@ async fn a_newcomer_whose_handshake_fails_takes_no_event_with_it() {
     let mut old = daemon.connect().await;
     // A handshake that has its lease, and whose answer can't be written.
     let id = StationId::new("CP1").unwrap();
-    let newcomer =
-        daemon
-            .stations
-            .of(&id)
-            .acquire_lease(&id, Clock::system().now(), None, 10, &|_| false);
+    let newcomer = daemon.stations.of(&id).acquire_lease(
+        &id,
+        Clock::system().now(),
+        None,
+        10,
+        &|_| false,
+        At::ThisNode,
+    );
     drop(newcomer.unwrap());
     assert_eq!(old.close_code().await, CloseCode::Normal);
     assert_eq!(

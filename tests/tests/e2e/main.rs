@@ -5,6 +5,7 @@
 
 mod api;
 mod cli;
+mod cluster;
 mod contract;
 mod delivery;
 mod ocpp;

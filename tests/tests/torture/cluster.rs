@@ -1,13 +1,16 @@
-//! The same on a cluster: three servers of NATS, and nodes one of which owns the shards while the
-//! others stand by.
+//! The same on a cluster: three servers of NATS, and three nodes. Stations and callers are at any of
+//! these, and stay there.
 //!
-//! In each round something dies or stands still, and whoever owns the shards after that is checked as
-//! a daemon is that was started again.
+//! In each round something dies, stands still or is drained, and comes back; what is checked after it
+//! is the same as with one daemon.
 
-use std::{fmt, time::Duration, time::Instant};
+use std::{
+    fmt, iter, mem,
+    time::{Duration, Instant},
+};
 
 use fastrand::Rng;
-use pipelet_tests::{NatsCluster, StandBy, oracle::Counts};
+use pipelet_tests::{Daemon, NatsCluster, deadline::eventually, oracle::Counts};
 use tokio::time::sleep;
 
 use crate::{
@@ -16,33 +19,38 @@ use crate::{
     say,
 };
 
+const NODES: usize = 3;
 /// In milliseconds; the longest that all is left in peace.
 const LONGEST_PEACE_MS: u64 = 700;
+/// In milliseconds; how long a node stands still that is to stay what it is.
+const STANDSTILL_MS: u64 = 2500;
 const KIND: Kind = Kind {
     transactions: true,
     has_outages: true,
     // An owner's death, servers' deaths and the next one's start may lie in between.
     longest_way: Duration::from_secs(25),
 };
-/// From the death of an owner until another one listens.
+/// From the end of an owner until another one takes changes.
 const LONGEST_TAKE_OVER: Duration = Duration::from_secs(20);
-
 /// Until changes are taken again, whatever has died.
 const LONGEST_SILENCE: Duration = Duration::from_mins(1);
-
 /// How often a cluster that is not ready is asked again.
 const LOOK_AGAIN: Duration = Duration::from_millis(50);
 
 /// What happens in a round.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Disturbance {
     OwnerKilled,
     OwnerEnds,
     OwnerStandsStill,
+    OwnerDrained,
     OwnerAndServerKilled,
+    NodeKilled,
+    NodeEnds,
+    NodeStandsStill,
     ServerKilled,
     ServersKilled,
-    StandByKilled,
+    AllKilled,
 }
 
 #[derive(Debug, Default)]
@@ -51,7 +59,9 @@ pub(crate) struct Outcome {
     nodes: u32,
     servers: u32,
     stood_still: u32,
+    /// After an owner that died, and after one that knew that it would end.
     take_overs: Vec<Duration>,
+    hand_overs: Vec<Duration>,
 }
 
 impl fmt::Display for Outcome {
@@ -62,25 +72,30 @@ impl fmt::Display for Outcome {
             servers,
             stood_still,
             take_overs,
+            hand_overs,
         } = self;
-        let mut sorted = take_overs.clone();
-        sorted.sort_unstable();
-        let middle = sorted.get(sorted.len() / 2).copied().unwrap_or_default();
-        let longest = sorted.last().copied().unwrap_or_default();
+        let shown = |times: &[Duration]| {
+            let mut sorted = times.to_vec();
+            sorted.sort_unstable();
+            let middle = sorted.get(sorted.len() / 2).copied().unwrap_or_default();
+            let longest = sorted.last().copied().unwrap_or_default();
+            format!("{middle:.1?} (p50), {longest:.1?} at most")
+        };
+        let (take_overs, hand_overs) = (shown(take_overs), shown(hand_overs));
         write!(
             f,
-            "{nodes} nodes and {servers} servers killed, {stood_still} owners stood still, taken \
-             over within {middle:.1?} (p50), {longest:.1?} at most, {counts}"
+            "{nodes} nodes and {servers} servers killed, {stood_still} nodes stood still; taken over \
+             within {take_overs}, handed over within {hand_overs}; {counts}"
         )
     }
 }
 
 struct Cluster {
     servers: NatsCluster,
+    /// Has one of the nodes, by which all is checked.
     torture: Torture,
-    stand_by: Option<StandBy>,
+    others: Vec<Daemon>,
     random: Rng,
-    nodes: u32,
     outcome: Outcome,
 }
 
@@ -90,27 +105,30 @@ pub(crate) async fn run(rounds: u32, seed: u64) -> Option<Result<Outcome, Found>
     let builder = rounds::daemon()
         .flag("--store", &servers.url())
         .flag("--shards", "4")
+        .flag("--node", "n0")
         .flag("--retention", "2s")
         .flag("--retention-size", "4MiB");
     let (torture, mut load) = Torture::begin(builder, None, seed, KIND).await;
     let random = torture.run().choices("the one who disturbs");
-    let stand_by = Some(torture.daemon().stand_by("n1"));
+    let mut others = Vec::new();
+    for number in 1..NODES {
+        others.push(torture.daemon().beside(&format!("n{number}")).start().await);
+    }
     let mut cluster = Cluster {
         servers,
         torture,
-        stand_by,
+        others,
         random,
-        nodes: 2,
         outcome: Outcome::default(),
     };
     for round in 1..=rounds {
-        let owners = cluster.outcome.take_overs.len();
-        let disturbance = cluster.disturb().await;
+        let before = cluster.owner().await;
+        let disturbance = cluster.disturb(&before.0).await;
+        let has_started = cluster.owner().await != before;
         let run = cluster.torture.run();
-        let has_started = cluster.outcome.take_overs.len() > owners;
         cluster.torture.check(has_started).await;
         if round < rounds {
-            run.up(Endpoints::of(cluster.torture.daemon()));
+            run.up(cluster.nodes().map(Endpoints::of).collect());
         } else {
             load.end(run).await;
         }
@@ -129,69 +147,143 @@ pub(crate) async fn run(rounds: u32, seed: u64) -> Option<Result<Outcome, Found>
 }
 
 impl Cluster {
-    /// Has something happen at some moment, and waits until a node takes events.
-    async fn disturb(&mut self) -> Disturbance {
+    fn nodes(&self) -> impl Iterator<Item = &Daemon> {
+        iter::once(self.torture.daemon()).chain(&self.others)
+    }
+
+    /// Its name, and when it was started.
+    async fn owner(&self) -> (String, String) {
+        let api = self.torture.daemon().api();
+        let look = async || api.get("/cluster").await.expect(200);
+        let cluster = eventually("an owner", look, |seen| seen["owner"].is_string()).await;
+        let name = cluster["owner"].as_str().expect("a name");
+        let mut nodes = cluster["nodes"].as_array().expect("nodes").iter();
+        let owner = nodes.rfind(|node| node["name"] == name).expect("it is one");
+        (name.to_owned(), owner["started_at"].to_string())
+    }
+
+    /// A node that something is to happen to: all is checked by another one.
+    fn victim(&mut self, name: &str) -> &mut Daemon {
+        if self.torture.daemon().node() == name {
+            mem::swap(self.torture.daemon_mut(), &mut self.others[0]);
+        }
+        let mut others = self.others.iter_mut();
+        others.find(|node| node.node() == name).expect("a node")
+    }
+
+    fn any_node(&mut self) -> String {
+        format!("n{}", self.random.usize(..NODES))
+    }
+
+    /// Has something happen at some moment, and waits until the cluster takes changes.
+    async fn disturb(&mut self, owner: &str) -> Disturbance {
         let peace = self.random.u64(..LONGEST_PEACE_MS);
         // The moment is the seed's choice, so there is no event to wait for.
         sleep(Duration::from_millis(peace)).await;
         self.torture.run().down();
         self.torture.run().oracle().kills(Instant::now());
-        let disturbance = match self.random.u32(..20) {
-            0..7 => Disturbance::OwnerKilled,
-            7..9 => Disturbance::OwnerEnds,
-            9..11 => Disturbance::OwnerStandsStill,
-            11..13 => Disturbance::OwnerAndServerKilled,
-            13..17 => Disturbance::ServerKilled,
-            17 => Disturbance::ServersKilled,
-            _ => Disturbance::StandByKilled,
+        let began = Instant::now();
+        let disturbance = match self.random.u32(..24) {
+            0..6 => Disturbance::OwnerKilled,
+            6..8 => Disturbance::OwnerEnds,
+            8..10 => Disturbance::OwnerStandsStill,
+            10..12 => Disturbance::OwnerDrained,
+            12..14 => Disturbance::OwnerAndServerKilled,
+            14..17 => Disturbance::NodeKilled,
+            17 => Disturbance::NodeEnds,
+            18 => Disturbance::NodeStandsStill,
+            19..22 => Disturbance::ServerKilled,
+            22 => Disturbance::ServersKilled,
+            _ => Disturbance::AllKilled,
         };
         match disturbance {
             Disturbance::OwnerKilled => {
-                self.torture.daemon_mut().kill9().await;
-                self.outcome.nodes += 1;
-                self.take_over().await;
+                self.kill(owner).await;
+                self.taken_over(began).await;
+                self.start(owner).await;
             }
             Disturbance::OwnerEnds => {
-                let ended = self.torture.daemon_mut().terminate().await;
-                assert!(ended.success(), "a clean end");
-                self.take_over().await;
+                self.end(owner).await;
+                self.handed_over(began).await;
+                self.start(owner).await;
             }
             Disturbance::OwnerStandsStill => {
-                let former = self.torture.daemon_mut().stop_still();
                 self.outcome.stood_still += 1;
-                self.take_over().await;
-                let ended = former.wake().await;
-                assert!(!ended.success(), "it was overtaken");
+                self.victim(owner).pause();
+                self.taken_over(began).await;
+                let former = self.victim(owner);
+                former.resume();
+                assert!(!former.ended().await.success(), "it was overtaken");
+                self.start(owner).await;
+            }
+            Disturbance::OwnerDrained => {
+                self.victim(owner);
+                let path = format!("/cluster/nodes/{owner}/drain");
+                let api = self.torture.daemon().api();
+                api.post_empty(&path).await.expect(200);
+                self.handed_over(began).await;
+                api.delete(&path).await.expect(200);
             }
             Disturbance::OwnerAndServerKilled => {
                 let server = self.kill_server().await;
-                self.torture.daemon_mut().kill9().await;
-                self.outcome.nodes += 1;
-                self.take_over().await;
+                self.kill(owner).await;
+                self.taken_over(began).await;
+                self.start(owner).await;
                 self.servers.servers()[server].start_again().await;
+            }
+            Disturbance::NodeKilled => {
+                let node = self.any_node();
+                self.kill(&node).await;
+                self.start(&node).await;
+            }
+            Disturbance::NodeEnds => {
+                let node = self.any_node();
+                self.end(&node).await;
+                self.start(&node).await;
+            }
+            Disturbance::NodeStandsStill => {
+                self.outcome.stood_still += 1;
+                let node = self.any_node();
+                let time = self.random.u64(..STANDSTILL_MS);
+                let victim = self.victim(&node);
+                victim.pause();
+                sleep(Duration::from_millis(time)).await;
+                victim.resume();
             }
             Disturbance::ServerKilled => {
                 let server = self.kill_server().await;
                 self.ready().await;
                 self.servers.servers()[server].start_again().await;
             }
-            Disturbance::ServersKilled => {
-                for server in self.servers.servers() {
-                    server.kill().await;
-                    self.outcome.servers += 1;
+            Disturbance::ServersKilled => self.kill_servers().await,
+            Disturbance::AllKilled => {
+                for node in (0..NODES).map(|number| format!("n{number}")) {
+                    self.kill(&node).await;
                 }
-                for server in self.servers.servers() {
-                    server.start_again().await;
+                self.kill_servers().await;
+                for node in (0..NODES).map(|number| format!("n{number}")) {
+                    self.start(&node).await;
                 }
-            }
-            Disturbance::StandByKilled => {
-                self.stand_by.take().expect("one").kill9().await;
-                self.outcome.nodes += 1;
-                self.stand_by = Some(self.another());
             }
         }
         self.ready().await;
         disturbance
+    }
+
+    async fn kill(&mut self, node: &str) {
+        self.outcome.nodes += 1;
+        self.victim(node).kill9().await;
+    }
+
+    async fn end(&mut self, node: &str) {
+        let ended = self.victim(node).terminate().await;
+        assert!(ended.success(), "a clean end");
+    }
+
+    async fn start(&mut self, node: &str) {
+        let mut nodes = iter::once(self.torture.daemon_mut()).chain(&mut self.others);
+        let node = nodes.find(|it| it.node() == node).expect("a node");
+        node.start_again().await;
     }
 
     async fn kill_server(&mut self) -> usize {
@@ -202,38 +294,50 @@ impl Cluster {
         server
     }
 
-    /// The owner is gone: the next one goes on, and another one stands by.
-    async fn take_over(&mut self) {
-        let began = Instant::now();
-        let next = self.stand_by.take().expect("one");
-        let followed = self.torture.daemon_mut().follow(next).await;
-        followed.expect("it goes on");
+    async fn kill_servers(&mut self) {
+        for server in self.servers.servers() {
+            server.kill().await;
+            self.outcome.servers += 1;
+        }
+        for server in self.servers.servers() {
+            server.start_again().await;
+        }
+    }
+
+    /// The owner is gone: another one goes on.
+    async fn taken_over(&mut self, began: Instant) {
+        self.ready().await;
         let took = began.elapsed();
         self.outcome.take_overs.push(took);
         if took > LONGEST_TAKE_OVER {
             let fault = format!("it took {took:?} to take over");
             self.torture.run().oracle().fault(fault);
         }
-        self.stand_by = Some(self.another());
     }
 
-    fn another(&mut self) -> StandBy {
-        self.nodes += 1;
-        let node = format!("n{}", self.nodes);
-        self.torture.daemon().stand_by(&node)
+    async fn handed_over(&mut self, began: Instant) {
+        self.ready().await;
+        self.outcome.hand_overs.push(began.elapsed());
     }
 
-    /// Waits until every shard takes events and changes of webhooks. Where the servers were silent,
-    /// another node may have been the first to hear them again.
+    /// Waits until every shard takes events and changes of webhooks. A node that was overtaken, as
+    /// where the servers were silent, ends and is started again.
     async fn ready(&mut self) {
         let began = Instant::now();
         while !self.torture.takes_changes().await {
-            if self.torture.daemon_mut().has_ended() {
-                self.take_over().await;
-            }
+            self.start_ended().await;
             assert!(began.elapsed() < LONGEST_SILENCE, "no changes are taken");
             // Nobody announces it, and a key may call only so often.
             sleep(LOOK_AGAIN).await;
+        }
+        self.start_ended().await;
+    }
+
+    async fn start_ended(&mut self) {
+        for node in iter::once(self.torture.daemon_mut()).chain(&mut self.others) {
+            if node.is_running() && node.has_ended() {
+                node.start_again().await;
+            }
         }
     }
 }

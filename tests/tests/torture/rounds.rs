@@ -299,7 +299,7 @@ pub(crate) async fn run(mode: Mode, rounds: u32, seed: u64) -> Result<Outcome, F
         }
         torture.check(true).await;
         if round < rounds {
-            run.up(Endpoints::of(&torture.daemon));
+            run.up(vec![Endpoints::of(&torture.daemon)]);
         } else {
             load.end(&run).await;
         }
@@ -345,7 +345,7 @@ impl Torture {
         let path = file.path().to_str().expect("UTF-8").to_owned();
         let daemon = builder.flag("--ca-file", &path).start().await;
         let load = Load::start(&run, &daemon, &authority).await;
-        run.up(Endpoints::of(&daemon));
+        run.up(vec![Endpoints::of(&daemon)]);
         let torture = Self {
             random: run.choices("the one who kills"),
             run,

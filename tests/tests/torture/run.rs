@@ -37,7 +37,8 @@ impl Endpoints {
 #[derive(Debug, Clone)]
 enum State {
     Down,
-    Up(Endpoints),
+    /// Where it is as good as anywhere.
+    Up(Vec<Endpoints>),
     Over,
 }
 
@@ -111,7 +112,8 @@ impl Run {
         self.keys.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(crate) fn up(&self, endpoints: Endpoints) {
+    /// At each of these, of which there is at least one.
+    pub(crate) fn up(&self, endpoints: Vec<Endpoints>) {
         self.state.send_replace(State::Up(endpoints));
     }
 
@@ -131,7 +133,7 @@ impl Run {
     /// Whether it is the same daemon still, and up: what was seen of it so far counts.
     pub(crate) fn is_up_at(&self, endpoints: &Endpoints) -> bool {
         let same = |now: &Endpoints| (now.ocpp, now.grpc) == (endpoints.ocpp, endpoints.grpc);
-        matches!(&*self.state.borrow(), State::Up(now) if same(now))
+        matches!(&*self.state.borrow(), State::Up(now) if now.iter().any(same))
     }
 
     /// Waits for a daemon that listens; none when the run is over.
@@ -139,7 +141,7 @@ impl Run {
         let mut state = self.state.subscribe();
         let known = state.wait_for(|state| !matches!(state, State::Down)).await;
         match &*known.ok()? {
-            State::Up(endpoints) => Some(endpoints.clone()),
+            State::Up(endpoints) => fastrand::choice(endpoints).cloned(),
             State::Down | State::Over => None,
         }
     }

@@ -76,7 +76,9 @@ impl Charger {
         loop {
             if self.unanswered.is_none() {
                 let rest = Duration::from_millis(self.random.u64(..REST_MS));
-                if !listen(socket, rest).await || !self.run.is_up() {
+                // Where there are several daemons, the connection may outlive whatever happens.
+                let goes_on = self.run.is_up() || self.run.has_outages;
+                if !listen(socket, rest).await || !goes_on {
                     return;
                 }
                 self.unanswered = Some(self.next().await);

@@ -62,6 +62,7 @@ fn completer(candidates: Candidates) -> ArgValueCompleter {
         Candidates::Events => events(),
         Candidates::FailedDeliveries => failed_deliveries(),
         Candidates::IdTags => id_tags(),
+        Candidates::Nodes => nodes(),
         Candidates::Stations => stations(),
         Candidates::Webhooks => webhooks(),
     }
@@ -157,6 +158,15 @@ fn events() -> ArgValueCompleter {
             (it.id, what)
         };
         Ok(answer.events.into_iter().map(words).collect())
+    })
+}
+
+fn nodes() -> ArgValueCompleter {
+    from_daemon(async |client| {
+        let asked = v1::GetClusterRequest {};
+        let cluster = client.cluster().get_cluster(asked).await?.into_inner();
+        let nodes = cluster.nodes.into_iter();
+        Ok(nodes.map(|node| (node.name, node.state)).collect())
     })
 }
 

@@ -12,7 +12,7 @@ use axum::{
     response::Response,
 };
 use pipelet_proto::v1::{
-    api_key_service_server, daemon_service_server, event_service_server,
+    api_key_service_server, cluster_service_server, daemon_service_server, event_service_server,
     failed_delivery_service_server, id_tag_service_server, station_service_server,
     transaction_service_server, webhook_service_server,
 };
@@ -27,8 +27,8 @@ use super::{
         request_id::RequestId,
         validity::Validity,
     },
-    MAX_MESSAGE, api_keys, daemon, events, failed_deliveries, id_tags, stations, transactions,
-    webhooks,
+    MAX_MESSAGE, api_keys, cluster, daemon, events, failed_deliveries, id_tags, stations,
+    transactions, webhooks,
 };
 use crate::{auth::Role, registries::Caller};
 
@@ -50,6 +50,7 @@ const SERVICES: &[(&str, Needs)] = &[
     (id_tag_service_server::SERVICE_NAME, id_tags::NEEDS),
     (api_key_service_server::SERVICE_NAME, api_keys::NEEDS),
     (daemon_service_server::SERVICE_NAME, daemon::NEEDS),
+    (cluster_service_server::SERVICE_NAME, cluster::NEEDS),
 ];
 
 /// Services that are for everybody: they tell of the daemon only that it is one.

@@ -2,6 +2,7 @@
 
 mod access;
 mod api_keys;
+mod cluster;
 mod commands;
 mod daemon;
 mod events;
@@ -18,10 +19,13 @@ use std::{io, sync::Arc, time::Duration};
 
 use axum::{Router, middleware};
 use pipelet_proto::v1::{
-    api_key_service_server::ApiKeyServiceServer, daemon_service_server::DaemonServiceServer,
+    api_key_service_server::ApiKeyServiceServer,
+    cluster_service_server::{self, ClusterServiceServer},
+    daemon_service_server::DaemonServiceServer,
     event_service_server::EventServiceServer,
     failed_delivery_service_server::FailedDeliveryServiceServer,
-    id_tag_service_server::IdTagServiceServer, station_service_server::StationServiceServer,
+    id_tag_service_server::IdTagServiceServer,
+    station_service_server::StationServiceServer,
     transaction_service_server::TransactionServiceServer,
     webhook_service_server::WebhookServiceServer,
 };
@@ -35,13 +39,14 @@ use tonic::{
 
 pub(super) use self::access::is_open;
 use self::{
-    access::Guard, api_keys::ApiKeyRpc, daemon::DaemonRpc, events::EventRpc,
+    access::Guard, api_keys::ApiKeyRpc, cluster::ClusterRpc, daemon::DaemonRpc, events::EventRpc,
     failed_deliveries::FailedDeliveryRpc, id_tags::IdTagRpc, stations::StationRpc,
     transactions::TransactionRpc, webhooks::WebhookRpc,
 };
 use super::{
     REQUEST_TIMEOUT,
     authenticator::{Authenticator, Peer},
+    cluster::Cluster,
     daemon::Daemon,
     event_streams::EventStreams,
     keys::ApiKeys,
@@ -89,6 +94,7 @@ pub struct Handles {
     pub backup: Arc<dyn Backup>,
     pub streams: EventStreams,
     pub trigger: Trigger,
+    pub cluster: Cluster,
 }
 
 /// All that is answered.
@@ -106,6 +112,7 @@ pub fn router(handles: Handles) -> Result<Router, anyhow::Error> {
         backup,
         streams,
         trigger,
+        cluster,
     } = handles;
     // Whoever it is built by serves: that is its status from the start.
     let health = tonic_health::server::HealthService::from_health_reporter(
@@ -154,11 +161,33 @@ pub fn router(handles: Handles) -> Result<Router, anyhow::Error> {
             ApiKeyServiceServer::new(ApiKeyRpc { keys, clock })
                 .max_decoding_message_size(MAX_MESSAGE),
         )
-        .add_service(DaemonServiceServer::new(daemon).max_decoding_message_size(MAX_MESSAGE));
+        .add_service(DaemonServiceServer::new(daemon).max_decoding_message_size(MAX_MESSAGE))
+        .add_service(of_cluster(cluster));
+    Ok(guarded(services, authenticator))
+}
+
+/// What a node answers by itself that owns no shard: see [`is_own`].
+pub fn own_router(authenticator: Authenticator, cluster: Cluster) -> Router {
+    guarded(Routes::new(of_cluster(cluster)), authenticator)
+}
+
+/// Whether a node answers it by itself, whoever owns the shards.
+pub(super) fn is_own(path: &str) -> bool {
+    let service = path
+        .strip_prefix('/')
+        .and_then(|path| path.split('/').next());
+    service == Some(cluster_service_server::SERVICE_NAME)
+}
+
+fn of_cluster(cluster: Cluster) -> ClusterServiceServer<ClusterRpc> {
+    ClusterServiceServer::new(ClusterRpc { cluster }).max_decoding_message_size(MAX_MESSAGE)
+}
+
+fn guarded(services: Routes, authenticator: Authenticator) -> Router {
     let guard = Arc::new(Guard::new(authenticator));
-    Ok(services
+    services
         .into_axum_router()
-        .layer(middleware::from_fn_with_state(guard, access::guard)))
+        .layer(middleware::from_fn_with_state(guard, access::guard))
 }
 
 /// Serves until the shutdown, then lets calls finish; streams end with it.

@@ -3,6 +3,7 @@
 mod access;
 mod api_keys;
 mod body;
+mod cluster;
 mod commands;
 mod daemon;
 mod docs;
@@ -39,6 +40,7 @@ use super::{
     REQUEST_TIMEOUT,
     access_log::Call,
     authenticator::{Authenticator, Peer},
+    cluster::Cluster,
     daemon::Daemon,
     error::ApiError,
     event_streams::EventStreams,
@@ -76,6 +78,7 @@ pub struct Handles {
     pub metrics: Metrics,
     pub keys: ApiKeys,
     pub daemon: Daemon,
+    pub cluster: Cluster,
 }
 
 /// Serves until the shutdown, then lets requests finish.
@@ -99,24 +102,14 @@ pub fn router(handles: Handles) -> Router {
         .merge(transactions::routes(handles.transactions))
         .merge(id_tags::routes(handles.id_tags))
         .merge(api_keys::routes(handles.keys, handles.daemon.clock))
-        .merge(daemon::routes(handles.daemon));
+        .merge(daemon::routes(handles.daemon))
+        .merge(cluster::routes(handles.cluster));
     debug_assert_eq!(
         *api.needs(),
         openapi::described(),
         "routes, and openapi.json"
     );
-    let api = api
-        .into_router()
-        .method_not_allowed_fallback(method_not_allowed)
-        .fallback(no_route)
-        .layer(middleware::from_fn_with_state(
-            Idempotency::default(),
-            idempotency::once,
-        ))
-        .layer(middleware::from_fn_with_state(
-            handles.authenticator,
-            authenticate,
-        ));
+    let api = behind_a_key(api, handles.authenticator);
     Router::new()
         .nest("/api/v1", api)
         .merge(health::routes(handles.readiness))
@@ -129,11 +122,39 @@ pub fn router(handles: Handles) -> Router {
         .layer(middleware::from_fn(give_id))
 }
 
-/// What a node answers by itself that owns no shard.
-pub fn own_router(readiness: Readiness, metrics: Metrics) -> Router {
-    health::routes(readiness)
+/// What a node answers by itself that owns no shard: see [`is_own`].
+pub fn own_router(
+    authenticator: Authenticator,
+    cluster: Cluster,
+    readiness: Readiness,
+    metrics: Metrics,
+) -> Router {
+    let api = behind_a_key(cluster::routes(cluster), authenticator);
+    Router::new()
+        .nest("/api/v1", api)
+        .merge(health::routes(readiness))
         .merge(metrics::routes(metrics))
+        .layer(CatchPanicLayer::custom(problem::of_panic))
         .layer(middleware::from_fn(give_id))
+}
+
+/// Whether a node answers it by itself, whoever owns the shards.
+pub(super) fn is_own(path: &str) -> bool {
+    let of_cluster = path.strip_prefix("/api/v1/cluster");
+    matches!(path, "/healthz" | "/readyz" | "/metrics")
+        || of_cluster.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+}
+
+/// The API, for those with a key.
+fn behind_a_key(api: access::Routes, authenticator: Authenticator) -> Router {
+    api.into_router()
+        .method_not_allowed_fallback(method_not_allowed)
+        .fallback(no_route)
+        .layer(middleware::from_fn_with_state(
+            Idempotency::default(),
+            idempotency::once,
+        ))
+        .layer(middleware::from_fn_with_state(authenticator, authenticate))
 }
 
 /// An error as the answer to the request of this task.

@@ -13,7 +13,7 @@ use pipelet_domain::events::StationId;
 use prost::Message as _;
 use tokio::{
     sync::{mpsc, watch},
-    time::{Instant, sleep_until, timeout_at},
+    time::{Instant, sleep_until},
 };
 use tokio_tungstenite::tungstenite::Utf8Bytes;
 use tokio_util::sync::CancellationToken;
@@ -22,7 +22,7 @@ use super::{
     super::{
         call_handler::Opening,
         ended::Ended,
-        gateway::Context,
+        gateway::{Context, Local},
         link::{Heard, Link},
         session::{Served, Unserved},
         wire::{self, ErrorCode, Frame},
@@ -72,6 +72,8 @@ pub(in crate::ocpp) struct Forward<L> {
     opened_at: Option<Incarnation>,
     /// How many messages of the station were forwarded.
     texts: u64,
+    /// The last one, until it is answered.
+    unanswered: Option<Utf8Bytes>,
 }
 
 /// What an owner wants of one connection, until it is dropped.
@@ -136,12 +138,13 @@ impl Inbox {
 
 impl<L: Link> Forward<L> {
     /// None where there are no other nodes.
-    pub(in crate::ocpp) fn new(
-        link: L,
-        opening: Opening,
-        station: StationId,
-        context: Arc<Context>,
-    ) -> Option<Self> {
+    pub(in crate::ocpp) fn new(unserved: Unserved<L>, context: Arc<Context>) -> Option<Self> {
+        let Unserved {
+            link,
+            opening,
+            station,
+            unanswered,
+        } = unserved;
         let peers = context.peers.clone()?;
         Some(Self {
             link,
@@ -153,6 +156,7 @@ impl<L: Link> Forward<L> {
             context,
             opened_at: None,
             texts: 0,
+            unanswered,
         })
     }
 
@@ -162,6 +166,7 @@ impl<L: Link> Forward<L> {
             link: self.link,
             opening: self.opening,
             station: self.station,
+            unanswered: self.unanswered,
         }
     }
 
@@ -187,6 +192,7 @@ impl<L: Link> Forward<L> {
         Served::Ended
     }
 
+    /// Until the shard is here.
     async fn converse(&mut self, shutdown: &CancellationToken) -> Result<(), Ended> {
         let mut here = self.context.owner.subscribe();
         let mut open_at = Instant::now();
@@ -194,15 +200,20 @@ impl<L: Link> Forward<L> {
             if here.borrow_and_update().is_some() {
                 return Ok(());
             }
-            let has_owner = self.seen.borrow_and_update().owner.is_some();
+            self.seen.mark_unchanged();
+            let must_open = self.owner().is_some() && !self.is_open();
             tokio::select! {
                 biased;
                 () = shutdown.cancelled() => return Err(Ended::Shutdown),
                 _ = here.changed() => {}
                 _ = self.seen.changed() => open_at = Instant::now(),
                 Some(asked) = self.inbox.asked.recv() => Box::pin(self.do_for(asked)).await?,
-                heard = self.link.next() => match heard? {
-                    Heard::Text(text) => Box::pin(self.forward(text)).await?,
+                heard = self.link.next(), if self.unanswered.is_none() => match heard? {
+                    Heard::Text(text) => {
+                        self.texts += 1;
+                        self.unanswered = Some(text);
+                        Box::pin(self.forward(&mut here)).await?;
+                    }
                     Heard::NotText => {
                         let answer = wire::call_error(
                             wire::MessageId::UNREADABLE,
@@ -214,7 +225,7 @@ impl<L: Link> Forward<L> {
                     Heard::Due => Box::pin(self.link.tend()).await?,
                     Heard::Sign => {}
                 },
-                () = sleep_until(open_at), if has_owner && !self.is_open() => {
+                () = sleep_until(open_at), if must_open => {
                     if !Box::pin(self.open()).await? {
                         open_at = Instant::now() + OPEN_AGAIN;
                     }
@@ -223,17 +234,21 @@ impl<L: Link> Forward<L> {
         }
     }
 
+    /// The owner, where that is another node.
+    fn owner(&self) -> Option<Incarnation> {
+        let owner = self.seen.borrow().owner?.node;
+        (owner != self.peers.me()).then_some(owner)
+    }
+
     /// Whether the present owner has the connection, as far as is known.
     fn is_open(&self) -> bool {
-        let owner = self.seen.borrow().owner;
-        owner.is_some_and(|owner| self.opened_at == Some(owner.node))
+        let owner = self.owner();
+        owner.is_some() && self.opened_at == owner
     }
 
     /// Has the owner take the connection. False where there is none that does so now.
     async fn open(&mut self) -> Result<bool, Ended> {
-        let Some(owner) = self.seen.borrow().owner else {
-            return Ok(false);
-        };
+        let owner = self.owner();
         let open = Open {
             station: self.station.as_str().to_owned(),
             peer: self.opening.peer.to_string(),
@@ -247,7 +262,7 @@ impl<L: Link> Forward<L> {
                     let (station, peer) = (&self.station, self.opening.peer);
                     tracing::info!(%station, %peer, "station connected, and is another node's");
                 }
-                self.opened_at = Some(owner.node);
+                self.opened_at = owner;
                 self.opening.resumed = true;
                 Ok(true)
             }
@@ -256,45 +271,58 @@ impl<L: Link> Forward<L> {
         }
     }
 
-    /// Gives the station its answer, which the owner has as soon as there is one.
-    async fn forward(&mut self, text: Utf8Bytes) -> Result<(), Ended> {
-        self.texts += 1;
-        let number = self.texts;
+    /// Gives the station the answer to its message, which the owner has as soon as there is one. It is
+    /// left unanswered where its shard is here.
+    async fn forward(&mut self, here: &mut watch::Receiver<Local>) -> Result<(), Ended> {
         let deadline = Instant::now() + PATIENCE;
         while Instant::now() < deadline {
+            if here.borrow_and_update().is_some() {
+                return Ok(());
+            }
+            self.seen.mark_unchanged();
             if !self.is_open() && !self.open().await? {
-                let _ = timeout_at(
-                    deadline.min(Instant::now() + ASK_AGAIN),
-                    self.seen.changed(),
-                )
-                .await;
+                tokio::select! {
+                    () = sleep_until(deadline.min(Instant::now() + ASK_AGAIN)) => {}
+                    _ = self.seen.changed() => {}
+                    _ = here.changed() => {}
+                }
                 continue;
             }
-            let text = text.as_str().to_owned();
-            match self.ask(Said::Text(Text { number, text })).await? {
-                Some(Answer::Done(Done { text: Some(answer) })) => {
-                    return self.link.send(answer).await;
+            let Some(text) = &self.unanswered else {
+                return Ok(());
+            };
+            let said = Said::Text(Text {
+                number: self.texts,
+                text: text.as_str().to_owned(),
+            });
+            match self.ask(said).await? {
+                Some(Answer::Done(Done { text })) => {
+                    self.unanswered = None;
+                    return match text {
+                        Some(answer) => self.link.send(answer).await,
+                        None => Ok(()),
+                    };
                 }
-                Some(Answer::Done(Done { text: None })) => return Ok(()),
                 Some(Answer::NotOpen(_) | Answer::Full(_)) => self.opened_at = None,
                 None => {}
             }
         }
         let station = &self.station;
         tracing::warn!(%station, "no node owns the station's shard");
-        match wire::parse(&text) {
-            Ok(Frame::Call(call)) => {
+        let unanswered = self.unanswered.take();
+        match unanswered.as_deref().map(wire::parse) {
+            Some(Ok(Frame::Call(call))) => {
                 let why = "no node can keep the event now, try again";
                 let answer = wire::call_error(call.id, ErrorCode::InternalError, why);
                 self.link.send(answer).await
             }
-            Ok(_) | Err(_) => Ok(()),
+            Some(Ok(_) | Err(_)) | None => Ok(()),
         }
     }
 
     /// Asks the owner, and does what it wants meanwhile. None where it doesn't answer in time.
     async fn ask(&mut self, said: Said) -> Result<Option<Answer>, Ended> {
-        let Some(owner) = self.seen.borrow().owner else {
+        let Some(owner) = self.owner() else {
             return Ok(None);
         };
         let message = encoded(&ToOwner {
@@ -304,7 +332,7 @@ impl<L: Link> Forward<L> {
             said: Some(said),
         });
         let peers = self.peers.clone();
-        let asking = peers.ask(owner.node, OWNER, message, ANSWER_TIMEOUT);
+        let asking = peers.ask(owner, OWNER, message, ANSWER_TIMEOUT);
         let mut asking = std::pin::pin!(asking);
         let answer = loop {
             tokio::select! {

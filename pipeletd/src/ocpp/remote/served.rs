@@ -16,7 +16,8 @@ use super::{
         call_handler::{CallHandler, Opening},
         ended::Ended,
         link::{Heard, Link, WRITE_TIMEOUT},
-        session::Session,
+        session::{Session, Unserved},
+        stations::At,
     },
     Answer, ConnectionId, Done, FromGateway, FromOwner, Full, GATEWAY, NotOpen, OWNER, Open, Said,
     ToGateway, ToOwner, VERSION, Wanted, encoded,
@@ -159,7 +160,9 @@ impl Served {
             resumed: open.resumed,
         };
         let services = &self.services;
-        let Ok(lease) = services.acquire_lease(&station, opening.subprotocol.as_deref()) else {
+        let Ok(lease) =
+            services.acquire_lease(&station, opening.subprotocol.as_deref(), At::Another)
+        else {
             return encoded_answer(Answer::Full(Full {}));
         };
         let (sender, incoming) = mpsc::channel(INCOMING);
@@ -174,7 +177,13 @@ impl Served {
         };
         let call_handler = CallHandler::new(lease, Arc::clone(services));
         let revoked = services.revoked(&station);
-        let mut session = Session::new(link, call_handler, opening, revoked, None);
+        let unserved = Unserved {
+            link,
+            opening,
+            station,
+            unanswered: None,
+        };
+        let mut session = Session::new(unserved, call_handler, revoked, None);
         tokio::spawn(async move {
             session.run().await;
         });

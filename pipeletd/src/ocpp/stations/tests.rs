@@ -29,11 +29,11 @@ fn ids(views: &[StationView]) -> Vec<&str> {
 fn the_newest_connection_has_the_lease() {
     let stations = ShardStations::default();
     let old = stations
-        .acquire_lease(&id("A"), time(1), None, 10, &|_| false)
+        .acquire_lease(&id("A"), time(1), None, 10, &|_| false, At::ThisNode)
         .unwrap();
     assert!(!old.is_replaced());
     let new = stations
-        .acquire_lease(&id("A"), time(2), None, 10, &|_| false)
+        .acquire_lease(&id("A"), time(2), None, 10, &|_| false, At::ThisNode)
         .unwrap();
     assert!(old.is_replaced());
     assert!(!new.is_replaced());
@@ -60,7 +60,7 @@ fn the_end_of_each_that_was_announced_is_announced_once() {
     let stations = ShardStations::default();
     let lease = || {
         stations
-            .acquire_lease(&id("A"), time(1), None, 10, &|_| false)
+            .acquire_lease(&id("A"), time(1), None, 10, &|_| false, At::ThisNode)
             .unwrap()
     };
 
@@ -90,7 +90,7 @@ fn never_fewer_than_none_are_connected() {
     let stations = ShardStations::default();
     let come_and_go = || {
         for _ in 0..300_000 {
-            drop(stations.acquire_lease(&id("A"), time(1), None, 10, &|_| false));
+            drop(stations.acquire_lease(&id("A"), time(1), None, 10, &|_| false, At::ThisNode));
             assert!(stations.counts().connected <= 1);
         }
     };
@@ -109,7 +109,7 @@ fn lists_are_in_order_and_filtered() {
         ["C", "A", "D", "B"].map(|name| StationState::new(id(name))),
     );
     let _lease = stations
-        .acquire_lease(&id("C"), time(1), None, 10, &|_| false)
+        .acquire_lease(&id("C"), time(1), None, 10, &|_| false, At::ThisNode)
         .unwrap();
     assert_eq!(ids(&stations.list(None, None, 10)), ["A", "B", "C", "D"]);
     assert_eq!(ids(&stations.list(Some(&id("A")), None, 2)), ["B", "C"]);
@@ -122,7 +122,7 @@ fn a_full_table_forgets_who_is_gone_longest_and_never_booted() {
     let stations = ShardStations::default();
     let lease = |name: &str, at| {
         let registered = |station: &StationId| station.as_str().starts_with("REGISTERED");
-        stations.acquire_lease(&id(name), time(at), None, 6, &registered)
+        stations.acquire_lease(&id(name), time(at), None, 6, &registered, At::ThisNode)
     };
     let known = || {
         let list = stations.list(None, None, 99);
@@ -165,13 +165,13 @@ fn a_full_table_forgets_who_is_gone_longest_and_never_booted() {
     let none = |_: &StationId| false;
     assert!(
         stations
-            .acquire_lease(&id("A"), time(14), None, 6, &none)
+            .acquire_lease(&id("A"), time(14), None, 6, &none, At::ThisNode)
             .is_err()
     );
     stations.unregistered(&id("REGISTERED"));
     assert!(
         stations
-            .acquire_lease(&id("A"), time(14), None, 6, &none)
+            .acquire_lease(&id("A"), time(14), None, 6, &none, At::ThisNode)
             .is_ok()
     );
     drop((honest, more, third, fourth, fifth));
@@ -186,7 +186,14 @@ fn a_table_that_is_far_too_full_gets_smaller_with_each_newcomer() {
     while stations.counts().known > 10 {
         let before = stations.counts().known;
         let newcomer = format!("NEW{before}");
-        leases.push(stations.acquire_lease(&id(&newcomer), time(1), None, 10, &|_| false));
+        leases.push(stations.acquire_lease(
+            &id(&newcomer),
+            time(1),
+            None,
+            10,
+            &|_| false,
+            At::ThisNode,
+        ));
         assert!(leases.iter().all(Result::is_ok));
         assert!(stations.counts().known < before);
     }
@@ -199,14 +206,14 @@ fn what_is_forgotten_is_never_saved_and_what_comes_back_is() {
     stations.apply(Seq(0), &event("A", EventType::BootNotification, 0));
     stations.rank_all(&|_| false);
     let taken = stations.take_unsaved();
-    let lease = stations.acquire_lease(&id("B"), time(1), None, 1, &|_| false);
+    let lease = stations.acquire_lease(&id("B"), time(1), None, 1, &|_| false, At::ThisNode);
     assert_eq!(stations.take_removals(), [id("A")]);
     assert!(taken[0].upgrade().is_none());
     stations.put_back_unsaved(taken);
     assert!(stations.take_unsaved().is_empty());
 
     drop(lease);
-    let _lease = stations.acquire_lease(&id("A"), time(2), None, 1, &|_| false);
+    let _lease = stations.acquire_lease(&id("A"), time(2), None, 1, &|_| false, At::ThisNode);
     stations.apply(Seq(1), &event("A", EventType::StationConnected, 2));
     let unsaved = stations.take_unsaved();
     assert_eq!(unsaved[0].upgrade().unwrap().snapshot().id, id("A"));
@@ -219,7 +226,9 @@ fn nobody_who_connects_is_forgotten() {
     let stations = ShardStations::default();
     let come_and_go = |name: String| {
         for _ in 0..20_000 {
-            if let Ok(_lease) = stations.acquire_lease(&id(&name), time(1), None, 2, &|_| false) {
+            if let Ok(_lease) =
+                stations.acquire_lease(&id(&name), time(1), None, 2, &|_| false, At::ThisNode)
+            {
                 assert!(stations.get(&id(&name)).unwrap().connected_since.is_some());
             }
         }

@@ -12,6 +12,7 @@
 
 mod configuration;
 mod connection;
+mod health;
 mod lease;
 mod log;
 mod record_stream;
@@ -31,6 +32,7 @@ use pipelet_domain::{events::Seq, shards::ShardId};
 use tokio::time::sleep;
 use tokio_util::sync::DropGuard;
 
+pub use self::health::ServerHealth;
 use self::{
     configuration::StreamConfiguration,
     connection::connect,
@@ -209,6 +211,14 @@ impl Cluster {
     /// What is set up, as this node sees it.
     pub fn configuration(&self) -> Arc<dyn ConfigurationStore> {
         Arc::<StreamConfiguration>::clone(&self.configuration)
+    }
+
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    pub const fn shards(&self) -> u16 {
+        self.shards
     }
 
     /// This node's name.

@@ -322,6 +322,7 @@ fn schemas(frame: &Value) -> Mapping {
         v1::AuditWebhooksResponse,
         v1::GetStatusResponse,
         v1::GetOverviewResponse,
+        v1::GetClusterResponse,
         v1::ApiKey,
         v1::CreateApiKeyResponse,
     ];

@@ -1,0 +1,24 @@
+//! `cluster`, as clap reads it.
+
+use clap::Subcommand;
+
+use super::candidates::Candidates;
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Cluster {
+    /// Its nodes, who of them owns the shards, and its NATS servers; fails where no node does
+    ///
+    /// As the node sees it that is asked. It answers where no node owns the shards, too.
+    Status,
+    /// Has a node hand its shards over and take none from then on, as before an upgrade
+    ///
+    /// Returns once another node may go on. Stations stay connected to the node. A node that is told
+    /// to end (SIGTERM) drains by itself, and one that is started again is no longer drained.
+    Drain {
+        #[arg(value_name = "NODE", add = Candidates::Nodes)]
+        node: String,
+        /// Lets it own shards again
+        #[arg(long)]
+        undo: bool,
+    },
+}

@@ -1,0 +1,147 @@
+//! The cluster, as the node that is asked sees it: the same for gRPC and REST.
+
+use std::{sync::Arc, time::Duration};
+
+use jiff::{SignedDuration, Timestamp};
+use pipelet_proto::v1;
+use tokio::time::{Instant, sleep, timeout_at};
+
+use super::{error::ApiError, wire::time};
+use crate::{
+    cluster::{
+        Member, Peers, Unanswered,
+        drain::{WHAT, Wish},
+    },
+    store::jetstream,
+    system::clock::Clock,
+};
+
+/// How long servers may take to tell how they do.
+const SERVERS_TIMEOUT: Duration = Duration::from_secs(3);
+/// How long a node may take to answer, and then to hand its shards over.
+const NODE_TIMEOUT: Duration = Duration::from_secs(3);
+const HAND_OVER_TIMEOUT: Duration = Duration::from_mins(1);
+/// Between two looks at whether it has: nodes say so at once.
+const LOOK_AGAIN: Duration = Duration::from_millis(50);
+
+/// Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Cluster {
+    /// None where the daemon is no node.
+    pub node: Option<(Arc<jetstream::Cluster>, Peers)>,
+    pub clock: Clock,
+}
+
+impl Cluster {
+    fn node(&self) -> Result<&(Arc<jetstream::Cluster>, Peers), ApiError> {
+        self.node.as_ref().ok_or_else(|| ApiError::Conflict {
+            code: "no_cluster",
+            message: "this daemon is no node of a cluster: --store makes it one".to_owned(),
+        })
+    }
+
+    pub(super) async fn get(&self) -> Result<v1::GetClusterResponse, ApiError> {
+        let (cluster, peers) = self.node()?;
+        let servers = tokio::time::timeout(SERVERS_TIMEOUT, cluster.servers()).await;
+        let (servers, nats_error) = match servers {
+            Ok(Ok(servers)) => (servers, None),
+            Ok(Err(error)) => (Vec::new(), Some(error.chain())),
+            Err(_) => (Vec::new(), Some("they don't answer".to_owned())),
+        };
+        let owner = peers.seen().borrow().owner;
+        let members = peers.members().list();
+        let owner = owner.and_then(|owner| {
+            let found = members.iter().find(|it| it.incarnation == owner.node);
+            found
+                .filter(|it| it.is_there())
+                .map(|it| it.about.node.clone())
+        });
+        Ok(v1::GetClusterResponse {
+            name: cluster.name().to_owned(),
+            shards: cluster.shards().into(),
+            owner,
+            nodes: members.iter().map(|it| self.shown(it)).collect(),
+            nats_servers: servers.into_iter().map(server).collect(),
+            nats_error,
+        })
+    }
+
+    /// Has a node do what is wished, and waits until it has.
+    pub(super) async fn wish(&self, name: &str, wish: Wish) -> Result<v1::ClusterNode, ApiError> {
+        let (_, peers) = self.node()?;
+        let node = || {
+            let members = peers.members().list();
+            // The last of that name.
+            let mut named = members.into_iter().rev().filter(|it| it.about.node == name);
+            named.next().ok_or_else(|| ApiError::NotFound {
+                code: "no_such_node",
+                message: format!("the cluster has no node {name:?}"),
+            })
+        };
+        let incarnation = node()?.incarnation;
+        let asked = peers.ask(incarnation, WHAT, wish.message(), NODE_TIMEOUT);
+        asked.await.map_err(|why| silent(name, &why))?;
+        let deadline = Instant::now() + HAND_OVER_TIMEOUT;
+        loop {
+            let node = node()?;
+            let is_done = match wish {
+                Wish::Drain => node.about.drained && node.about.term.is_none(),
+                Wish::TakeBack => !node.about.drained,
+            };
+            if is_done {
+                return Ok(self.shown(&node));
+            }
+            if timeout_at(deadline, sleep(LOOK_AGAIN)).await.is_err() {
+                let why = format!("node {name} has not done it in {HAND_OVER_TIMEOUT:?}");
+                return Err(ApiError::Unavailable(why));
+            }
+        }
+    }
+
+    fn shown(&self, member: &Member) -> v1::ClusterNode {
+        let about = &member.about;
+        let state = match (member.is_there(), about.drained) {
+            (false, _) => "silent",
+            (true, true) => "drained",
+            (true, false) => "up",
+        };
+        let silent_for = SignedDuration::try_from(member.silent_for()).unwrap_or_default();
+        let shards = match (&self.node, about.term) {
+            (Some((cluster, peers)), Some(_)) => {
+                let owner = peers.seen().borrow().owner;
+                let owns = owner.is_some_and(|it| it.node == member.incarnation);
+                if owns { cluster.shards().into() } else { 0 }
+            }
+            _ => 0,
+        };
+        let me = self.node.as_ref().map(|(_, peers)| peers.me());
+        v1::ClusterNode {
+            name: about.node.clone(),
+            state: state.to_owned(),
+            shards,
+            stations: about.load.stations,
+            pending: about.load.pending,
+            version: about.version.clone(),
+            started_at: Timestamp::from_millisecond(about.started_ms).ok().map(time),
+            last_heard_at: Some(time(self.clock.now() - silent_for)),
+            http_address: about.http.clone(),
+            grpc_address: about.grpc.clone(),
+            ocpp_address: about.ocpp.clone(),
+            answers: me == Some(member.incarnation),
+        }
+    }
+}
+
+fn server(health: jetstream::ServerHealth) -> v1::NatsServer {
+    v1::NatsServer {
+        name: health.name,
+        leads: health.leads,
+        follows: health.follows,
+        lag: health.lag,
+        offline: health.offline,
+    }
+}
+
+fn silent(node: &str, why: &Unanswered) -> ApiError {
+    ApiError::Unavailable(format!("node {node} can't be asked: {why}"))
+}

@@ -1,0 +1,184 @@
+//! Several nodes on NATS: from outside they are one, whichever is asked.
+
+use std::{
+    cell::Cell,
+    time::{Duration, Instant},
+};
+
+use pipelet_tests::{Called, Daemon, Nats, Receiver, Station};
+use serde_json::{Value, json};
+
+use crate::scene::daemon;
+
+/// Nodes of one cluster, the first of which owns the shards.
+struct Cluster {
+    _nats: Nats,
+    nodes: Vec<Daemon>,
+    receiver: Receiver,
+    webhook: u64,
+}
+
+impl Cluster {
+    /// So many, and a webhook; none where this machine can't have NATS.
+    async fn start(count: usize, events: &[&str]) -> Option<Self> {
+        let nats = Nats::start().await?;
+        let first = daemon()
+            .flag("--store", &nats.url())
+            .flag("--shards", "4")
+            .flag("--node", "n0");
+        let mut nodes = vec![first.start().await];
+        for number in 1..count {
+            nodes.push(nodes[0].beside(&format!("n{number}")).start().await);
+        }
+        let receiver = Receiver::start().await;
+        // Whichever is asked.
+        let api = nodes[count - 1].api();
+        let webhook = api.subscribe(&receiver.url(), events).await;
+        Some(Self {
+            _nats: nats,
+            nodes,
+            receiver,
+            webhook,
+        })
+    }
+
+    async fn station(&self, node: usize, id: &str) -> Station {
+        Station::connect(self.nodes[node].ocpp(), id).await
+    }
+}
+
+fn text<'a>(body: &'a Value, key: &str) -> &'a str {
+    body[key].as_str().expect("a text")
+}
+
+#[tokio::test]
+async fn a_station_may_be_at_any_node() {
+    let Some(cluster) = Cluster::start(3, &["StatusNotification"]).await else {
+        return;
+    };
+    let mut stations = Vec::new();
+    for node in 0..3 {
+        stations.push(cluster.station(node, &format!("S{node}")).await);
+    }
+    let status = |status: &str| json!({"connectorId": 1, "errorCode": "NoError", "status": status});
+    for station in &mut stations {
+        station.ok("StatusNotification", status("Available")).await;
+    }
+    cluster.receiver.await_requests(3).await;
+
+    // Every node knows them all, and has commands for them.
+    for node in &cluster.nodes {
+        let known = node.api().get("/stations?connected=true").await.expect(200);
+        let ids: Vec<_> = known["data"].as_array().expect("data").iter().collect();
+        let ids: Vec<_> = ids.iter().map(|it| text(it, "id")).collect();
+        assert_eq!(ids, ["S0", "S1", "S2"]);
+        for (number, station) in stations.iter_mut().enumerate() {
+            let path = format!("/stations/S{number}/commands/ClearCache");
+            let (api, empty) = (node.api(), json!({}));
+            let asking = api.post(&path, &empty);
+            let answering = async {
+                let asked = station.asked().await;
+                assert_eq!(asked.action, "ClearCache");
+                station.answer(&asked, json!({"status": "Accepted"})).await;
+            };
+            let (answer, ()) = tokio::join!(asking, answering);
+            let answer = answer.expect(200);
+            assert_eq!(answer["payload"]["status"], "Accepted", "{answer}");
+        }
+    }
+
+    // The newest connection of a station is the one, wherever it is.
+    let mut again = cluster.station(0, "S2").await;
+    again.ok("StatusNotification", status("Charging")).await;
+    assert_eq!(stations[2].closed().await, Some(1000));
+    let mut third = cluster.station(1, "S2").await;
+    third.ok("StatusNotification", status("Finishing")).await;
+    assert_eq!(again.closed().await, Some(1000));
+    cluster.receiver.await_requests(5).await;
+    let books = json!({"received": 5, "delivered": 5});
+    let api = cluster.nodes[1].api();
+    api.await_stats(cluster.webhook, books).await;
+}
+
+/// What the journal has of a station's connections.
+async fn connections(node: &Daemon, station: &str) -> Vec<String> {
+    let path =
+        format!("/events?station_id={station}&event=StationConnected,StationDisconnected&limit=50");
+    let found = node.api().get(&path).await.expect(200);
+    let found = found["data"].as_array().expect("data").iter().rev();
+    found.map(|event| text(event, "event").to_owned()).collect()
+}
+
+#[tokio::test]
+async fn a_station_keeps_its_connection_when_the_owner_dies() {
+    let Some(mut cluster) = Cluster::start(2, &["MeterValues", "StartTransaction"]).await else {
+        return;
+    };
+    let mut station = cluster.station(1, "S1").await;
+    let start = json!({
+        "connectorId": 1, "idTag": "T", "meterStart": 0, "timestamp": "2026-04-14T12:34:56Z",
+    });
+    let started = station.call_as("start", "StartTransaction", &start).await;
+    let started = started.result();
+
+    cluster.nodes[0].kill9().await;
+    let began = Instant::now();
+    // What was answered by the one is answered the same by the other.
+    let again = station.call_as("start", "StartTransaction", &start).await;
+    assert_eq!(again, Called::Result(started.clone()));
+    let took = began.elapsed();
+    assert!(took < Duration::from_secs(15), "{took:?}");
+    let values = json!({"connectorId": 1, "meterValue": [
+        {"timestamp": "2026-04-14T12:34:56Z", "sampledValue": [{"value": "1"}]},
+    ]});
+    station.ok("MeterValues", values).await;
+    cluster.receiver.await_requests(2).await;
+
+    let left = &cluster.nodes[1];
+    let (api, empty) = (left.api(), json!({}));
+    let asking = api.post("/stations/S1/commands/ClearCache", &empty);
+    let answering = async {
+        let asked = station.asked().await;
+        station.answer(&asked, json!({"status": "Accepted"})).await;
+    };
+    let (answer, ()) = tokio::join!(asking, answering);
+    assert_eq!(answer.expect(200)["payload"]["status"], "Accepted");
+    let books = json!({"received": 2, "delivered": 2});
+    left.api().await_stats(cluster.webhook, books).await;
+    assert_eq!(connections(left, "S1").await, ["StationConnected"]);
+}
+
+#[tokio::test]
+async fn a_node_that_is_to_end_hands_its_shards_over() {
+    let Some(mut cluster) = Cluster::start(2, &["Heartbeat"]).await else {
+        return;
+    };
+    let mut station = cluster.station(1, "S1").await;
+    station.ok("Heartbeat", "{}").await;
+    let (mut first, left) = (cluster.nodes.remove(0), cluster.nodes.remove(0));
+    let (mut calls, mut longest) = (1, Duration::ZERO);
+    let has_ended = Cell::new(false);
+    let ending = async {
+        let ended = first.terminate().await;
+        assert!(ended.success(), "{ended}");
+        has_ended.set(true);
+    };
+    let calling = async {
+        let mut further = 20;
+        while further > 0 {
+            let began = Instant::now();
+            station.ok("Heartbeat", "{}").await;
+            longest = longest.max(began.elapsed());
+            calls += 1;
+            further -= i32::from(has_ended.get());
+        }
+    };
+    tokio::join!(ending, calling);
+    cluster.receiver.await_requests(calls).await;
+    // Nothing was sent twice.
+    let books = json!({"received": calls, "delivered": calls});
+    left.api().await_stats(cluster.webhook, books).await;
+    assert_eq!(cluster.receiver.requests().len(), calls);
+    assert_eq!(connections(&left, "S1").await, ["StationConnected"]);
+    assert!(longest < Duration::from_secs(5), "{longest:?}");
+}
