@@ -7,7 +7,7 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use pipelet_domain::{
     events::{Event, EventId, EventType, Payload},
-    projection::BootStatus,
+    projection::{Arrival, BootStatus},
     registration::SecurityProfile,
 };
 use tokio::time::sleep_until;
@@ -91,10 +91,18 @@ impl CallHandler {
         self.lease.seen(self.services.clock.now());
     }
 
-    /// Takes in one text message.
-    pub(super) async fn receive(&mut self, text: &str) -> Incoming {
+    /// Takes in one text message, which another node may have sent before and now does `again`.
+    pub(super) async fn receive(&mut self, text: &str, again: bool) -> Incoming {
         match wire::parse(text) {
-            Ok(Frame::Call(call)) => Incoming::Call(self.answer(call).await),
+            Ok(Frame::Call(call)) => {
+                let arrival = if again {
+                    Arrival::Again
+                } else {
+                    let follows = !self.refused_since;
+                    Arrival::First { follows }
+                };
+                Incoming::Call(self.answer(call, arrival).await)
+            }
             Ok(Frame::CallResult { id, payload }) => Incoming::Answer {
                 message_id: id.text().into_owned(),
                 answer: Ok(Answer::Result(payload)),
@@ -213,9 +221,9 @@ impl CallHandler {
         }
     }
 
-    async fn answer(&mut self, call: Call<'_>) -> String {
+    async fn answer(&mut self, call: Call<'_>, arrival: Arrival) -> String {
         let id = call.id;
-        let result = self.result(call).await;
+        let result = self.result(call, arrival).await;
         match result {
             Ok(payload) => {
                 self.refused_since = false;
@@ -232,12 +240,12 @@ impl CallHandler {
         }
     }
 
-    async fn result(&self, call: Call<'_>) -> Result<String, Refusal> {
+    async fn result(&self, call: Call<'_>, arrival: Arrival) -> Result<String, Refusal> {
         let kind = handler::recognise(&call.action)?;
         let boot_policy = self.services.registry.boot_policy(self.lease.station());
         handler::refuse_unaccepted(kind, boot_policy)?;
         self.judge(kind, &call.payload)?;
-        self.take_in(kind, &call.id.text(), call.payload, boot_policy)
+        self.take_in(kind, &call.id.text(), call.payload, boot_policy, arrival)
             .await
     }
 
@@ -266,6 +274,7 @@ impl CallHandler {
         message_id: &str,
         payload: Payload,
         boot_policy: BootStatus,
+        arrival: Arrival,
     ) -> Result<String, Refusal> {
         if kind == EventType::Heartbeat {
             self.gather().await;
@@ -277,10 +286,9 @@ impl CallHandler {
         }
         let services = &self.services;
         let now = services.clock.now();
-        let follows = !self.refused_since;
         let repeat = self
             .lease
-            .with_state(|state| state.repeat_of(message_id, kind, &payload, follows));
+            .with_state(|state| state.repeat_of(message_id, kind, &payload, arrival));
         let transaction_id = match repeat {
             Some(repeat) => repeat.transaction_id,
             None if kind == EventType::StartTransaction => Some(self.new_transaction_id().await?),

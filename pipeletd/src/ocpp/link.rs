@@ -59,6 +59,8 @@ pub(super) trait Link: Send {
 #[derive(Debug)]
 pub(super) enum Heard {
     Text(Utf8Bytes),
+    /// The same, which may have come before, and was not answered then.
+    Again(Utf8Bytes),
     /// A message that is no text.
     NotText,
     /// It is there.

@@ -151,7 +151,7 @@ impl<L: Link> Session<L> {
             }
         });
         if let Some(text) = self.unanswered.take()
-            && let Err(ended) = Box::pin(self.receive(Heard::Text(text))).await
+            && let Err(ended) = Box::pin(self.receive(Heard::Again(text))).await
         {
             return ended;
         }
@@ -207,7 +207,8 @@ impl<L: Link> Session<L> {
     async fn receive(&mut self, heard: Heard) -> Result<(), Ended> {
         self.call_handler.seen();
         let incoming = match heard {
-            Heard::Text(text) => self.call_handler.receive(&text).await,
+            Heard::Text(text) => self.call_handler.receive(&text, false).await,
+            Heard::Again(text) => self.call_handler.receive(&text, true).await,
             Heard::NotText => Incoming::Call(wire::call_error(
                 wire::MessageId::UNREADABLE,
                 wire::ErrorCode::FormationViolation,

@@ -474,8 +474,16 @@ impl Oracle {
         }
     }
 
-    /// Checks counts that may still move.
-    pub fn check_delivery_counts(&mut self, key: Key, counts: DeliveryCounts) {
+    /// How many calls were answered so far that each webhook wants.
+    pub fn answered_so_far(&self) -> BTreeMap<Key, u64> {
+        let webhooks = self.webhooks.iter();
+        webhooks
+            .map(|(key, known)| (*key, known.answered))
+            .collect()
+    }
+
+    /// Checks counts that may still move, and that were looked at when so many calls were answered.
+    pub fn check_delivery_counts(&mut self, key: Key, counts: DeliveryCounts, answered: u64) {
         let webhook = key;
         if counts.received != counts.delivered + counts.pending + counts.dead + counts.cancelled {
             self.faults.push(Fault::Unbalanced { webhook, counts });
@@ -483,11 +491,11 @@ impl Oracle {
         let Some(known) = self.webhooks.get(&key).filter(|known| known.constant) else {
             return;
         };
-        if !(known.answered..=known.sent).contains(&counts.received) {
+        if !(answered..=known.sent).contains(&counts.received) {
             self.faults.push(Fault::Miscounted {
                 webhook,
                 received: counts.received,
-                answered: known.answered,
+                answered,
                 sent: known.sent,
             });
         }
@@ -501,7 +509,8 @@ impl Oracle {
         counts: DeliveryCounts,
         dead: &BTreeMap<Number, u32>,
     ) {
-        self.check_delivery_counts(key, counts);
+        let answered = self.webhooks.get(&key).map_or(0, |known| known.answered);
+        self.check_delivery_counts(key, counts, answered);
         if counts.pending != 0 {
             let webhook = key;
             self.faults.push(Fault::StillPending { webhook, counts });

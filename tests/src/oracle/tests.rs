@@ -47,7 +47,7 @@ fn what_goes_well_is_no_fault() {
         oracle.answered(number, Some(70 + i64::from(number)), now);
     }
     oracle.arrived(W, arrival(0, 1, now, true));
-    oracle.check_delivery_counts(W, counts(3, 1, 2, 0));
+    oracle.check_delivery_counts(W, counts(3, 1, 2, 0), 3);
     // A failure, its retry, and what a crash repeats.
     let later = now + Duration::from_millis(100);
     oracle.arrived(W, arrival(1, 1, now, false));
@@ -99,17 +99,17 @@ fn what_goes_wrong_is_found() {
     );
     check(
         "books that don't balance",
-        |oracle, _| oracle.check_delivery_counts(W, counts(2, 1, 0, 0)),
+        |oracle, _| oracle.check_delivery_counts(W, counts(2, 1, 0, 0), 2),
         |fault| matches!(fault, Fault::Unbalanced { .. }),
     );
     check(
         "an event missing from the books",
-        |oracle, _| oracle.check_delivery_counts(W, counts(1, 1, 0, 0)),
+        |oracle, _| oracle.check_delivery_counts(W, counts(1, 1, 0, 0), 2),
         |fault| matches!(fault, Fault::Miscounted { .. }),
     );
     check(
         "an event too many in the books",
-        |oracle, _| oracle.check_delivery_counts(W, counts(3, 3, 0, 0)),
+        |oracle, _| oracle.check_delivery_counts(W, counts(3, 3, 0, 0), 2),
         |fault| matches!(fault, Fault::Miscounted { .. }),
     );
     check(

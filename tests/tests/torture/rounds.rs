@@ -503,6 +503,7 @@ impl Torture {
     /// What must hold at any time, and what a start has made of unanswered changes.
     pub(crate) async fn check(&self, has_started: bool) {
         keys::check(&self.run, &self.daemon.api()).await;
+        let answered = self.run.oracle().answered_so_far();
         let found = self.webhooks().await;
         let mut webhooks = self.run.webhooks();
         let shapes = found.iter().map(|found| (found.key, found.shape.clone()));
@@ -515,7 +516,8 @@ impl Torture {
         let mut oracle = self.run.oracle();
         oracle.find(faults);
         for found in found {
-            oracle.check_delivery_counts(found.key, found.counts);
+            let answered = answered.get(&found.key).copied().unwrap_or(0);
+            oracle.check_delivery_counts(found.key, found.counts, answered);
             let now = Instant::now();
             if found.key == SWITCHED && !found.shape.enabled {
                 oracle.may_not_want(found.key);

@@ -11,7 +11,7 @@ mod station_time;
 mod transaction;
 
 pub use fields::Fields;
-pub use repeats::{Digest, LastCall, Repeat, StartKey, StartedTransaction};
+pub use repeats::{Arrival, Digest, LastCall, Repeat, StartKey, StartedTransaction};
 pub use station::{BootStatus, ConnectorState, OpenTransaction, StationState};
 pub use station_time::parse_station_time;
 pub use transaction::{MeterReading, StopRequest, Transaction, TransactionFilter, TransactionStop};

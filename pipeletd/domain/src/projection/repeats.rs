@@ -88,18 +88,33 @@ pub struct Repeat {
     pub transaction_id: Option<i64>,
 }
 
+/// How a CALL has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Arrival {
+    /// From the station. No other CALL came since the last one of the state where it `follows`.
+    First { follows: bool },
+    /// From another node, which has sent the same before and got no answer.
+    Again,
+}
+
 impl StationState {
     /// Whether this CALL, with the payload as it came, is one that has already become an event.
-    /// `follows` says that no other CALL came since the last one of this state.
     pub fn repeat_of(
         &self,
         message_id: &str,
         kind: EventType,
         payload: &Payload,
-        follows: bool,
+        arrival: Arrival,
     ) -> Option<Repeat> {
+        // Chargers that count from 1 after every start begin with the same words each time, and
+        // nothing in these two tells a new one from an old one: better twice than never.
+        let is_plain = matches!(kind, EventType::BootNotification | EventType::Heartbeat);
+        let may_be = match arrival {
+            Arrival::First { follows } => follows && !is_plain,
+            Arrival::Again => true,
+        };
         self.repeat_of_last_call(message_id, kind, payload)
-            .filter(|_| follows)
+            .filter(|_| may_be)
             .or_else(|| self.repeat_of_start(kind, payload))
     }
 
@@ -109,11 +124,6 @@ impl StationState {
         kind: EventType,
         payload: &Payload,
     ) -> Option<Repeat> {
-        // Chargers that count from 1 after every start begin with the same words each time, and
-        // nothing in these two tells a new one from an old one: better twice than never.
-        if matches!(kind, EventType::BootNotification | EventType::Heartbeat) {
-            return None;
-        }
         let last = self.last_call.as_ref()?;
         if last.message_id != message_id || last.kind != kind {
             return None;

@@ -1,7 +1,7 @@
 use super::*;
 use crate::{
     events::{EventId, Payload},
-    projection::Repeat,
+    projection::{Arrival, Repeat},
 };
 
 fn time(text: &str) -> Timestamp {
@@ -145,7 +145,7 @@ fn lists_are_bounded() {
 fn repeats_are_recognised() {
     let check = |events: &[Event], id: &str, kind, payload: &str, expected| {
         let payload = Payload::parse(payload.as_bytes()).unwrap();
-        let found = station(events).repeat_of(id, kind, &payload, true);
+        let found = station(events).repeat_of(id, kind, &payload, Arrival::First { follows: true });
         assert_eq!(found, expected, "{id} {kind}");
     };
     let repeat = |transaction_id| Some(Repeat { transaction_id });
@@ -176,10 +176,25 @@ fn repeats_are_recognised() {
     let start_payload = Payload::parse(START.as_bytes()).unwrap();
     let status = Payload::empty();
     let notified = station(&[event(EventType::StatusNotification, "1", "{}")]);
-    let found = notified.repeat_of("1", EventType::StatusNotification, &status, false);
+    let found = notified.repeat_of(
+        "1",
+        EventType::StatusNotification,
+        &status,
+        Arrival::First { follows: false },
+    );
     assert_eq!(found, None);
-    let found = station(&started).repeat_of("1", start, &start_payload, false);
+    let found = station(&started).repeat_of(
+        "1",
+        start,
+        &start_payload,
+        Arrival::First { follows: false },
+    );
     assert_eq!(found, repeat(Some(42)), "it is the same transaction");
+    // What another node sends again is the same, even where a station's would not be.
+    let beating = station(&[event(EventType::Heartbeat, "1", "{}")]);
+    let found = |arrival| beating.repeat_of("1", EventType::Heartbeat, &status, arrival);
+    assert_eq!(found(Arrival::First { follows: true }), None);
+    assert_eq!(found(Arrival::Again), repeat(None));
     check(&started, "9", start, &START.replace("\"A\"", "\"B\""), None);
     // Without a timestamp nothing says that it is the same one.
     let undated = r#"{"connectorId":1,"idTag":"A","meterStart":7}"#;

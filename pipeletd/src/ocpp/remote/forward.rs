@@ -27,7 +27,7 @@ use super::{
         session::{Served, Unserved},
         wire::{self, ErrorCode, Frame},
     },
-    Answer, Done, EndedAt, FromGateway, FromOwner, GATEWAY, OWNER, Open, Said, Text, ToGateway,
+    Answer, Done, EndedAt, FromGateway, FromOwner, GATEWAY, Numbered, OWNER, Open, Said, ToGateway,
     ToOwner, VERSION, Wanted, encoded,
 };
 use crate::cluster::{Incarnation, JoinError, Peers, Unanswered, members::Seen};
@@ -209,7 +209,7 @@ impl<L: Link> Forward<L> {
                 _ = self.seen.changed() => open_at = Instant::now(),
                 Some(asked) = self.inbox.asked.recv() => Box::pin(self.do_for(asked)).await?,
                 heard = self.link.next(), if self.unanswered.is_none() => match heard? {
-                    Heard::Text(text) => {
+                    Heard::Text(text) | Heard::Again(text) => {
                         self.texts += 1;
                         self.unanswered = Some(text);
                         Box::pin(self.forward(&mut here)).await?;
@@ -275,6 +275,7 @@ impl<L: Link> Forward<L> {
     /// left unanswered where its shard is here.
     async fn forward(&mut self, here: &mut watch::Receiver<Local>) -> Result<(), Ended> {
         let deadline = Instant::now() + PATIENCE;
+        let mut again = false;
         while Instant::now() < deadline {
             if here.borrow_and_update().is_some() {
                 return Ok(());
@@ -291,10 +292,12 @@ impl<L: Link> Forward<L> {
             let Some(text) = &self.unanswered else {
                 return Ok(());
             };
-            let said = Said::Text(Text {
+            let said = Said::Text(Numbered {
                 number: self.texts,
                 text: text.as_str().to_owned(),
+                again,
             });
+            again = true;
             match self.ask(said).await? {
                 Some(Answer::Done(Done { text })) => {
                     self.unanswered = None;

@@ -59,7 +59,7 @@ enum Said {
     #[prost(message, tag = "4")]
     Open(Open),
     #[prost(message, tag = "5")]
-    Text(Text),
+    Text(Numbered),
     #[prost(message, tag = "6")]
     Ended(EndedAt),
 }
@@ -80,11 +80,14 @@ struct Open {
 }
 
 #[derive(Clone, PartialEq, Message)]
-struct Text {
+struct Numbered {
     #[prost(uint64, tag = "1")]
     number: u64,
     #[prost(string, tag = "2")]
     text: String,
+    /// It was sent before, and maybe to another owner.
+    #[prost(bool, tag = "3")]
+    again: bool,
 }
 
 #[derive(Clone, PartialEq, Message)]

@@ -44,6 +44,7 @@ enum Incoming {
     Text {
         number: u64,
         text: String,
+        again: bool,
         respond: Respond,
     },
     Ended(Ended),
@@ -132,6 +133,7 @@ impl Served {
                 let incoming = Incoming::Text {
                     number: text.number,
                     text: text.text,
+                    again: text.again,
                     respond,
                 };
                 // What there is no room for is sent again.
@@ -242,6 +244,7 @@ impl Link for RemoteLink {
                 Incoming::Text {
                     number,
                     text,
+                    again,
                     respond,
                 } => {
                     let (answered, answer) = &self.answered;
@@ -250,7 +253,11 @@ impl Link for RemoteLink {
                         continue;
                     }
                     self.in_hand = Some((number, respond));
-                    return Ok(Heard::Text(text.into()));
+                    return Ok(if again {
+                        Heard::Again(text.into())
+                    } else {
+                        Heard::Text(text.into())
+                    });
                 }
                 Incoming::Ended(ended) => return Err(ended),
             }
