@@ -357,8 +357,8 @@ impl App {
             shutdown,
             exporter,
         } = self;
-        let switch = switch(&base, &current, &role, &shutdown);
         let (stations, cluster) = (gateway.handle(), base.cluster(&role));
+        let switch = switch(&base, &current, &role, &cluster, &shutdown);
         // Cancelled when all sockets are closed.
         let closed = CancellationToken::new();
         let owning = async {
@@ -443,13 +443,19 @@ fn switch(
     base: &Base,
     current: &watch::Sender<Option<Current>>,
     role: &Role,
+    cluster: &api::Cluster,
     shutdown: &CancellationToken,
 ) -> Switch {
     let current = current.subscribe();
-    let owner = move || current.borrow().as_ref().map(|it| it.routers.clone());
+    // One that may have been overtaken answers nothing.
+    let owner = move || {
+        let current = current.borrow();
+        let held = current.as_ref().filter(|it| it.ownership.is_held());
+        held.map(|it| it.routers.clone())
+    };
     let standby = match role {
         Role::Owner(_) => None,
-        Role::Node(_, peers) => Some(base.standby(base.cluster(role), peers, shutdown)),
+        Role::Node(_, peers) => Some(base.standby(cluster, peers, shutdown)),
     };
     Switch::new(owner, standby)
 }
@@ -504,10 +510,16 @@ impl Base {
 }
 
 impl Base {
-    fn metrics(&self, owner: Option<metrics::Owner>, readiness: Readiness) -> Metrics {
+    fn metrics(
+        &self,
+        owner: Option<metrics::Owner>,
+        cluster: &api::Cluster,
+        readiness: Readiness,
+    ) -> Metrics {
         let process = &self.process;
         Metrics::new(metrics::Sources {
             owner,
+            cluster: cluster.clone(),
             connections: self.connections.clone(),
             readiness,
             data_dir: self.data_dir.clone(),
@@ -526,14 +538,13 @@ impl Base {
             Role::Owner(_) => None,
             Role::Node(cluster, peers) => Some((Arc::clone(cluster), peers.clone())),
         };
-        let clock = self.process.clock;
-        api::Cluster { node, clock }
+        api::Cluster::new(node, self.process.clock)
     }
 
     /// What a node answers that owns no shard.
     fn standby(
         &self,
-        cluster: api::Cluster,
+        cluster: &api::Cluster,
         peers: &Peers,
         shutdown: &CancellationToken,
     ) -> Standby {
@@ -541,14 +552,14 @@ impl Base {
             part: Part::Standby(peers.clone()),
             shutdown: shutdown.clone(),
         };
-        let metrics = self.metrics(None, readiness.clone());
+        let metrics = self.metrics(None, cluster, readiness.clone());
         let authenticator = &self.authenticator;
         Standby {
             peers: peers.clone(),
             authenticator: authenticator.clone(),
             own: Routers {
                 rest: rest::own_router(authenticator.clone(), cluster.clone(), readiness, metrics),
-                grpc: grpc::own_router(authenticator.clone(), cluster),
+                grpc: grpc::own_router(authenticator.clone(), cluster.clone()),
             },
         }
     }

@@ -4,7 +4,10 @@ use std::{sync::Arc, time::Duration};
 
 use jiff::{SignedDuration, Timestamp};
 use pipelet_proto::v1;
-use tokio::time::{Instant, sleep, timeout_at};
+use tokio::{
+    sync::watch,
+    time::{Instant, interval, sleep, timeout, timeout_at},
+};
 
 use super::{error::ApiError, wire::time};
 use crate::{
@@ -24,15 +27,53 @@ const HAND_OVER_TIMEOUT: Duration = Duration::from_mins(1);
 /// Between two looks at whether it has: nodes say so at once.
 const LOOK_AGAIN: Duration = Duration::from_millis(50);
 
+/// How often the servers are asked by themselves, for the metrics.
+const LOOK_EVERY: Duration = Duration::from_secs(15);
+
 /// Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Cluster {
     /// None where the daemon is no node.
-    pub node: Option<(Arc<jetstream::Cluster>, Peers)>,
-    pub clock: Clock,
+    node: Option<(Arc<jetstream::Cluster>, Peers)>,
+    /// As they were seen last.
+    servers: Arc<watch::Sender<Vec<jetstream::ServerHealth>>>,
+    clock: Clock,
 }
 
 impl Cluster {
+    /// `node` is none where the daemon is no node of one.
+    pub fn new(node: Option<(Arc<jetstream::Cluster>, Peers)>, clock: Clock) -> Self {
+        Self {
+            node,
+            servers: Arc::default(),
+            clock,
+        }
+    }
+
+    pub(super) fn peers(&self) -> Option<&Peers> {
+        self.node.as_ref().map(|(_, peers)| peers)
+    }
+
+    /// The servers, as they were seen last by [`Self::watch_servers`].
+    pub(super) fn last_seen(&self) -> Vec<jetstream::ServerHealth> {
+        self.servers.borrow().clone()
+    }
+
+    /// Looks at the servers now and then, for as long as it is polled.
+    pub async fn watch_servers(&self) {
+        let Some((cluster, _)) = &self.node else {
+            return std::future::pending().await;
+        };
+        let mut turns = interval(LOOK_EVERY);
+        loop {
+            turns.tick().await;
+            // Whether they answer is what the outages tell.
+            if let Ok(Ok(servers)) = timeout(SERVERS_TIMEOUT, cluster.servers()).await {
+                self.servers.send_replace(servers);
+            }
+        }
+    }
+
     fn node(&self) -> Result<&(Arc<jetstream::Cluster>, Peers), ApiError> {
         self.node.as_ref().ok_or_else(|| ApiError::Conflict {
             code: "no_cluster",
@@ -42,7 +83,7 @@ impl Cluster {
 
     pub(super) async fn get(&self) -> Result<v1::GetClusterResponse, ApiError> {
         let (cluster, peers) = self.node()?;
-        let servers = tokio::time::timeout(SERVERS_TIMEOUT, cluster.servers()).await;
+        let servers = timeout(SERVERS_TIMEOUT, cluster.servers()).await;
         let (servers, nats_error) = match servers {
             Ok(Ok(servers)) => (servers, None),
             Ok(Err(error)) => (Vec::new(), Some(error.chain())),

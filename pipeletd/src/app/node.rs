@@ -63,6 +63,7 @@ impl Node<'_> {
         tokio::select! {
             ended = self.own_in_turn(cluster, peers, drained.subscribe()) => ended,
             ended = answering => ended.and(Err(RunError::Ended("connection to NATS"))),
+            () = self.cluster.watch_servers() => Ok(()),
             () = hear_drains(requests, &drained) => Err(RunError::Ended("connection to NATS")),
         }
     }

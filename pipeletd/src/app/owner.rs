@@ -55,6 +55,7 @@ pub(super) enum Stopped {
 /// Of the owner, for those that outlive it. Cheap to clone.
 #[derive(Debug, Clone)]
 pub(super) struct Current {
+    pub(super) ownership: Ownership,
     pub(super) delivery: Delivery,
     pub(super) journals: Journals,
     pub(super) routers: Routers,
@@ -147,7 +148,7 @@ impl Owner {
             stations: stations.clone(),
             journals: journals.clone(),
         };
-        let metrics = base.metrics(Some(owner), readiness.clone());
+        let metrics = base.metrics(Some(owner), node.cluster, readiness.clone());
         let directory = StationDirectory::new(stations, base.registries.registrations.clone());
         let streams = EventStreams::new(journals.clone(), self.serving.clone());
         let trigger = Trigger::new(journals.clone(), self.delivery.clone(), base.process.clock);
@@ -186,6 +187,7 @@ impl Owner {
             source,
         })?;
         Ok(Current {
+            ownership: self.ownership.clone(),
             delivery: self.delivery.clone(),
             journals,
             routers: Routers { rest, grpc },

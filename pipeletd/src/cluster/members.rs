@@ -5,7 +5,7 @@
 //! goes on, still says the lower one.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fmt,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
@@ -106,6 +106,8 @@ struct Table {
     /// Something is to be said now.
     news: Notify,
     others: Mutex<BTreeMap<Incarnation, Member>>,
+    /// Those that speak another version.
+    ignored: Mutex<BTreeSet<Incarnation>>,
     seen: watch::Sender<Seen>,
 }
 
@@ -157,6 +159,7 @@ impl Members {
             load,
             news: Notify::new(),
             others: Mutex::default(),
+            ignored: Mutex::default(),
             seen: watch::Sender::default(),
         });
         let stop = CancellationToken::new();
@@ -230,16 +233,19 @@ impl Table {
         self.others.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn ignored(&self) -> MutexGuard<'_, BTreeSet<Incarnation>> {
+        self.ignored.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn hear(&self, message: &[u8]) {
         let hello = match Hello::decode(message) {
             Ok(hello) if hello.version == VERSION => hello,
             Ok(hello) => {
-                let (node, version) = (hello.node, hello.pipelet_version);
-                tracing::warn!(
-                    node,
-                    version,
-                    "a node speaks another version, and is ignored"
-                );
+                if self.ignored().insert(Incarnation(hello.incarnation)) {
+                    let (node, version) = (hello.node, hello.pipelet_version);
+                    let what = "a node speaks another version, and is ignored";
+                    tracing::warn!(node, version, "{what}");
+                }
                 return;
             }
             Err(error) => return tracing::warn!(%error, "a node can't be understood"),

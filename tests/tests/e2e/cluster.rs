@@ -5,10 +5,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use pipelet_tests::{Called, Daemon, Nats, Receiver, Station};
+use pipelet_tests::{Called, Daemon, Nats, Receiver, Scrape, Station};
 use serde_json::{Value, json};
 
-use crate::scene::daemon;
+use crate::scene::{ctl, daemon};
 
 /// Nodes of one cluster, the first of which owns the shards.
 struct Cluster {
@@ -181,4 +181,65 @@ async fn a_node_that_is_to_end_hands_its_shards_over() {
     assert_eq!(cluster.receiver.requests().len(), calls);
     assert_eq!(connections(&left, "S1").await, ["StationConnected"]);
     assert!(longest < Duration::from_secs(5), "{longest:?}");
+}
+
+#[tokio::test]
+async fn a_drained_node_goes_on_as_a_gateway() {
+    let Some(cluster) = Cluster::start(2, &["Heartbeat"]).await else {
+        return;
+    };
+    let (first, second) = (&cluster.nodes[0], &cluster.nodes[1]);
+    let mut stations = vec![
+        cluster.station(0, "S0").await,
+        cluster.station(1, "S1").await,
+    ];
+    let ctl = ctl(second);
+    let status = ctl.json("cluster status").await;
+    assert_eq!(
+        (&status["owner"], &status["shards"]),
+        (&json!("n0"), &json!(4))
+    );
+    let drained = ctl.json("cluster drain n0").await;
+    let seen = (&drained["name"], &drained["state"], &drained["shards"]);
+    assert_eq!(seen, (&json!("n0"), &json!("drained"), &json!(0)));
+    for station in &mut stations {
+        station.ok("Heartbeat", "{}").await;
+    }
+    cluster.receiver.await_requests(2).await;
+    for node in [first, second] {
+        let seen = node.api().get("/cluster").await.expect(200);
+        assert_eq!(seen["owner"], "n1", "{seen}");
+        let stations: Vec<_> = seen["nodes"].as_array().expect("nodes").iter().collect();
+        let stations: Vec<_> = stations.iter().map(|node| &node["stations"]).collect();
+        assert_eq!(stations, [1, 1]);
+        let servers = seen["nats_servers"].as_array().expect("servers");
+        // Two streams of all, and two of each shard.
+        assert_eq!((servers.len(), &servers[0]["leads"]), (1, &json!(10)));
+        // Each node tells its own.
+        node.api().get("/readyz").await.expect(200);
+        let scraped = Scrape::of(node.api().get("/metrics").await.text);
+        let owns = f64::from(u8::from(node.node() == "n1"));
+        assert_eq!(scraped.get("pipelet_cluster_owner"), Some(owns));
+        assert_eq!(scraped.get("pipelet_station_connections"), Some(1.0));
+        assert_eq!(connections(node, "S0").await, ["StationConnected"]);
+        assert_eq!(connections(node, "S1").await, ["StationConnected"]);
+    }
+
+    // There is nobody who could go on, until one may again.
+    ctl.json("cluster drain n1").await;
+    let status = ctl.line("cluster status").await;
+    assert_eq!(status.code, 1, "{status:?}");
+    ctl.json("cluster drain n0 --undo").await;
+    for station in &mut stations {
+        station.ok("Heartbeat", "{}").await;
+    }
+    let ended = ctl.line("cluster drain n2").await;
+    assert_eq!(ended.code, 3, "{ended:?}");
+}
+
+#[tokio::test]
+async fn a_daemon_alone_is_no_cluster() {
+    let alone = daemon().start().await;
+    let ended = ctl(&alone).line("cluster status").await;
+    assert_eq!(ended.code, 5, "{ended:?}");
 }

@@ -122,6 +122,11 @@ fn connections(sources: &Sources) -> Vec<MetricFamily> {
             "Messages of stations whose end has not come.",
         )
         .of(sources.connections.unfinished_bytes()),
+        Family::gauge(
+            "pipelet_station_connections",
+            "Stations that are connected to this daemon itself.",
+        )
+        .of(sources.connections.open()),
         refused.done(),
         callers.done(),
     ]

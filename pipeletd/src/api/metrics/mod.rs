@@ -4,6 +4,7 @@
 //! kept here; so a deleted webhook's series are gone with it. No label is unbounded: a webhook is
 //! named by its id, and stations are never named. Knows no HTTP.
 
+mod cluster;
 mod daemon;
 mod family;
 mod process;
@@ -16,7 +17,7 @@ use prometheus::{TEXT_FORMAT, TextEncoder, proto::MetricFamily};
 use tokio::sync::Semaphore;
 use tokio_util::task::TaskTracker;
 
-use super::status::Readiness;
+use super::{cluster::Cluster, status::Readiness};
 use crate::{
     delivery::Delivery,
     journal::Journals,
@@ -34,6 +35,7 @@ pub const CONTENT_TYPE: &str = TEXT_FORMAT;
 pub struct Sources {
     /// None where another node owns the shards.
     pub owner: Option<Owner>,
+    pub cluster: Cluster,
     pub connections: ConnectionStats,
     pub readiness: Readiness,
     pub data_dir: PathBuf,
@@ -91,6 +93,7 @@ impl Metrics {
         let sources = &*self.sources;
         let now = sources.clock.now();
         let mut families = daemon::families(sources);
+        families.extend(cluster::families(&sources.cluster));
         if let Some(owner) = &sources.owner {
             families.extend(daemon::owner(owner, now));
             match owner.delivery.observe().await {

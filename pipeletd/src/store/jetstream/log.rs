@@ -152,8 +152,9 @@ impl StreamLog {
             high = high.or(Some(state.last_sequence + 1));
         }
         let (mut low, mut high) = (low.unwrap_or(1), high.unwrap_or(u64::MAX));
-        // The batch at `low` begins at the position or before it, and that at `high` behind it.
-        while high - low > 1 {
+        // The batch at `low` begins at the position or before it, and that at `high` behind it. What
+        // is remembered may be newer than what a server says of the end.
+        while high.saturating_sub(low) > 1 {
             let middle = low + (high - low) / 2;
             match self.batch_at(middle).await? {
                 Some((at, batch)) if at.start < high && batch.first <= position => {

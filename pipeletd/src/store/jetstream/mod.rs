@@ -94,8 +94,8 @@ pub enum ClusterError {
     )]
     NoJetStream,
     #[error(
-        "this account may not use JetStream: let it publish to $JS.API.> and {cluster}.>, and \
-         subscribe to _INBOX.>"
+        "this account may not use JetStream: let it publish to $JS.API.>, {cluster}.> and \
+         _INBOX.>, and subscribe to {cluster}.> and _INBOX.>"
     )]
     NotPermitted { cluster: String },
     #[error(
