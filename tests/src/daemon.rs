@@ -39,6 +39,8 @@ pub struct Builder {
     log_name: String,
     /// The data directory that the first key is in, where that is another node's.
     key_of: Option<PathBuf>,
+    /// So many other nodes are started before it, the first of which owns the shards.
+    others: usize,
 }
 
 impl Builder {
@@ -71,6 +73,7 @@ impl Builder {
             data_dir,
             log_name: "stderr.log".to_owned(),
             key_of: None,
+            others: 0,
         }
     }
 
@@ -148,13 +151,37 @@ impl Builder {
         &self.data_dir
     }
 
+    /// Makes it one of several nodes, another of which owns the shards.
+    #[must_use]
+    pub const fn behind(mut self, others: usize) -> Self {
+        self.others = others;
+        self
+    }
+
     /// Starts the daemon and waits until it listens.
     pub async fn start(self) -> Daemon {
+        let others = self.others;
+        if others > 0 {
+            return self.start_behind(others).await;
+        }
         let running = Running::spawn(&self).await;
         Daemon {
             builder: self,
             running: Some(running),
+            others: Vec::new(),
         }
+    }
+
+    async fn start_behind(mut self, others: usize) -> Daemon {
+        self.others = 0;
+        let first = Box::pin(self.flag("--node", "other-0").start()).await;
+        let mut daemon = Box::pin(first.beside("this").start()).await;
+        for number in 1..others {
+            let other = first.beside(&format!("other-{number}"));
+            daemon.others.push(Box::pin(other.start()).await);
+        }
+        daemon.others.push(first);
+        daemon
     }
 
     /// Starts a daemon that may give up by itself instead of listening.
@@ -169,6 +196,7 @@ impl Builder {
         Daemon {
             builder: self,
             running: None,
+            others: Vec::new(),
         }
     }
 
@@ -260,6 +288,8 @@ pub struct Daemon {
     builder: Builder,
     /// None between an end and the next start.
     running: Option<Running>,
+    /// Those of its cluster that go on as long as this is there.
+    others: Vec<Daemon>,
 }
 
 #[derive(Debug)]
@@ -447,6 +477,7 @@ impl Daemon {
             data_dir: data_dir.clone(),
             log_name: format!("{node}.log"),
             key_of: Some(self.data_dir().to_owned()),
+            others: 0,
         }
         .flag("--node", node)
         .flag("--data-dir", data_dir.to_str().expect("UTF-8"))

@@ -5,13 +5,16 @@ use std::{
     sync::atomic::{AtomicU64, Ordering},
 };
 
-use pipelet_tests::{Api, Builder, Ctl, Daemon, Receiver, Station};
+use pipelet_tests::{Api, Builder, Ctl, Daemon, Receiver, Reply, Station, deadline::eventually};
 
 /// With this variable, the daemon runs in several shards, which are gone with it.
 pub(crate) const IN_SHARDS: &str = "PIPELET_E2E_IN_SHARDS";
 
 /// With this variable, the daemon is the one node of a cluster, in two shards, on this NATS server.
 pub(crate) const ON_NATS: &str = "PIPELET_E2E_ON_NATS";
+
+/// With this one, too, it is one of three nodes, another of which owns the shards.
+pub(crate) const AT_A_GATEWAY: &str = "PIPELET_E2E_AT_A_GATEWAY";
 
 /// Clusters of this process's.
 static CLUSTERS: AtomicU64 = AtomicU64::new(1);
@@ -26,7 +29,12 @@ pub(crate) fn daemon() -> Builder {
         return Daemon::builder(env!("CARGO_BIN_EXE_e2e-pipeletd"))
             .flag("--store", nats.to_str().expect("UTF-8"))
             .flag("--cluster", &format!("test-{number}"))
-            .flag("--shards", "2");
+            .flag("--shards", "2")
+            .behind(if env::var_os(AT_A_GATEWAY).is_some() {
+                2
+            } else {
+                0
+            });
     }
     Daemon::builder(env!("CARGO_BIN_EXE_e2e-pipeletd"))
 }
@@ -67,7 +75,15 @@ impl Scene {
     }
 
     pub(crate) async fn station(&self, id: &str) -> Station {
-        Station::connect(self.daemon.ocpp(), id).await
+        let station = Station::connect(self.daemon.ocpp(), id).await;
+        if env::var_os(AT_A_GATEWAY).is_some() {
+            // The owner learns of it a moment after the handshake.
+            let path = format!("/stations/{id}");
+            let show = || self.api.get(&path);
+            let is_known = |reply: &Reply| reply.status == 200 && reply.json()["connected"] == true;
+            eventually("the station to be known", show, is_known).await;
+        }
+        station
     }
 
     pub(crate) fn ctl(&self) -> Ctl {

@@ -6,7 +6,7 @@ use pipelet_tests::{Answer, Nats};
 use serde_json::{Value, json};
 use tokio::process::Command;
 
-use crate::scene::{IN_SHARDS, ON_NATS, Scene, sharded};
+use crate::scene::{AT_A_GATEWAY, IN_SHARDS, ON_NATS, Scene, sharded};
 
 /// Suites that hold however many shards there are, but for what left out below.
 const MAIN_CASES: &[&str] = &[
@@ -44,6 +44,9 @@ const RESTARTING: &[&str] = &[
     "transactions_outlive_a_kill",
     "what_nothing_is_heard_of_ends_as_abandoned_until_its_stop_comes",
 ];
+
+/// What looks at the owner's own figures.
+const OF_THE_OWNER: &[&str] = &["what_others_wrote_moves_no_cursor_and_ends_no_list"];
 
 const STATIONS: usize = 12;
 
@@ -157,9 +160,9 @@ async fn lists_streams_and_books_are_of_all_shards() {
 }
 
 /// The same suites, on other daemons.
-async fn the_main_cases_hold(variable: &str, value: &str, left_out: &[&[&str]]) {
+async fn the_main_cases_hold(variables: &[(&str, &str)], left_out: &[&[&str]]) {
     let mut suites = Command::new(env::current_exe().expect("this program"));
-    suites.env(variable, value).args(MAIN_CASES);
+    suites.envs(variables.iter().copied()).args(MAIN_CASES);
     for name in left_out.iter().copied().flatten() {
         suites.args(["--skip", name]);
     }
@@ -171,12 +174,20 @@ async fn the_main_cases_hold(variable: &str, value: &str, left_out: &[&[&str]]) 
 
 #[tokio::test]
 async fn the_main_cases_hold_in_shards() {
-    the_main_cases_hold(IN_SHARDS, "1", &[OF_ONE_SHARD, RESTARTING]).await;
+    the_main_cases_hold(&[(IN_SHARDS, "1")], &[OF_ONE_SHARD, RESTARTING]).await;
 }
 
 #[tokio::test]
 async fn the_main_cases_hold_on_nats() {
     if let Some(nats) = Nats::start().await {
-        the_main_cases_hold(ON_NATS, &nats.url(), &[OF_ONE_SHARD]).await;
+        the_main_cases_hold(&[(ON_NATS, &nats.url())], &[OF_ONE_SHARD]).await;
+    }
+}
+
+#[tokio::test]
+async fn the_main_cases_hold_at_a_node_that_owns_no_shard() {
+    if let Some(nats) = Nats::start().await {
+        let variables = [(ON_NATS, &*nats.url()), (AT_A_GATEWAY, "1")];
+        the_main_cases_hold(&variables, &[OF_ONE_SHARD, RESTARTING, OF_THE_OWNER]).await;
     }
 }

@@ -70,7 +70,7 @@ pub(crate) async fn check(run: &Run, api: &Api) {
     for key in keys {
         let from = Instant::now();
         let reply = api.with_key(Some(&key.key)).get("/webhooks?limit=1").await;
-        judge(run, &key, reply.status, from);
+        judge_reply(run, &key, reply.status, from);
     }
 }
 
@@ -79,12 +79,14 @@ fn lets_in(status: u16) -> bool {
     !matches!(status, 401 | 429)
 }
 
-fn judge(run: &Run, key: &CreatedKey, status: u16, from: Instant) {
+fn judge_reply(run: &Run, key: &CreatedKey, status: u16, from: Instant) {
     // A node that finds no owner has let the caller in by what it knows itself, and done nothing.
-    if status == 503 {
-        return;
+    if status != 503 {
+        judge(run, key, lets_in(status), from);
     }
-    let let_in = lets_in(status);
+}
+
+fn judge(run: &Run, key: &CreatedKey, let_in: bool, from: Instant) {
     let faults = run.keys().called(key.id, let_in, from, Instant::now());
     run.oracle().find(faults);
 }
@@ -180,7 +182,7 @@ impl Holder {
         let api = endpoints.api.with_key(Some(&key.key));
         let reply = api.ask(Method::GET, "/webhooks?limit=1", None).await;
         if let Some(reply) = reply {
-            judge(&self.run, key, reply.status, from);
+            judge_reply(&self.run, key, reply.status, from);
         }
     }
 
