@@ -345,6 +345,11 @@ impl Daemon {
         self.running().ocpps.expect("a daemon that speaks TLS")
     }
 
+    /// The other nodes that were started with it.
+    pub fn others(&self) -> &[Self] {
+        &self.others
+    }
+
     pub fn data_dir(&self) -> &Path {
         &self.builder.data_dir
     }

@@ -41,7 +41,7 @@ mod event_stream;
 mod faults;
 mod flood;
 mod http2;
-mod nats;
+pub mod nats;
 pub mod network;
 pub mod node;
 pub mod oracle;

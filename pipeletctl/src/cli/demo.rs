@@ -12,4 +12,10 @@ pub(crate) struct Demo {
     /// The daemon to start [default: the one beside pipeletctl, or on the search path]
     #[arg(long, value_name = "FILE", value_hint = ValueHint::ExecutablePath)]
     pub(crate) pipeletd: Option<PathBuf>,
+    /// Shows a cluster instead, of three nodes and three NATS servers, of which one each is killed
+    #[arg(long)]
+    pub(crate) cluster: bool,
+    /// The NATS server to start for it [default: nats-server on the search path]
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::ExecutablePath, requires = "cluster")]
+    pub(crate) nats_server: Option<PathBuf>,
 }

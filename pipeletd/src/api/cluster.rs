@@ -120,7 +120,8 @@ impl Cluster {
             })
         };
         let incarnation = node()?.incarnation;
-        let asked = peers.ask(incarnation, WHAT, wish.message(), NODE_TIMEOUT);
+        let address = peers.address(incarnation, WHAT);
+        let asked = peers.ask(&address, wish.message(), NODE_TIMEOUT);
         asked.await.map_err(|why| silent(name, &why))?;
         let deadline = Instant::now() + HAND_OVER_TIMEOUT;
         loop {

@@ -38,7 +38,8 @@ impl Peers {
             let source = error.into();
             Unanswered::Failed(source)
         })?;
-        let theirs = self.ask(node, what, ours.into(), BEGIN_TIMEOUT).await?;
+        let address = self.address(node, what);
+        let theirs = self.ask(&address, ours.into(), BEGIN_TIMEOUT).await?;
         let theirs = String::from_utf8_lossy(&theirs).into_owned();
         Ok(run(client.clone(), received, theirs))
     }

@@ -37,6 +37,10 @@ struct Inner {
     members: Members,
 }
 
+/// Where a node is asked about one matter. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Address(async_nats::Subject);
+
 /// Why a node did not answer.
 #[derive(Debug, thiserror::Error)]
 pub enum Unanswered {
@@ -115,21 +119,22 @@ impl Peers {
         self.0.client.server_info().max_payload
     }
 
+    /// Where a node is asked about something.
+    pub fn address(&self, node: Incarnation, what: &str) -> Address {
+        Address(self.subject(node, what).into())
+    }
+
     /// Asks a node about something, and waits so long for its answer.
     pub async fn ask(
         &self,
-        node: Incarnation,
-        what: &str,
+        node: &Address,
         message: Bytes,
         within: Duration,
     ) -> Result<Bytes, Unanswered> {
         let request = async_nats::Request::new()
             .payload(message)
             .timeout(Some(within));
-        let asked = self
-            .0
-            .client
-            .send_request(self.subject(node, what), request);
+        let asked = self.0.client.send_request(node.0.clone(), request);
         match asked.await {
             Ok(answer) => Ok(answer.payload),
             Err(error) => Err(match error.kind() {

@@ -95,7 +95,7 @@ fn throughput(seen: &Seen<'_>) -> [Judged; 6] {
 }
 
 /// One node on three servers, beside a daemon on its own store.
-fn cluster(seen: &Seen<'_>) -> [Judged; 3] {
+fn cluster(seen: &Seen<'_>) -> [Judged; 4] {
     let against = |what: &str| {
         let ours = format!("ours.500.1.{what}");
         seen.ratio(&format!("cluster16.500.1.{what}"), &ours)
@@ -112,6 +112,12 @@ fn cluster(seen: &Seen<'_>) -> [Judged; 3] {
             "×",
             AtMost(1.5, 1.5),
             against("cpu_us"),
+        ),
+        (
+            "the same, stations at another node",
+            "×",
+            AtMost(2.5, 2.5),
+            seen.ratio("forwarding.500.1.cpu_us", "ours.500.1.cpu_us"),
         ),
         (
             "cluster's CALL p50 at 200/s",

@@ -1,6 +1,6 @@
 //! A gateway under load: ours or a peer's, in a process of its own.
 
-use std::net::SocketAddr;
+use std::{iter, net::SocketAddr};
 
 use pipelet_tests::{Builder, Daemon, NatsCluster};
 
@@ -12,6 +12,8 @@ pub(crate) enum Kind {
     Ours,
     /// The one node of a cluster in so many shards, on three servers of NATS.
     Cluster(u16),
+    /// The same, and the stations are at another node, which forwards to it.
+    Forwarding(u16),
     Peer(Installed),
 }
 
@@ -30,6 +32,7 @@ impl Kind {
             Self::Ours => "ours",
             Self::Cluster(16) => "cluster16",
             Self::Cluster(_) => "cluster",
+            Self::Forwarding(_) => "forwarding",
             Self::Peer(installed) => installed.peer.name(),
         }
     }
@@ -39,6 +42,7 @@ impl Kind {
             Self::Ours => "**pipeletd**",
             Self::Cluster(16) => "pipeletd, 16 shards on 3 NATS servers",
             Self::Cluster(_) => "pipeletd, few shards on 3 NATS servers",
+            Self::Forwarding(_) => "the same, stations at another node",
             Self::Peer(installed) => installed.peer.made_with(),
         }
     }
@@ -53,11 +57,12 @@ impl Kind {
                 }
                 Gateway::Ours(Box::new(daemon))
             }
-            Self::Cluster(shards) => {
+            Self::Cluster(shards) | Self::Forwarding(shards) => {
                 let servers = NatsCluster::start().await.expect("servers of NATS");
                 let daemon = daemon()
                     .flag("--store", &servers.url())
                     .flag("--shards", &shards.to_string())
+                    .behind(usize::from(matches!(self, Self::Forwarding(_))))
                     .start()
                     .await;
                 for url in urls {
@@ -82,9 +87,17 @@ impl Gateway {
     }
 
     pub(crate) fn pid(&self) -> u32 {
+        self.pids()[0]
+    }
+
+    /// All that it takes, but for servers that keep its data.
+    pub(crate) fn pids(&self) -> Vec<u32> {
         match self {
-            Self::Ours(daemon) | Self::Cluster { daemon, .. } => daemon.pid(),
-            Self::Peer(running) => running.pid(),
+            Self::Ours(daemon) | Self::Cluster { daemon, .. } => {
+                let others = daemon.others().iter().map(Daemon::pid);
+                iter::once(daemon.pid()).chain(others).collect()
+            }
+            Self::Peer(running) => vec![running.pid()],
         }
     }
 }

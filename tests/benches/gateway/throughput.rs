@@ -78,10 +78,12 @@ impl Scene {
 
     /// What happens within the window.
     pub(crate) async fn watch(&self, fleet: &Fleet, window: Duration) -> Turn {
-        let pid = self.gateway.pid();
+        let pids = self.gateway.pids();
+        let cpu = || -> Duration { pids.iter().map(|pid| process::used(*pid).cpu).sum() };
+        let pid = pids[0];
         let owed = || float(self.ledger.owed()) - float(self.sink.distinct());
         drop((fleet.take(), self.sink.take()));
-        let (began, used, owing) = (Instant::now(), process::used(pid), owed());
+        let (began, used, busy, owing) = (Instant::now(), process::used(pid), cpu(), owed());
         sleep(window).await;
         let (calls, arrivals) = (fleet.take(), self.sink.take());
         let (elapsed, now) = (began.elapsed().as_secs_f64(), process::used(pid));
@@ -91,7 +93,7 @@ impl Scene {
             posts_per_s: float(arrivals.count()) / elapsed,
             calls,
             arrivals,
-            cpu_us: now.cpu.saturating_sub(used.cpu).as_secs_f64() * 1e6 / events,
+            cpu_us: cpu().saturating_sub(busy).as_secs_f64() * 1e6 / events,
             written: float(now.written - used.written) / events,
             rss: float(process::rss(pid)),
             growth: owed() - owing,
@@ -167,8 +169,8 @@ pub(crate) async fn run(options: &Options, report: &mut Report) -> io::Result<()
         }
     }
     if options.wants(Section::Cluster) {
-        for shards in [16, 4] {
-            let (kind, receivers) = (Kind::Cluster(shards), 1);
+        for kind in [Kind::Cluster(16), Kind::Cluster(4), Kind::Forwarding(16)] {
+            let receivers = 1;
             entrants.push(Entrant { kind, receivers });
         }
     }

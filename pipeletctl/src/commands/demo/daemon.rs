@@ -4,21 +4,13 @@
 //! the daemon did not start is the directory left, for its log.
 
 use std::{
-    fs::File,
     path::{Path, PathBuf},
-    process::Stdio,
     time::Duration,
 };
 
-use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
-use tokio::{
-    io::{AsyncBufReadExt as _, BufReader, Lines},
-    process::{Child, ChildStdout, Command},
-    time::timeout,
-};
 
-use super::error::DemoError;
+use super::{error::DemoError, process::Process};
 use crate::settings::{Environment, Settings, SettingsError};
 
 /// The waits between attempts, their number, and how long each may take: short enough to watch.
@@ -26,68 +18,54 @@ const RETRY_SCHEDULE: &str = "1s,1s,2s";
 const MAX_ATTEMPTS: &str = "4";
 const DELIVERY_TIMEOUT: &str = "1s";
 
-/// For the daemon to listen, and again to end.
-const PATIENCE: Duration = Duration::from_secs(20);
-
-const CALL_TIMEOUT: Duration = Duration::from_secs(10);
+pub(super) const CALL_TIMEOUT: Duration = Duration::from_secs(10);
 
 #[derive(Debug)]
 pub(super) struct Daemon {
     // Dropped first: it is killed before its directory goes.
-    child: Child,
-    /// Kept open: a daemon that prints must not meet a closed pipe.
-    _stdout: Lines<BufReader<ChildStdout>>,
+    process: Process,
     home: TempDir,
     addresses: Addresses,
 }
 
-#[derive(Debug, PartialEq, Eq)]
-struct Addresses {
-    grpc: String,
-    ocpp: String,
+/// Where a daemon listens.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Addresses {
+    pub(super) grpc: String,
+    pub(super) ocpp: String,
+}
+
+/// How each daemon of a demo is started.
+pub(super) fn args(data_dir: &Path) -> Vec<String> {
+    let data_dir = data_dir.display().to_string();
+    let args = [
+        ["--data-dir", &data_dir],
+        ["--http-listen", "127.0.0.1:0"],
+        ["--retry-schedule", RETRY_SCHEDULE],
+        ["--max-attempts", MAX_ATTEMPTS],
+        ["--delivery-timeout", DELIVERY_TIMEOUT],
+        ["--shutdown-grace", "1s"],
+    ];
+    let args = args.concat().into_iter().chain(["--dev"]);
+    args.map(str::to_owned).collect()
 }
 
 impl Daemon {
     pub(super) async fn start(program: &Path) -> Result<Self, DemoError> {
         let home = TempDir::with_prefix("pipelet-demo-").map_err(DemoError::Directory)?;
         let log = home.path().join("pipeletd.log");
-        let stderr = File::create(&log).map_err(DemoError::Directory)?;
-        let spawned = Command::new(program)
-            .arg("--data-dir")
-            .arg(home.path().join("data"))
-            .args(["--http-listen", "127.0.0.1:0"])
-            .args(["--grpc-listen", "127.0.0.1:0"])
-            .args(["--ocpp-listen", "127.0.0.1:0"])
-            .args(["--retry-schedule", RETRY_SCHEDULE])
-            .args(["--max-attempts", MAX_ATTEMPTS])
-            .args(["--delivery-timeout", DELIVERY_TIMEOUT])
-            .args(["--shutdown-grace", "1s"])
-            .arg("--dev")
-            // What is set for another daemon is not meant for this one.
-            .env_clear()
-            // A Ctrl-C at the terminal is for the demo, which then ends its daemon in order.
-            .process_group(0)
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(stderr)
-            .kill_on_drop(true)
-            .spawn();
-        let mut child = spawned.map_err(|source| DemoError::Spawn {
-            program: program.to_owned(),
-            source,
-        })?;
-        let stdout = child.stdout.take().ok_or(DemoError::NoAddress)?;
-        let mut lines = BufReader::new(stdout).lines();
-        let line = timeout(PATIENCE, lines.next_line()).await;
-        let line = line.ok().and_then(Result::ok).flatten();
-        let Some(addresses) = line.as_deref().and_then(Addresses::parse) else {
+        let mut args = args(&home.path().join("data"));
+        for listen in ["--grpc-listen", "--ocpp-listen"] {
+            args.extend([listen.to_owned(), "127.0.0.1:0".to_owned()]);
+        }
+        let mut process = Process::start(program, log.clone(), args)?;
+        let Some(addresses) = Addresses::of(&mut process).await else {
             // Only the log says why.
             let _ = home.keep();
             return Err(DemoError::NotListening { log });
         };
         Ok(Self {
-            child,
-            _stdout: lines,
+            process,
             home,
             addresses,
         })
@@ -105,28 +83,26 @@ impl Daemon {
 
     /// Waits for it to end by itself, which it should not: why it did is in its log.
     pub(super) async fn died(&mut self) -> DemoError {
-        let _ = self.child.wait().await;
+        self.process.ended().await;
         self.home.disable_cleanup(true);
-        let log = self.home.path().join("pipeletd.log");
+        let log = self.process.log.clone();
         DemoError::Died { log }
     }
 
     /// Ends it in order, and removes what it wrote.
     pub(super) async fn stop(mut self) {
-        let pid = self.child.id().and_then(|id| i32::try_from(id).ok());
-        if let Some(pid) = pid.and_then(Pid::from_raw) {
-            // Where it has gone already, that is what is wanted.
-            let _ = kill_process(pid, Signal::TERM);
-        }
-        if timeout(PATIENCE, self.child.wait()).await.is_err() {
-            let _ = self.child.kill().await;
-        }
+        self.process.stop().await;
         // A directory below /tmp that can't be removed is no reason to fail.
         let _ = self.home.close();
     }
 }
 
 impl Addresses {
+    /// Once it listens.
+    pub(super) async fn of(process: &mut Process) -> Option<Self> {
+        Self::parse(&process.first_line().await?)
+    }
+
     fn parse(line: &str) -> Option<Self> {
         let rest = line.strip_prefix("listening ")?;
         let find = |name: &str| {
@@ -150,18 +126,17 @@ pub(super) fn find(
     }
     let own = std::env::current_exe().and_then(std::fs::canonicalize);
     let beside = own.ok().map(|own| own.with_file_name("pipeletd"));
-    let on_path = environment
-        .search_path
-        .iter()
-        .map(|dir| dir.join("pipeletd"));
-    let found = beside
-        .clone()
-        .into_iter()
-        .chain(on_path)
-        .find(|path| path.is_file());
+    let is_there = |path: &PathBuf| path.is_file();
+    let found = beside.clone().filter(is_there);
+    let found = found.or_else(|| on_search_path("pipeletd", environment));
     found.ok_or(DemoError::NoDaemon {
         looked: beside.unwrap_or_else(|| PathBuf::from("pipeletd")),
     })
+}
+
+pub(super) fn on_search_path(program: &str, environment: &Environment) -> Option<PathBuf> {
+    let mut places = environment.search_path.iter().map(|dir| dir.join(program));
+    places.find(|path| path.is_file())
 }
 
 #[cfg(test)]

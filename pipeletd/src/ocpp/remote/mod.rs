@@ -83,8 +83,9 @@ struct Open {
 struct Numbered {
     #[prost(uint64, tag = "1")]
     number: u64,
-    #[prost(string, tag = "2")]
-    text: String,
+    /// In UTF-8.
+    #[prost(bytes = "bytes", tag = "2")]
+    text: Bytes,
     /// It was sent before, and maybe to another owner.
     #[prost(bool, tag = "3")]
     again: bool,
@@ -119,9 +120,9 @@ enum Answer {
 
 #[derive(Clone, PartialEq, Message)]
 struct Done {
-    /// For the station.
-    #[prost(string, optional, tag = "1")]
-    text: Option<String>,
+    /// For the station, in UTF-8.
+    #[prost(bytes = "bytes", optional, tag = "1")]
+    text: Option<Bytes>,
 }
 
 #[derive(Clone, PartialEq, Message)]

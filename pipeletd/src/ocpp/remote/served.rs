@@ -5,9 +5,11 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
+use bytes::Bytes;
 use pipelet_domain::{events::StationId, registration::SecurityProfile};
 use prost::Message as _;
 use tokio::{sync::mpsc, time::timeout};
+use tokio_tungstenite::tungstenite::Utf8Bytes;
 use tokio_util::sync::CancellationToken;
 
 use super::{
@@ -22,7 +24,7 @@ use super::{
     Answer, ConnectionId, Done, FromGateway, FromOwner, Full, GATEWAY, NotOpen, OWNER, Open, Said,
     ToGateway, ToOwner, VERSION, Wanted, encoded,
 };
-use crate::cluster::{Incarnation, JoinError, Peers, Request, Requests, Respond};
+use crate::cluster::{Address, Incarnation, JoinError, Peers, Request, Requests, Respond};
 
 /// What waits of one connection: a gateway sends the next message once the last is answered.
 const INCOMING: usize = 4;
@@ -43,7 +45,7 @@ type OpenConnections = Mutex<HashMap<ConnectionId, mpsc::Sender<Incoming>>>;
 enum Incoming {
     Text {
         number: u64,
-        text: String,
+        text: Utf8Bytes,
         again: bool,
         respond: Respond,
     },
@@ -54,12 +56,13 @@ enum Incoming {
 #[derive(Debug)]
 pub(in crate::ocpp) struct RemoteLink {
     peers: Peers,
+    gateway: Address,
     id: ConnectionId,
     incoming: mpsc::Receiver<Incoming>,
     /// The message that is being handled, until it is answered.
     in_hand: Option<(u64, Respond)>,
     /// The last one that was, and its answer.
-    answered: (u64, Option<String>),
+    answered: (u64, Option<Bytes>),
     open: Arc<OpenConnections>,
 }
 
@@ -129,11 +132,14 @@ impl Served {
                 let answer = self.open(id, open);
                 respond.with(answer).await;
             }
-            (Some(Said::Text(text)), Some(session)) => {
+            (Some(Said::Text(said)), Some(session)) => {
+                let Ok(text) = Utf8Bytes::try_from(said.text) else {
+                    return respond.with(not_open()).await;
+                };
                 let incoming = Incoming::Text {
-                    number: text.number,
-                    text: text.text,
-                    again: text.again,
+                    number: said.number,
+                    text,
+                    again: said.again,
                     respond,
                 };
                 // What there is no room for is sent again.
@@ -170,6 +176,7 @@ impl Served {
         let (sender, incoming) = mpsc::channel(INCOMING);
         self.connections().insert(id, sender);
         let link = RemoteLink {
+            gateway: self.peers.address(id.gateway, GATEWAY),
             peers: self.peers.clone(),
             id,
             incoming,
@@ -206,7 +213,7 @@ impl Served {
 
 impl RemoteLink {
     /// Answers the message that is in hand.
-    async fn answer(&mut self, text: Option<String>) {
+    async fn answer(&mut self, text: Option<Bytes>) {
         if let Some((number, respond)) = self.in_hand.take() {
             self.answered = (number, text);
             respond.with(done(self.answered.1.clone())).await;
@@ -219,9 +226,7 @@ impl RemoteLink {
             connection: self.id.number,
             wanted: Some(wanted),
         });
-        let asked = self
-            .peers
-            .ask(self.id.gateway, GATEWAY, message, WRITE_TIMEOUT);
+        let asked = self.peers.ask(&self.gateway, message, WRITE_TIMEOUT);
         let answer = asked.await.ok().and_then(|it| FromGateway::decode(it).ok());
         match answer {
             Some(FromGateway { done: true }) => Ok(()),
@@ -254,9 +259,9 @@ impl Link for RemoteLink {
                     }
                     self.in_hand = Some((number, respond));
                     return Ok(if again {
-                        Heard::Again(text.into())
+                        Heard::Again(text)
                     } else {
-                        Heard::Text(text.into())
+                        Heard::Text(text)
                     });
                 }
                 Incoming::Ended(ended) => return Err(ended),
@@ -270,7 +275,7 @@ impl Link for RemoteLink {
 
     async fn send(&mut self, text: String) -> Result<(), Ended> {
         if self.in_hand.is_some() {
-            self.answer(Some(text)).await;
+            self.answer(Some(text.into())).await;
             return Ok(());
         }
         self.ask(Wanted::Send(text)).await
@@ -304,7 +309,7 @@ impl Link for RemoteLink {
     }
 }
 
-fn done(text: Option<String>) -> Vec<u8> {
+fn done(text: Option<Bytes>) -> Vec<u8> {
     encoded_answer(Answer::Done(Done { text }))
 }
 

