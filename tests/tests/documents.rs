@@ -96,7 +96,7 @@ fn codes_of_errors(source: &str) -> impl Iterator<Item = &str> {
 
 #[test]
 fn the_reasons_of_a_disconnection_are_those_of_the_session() {
-    let source = read("pipeletd/src/ocpp/session.rs");
+    let source = read("pipeletd/src/ocpp/ended.rs");
     let (_, reasons) = source.split_once("const REASONS: [&str; ").expect("a list");
     let (reasons, _) = reasons.split_once("];").expect("its end");
     let reasons: BTreeSet<_> = reasons.split('"').skip(1).step_by(2).collect();

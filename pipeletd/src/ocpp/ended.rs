@@ -55,8 +55,8 @@ pub(super) enum Ended {
 }
 
 impl Ended {
-    /// All that a station's connection may end for.
-    pub(super) const REASONS: [&str; 13] = [
+    /// All that a connection may end for that was journaled.
+    pub(super) const REASONS: [&str; 12] = [
         "closed_by_station",
         "connection_lost",
         "disconnected_by_operator",
@@ -67,7 +67,6 @@ impl Ended {
         "shutdown",
         "silent",
         "stalled",
-        "too_many_stations",
         "too_much_unfinished",
         "unregistered",
     ];
@@ -99,7 +98,7 @@ impl Ended {
         match self {
             Self::ByStation(_) => "closed_by_station",
             Self::Shutdown => "shutdown",
-            // It is in no event.
+            // These are in no event.
             Self::HandedOver => "handed_over",
             Self::Full => "too_many_stations",
             Self::AtGateway { reason, .. } => reason,
