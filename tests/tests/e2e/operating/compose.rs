@@ -3,6 +3,7 @@
 use std::{collections::BTreeSet, path::PathBuf};
 
 use pipelet_tests::documents::root;
+use serde::Deserialize as _;
 use serde_json::{Map, Value};
 
 use crate::{promtool, scene::daemon};
@@ -99,4 +100,64 @@ async fn its_parts_fit_together() {
     );
     let args = ["check", "config", "--syntax-only", "prometheus.yml"];
     promtool::finds_nothing(&example(), &args, "").await;
+}
+
+/// The words that begin so, as far as names of variables go.
+fn names<'a>(text: &'a str, beginning: &'a str) -> impl Iterator<Item = &'a str> {
+    text.match_indices(beginning).map(move |(at, _)| {
+        let rest = &text[at..];
+        let is_part = |c: char| c.is_ascii_uppercase() || c == '_';
+        let end = rest.find(|c| !is_part(c)).unwrap_or(rest.len());
+        &rest[..end]
+    })
+}
+
+/// A template as YAML: with something in the place of what Helm puts in.
+fn rendered(template: &str) -> String {
+    let is_flow = |line: &&str| line.trim().starts_with("{{-");
+    let lines = template.lines().filter(|line| !is_flow(line));
+    let filled = lines.map(|line| {
+        let mut line = line.to_owned();
+        while let (Some(from), Some(to)) = (line.find("{{"), line.find("}}")) {
+            line.replace_range(from..to + 2, "x");
+        }
+        line
+    });
+    filled.collect::<Vec<_>>().join("\n")
+}
+
+#[tokio::test]
+async fn the_cluster_examples_say_what_the_daemon_understands() {
+    let help = daemon().switch("--help").run_to_end().await.stdout;
+    let directory = root().join("examples/cluster");
+    let files = [
+        "compose.yaml",
+        "pipeletd-cluster.conf",
+        "helm/templates/statefulset.yaml",
+    ];
+    for file in files {
+        let text = std::fs::read_to_string(directory.join(file)).expect(file);
+        let mut count = 0;
+        for name in names(&text, "PIPELETD_") {
+            let is_setting = help.contains(&format!("[env: {name}="));
+            assert!(
+                is_setting || name == "PIPELETD_BOOTSTRAP_KEY",
+                "{file}: {name}"
+            );
+            count += 1;
+        }
+        assert!(count >= 3, "{file}");
+    }
+    for file in ["compose.yaml", "helm/Chart.yaml", "helm/values.yaml"] {
+        let text = std::fs::read_to_string(directory.join(file)).expect(file);
+        let _: serde_yaml_ng::Value = serde_yaml_ng::from_str(&text).expect(file);
+    }
+    for file in ["statefulset.yaml", "services.yaml"] {
+        let text = std::fs::read_to_string(directory.join("helm/templates").join(file));
+        let text = rendered(&text.expect(file));
+        for document in serde_yaml_ng::Deserializer::from_str(&text) {
+            let value = serde_yaml_ng::Value::deserialize(document).expect(file);
+            assert!(value.get("kind").is_some(), "{file}: {value:?}");
+        }
+    }
 }
