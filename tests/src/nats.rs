@@ -31,15 +31,19 @@ pub struct NatsCluster(Vec<Nats>);
 impl Nats {
     /// Starts one on a free port; none where Python or the network is missing.
     pub async fn start() -> Option<Self> {
-        let mut nats = Self::new(&binary().await?, "");
+        Self::start_at(Ipv4Addr::LOCALHOST).await
+    }
+
+    /// The same at this address.
+    pub async fn start_at(address: Ipv4Addr) -> Option<Self> {
+        let mut nats = Self::new(&binary().await?, free_port(address), "");
         nats.start_again().await;
         Some(nats)
     }
 
     /// One that doesn't run yet, with what else stands in its configuration.
-    fn new(binary: &Path, further: &str) -> Self {
+    fn new(binary: &Path, address: SocketAddr, further: &str) -> Self {
         let home = tempfile::tempdir().expect("a temporary directory");
-        let address = free_address();
         let config = format!(
             "listen: \"{address}\"\n\
              jetstream: {{ store_dir: \"{}\", sync_interval: always }}\n\
@@ -116,7 +120,7 @@ impl NatsCluster {
     /// Starts them; none where Python or the network is missing.
     pub async fn start() -> Option<Self> {
         let binary = binary().await?;
-        let routes: Vec<_> = (0..3).map(|_| free_address()).collect();
+        let routes: Vec<_> = (0..3).map(|_| free_port(Ipv4Addr::LOCALHOST)).collect();
         let all = routes.iter().map(|route| format!("nats://{route}"));
         let all = all.collect::<Vec<_>>().join(", ");
         let servers = routes.iter().enumerate().map(|(number, route)| {
@@ -124,7 +128,7 @@ impl NatsCluster {
                 "server_name: n{number}\n\
                  cluster: {{ name: test, listen: \"{route}\", routes: [{all}] }}\n"
             );
-            Nats::new(&binary, &further)
+            Nats::new(&binary, free_port(Ipv4Addr::LOCALHOST), &further)
         });
         let mut cluster = Self(servers.collect());
         for server in &mut cluster.0 {
@@ -151,7 +155,7 @@ pub async fn binary() -> Option<PathBuf> {
 }
 
 /// That nobody has now; the servers of a cluster have to know each other's before they start.
-fn free_address() -> SocketAddr {
-    let socket = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
+fn free_port(address: Ipv4Addr) -> SocketAddr {
+    let socket = TcpListener::bind((address, 0)).expect("a free port");
     socket.local_addr().expect("its address")
 }

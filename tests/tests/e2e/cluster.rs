@@ -5,7 +5,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use pipelet_tests::{Called, Daemon, Nats, Receiver, Scrape, Station};
+use pipelet_tests::{
+    Api, Called, Daemon, Nats, Network, Receiver, Scrape, Station, nats, network, skip,
+};
 use serde_json::{Value, json};
 
 use crate::scene::{ctl, daemon};
@@ -242,4 +244,75 @@ async fn a_daemon_alone_is_no_cluster() {
     let alone = daemon().start().await;
     let ended = ctl(&alone).line("cluster status").await;
     assert_eq!(ended.code, 5, "{ended:?}");
+}
+
+/// A node that is cut off from NATS, but not from its stations and callers, answers for nobody: as an
+/// owner it lets the shards go, and as a gateway it can't reach them.
+#[tokio::test]
+async fn a_node_that_is_cut_off_answers_for_nobody() {
+    // What the network has to bring, before there is none.
+    if nats::binary().await.is_none() {
+        return;
+    }
+    let test = "cluster::a_node_that_is_cut_off_answers_for_nobody";
+    match network::is_within(test).await {
+        Ok(true) => {}
+        Ok(false) => return,
+        Err(why) => return skip("network namespaces", why),
+    }
+    let network = Network::new().await;
+    let nats = Nats::start_at(Network::BEYOND).await.expect("a server");
+    let node = |name| {
+        let builder = daemon().flag("--store", &nats.url());
+        builder.flag("--shards", "4").flag("--node", name)
+    };
+    let mut cut_off = network.daemon(node("n1")).start().await;
+    let key_file = cut_off.data_dir().join("secrets.key");
+    let key_file = key_file.to_str().expect("UTF-8");
+    let other = node("n0")
+        .flag("--secrets-key-file", key_file)
+        .start()
+        .await;
+    let api = Api::new(other.http(), Some(cut_off.key()));
+    let at = |node: &Daemon| Network::beside(node.ocpp());
+    let mut here = Station::connect(other.ocpp(), "S0").await;
+    let mut there = Station::connect(at(&cut_off), "S1").await;
+    here.ok("Heartbeat", "{}").await;
+    there.ok("Heartbeat", "{}").await;
+
+    network.cut().await;
+    // The other one owns the shards now.
+    here.ok("Heartbeat", "{}").await;
+    assert_eq!(
+        there.call("Heartbeat", "{}").await.error_code(),
+        "InternalError"
+    );
+    let its_own = cut_off.api();
+    let refused = its_own.get("/webhooks").await.expect(503);
+    assert_eq!(refused["code"], "unavailable", "{refused}");
+    its_own.get("/readyz").await.expect(503);
+    let seen = its_own.get("/cluster").await.expect(200);
+    assert!(seen["nats_error"].is_string(), "{seen}");
+    network.heal().await;
+    assert!(!cut_off.ended().await.success(), "it was overtaken");
+
+    cut_off.start_again().await;
+    let mut there = Station::connect(at(&cut_off), "S1").await;
+    there.ok("Heartbeat", "{}").await;
+    network.cut().await;
+    assert_eq!(
+        there.call("Heartbeat", "{}").await.error_code(),
+        "InternalError"
+    );
+    here.ok("Heartbeat", "{}").await;
+    network.heal().await;
+    // Its connection was never closed.
+    there.ok("Heartbeat", "{}").await;
+
+    // Nothing that was refused is there, and nothing that was answered is missing.
+    let beats = api
+        .get("/events?event=Heartbeat&limit=50")
+        .await
+        .expect(200);
+    assert_eq!(beats["data"].as_array().expect("data").len(), 6, "{beats}");
 }
