@@ -12,7 +12,7 @@ use crate::{
     api::{self, nodes},
     cluster::{Peers, Requests, drain},
     ocpp::GatewayHandle,
-    store::jetstream::Cluster,
+    store::{Engine, StoreError, jetstream::Cluster},
 };
 
 /// What it works with.
@@ -60,12 +60,17 @@ impl Node<'_> {
                 }
             }
         };
-        tokio::select! {
+        let ended = tokio::select! {
             ended = self.own_in_turn(cluster, peers, drained.subscribe()) => ended,
             ended = answering => ended.and(Err(RunError::Ended("connection to NATS"))),
             () = self.cluster.watch_servers() => Ok(()),
             () = hear_drains(requests, &drained) => Err(RunError::Ended("connection to NATS")),
-        }
+        };
+        self.shutdown.cancel();
+        // Stations that are here are forwarded until they are sent away.
+        self.closed.cancelled().await;
+        peers.members().leave().await;
+        ended
     }
 
     async fn own_in_turn(
@@ -78,10 +83,14 @@ impl Node<'_> {
         loop {
             let is_drained = *drained.borrow_and_update();
             members.say(|about| about.drained = is_drained);
-            let owner = tokio::select! {
+            let engine = tokio::select! {
                 () = self.shutdown.cancelled() => return Ok(()),
                 _ = drained.changed() => continue,
-                owner = self.take_over(cluster), if !is_drained => owner,
+                engine = lease(cluster), if !is_drained => engine,
+            };
+            let owner = match engine {
+                Ok(engine) => self.take_over(engine).await,
+                Err(error) => Err(error.into()),
             };
             let Some(owner) = owner.map_err(|error| RunError::TakeOver(Box::new(error)))? else {
                 continue;
@@ -109,13 +118,8 @@ impl Node<'_> {
         }
     }
 
-    /// Waits for the lease, and takes the shards over. None where the servers don't let it just now.
-    async fn take_over(self, cluster: &Cluster) -> Result<Option<Owner>, OpenError> {
-        let waiting = |owner: &str| {
-            tracing::info!(owner, "standing by: another node owns the shards");
-            service_manager::standing_by(owner);
-        };
-        let engine = cluster.engine(waiting).await?;
+    /// Takes the shards over, once the lease is this node's. None where that can't be just now.
+    async fn take_over(self, engine: Engine) -> Result<Option<Owner>, OpenError> {
         let ownership = engine.ownership.clone();
         let opened = Owner::open(engine, self.base, self.gateway, self.shutdown);
         let error = tokio::select! {
@@ -133,6 +137,15 @@ impl Node<'_> {
         ownership.give_up().await;
         Ok(None)
     }
+}
+
+/// Waits for it.
+async fn lease(cluster: &Cluster) -> Result<Engine, StoreError> {
+    let waiting = |owner: &str| {
+        tracing::info!(owner, "standing by: another node owns the shards");
+        service_manager::standing_by(owner);
+    };
+    cluster.engine(waiting).await
 }
 
 async fn hear_drains(mut requests: Requests, drained: &watch::Sender<bool>) {

@@ -16,7 +16,7 @@ use futures_util::StreamExt as _;
 use prost::Message as _;
 use tokio::{
     sync::{Notify, watch},
-    time::{Instant, MissedTickBehavior, interval},
+    time::{Instant, MissedTickBehavior, interval, timeout},
 };
 use tokio_util::sync::{CancellationToken, DropGuard};
 
@@ -96,6 +96,9 @@ pub struct Owner {
 #[derive(Debug)]
 pub struct Members {
     table: Arc<Table>,
+    client: Client,
+    /// Where all say that they are there.
+    subject: String,
     _talking: DropGuard,
 }
 
@@ -163,10 +166,12 @@ impl Members {
             seen: watch::Sender::default(),
         });
         let stop = CancellationToken::new();
-        let talking = talk(Arc::clone(&table), client, subject, heard);
+        let talking = talk(Arc::clone(&table), client.clone(), subject.clone(), heard);
         tokio::spawn(stop.clone().run_until_cancelled_owned(talking));
         Ok(Self {
             table,
+            client,
+            subject,
             _talking: stop.drop_guard(),
         })
     }
@@ -176,6 +181,24 @@ impl Members {
         change(&mut self.table.own());
         self.table.look();
         self.table.news.notify_one();
+    }
+
+    /// Says that this node ends now.
+    pub async fn leave(&self) {
+        let goodbye = Hello {
+            goodbye: true,
+            ..self.table.hello()
+        };
+        let goodbye = goodbye.encode_to_vec().into();
+        let said = async {
+            self.client.publish(self.subject.clone(), goodbye).await?;
+            // The process ends next.
+            let _ = self.client.flush().await;
+            Ok::<_, async_nats::PublishError>(())
+        };
+        if let Ok(Err(error)) = timeout(SAY_EVERY, said).await {
+            tracing::debug!(%error, "the other nodes could not be told");
+        }
     }
 
     pub(super) fn seen(&self) -> watch::Receiver<Seen> {

@@ -74,8 +74,9 @@ pub(in crate::ocpp) struct Forward<L> {
     opened_at: Option<Incarnation>,
     /// How many messages of the station were forwarded.
     texts: u64,
-    /// The last one, until it is answered.
+    /// The last one, until it is answered, and whether an owner may have it already.
     unanswered: Option<Utf8Bytes>,
+    again: bool,
 }
 
 /// What an owner wants of one connection, until it is dropped.
@@ -105,8 +106,11 @@ impl Inboxes {
             let inbox = self.open().get(&asked.connection).cloned();
             match (inbox, asked.wanted) {
                 (Some(inbox), Some(wanted)) => {
-                    // Whoever is asked too much at once is asked again.
-                    let _ = inbox.try_send(Asked { wanted, respond });
+                    // An owner wants one thing after the other: one that is full has stopped.
+                    if let Err(refused) = inbox.try_send(Asked { wanted, respond }) {
+                        let Asked { respond, .. } = refused.into_inner();
+                        respond.with(encoded(&gone)).await;
+                    }
                 }
                 _ => respond.with(encoded(&gone)).await,
             }
@@ -160,6 +164,7 @@ impl<L: Link> Forward<L> {
             opened_at: None,
             texts: 0,
             unanswered,
+            again: true,
         })
     }
 
@@ -183,6 +188,7 @@ impl<L: Link> Forward<L> {
         let station = &self.station;
         tracing::info!(%station, reason = ended.reason(), detail = %ended, "connection ended");
         self.context.stats.ended.count(ended.reason());
+        self.link.close(&ended).await;
         if self.opened_at.is_some() {
             let at = EndedAt {
                 reason: ended.reason().to_owned(),
@@ -191,7 +197,6 @@ impl<L: Link> Forward<L> {
             // An owner that doesn't get it finds out when it looks for its connections.
             let _ = self.ask(Said::Ended(at)).await;
         }
-        self.link.close(&ended).await;
         Served::Ended
     }
 
@@ -203,6 +208,10 @@ impl<L: Link> Forward<L> {
             if here.borrow_and_update().is_some() {
                 return Ok(());
             }
+            if self.unanswered.is_some() {
+                Box::pin(self.forward(&mut here)).await?;
+                continue;
+            }
             self.seen.mark_unchanged();
             let must_open = self.owner().is_some() && !self.is_open();
             tokio::select! {
@@ -211,11 +220,11 @@ impl<L: Link> Forward<L> {
                 _ = here.changed() => {}
                 _ = self.seen.changed() => open_at = Instant::now(),
                 Some(asked) = self.inbox.asked.recv() => Box::pin(self.do_for(asked)).await?,
-                heard = self.link.next(), if self.unanswered.is_none() => match heard? {
+                heard = self.link.next() => match heard? {
                     Heard::Text(text) | Heard::Again(text) => {
                         self.texts += 1;
                         self.unanswered = Some(text);
-                        Box::pin(self.forward(&mut here)).await?;
+                        self.again = false;
                     }
                     Heard::NotText => {
                         let answer = wire::call_error(
@@ -278,7 +287,6 @@ impl<L: Link> Forward<L> {
     /// left unanswered where its shard is here.
     async fn forward(&mut self, here: &mut watch::Receiver<Local>) -> Result<(), Ended> {
         let deadline = Instant::now() + PATIENCE;
-        let mut again = false;
         while Instant::now() < deadline {
             if here.borrow_and_update().is_some() {
                 return Ok(());
@@ -298,9 +306,9 @@ impl<L: Link> Forward<L> {
             let said = Said::Text(Numbered {
                 number: self.texts,
                 text: text.clone().into(),
-                again,
+                again: self.again,
             });
-            again = true;
+            self.again = true;
             match self.ask(said).await? {
                 Some(Answer::Done(Done { text })) => {
                     self.unanswered = None;
