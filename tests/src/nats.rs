@@ -36,9 +36,18 @@ impl Nats {
 
     /// The same at this address.
     pub async fn start_at(address: Ipv4Addr) -> Option<Self> {
-        let mut nats = Self::new(&binary().await?, free_port(address), "");
+        Self::start_with(address, "").await
+    }
+
+    /// The same, with what else stands in its configuration.
+    pub async fn start_with(address: Ipv4Addr, further: &str) -> Option<Self> {
+        let mut nats = Self::new(&binary().await?, free_port(address), further);
         nats.start_again().await;
         Some(nats)
+    }
+
+    pub const fn address(&self) -> SocketAddr {
+        self.address
     }
 
     /// One that doesn't run yet, with what else stands in its configuration.

@@ -2,11 +2,12 @@
 
 use std::{
     cell::Cell,
+    net::Ipv4Addr,
     time::{Duration, Instant},
 };
 
 use pipelet_tests::{
-    Api, Called, Daemon, Nats, Network, Receiver, Scrape, Station, nats, network, skip,
+    Api, Authority, Called, Daemon, Nats, Network, Receiver, Scrape, Station, nats, network, skip,
 };
 use serde_json::{Value, json};
 
@@ -315,4 +316,55 @@ async fn a_node_that_is_cut_off_answers_for_nobody() {
         .await
         .expect(200);
     assert_eq!(beats["data"].as_array().expect("data").len(), 6, "{beats}");
+}
+
+/// With no more permissions than the documents say, and over TLS.
+#[tokio::test]
+async fn servers_may_ask_who_comes() {
+    let authority = Authority::new();
+    let identity = authority.server_of(&["127.0.0.1"]);
+    let files = tempfile::tempdir().expect("a temporary directory");
+    let file = |name: &str, text: &str| {
+        let path = files.path().join(name);
+        std::fs::write(&path, text).expect("a writable file");
+        path.to_str().expect("UTF-8").to_owned()
+    };
+    let certificate = file("cert.pem", &identity.certificate_pem);
+    let key = file("key.pem", &identity.key_pem);
+    let authorities = file("ca.pem", &authority.pem());
+    let further = format!(
+        r#"
+        tls {{ cert_file: "{certificate}", key_file: "{key}" }}
+        accounts {{ P {{ jetstream: enabled, users: [{{
+            user: pipeletd, password: secret,
+            permissions: {{
+                publish: ["$JS.API.>", "pipelet.>", "_INBOX.>"],
+                subscribe: ["pipelet.>", "_INBOX.>"],
+            }}
+        }}] }} }}
+        "#
+    );
+    let Some(nats) = Nats::start_with(Ipv4Addr::LOCALHOST, &further).await else {
+        return;
+    };
+    let node = |password: &str| {
+        let store = format!("tls://pipeletd:{password}@{}", nats.address());
+        let builder = daemon().flag("--store", &store).flag("--shards", "2");
+        builder
+            .flag("--nats-ca-file", &authorities)
+            .flag("--node", "n0")
+    };
+    let refused = node("wrong").run_to_end().await;
+    assert!(
+        refused.stderr.contains("doesn't let this node in"),
+        "{refused:?}"
+    );
+    assert!(!refused.stderr.contains("wrong"), "{refused:?}");
+    let first = node("secret").start().await;
+    let second = first.beside("n1").start().await;
+    let mut station = Station::connect(second.ocpp(), "S1").await;
+    station.ok("Heartbeat", "{}").await;
+    let found = second.api().get("/stations/S1").await.expect(200);
+    assert_eq!(found["connected"], true);
+    assert!(!first.log().contains("NATS forbids"), "{}", first.log());
 }

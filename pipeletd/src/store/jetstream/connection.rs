@@ -53,6 +53,11 @@ async fn connect_client(
             notice(&event, &forbidden);
             future::ready(())
         });
+    // The library leaves out what stands in an address.
+    let mut named = options.servers.iter();
+    if let Some((user, password)) = named.find_map(|it| Some((it.username()?, it.password()?))) {
+        connect = connect.user_and_password(user.to_owned(), password.to_owned());
+    }
     if let Some(path) = &options.credentials {
         let unreadable = |source| {
             refused(ClusterError::Credentials {
