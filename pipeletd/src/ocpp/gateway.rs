@@ -269,7 +269,7 @@ fn serve(
             station = match connected {
                 Connected::Here(mut session, node) => match session.run().await {
                     Served::Ended => None,
-                    Served::HandedOver => node.look(session.into_parts()),
+                    Served::HandedOver => Box::pin(node.look(session.into_parts())).await,
                 },
                 Connected::Elsewhere(forward, node) => Box::pin(node.run(forward)).await,
             };
@@ -310,7 +310,7 @@ async fn await_station(
                 Place::Here(lease, services) => {
                     return Some(node.serve(unserved, lease, &services));
                 }
-                Place::Elsewhere => return node.look(unserved),
+                Place::Elsewhere => return node.look(unserved).await,
                 // It speaks another protocol, and learns so.
                 Place::Nowhere => {
                     let mut link = unserved.link;
@@ -350,12 +350,17 @@ impl Node {
     }
 
     /// Finds the owner of a station's shard.
-    fn look(self, unserved: Unserved<WebSocketLink<Stream>>) -> Option<Connected> {
+    async fn look(self, mut unserved: Unserved<WebSocketLink<Stream>>) -> Option<Connected> {
         let services = self.context.owner.borrow().clone();
         if let Some(services) = services {
             let protocol = unserved.opening.subprotocol.as_deref();
             let lease = services.acquire_lease(&unserved.station, protocol, At::ThisNode);
-            return Some(self.serve(unserved, lease.ok()?, &services));
+            if let Ok(lease) = lease {
+                return Some(self.serve(unserved, lease, &services));
+            }
+            self.context.stats.ended.count(Ended::Full.reason());
+            unserved.link.close(&Ended::Full).await;
+            return None;
         }
         let forward = Forward::new(unserved, Arc::clone(&self.context))?;
         Some(Connected::Elsewhere(Box::new(forward), self))
@@ -364,7 +369,7 @@ impl Node {
     async fn run(self, mut forward: Box<Forward<WebSocketLink<Stream>>>) -> Option<Connected> {
         match forward.run(&self.shutdown).await {
             Served::Ended => None,
-            Served::HandedOver => self.look(forward.into_parts()),
+            Served::HandedOver => self.look(forward.into_parts()).await,
         }
     }
 }

@@ -13,7 +13,7 @@ use pipelet_domain::events::StationId;
 use prost::Message as _;
 use tokio::{
     sync::{mpsc, watch},
-    time::{Instant, sleep_until},
+    time::{Instant, sleep, sleep_until},
 };
 use tokio_tungstenite::tungstenite::Utf8Bytes;
 use tokio_util::sync::CancellationToken;
@@ -30,7 +30,10 @@ use super::{
     Answer, Done, EndedAt, FromGateway, FromOwner, GATEWAY, Numbered, OWNER, Open, Said, ToGateway,
     ToOwner, VERSION, Wanted, encoded,
 };
-use crate::cluster::{Address, Incarnation, JoinError, Peers, Unanswered, members::Seen};
+use crate::cluster::{
+    Address, JoinError, Peers, Unanswered,
+    members::{Owner, Seen},
+};
 
 /// How long an owner may take to answer a message before it is sent again.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(3);
@@ -43,6 +46,8 @@ const ASK_AGAIN: Duration = Duration::from_millis(100);
 const OPEN_AGAIN: Duration = Duration::from_secs(2);
 /// What an owner wants of one connection at once.
 const INBOX: usize = 4;
+/// How often an owner is told that a station is gone, until it answers.
+const TELL_END: usize = 3;
 
 /// What owners want of the connections that are here.
 #[derive(Debug, Default)]
@@ -69,9 +74,11 @@ pub(in crate::ocpp) struct Forward<L> {
     seen: watch::Receiver<Seen>,
     inbox: Inbox,
     /// Where the owner is asked that was asked last.
-    address: Option<(Incarnation, Address)>,
+    address: Option<(Owner, Address)>,
     /// The owner that has it.
-    opened_at: Option<Incarnation>,
+    opened_at: Option<Owner>,
+    /// An owner may have it.
+    offered: bool,
     /// How many messages of the station were forwarded.
     texts: u64,
     /// The last one, until it is answered, and whether an owner may have it already.
@@ -162,6 +169,7 @@ impl<L: Link> Forward<L> {
             context,
             address: None,
             opened_at: None,
+            offered: false,
             texts: 0,
             unanswered,
             again: true,
@@ -189,13 +197,15 @@ impl<L: Link> Forward<L> {
         tracing::info!(%station, reason = ended.reason(), detail = %ended, "connection ended");
         self.context.stats.ended.count(ended.reason());
         self.link.close(&ended).await;
-        if self.opened_at.is_some() {
+        for _ in 0..TELL_END {
             let at = EndedAt {
                 reason: ended.reason().to_owned(),
                 detail: ended.to_string(),
             };
-            // An owner that doesn't get it finds out when it looks for its connections.
-            let _ = self.ask(Said::Ended(at)).await;
+            // One that never had it says so.
+            if !self.offered || matches!(self.ask(Said::Ended(at)).await, Ok(Some(_))) {
+                break;
+            }
         }
         Served::Ended
     }
@@ -209,10 +219,19 @@ impl<L: Link> Forward<L> {
                 return Ok(());
             }
             if self.unanswered.is_some() {
-                Box::pin(self.forward(&mut here)).await?;
+                let answering = Box::pin(self.forward(&mut here));
+                // It has its answer soon, if at all.
+                let late = async {
+                    shutdown.cancelled().await;
+                    sleep(ANSWER_TIMEOUT).await;
+                };
+                tokio::select! {
+                    answered = answering => answered?,
+                    () = late => return Err(Ended::Shutdown),
+                }
                 continue;
             }
-            self.seen.mark_unchanged();
+            self.look();
             let must_open = self.owner().is_some() && !self.is_open();
             tokio::select! {
                 biased;
@@ -246,10 +265,18 @@ impl<L: Link> Forward<L> {
         }
     }
 
+    /// Takes in what is known of the other nodes. An owner that was silent for long has given up what
+    /// this one has opened.
+    fn look(&mut self) {
+        let seen = self.seen.borrow_and_update();
+        let is_there = |owner: &Owner| seen.there.contains(&owner.node);
+        self.opened_at = self.opened_at.filter(is_there);
+    }
+
     /// The owner, where that is another node.
-    fn owner(&self) -> Option<Incarnation> {
-        let owner = self.seen.borrow().owner?.node;
-        (owner != self.peers.me()).then_some(owner)
+    fn owner(&self) -> Option<Owner> {
+        let owner = self.seen.borrow().owner?;
+        (owner.node != self.peers.me()).then_some(owner)
     }
 
     /// Whether the present owner has the connection, as far as is known.
@@ -268,9 +295,10 @@ impl<L: Link> Forward<L> {
             security_profile: self.opening.profile.number().into(),
             resumed: self.opening.resumed,
         };
+        self.offered = true;
         match self.ask(Said::Open(open)).await? {
             Some(Answer::Done(_)) => {
-                if self.opened_at.is_none() {
+                if !self.opening.resumed {
                     let (station, peer) = (&self.station, self.opening.peer);
                     tracing::info!(%station, %peer, "station connected, and is another node's");
                 }
@@ -291,7 +319,7 @@ impl<L: Link> Forward<L> {
             if here.borrow_and_update().is_some() {
                 return Ok(());
             }
-            self.seen.mark_unchanged();
+            self.look();
             if !self.is_open() && !self.open().await? {
                 tokio::select! {
                     () = sleep_until(deadline.min(Instant::now() + ASK_AGAIN)) => {}
@@ -343,8 +371,8 @@ impl<L: Link> Forward<L> {
         let Some(owner) = self.owner() else {
             return Ok(None);
         };
-        if self.address.as_ref().is_none_or(|(node, _)| *node != owner) {
-            self.address = Some((owner, self.peers.address(owner, OWNER)));
+        if self.address.as_ref().is_none_or(|(of, _)| *of != owner) {
+            self.address = Some((owner, self.peers.address(owner.node, OWNER)));
         }
         let Some((_, address)) = &self.address else {
             return Ok(None);
@@ -382,8 +410,12 @@ impl<L: Link> Forward<L> {
             Wanted::Send(text) => self.link.send(text).await,
             Wanted::Close(reason) => {
                 // It knows.
-                self.opened_at = None;
+                self.offered = false;
                 Err(Ended::of_owner(&reason))
+            }
+            Wanted::Reopen(_) => {
+                self.opened_at = None;
+                Ok(())
             }
         };
         let answer = FromGateway { done: true };

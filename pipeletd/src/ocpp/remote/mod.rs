@@ -9,6 +9,7 @@
 //! | gateway | `Text`: what the station said | what it is answered, once that is durable |
 //! | gateway | `Ended`: the station is gone | |
 //! | owner | `Send`: a CALL of ours | once it is written |
+//! | owner | `Reopen`: it has lost the connection, and the station may be there still | |
 //! | owner | `Close` | |
 //!
 //! A message has a number in its connection. Whoever is not answered sends the same once more; it is
@@ -137,7 +138,7 @@ struct ToGateway {
     version: u32,
     #[prost(uint64, tag = "2")]
     connection: u64,
-    #[prost(oneof = "Wanted", tags = "3, 4")]
+    #[prost(oneof = "Wanted", tags = "3, 4, 5")]
     wanted: Option<Wanted>,
 }
 
@@ -148,7 +149,12 @@ enum Wanted {
     /// By its reason.
     #[prost(string, tag = "4")]
     Close(String),
+    #[prost(message, tag = "5")]
+    Reopen(Reopen),
 }
+
+#[derive(Clone, PartialEq, Message)]
+struct Reopen {}
 
 #[derive(Clone, PartialEq, Message)]
 struct FromGateway {

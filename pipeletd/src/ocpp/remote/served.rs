@@ -2,13 +2,19 @@
 
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
 use bytes::Bytes;
 use pipelet_domain::{events::StationId, registration::SecurityProfile};
 use prost::Message as _;
-use tokio::{sync::mpsc, time::timeout};
+use tokio::{
+    sync::mpsc,
+    time::{Instant, interval},
+};
 use tokio_tungstenite::tungstenite::Utf8Bytes;
 use tokio_util::sync::CancellationToken;
 
@@ -21,10 +27,12 @@ use super::{
         session::{Session, Unserved},
         stations::At,
     },
-    Answer, ConnectionId, Done, FromGateway, FromOwner, Full, GATEWAY, NotOpen, OWNER, Open, Said,
-    ToGateway, ToOwner, VERSION, Wanted, encoded,
+    Answer, ConnectionId, Done, FromGateway, FromOwner, Full, GATEWAY, NotOpen, OWNER, Open,
+    Reopen, Said, ToGateway, ToOwner, VERSION, Wanted, encoded,
 };
-use crate::cluster::{Address, Incarnation, JoinError, Peers, Request, Requests, Respond};
+use crate::cluster::{
+    Address, Incarnation, JoinError, Peers, Request, Requests, Respond, members::SILENT,
+};
 
 /// What waits of one connection: a gateway sends the next message once the last is answered.
 const INCOMING: usize = 4;
@@ -36,9 +44,19 @@ pub(in crate::ocpp) struct Served {
     peers: Peers,
     requests: Requests,
     open: Arc<OpenConnections>,
+    /// How many were opened.
+    opened: AtomicU64,
 }
 
-type OpenConnections = Mutex<HashMap<ConnectionId, mpsc::Sender<Incoming>>>;
+type OpenConnections = Mutex<HashMap<ConnectionId, OpenConnection>>;
+
+#[derive(Debug)]
+struct OpenConnection {
+    session: mpsc::Sender<Incoming>,
+    since: Instant,
+    /// One that is opened anew has the same ID.
+    serial: u64,
+}
 
 /// What a gateway says of a connection.
 #[derive(Debug)]
@@ -58,6 +76,7 @@ pub(in crate::ocpp) struct RemoteLink {
     peers: Peers,
     gateway: Address,
     id: ConnectionId,
+    serial: u64,
     incoming: mpsc::Receiver<Incoming>,
     /// The message that is being handled, until it is answered.
     in_hand: Option<(u64, Respond)>,
@@ -76,13 +95,14 @@ impl Served {
             services,
             peers,
             open: Arc::default(),
+            opened: AtomicU64::default(),
         })
     }
 
     /// Serves what gateways forward, until it is closing and all sessions have ended.
     pub(in crate::ocpp) async fn run(mut self, closing: &CancellationToken) {
         let mut seen = self.peers.seen();
-        let mut there = seen.borrow_and_update().there.clone();
+        let mut turns = interval(SILENT);
         loop {
             let sessions = self.services.sessions.clone();
             let closed = async {
@@ -95,12 +115,8 @@ impl Served {
                     // The connection to NATS is given up.
                     None => return,
                 },
-                _ = seen.changed() => {
-                    let now = seen.borrow_and_update().there.clone();
-                    let mut gone = std::mem::replace(&mut there, now);
-                    gone.retain(|gateway| !there.contains(gateway));
-                    self.drop_connections(&gone);
-                }
+                _ = seen.changed() => self.drop_connections(&seen.borrow_and_update().there),
+                _ = turns.tick() => self.drop_connections(&seen.borrow().there),
                 () = closed => break,
             }
         }
@@ -124,7 +140,8 @@ impl Served {
             gateway: Incarnation(said.gateway),
             number: said.connection,
         };
-        let found = self.connections().get(&id).cloned();
+        let found = self.connections().get(&id).map(|it| it.session.clone());
+        let found = found.filter(|session| !session.is_closed());
         match (said.said, found) {
             // It was opened, and the gateway has not heard of it.
             (Some(Said::Open(_)), Some(_)) => respond.with(done(None)).await,
@@ -173,12 +190,19 @@ impl Served {
         else {
             return encoded_answer(Answer::Full(Full {}));
         };
-        let (sender, incoming) = mpsc::channel(INCOMING);
-        self.connections().insert(id, sender);
+        let (session, incoming) = mpsc::channel(INCOMING);
+        let serial = self.opened.fetch_add(1, Ordering::Relaxed);
+        let connection = OpenConnection {
+            session,
+            since: Instant::now(),
+            serial,
+        };
+        self.connections().insert(id, connection);
         let link = RemoteLink {
             gateway: self.peers.address(id.gateway, GATEWAY),
             peers: self.peers.clone(),
             id,
+            serial,
             incoming,
             in_hand: None,
             answered: (0, None),
@@ -199,19 +223,28 @@ impl Served {
         done(None)
     }
 
-    /// Ends the connections of gateways that are gone.
-    fn drop_connections(&self, gone: &[Incarnation]) {
+    /// Ends the connections of gateways that are not there, but for those that have yet to be heard.
+    fn drop_connections(&self, there: &[Incarnation]) {
         // Their sessions find that nobody sends any more.
         self.connections()
-            .retain(|id, _| !gone.contains(&id.gateway));
+            .retain(|id, it| there.contains(&id.gateway) || it.since.elapsed() < SILENT);
     }
 
-    fn connections(&self) -> MutexGuard<'_, HashMap<ConnectionId, mpsc::Sender<Incoming>>> {
+    fn connections(&self) -> MutexGuard<'_, HashMap<ConnectionId, OpenConnection>> {
         self.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl RemoteLink {
+    /// Nothing that comes is for this one any more.
+    fn forget(&self) {
+        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_this = |it: &OpenConnection| it.serial == self.serial;
+        if open.get(&self.id).is_some_and(is_this) {
+            open.remove(&self.id);
+        }
+    }
+
     /// Answers the message that is in hand.
     async fn answer(&mut self, text: Option<Bytes>) {
         if let Some((number, respond)) = self.in_hand.take() {
@@ -232,6 +265,12 @@ impl RemoteLink {
             Some(FromGateway { done: true }) => Ok(()),
             Some(FromGateway { done: false }) | None => Err(Ended::BrokenOff),
         }
+    }
+}
+
+impl Drop for RemoteLink {
+    fn drop(&mut self) {
+        self.forget();
     }
 }
 
@@ -282,9 +321,7 @@ impl Link for RemoteLink {
     }
 
     async fn let_go(&mut self, _: &Ended) {
-        if let Ok(mut open) = self.open.lock() {
-            open.remove(&self.id);
-        }
+        self.forget();
     }
 
     /// The gateway learns of it with what it has sent already.
@@ -300,12 +337,13 @@ impl Link for RemoteLink {
 
     async fn close(&mut self, ended: &Ended) {
         self.hand_over().await;
-        if ended.close_frame().is_some() {
-            let reason = ended.reason().to_owned();
-            // A gateway that is gone has closed it.
-            let closed = timeout(WRITE_TIMEOUT, self.ask(Wanted::Close(reason)));
-            let _ = closed.await;
-        }
+        let wanted = match ended {
+            Ended::BrokenOff => Wanted::Reopen(Reopen {}),
+            ended if ended.close_frame().is_some() => Wanted::Close(ended.reason().to_owned()),
+            _ => return,
+        };
+        // A gateway that is gone has closed it.
+        let _ = self.ask(wanted).await;
     }
 }
 
