@@ -359,6 +359,7 @@ impl App {
         } = self;
         let (stations, cluster) = (gateway.handle(), base.cluster(&role));
         let switch = switch(&base, &current, &role, &cluster, &shutdown);
+        let calls = switch.clone();
         // Cancelled when all sockets are closed.
         let closed = CancellationToken::new();
         let owning = async {
@@ -366,6 +367,7 @@ impl App {
                 base: &base,
                 cluster: &cluster,
                 gateway: &stations,
+                switch: &calls,
                 current: &current,
                 shutdown: &shutdown,
                 closed: &closed,

@@ -86,6 +86,18 @@ impl ApiError {
         }
     }
 
+    pub fn took_too_long() -> Self {
+        Self::Unavailable("it took longer than anything may".to_owned())
+    }
+
+    pub fn too_many_open_calls() -> Self {
+        let why = "calls without an API key whose answers were not taken";
+        Self::TooMany {
+            code: "too_many_calls",
+            message: format!("this connection has too many {why}"),
+        }
+    }
+
     pub fn no_such_event(id: &str) -> Self {
         Self::NotFound {
             code: "no_such_event",

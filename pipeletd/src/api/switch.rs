@@ -10,14 +10,16 @@ use axum::{
     extract::{Request, State},
     response::Response,
 };
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, timeout, timeout_at};
 use tonic::Status;
 use tower_service::Service as _;
 
 use super::{
+    REQUEST_TIMEOUT,
     authenticator::{Authenticator, Peer},
     error::ApiError,
     grpc,
+    readers::{self, Held},
     request_id::RequestId,
     rest,
     server::nodes::{self, Api, ForwardError, Forwarder},
@@ -80,6 +82,16 @@ impl Switch {
         router.with_state(self.clone())
     }
 
+    /// What is answered to another node's caller: nothing where this is no longer the owner.
+    pub(super) async fn answer_as_owner(&self, api: Api, mut request: Request) -> Response {
+        if let Some(routers) = (self.owner)() {
+            return answer(routers.of(api), request).await;
+        }
+        let id = RequestId::of(request.headers());
+        id.set(request.headers_mut());
+        id.answer(async { api.refuse(no_owner()) }).await
+    }
+
     /// Forwards a call whose caller may come in.
     async fn forward_for(
         &self,
@@ -87,32 +99,46 @@ impl Switch {
         peer: &Peer,
         mut request: Request,
         needs_key: bool,
-        refuse: impl Fn(ApiError) -> Response,
     ) -> Response {
         let id = RequestId::of(request.headers());
         id.set(request.headers_mut());
         let answer = async {
-            let admitted = match &self.standby {
-                Some((standby, _)) if needs_key => standby
-                    .authenticator
-                    .admit(request.headers(), peer)
-                    .map(drop),
-                Some(_) | None => Ok(()),
+            let answer = async {
+                let held = self.admit(peer, &request, needs_key)?;
+                let forwarded = timeout(REQUEST_TIMEOUT, self.forward(api, peer, request)).await;
+                let mut response = forwarded.map_err(|_| ApiError::took_too_long())??;
+                response.extensions_mut().extend(held);
+                Ok(readers::keep(response))
             };
-            let forwarded = match admitted {
-                Ok(()) => self.forward(api, peer, request).await,
-                Err(error) => Err(error),
-            };
-            forwarded.unwrap_or_else(refuse)
+            answer.await.unwrap_or_else(|error| api.refuse(error))
         };
         id.answer(answer).await
     }
 
+    /// What is held for a call without a key until its answer was sent.
+    fn admit(
+        &self,
+        peer: &Peer,
+        request: &Request,
+        needs_key: bool,
+    ) -> Result<http::Extensions, ApiError> {
+        let mut held = http::Extensions::new();
+        match &self.standby {
+            Some((standby, _)) if needs_key => {
+                standby.authenticator.admit(request.headers(), peer)?;
+            }
+            Some(_) | None => {
+                let place = peer.open_call().ok_or_else(ApiError::too_many_open_calls)?;
+                held.insert(Held::new(place));
+            }
+        }
+        Ok(held)
+    }
+
     /// Forwards a call to the owner, as soon as there is one, or answers it as the owner.
     async fn forward(&self, api: Api, peer: &Peer, request: Request) -> Result<Response, ApiError> {
-        let none = || ApiError::Unavailable("no node owns the shards now, try again".to_owned());
         let Some((standby, forwarder)) = &self.standby else {
-            return Err(none());
+            return Err(no_owner());
         };
         let mut seen = standby.peers.seen();
         let deadline = Instant::now() + OWNER_TIMEOUT;
@@ -123,12 +149,13 @@ impl Switch {
             let owner = seen.borrow_and_update().owner;
             let elsewhere = |owner: &Owner| owner.node != standby.peers.me();
             let why = match owner.filter(elsewhere) {
-                Some(owner) => match forwarder.connection(owner).await {
-                    Ok(connection) => {
+                Some(owner) => match timeout_at(deadline, forwarder.connection(owner)).await {
+                    Err(_) => break,
+                    Ok(Ok(connection)) => {
                         let sent = nodes::send(connection, api, peer.address, request).await;
                         return sent.map_err(ApiError::from);
                     }
-                    Err(why) => Some(why),
+                    Ok(Err(why)) => Some(why),
                 },
                 None => None,
             };
@@ -138,7 +165,20 @@ impl Switch {
             let next = deadline.min(Instant::now() + TRY_AGAIN);
             let _ = timeout_at(next, seen.changed()).await;
         }
-        Err(none())
+        Err(no_owner())
+    }
+}
+
+fn no_owner() -> ApiError {
+    ApiError::Unavailable("no node owns the shards now, try again".to_owned())
+}
+
+impl Api {
+    fn refuse(self, error: ApiError) -> Response {
+        match self {
+            Self::Rest => rest::problem(error),
+            Self::Grpc => Status::from(error).into_http(),
+        }
     }
 }
 
@@ -185,9 +225,8 @@ async fn answer_rest(
         return answer(standby.own.rest.clone(), request).await;
     }
     let needs_key = path.starts_with("/api/");
-    let refuse = rest::problem;
     switch
-        .forward_for(Api::Rest, &peer, request, needs_key, refuse)
+        .forward_for(Api::Rest, &peer, request, needs_key)
         .await
 }
 
@@ -206,9 +245,8 @@ async fn answer_grpc(
         return answer(standby.own.grpc.clone(), request).await;
     }
     let needs_key = !grpc::is_open(path);
-    let refuse = |error| Status::from(error).into_http();
     switch
-        .forward_for(Api::Grpc, &peer, request, needs_key, refuse)
+        .forward_for(Api::Grpc, &peer, request, needs_key)
         .await
 }
 

@@ -9,7 +9,7 @@ use super::{
     service_manager,
 };
 use crate::{
-    api::{self, nodes},
+    api::{self, Switch, nodes},
     cluster::{Peers, Requests, drain},
     ocpp::GatewayHandle,
     store::{Engine, StoreError, jetstream::Cluster},
@@ -22,6 +22,8 @@ pub(super) struct Node<'a> {
     /// For its API.
     pub(super) cluster: &'a api::Cluster,
     pub(super) gateway: &'a GatewayHandle,
+    /// Answers calls that other nodes forward.
+    pub(super) switch: &'a Switch,
     /// The owner, where that is this node.
     pub(super) current: &'a watch::Sender<Option<Current>>,
     pub(super) shutdown: &'a CancellationToken,
@@ -44,25 +46,9 @@ impl Node<'_> {
     pub(super) async fn run(self, cluster: &Cluster, peers: &Peers) -> Result<(), RunError> {
         let requests = peers.requests(drain::WHAT).await.map_err(RunError::Join)?;
         let drained = watch::Sender::new(false);
-        let mut current = self.current.subscribe();
-        let answering = async {
-            loop {
-                let owner = current.borrow_and_update().clone();
-                let answering = async {
-                    match owner {
-                        Some(owner) => nodes::serve(peers, owner.routers).await,
-                        None => std::future::pending().await,
-                    }
-                };
-                tokio::select! {
-                    ended = answering => return ended.map_err(RunError::Join),
-                    _ = current.changed() => {}
-                }
-            }
-        };
         let ended = tokio::select! {
             ended = self.own_in_turn(cluster, peers, drained.subscribe()) => ended,
-            ended = answering => ended.and(Err(RunError::Ended("connection to NATS"))),
+            ended = nodes::serve(peers, self.switch) => ended.map_err(RunError::Join).and(Err(RunError::Ended("connection to NATS"))),
             () = self.cluster.watch_servers() => Ok(()),
             () = hear_drains(requests, &drained) => Err(RunError::Ended("connection to NATS")),
         };

@@ -8,8 +8,9 @@ use std::{io, time::Duration};
 use async_nats::{Client, Subscriber};
 use bytes::{BufMut as _, Bytes, BytesMut};
 use futures_util::StreamExt as _;
-use tokio::io::{
-    AsyncReadExt as _, AsyncWriteExt as _, DuplexStream, ReadHalf, WriteHalf, duplex, split,
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream, ReadHalf, WriteHalf, duplex, split},
+    time::timeout,
 };
 
 use super::{Incarnation, JoinError, Peers, Requests, Unanswered};
@@ -113,7 +114,12 @@ async fn send(client: Client, mut from: ReadHalf<DuplexStream>, to: String) -> i
 /// Until the other end has ended.
 async fn receive(mut from: Subscriber, mut to: WriteHalf<DuplexStream>) -> io::Result<()> {
     let mut expected = 0_u64;
-    while let Some(message) = from.next().await {
+    // Where the other end has gone before it began, nobody says so.
+    let mut first = Some(timeout(BEGIN_TIMEOUT, from.next()).await?);
+    while let Some(message) = match first.take() {
+        Some(first) => first,
+        None => from.next().await,
+    } {
         let mut chunk: Bytes = message.payload;
         let number = chunk.split_to(NUMBER.min(chunk.len()));
         if *number != expected.to_be_bytes() {

@@ -15,10 +15,14 @@ use std::{fmt, sync::Arc, time::Duration};
 use async_nats::{Client, RequestErrorKind, Subscriber};
 use bytes::Bytes;
 use futures_util::StreamExt as _;
+use tokio::time::timeout;
 
 pub use self::members::{About, Load, LoadNow, Member};
 use self::members::{Members, Seen};
 use crate::store::jetstream::Connection;
+
+/// How long something may wait to be sent, as where NATS is not there.
+const SEND_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// A node from one of its starts to its end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -135,9 +139,11 @@ impl Peers {
             .payload(message)
             .timeout(Some(within));
         let asked = self.0.client.send_request(node.0.clone(), request);
-        match asked.await {
-            Ok(answer) => Ok(answer.payload),
-            Err(error) => Err(match error.kind() {
+        // The library's own limit is not for how long it may take to be sent.
+        match timeout(within, asked).await {
+            Err(_) => Err(Unanswered::TooLate),
+            Ok(Ok(answer)) => Ok(answer.payload),
+            Ok(Err(error)) => Err(match error.kind() {
                 RequestErrorKind::NoResponders => Unanswered::NotThere,
                 RequestErrorKind::TimedOut => Unanswered::TooLate,
                 _ => Unanswered::Failed(error.into()),
@@ -175,7 +181,7 @@ impl Requests {
 
     /// What was asked so far is all.
     pub async fn stop(&mut self) {
-        let _ = self.subscriber.unsubscribe().await;
+        let _ = timeout(SEND_TIMEOUT, self.subscriber.unsubscribe()).await;
     }
 }
 
@@ -183,8 +189,9 @@ impl Respond {
     /// Where the answer gets lost, it is asked for again.
     pub async fn with(self, answer: impl Into<Bytes>) {
         let Some(to) = self.to else { return };
-        if let Err(error) = self.client.publish(to, answer.into()).await {
-            tracing::debug!(%error, "a node could not be answered");
+        let sent = self.client.publish(to, answer.into());
+        if !matches!(timeout(SEND_TIMEOUT, sent).await, Ok(Ok(()))) {
+            tracing::debug!("a node could not be answered");
         }
     }
 }

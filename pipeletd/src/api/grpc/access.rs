@@ -60,9 +60,6 @@ const OPEN: &[&str] = &[
     "/grpc.reflection.v1alpha.ServerReflection/",
 ];
 
-const TOO_MANY_OPEN_CALLS: &str =
-    "this connection has too many calls without an API key whose answers were not taken";
-
 /// Who may call what.
 #[derive(Debug, Clone)]
 pub(super) struct Guard {
@@ -156,7 +153,7 @@ pub(super) async fn guard(
                     response.extensions_mut().insert(Held::new(place));
                     readers::keep(response)
                 }
-                None => Status::resource_exhausted(TOO_MANY_OPEN_CALLS).into_http(),
+                None => Status::from(ApiError::too_many_open_calls()).into_http(),
             },
             Err(status) => status.into_http(),
         }

@@ -178,10 +178,7 @@ async fn give_id(mut request: Request, next: Next) -> Response {
     let route = request.extensions().get::<MatchedPath>().cloned();
     let call = Call::begin("rest", request.method().as_str(), &id);
     let answer = async {
-        let late = |_| {
-            let why = "it took longer than anything may".to_owned();
-            Problem::from(ApiError::Unavailable(why)).into_response()
-        };
+        let late = |_| Problem::from(ApiError::took_too_long()).into_response();
         timeout(REQUEST_TIMEOUT, next.run(request))
             .await
             .unwrap_or_else(late)

@@ -3,14 +3,9 @@
 //!
 //! Only nodes can speak here, so the owner believes them where a call comes from.
 
-use std::{
-    net::SocketAddr,
-    sync::{Arc, Mutex, PoisonError},
-    time::Duration,
-};
+use std::{convert::Infallible, iter, net::SocketAddr, sync::Arc, time::Duration};
 
 use axum::{
-    Router,
     body::Body,
     extract::Request,
     response::{IntoResponse as _, Response},
@@ -23,12 +18,11 @@ use hyper::{
     service::service_fn,
 };
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use tokio::{io::DuplexStream, time::timeout};
+use tokio::{io::DuplexStream, sync::Mutex, time::timeout};
 use tokio_util::task::TaskTracker;
-use tower_service::Service as _;
 
-use super::super::{authenticator::Peer, key_places::KeyPlaces, switch::Routers};
-use crate::cluster::{Incarnation, Peers, Unanswered, members::Owner};
+use super::super::{authenticator::Peer, key_places::KeyPlaces, switch::Switch};
+use crate::cluster::{Peers, Unanswered, members::Owner};
 
 /// What owners are asked about.
 const WHAT: &str = "api";
@@ -40,11 +34,14 @@ const FROM: HeaderName = HeaderName::from_static("pipelet-from");
 const KEEP_ALIVE: Duration = Duration::from_secs(3);
 /// Connections that one key may have by way of other nodes: those limit it themselves.
 const PLACES: usize = usize::MAX;
+/// Calls between two nodes at once: those that wait on a tail are among them.
+const STREAMS: u32 = 4096;
 /// Until the owner begins to speak HTTP/2.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(3);
-/// In bytes: what is on its way in one call, and in all of two nodes together.
-const STREAM_WINDOW: u32 = 256 * 1024;
-const CONNECTION_WINDOW: u32 = 4 * 1024 * 1024;
+/// In bytes: what is on its way in one call, and in all of two nodes together. Callers who read
+/// nothing must not hold up the others, so there is room for all.
+const STREAM_WINDOW: u32 = 64 * 1024;
+const CONNECTION_WINDOW: u32 = STREAMS * STREAM_WINDOW;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::api) enum Api {
@@ -65,11 +62,11 @@ impl Api {
 #[derive(Debug, Clone)]
 pub(in crate::api) struct Forwarder {
     peers: Peers,
-    /// To the owner that was asked last.
+    /// To the owner that was asked last; locked while one is made.
     connection: Arc<Mutex<Option<Connection>>>,
 }
 
-type Connection = (Incarnation, SendRequest<Body>);
+type Connection = (Owner, SendRequest<Body>);
 
 /// Why a call could not be forwarded.
 #[derive(Debug, thiserror::Error)]
@@ -96,13 +93,12 @@ impl Forwarder {
         &self,
         owner: Owner,
     ) -> Result<SendRequest<Body>, ForwardError> {
-        let known = self.connection.lock();
-        let known = known.unwrap_or_else(PoisonError::into_inner).clone();
-        if let Some((node, mut connection)) = known
-            && node == owner.node
+        let mut known = self.connection.lock().await;
+        if let Some((of, connection)) = &mut *known
+            && *of == owner
             && connection.ready().await.is_ok()
         {
-            return Ok(connection);
+            return Ok(connection.clone());
         }
         let stream = self.peers.connect(owner.node, WHAT).await;
         let stream = stream.map_err(ForwardError::Unreachable)?;
@@ -118,11 +114,7 @@ impl Forwarder {
             return Err(ForwardError::Handshake);
         };
         tokio::spawn(driver);
-        let mut known = self
-            .connection
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        *known = Some((owner.node, connection.clone()));
+        *known = Some((owner, connection.clone()));
         Ok(connection)
     }
 }
@@ -159,23 +151,24 @@ pub(in crate::api) async fn send(
 }
 
 /// Answers calls that other nodes forward, for as long as it is polled.
-pub async fn serve(peers: &Peers, routers: Routers) -> Result<(), crate::cluster::JoinError> {
+pub async fn serve(peers: &Peers, switch: &Switch) -> Result<(), crate::cluster::JoinError> {
     let mut incoming = peers.incoming(WHAT).await?;
     let places = KeyPlaces::new(PLACES);
     let connections = TaskTracker::new();
     while let Some(stream) = incoming.next().await {
-        connections.spawn(serve_one(stream, routers.clone(), places.clone()));
+        connections.spawn(serve_one(stream, switch.clone(), places.clone()));
     }
     Ok(())
 }
 
-async fn serve_one(stream: DuplexStream, routers: Routers, places: KeyPlaces) {
+async fn serve_one(stream: DuplexStream, switch: Switch, places: KeyPlaces) {
     let answer = service_fn(move |request: Request<Incoming>| {
-        let (routers, places) = (routers.clone(), places.clone());
-        async move { Ok::<_, std::convert::Infallible>(answer(routers, places, request).await) }
+        let (switch, places) = (switch.clone(), places.clone());
+        async move { Ok::<_, Infallible>(answer(&switch, places, request).await) }
     });
     let served = server::Builder::new(TokioExecutor::new())
         .timer(TokioTimer::new())
+        .max_concurrent_streams(STREAMS)
         .initial_stream_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
         .keep_alive_interval(KEEP_ALIVE)
@@ -187,17 +180,15 @@ async fn serve_one(stream: DuplexStream, routers: Routers, places: KeyPlaces) {
     }
 }
 
-async fn answer(routers: Routers, places: KeyPlaces, request: Request<Incoming>) -> Response {
+async fn answer(switch: &Switch, places: KeyPlaces, request: Request<Incoming>) -> Response {
     let (mut head, body) = request.into_parts();
     let api = head.headers.remove(API);
     let from = head.headers.remove(FROM);
     let from = from.and_then(|from| from.to_str().ok()?.parse().ok());
-    let mut router: Router = match api.as_ref().map(HeaderValue::as_bytes) {
-        Some(b"rest") => routers.rest,
-        Some(b"grpc") => routers.grpc,
-        _ => return StatusCode::NOT_IMPLEMENTED.into_response(),
-    };
-    let Some(from) = from else {
+    let known = [Api::Rest, Api::Grpc];
+    let mut known = known.into_iter().zip(iter::repeat(api));
+    let api = known.find_map(|(it, api)| (api?.as_bytes() == it.name().as_bytes()).then_some(it));
+    let (Some(api), Some(from)) = (api, from) else {
         return StatusCode::NOT_IMPLEMENTED.into_response();
     };
     head.extensions.insert(Peer::of_node(from, places));
@@ -205,6 +196,6 @@ async fn answer(routers: Routers, places: KeyPlaces, request: Request<Incoming>)
     let mut uri = head.uri.into_parts();
     (uri.scheme, uri.authority) = (None, None);
     head.uri = Uri::from_parts(uri).unwrap_or_default();
-    let Ok(response) = router.call(Request::from_parts(head, body)).await;
-    response
+    let request = Request::from_parts(head, Body::new(body));
+    switch.answer_as_owner(api, request).await
 }
