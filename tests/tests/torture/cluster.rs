@@ -11,6 +11,7 @@ use std::{
 
 use fastrand::Rng;
 use pipelet_tests::{Daemon, NatsCluster, deadline::eventually, oracle::Counts};
+use reqwest::Method;
 use tokio::time::sleep;
 
 use crate::{
@@ -267,6 +268,7 @@ impl Cluster {
             }
         }
         self.ready().await;
+        self.settled().await;
         disturbance
     }
 
@@ -331,6 +333,28 @@ impl Cluster {
             sleep(LOOK_AGAIN).await;
         }
         self.start_ended().await;
+    }
+
+    /// Waits until every node is there, and none takes itself for an owner that it is no longer: such
+    /// a one ends, and is started again.
+    async fn settled(&mut self) {
+        let began = Instant::now();
+        while !self.all_ready().await {
+            self.start_ended().await;
+            assert!(began.elapsed() < LONGEST_SILENCE, "a node is not ready");
+            // Nobody announces it.
+            sleep(LOOK_AGAIN).await;
+        }
+    }
+
+    async fn all_ready(&self) -> bool {
+        for node in self.nodes() {
+            let ready = node.api().ask(Method::GET, "/readyz", None).await;
+            if ready.is_none_or(|answer| answer.status != 200) {
+                return false;
+            }
+        }
+        true
     }
 
     async fn start_ended(&mut self) {
