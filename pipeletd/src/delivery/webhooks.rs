@@ -298,6 +298,9 @@ impl Delivery {
             // One that can't be taken up is not stored.
             inner.check_journals()?;
             let _changing = inner.changing.lock().await;
+            if inner.tracker.is_closed() {
+                return Err(AppendError::Stopped.into());
+            }
             let id = inner.webhooks.store().reserve(Counter::Webhook, 1).await?;
             let webhook = new.into_webhook(WebhookId(id), inner.clock.now());
             let stored = StoredWebhook {
@@ -556,18 +559,16 @@ impl Delivery {
 
     /// Lets what is in flight finish within `grace`, and writes every cursor down.
     pub async fn stop(&self, grace: Duration) {
-        let webhooks = std::mem::take(
-            &mut *self
-                .0
-                .running
-                .write()
-                .unwrap_or_else(PoisonError::into_inner),
-        );
+        // A webhook that is being made is stopped with the others, and no further one is made.
+        let changing = self.0.changing.lock().await;
+        self.0.tracker.close();
+        drop(changing);
+        let webhooks = self.0.running.read();
+        let webhooks = webhooks.unwrap_or_else(PoisonError::into_inner).clone();
         for dispatcher in webhooks.values().flat_map(|running| &running.dispatchers) {
             // One that has ended already needs no message.
             let _ = dispatcher.control.send(Control::Stop { grace }).await;
         }
-        self.0.tracker.close();
         self.0.tracker.wait().await;
     }
 

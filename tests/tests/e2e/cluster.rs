@@ -202,7 +202,19 @@ async fn a_drained_node_goes_on_as_a_gateway() {
         (&status["owner"], &status["shards"]),
         (&json!("n0"), &json!(4))
     );
-    let drained = ctl.json("cluster drain n0").await;
+    // Changes that come meanwhile hold nothing up.
+    let api = first.api();
+    let changes = async {
+        let unwanted = json!({"name": "unwanted", "url": cluster.receiver.url(), "events": ["*"], "enabled": false});
+        loop {
+            let answer = api.post("/webhooks", &unwanted).await;
+            assert!(matches!(answer.status, 201 | 503), "{answer:?}");
+        }
+    };
+    let drained = tokio::select! {
+        drained = ctl.json("cluster drain n0") => drained,
+        () = changes => panic!("it goes on without end"),
+    };
     let seen = (&drained["name"], &drained["state"], &drained["shards"]);
     assert_eq!(seen, (&json!("n0"), &json!("drained"), &json!(0)));
     for station in &mut stations {
