@@ -36,6 +36,18 @@ impl Scrape {
         }
     }
 
+    /// With what only another daemon has.
+    #[must_use]
+    pub fn and(mut self, other: &Self) -> Self {
+        let samples = other
+            .samples
+            .iter()
+            .map(|(name, value)| (name.clone(), *value));
+        self.samples.extend(samples);
+        self.families.extend(other.families.iter().cloned());
+        self
+    }
+
     /// The value of a series, written as in the text.
     pub fn get(&self, series: &str) -> Option<f64> {
         self.samples.get(series).copied()

@@ -164,6 +164,6 @@ async fn what_is_made_up_after_the_description_is_answered_as_described() {
     station.abort();
     let told = String::from_utf8_lossy(&output.stdout);
     assert!(output.status.success(), "{told}");
-    assert!(told.contains("Tested: 47"), "{told}");
+    assert!(told.contains("Tested: 50"), "{told}");
     assert!(asked.load(Ordering::Relaxed) > 50, "{told}");
 }
