@@ -55,7 +55,7 @@ impl Dispatcher {
                 self.memory.give_back(event.memory_size());
                 self.off_cursor.push(seq);
                 self.dirty = true;
-            } else if event.time < oldest {
+            } else if event.time <= oldest {
                 self.give_up_unattempted(seq, event).await?;
             } else {
                 self.load(seq, event);
@@ -232,6 +232,6 @@ impl Dispatcher {
         };
         let event = self.context.journal.event(next).await?;
         let oldest = self.context.clock.ago(self.settings.backlog_age);
-        Ok(event.is_some_and(|event| event.time < oldest))
+        Ok(event.is_some_and(|event| event.time <= oldest))
     }
 }
