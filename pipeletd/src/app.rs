@@ -1,8 +1,8 @@
 //! The composition root: a configuration becomes bound sockets and running parts, and they end
 //! in the order in which they depend on each other.
 //!
-//! A daemon has sockets, registries and settings for as long as it runs ([`Base`]), and is the owner
-//! of the shards ([`owner`]) either all the time, or, in a cluster, for as long as it has the lease.
+//! A daemon has sockets, registries and settings for as long as it runs (`Base`), and is the owner
+//! of the shards (`owner`) either all the time, or, in a cluster, for as long as it has the lease.
 
 use std::{io, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 

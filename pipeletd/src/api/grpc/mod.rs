@@ -166,7 +166,7 @@ pub fn router(handles: Handles) -> Result<Router, anyhow::Error> {
     Ok(guarded(services, authenticator))
 }
 
-/// What a node answers by itself that owns no shard: see [`is_own`].
+/// What a node answers by itself that owns no shard: see `is_own`.
 pub fn own_router(authenticator: Authenticator, cluster: Cluster) -> Router {
     guarded(Routes::new(of_cluster(cluster)), authenticator)
 }

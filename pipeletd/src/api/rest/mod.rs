@@ -122,7 +122,7 @@ pub fn router(handles: Handles) -> Router {
         .layer(middleware::from_fn(give_id))
 }
 
-/// What a node answers by itself that owns no shard: see [`is_own`].
+/// What a node answers by itself that owns no shard: see `is_own`.
 pub fn own_router(
     authenticator: Authenticator,
     cluster: Cluster,
