@@ -257,7 +257,8 @@ impl<L: Link> Forward<L> {
                     Heard::Sign => {}
                 },
                 () = sleep_until(open_at), if must_open => {
-                    if !Box::pin(self.open()).await? {
+                    let asked = self.owner();
+                    if !Box::pin(self.open()).await? && asked == self.owner() {
                         open_at = Instant::now() + OPEN_AGAIN;
                     }
                 }
@@ -386,10 +387,17 @@ impl<L: Link> Forward<L> {
         let (peers, address) = (self.peers.clone(), address.clone());
         let asking = peers.ask(&address, message, ANSWER_TIMEOUT);
         let mut asking = std::pin::pin!(asking);
+        let mut seen = self.seen.clone();
+        let overtaken = async move {
+            let _ = seen.wait_for(|seen| seen.owner != Some(owner)).await;
+        };
+        let mut overtaken = std::pin::pin!(overtaken);
         let answer = loop {
             tokio::select! {
                 biased;
                 answer = &mut asking => break answer,
+                // That one is no longer the owner: the next one is asked.
+                () = &mut overtaken => return Ok(None),
                 Some(asked) = self.inbox.asked.recv() => Box::pin(self.do_for(asked)).await?,
             }
         };
