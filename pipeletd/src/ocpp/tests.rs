@@ -106,6 +106,13 @@ impl Daemon {
         self.store
     }
 
+    /// Of a connection that is here, before its session.
+    fn lease(&self, id: &StationId) -> ConnectionLease {
+        let (stations, now) = (self.stations.of(id), Clock::system().now());
+        let lease = stations.acquire_lease(id, now, None, 10, &|_| false, At::ThisNode);
+        lease.unwrap()
+    }
+
     async fn connect(&self) -> Station {
         Station::connect(self.address, "CP1", Some("ocpp1.6")).await
     }
@@ -309,15 +316,7 @@ async fn an_answer_that_came_in_time_is_heard_however_busy_the_connection_was() 
     let daemon = Daemon::fresh().await;
     let id = StationId::new("CP1").unwrap();
     // An older connection of the station, whose messages have their turn before the newer one's.
-    let old = daemon.stations.of(&id).acquire_lease(
-        &id,
-        Clock::system().now(),
-        None,
-        10,
-        &|_| false,
-        At::ThisNode,
-    );
-    let old = old.unwrap();
+    let old = daemon.lease(&id);
     let mut station = daemon.connect().await;
     station.call("1", "Heartbeat", &json!({})).await;
 
@@ -486,15 +485,8 @@ async fn a_newcomer_whose_handshake_fails_takes_no_event_with_it() {
     let mut old = daemon.connect().await;
     // A handshake that has its lease, and whose answer can't be written.
     let id = StationId::new("CP1").unwrap();
-    let newcomer = daemon.stations.of(&id).acquire_lease(
-        &id,
-        Clock::system().now(),
-        None,
-        10,
-        &|_| false,
-        At::ThisNode,
-    );
-    drop(newcomer.unwrap());
+    let newcomer = daemon.lease(&id);
+    drop(newcomer);
     assert_eq!(old.close_code().await, CloseCode::Normal);
     assert_eq!(
         daemon.kinds().await,
