@@ -359,7 +359,6 @@ impl App {
         } = self;
         let (stations, cluster) = (gateway.handle(), base.cluster(&role));
         let switch = switch(&base, &current, &role, &cluster, &shutdown);
-        let calls = switch.clone();
         // Cancelled when all sockets are closed.
         let closed = CancellationToken::new();
         let owning = async {
@@ -367,7 +366,7 @@ impl App {
                 base: &base,
                 cluster: &cluster,
                 gateway: &stations,
-                switch: &calls,
+                switch: &switch,
                 current: &current,
                 shutdown: &shutdown,
                 closed: &closed,
@@ -380,7 +379,7 @@ impl App {
             ended
         };
         let serving = async {
-            let served = serve(http, grpc, gateway, &base.keys, switch, &shutdown).await;
+            let served = serve(http, grpc, gateway, &base.keys, &switch, &shutdown).await;
             closed.cancel();
             served
         };
@@ -397,7 +396,7 @@ async fn serve(
     grpc: Listener,
     gateway: Gateway,
     keys: &ApiKeys,
-    switch: Switch,
+    switch: &Switch,
     shutdown: &CancellationToken,
 ) -> Result<(), RunError> {
     let mut api = JoinSet::new();

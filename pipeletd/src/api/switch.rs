@@ -5,11 +5,7 @@
 
 use std::{fmt, sync::Arc, time::Duration};
 
-use axum::{
-    Extension, Router,
-    extract::{Request, State},
-    response::Response,
-};
+use axum::{Extension, Router, extract::Request, response::Response};
 use tokio::time::{Instant, timeout, timeout_at};
 use tonic::Status;
 use tower_service::Service as _;
@@ -22,7 +18,7 @@ use super::{
     readers::{self, Held},
     request_id::RequestId,
     rest,
-    server::nodes::{self, Api, ForwardError, Forwarder},
+    server::nodes::{self, ForwardError, Forwarder},
 };
 use crate::cluster::{Peers, members::Owner};
 
@@ -30,6 +26,12 @@ use crate::cluster::{Peers, members::Owner};
 const OWNER_TIMEOUT: Duration = Duration::from_secs(10);
 /// Before an owner that could not be reached is tried again.
 const TRY_AGAIN: Duration = Duration::from_millis(100);
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Api {
+    Rest,
+    Grpc,
+}
 
 /// What the owner answers. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -72,20 +74,38 @@ impl Switch {
 
     /// What is answered to REST's callers.
     pub fn rest(&self) -> Router {
-        let router = Router::new().fallback(answer_rest);
-        router.with_state(self.clone())
+        self.router(Api::Rest)
     }
 
     /// What is answered to gRPC's callers.
     pub fn grpc(&self) -> Router {
-        let router = Router::new().fallback(answer_grpc);
-        router.with_state(self.clone())
+        self.router(Api::Grpc)
+    }
+
+    fn router(&self, api: Api) -> Router {
+        let switch = self.clone();
+        Router::new().fallback(move |Extension(peer): Extension<Peer>, request: Request| {
+            let switch = switch.clone();
+            async move { switch.answer(api, &peer, request).await }
+        })
+    }
+
+    async fn answer(&self, api: Api, peer: &Peer, request: Request) -> Response {
+        let own = || {
+            let (standby, _) = self.standby.as_ref()?;
+            let is_own = api.is_own(request.uri().path());
+            is_own.then(|| standby.own.clone())
+        };
+        match (self.owner)().or_else(own) {
+            Some(routers) => call(routers.of(api), request).await,
+            None => self.forward_for(api, peer, request).await,
+        }
     }
 
     /// What is answered to another node's caller: nothing where this is no longer the owner.
     pub(super) async fn answer_as_owner(&self, api: Api, mut request: Request) -> Response {
         if let Some(routers) = (self.owner)() {
-            return answer(routers.of(api), request).await;
+            return call(routers.of(api), request).await;
         }
         let id = RequestId::of(request.headers());
         id.set(request.headers_mut());
@@ -93,18 +113,12 @@ impl Switch {
     }
 
     /// Forwards a call whose caller may come in.
-    async fn forward_for(
-        &self,
-        api: Api,
-        peer: &Peer,
-        mut request: Request,
-        needs_key: bool,
-    ) -> Response {
+    async fn forward_for(&self, api: Api, peer: &Peer, mut request: Request) -> Response {
         let id = RequestId::of(request.headers());
         id.set(request.headers_mut());
         let answer = async {
             let answer = async {
-                let held = self.admit(peer, &request, needs_key)?;
+                let held = self.admit(api, peer, &request)?;
                 let forwarded = timeout(REQUEST_TIMEOUT, self.forward(api, peer, request)).await;
                 let mut response = forwarded.map_err(|_| ApiError::took_too_long())??;
                 response.extensions_mut().extend(held);
@@ -118,12 +132,14 @@ impl Switch {
     /// What is held for a call without a known key until its answer was sent.
     fn admit(
         &self,
+        api: Api,
         peer: &Peer,
         request: &Request,
-        needs_key: bool,
     ) -> Result<http::Extensions, ApiError> {
         let mut held = http::Extensions::new();
-        if needs_key && let Some((standby, _)) = &self.standby {
+        if let Some((standby, _)) = &self.standby
+            && api.needs_key(request.uri().path())
+        {
             match standby.authenticator.admit(request.headers(), peer) {
                 Ok(_) => return Ok(held),
                 // A key may be younger than all that this node has heard: the owner knows.
@@ -145,7 +161,7 @@ impl Switch {
         let deadline = Instant::now() + OWNER_TIMEOUT;
         while Instant::now() < deadline {
             if let Some(routers) = (self.owner)() {
-                return Ok(answer(routers.of(api), request).await);
+                return Ok(call(routers.of(api), request).await);
             }
             let owner = seen.borrow_and_update().owner;
             let elsewhere = |owner: &Owner| owner.node != standby.peers.me();
@@ -175,6 +191,34 @@ fn no_owner() -> ApiError {
 }
 
 impl Api {
+    pub(super) const fn name(self) -> &'static str {
+        match self {
+            Self::Rest => "rest",
+            Self::Grpc => "grpc",
+        }
+    }
+
+    pub(super) fn named(name: &[u8]) -> Option<Self> {
+        [Self::Rest, Self::Grpc]
+            .into_iter()
+            .find(|api| api.name().as_bytes() == name)
+    }
+
+    /// Whether a node answers it by itself, whoever owns the shards.
+    fn is_own(self, path: &str) -> bool {
+        match self {
+            Self::Rest => rest::is_own(path),
+            Self::Grpc => grpc::is_own(path),
+        }
+    }
+
+    fn needs_key(self, path: &str) -> bool {
+        match self {
+            Self::Rest => path.starts_with("/api/"),
+            Self::Grpc => !grpc::is_open(path),
+        }
+    }
+
     fn refuse(self, error: ApiError) -> Response {
         match self {
             Self::Rest => rest::problem(error),
@@ -211,47 +255,7 @@ impl fmt::Debug for Switch {
     }
 }
 
-async fn answer_rest(
-    State(switch): State<Switch>,
-    Extension(peer): Extension<Peer>,
-    request: Request,
-) -> Response {
-    if let Some(routers) = (switch.owner)() {
-        return answer(routers.rest, request).await;
-    }
-    let path = request.uri().path();
-    if let Some((standby, _)) = &switch.standby
-        && rest::is_own(path)
-    {
-        return answer(standby.own.rest.clone(), request).await;
-    }
-    let needs_key = path.starts_with("/api/");
-    switch
-        .forward_for(Api::Rest, &peer, request, needs_key)
-        .await
-}
-
-async fn answer_grpc(
-    State(switch): State<Switch>,
-    Extension(peer): Extension<Peer>,
-    request: Request,
-) -> Response {
-    if let Some(routers) = (switch.owner)() {
-        return answer(routers.grpc, request).await;
-    }
-    let path = request.uri().path();
-    if let Some((standby, _)) = &switch.standby
-        && grpc::is_own(path)
-    {
-        return answer(standby.own.grpc.clone(), request).await;
-    }
-    let needs_key = !grpc::is_open(path);
-    switch
-        .forward_for(Api::Grpc, &peer, request, needs_key)
-        .await
-}
-
-async fn answer(mut router: Router, request: Request) -> Response {
+async fn call(mut router: Router, request: Request) -> Response {
     let Ok(response) = router.call(request).await;
     response
 }

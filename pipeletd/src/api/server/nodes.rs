@@ -3,7 +3,7 @@
 //!
 //! Only nodes can speak here, so the owner believes them where a call comes from.
 
-use std::{convert::Infallible, iter, net::SocketAddr, sync::Arc, time::Duration};
+use std::{convert::Infallible, net::SocketAddr, sync::Arc, time::Duration};
 
 use axum::{
     body::Body,
@@ -21,7 +21,11 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::{io::DuplexStream, sync::Mutex, time::timeout};
 use tokio_util::task::TaskTracker;
 
-use super::super::{authenticator::Peer, key_places::KeyPlaces, switch::Switch};
+use super::super::{
+    authenticator::Peer,
+    key_places::KeyPlaces,
+    switch::{Api, Switch},
+};
 use crate::cluster::{Peers, Unanswered, members::Owner};
 
 /// What owners are asked about.
@@ -42,21 +46,6 @@ const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(3);
 /// nothing must not hold up the others, so there is room for all.
 const STREAM_WINDOW: u32 = 64 * 1024;
 const CONNECTION_WINDOW: u32 = STREAMS * STREAM_WINDOW;
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::api) enum Api {
-    Rest,
-    Grpc,
-}
-
-impl Api {
-    const fn name(self) -> &'static str {
-        match self {
-            Self::Rest => "rest",
-            Self::Grpc => "grpc",
-        }
-    }
-}
 
 /// The way of calls to the owner. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -183,11 +172,9 @@ async fn serve_one(stream: DuplexStream, switch: Switch, places: KeyPlaces) {
 async fn answer(switch: &Switch, places: KeyPlaces, request: Request<Incoming>) -> Response {
     let (mut head, body) = request.into_parts();
     let api = head.headers.remove(API);
+    let api = api.and_then(|name| Api::named(name.as_bytes()));
     let from = head.headers.remove(FROM);
     let from = from.and_then(|from| from.to_str().ok()?.parse().ok());
-    let known = [Api::Rest, Api::Grpc];
-    let mut known = known.into_iter().zip(iter::repeat(api));
-    let api = known.find_map(|(it, api)| (api?.as_bytes() == it.name().as_bytes()).then_some(it));
     let (Some(api), Some(from)) = (api, from) else {
         return StatusCode::NOT_IMPLEMENTED.into_response();
     };
