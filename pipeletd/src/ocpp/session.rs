@@ -209,11 +209,7 @@ impl<L: Link> Session<L> {
         let incoming = match heard {
             Heard::Text(text) => self.call_handler.receive(&text, false).await,
             Heard::Again(text) => self.call_handler.receive(&text, true).await,
-            Heard::NotText => Incoming::Call(wire::call_error(
-                wire::MessageId::UNREADABLE,
-                wire::ErrorCode::FormationViolation,
-                "the message is not text",
-            )),
+            Heard::NotText => Incoming::Call(wire::not_text()),
             Heard::Sign | Heard::Due => Incoming::Nothing,
         };
         match incoming {

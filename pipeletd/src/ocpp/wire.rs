@@ -283,6 +283,12 @@ pub fn call_error(id: MessageId<'_>, code: ErrorCode, description: &str) -> Stri
     format!("[4,{},\"{code}\",{description},{{}}]", id.token())
 }
 
+/// The answer to a message that is no text: it has no ID that could be read.
+pub fn not_text() -> String {
+    let why = "the message is not text";
+    call_error(MessageId::UNREADABLE, ErrorCode::FormationViolation, why)
+}
+
 fn quoted(text: &str) -> String {
     serde_json::Value::from(text).to_string()
 }

@@ -170,7 +170,7 @@ impl<L: Link> Forward<L> {
             address: None,
             opened_at: None,
             offered: false,
-            texts: 0,
+            texts: u64::from(unanswered.is_some()),
             unanswered,
             again: true,
         })
@@ -246,12 +246,7 @@ impl<L: Link> Forward<L> {
                         self.again = false;
                     }
                     Heard::NotText => {
-                        let answer = wire::call_error(
-                            wire::MessageId::UNREADABLE,
-                            ErrorCode::FormationViolation,
-                            "the message is not text",
-                        );
-                        self.link.send(answer).await?;
+                        self.link.send(wire::not_text()).await?;
                     }
                     Heard::Due => Box::pin(self.link.tend()).await?,
                     Heard::Sign => {}
@@ -416,11 +411,7 @@ impl<L: Link> Forward<L> {
     async fn do_for(&mut self, asked: Asked) -> Result<(), Ended> {
         let done = match asked.wanted {
             Wanted::Send(text) => self.link.send(text).await,
-            Wanted::Close(reason) => {
-                // It knows.
-                self.offered = false;
-                Err(Ended::of_owner(&reason))
-            }
+            Wanted::Close(reason) => Err(Ended::of_owner(&reason)),
             Wanted::Reopen(_) => {
                 self.opened_at = None;
                 Ok(())

@@ -236,15 +236,6 @@ impl Served {
 }
 
 impl RemoteLink {
-    /// Nothing that comes is for this one any more.
-    fn forget(&self) {
-        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
-        let is_this = |it: &OpenConnection| it.serial == self.serial;
-        if open.get(&self.id).is_some_and(is_this) {
-            open.remove(&self.id);
-        }
-    }
-
     /// Answers the message that is in hand.
     async fn answer(&mut self, text: Option<Bytes>) {
         if let Some((number, respond)) = self.in_hand.take() {
@@ -270,7 +261,11 @@ impl RemoteLink {
 
 impl Drop for RemoteLink {
     fn drop(&mut self) {
-        self.forget();
+        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_this = |it: &OpenConnection| it.serial == self.serial;
+        if open.get(&self.id).is_some_and(is_this) {
+            open.remove(&self.id);
+        }
     }
 }
 
@@ -320,9 +315,7 @@ impl Link for RemoteLink {
         self.ask(Wanted::Send(text)).await
     }
 
-    async fn let_go(&mut self, _: &Ended) {
-        self.forget();
-    }
+    async fn let_go(&mut self, _: &Ended) {}
 
     /// The gateway learns of it with what it has sent already.
     async fn hand_over(&mut self) {
@@ -336,14 +329,15 @@ impl Link for RemoteLink {
     }
 
     async fn close(&mut self, ended: &Ended) {
-        self.hand_over().await;
-        let wanted = match ended {
-            Ended::BrokenOff => Wanted::Reopen(Reopen {}),
-            ended if ended.close_frame().is_some() => Wanted::Close(ended.reason().to_owned()),
-            _ => return,
-        };
         // A gateway that is gone has closed it.
-        let _ = self.ask(wanted).await;
+        if ended.close_frame().is_some() {
+            // Before it hears that the connection isn't open here, and opens it once more.
+            let _ = self.ask(Wanted::Close(ended.reason().to_owned())).await;
+        }
+        self.hand_over().await;
+        if let Ended::BrokenOff = ended {
+            let _ = self.ask(Wanted::Reopen(Reopen {})).await;
+        }
     }
 }
 
