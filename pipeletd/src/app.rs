@@ -92,6 +92,12 @@ enum Role {
     Node(Arc<Cluster>, Peers),
 }
 
+/// What is still to be opened.
+enum Joined {
+    Alone(Engine),
+    Others(Arc<Cluster>, Peers),
+}
+
 /// What a daemon has as long as it runs.
 #[derive(Debug)]
 struct Base {
@@ -236,19 +242,24 @@ impl App {
         let ocpp = ocpp_config(config, shares.stations, spans.clone());
         let connections = ConnectionStats::new(ocpp.max_unfinished);
         let current = watch::Sender::default();
-        let peers = match &store {
-            Store::Own(_) => None,
+        let joined = match store {
+            Store::Own(engine) => Joined::Alone(engine),
             Store::Shared(cluster) => {
                 let about = about(cluster.node(), started, &api);
                 let load = load(connections.clone(), current.subscribe());
-                Some(Peers::join(cluster.connection(), about, Box::new(load)).await?)
+                let peers = Peers::join(cluster.connection(), about, Box::new(load)).await?;
+                Joined::Others(Arc::from(cluster), peers)
             }
+        };
+        let peers = match &joined {
+            Joined::Alone(_) => None,
+            Joined::Others(_, peers) => Some(peers.clone()),
         };
         let gateway = Gateway::bind(
             ocpp,
             registries.registrations.clone(),
             clock,
-            peers.clone(),
+            peers,
             connections.clone(),
         );
         let gateway = gateway.await?;
@@ -269,17 +280,16 @@ impl App {
             &gateway,
             connections,
         );
-        let role = match (store, peers) {
-            (Store::Own(engine), _) => {
+        let role = match joined {
+            Joined::Alone(engine) => {
                 let owner = Owner::open(engine, &base, &gateway.handle(), &shutdown).await?;
                 Role::Owner(Box::new(owner))
             }
-            (Store::Shared(cluster), Some(peers)) => {
+            Joined::Others(cluster, peers) => {
                 let ocpp = base.addresses.ocpp.to_string();
                 peers.members().say(|about| about.ocpp = ocpp);
-                Role::Node(Arc::from(cluster), peers)
+                Role::Node(cluster, peers)
             }
-            (Store::Shared(_), None) => unreachable!("a node has joined the others"),
         };
         let ApiListeners { http, grpc, .. } = api;
         Ok(Self {
@@ -448,17 +458,16 @@ fn switch(
     shutdown: &CancellationToken,
 ) -> Switch {
     let current = current.subscribe();
-    // One that may have been overtaken answers nothing.
-    let owner = move || {
+    let current = move || {
         let current = current.borrow();
-        let held = current.as_ref().filter(|it| it.ownership.is_held());
-        held.map(|it| it.routers.clone())
+        let current = current.as_ref()?;
+        Some((current.ownership.clone(), current.routers.clone()))
     };
     let standby = match role {
         Role::Owner(_) => None,
         Role::Node(_, peers) => Some(base.standby(cluster, peers, shutdown)),
     };
-    Switch::new(owner, standby)
+    Switch::new(current, standby)
 }
 
 impl Base {

@@ -120,6 +120,26 @@ impl Readiness {
 }
 
 impl Part {
+    /// Whether the shards are this node's.
+    pub(super) fn is_owner(&self) -> bool {
+        match self {
+            Self::Owner { ownership, .. } => ownership.is_held(),
+            Self::Standby(_) => false,
+        }
+    }
+
+    /// Whether the shards are somebody's, as far as is known.
+    pub(super) fn has_owner(&self) -> bool {
+        match self {
+            Self::Owner { .. } => self.is_owner(),
+            Self::Standby(peers) => {
+                let seen = peers.seen();
+                let seen = seen.borrow();
+                seen.owner.is_some_and(|it| seen.there.contains(&it.node))
+            }
+        }
+    }
+
     fn reasons(&self) -> Vec<String> {
         match self {
             Self::Owner {
@@ -136,11 +156,8 @@ impl Part {
                     .then(|| "this node can't renew its lease of the shards".to_owned());
                 outage.into_iter().chain(ledger).chain(owner).collect()
             }
-            Self::Standby(peers) => {
-                let seen = peers.seen();
-                let seen = seen.borrow();
-                let there = seen.owner.is_some_and(|it| seen.there.contains(&it.node));
-                let none = (!there).then(|| "no node owns the shards".to_owned());
+            Self::Standby(_) => {
+                let none = (!self.has_owner()).then(|| "no node owns the shards".to_owned());
                 none.into_iter().collect()
             }
         }

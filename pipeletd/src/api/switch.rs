@@ -20,7 +20,10 @@ use super::{
     rest,
     server::nodes::{self, ForwardError, Forwarder},
 };
-use crate::cluster::{Peers, members::Owner};
+use crate::{
+    cluster::{Peers, members::Owner},
+    store::Ownership,
+};
 
 /// How long a call waits for a node to become the owner: about as long as that takes.
 const OWNER_TIMEOUT: Duration = Duration::from_secs(10);
@@ -52,19 +55,19 @@ pub struct Standby {
 /// Cheap to clone.
 #[derive(Clone)]
 pub struct Switch {
-    owner: Arc<dyn Fn() -> Option<Routers> + Send + Sync>,
+    current: Arc<dyn Fn() -> Option<(Ownership, Routers)> + Send + Sync>,
     /// None where this daemon is always the owner.
     standby: Option<(Standby, Forwarder)>,
 }
 
 impl Switch {
-    /// `owner` tells what answers here at the moment.
+    /// `current` tells what answers here at the moment as the owner.
     pub fn new(
-        owner: impl Fn() -> Option<Routers> + Send + Sync + 'static,
+        current: impl Fn() -> Option<(Ownership, Routers)> + Send + Sync + 'static,
         standby: Option<Standby>,
     ) -> Self {
         Self {
-            owner: Arc::new(owner),
+            current: Arc::new(current),
             standby: standby.map(|standby| {
                 let forwarder = Forwarder::new(standby.peers.clone());
                 (standby, forwarder)
@@ -91,20 +94,30 @@ impl Switch {
     }
 
     async fn answer(&self, api: Api, peer: &Peer, request: Request) -> Response {
-        let own = || {
-            let (standby, _) = self.standby.as_ref()?;
-            let is_own = api.is_own(request.uri().path());
-            is_own.then(|| standby.own.clone())
+        let routers = if api.is_own(request.uri().path()) {
+            // Also of an owner that can't renew its lease, which tells so.
+            let current = (self.current)().map(|(_, routers)| routers);
+            let standby = self.standby.as_ref().map(|(standby, _)| &standby.own);
+            current.or_else(|| standby.cloned())
+        } else {
+            self.owner()
         };
-        match (self.owner)().or_else(own) {
+        match routers {
             Some(routers) => call(routers.of(api), request).await,
             None => self.forward_for(api, peer, request).await,
         }
     }
 
+    /// What the owner answers, where that is this node. One that may have been overtaken answers
+    /// nothing.
+    fn owner(&self) -> Option<Routers> {
+        let (ownership, routers) = (self.current)()?;
+        ownership.is_held().then_some(routers)
+    }
+
     /// What is answered to another node's caller: nothing where this is no longer the owner.
     pub(super) async fn answer_as_owner(&self, api: Api, mut request: Request) -> Response {
-        if let Some(routers) = (self.owner)() {
+        if let Some(routers) = self.owner() {
             return call(routers.of(api), request).await;
         }
         let id = RequestId::of(request.headers());
@@ -160,7 +173,7 @@ impl Switch {
         let mut seen = standby.peers.seen();
         let deadline = Instant::now() + OWNER_TIMEOUT;
         while Instant::now() < deadline {
-            if let Some(routers) = (self.owner)() {
+            if let Some(routers) = self.owner() {
                 return Ok(call(routers.of(api), request).await);
             }
             let owner = seen.borrow_and_update().owner;

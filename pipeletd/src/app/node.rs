@@ -82,7 +82,12 @@ impl Node<'_> {
                 continue;
             };
             let term = owner.ownership().term();
-            self.current.send_replace(Some(owner.current(self)?));
+            let current = owner.current(self)?;
+            let delivery = current.delivery.clone();
+            self.current.send_replace(Some(current));
+            // They may have changed while it recovered.
+            let settings = self.base.settings.delivery.borrow().clone();
+            delivery.change_settings(settings).await;
             members.say(|about| about.term = Some(term));
             let stop = async {
                 tokio::select! {

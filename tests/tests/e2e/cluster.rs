@@ -303,7 +303,14 @@ async fn a_node_that_is_cut_off_answers_for_nobody() {
     let its_own = cut_off.api();
     let refused = its_own.get("/webhooks").await.expect(503);
     assert_eq!(refused["code"], "unavailable", "{refused}");
-    its_own.get("/readyz").await.expect(503);
+    let ready = its_own.get("/readyz").await;
+    assert_eq!(ready.status, 503);
+    let why = "this node can't renew its lease of the shards";
+    assert!(ready.text.contains(why), "{}", ready.text);
+    // What alarms are made of is still there.
+    let scraped = Scrape::of(its_own.get("/metrics").await.text);
+    assert_eq!(scraped.get("pipelet_cluster_has_owner"), Some(0.0));
+    assert!(scraped.has("pipelet_store_outage"));
     let seen = its_own.get("/cluster").await.expect(200);
     assert!(seen["nats_error"].is_string(), "{seen}");
     network.heal().await;

@@ -257,7 +257,7 @@ impl Tour<'_> {
     }
 
     async fn start(&self) -> Result<Cluster, DemoError> {
-        let ports = free_ports(NODES.len() * 2).map_err(DemoError::Directory)?;
+        let ports = free_ports(NODES.len() * 2).map_err(DemoError::Ports)?;
         let (clients, routes) = ports.split_at(NODES.len());
         let all_routes = routes.iter().map(|port| format!("nats://127.0.0.1:{port}"));
         let all_routes = all_routes.collect::<Vec<_>>().join(", ");

@@ -19,8 +19,10 @@ pub(super) enum DemoError {
     Silence { waited: std::time::Duration },
     #[error("cannot run {}", program.display())]
     Spawn { program: PathBuf, source: io::Error },
-    #[error("cannot make a temporary directory")]
+    #[error("cannot write to a temporary directory")]
     Directory(#[source] io::Error),
+    #[error("there are no free ports")]
+    Ports(#[source] io::Error),
     #[error("pipeletd ended instead of listening; its log is {}", log.display())]
     NotListening { log: PathBuf },
     #[error("pipeletd ended in the middle of the demo; its log is {}", log.display())]

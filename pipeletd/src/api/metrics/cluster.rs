@@ -2,20 +2,18 @@
 
 use prometheus::proto::MetricFamily;
 
-use super::super::cluster::Cluster;
-use super::family::Family;
+use super::{
+    super::{cluster::Cluster, status::Part},
+    family::Family,
+};
 
-pub(super) fn families(cluster: &Cluster) -> Vec<MetricFamily> {
+pub(super) fn families(cluster: &Cluster, part: &Part) -> Vec<MetricFamily> {
     let Some(peers) = cluster.peers() else {
         return Vec::new();
     };
     let seen = peers.seen();
     let owner = seen.borrow().owner;
     let members = peers.members().list();
-    let is_there = |owner| {
-        let mut there = members.iter().filter(|it| it.is_there());
-        there.any(|it| it.incarnation == owner)
-    };
     let mut nodes = Family::gauge(
         "pipelet_cluster_nodes",
         "Nodes that this one knows, by state.",
@@ -43,12 +41,12 @@ pub(super) fn families(cluster: &Cluster) -> Vec<MetricFamily> {
             "pipelet_cluster_owner",
             "Whether this node owns the shards of its cluster.",
         )
-        .of(owner.is_some_and(|owner| owner.node == peers.me())),
+        .of(part.is_owner()),
         Family::gauge(
             "pipelet_cluster_has_owner",
             "Whether this node knows one that owns the shards.",
         )
-        .of(owner.is_some_and(|owner| is_there(owner.node))),
+        .of(part.has_owner()),
         Family::gauge(
             "pipelet_cluster_term",
             "The term of the owner that this node knows: it changes with the owner.",

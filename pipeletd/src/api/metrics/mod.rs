@@ -93,7 +93,7 @@ impl Metrics {
         let sources = &*self.sources;
         let now = sources.clock.now();
         let mut families = daemon::families(sources);
-        families.extend(cluster::families(&sources.cluster));
+        families.extend(cluster::families(&sources.cluster, &sources.readiness.part));
         if let Some(owner) = &sources.owner {
             families.extend(daemon::owner(owner, now));
             match owner.delivery.observe().await {

@@ -19,7 +19,6 @@ use hyper::{
 };
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::{io::DuplexStream, sync::Mutex, time::timeout};
-use tokio_util::task::TaskTracker;
 
 use super::super::{
     authenticator::Peer,
@@ -139,13 +138,13 @@ pub(in crate::api) async fn send(
     Ok(response.map(Body::new))
 }
 
-/// Answers calls that other nodes forward, for as long as it is polled.
+/// Takes calls that other nodes forward, for as long as it is polled.
 pub async fn serve(peers: &Peers, switch: &Switch) -> Result<(), crate::cluster::JoinError> {
     let mut incoming = peers.incoming(WHAT).await?;
     let places = KeyPlaces::new(PLACES);
-    let connections = TaskTracker::new();
     while let Some(stream) = incoming.next().await {
-        connections.spawn(serve_one(stream, switch.clone(), places.clone()));
+        // It ends with its node, or with this one.
+        tokio::spawn(serve_one(stream, switch.clone(), places.clone()));
     }
     Ok(())
 }

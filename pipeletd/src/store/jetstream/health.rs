@@ -44,12 +44,14 @@ impl Cluster {
         // One server alone is no group, and leads all.
         let alone = self.jetstream.client().server_info().server_name;
         for group in try_join_all(found).await? {
-            let group = group.unwrap_or_default();
-            let leader = group.leader.or_else(|| Some(alone.clone()));
+            let (leader, replicas) = match group {
+                Some(group) => (group.leader, group.replicas),
+                None => (Some(alone.clone()), Vec::new()),
+            };
             if let Some(leader) = leader.filter(|name| !name.is_empty()) {
                 server(&leader, &|it| it.leads += 1);
             }
-            for peer in group.replicas {
+            for peer in replicas {
                 server(&peer.name, &|it| {
                     it.follows += 1;
                     it.lag = it.lag.max(peer.lag.unwrap_or(0));
