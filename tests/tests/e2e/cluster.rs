@@ -7,7 +7,8 @@ use std::{
 };
 
 use pipelet_tests::{
-    Api, Authority, Called, Daemon, Nats, Network, Receiver, Scrape, Station, nats, network, skip,
+    Api, Authority, Called, Daemon, Nats, Network, Receiver, Scrape, Station, deadline::eventually,
+    nats, network, skip,
 };
 use serde_json::{Value, json};
 
@@ -101,6 +102,20 @@ async fn a_station_may_be_at_any_node() {
     let books = json!({"received": 5, "delivered": 5});
     let api = cluster.nodes[1].api();
     api.await_stats(cluster.webhook, books).await;
+
+    // One that talks as an operator disconnects it leaves nothing behind.
+    let mut talking = stations.swap_remove(1);
+    for id in 0..50 {
+        talking
+            .send(format!("[2,\"{id}\",\"Heartbeat\",{{}}]"))
+            .await;
+    }
+    api.post_empty("/stations/S1/disconnect").await.expect(202);
+    assert_eq!(talking.closed().await, Some(1000));
+    let look = async || api.get("/stations/S1").await.expect(200);
+    eventually("S1 to be gone", look, |seen| seen["connected"] == false).await;
+    let seen = connections(&cluster.nodes[1], "S1").await;
+    assert_eq!(seen, ["StationConnected", "StationDisconnected"]);
 }
 
 /// What the journal has of a station's connections.
