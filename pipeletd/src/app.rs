@@ -287,7 +287,7 @@ impl App {
             }
             Joined::Others(cluster, peers) => {
                 let ocpp = base.addresses.ocpp.to_string();
-                peers.members().say(|about| about.ocpp = ocpp);
+                peers.members().announce(|about| about.ocpp = ocpp);
                 Role::Node(cluster, peers)
             }
         };

@@ -50,7 +50,7 @@ impl Node<'_> {
             ended = self.own_in_turn(cluster, peers, drained.subscribe()) => ended,
             ended = nodes::serve(peers, self.switch) => ended.map_err(RunError::Join).and(Err(RunError::Ended("connection to NATS"))),
             () = self.cluster.watch_servers() => Ok(()),
-            () = hear_drains(requests, &drained) => Err(RunError::Ended("connection to NATS")),
+            () = receive_drains(requests, &drained) => Err(RunError::Ended("connection to NATS")),
         };
         self.shutdown.cancel();
         // Stations that are here are forwarded until they are sent away.
@@ -68,7 +68,7 @@ impl Node<'_> {
         let members = peers.members();
         loop {
             let is_drained = *drained.borrow_and_update();
-            members.say(|about| about.drained = is_drained);
+            members.announce(|about| about.drained = is_drained);
             let engine = tokio::select! {
                 () = self.shutdown.cancelled() => return Ok(()),
                 _ = drained.changed() => continue,
@@ -88,7 +88,7 @@ impl Node<'_> {
             // They may have changed while it recovered.
             let settings = self.base.settings.delivery.borrow().clone();
             delivery.change_settings(settings).await;
-            members.say(|about| about.term = Some(term));
+            members.announce(|about| about.term = Some(term));
             let stop = async {
                 tokio::select! {
                     // Stations that are here are sent away first.
@@ -101,7 +101,7 @@ impl Node<'_> {
             };
             let ended = owner.run(self, stop).await;
             self.current.send_replace(None);
-            members.say(|about| about.term = None);
+            members.announce(|about| about.term = None);
             ended?;
             if self.shutdown.is_cancelled() {
                 return Ok(());
@@ -139,7 +139,7 @@ async fn lease(cluster: &Cluster) -> Result<Engine, StoreError> {
     cluster.engine(waiting).await
 }
 
-async fn hear_drains(mut requests: Requests, drained: &watch::Sender<bool>) {
+async fn receive_drains(mut requests: Requests, drained: &watch::Sender<bool>) {
     while let Some(request) = requests.next().await {
         if let Some(wish) = drain::Wish::parse(&request.message) {
             drained.send_replace(wish == drain::Wish::Drain);

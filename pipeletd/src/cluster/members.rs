@@ -166,7 +166,7 @@ impl Members {
             seen: watch::Sender::default(),
         });
         let stop = CancellationToken::new();
-        let talking = talk(Arc::clone(&table), client.clone(), subject.clone(), heard);
+        let talking = exchange(Arc::clone(&table), client.clone(), subject.clone(), heard);
         tokio::spawn(stop.clone().run_until_cancelled_owned(talking));
         Ok(Self {
             table,
@@ -177,9 +177,9 @@ impl Members {
     }
 
     /// Changes what this node says of itself, and says it at once.
-    pub fn say(&self, change: impl FnOnce(&mut About)) {
+    pub fn announce(&self, change: impl FnOnce(&mut About)) {
         change(&mut self.table.own());
-        self.table.look();
+        self.table.refresh();
         self.table.news.notify_one();
     }
 
@@ -223,14 +223,14 @@ impl Members {
 }
 
 /// Says that this node is there, and takes in what the others say.
-async fn talk(table: Arc<Table>, client: Client, subject: String, mut heard: Subscriber) {
+async fn exchange(table: Arc<Table>, client: Client, subject: String, mut heard: Subscriber) {
     let mut turns = interval(SAY_EVERY);
     turns.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         tokio::select! {
             message = heard.next() => match message {
                 Some(message) => {
-                    table.hear(&message.payload);
+                    table.receive(&message.payload);
                     continue;
                 }
                 // The connection is given up.
@@ -239,7 +239,7 @@ async fn talk(table: Arc<Table>, client: Client, subject: String, mut heard: Sub
             _ = turns.tick() => {}
             () = table.news.notified() => {}
         }
-        table.look();
+        table.refresh();
         let hello = table.hello().encode_to_vec();
         if let Err(error) = client.publish(subject.clone(), hello.into()).await {
             tracing::debug!(%error, "the other nodes could not be told");
@@ -260,7 +260,7 @@ impl Table {
         self.ignored.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn hear(&self, message: &[u8]) {
+    fn receive(&self, message: &[u8]) {
         let hello = match Hello::decode(message) {
             Ok(hello) if hello.version == VERSION => hello,
             Ok(hello) => {
@@ -304,11 +304,11 @@ impl Table {
             }
         }
         drop(others);
-        self.look();
+        self.refresh();
     }
 
     /// Finds out what has changed.
-    fn look(&self) {
+    fn refresh(&self) {
         let mut others = self.others();
         others.retain(|_, other| other.silent_for() < REMEMBERED);
         let own = self.own().term.map(|term| Owner {

@@ -39,9 +39,9 @@ const MAX_REST: u64 = 8 * 1024 * 1024;
 /// The way to a station, as a session needs it.
 pub(super) trait Link: Send {
     /// What comes next. Loses nothing when it is dropped before.
-    fn next(&mut self) -> impl Future<Output = Result<Heard, Ended>> + Send;
+    fn next(&mut self) -> impl Future<Output = Result<LinkEvent, Ended>> + Send;
 
-    /// Does what [`Heard::Due`] said is to be done.
+    /// Does what [`LinkEvent::Due`] said is to be done.
     fn tend(&mut self) -> impl Future<Output = Result<(), Ended>> + Send;
 
     fn send(&mut self, text: String) -> impl Future<Output = Result<(), Ended>> + Send;
@@ -57,7 +57,7 @@ pub(super) trait Link: Send {
 }
 
 #[derive(Debug)]
-pub(super) enum Heard {
+pub(super) enum LinkEvent {
     Text(Utf8Bytes),
     /// The same, which may have come before, and was not answered then.
     Again(Utf8Bytes),
@@ -173,27 +173,27 @@ impl<S: AsyncRead + AsyncWrite + Unpin> WebSocketLink<S> {
         }
     }
 
-    fn receive(&mut self, message: Message) -> Result<Heard, Ended> {
+    fn receive(&mut self, message: Message) -> Result<LinkEvent, Ended> {
         Ok(match message {
-            Message::Text(text) => Heard::Text(text),
+            Message::Text(text) => LinkEvent::Text(text),
             Message::Binary(bytes) => {
-                Utf8Bytes::try_from(bytes).map_or(Heard::NotText, Heard::Text)
+                Utf8Bytes::try_from(bytes).map_or(LinkEvent::NotText, LinkEvent::Text)
             }
             Message::Close(frame) => return Err(Ended::ByStation(frame)),
             Message::Pong(_) => {
                 self.answers_pings = true;
-                Heard::Sign
+                LinkEvent::Sign
             }
             // A ping is answered by the WebSocket itself, with the next read.
-            Message::Ping(_) | Message::Frame(_) => Heard::Sign,
+            Message::Ping(_) | Message::Frame(_) => LinkEvent::Sign,
         })
     }
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin + Send> Link for WebSocketLink<S> {
-    async fn next(&mut self) -> Result<Heard, Ended> {
+    async fn next(&mut self) -> Result<LinkEvent, Ended> {
         if self.socket.get_ref().rests_after_large_frame() {
-            return Ok(Heard::Due);
+            return Ok(LinkEvent::Due);
         }
         let message = tokio::select! {
             biased;
@@ -205,7 +205,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Link for WebSocketLink<S> {
             } => message,
             due = self.pings.tick() => {
                 self.ping_due = Some(due);
-                return Ok(Heard::Due);
+                return Ok(LinkEvent::Due);
             }
         };
         self.last_frame = Instant::now();

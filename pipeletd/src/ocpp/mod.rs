@@ -264,7 +264,7 @@ pub struct Ocpp {
     services: Arc<Services>,
     projectors: Vec<Projector>,
     /// None where there are no other gateways.
-    served: Option<remote::Served>,
+    served: Option<remote::RemoteSessions>,
 }
 
 impl Ocpp {
@@ -317,7 +317,9 @@ impl Ocpp {
         });
         // What is forwarded from now on waits until this runs.
         let served = match gateway.peers.clone() {
-            Some(peers) => Some(remote::Served::listen(Arc::clone(&services), peers).await?),
+            Some(peers) => {
+                Some(remote::RemoteSessions::listen(Arc::clone(&services), peers).await?)
+            }
             None => None,
         };
         Ok(Self {

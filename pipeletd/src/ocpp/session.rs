@@ -16,7 +16,7 @@ use super::{
     commands::CommandError,
     connection_stats::ReasonCounts,
     ended::Ended,
-    link::{Heard, Link},
+    link::{Link, LinkEvent},
     outbox::{Outbox, Wakeup},
     wire,
 };
@@ -151,7 +151,7 @@ impl<L: Link> Session<L> {
             }
         });
         if let Some(text) = self.unanswered.take()
-            && let Err(ended) = Box::pin(self.receive(Heard::Again(text))).await
+            && let Err(ended) = Box::pin(self.receive(LinkEvent::Again(text))).await
         {
             return ended;
         }
@@ -181,7 +181,7 @@ impl<L: Link> Session<L> {
                 }
             };
             let handled = match heard {
-                Ok(Heard::Due) => {
+                Ok(LinkEvent::Due) => {
                     if let Err(ended) = Box::pin(self.link.tend()).await {
                         return ended;
                     }
@@ -204,13 +204,13 @@ impl<L: Link> Session<L> {
         }
     }
 
-    async fn receive(&mut self, heard: Heard) -> Result<(), Ended> {
+    async fn receive(&mut self, heard: LinkEvent) -> Result<(), Ended> {
         self.call_handler.seen();
         let incoming = match heard {
-            Heard::Text(text) => self.call_handler.receive(&text, false).await,
-            Heard::Again(text) => self.call_handler.receive(&text, true).await,
-            Heard::NotText => Incoming::Call(wire::not_text()),
-            Heard::Sign | Heard::Due => Incoming::Nothing,
+            LinkEvent::Text(text) => self.call_handler.receive(&text, false).await,
+            LinkEvent::Again(text) => self.call_handler.receive(&text, true).await,
+            LinkEvent::NotText => Incoming::Call(wire::not_text()),
+            LinkEvent::Sign | LinkEvent::Due => Incoming::Nothing,
         };
         match incoming {
             Incoming::Call(answer) => self.link.send(answer).await,

@@ -23,7 +23,7 @@ use super::{
         call_handler::Opening,
         ended::Ended,
         gateway::{Context, Local},
-        link::{Heard, Link},
+        link::{Link, LinkEvent},
         session::{Served, Unserved},
         wire::{self, ErrorCode, Frame},
     },
@@ -240,16 +240,16 @@ impl<L: Link> Forward<L> {
                 _ = self.seen.changed() => open_at = Instant::now(),
                 Some(asked) = self.inbox.asked.recv() => Box::pin(self.do_for(asked)).await?,
                 heard = self.link.next() => match heard? {
-                    Heard::Text(text) | Heard::Again(text) => {
+                    LinkEvent::Text(text) | LinkEvent::Again(text) => {
                         self.texts += 1;
                         self.unanswered = Some(text);
                         self.again = false;
                     }
-                    Heard::NotText => {
+                    LinkEvent::NotText => {
                         self.link.send(wire::not_text()).await?;
                     }
-                    Heard::Due => Box::pin(self.link.tend()).await?,
-                    Heard::Sign => {}
+                    LinkEvent::Due => Box::pin(self.link.tend()).await?,
+                    LinkEvent::Sign => {}
                 },
                 () = sleep_until(open_at), if must_open => {
                     let asked = self.owner();

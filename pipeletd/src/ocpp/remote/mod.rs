@@ -1,7 +1,7 @@
 //! Stations whose connection is at another node than their shard.
 //!
 //! Their gateway has the WebSocket, and forwards each message to the shard's owner ([`forward`]),
-//! which has the session ([`served`]). Both sides ask, and are answered:
+//! which has the session ([`sessions`]). Both sides ask, and are answered:
 //!
 //! | who asks | what | the answer |
 //! |---|---|---|
@@ -17,14 +17,14 @@
 //! anew: to an owner that has taken over, it is the connection that the station has had all along.
 
 mod forward;
-mod served;
+mod sessions;
 
 use bytes::Bytes;
 use prost::Message;
 
 pub(super) use self::{
     forward::{Forward, Inboxes},
-    served::Served,
+    sessions::RemoteSessions,
 };
 use crate::cluster::Incarnation;
 

@@ -23,7 +23,7 @@ use super::{
         Services,
         call_handler::{CallHandler, Opening},
         ended::Ended,
-        link::{Heard, Link, WRITE_TIMEOUT},
+        link::{Link, LinkEvent, WRITE_TIMEOUT},
         session::{Session, Unserved},
         stations::At,
     },
@@ -39,7 +39,7 @@ const INCOMING: usize = 4;
 
 /// Sessions of connections at other nodes.
 #[derive(Debug)]
-pub(in crate::ocpp) struct Served {
+pub(in crate::ocpp) struct RemoteSessions {
     services: Arc<Services>,
     peers: Peers,
     requests: Requests,
@@ -85,7 +85,7 @@ pub(in crate::ocpp) struct RemoteLink {
     open: Arc<OpenConnections>,
 }
 
-impl Served {
+impl RemoteSessions {
     pub(in crate::ocpp) async fn listen(
         services: Arc<Services>,
         peers: Peers,
@@ -270,7 +270,7 @@ impl Drop for RemoteLink {
 }
 
 impl Link for RemoteLink {
-    async fn next(&mut self) -> Result<Heard, Ended> {
+    async fn next(&mut self) -> Result<LinkEvent, Ended> {
         // Whoever asks for the next has handled the last.
         if self.in_hand.is_some() {
             self.answer(None).await;
@@ -293,9 +293,9 @@ impl Link for RemoteLink {
                     }
                     self.in_hand = Some((number, respond));
                     return Ok(if again {
-                        Heard::Again(text)
+                        LinkEvent::Again(text)
                     } else {
-                        Heard::Text(text)
+                        LinkEvent::Text(text)
                     });
                 }
                 Incoming::Ended(ended) => return Err(ended),
