@@ -3,6 +3,7 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use futures_util::future::try_join_all;
+use pipelet_domain::shards::ShardId;
 
 use super::{Cluster, record_stream::in_time};
 use crate::store::StoreError;
@@ -27,8 +28,9 @@ pub struct ServerHealth {
 impl Cluster {
     /// All of them, by name, as the streams' leaders know them.
     pub async fn servers(&self) -> Result<Vec<ServerHealth>, StoreError> {
-        let of_shards = (0..self.shards)
-            .flat_map(|shard| ["log", "table"].map(|what| format!("{}_{what}_{shard}", self.name)));
+        let of_shards = (0..self.shards).flat_map(|shard| {
+            ["log", "table"].map(|what| self.stream_of_shard(what, ShardId(shard)))
+        });
         let of_all = ["config", "leases"].map(|what| format!("{}_{what}", self.name));
         let streams = of_all.into_iter().chain(of_shards);
         let found = streams.map(async |name| {

@@ -279,8 +279,12 @@ impl Cluster {
         until_it_works(|| self.open_shard(shard)).await
     }
 
+    fn stream_of_shard(&self, what: &str, shard: ShardId) -> String {
+        format!("{}_{what}_{}", self.name, shard.0)
+    }
+
     async fn stream(&self, what: &str, shard: ShardId) -> Result<RecordStream, StoreError> {
-        let name = format!("{}_{what}_{}", self.name, shard.0);
+        let name = self.stream_of_shard(what, shard);
         let subject = format!("{}.{what}.{}", self.name, shard.0);
         let config = config_of(&name, &subject, -1);
         let (stream, _) = have(&self.jetstream, config, Some(self.replicas)).await?;
