@@ -1,6 +1,9 @@
 //! The binary: the allocator that suits the daemon; everything else is in the library.
 
-use std::{env, ffi::OsStr, os::unix::process::CommandExt as _, process::Command};
+use std::{
+    env, ffi::OsStr, hint, os::unix::process::CommandExt as _, process::Command, thread,
+    time::Duration,
+};
 
 /// Events are made by one thread, committed by a second and freed by a third, a hundred thousand
 /// times a second: glibc's allocator took a quarter of the daemon's time for that, this one a
@@ -14,12 +17,32 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 /// when the process begins.
 const PURGE_DELAY: (&str, &str) = ("MIMALLOC_PURGE_DELAY", "2");
 
+/// How often the allocator is made to look for what it may give back.
+const PURGE_INTERVAL: Duration = Duration::from_millis(100);
+
 fn main() -> std::process::ExitCode {
     let (name, delay) = PURGE_DELAY;
     if env::var_os(name).is_none() {
         begin_again_with(name, delay);
     }
+    // Without, the daemon is only larger.
+    let _ = thread::Builder::new()
+        .name("allocator".into())
+        .spawn(give_back);
     pipeletd::main()
+}
+
+/// Has the allocator give back what was freed longer ago than the delay. It does so by itself as
+/// memory is freed, but two threads that free at once can make it forget that there is something to
+/// give back (mimalloc 3: `mi_arenas_try_purge` takes back what `mi_arena_schedule_purge` has noted),
+/// and then nothing is until a thread ends: that is when it looks at everything.
+fn give_back() {
+    loop {
+        thread::sleep(PURGE_INTERVAL);
+        // Only a thread that has allocated something is one to the allocator.
+        let ended = thread::Builder::new().spawn(|| drop(hint::black_box(Box::new(0))));
+        let _ = ended.map(thread::JoinHandle::join);
+    }
 }
 
 /// Becomes the same program, in the same process, with this variable; returns where that can't be,
