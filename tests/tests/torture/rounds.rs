@@ -36,8 +36,9 @@ const MAX_ATTEMPTS: u32 = 4;
 /// From the spawn until it listens.
 const LONGEST_START: Duration = Duration::from_secs(2);
 /// From a station's answer to a receiver that takes everything at once. On any machine: a webhook
-/// that had to wait for another one's failures would fall behind further and further.
-const LONGEST_WAY: Duration = Duration::from_secs(5);
+/// that had to wait for another one's failures would fall behind further and further. A machine that
+/// is busy with other things too was seen to take five seconds.
+const LONGEST_WAY: Duration = Duration::from_secs(20);
 /// Rounds from one whole check to the next.
 pub(crate) const WHOLE_CHECK_EVERY: u32 = 5;
 /// In milliseconds; the longest that the daemon is left alone.
@@ -533,8 +534,13 @@ impl Torture {
     pub(crate) async fn check_whole(&self) {
         let quiet = self.run.quiesce().await;
         self.switch_on().await;
-        let settled = |found: &Vec<Listed>| found.iter().all(|found| found.counts.pending == 0);
-        let found = eventually("nothing to be pending", || self.webhooks(), settled).await;
+        let pending = |found: &Vec<Listed>| found.iter().map(|it| it.counts.pending).sum::<u64>();
+        let mut found = self.webhooks().await;
+        while pending(&found) > 0 {
+            // How long all of it takes is the machine's matter.
+            let fewer = |now: &Vec<Listed>| pending(now) < pending(&found);
+            found = eventually("fewer to be pending", || self.webhooks(), fewer).await;
+        }
         let mut dead = self.dead_letters().await;
         let mut oracle = self.run.oracle();
         oracle.dead_letters(dead.values().map(|dead| dead.len() as u64).sum());
