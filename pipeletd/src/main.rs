@@ -38,7 +38,7 @@ fn main() -> std::process::ExitCode {
 /// and then nothing is until a thread ends: that is when it looks at everything.
 fn give_back() {
     loop {
-        thread::sleep(PURGE_INTERVAL);
+        thread::park_timeout(PURGE_INTERVAL);
         // Only a thread that has allocated something is one to the allocator.
         let ended = thread::Builder::new().spawn(|| drop(hint::black_box(Box::new(0))));
         let _ = ended.map(thread::JoinHandle::join);
