@@ -67,23 +67,23 @@ impl DaemonService for DaemonRpc {
         let validity = validity(&request)?;
         let (pieces, stream) = mpsc::channel(PIECES);
         let backup = Arc::clone(&self.backup);
-        let runtime = Handle::current();
-        tokio::task::spawn_blocking(move || {
-            let mut out = BufWriter::with_capacity(
-                PIECE,
-                Pieces {
-                    pieces: &pieces,
-                    runtime: &runtime,
-                },
-            );
+        let out = Pieces {
+            pieces: pieces.clone(),
+            runtime: Handle::current(),
+        };
+        let writing = tokio::task::spawn_blocking(move || {
             tracing::info!("a backup begins");
-            match backup.back_up(&mut out) {
-                Ok(()) => tracing::info!("a backup is done"),
-                Err(error) => {
-                    // Who has gone away needs no answer.
-                    let _ = pieces.try_send(Err(error.into()));
-                }
-            }
+            backup.back_up(&mut BufWriter::with_capacity(PIECE, out))
+        });
+        tokio::spawn(async move {
+            let error = match writing.await {
+                Ok(Ok(())) => return tracing::info!("a backup is done"),
+                Ok(Err(error)) => error.into(),
+                Err(panic) => ApiError::Internal(panic.into()),
+            };
+            // However slowly the pieces before it are taken: without it they would be a whole backup.
+            // Who has gone away needs no answer.
+            let _ = pieces.send(Err(error)).await;
         });
         let told = validity.stream(ReceiverStream::new(stream));
         Ok(Response::new(Box::pin(statuses(told))))
@@ -91,12 +91,12 @@ impl DaemonService for DaemonRpc {
 }
 
 /// Sends what is written to a caller.
-struct Pieces<'a> {
-    pieces: &'a mpsc::Sender<Result<v1::BackUpResponse, ApiError>>,
-    runtime: &'a Handle,
+struct Pieces {
+    pieces: mpsc::Sender<Result<v1::BackUpResponse, ApiError>>,
+    runtime: Handle,
 }
 
-impl Write for Pieces<'_> {
+impl Write for Pieces {
     fn write(&mut self, data: &[u8]) -> io::Result<usize> {
         let piece = Ok(v1::BackUpResponse {
             data: data.to_vec(),
