@@ -100,7 +100,12 @@ pub fn main_on(store: impl AsyncFnOnce(&Config) -> Result<Store, StoreError>) ->
     let config = &loaded.config;
     let is_of_data_dir = matches!(
         sources.task(),
-        Task::RotateSecretsKey | Task::Restore { .. } | Task::Compact
+        Task::RotateSecretsKey
+            | Task::Compact
+            | Task::Restore {
+                set_aside: true,
+                ..
+            }
     );
     if is_of_data_dir && config.cluster.is_some() {
         tell(format_args!(
@@ -241,9 +246,20 @@ fn rotate_secrets_key(config: &Config) -> anyhow::Result<()> {
 fn restore(config: &Config, file: &Path, set_aside: bool) -> anyhow::Result<()> {
     telemetry::start(&config.log_level, config.log_format)?;
     let backup = File::open(file).with_context(|| format!("can't read {}", file.display()))?;
-    SledStore::restore(&config.data_dir, &mut BufReader::new(backup), set_aside)?;
-    let data_dir = config.data_dir.display();
-    tracing::info!(%data_dir, "restored; the daemon needs the secrets.key of then to start");
+    let mut backup = BufReader::new(backup);
+    let place = if let Some(options) = &config.cluster {
+        tls::install_provider()?;
+        let restoring = Cluster::restore(options, &mut backup);
+        runtime("restore")?.block_on(restoring)?;
+        format!("the cluster {}", options.cluster)
+    } else {
+        SledStore::restore(&config.data_dir, &mut backup, set_aside)?;
+        config.data_dir.display().to_string()
+    };
+    tracing::info!(
+        place,
+        "restored; the daemon needs the secrets.key of then to start"
+    );
     Ok(())
 }
 

@@ -199,8 +199,10 @@ fn the_disk_format_is_that_of_the_store() {
             variants.collect::<BTreeMap<_, _>>()
         );
     }
-    let sled = read("pipeletd/src/store/sled/mod.rs");
-    let (_, version) = sled.split_once("FORMAT_VERSION: u64 = ").expect("a number");
+    let backup = read("pipeletd/src/store/backup.rs");
+    let (_, version) = backup
+        .split_once("FORMAT_VERSION: u64 = ")
+        .expect("a number");
     let (version, _) = version.split_once(';').expect("its end");
     assert!(page.text.contains(&format!(": format {version}.")));
 

@@ -80,15 +80,15 @@ pub(super) struct Arguments {
     #[arg(long, env = "PIPELETD_NATS_CA_FILE", value_name = "FILE")]
     pub(super) nats_ca_file: Option<PathBuf>,
 
-    /// How many shards a cluster has, which is said when it is made
+    /// How many shards a cluster has, which is said when it is made [default: 16, or what the
+    /// cluster has]
     #[arg(
         long,
         env = "PIPELETD_SHARDS",
         value_name = "N",
-        value_parser = clap::value_parser!(u16).range(1..=1024),
-        default_value = "16"
+        value_parser = clap::value_parser!(u16).range(1..=1024)
     )]
-    pub(super) shards: u16,
+    pub(super) shards: Option<u16>,
 
     /// How many NATS servers have each message, which is said when a cluster is made [default: 3,
     /// or 1 on a single server]

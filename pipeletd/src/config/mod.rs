@@ -97,10 +97,11 @@ pub enum Task {
     ///
     /// For a daemon that does not run. Interrupted, it is finished by the next call or start.
     RotateSecretsKey,
-    /// Makes a store of a backup, in a data directory that has none
+    /// Makes a store of a backup, in a data directory that has none, or a cluster (--store)
     ///
     /// The key that the secrets were sealed with (secrets.key) is no part of a backup, and has to
-    /// be put into the data directory, too, before the daemon starts.
+    /// be put into the data directory, too, before the daemon starts. A cluster gets as many shards
+    /// as the backup has.
     Restore {
         /// What `pipeletctl backup` has written
         file: PathBuf,

@@ -11,17 +11,30 @@
 //! configuration and of the projections, one for each thing. What an engine adds for itself is left
 //! out: indexes, packed maps, revisions, and counters that guard its files. Secrets are sealed as
 //! they are in the store.
+//!
+//! Of a store with several shards, the configuration comes first, and then each shard's records behind
+//! one that says which it is, of how many ([`Kind::Shard`]). The file begins otherwise then, since
+//! versions before that don't know it.
 
 use std::{
     fmt,
     io::{self, Read, Write},
 };
 
+use pipelet_domain::shards::ShardId;
 use sha2::{Digest as _, Sha256};
 
-use super::StoreError;
+use super::{
+    StoreError,
+    keys::{self, Kind},
+};
 
+/// The version of keys and records together, as `docs/developing/disk-format.md` specifies them; no
+/// other one is read.
+pub(super) const FORMAT_VERSION: u64 = 6;
 const MAGIC: &[u8] = b"pipelet backup 2\n";
+/// Of a store with several shards.
+const MAGIC_OF_SHARDS: &[u8] = b"pipelet backup 3\n";
 /// In the place of a key's length; no key is so long.
 const END: u16 = u16::MAX;
 /// In bytes; more than the largest record. What claims more is damaged.
@@ -41,6 +54,13 @@ pub enum RestoreError {
     Store(#[from] StoreError),
     #[error("there is a store in {0} already; choose an empty --data-dir, or add --set-aside")]
     Occupied(std::path::PathBuf),
+    #[error("there is a cluster {0} already; choose another --cluster")]
+    ClusterExists(String),
+    #[error(
+        "the backup has {found} shards, and {known} are wanted: a store in a data directory has 1, \
+         and a cluster as many as its backup"
+    )]
+    Shards { found: u16, known: u16 },
     #[error("this is no backup of pipeletd")]
     NotABackup,
     #[error("the backup is damaged or cut short; nothing was restored")]
@@ -71,13 +91,31 @@ pub(super) struct Writer<'a> {
 
 impl<'a> Writer<'a> {
     pub(super) fn begin(out: &'a mut dyn Write) -> Result<Self, BackupError> {
+        Self::begin_with(MAGIC, out)
+    }
+
+    /// For a store with so many shards.
+    pub(super) fn begin_of(shards: u16, out: &'a mut dyn Write) -> Result<Self, BackupError> {
+        let magic = if shards == 1 { MAGIC } else { MAGIC_OF_SHARDS };
+        Self::begin_with(magic, out)
+    }
+
+    fn begin_with(magic: &[u8], out: &'a mut dyn Write) -> Result<Self, BackupError> {
         let mut writer = Self {
             out,
             hash: Sha256::new(),
             count: 0,
         };
-        writer.write(MAGIC)?;
+        writer.write(magic)?;
         Ok(writer)
+    }
+
+    /// What follows is this shard's, of so many.
+    pub(super) fn shard(&mut self, shard: ShardId, of: u16) -> Result<(), BackupError> {
+        match of {
+            1 => Ok(()),
+            _ => self.record(&keys::shard(shard), &of.to_be_bytes()),
+        }
     }
 
     pub(super) fn record(&mut self, key: &[u8], value: &[u8]) -> Result<(), BackupError> {
@@ -116,6 +154,20 @@ pub(super) struct Record {
     pub(super) value: Vec<u8>,
 }
 
+impl Record {
+    pub(super) fn kind(&self) -> Result<Kind, RestoreError> {
+        Kind::of(&self.key).ok_or(RestoreError::Damaged)
+    }
+
+    /// Which shard a [`Kind::Shard`] is the beginning of, and of how many.
+    pub(super) fn shard(&self) -> Result<(ShardId, u16), RestoreError> {
+        let number = |bytes: &[u8]| bytes.try_into().map(u16::from_be_bytes);
+        let shard = number(&self.key[1..]).map_err(|_| RestoreError::Damaged)?;
+        let count = number(&self.value).map_err(|_| RestoreError::Damaged)?;
+        Ok((ShardId(shard), count))
+    }
+}
+
 /// Reads a backup's records. What it gave may be trusted once [`Reader::next`] has said that
 /// there are no more.
 pub(super) struct Reader<'a> {
@@ -134,7 +186,7 @@ impl<'a> Reader<'a> {
         let mut magic = vec![0; MAGIC.len()];
         let read = reader.read(&mut magic);
         match read {
-            Ok(()) if magic == MAGIC => Ok(reader),
+            Ok(()) if magic == MAGIC || magic == MAGIC_OF_SHARDS => Ok(reader),
             Ok(()) | Err(RestoreError::Damaged) => Err(RestoreError::NotABackup),
             Err(error) => Err(error),
         }

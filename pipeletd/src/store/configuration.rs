@@ -15,7 +15,7 @@ use pipelet_domain::{
     webhooks::WebhookId,
 };
 
-use super::StoreError;
+use super::{StoreError, id_tag_record, records, registration_record, sealing::SecretKeys};
 use crate::auth::ApiKeyInfo;
 
 /// One thing that is set up.
@@ -47,6 +47,33 @@ impl Entry {
             Self::IdTag(entry) => EntryKey::IdTag(entry.id_tag.key()),
             Self::Registration(registration) => {
                 EntryKey::Registration(registration.station.clone())
+            }
+        }
+    }
+
+    /// Its record, with secrets sealed.
+    pub(super) fn encode(&self, secrets: &SecretKeys) -> Result<Vec<u8>, StoreError> {
+        match self {
+            Self::Webhook(stored) => records::encode_webhook(stored, secrets),
+            Self::ApiKey(key) => Ok(records::encode_api_key(key)),
+            Self::IdTag(entry) => Ok(id_tag_record::encode_id_tag(entry)),
+            Self::Registration(registration) => {
+                Ok(registration_record::encode_registration(registration))
+            }
+        }
+    }
+
+    pub(super) fn decode(
+        key: &EntryKey,
+        record: &[u8],
+        secrets: &SecretKeys,
+    ) -> Result<Self, StoreError> {
+        match key {
+            EntryKey::Webhook(_) => records::decode_webhook(record, secrets).map(Self::Webhook),
+            EntryKey::ApiKey(id) => records::decode_api_key(*id, record).map(Self::ApiKey),
+            EntryKey::IdTag(_) => id_tag_record::decode_id_tag(record).map(Self::IdTag),
+            EntryKey::Registration(_) => {
+                registration_record::decode_registration(record).map(Self::Registration)
             }
         }
     }

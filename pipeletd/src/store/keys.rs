@@ -6,8 +6,11 @@ use jiff::Timestamp;
 use pipelet_domain::{
     deliveries::{FailedId, RetryKey},
     events::{IdTagKey, Seq, StationId},
+    shards::ShardId,
     webhooks::WebhookId,
 };
+
+use super::EntryKey;
 
 /// The first byte of every key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,6 +42,8 @@ pub(super) enum Kind {
     EndedTransaction = b't',
     /// What was agreed on with a station beforehand.
     Registration = b'S',
+    /// In a backup: the shard that the records behind it are of.
+    Shard = b'#',
     /// Webhook, seq: this event's delivery was handed over to a retry or a dead letter.
     OffCursorMarker = b'v',
     Webhook = b'w',
@@ -48,7 +53,7 @@ pub(super) enum Kind {
 }
 
 impl Kind {
-    const ALL: [Self; 22] = [
+    const ALL: [Self; 23] = [
         Self::Chunk,
         Self::Cursor,
         Self::Event,
@@ -66,6 +71,7 @@ impl Kind {
         Self::Station,
         Self::EndedTransaction,
         Self::Registration,
+        Self::Shard,
         Self::OffCursorMarker,
         Self::Webhook,
         Self::TransactionById,
@@ -216,6 +222,33 @@ pub(super) fn registration(id: &StationId) -> Vec<u8> {
 
 pub(super) fn off_cursor_marker(webhook: WebhookId, seq: Seq) -> Vec<u8> {
     numbered(Kind::OffCursorMarker, [webhook.0, seq.0])
+}
+
+/// Of an entry of the configuration.
+pub(super) fn entry(key: &EntryKey) -> Vec<u8> {
+    match key {
+        EntryKey::Webhook(id) => webhook(*id),
+        EntryKey::ApiKey(id) => api_key(*id),
+        EntryKey::IdTag(tag) => id_tag(tag),
+        EntryKey::Registration(station) => registration(station),
+    }
+}
+
+/// The same, read back; none where it is the key of something else.
+pub(super) fn read_entry(key: &[u8]) -> Option<EntryKey> {
+    let text = || std::str::from_utf8(&key[1..]).ok();
+    match Kind::of(key)? {
+        Kind::Webhook => Some(EntryKey::Webhook(WebhookId(last_number(key)?))),
+        Kind::ApiKey => Some(EntryKey::ApiKey(last_number(key)?)),
+        Kind::IdTag => Some(EntryKey::IdTag(IdTagKey::of(text()?))),
+        Kind::Registration => Some(EntryKey::Registration(StationId::new(text()?).ok()?)),
+        _ => None,
+    }
+}
+
+pub(super) fn shard(shard: ShardId) -> Vec<u8> {
+    let number = shard.0.to_be_bytes();
+    vec![Kind::Shard as u8, number[0], number[1]]
 }
 
 pub(super) fn webhook(id: WebhookId) -> Vec<u8> {

@@ -30,7 +30,7 @@ pub(super) async fn join(
         node: "a".to_owned(),
         credentials: None,
         authorities: None,
-        shards: 1,
+        shards: Some(1),
         replicas: None,
     };
     change(&mut options);
@@ -248,7 +248,11 @@ async fn what_an_operator_has_to_change_is_said() {
     )
     .await;
     drop(open(&nats, &directory).await);
-    refused(&|it| it.shards = 4, "has 1 shards, and --shards says 4").await;
+    refused(
+        &|it| it.shards = Some(4),
+        "has 1 shards, and --shards says 4",
+    )
+    .await;
     refused(&|it| it.replicas = Some(3), "it has 1 replicas").await;
     let nowhere = "nats://127.0.0.1:1".parse().unwrap();
     refused(

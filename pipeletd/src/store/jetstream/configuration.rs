@@ -28,12 +28,30 @@ use super::{
 };
 use crate::store::{
     ConfigurationChange, ConfigurationStore, Counter, Entry, EntryKey, Observer, PutError,
-    Revision, StoreError, codec::record_error, configuration::Observers, id_tag_record, records,
-    registration_record, sealing::SecretKeys,
+    Revision, StoreError,
+    backup::Record,
+    codec::record_error,
+    configuration::Observers,
+    keys::{self, Meta},
+    sealing::SecretKeys,
 };
 
 const VERSION: u8 = 1;
 const WHAT: &str = "configuration entry";
+const NEXT_WEBHOOK: &str = "next_webhook";
+const NEXT_KEY: &str = "next_key";
+const NEXT_TRANSACTION: &str = "next_transaction";
+const TRANSACTION_KEY: &str = "transaction_key";
+/// Which key secrets are sealed with.
+pub(super) const SECRETS_KEY: &str = "secrets_key";
+/// Values that are no entries, and what they are in a store's table.
+pub(super) const VALUES: [(&str, Meta); 5] = [
+    (NEXT_WEBHOOK, Meta::NextWebhook),
+    (NEXT_KEY, Meta::NextApiKey),
+    (NEXT_TRANSACTION, Meta::NextTransaction),
+    (TRANSACTION_KEY, Meta::TransactionKey),
+    (SECRETS_KEY, Meta::SecretsKey),
+];
 /// How long a put without an acknowledgement is sent again.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// Before the stream is watched anew, where that has ended.
@@ -99,28 +117,16 @@ impl StreamConfiguration {
         seen.map(drop).map_err(failed)
     }
 
-    fn name_of(key: &EntryKey) -> String {
-        let (kind, name) = match key {
-            EntryKey::Webhook(id) => ("webhook", id.0.to_string()),
-            EntryKey::ApiKey(id) => ("key", id.to_string()),
-            EntryKey::IdTag(tag) => ("tag", URL_SAFE_NO_PAD.encode(tag.as_str())),
-            EntryKey::Registration(station) => {
-                ("station", URL_SAFE_NO_PAD.encode(station.as_str()))
-            }
-        };
-        format!("{kind}.{name}")
-    }
-
-    fn encode(&self, entry: &Entry) -> Result<Bytes, StoreError> {
-        let record = match entry {
-            Entry::Webhook(stored) => records::encode_webhook(stored, &self.secrets)?,
-            Entry::ApiKey(key) => records::encode_api_key(key),
-            Entry::IdTag(entry) => id_tag_record::encode_id_tag(entry),
-            Entry::Registration(registration) => {
-                registration_record::encode_registration(registration)
-            }
-        };
-        Ok([&[VERSION][..], &record].concat().into())
+    /// Every entry, for a backup.
+    pub(super) fn records(&self) -> Result<Vec<Record>, StoreError> {
+        let contents = self.seen.contents();
+        let entries = contents.entries.iter().map(|(key, (entry, _))| {
+            Ok(Record {
+                key: keys::entry(key),
+                value: entry.encode(&self.secrets)?,
+            })
+        });
+        entries.collect()
     }
 
     /// Changes an entry of this revision, and returns the next.
@@ -130,7 +136,7 @@ impl StreamConfiguration {
         message: Bytes,
         expected: Option<Revision>,
     ) -> Result<Revision, PutError> {
-        let name = Self::name_of(key);
+        let name = name_of(key);
         let known = self.seen.contents().entries.get(key).map(|(_, it)| *it);
         if known != expected {
             return Err(PutError::Conflict);
@@ -169,7 +175,7 @@ impl ConfigurationStore for StreamConfiguration {
     }
 
     async fn put_if(&self, entry: Entry, expected: Option<Revision>) -> Result<Revision, PutError> {
-        let message = self.encode(&entry)?;
+        let message = message_of(&entry.encode(&self.secrets)?);
         self.change(&entry.key(), message, expected).await
     }
 
@@ -180,9 +186,9 @@ impl ConfigurationStore for StreamConfiguration {
 
     async fn reserve(&self, counter: Counter, count: u32) -> Result<u64, StoreError> {
         let name = match counter {
-            Counter::Webhook => "next_webhook",
-            Counter::ApiKey => "next_key",
-            Counter::Transaction => "next_transaction",
+            Counter::Webhook => NEXT_WEBHOOK,
+            Counter::ApiKey => NEXT_KEY,
+            Counter::Transaction => NEXT_TRANSACTION,
         };
         let reserved = self.values.change(name, |next| {
             let next = next.map_or(Ok(1), number)? + u64::from(count);
@@ -194,7 +200,7 @@ impl ConfigurationStore for StreamConfiguration {
     async fn transaction_key(&self) -> Result<[u8; 16], StoreError> {
         let mut new = [0; 16];
         getrandom::fill(&mut new).map_err(|error| record_error("transaction key", error))?;
-        let key = self.values.change("transaction_key", |key| {
+        let key = self.values.change(TRANSACTION_KEY, |key| {
             Ok(key.is_none().then(|| new.to_vec()))
         });
         let key = key.await?.as_ref().try_into();
@@ -228,6 +234,22 @@ impl Seen {
         }
         self.to.send_replace(sequence);
     }
+}
+
+/// What the value of an entry is called.
+pub(super) fn name_of(key: &EntryKey) -> String {
+    let (kind, name) = match key {
+        EntryKey::Webhook(id) => ("webhook", id.0.to_string()),
+        EntryKey::ApiKey(id) => ("key", id.to_string()),
+        EntryKey::IdTag(tag) => ("tag", URL_SAFE_NO_PAD.encode(tag.as_str())),
+        EntryKey::Registration(station) => ("station", URL_SAFE_NO_PAD.encode(station.as_str())),
+    };
+    format!("{kind}.{name}")
+}
+
+/// The message that has an entry's record.
+pub(super) fn message_of(record: &[u8]) -> Bytes {
+    [&[VERSION][..], record].concat().into()
 }
 
 /// Follows the stream.
@@ -300,16 +322,7 @@ impl Watcher {
             return Ok(Some(ConfigurationChange::Removed(key)));
         }
         let record = value_in(message)?;
-        let entry = match &key {
-            EntryKey::Webhook(_) => {
-                Entry::Webhook(records::decode_webhook(&record, &self.secrets)?)
-            }
-            EntryKey::ApiKey(id) => Entry::ApiKey(records::decode_api_key(*id, &record)?),
-            EntryKey::IdTag(_) => Entry::IdTag(id_tag_record::decode_id_tag(&record)?),
-            EntryKey::Registration(_) => {
-                Entry::Registration(registration_record::decode_registration(&record)?)
-            }
-        };
+        let entry = Entry::decode(&key, &record, &self.secrets)?;
         Ok(Some(ConfigurationChange::Put(entry, Revision(sequence))))
     }
 }

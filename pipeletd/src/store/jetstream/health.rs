@@ -29,12 +29,12 @@ impl Cluster {
     /// All of them, by name, as the streams' leaders know them.
     pub async fn servers(&self) -> Result<Vec<ServerHealth>, StoreError> {
         let of_shards = (0..self.shards).flat_map(|shard| {
-            ["log", "table"].map(|what| self.stream_of_shard(what, ShardId(shard)))
+            ["log", "table"].map(|what| super::stream_of_shard(self.name(), what, ShardId(shard)))
         });
-        let of_all = ["config", "leases"].map(|what| format!("{}_{what}", self.name));
+        let of_all = ["config", "leases"].map(|what| format!("{}_{what}", self.name()));
         let streams = of_all.into_iter().chain(of_shards);
         let found = streams.map(async |name| {
-            let stream = in_time(self.jetstream.get_stream(&name)).await?;
+            let stream = in_time(self.parts.jetstream.get_stream(&name)).await?;
             Ok::<_, StoreError>(stream.cached_info().cluster.clone())
         });
         let mut servers: BTreeMap<String, ServerHealth> = BTreeMap::new();
@@ -44,7 +44,7 @@ impl Cluster {
             change(known);
         };
         // One server alone is no group, and leads all.
-        let alone = self.jetstream.client().server_info().server_name;
+        let alone = self.parts.jetstream.client().server_info().server_name;
         for group in try_join_all(found).await? {
             let (leader, replicas) = match group {
                 Some(group) => (group.leader, group.replicas),

@@ -20,12 +20,19 @@ use pipelet_domain::{
     webhooks::WebhookId,
 };
 
-use super::record_stream::{Fetch, Record, RecordStream, Unacknowledged, Writer};
+use tokio::{
+    runtime::Handle,
+    sync::{OwnedRwLockReadGuard, RwLock},
+};
+
+use super::record_stream::{self, Fetch, RecordStream, Unacknowledged, Writer};
 use crate::store::{
-    Checkpoint, LogStore, Progress, ReadLimit, StoreError,
+    BackupError, Checkpoint, LogStore, Progress, ReadLimit, StoreError,
+    backup::{self, Record},
+    block,
     byte_list::{self, ByteList},
     codec::{self, Reader, decode_event, encode_event, put_varint, record_error, split_version},
-    keys::Kind,
+    keys::{self, Kind},
     records,
 };
 
@@ -40,6 +47,10 @@ const AHEAD: Fetch = Fetch {
     messages: 64,
     bytes: 1 << 20,
 };
+/// Events that are read at once for a backup.
+const BACKED_UP_AT_ONCE: usize = 1024;
+/// In bytes; how a checkpoint begins that is encoded. In a backup it is its key.
+const CHECKPOINT_KEY: usize = 9;
 /// The mark of a webhook that is gone.
 const GONE: u8 = b'-';
 
@@ -49,11 +60,20 @@ pub(super) struct StreamLog {
     end: tokio::sync::Mutex<End>,
     /// Where records stand, by the position of their first event.
     places: Mutex<BTreeMap<Seq, u64>>,
+    /// Shared by whoever needs all that is there: nothing is trimmed meanwhile.
+    whole: Arc<RwLock<()>>,
+}
+
+/// What a log had at one moment, and has until this is dropped.
+pub(super) struct Moment {
+    next: Seq,
+    progress: BTreeMap<WebhookId, Progress>,
+    _whole: OwnedRwLockReadGuard<()>,
 }
 
 /// What the owner knows of the log's end.
 #[derive(Debug)]
-struct End {
+pub(super) struct End {
     writer: Writer,
     term: u64,
     /// The position of the next event.
@@ -102,8 +122,48 @@ impl StreamLog {
                 stream,
                 end: tokio::sync::Mutex::new(end),
                 places: Mutex::default(),
+                whole: Arc::default(),
             });
         }
+    }
+
+    /// Nothing is appended until the moment has been [taken](StreamLog::moment).
+    pub(super) async fn quiet(
+        &self,
+    ) -> (OwnedRwLockReadGuard<()>, tokio::sync::MutexGuard<'_, End>) {
+        let whole = Arc::clone(&self.whole).read_owned().await;
+        (whole, self.end.lock().await)
+    }
+
+    /// Writes its records into a backup. Blocks.
+    pub(super) fn back_up(
+        &self,
+        moment: &Moment,
+        to: &mut backup::Writer<'_>,
+        runtime: &Handle,
+    ) -> Result<(), BackupError> {
+        for (id, of) in &moment.progress {
+            for checkpoint in checkpoints_of(*id, of) {
+                let encoded = encode(&checkpoint);
+                let (key, value) = encoded.split_at(CHECKPOINT_KEY);
+                to.record(key, value)?;
+            }
+        }
+        let mut from = runtime.block_on(self.bounds())?.start;
+        while from < moment.next {
+            let limit = ReadLimit::part(BACKED_UP_AT_ONCE);
+            let mut events = runtime.block_on(self.read_from(from, limit))?;
+            events.retain(|(seq, _)| *seq < moment.next);
+            let events: Vec<_> = events.into_iter().map(|(_, event)| event).collect();
+            if events.is_empty() {
+                return Err(record_error(WHAT, "events are missing").into());
+            }
+            for (first, block) in block::pack(from, &events) {
+                to.record(&keys::event(first), &block)?;
+            }
+            from.0 += events.len() as u64;
+        }
+        Ok(())
     }
 
     fn places(&self) -> MutexGuard<'_, BTreeMap<Seq, u64>> {
@@ -225,7 +285,7 @@ impl LogStore for StreamLog {
             let records = self.stream.read(sequence, fetch).await?;
             let Some(last) = records.last() else { break };
             sequence = last.next;
-            for Record { sequence, body, .. } in records {
+            for record_stream::Record { sequence, body, .. } in records {
                 let batch = Batch::read(&body)?;
                 if batch.count > 0 {
                     self.remember(batch.first, sequence);
@@ -251,6 +311,9 @@ impl LogStore for StreamLog {
     }
 
     async fn trim(&self, floor: Seq, limit: usize) -> Result<u64, StoreError> {
+        let Ok(_alone) = self.whole.try_write() else {
+            return Ok(0);
+        };
         let mut end = self.end.lock().await;
         let (Some((_, first)), Some(last)) =
             (self.batch_at(0).await?, self.last_event(end.next).await?)
@@ -288,6 +351,14 @@ impl LogStore for StreamLog {
 }
 
 impl End {
+    pub(super) fn moment(&self, whole: OwnedRwLockReadGuard<()>) -> Moment {
+        Moment {
+            next: self.next,
+            progress: self.progress.clone(),
+            _whole: whole,
+        }
+    }
+
     /// Reads what the log's end says, up to this message.
     async fn recover(&mut self, stream: &RecordStream, last: u64) -> Result<(), StoreError> {
         let Some(mut from) = base_before(stream, last).await? else {
@@ -298,7 +369,7 @@ impl End {
             let records = stream.read(from, AHEAD).await?;
             let Some(end) = records.last() else { break };
             from = end.next;
-            for Record { body, .. } in records {
+            for record_stream::Record { body, .. } in records {
                 let batch = Batch::read(&body)?;
                 for checkpoint in batch.checkpoints()? {
                     apply(&mut self.progress, checkpoint?);
@@ -463,6 +534,11 @@ fn encode(checkpoint: &Checkpoint) -> Vec<u8> {
     };
     let id = checkpoint.webhook().0.to_be_bytes();
     [&[mark][..], &id, &value].concat()
+}
+
+/// A checkpoint that was a record of a backup.
+pub(super) fn checkpoint_of(record: &Record) -> Result<Checkpoint, StoreError> {
+    decode(&[&record.key[..], &record.value].concat().into())
 }
 
 fn decode(item: &Bytes) -> Result<Checkpoint, StoreError> {

@@ -10,6 +10,7 @@
 //! They are made on first use, and looked at with every start. What is acknowledged is on as many
 //! servers as a stream has replicas, and on their disks where they are told to sync always.
 
+mod backup;
 mod configuration;
 mod connection;
 mod health;
@@ -29,12 +30,13 @@ use std::{
 use async_nats::{Client, ServerAddr, jetstream::Context};
 use futures_util::future::try_join_all;
 use pipelet_domain::{events::Seq, shards::ShardId};
-use tokio::time::sleep;
+use tokio::{runtime::Handle, time::sleep};
 use tokio_util::sync::DropGuard;
 
 pub use self::health::ServerHealth;
 use self::{
-    configuration::StreamConfiguration,
+    backup::OwnersBackup,
+    configuration::{SECRETS_KEY, StreamConfiguration},
     connection::connect,
     log::StreamLog,
     record_stream::RecordStream,
@@ -43,7 +45,7 @@ use self::{
     values::Values,
 };
 use super::{
-    Backup, BackupError, ConfigurationStore, Engine, ShardStores, StoreError,
+    ConfigurationStore, Engine, ShardStores, StoreError,
     key_file::KeyFile,
     sealing::{KeyId, SecretKeys},
 };
@@ -51,6 +53,10 @@ use crate::system::private_file;
 
 /// Of the streams' messages and subjects together.
 const FORMAT: u64 = 1;
+const FORMAT_NAME: &str = "format";
+const SHARDS_NAME: &str = "shards";
+/// Of a cluster that is made, where nothing else is said.
+const SHARDS: u16 = 16;
 /// How often servers that are not ready are asked again.
 const TRY_EVERY: Duration = Duration::from_millis(500);
 
@@ -65,7 +71,7 @@ pub struct ClusterOptions {
     /// In PEM.
     pub authorities: Option<PathBuf>,
     /// When the cluster is made, and checked later.
-    pub shards: u16,
+    pub shards: Option<u16>,
     pub replicas: Option<usize>,
 }
 
@@ -116,6 +122,11 @@ pub enum ClusterError {
         said: u64,
     },
     #[error(
+        "a restore into the cluster {cluster} was interrupted, or is not done: run it again, or take \
+         another --cluster"
+    )]
+    Unfinished { cluster: String },
+    #[error(
         "the cluster {cluster} has format {found}, and this version reads format {FORMAT} only"
     )]
     Format { cluster: String, found: u64 },
@@ -129,12 +140,26 @@ pub struct Connection {
     pub cluster: String,
 }
 
-/// A cluster that was joined.
+/// What a cluster is made of.
 #[derive(Debug)]
-pub struct Cluster {
+struct Parts {
     jetstream: Context,
     name: String,
     replicas: usize,
+    values: Values,
+}
+
+/// A shard that was taken over.
+#[derive(Debug, Clone)]
+struct OpenShard {
+    log: Arc<StreamLog>,
+    table: StreamTable,
+}
+
+/// A cluster that was joined.
+#[derive(Debug)]
+pub struct Cluster {
+    parts: Parts,
     shards: u16,
     configuration: Arc<StreamConfiguration>,
     leases: Values,
@@ -167,44 +192,35 @@ impl Cluster {
             source,
         })?;
         let jetstream = connect(options).await?;
+        let parts = Parts::of(&jetstream, options).await?;
         let cluster = options.cluster.clone();
-        let name = format!("{cluster}_config");
-        let subjects = format!("{cluster}.config.>");
-        let config = config_of(&name, &subjects, 1);
-        let (stream, replicas) = have(&jetstream, config, options.replicas).await?;
-        let values = Values::new(&jetstream, stream, &format!("{cluster}.config"));
-        let agreed = async |what, said: u64| {
-            let value = values.change(what, |known| {
-                Ok(known.is_none().then(|| said.to_be_bytes().to_vec()))
-            });
-            values::number(&value.await?)
-        };
-        let found = agreed("format", FORMAT).await?;
-        if found != FORMAT {
-            return Err(refused(ClusterError::Format { cluster, found }));
+        match parts.agreed(FORMAT_NAME, FORMAT).await? {
+            FORMAT => {}
+            0 => return Err(refused(ClusterError::Unfinished { cluster })),
+            found => return Err(refused(ClusterError::Format { cluster, found })),
         }
-        let shards = agreed("shards", options.shards.into()).await?;
-        if shards != u64::from(options.shards) {
+        let said = options.shards.unwrap_or(SHARDS);
+        let there = parts.agreed(SHARDS_NAME, said.into()).await?;
+        let shards = u16::try_from(there).unwrap_or(u16::MAX);
+        if options.shards.is_some_and(|said| said != shards) {
             return Err(refused(ClusterError::Other {
                 cluster,
-                what: "shards",
-                there: shards,
-                said: options.shards.into(),
+                what: SHARDS_NAME,
+                there,
+                said: said.into(),
             }));
         }
-        let secrets = common_keys(&values, &KeyFile::new(data_dir, key_file)).await?;
-        let configuration = StreamConfiguration::open(values, secrets).await?;
+        let secrets = common_keys(&parts.values, &KeyFile::new(data_dir, key_file)).await?;
+        let configuration = StreamConfiguration::open(parts.values.clone(), secrets).await?;
         let name = format!("{}_leases", options.cluster);
         let config = config_of(&name, &format!("{}.leases.>", options.cluster), 1);
-        let (leases, _) = have(&jetstream, config, Some(replicas)).await?;
+        let (leases, _) = have(&jetstream, config, Some(parts.replicas)).await?;
         Ok(Self {
-            name: options.cluster.clone(),
-            replicas,
-            shards: options.shards,
+            parts,
+            shards,
             configuration: Arc::new(configuration),
             leases: Values::new(&jetstream, leases, &format!("{}.leases", options.cluster)),
             node: options.node.clone(),
-            jetstream,
         })
     }
 
@@ -214,7 +230,7 @@ impl Cluster {
     }
 
     pub fn name(&self) -> &str {
-        &self.name
+        &self.parts.name
     }
 
     pub const fn shards(&self) -> u16 {
@@ -229,21 +245,14 @@ impl Cluster {
     /// The way to the servers, and so to the other nodes.
     pub fn connection(&self) -> Connection {
         Connection {
-            client: self.jetstream.client(),
-            cluster: self.name.clone(),
+            client: self.parts.jetstream.client(),
+            cluster: self.parts.name.clone(),
         }
     }
 
     /// Takes a shard over.
     pub async fn open_shard(&self, shard: ShardId) -> Result<ShardStores, StoreError> {
-        let log = StreamLog::open(self.stream("log", shard).await?, Seq::first_of(shard));
-        let log = log.await?;
-        let table = StreamTable::open(self.stream("table", shard).await?).await?;
-        Ok(ShardStores {
-            log: Arc::new(log),
-            ledger: Arc::new(table.clone()),
-            projections: Arc::new(table),
-        })
+        Ok(self.parts.open_shard(shard).await?.stores())
     }
 
     /// Waits until this node is the one that owns the shards, and takes them over. `waiting` is told
@@ -257,14 +266,20 @@ impl Cluster {
         };
         given_up.map(DropGuard::disarm);
         Ok(Engine {
-            shards,
-            backup: Arc::new(NoBackup),
+            backup: Arc::new(OwnersBackup {
+                configuration: Arc::clone(&self.configuration),
+                values: self.parts.values.clone(),
+                ownership: ownership.clone(),
+                runtime: Handle::current(),
+                shards: shards.clone(),
+            }),
+            shards: shards.into_iter().map(OpenShard::stores).collect(),
             configuration: self.configuration(),
             ownership,
         })
     }
 
-    async fn take_all_over(&self) -> Result<Vec<ShardStores>, StoreError> {
+    async fn take_all_over(&self) -> Result<Vec<OpenShard>, StoreError> {
         // What the owner before has changed last may not have come here yet.
         until_it_works(|| self.configuration.catch_up()).await?;
         let mut shards = Vec::new();
@@ -275,16 +290,54 @@ impl Cluster {
     }
 
     /// As [`Self::open_shard`], as soon as the servers let it.
-    async fn take_over(&self, shard: ShardId) -> Result<ShardStores, StoreError> {
-        until_it_works(|| self.open_shard(shard)).await
+    async fn take_over(&self, shard: ShardId) -> Result<OpenShard, StoreError> {
+        until_it_works(|| self.parts.open_shard(shard)).await
+    }
+}
+
+impl Parts {
+    async fn of(jetstream: &Context, options: &ClusterOptions) -> Result<Self, StoreError> {
+        let name = options.cluster.clone();
+        let subjects = format!("{name}.config.>");
+        let config = config_of(&format!("{name}_config"), &subjects, 1);
+        let (stream, replicas) = have(jetstream, config, options.replicas).await?;
+        Ok(Self {
+            values: Values::new(jetstream, stream, &format!("{name}.config")),
+            jetstream: jetstream.clone(),
+            name,
+            replicas,
+        })
     }
 
-    fn stream_of_shard(&self, what: &str, shard: ShardId) -> String {
-        format!("{}_{what}_{}", self.name, shard.0)
+    async fn number(&self, name: &str) -> Result<Option<u64>, StoreError> {
+        let value = self.values.get(name).await?;
+        value.as_deref().map(values::number).transpose()
+    }
+
+    async fn set(&self, name: &str, number: u64) -> Result<(), StoreError> {
+        let number = number.to_be_bytes().to_vec();
+        let set = self.values.change(name, |_| Ok(Some(number.clone())));
+        set.await.map(drop)
+    }
+
+    /// A number that whoever came first has said.
+    async fn agreed(&self, name: &str, said: u64) -> Result<u64, StoreError> {
+        let value = self.values.change(name, |known| {
+            Ok(known.is_none().then(|| said.to_be_bytes().to_vec()))
+        });
+        values::number(&value.await?)
+    }
+
+    async fn open_shard(&self, shard: ShardId) -> Result<OpenShard, StoreError> {
+        let log = StreamLog::open(self.stream("log", shard).await?, Seq::first_of(shard));
+        Ok(OpenShard {
+            log: Arc::new(log.await?),
+            table: StreamTable::open(self.stream("table", shard).await?).await?,
+        })
     }
 
     async fn stream(&self, what: &str, shard: ShardId) -> Result<RecordStream, StoreError> {
-        let name = self.stream_of_shard(what, shard);
+        let name = stream_of_shard(&self.name, what, shard);
         let subject = format!("{}.{what}.{}", self.name, shard.0);
         let config = config_of(&name, &subject, -1);
         let (stream, _) = have(&self.jetstream, config, Some(self.replicas)).await?;
@@ -292,13 +345,30 @@ impl Cluster {
     }
 }
 
+impl OpenShard {
+    fn stores(self) -> ShardStores {
+        ShardStores {
+            log: self.log,
+            ledger: Arc::new(self.table.clone()),
+            projections: Arc::new(self.table),
+        }
+    }
+}
+
+fn stream_of_shard(cluster: &str, what: &str, shard: ShardId) -> String {
+    format!("{cluster}_{what}_{}", shard.0)
+}
+
 /// The keys that all nodes seal with: those of the first one.
 async fn common_keys(values: &Values, key_file: &KeyFile) -> Result<SecretKeys, StoreError> {
-    const NAME: &str = "secrets_key";
-    let known = values.get(NAME).await?.as_deref().and_then(KeyId::parse);
+    let known = values
+        .get(SECRETS_KEY)
+        .await?
+        .as_deref()
+        .and_then(KeyId::parse);
     let keys = key_file.keys_for(known).map_err(StoreError::KeyFile)?;
     let ours = keys.newest().id();
-    let agreed = values.change(NAME, |known| {
+    let agreed = values.change(SECRETS_KEY, |known| {
         Ok(known.is_none().then(|| ours.as_bytes().to_vec()))
     });
     match KeyId::parse(&agreed.await?) {
@@ -318,18 +388,6 @@ async fn until_it_works<T>(work: impl AsyncFn() -> Result<T, StoreError>) -> Res
             }
             done => return done,
         }
-    }
-}
-
-/// A cluster can't be backed up yet.
-#[derive(Debug)]
-struct NoBackup;
-
-impl Backup for NoBackup {
-    fn back_up(&self, _out: &mut dyn std::io::Write) -> Result<(), BackupError> {
-        let why = "a cluster can't be backed up yet";
-        let unsupported = std::io::ErrorKind::Unsupported;
-        Err(BackupError::Write(std::io::Error::new(unsupported, why)))
     }
 }
 

@@ -373,6 +373,11 @@ impl Writer {
         })
     }
 
+    /// The sequence of the last message that was taken.
+    pub(super) const fn last(&self) -> u64 {
+        self.last
+    }
+
     /// Appends a record, and returns where it stands once it is durable. What becomes of it after an
     /// error is known once [`Self::resolve`] has succeeded, which the next append begins with.
     pub(super) async fn append(&mut self, body: &[u8]) -> Result<u64, StoreError> {

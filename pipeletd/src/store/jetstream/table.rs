@@ -15,15 +15,19 @@ use std::{
 
 use bytes::Bytes;
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
-use tokio::{runtime::Handle, task::block_in_place};
+use tokio::{
+    runtime::Handle,
+    sync::{OwnedRwLockReadGuard, RwLock},
+    task::block_in_place,
+};
 
 use super::record_stream::{Fetch, Record, RecordStream, Unacknowledged, Writer, failed};
 use crate::store::{
-    StoreError,
+    BackupError, StoreError, backup,
     byte_list::{self, ByteList},
     codec::{record_error, split_version},
     keys::{self, Kind},
-    table::{Records, Table},
+    table::{self, Records, Table},
 };
 
 const VERSION: u8 = 1;
@@ -63,11 +67,20 @@ struct Inner {
     entries: Mutex<Entries>,
     cache: Mutex<Cache>,
     transactions: Mutex<()>,
+    /// Shared by whoever needs all records that are there: none goes meanwhile.
+    whole: Arc<RwLock<()>>,
+}
+
+/// The records of a table at one moment, which are there until this is dropped.
+pub(super) struct Moment {
+    first: u64,
+    last: u64,
+    _whole: OwnedRwLockReadGuard<()>,
 }
 
 /// What the owner knows of the stream's ends.
 #[derive(Debug)]
-struct End {
+pub(super) struct End {
     writer: Writer,
     /// Where the first record stands.
     first: u64,
@@ -132,7 +145,50 @@ impl StreamTable {
                 entries: Mutex::new(entries),
                 cache: Mutex::default(),
                 transactions: Mutex::default(),
+                whole: Arc::default(),
             })));
+        }
+    }
+
+    /// Nothing is written until the moment has been [taken](End::moment).
+    pub(super) async fn quiet(
+        &self,
+    ) -> (OwnedRwLockReadGuard<()>, tokio::sync::MutexGuard<'_, End>) {
+        let whole = Arc::clone(&self.0.whole).read_owned().await;
+        (whole, self.0.writer.lock().await)
+    }
+
+    /// Writes its records into a backup. Blocks.
+    pub(super) fn back_up(
+        &self,
+        moment: &Moment,
+        to: &mut backup::Writer<'_>,
+        runtime: &Handle,
+    ) -> Result<(), BackupError> {
+        let Moment { first, last, .. } = *moment;
+        let stream = &self.0.stream;
+        let entries = runtime.block_on(Entries::read(stream, first, last))?;
+        let mut from = first;
+        while from <= last {
+            let records = runtime.block_on(stream.read(from, AHEAD))?;
+            let Some(end) = records.last() else { break };
+            from = end.next;
+            for record in records.iter().filter(|record| record.sequence <= last) {
+                for (key, value) in entries.live(record)? {
+                    table::backup::write(to, &key, &value)?;
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+impl End {
+    pub(super) const fn moment(&self, whole: OwnedRwLockReadGuard<()>) -> Moment {
+        Moment {
+            first: self.first,
+            last: self.writer.last(),
+            _whole: whole,
         }
     }
 }
@@ -418,6 +474,9 @@ impl Inner {
         if !is_due {
             return Ok(());
         }
+        let Ok(_alone) = self.whole.try_write() else {
+            return Ok(());
+        };
         let mut moved = Batch::default();
         let (mut bytes, mut gone) = (0, 0);
         let mut keep = end.first;
@@ -431,18 +490,9 @@ impl Inner {
             };
             keep = record.next;
             gone += record.body.len() as u64;
-            let strings = decode(&record.body)?;
-            let entries = self.entries();
-            for (write, pair) in strings.chunks_exact(2).enumerate() {
-                let place = entries.places.get(&*pair[0]);
-                let is_live = |place: &Place| {
-                    place.sequence == record.sequence && place.write == number(write)
-                };
-                if place.is_some_and(is_live) {
-                    let value = value_of(&strings, number(write))?;
-                    bytes += pair[0].len() + value.len();
-                    moved.0.push((pair[0].to_vec(), Some(value.to_vec())));
-                }
+            for (key, value) in self.entries().live(&record)? {
+                bytes += key.len() + value.len();
+                moved.0.push((key.to_vec(), Some(value.to_vec())));
             }
         }
         if !moved.0.is_empty() {
@@ -465,6 +515,7 @@ impl Entries {
             let records = stream.read(from, AHEAD).await?;
             let Some(end) = records.last() else { break };
             from = end.next;
+            let records = records.into_iter().filter(|it| it.sequence <= last);
             for Record { sequence, body, .. } in records {
                 entries.written += body.len() as u64;
                 let strings = decode(&body)?;
@@ -475,6 +526,21 @@ impl Entries {
             }
         }
         Ok(entries)
+    }
+
+    /// What of a record has not been overwritten.
+    fn live(&self, record: &Record) -> Result<Vec<(Bytes, Bytes)>, StoreError> {
+        let strings = decode(&record.body)?;
+        let writes = strings.chunks_exact(2).enumerate();
+        let live = writes.filter(|(write, pair)| {
+            let place = self.places.get(&*pair[0]);
+            place.is_some_and(|it| it.sequence == record.sequence && it.write == number(*write))
+        });
+        let live = live.map(|(write, pair)| {
+            let value = value_of(&strings, number(write))?;
+            Ok((pair[0].clone(), value))
+        });
+        live.collect()
     }
 
     fn set(&mut self, sequence: u64, write: usize, key: Vec<u8>, value: Option<&[u8]>) {

@@ -13,10 +13,8 @@ use std::{
     sync::{Arc, PoisonError, atomic::Ordering},
 };
 
-use pipelet_domain::{deliveries::FailedId, projection::Transaction};
-
 use super::{
-    COLD_CACHE_BYTES, FORMAT_VERSION, HOT_CACHE_BYTES, Inner, SledStore, compaction,
+    COLD_CACHE_BYTES, HOT_CACHE_BYTES, Inner, SledStore, compaction,
     configuration::{self, joined, split},
     database::{Batch, Database},
     lock,
@@ -25,33 +23,20 @@ use super::{
 use crate::{
     store::{
         Backup, BackupError, RestoreError, Revision, StoreError,
-        backup::{Reader, Record, Writer},
+        backup::{FORMAT_VERSION, Reader, Record, Writer},
         keys::{self, Kind, Meta},
-        records,
-        table::{Table as _, number_of, packed_map, transactions},
-        transaction_record::decode_transaction,
+        table::{self, Table as _},
     },
     system::private_file,
 };
 
 const PARTS: [&str; 2] = ["hot", "cold"];
-/// A transaction's record in the file, whether it has ended or not: its start stands behind this.
-const TRANSACTION: &[u8] = &[Kind::EndedTransaction as u8];
-/// What is made of other records.
-const DERIVED: [Kind; 4] = [
-    Kind::FailedByWebhook,
-    Kind::TransactionById,
-    Kind::TransactionByStation,
-    Kind::TransactionByEnd,
-];
 /// What this store counts for itself.
 const OWN: [&[u8]; 2] = [
     &[Kind::Meta as u8, Meta::ColdCommits as u8],
     &[Kind::Meta as u8, Meta::ConfigurationRevision as u8],
 ];
-/// Transactions that are restored together.
-const TRANSACTIONS_AT_ONCE: usize = 250;
-/// In bytes; records that are restored together.
+/// In bytes; events that are restored together.
 const RESTORED_AT_ONCE: usize = 64 * 1024;
 /// Where the databases are while they are restored.
 const NEW: &str = "restored.new";
@@ -77,20 +62,12 @@ impl Inner {
         let mut frozen = Reader::begin(&mut moment).map_err(spool_error)?;
         while let Some(Record { key, value }) = frozen.next().map_err(spool_error)? {
             match Kind::of(&key) {
-                Some(Kind::OpenTransaction) => writer.record(&transaction_key(&key), &value)?,
-                Some(Kind::EndedTransaction) => {
-                    for (start, record) in packed_map::entries(&value.into())? {
-                        writer.record(&[TRANSACTION, &start].concat(), &record)?;
-                    }
-                }
                 Some(kind) if configuration::KINDS.contains(&kind) => {
                     let (_, record) = split(&value.into())?;
                     writer.record(&key, &record)?;
                 }
-                Some(kind) if !DERIVED.contains(&kind) && !OWN.contains(&&key[..]) => {
-                    writer.record(&key, &value)?;
-                }
-                Some(_) | None => {}
+                _ if OWN.contains(&&key[..]) => {}
+                _ => table::backup::write(&mut writer, &key, &value.into())?,
             }
         }
         for entry in self.hot.kind(Kind::Event) {
@@ -261,9 +238,8 @@ fn fill(new: &Path, input: &mut dyn Read, room: &Arc<Room>) -> Result<(), Restor
         hot: Database::open(&new.join("hot"), HOT_CACHE_BYTES, room)?,
         cold: Database::open(&new.join("cold"), COLD_CACHE_BYTES, room)?,
         hot_batch: Batch::default(),
-        cold_batch: Batch::default(),
-        bytes: 0,
-        transactions: Vec::new(),
+        hot_bytes: 0,
+        cold_batch: table::backup::Filling::new(),
         revision: Revision(0),
     };
     let mut reader = Reader::begin(input)?;
@@ -286,58 +262,43 @@ struct Filling {
     hot: Database,
     cold: Database,
     hot_batch: Batch,
-    cold_batch: Batch,
-    bytes: usize,
-    transactions: Vec<Arc<Transaction>>,
+    /// In it.
+    hot_bytes: usize,
+    cold_batch: table::backup::Filling<Database>,
     revision: Revision,
 }
 
 impl Filling {
-    fn add(&mut self, Record { key, value }: Record) -> Result<(), RestoreError> {
-        self.bytes += key.len() + value.len();
-        let kind = Kind::of(&key).ok_or(RestoreError::Damaged)?;
-        match kind {
+    fn add(&mut self, mut record: Record) -> Result<(), RestoreError> {
+        match record.kind()? {
+            Kind::Shard => {
+                let (_, found) = record.shard()?;
+                return Err(RestoreError::Shards { found, known: 1 });
+            }
             Kind::Event | Kind::Cursor | Kind::Received | Kind::Subscription => {
-                Database::put_new(&mut self.hot_batch, &key, &value);
+                Database::put_new(&mut self.hot_batch, &record.key, &record.value);
+                self.hot_bytes += record.key.len() + record.value.len();
             }
-            Kind::EndedTransaction => {
-                let transaction = decode_transaction(&value)?;
-                self.transactions.push(Arc::new(transaction));
+            kind => {
+                if configuration::KINDS.contains(&kind) {
+                    self.revision.0 += 1;
+                    record.value = joined(self.revision, &record.value);
+                }
+                self.cold_batch.add(&record)?;
             }
-            Kind::Failed => {
-                let id = FailedId(number_of(&key)?);
-                Database::put_new(&mut self.cold_batch, &key, &value);
-                let failed = records::decode_failed(id, &value.into())?;
-                let index = keys::failed_by_webhook(failed.webhook, id);
-                Database::put_new(&mut self.cold_batch, &index, &[]);
-            }
-            kind if configuration::KINDS.contains(&kind) => {
-                self.revision.0 += 1;
-                let value = joined(self.revision, &value);
-                Database::put_new(&mut self.cold_batch, &key, &value);
-            }
-            _ => Database::put_new(&mut self.cold_batch, &key, &value),
         }
-        if self.transactions.len() >= TRANSACTIONS_AT_ONCE || self.bytes >= RESTORED_AT_ONCE {
+        if self.cold_batch.is_full() || self.hot_bytes >= RESTORED_AT_ONCE {
             self.apply()?;
         }
         Ok(())
     }
 
     fn apply(&mut self) -> Result<(), StoreError> {
-        let Self {
-            hot,
-            cold,
-            hot_batch,
-            cold_batch,
-            ..
-        } = self;
-        hot.apply(mem::take(hot_batch), Purpose::Bookkeeping)?;
-        transactions::put_all(cold, cold_batch, &self.transactions)?;
-        cold.apply(mem::take(cold_batch), Purpose::Bookkeeping)?;
-        self.transactions.clear();
-        self.bytes = 0;
-        Ok(())
+        let hot = mem::take(&mut self.hot_batch);
+        self.hot_bytes = 0;
+        self.hot.apply(hot, Purpose::Bookkeeping)?;
+        let cold = self.cold_batch.take(&self.cold)?;
+        self.cold.apply(cold, Purpose::Bookkeeping)
     }
 
     fn finish(mut self) -> Result<Database, StoreError> {
@@ -349,11 +310,6 @@ impl Filling {
         self.cold.commit(batch, Purpose::Bookkeeping)?;
         Ok(self.cold)
     }
-}
-
-/// Of an open transaction's key in the store.
-fn transaction_key(open: &[u8]) -> Vec<u8> {
-    [TRANSACTION, &open[1..]].concat()
 }
 
 fn remove(path: &Path) -> io::Result<()> {

@@ -17,13 +17,14 @@ use std::{
 };
 
 use super::{
-    COLD_CACHE_BYTES, FORMAT_VERSION,
+    COLD_CACHE_BYTES,
     configuration::{joined, split},
     database::{Batch, Database},
     room::{Purpose, Room},
 };
 use crate::store::{
     StoreError,
+    backup::FORMAT_VERSION,
     keys::{self, Kind, Meta},
     records,
     sealing::SecretKeys,

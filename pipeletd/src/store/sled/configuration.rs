@@ -15,10 +15,8 @@ use crate::store::{
     Revision, StoreError,
     codec::record_error,
     configuration::Observers,
-    id_tag_record,
     keys::{self, Kind, Meta},
-    records, registration_record,
-    table::{Table as _, number_of},
+    table::Table as _,
 };
 
 /// Held by whoever changes the configuration.
@@ -63,7 +61,9 @@ impl Inner {
             for found in self.cold.kind(kind) {
                 let (key, value) = found?;
                 let (revision, record) = split(&value)?;
-                let entry = self.decode(kind, &key, &record)?;
+                let key = keys::read_entry(&key);
+                let key = key.ok_or_else(|| record_error("entry", "its key can't be read"))?;
+                let entry = Entry::decode(&key, &record, &self.secrets)?;
                 observer(&ConfigurationChange::Put(entry, revision));
             }
         }
@@ -73,19 +73,12 @@ impl Inner {
 
     fn put_if(&self, entry: Entry, expected: Option<Revision>) -> Result<Revision, PutError> {
         let mut configuration = self.configuration();
-        let key = key_of(&entry.key());
+        let key = keys::entry(&entry.key());
         if self.revision(&key)? != expected {
             return Err(PutError::Conflict);
         }
         let revision = Revision(configuration.latest.0 + 1);
-        let record = match &entry {
-            Entry::Webhook(stored) => records::encode_webhook(stored, &self.secrets)?,
-            Entry::ApiKey(key) => records::encode_api_key(key),
-            Entry::IdTag(entry) => id_tag_record::encode_id_tag(entry),
-            Entry::Registration(registration) => {
-                registration_record::encode_registration(registration)
-            }
-        };
+        let record = entry.encode(&self.secrets)?;
         let mut batch = Batch::default();
         self.cold
             .put(&mut batch, &key, &joined(revision, &record))?;
@@ -103,7 +96,7 @@ impl Inner {
 
     fn remove_if(&self, key: EntryKey, expected: Revision) -> Result<(), PutError> {
         let mut configuration = self.configuration();
-        let stored = key_of(&key);
+        let stored = keys::entry(&key);
         if self.revision(&stored)? != Some(expected) {
             return Err(PutError::Conflict);
         }
@@ -140,18 +133,6 @@ impl Inner {
         self.commit_cold(batch, purpose)
     }
 
-    fn decode(&self, kind: Kind, key: &[u8], record: &Bytes) -> Result<Entry, StoreError> {
-        match kind {
-            Kind::Webhook => records::decode_webhook(record, &self.secrets).map(Entry::Webhook),
-            Kind::ApiKey => records::decode_api_key(number_of(key)?, record).map(Entry::ApiKey),
-            Kind::IdTag => id_tag_record::decode_id_tag(record).map(Entry::IdTag),
-            Kind::Registration => {
-                registration_record::decode_registration(record).map(Entry::Registration)
-            }
-            _ => Err(record_error("entry", "it is none of the configuration")),
-        }
-    }
-
     fn reserve(&self, counter: Counter, count: u32) -> Result<u64, StoreError> {
         let _configuration = self.configuration();
         let meta = match counter {
@@ -174,15 +155,6 @@ impl Inner {
         getrandom::fill(&mut key).map_err(|error| record_error("transaction key", error))?;
         self.put_meta(Meta::TransactionKey, &key)?;
         Ok(key)
-    }
-}
-
-fn key_of(key: &EntryKey) -> Vec<u8> {
-    match key {
-        EntryKey::Webhook(id) => keys::webhook(*id),
-        EntryKey::ApiKey(id) => keys::api_key(*id),
-        EntryKey::IdTag(tag) => keys::id_tag(tag),
-        EntryKey::Registration(station) => keys::registration(station),
     }
 }
 

@@ -29,7 +29,9 @@ use self::{
     room::{Purpose, Room},
 };
 use super::{
-    Engine, Ownership, Revision, ShardStores, StoreError, blocking,
+    Engine, Ownership, Revision, ShardStores, StoreError,
+    backup::FORMAT_VERSION,
+    blocking,
     codec::record_error,
     configuration::Observers,
     key_file::KeyFile,
@@ -39,9 +41,6 @@ use super::{
 };
 use crate::system::private_file;
 
-/// The version of keys and records together, as `docs/developing/disk-format.md` specifies them; no
-/// other one is read.
-const FORMAT_VERSION: u64 = 6;
 const HOT_CACHE_BYTES: u64 = 16 << 20;
 const COLD_CACHE_BYTES: u64 = 16 << 20;
 

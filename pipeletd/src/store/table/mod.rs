@@ -3,6 +3,7 @@
 //! An engine brings the map, a [`Table`], and how it is written, [`Records`]; what stands in it
 //! under which key is the same for all.
 
+pub(super) mod backup;
 pub(super) mod ledger;
 pub(super) mod packed_map;
 mod projections;

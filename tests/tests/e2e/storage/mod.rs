@@ -5,5 +5,6 @@ mod compaction;
 mod crash;
 mod disk;
 mod formats;
+mod moving;
 mod power_loss;
 mod rot;
