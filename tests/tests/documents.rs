@@ -107,7 +107,7 @@ fn the_reasons_of_a_disconnection_are_those_of_the_session() {
 
 #[test]
 fn the_findings_codes_are_those_of_doctor() {
-    let sources = ["finding", "mod", "stations", "webhooks"].map(|name| {
+    let sources = ["cluster", "finding", "mod", "stations", "webhooks"].map(|name| {
         let source = read(&format!("pipeletctl/src/view/doctor/{name}.rs"));
         let (source, _) = source.split_once("#[cfg(test)]").expect("its tests");
         source.to_owned()

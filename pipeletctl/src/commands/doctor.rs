@@ -28,13 +28,16 @@ pub(crate) async fn run(
     client: &Client,
     printer: &Printer,
 ) -> Result<ExitStatus, Error> {
-    let (findings, reached) = match gather(settings, client).await {
+    // Of what a node knows by itself, before what only the owner of the shards can tell.
+    let cluster = cluster(client).await;
+    let (findings, reached) = match gather(settings, client, cluster.clone()).await {
         Ok(facts) => (judge(&facts), true),
         Err(error) => {
             let report = Report::of(&error, settings, None);
             let reached = report.status != ExitStatus::Unreachable;
             let has_key = settings.key.value.is_some();
-            (unanswered(&report, reached, has_key), reached)
+            let findings = unanswered(&report, reached, has_key, cluster.as_ref());
+            (findings, reached)
         }
     };
     let width = match Reader::of_stdout() {
@@ -56,7 +59,18 @@ pub(crate) async fn run(
     })
 }
 
-async fn gather(settings: &Settings, client: &Client) -> Result<Facts, Error> {
+/// None where the daemon is no node of one, or does not answer, which other calls tell.
+async fn cluster(client: &Client) -> Option<v1::GetClusterResponse> {
+    let asked = v1::GetClusterRequest {};
+    let answer = client.cluster().get_cluster(asked).await;
+    answer.ok().map(tonic::Response::into_inner)
+}
+
+async fn gather(
+    settings: &Settings,
+    client: &Client,
+    cluster: Option<v1::GetClusterResponse>,
+) -> Result<Facts, Error> {
     let asked = now();
     let status = client.daemon().get_status(v1::GetStatusRequest {}).await?;
     let answered = now();
@@ -86,6 +100,7 @@ async fn gather(settings: &Settings, client: &Client) -> Result<Facts, Error> {
         webhooks,
         more_webhooks: !listed.next_page_token.is_empty(),
         gaps: audit.gaps().collect(),
+        cluster,
     })
 }
 

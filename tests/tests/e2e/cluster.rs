@@ -164,6 +164,13 @@ async fn a_station_keeps_its_connection_when_the_owner_dies() {
     let books = json!({"received": 2, "delivered": 2});
     left.api().await_stats(cluster.webhook, books).await;
     assert_eq!(connections(left, "S1").await, ["StationConnected"]);
+
+    // An operator who asks what is wrong is told of the node.
+    let findings = ctl(left).json("doctor").await;
+    let findings = findings.as_array().expect("findings").iter();
+    let codes: Vec<_> = findings.map(|finding| text(finding, "code")).collect();
+    assert!(codes.contains(&"node_silent"), "{codes:?}");
+    assert!(codes.contains(&"cluster_one_node"), "{codes:?}");
 }
 
 #[tokio::test]

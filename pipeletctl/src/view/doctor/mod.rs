@@ -3,6 +3,7 @@
 //! Invariant: pure, `now` included; a level is a word and a mark, never a colour alone. How a
 //! delivery failed is told in the daemon's own words, as only an answer's status is a code.
 
+mod cluster;
 mod finding;
 mod stations;
 mod webhooks;
@@ -41,6 +42,8 @@ pub(crate) struct Facts {
     pub(crate) more_webhooks: bool,
     /// What an audit finds wrong.
     pub(crate) gaps: Vec<String>,
+    /// None where the daemon is no node of one.
+    pub(crate) cluster: Option<v1::GetClusterResponse>,
 }
 
 /// Everything about a daemon that answered.
@@ -55,6 +58,7 @@ pub(crate) fn judge(facts: &Facts) -> Vec<Finding> {
         ready(status),
         disk(status),
     ];
+    findings.extend(facts.cluster.iter().flat_map(cluster::cluster));
     findings.extend(certificates(&status.certificates, facts.answered));
     findings.extend(webhooks(
         &facts.webhooks,
@@ -70,8 +74,13 @@ pub(crate) fn judge(facts: &Facts) -> Vec<Finding> {
     findings
 }
 
-/// What can be said where the daemon told nothing.
-pub(crate) fn unanswered(report: &Report, reached: bool, has_key: bool) -> Vec<Finding> {
+/// What can be said where the daemon told nothing, but for its cluster.
+pub(crate) fn unanswered(
+    report: &Report,
+    reached: bool,
+    has_key: bool,
+    cluster: Option<&v1::GetClusterResponse>,
+) -> Vec<Finding> {
     let refused = |check, code| Finding {
         hint: report.hints.first().cloned(),
         ..Finding::problem(check, code, report.message.clone())
@@ -90,7 +99,9 @@ pub(crate) fn unanswered(report: &Report, reached: bool, has_key: bool) -> Vec<F
     } else {
         refused("daemon", "unreachable")
     };
-    vec![refused, key]
+    let mut findings = vec![refused, key];
+    findings.extend(cluster.into_iter().flat_map(cluster::cluster));
+    findings
 }
 
 fn version(ours: &str, theirs: &str) -> Finding {
