@@ -162,7 +162,8 @@ impl Cluster {
             state: state.to_owned(),
             shards,
             stations: about.load.stations,
-            pending: about.load.pending,
+            // Of one that owned them before it died, another one tells.
+            pending: if shards > 0 { about.load.pending } else { 0 },
             version: about.version.clone(),
             started_at: Timestamp::from_millisecond(about.started_ms).ok().map(time),
             last_heard_at: Some(time(self.clock.now() - silent_for)),
