@@ -86,12 +86,12 @@ impl OwnersBackup {
         for shard in &self.shards {
             quiet.push((shard.log.quiet().await, shard.table.quiet().await));
         }
+        let entries = self.configuration.records()?;
         let moments = quiet
             .into_iter()
             .map(|((kept_log, log), (kept_table, table))| {
                 (log.moment(kept_log), table.moment(kept_table))
             });
-        let entries = self.configuration.records()?;
         Ok((entries, moments.collect()))
     }
 }
@@ -106,16 +106,14 @@ impl Cluster {
         let jetstream = until_it_works(|| connect(options)).await?;
         let cluster = &options.cluster;
         let mut parts = Parts::of(&jetstream, options).await?;
-        match parts.number(FORMAT_NAME).await? {
-            None => {}
-            // One that was interrupted.
-            Some(UNFINISHED) => {
-                delete_streams(&jetstream, cluster).await?;
-                parts = Parts::of(&jetstream, options).await?;
-            }
-            Some(_) => return Err(RestoreError::ClusterExists(cluster.clone())),
+        if parts.number(FORMAT_NAME).await? == Some(UNFINISHED) {
+            // A restore was interrupted.
+            delete_streams(&jetstream, cluster).await?;
+            parts = Parts::of(&jetstream, options).await?;
         }
-        parts.set(FORMAT_NAME, UNFINISHED).await?;
+        if parts.agreed(FORMAT_NAME, UNFINISHED).await? != UNFINISHED {
+            return Err(RestoreError::ClusterExists(cluster.clone()));
+        }
         let mut restoring = Restoring {
             parts: &parts,
             wanted: options.shards,
