@@ -34,12 +34,20 @@ pub(super) struct Node<'a> {
 impl Node<'_> {
     /// Is the owner from now on until the shutdown.
     pub(super) async fn own(self, owner: Owner) -> Result<(), RunError> {
-        self.current.send_replace(Some(owner.current(self)?));
+        self.publish(owner.current(self)?).await;
         let stop = async {
             self.shutdown.cancelled().await;
             Stopped::WithDaemon
         };
         owner.run(self, stop).await
+    }
+
+    /// Has the others find the owner. Its settings may have changed while it recovered.
+    async fn publish(self, current: Current) {
+        let delivery = current.delivery.clone();
+        self.current.send_replace(Some(current));
+        let settings = self.base.settings.delivery.borrow().clone();
+        delivery.change_settings(settings).await;
     }
 
     /// Is the owner whenever the lease is this node's, until the shutdown.
@@ -82,12 +90,7 @@ impl Node<'_> {
                 continue;
             };
             let term = owner.ownership().term();
-            let current = owner.current(self)?;
-            let delivery = current.delivery.clone();
-            self.current.send_replace(Some(current));
-            // They may have changed while it recovered.
-            let settings = self.base.settings.delivery.borrow().clone();
-            delivery.change_settings(settings).await;
+            self.publish(owner.current(self)?).await;
             members.announce(|about| about.term = Some(term));
             let stop = async {
                 tokio::select! {

@@ -65,29 +65,33 @@ impl DaemonService for DaemonRpc {
         request: Request<v1::BackUpRequest>,
     ) -> Result<Response<Self::BackUpStream>, Status> {
         let validity = validity(&request)?;
-        let (pieces, stream) = mpsc::channel(PIECES);
-        let backup = Arc::clone(&self.backup);
-        let out = Pieces {
-            pieces: pieces.clone(),
-            runtime: Handle::current(),
-        };
-        let writing = tokio::task::spawn_blocking(move || {
-            tracing::info!("a backup begins");
-            backup.back_up(&mut BufWriter::with_capacity(PIECE, out))
-        });
-        tokio::spawn(async move {
-            let error = match writing.await {
-                Ok(Ok(())) => return tracing::info!("a backup is done"),
-                Ok(Err(error)) => error.into(),
-                Err(panic) => ApiError::Internal(panic.into()),
-            };
-            // However slowly the pieces before it are taken: without it they would be a whole backup.
-            // Who has gone away needs no answer.
-            let _ = pieces.send(Err(error)).await;
-        });
-        let told = validity.stream(ReceiverStream::new(stream));
+        let pieces = pieces_of(Arc::clone(&self.backup));
+        let told = validity.stream(pieces);
         Ok(Response::new(Box::pin(statuses(told))))
     }
+}
+
+/// A backup, which is whole only where no error is at its end.
+fn pieces_of(backup: Arc<dyn Backup>) -> ReceiverStream<Result<v1::BackUpResponse, ApiError>> {
+    let (pieces, stream) = mpsc::channel(PIECES);
+    let out = Pieces {
+        pieces: pieces.clone(),
+        runtime: Handle::current(),
+    };
+    let writing = tokio::task::spawn_blocking(move || {
+        tracing::info!("a backup begins");
+        backup.back_up(&mut BufWriter::with_capacity(PIECE, out))
+    });
+    tokio::spawn(async move {
+        let error = match writing.await {
+            Ok(Ok(())) => return tracing::info!("a backup is done"),
+            Ok(Err(error)) => error.into(),
+            Err(panic) => ApiError::Internal(panic.into()),
+        };
+        // However slowly the pieces before it are taken. Who has gone away needs no answer.
+        let _ = pieces.send(Err(error)).await;
+    });
+    ReceiverStream::new(stream)
 }
 
 /// Sends what is written to a caller.
@@ -122,6 +126,49 @@ impl From<BackupError> for ApiError {
                 tracing::warn!(%error, "a backup was given up");
                 Self::Unavailable("the backup can't be written; the log knows more".to_owned())
             }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::sync::Notify;
+    use tokio_stream::StreamExt as _;
+
+    use super::*;
+
+    /// Fails once it has written as much as waits for a reader.
+    #[derive(Debug, Default)]
+    struct Failing {
+        panics: bool,
+        fails: Notify,
+    }
+
+    impl Backup for Failing {
+        fn back_up(&self, out: &mut dyn Write) -> Result<(), BackupError> {
+            for _ in 0..PIECES {
+                out.write_all(&vec![0; PIECE]).map_err(BackupError::Write)?;
+            }
+            self.fails.notify_one();
+            assert!(!self.panics, "it was to panic");
+            Err(BackupError::Write(io::ErrorKind::StorageFull.into()))
+        }
+    }
+
+    #[tokio::test]
+    async fn a_backup_that_fails_ends_with_an_error() {
+        for panics in [false, true] {
+            let failing = Arc::new(Failing {
+                panics,
+                ..Failing::default()
+            });
+            let pieces = pieces_of(Arc::<Failing>::clone(&failing));
+            failing.fails.notified().await;
+            let pieces: Vec<_> = pieces.collect().await;
+            let (last, before) = pieces.split_last().expect("an end");
+            assert!(last.is_err(), "{panics}");
+            assert_eq!(before.len(), PIECES);
+            assert!(before.iter().all(Result::is_ok));
         }
     }
 }
