@@ -13,7 +13,7 @@
 //! they are in the store.
 //!
 //! Of a store with several shards, the configuration comes first, and then each shard's records behind
-//! one that says which it is, of how many ([`Kind::Shard`]). The file begins otherwise then, since
+//! one that says which it is, of how many (`keys::Kind::Shard`). The file begins otherwise then, since
 //! versions before that don't know it.
 
 use std::{

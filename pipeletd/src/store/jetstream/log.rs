@@ -127,7 +127,7 @@ impl StreamLog {
         }
     }
 
-    /// Nothing is appended until the moment has been [taken](StreamLog::moment).
+    /// Nothing is appended until the moment has been [taken](End::moment).
     pub(super) async fn quiet(
         &self,
     ) -> (OwnedRwLockReadGuard<()>, tokio::sync::MutexGuard<'_, End>) {
