@@ -20,12 +20,9 @@ use pipelet_domain::{
     webhooks::WebhookId,
 };
 
-use tokio::{
-    runtime::Handle,
-    sync::{OwnedRwLockReadGuard, RwLock},
-};
+use tokio::runtime::Handle;
 
-use super::record_stream::{self, Fetch, RecordStream, Unacknowledged, Writer};
+use super::record_stream::{self, Fetch, Quiet, RecordStream, Unacknowledged, Whole, Writer};
 use crate::store::{
     BackupError, Checkpoint, LogStore, Progress, ReadLimit, StoreError,
     backup::{self, Record},
@@ -60,15 +57,13 @@ pub(super) struct StreamLog {
     end: tokio::sync::Mutex<End>,
     /// Where records stand, by the position of their first event.
     places: Mutex<BTreeMap<Seq, u64>>,
-    /// Shared by whoever needs all that is there: nothing is trimmed meanwhile.
-    whole: Arc<RwLock<()>>,
 }
 
 /// What a log had at one moment, and has until this is dropped.
 pub(super) struct Moment {
     next: Seq,
     progress: BTreeMap<WebhookId, Progress>,
-    _whole: OwnedRwLockReadGuard<()>,
+    _whole: Whole,
 }
 
 /// What the owner knows of the log's end.
@@ -122,17 +117,13 @@ impl StreamLog {
                 stream,
                 end: tokio::sync::Mutex::new(end),
                 places: Mutex::default(),
-                whole: Arc::default(),
             });
         }
     }
 
     /// Nothing is appended until the moment has been [taken](End::moment).
-    pub(super) async fn quiet(
-        &self,
-    ) -> (OwnedRwLockReadGuard<()>, tokio::sync::MutexGuard<'_, End>) {
-        let whole = Arc::clone(&self.whole).read_owned().await;
-        (whole, self.end.lock().await)
+    pub(super) async fn quiet(&self) -> Quiet<'_, End> {
+        self.stream.quiet(&self.end).await
     }
 
     /// Writes its records into a backup. Blocks.
@@ -311,7 +302,7 @@ impl LogStore for StreamLog {
     }
 
     async fn trim(&self, floor: Seq, limit: usize) -> Result<u64, StoreError> {
-        let Ok(_alone) = self.whole.try_write() else {
+        let Some(_purging) = self.stream.purging() else {
             return Ok(0);
         };
         let mut end = self.end.lock().await;
@@ -351,7 +342,7 @@ impl LogStore for StreamLog {
 }
 
 impl End {
-    pub(super) fn moment(&self, whole: OwnedRwLockReadGuard<()>) -> Moment {
+    pub(super) fn moment(&self, whole: Whole) -> Moment {
         Moment {
             next: self.next,
             progress: self.progress.clone(),

@@ -32,7 +32,13 @@ use async_nats::{
 use bytes::{Buf as _, BufMut as _, Bytes, BytesMut};
 use futures_util::StreamExt as _;
 use serde::Serialize;
-use tokio::time::timeout;
+use tokio::{
+    sync::{
+        Mutex as AsyncMutex, MutexGuard as AsyncMutexGuard, OwnedRwLockReadGuard, RwLock,
+        RwLockWriteGuard,
+    },
+    time::timeout,
+};
 
 use crate::store::{
     StoreError,
@@ -67,7 +73,14 @@ pub(super) struct RecordStream {
     /// The longest part of a record, in bytes.
     part: usize,
     deleted: Arc<Mutex<Deleted>>,
+    whole: Arc<RwLock<()>>,
 }
+
+/// All records that are there stay until it is dropped.
+pub(super) type Whole = OwnedRwLockReadGuard<()>;
+
+/// Nothing is appended while it is held, and all records stay.
+pub(super) type Quiet<'a, E> = (Whole, AsyncMutexGuard<'a, E>);
 
 /// Messages that no record is read from.
 #[derive(Debug, Default)]
@@ -147,6 +160,7 @@ impl RecordStream {
             subject: subject.into(),
             part: longest.saturating_sub(HEAD + ENVELOPE).max(ENVELOPE),
             deleted: Arc::default(),
+            whole: Arc::default(),
         }
     }
 
@@ -202,6 +216,17 @@ impl RecordStream {
                 return Ok(records);
             }
         }
+    }
+
+    /// Whoever appends holds `end` meanwhile, and asks [`Self::purging`] before anything goes.
+    pub(super) async fn quiet<'a, E>(&self, end: &'a AsyncMutex<E>) -> Quiet<'a, E> {
+        let whole = Arc::clone(&self.whole).read_owned().await;
+        (whole, end.lock().await)
+    }
+
+    /// To be held while records go; none where somebody needs all that are there.
+    pub(super) fn purging(&self) -> Option<RwLockWriteGuard<'_, ()>> {
+        self.whole.try_write().ok()
     }
 
     /// Deletes what stands before this message.

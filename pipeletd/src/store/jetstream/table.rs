@@ -15,13 +15,11 @@ use std::{
 
 use bytes::Bytes;
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
-use tokio::{
-    runtime::Handle,
-    sync::{OwnedRwLockReadGuard, RwLock},
-    task::block_in_place,
-};
+use tokio::{runtime::Handle, task::block_in_place};
 
-use super::record_stream::{Fetch, Record, RecordStream, Unacknowledged, Writer, failed};
+use super::record_stream::{
+    Fetch, Quiet, Record, RecordStream, Unacknowledged, Whole, Writer, failed,
+};
 use crate::store::{
     BackupError, StoreError, backup,
     byte_list::{self, ByteList},
@@ -67,15 +65,13 @@ struct Inner {
     entries: Mutex<Entries>,
     cache: Mutex<Cache>,
     transactions: Mutex<()>,
-    /// Shared by whoever needs all records that are there: none goes meanwhile.
-    whole: Arc<RwLock<()>>,
 }
 
 /// The records of a table at one moment, which are there until this is dropped.
 pub(super) struct Moment {
     first: u64,
     last: u64,
-    _whole: OwnedRwLockReadGuard<()>,
+    _whole: Whole,
 }
 
 /// What the owner knows of the stream's ends.
@@ -145,17 +141,13 @@ impl StreamTable {
                 entries: Mutex::new(entries),
                 cache: Mutex::default(),
                 transactions: Mutex::default(),
-                whole: Arc::default(),
             })));
         }
     }
 
     /// Nothing is written until the moment has been [taken](End::moment).
-    pub(super) async fn quiet(
-        &self,
-    ) -> (OwnedRwLockReadGuard<()>, tokio::sync::MutexGuard<'_, End>) {
-        let whole = Arc::clone(&self.0.whole).read_owned().await;
-        (whole, self.0.writer.lock().await)
+    pub(super) async fn quiet(&self) -> Quiet<'_, End> {
+        self.0.stream.quiet(&self.0.writer).await
     }
 
     /// Writes its records into a backup. Blocks.
@@ -184,7 +176,7 @@ impl StreamTable {
 }
 
 impl End {
-    pub(super) const fn moment(&self, whole: OwnedRwLockReadGuard<()>) -> Moment {
+    pub(super) const fn moment(&self, whole: Whole) -> Moment {
         Moment {
             first: self.first,
             last: self.writer.last(),
@@ -474,7 +466,7 @@ impl Inner {
         if !is_due {
             return Ok(());
         }
-        let Ok(_alone) = self.whole.try_write() else {
+        let Some(_purging) = self.stream.purging() else {
             return Ok(());
         };
         let mut moved = Batch::default();
