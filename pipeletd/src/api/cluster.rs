@@ -13,7 +13,7 @@ use super::{error::ApiError, wire::time};
 use crate::{
     cluster::{
         Member, Peers, Unanswered,
-        drain::{WHAT, Wish},
+        drain::{DrainRequest, TOPIC},
     },
     store::jetstream,
     system::clock::Clock,
@@ -107,8 +107,12 @@ impl Cluster {
         })
     }
 
-    /// Has a node do what is wished, and waits until it has.
-    pub(super) async fn wish(&self, name: &str, wish: Wish) -> Result<v1::ClusterNode, ApiError> {
+    /// Has a node drained, or taken back, and waits until it is.
+    pub(super) async fn drain(
+        &self,
+        name: &str,
+        request: DrainRequest,
+    ) -> Result<v1::ClusterNode, ApiError> {
         let (_, peers) = self.node()?;
         let node = || {
             let members = peers.members().list();
@@ -120,15 +124,15 @@ impl Cluster {
             })
         };
         let incarnation = node()?.incarnation;
-        let address = peers.address(incarnation, WHAT);
-        let asked = peers.ask(&address, wish.message(), NODE_TIMEOUT);
+        let address = peers.address(incarnation, TOPIC);
+        let asked = peers.ask(&address, request.message(), NODE_TIMEOUT);
         asked.await.map_err(|why| silent(name, &why))?;
         let deadline = Instant::now() + HAND_OVER_TIMEOUT;
         loop {
             let node = node()?;
-            let is_done = match wish {
-                Wish::Drain => node.about.drained && node.about.term.is_none(),
-                Wish::TakeBack => !node.about.drained,
+            let is_done = match request {
+                DrainRequest::Drain => node.about.drained && node.about.term.is_none(),
+                DrainRequest::Undrain => !node.about.drained,
             };
             if is_done {
                 return Ok(self.shown(&node));

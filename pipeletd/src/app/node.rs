@@ -52,7 +52,7 @@ impl Node<'_> {
 
     /// Is the owner whenever the lease is this node's, until the shutdown.
     pub(super) async fn run(self, cluster: &Cluster, peers: &Peers) -> Result<(), RunError> {
-        let requests = peers.requests(drain::WHAT).await.map_err(RunError::Join)?;
+        let requests = peers.requests(drain::TOPIC).await.map_err(RunError::Join)?;
         let drained = watch::Sender::new(false);
         let ended = tokio::select! {
             ended = self.own_in_turn(cluster, peers, drained.subscribe()) => ended,
@@ -144,8 +144,8 @@ async fn lease(cluster: &Cluster) -> Result<Engine, StoreError> {
 
 async fn receive_drains(mut requests: Requests, drained: &watch::Sender<bool>) {
     while let Some(request) = requests.next().await {
-        if let Some(wish) = drain::Wish::parse(&request.message) {
-            drained.send_replace(wish == drain::Wish::Drain);
+        if let Some(asked) = drain::DrainRequest::parse(&request.message) {
+            drained.send_replace(asked == drain::DrainRequest::Drain);
             request.respond.with("").await;
         } else {
             tracing::warn!("a node wants something that this version doesn't understand");

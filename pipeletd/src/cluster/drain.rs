@@ -3,19 +3,19 @@
 use bytes::Bytes;
 
 /// What nodes are asked about.
-pub const WHAT: &str = "drain";
+pub const TOPIC: &str = "drain";
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Wish {
+pub enum DrainRequest {
     Drain,
-    TakeBack,
+    Undrain,
 }
 
-impl Wish {
+impl DrainRequest {
     pub fn parse(message: &[u8]) -> Option<Self> {
-        [Self::Drain, Self::TakeBack]
+        [Self::Drain, Self::Undrain]
             .into_iter()
-            .find(|wish| wish.word() == message)
+            .find(|request| request.word() == message)
     }
 
     pub const fn message(self) -> Bytes {
@@ -25,7 +25,7 @@ impl Wish {
     const fn word(self) -> &'static [u8] {
         match self {
             Self::Drain => b"drain",
-            Self::TakeBack => b"take back",
+            Self::Undrain => b"undrain",
         }
     }
 }

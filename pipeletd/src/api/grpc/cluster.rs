@@ -4,7 +4,7 @@ use pipelet_proto::v1::{self, cluster_service_server::ClusterService};
 use tonic::{Request, Response, Status};
 
 use super::{super::cluster::Cluster, access::Needs};
-use crate::{auth::Role, cluster::drain::Wish};
+use crate::{auth::Role, cluster::drain::DrainRequest};
 
 pub(super) struct ClusterRpc {
     pub(super) cluster: Cluster,
@@ -31,7 +31,7 @@ impl ClusterService for ClusterRpc {
         request: Request<v1::DrainNodeRequest>,
     ) -> Result<Response<v1::DrainNodeResponse>, Status> {
         let name = request.into_inner().node;
-        let node = Some(self.cluster.wish(&name, Wish::Drain).await?);
+        let node = Some(self.cluster.drain(&name, DrainRequest::Drain).await?);
         Ok(Response::new(v1::DrainNodeResponse { node }))
     }
 
@@ -40,7 +40,7 @@ impl ClusterService for ClusterRpc {
         request: Request<v1::UndrainNodeRequest>,
     ) -> Result<Response<v1::UndrainNodeResponse>, Status> {
         let name = request.into_inner().node;
-        let node = Some(self.cluster.wish(&name, Wish::TakeBack).await?);
+        let node = Some(self.cluster.drain(&name, DrainRequest::Undrain).await?);
         Ok(Response::new(v1::UndrainNodeResponse { node }))
     }
 }

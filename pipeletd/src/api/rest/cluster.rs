@@ -14,7 +14,7 @@ use super::{
     path::Path,
     problem::Problem,
 };
-use crate::cluster::drain::Wish;
+use crate::cluster::drain::DrainRequest;
 
 pub(super) fn routes(cluster: Cluster) -> Routes {
     Routes::new()
@@ -38,12 +38,12 @@ async fn drain(
     State(cluster): State<Cluster>,
     Path(node): Path<String>,
 ) -> Result<Json<v1::ClusterNode>, Problem> {
-    Ok(Json(cluster.wish(&node, Wish::Drain).await?))
+    Ok(Json(cluster.drain(&node, DrainRequest::Drain).await?))
 }
 
 async fn undrain(
     State(cluster): State<Cluster>,
     Path(node): Path<String>,
 ) -> Result<Json<v1::ClusterNode>, Problem> {
-    Ok(Json(cluster.wish(&node, Wish::TakeBack).await?))
+    Ok(Json(cluster.drain(&node, DrainRequest::Undrain).await?))
 }

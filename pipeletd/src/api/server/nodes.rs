@@ -28,7 +28,7 @@ use super::super::{
 use crate::cluster::{Peers, Unanswered, members::Owner};
 
 /// What owners are asked about.
-const WHAT: &str = "api";
+const TOPIC: &str = "api";
 /// The call's API.
 const API: HeaderName = HeaderName::from_static("pipelet-api");
 /// Where the call has come from.
@@ -88,7 +88,7 @@ impl Forwarder {
         {
             return Ok(connection.clone());
         }
-        let stream = self.peers.connect(owner.node, WHAT).await;
+        let stream = self.peers.connect(owner.node, TOPIC).await;
         let stream = stream.map_err(ForwardError::Unreachable)?;
         let shaking = client::Builder::new(TokioExecutor::new())
             .timer(TokioTimer::new())
@@ -140,7 +140,7 @@ pub(in crate::api) async fn send(
 
 /// Takes calls that other nodes forward, for as long as it is polled.
 pub async fn serve(peers: &Peers, switch: &Switch) -> Result<(), crate::cluster::JoinError> {
-    let mut incoming = peers.incoming(WHAT).await?;
+    let mut incoming = peers.incoming(TOPIC).await?;
     let places = KeyPlaces::new(PLACES);
     while let Some(stream) = incoming.next().await {
         // It ends with its node, or with this one.

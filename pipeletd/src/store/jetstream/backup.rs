@@ -15,7 +15,7 @@ use pipelet_domain::{
 use tokio::runtime::Handle;
 
 use super::{
-    Cluster, ClusterOptions, FORMAT, FORMAT_NAME, OpenShard, Parts, SHARDS_NAME,
+    Cluster, ClusterOptions, FORMAT, FORMAT_NAME, OpenShard, SHARDS_NAME, Streams, UNFINISHED,
     configuration::{StreamConfiguration, VALUES, message_of, name_of},
     connection::connect,
     log::{self, StreamLog, checkpoint_of},
@@ -34,8 +34,6 @@ use crate::store::{
 
 /// In bytes; events that are restored together.
 const EVENTS_AT_ONCE: usize = 256 * 1024;
-/// What the format is of a cluster that is not restored yet.
-const UNFINISHED: u64 = 0;
 
 /// What a cluster's owner has.
 #[derive(Debug)]
@@ -105,17 +103,17 @@ impl Cluster {
     ) -> Result<(), RestoreError> {
         let jetstream = until_it_works(|| connect(options)).await?;
         let cluster = &options.cluster;
-        let mut parts = Parts::of(&jetstream, options).await?;
-        if parts.number(FORMAT_NAME).await? == Some(UNFINISHED) {
+        let mut streams = Streams::of(&jetstream, options).await?;
+        if streams.number(FORMAT_NAME).await? == Some(UNFINISHED) {
             // A restore was interrupted.
             delete_streams(&jetstream, cluster).await?;
-            parts = Parts::of(&jetstream, options).await?;
+            streams = Streams::of(&jetstream, options).await?;
         }
-        if parts.agreed(FORMAT_NAME, UNFINISHED).await? != UNFINISHED {
+        if streams.agreed(FORMAT_NAME, UNFINISHED).await? != UNFINISHED {
             return Err(RestoreError::ClusterExists(cluster.clone()));
         }
         let mut restoring = Restoring {
-            parts: &parts,
+            streams: &streams,
             wanted: options.shards,
             opened: 0,
             count: None,
@@ -128,14 +126,14 @@ impl Cluster {
             let _ = delete_streams(&jetstream, cluster).await;
         }
         let shards = restored?;
-        parts.set(SHARDS_NAME, shards.into()).await?;
-        Ok(parts.set(FORMAT_NAME, FORMAT).await?)
+        streams.set(SHARDS_NAME, shards.into()).await?;
+        Ok(streams.set(FORMAT_NAME, FORMAT).await?)
     }
 }
 
 /// A cluster that is made of a backup's records.
 struct Restoring<'a> {
-    parts: &'a Parts,
+    streams: &'a Streams,
     /// How many shards it is to have, where that was said.
     wanted: Option<u16>,
     /// Shards that were begun, and of how many.
@@ -182,7 +180,7 @@ impl Restoring<'_> {
             }
             Kind::Webhook | Kind::ApiKey | Kind::IdTag | Kind::Registration => {
                 let key = keys::read_entry(&record.key).ok_or(RestoreError::Damaged)?;
-                let values = &self.parts.values;
+                let values = &self.streams.values;
                 let (name, message) = (name_of(&key), message_of(&record.value));
                 let put = values.replace(&name, message, 0).await;
                 put.map_err(|error| match error {
@@ -206,7 +204,7 @@ impl Restoring<'_> {
             return self.shard(None).await?.add(&record).await;
         };
         let value = |_: Option<&[u8]>| Ok(Some(record.value.clone()));
-        self.parts.values.change(name, value).await?;
+        self.streams.values.change(name, value).await?;
         Ok(())
     }
 
@@ -224,7 +222,7 @@ impl Restoring<'_> {
                 return Err(RestoreError::Shards { found: of, known });
             }
             self.opened += 1;
-            let filling = ShardFilling::open(self.parts, shard).await?;
+            let filling = ShardFilling::open(self.streams, shard).await?;
             return Ok(self.shard.insert(filling));
         }
         self.shard.as_mut().ok_or(RestoreError::Damaged)
@@ -247,11 +245,11 @@ struct ShardFilling {
 }
 
 impl ShardFilling {
-    async fn open(parts: &Parts, shard: ShardId) -> Result<Self, StoreError> {
-        let table = StreamTable::open(parts.stream("table", shard).await?).await?;
+    async fn open(streams: &Streams, shard: ShardId) -> Result<Self, StoreError> {
+        let table = StreamTable::open(streams.stream("table", shard).await?).await?;
         Ok(Self {
             shard,
-            stream: parts.stream("log", shard).await?,
+            stream: streams.stream("log", shard).await?,
             log: None,
             next: Seq::first_of(shard),
             events: Vec::new(),

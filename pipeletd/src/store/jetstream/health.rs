@@ -34,7 +34,7 @@ impl Cluster {
         let of_all = ["config", "leases"].map(|what| format!("{}_{what}", self.name()));
         let streams = of_all.into_iter().chain(of_shards);
         let found = streams.map(async |name| {
-            let stream = in_time(self.parts.jetstream.get_stream(&name)).await?;
+            let stream = in_time(self.streams.jetstream.get_stream(&name)).await?;
             Ok::<_, StoreError>(stream.cached_info().cluster.clone())
         });
         let mut servers: BTreeMap<String, ServerHealth> = BTreeMap::new();
@@ -44,7 +44,7 @@ impl Cluster {
             change(known);
         };
         // One server alone is no group, and leads all.
-        let alone = self.parts.jetstream.client().server_info().server_name;
+        let alone = self.streams.jetstream.client().server_info().server_name;
         for group in try_join_all(found).await? {
             let (leader, replicas) = match group {
                 Some(group) => (group.leader, group.replicas),

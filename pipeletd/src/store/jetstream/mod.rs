@@ -53,6 +53,8 @@ use crate::system::private_file;
 
 /// Of the streams' messages and subjects together.
 const FORMAT: u64 = 1;
+/// What the format is of a cluster that is not restored yet.
+const UNFINISHED: u64 = 0;
 const FORMAT_NAME: &str = "format";
 const SHARDS_NAME: &str = "shards";
 /// Of a cluster that is made, where nothing else is said.
@@ -140,9 +142,9 @@ pub struct Connection {
     pub cluster: String,
 }
 
-/// What a cluster is made of.
+/// The streams of a cluster, and the values that say what it is.
 #[derive(Debug)]
-struct Parts {
+struct Streams {
     jetstream: Context,
     name: String,
     replicas: usize,
@@ -159,7 +161,7 @@ struct OpenShard {
 /// A cluster that was joined.
 #[derive(Debug)]
 pub struct Cluster {
-    parts: Parts,
+    streams: Streams,
     shards: u16,
     configuration: Arc<StreamConfiguration>,
     leases: Values,
@@ -192,15 +194,15 @@ impl Cluster {
             source,
         })?;
         let jetstream = connect(options).await?;
-        let parts = Parts::of(&jetstream, options).await?;
+        let streams = Streams::of(&jetstream, options).await?;
         let cluster = options.cluster.clone();
-        match parts.agreed(FORMAT_NAME, FORMAT).await? {
+        match streams.agreed(FORMAT_NAME, FORMAT).await? {
             FORMAT => {}
-            0 => return Err(refused(ClusterError::Unfinished { cluster })),
+            UNFINISHED => return Err(refused(ClusterError::Unfinished { cluster })),
             found => return Err(refused(ClusterError::Format { cluster, found })),
         }
         let said = options.shards.unwrap_or(SHARDS);
-        let there = parts.agreed(SHARDS_NAME, said.into()).await?;
+        let there = streams.agreed(SHARDS_NAME, said.into()).await?;
         let shards = u16::try_from(there).unwrap_or(u16::MAX);
         if options.shards.is_some_and(|said| said != shards) {
             return Err(refused(ClusterError::Other {
@@ -210,13 +212,13 @@ impl Cluster {
                 said: said.into(),
             }));
         }
-        let secrets = common_keys(&parts.values, &KeyFile::new(data_dir, key_file)).await?;
-        let configuration = StreamConfiguration::open(parts.values.clone(), secrets).await?;
+        let secrets = common_keys(&streams.values, &KeyFile::new(data_dir, key_file)).await?;
+        let configuration = StreamConfiguration::open(streams.values.clone(), secrets).await?;
         let name = format!("{}_leases", options.cluster);
         let config = config_of(&name, &format!("{}.leases.>", options.cluster), 1);
-        let (leases, _) = have(&jetstream, config, Some(parts.replicas)).await?;
+        let (leases, _) = have(&jetstream, config, Some(streams.replicas)).await?;
         Ok(Self {
-            parts,
+            streams,
             shards,
             configuration: Arc::new(configuration),
             leases: Values::new(&jetstream, leases, &format!("{}.leases", options.cluster)),
@@ -230,7 +232,7 @@ impl Cluster {
     }
 
     pub fn name(&self) -> &str {
-        &self.parts.name
+        &self.streams.name
     }
 
     pub const fn shards(&self) -> u16 {
@@ -245,14 +247,14 @@ impl Cluster {
     /// The way to the servers, and so to the other nodes.
     pub fn connection(&self) -> Connection {
         Connection {
-            client: self.parts.jetstream.client(),
-            cluster: self.parts.name.clone(),
+            client: self.streams.jetstream.client(),
+            cluster: self.streams.name.clone(),
         }
     }
 
     /// Takes a shard over.
     pub async fn open_shard(&self, shard: ShardId) -> Result<ShardStores, StoreError> {
-        Ok(self.parts.open_shard(shard).await?.stores())
+        Ok(self.streams.open_shard(shard).await?.stores())
     }
 
     /// Waits until this node is the one that owns the shards, and takes them over. `waiting` is told
@@ -268,7 +270,7 @@ impl Cluster {
         Ok(Engine {
             backup: Arc::new(OwnersBackup {
                 configuration: Arc::clone(&self.configuration),
-                values: self.parts.values.clone(),
+                values: self.streams.values.clone(),
                 ownership: ownership.clone(),
                 runtime: Handle::current(),
                 shards: shards.clone(),
@@ -291,11 +293,11 @@ impl Cluster {
 
     /// As [`Self::open_shard`], as soon as the servers let it.
     async fn take_over(&self, shard: ShardId) -> Result<OpenShard, StoreError> {
-        until_it_works(|| self.parts.open_shard(shard)).await
+        until_it_works(|| self.streams.open_shard(shard)).await
     }
 }
 
-impl Parts {
+impl Streams {
     async fn of(jetstream: &Context, options: &ClusterOptions) -> Result<Self, StoreError> {
         let name = options.cluster.clone();
         let subjects = format!("{name}.config.>");
