@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use pipelet_proto::v1;
 
 use super::finding::{Finding, moment};
-use crate::view::time::Time;
+use crate::{view::time::Time, words::counted};
 
 /// So many messages behind, a server would be of no use if the others died: the shipped alert has
 /// the same.
@@ -42,13 +42,14 @@ fn nodes<'a>(
 }
 
 fn owner(cluster: &v1::GetClusterResponse) -> Finding {
-    let (name, shards) = (&cluster.name, cluster.shards);
+    let name = &cluster.name;
     if let Some(owner) = &cluster.owner {
         let up = cluster.nodes.iter().filter(|it| it.state != "silent");
-        let (up, servers) = (up.count(), cluster.nats_servers.len());
-        let message = format!(
-            "{name}: {owner} owns the {shards} shards; {up} nodes and {servers} NATS servers"
-        );
+        let nodes = counted(up.count() as u64, "node", "nodes");
+        let shards = counted(cluster.shards.into(), "shard", "shards");
+        let servers = cluster.nats_servers.len() as u64;
+        let servers = counted(servers, "NATS server", "NATS servers");
+        let message = format!("{name}: {owner} owns {shards}; {nodes} and {servers}");
         return Finding::ok("cluster", message);
     }
     let message = format!("{name}: no node owns the shards");
