@@ -8,7 +8,7 @@ use pipelet_tests::{Daemon, Rpc, deadline::within};
 use serde_json::Value;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
-    net::TcpStream,
+    net::{TcpSocket, TcpStream},
 };
 
 use crate::scene::{Scene, ctl, daemon};
@@ -505,7 +505,11 @@ async fn who_never_reads_its_answers_loses_its_place() {
     let flood = |address| {
         let many = many.clone();
         async move {
-            let mut stream = connect(address).await;
+            // A small one is full at once, however slow the machine is.
+            let socket = TcpSocket::new_v4().expect("a socket");
+            socket.set_recv_buffer_size(4096).expect("a buffer");
+            let connecting = within("a connection", socket.connect(address));
+            let mut stream = connecting.await.expect("a connection");
             // Until the answers that nobody takes have filled every buffer, and the daemon hangs up.
             while stream.write_all(many.as_bytes()).await.is_ok() {}
         }
