@@ -80,7 +80,9 @@ const EXAMPLES: &[(&str, &[&str])] = &[
     ("context list", &["", "-o json"]),
     ("context show", &["", "-o json"]),
     ("context remove", &["north", "here"]),
-    ("demo", &["", "--help"]),
+    ("demo", &["", "--cluster"]),
+    ("cluster status", &["", "-o json"]),
+    ("cluster drain", &["n1", "n1 --undo"]),
     ("simulate", &["--stations 3", "--stations 500 --scenario storm --duration 1m"]),
     ("completions", &["bash", "zsh"]),
 ];
