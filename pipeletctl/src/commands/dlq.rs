@@ -97,6 +97,7 @@ async fn replay(which: Which, client: &Client, printer: &Printer) -> Result<Exit
             Which::Ids(ids) => v1::replay_request::Which::Ids(v1::FailedDeliveryIds { ids }),
             Which::Filter(filter) => v1::replay_request::Which::Filter(filter),
         }),
+        unwatched: false,
     };
     let mut stream = client
         .failed_deliveries()

@@ -37,37 +37,62 @@ impl Seq {
     }
 }
 
-/// Something of each shard. Cheap to clone.
+/// Something of each shard, or of the one that somebody has to do with. Cheap to clone.
 #[derive(Debug)]
-pub struct Shards<T>(Arc<[T]>);
+pub struct Shards<T> {
+    first: ShardId,
+    values: Arc<[T]>,
+}
 
 impl<T> Clone for Shards<T> {
     fn clone(&self) -> Self {
-        Self(Arc::clone(&self.0))
+        Self {
+            first: self.first,
+            values: Arc::clone(&self.values),
+        }
     }
 }
 
 impl<T> Shards<T> {
     /// Of all of them, the first one first. There must be at least one.
     pub fn new(all: impl IntoIterator<Item = T>) -> Self {
-        Self(all.into_iter().collect())
+        Self::from(ShardId(0), all)
+    }
+
+    /// Of some that follow each other, the first of which is this one: of all, or of it alone.
+    pub fn from(first: ShardId, values: impl IntoIterator<Item = T>) -> Self {
+        let values = values.into_iter().collect();
+        Self { first, values }
+    }
+
+    /// The same ones with other values.
+    pub fn with_values<U>(&self, values: impl IntoIterator<Item = U>) -> Shards<U> {
+        Shards::from(self.first, values)
     }
 
     #[must_use]
     pub fn count(&self) -> usize {
-        self.0.len()
+        self.values.len()
     }
 
     pub fn ids(&self) -> impl Iterator<Item = ShardId> + use<T> {
-        (0..self.0.len()).map(|index| ShardId(u16::try_from(index).unwrap_or(u16::MAX)))
+        let ids = self.first.0..=u16::MAX;
+        ids.take(self.values.len()).map(ShardId)
     }
 
     pub fn iter(&self) -> std::slice::Iter<'_, T> {
-        self.0.iter()
+        self.values.iter()
     }
 
     pub fn map<U>(&self, of: impl FnMut(&T) -> U) -> Shards<U> {
-        Shards::new(self.iter().map(of))
+        self.with_values(self.iter().map(of))
+    }
+
+    /// That of this one; none where there is no such shard.
+    #[must_use]
+    pub fn get(&self, shard: ShardId) -> Option<&T> {
+        let index = shard.0.checked_sub(self.first.0)?;
+        self.values.get(usize::from(index))
     }
 
     /// The same, but for one of them.
@@ -76,34 +101,33 @@ impl<T> Shards<T> {
     where
         T: Clone,
     {
-        let mut all = self.0.to_vec();
-        if let Some(of_shard) = all.get_mut(usize::from(shard.0)) {
-            *of_shard = value;
-        }
-        Self(all.into())
+        let others = self.ids().zip(self);
+        let values = others.map(|(id, other)| if id == shard { &value } else { other });
+        self.with_values(values.cloned())
     }
 
     /// That of a station's.
     #[must_use]
     pub fn of(&self, station: &StationId) -> &T {
-        &self.0[self.index_of(station)]
+        &self.values[self.index_of(station)]
     }
 
     /// That of a position's; none where there is no such shard.
     #[must_use]
     pub fn at(&self, seq: Seq) -> Option<&T> {
-        self.0.get(usize::from(seq.shard().0))
+        self.get(seq.shard())
     }
 
     /// That which has given a dead letter its number.
     #[must_use]
     pub fn of_failed(&self, id: FailedId) -> &T {
-        &self.0[usize::try_from(id.0 % self.0.len() as u64).unwrap_or(0)]
+        let index = id.0 % self.values.len() as u64;
+        &self.values[usize::try_from(index).unwrap_or(0)]
     }
 
     fn index_of(&self, station: &StationId) -> usize {
         // Told apart by whoever has the store next, so it never changes.
-        match self.0.len() {
+        match self.values.len() {
             1 => 0,
             count => {
                 let digest =

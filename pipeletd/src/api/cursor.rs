@@ -46,7 +46,9 @@ pub(super) fn of_positions(positions: &Shards<Seq>) -> String {
 
 pub(super) fn to_positions(cursor: &str) -> Result<Shards<Seq>, InvalidCursor> {
     let positions = cursor.split('.').map(|text| to_number(text).map(Seq));
-    Ok(Shards::new(positions.collect::<Result<Vec<_>, _>>()?))
+    let positions = positions.collect::<Result<Vec<_>, _>>()?;
+    let first = positions.first().ok_or(InvalidCursor)?.shard();
+    Ok(Shards::from(first, positions))
 }
 
 pub(super) fn of_delivery(place: Place) -> String {

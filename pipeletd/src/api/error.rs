@@ -17,7 +17,7 @@ use crate::{
 };
 
 /// An error for the outside.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub enum ApiError {
     /// No API key, or none that is known.
     Unauthenticated {
@@ -75,10 +75,14 @@ pub enum ApiError {
     /// The daemon can't do it now.
     Unavailable(String),
     /// Our fault; the log knows more.
-    Internal(anyhow::Error),
+    Internal(Arc<anyhow::Error>),
 }
 
 impl ApiError {
+    pub fn internal(cause: impl Into<anyhow::Error>) -> Self {
+        Self::Internal(Arc::new(cause.into()))
+    }
+
     pub fn no_route() -> Self {
         Self::NotFound {
             code: "no_such_route",
@@ -285,7 +289,7 @@ impl From<RegistrationError> for ApiError {
                 message,
             },
             RegistrationError::Invalid(faults) => Self::Invalid(faults),
-            RegistrationError::Random(error) => Self::Internal(error.into()),
+            RegistrationError::Random(error) => Self::internal(error),
             RegistrationError::Store(error) => error.into(),
         }
     }
@@ -340,7 +344,7 @@ impl From<StoreError> for ApiError {
         if error.is_outage() {
             return Self::Unavailable(error.to_string());
         }
-        Self::Internal(error.into())
+        Self::internal(error)
     }
 }
 

@@ -103,7 +103,7 @@ impl EventStreams {
             Begin::From(positions) if self.journals.have(&positions) => positions,
             Begin::From(_) => {
                 let message = "this is no place in the events of this daemon";
-                return Err(ApiError::fault("after", "invalid_parameter", message));
+                return Err(ApiError::fault("/after", "invalid_parameter", message));
             }
             Begin::At(time) => {
                 filter.since = Some(time);

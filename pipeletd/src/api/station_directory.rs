@@ -143,7 +143,7 @@ impl StationDirectory {
         });
         removing
             .await
-            .unwrap_or_else(|error| Err(ApiError::Internal(error.into())))
+            .unwrap_or_else(|error| Err(ApiError::internal(error)))
     }
 
     /// All that is wrong with a draft.

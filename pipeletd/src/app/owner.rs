@@ -2,7 +2,6 @@
 
 use std::{path::Path, sync::Arc, time::Duration};
 
-use axum::Router;
 use tokio::{sync::watch, task::JoinSet, time};
 use tokio_util::sync::CancellationToken;
 
@@ -72,6 +71,7 @@ impl Owner {
         let Engine {
             configuration,
             shards: stores,
+            shard_count,
             backup,
             ownership,
         } = engine;
@@ -82,7 +82,7 @@ impl Owner {
             ending: &ending,
             ownership: &ownership,
         };
-        let opened = RunningShards::open(stores, &base.registries.webhooks, common);
+        let opened = RunningShards::open(stores, shard_count, &base.registries.webhooks, common);
         let (running, places) = opened.await?;
         first_key(base).await?;
         let ocpp = Ocpp::open(
@@ -90,16 +90,17 @@ impl Owner {
             configuration,
             base.registries.id_tags.clone(),
             running.projected(),
+            shard_count,
             &base.settings.transaction_retention,
         )
         .await?;
         let failed = CancellationToken::new();
         let attempts = Arc::default();
         let contexts = running.dispatched(&base.process.delivering, &attempts, common);
-        let dispatched = contexts.into_iter().zip(places).collect();
         let settings = base.settings.delivery.borrow().clone();
         let delivery = Delivery::start(
-            dispatched,
+            contexts,
+            places,
             settings,
             base.registries.webhooks.clone(),
             base.process.clock,
@@ -152,24 +153,9 @@ impl Owner {
         let directory = StationDirectory::new(stations, base.registries.registrations.clone());
         let streams = EventStreams::new(journals.clone(), self.serving.clone());
         let trigger = Trigger::new(journals.clone(), self.delivery.clone(), base.process.clock);
-        let rest = rest::router(rest::Handles {
-            delivery: self.delivery.clone(),
-            directory: directory.clone(),
-            transactions: self.ocpp.transactions(),
-            id_tags: base.registries.id_tags.clone(),
-            journals: journals.clone(),
-            streams: streams.clone(),
-            trigger: trigger.clone(),
-            authenticator: base.authenticator.clone(),
-            readiness,
-            metrics,
-            keys: base.keys.clone(),
-            daemon: daemon.clone(),
-            cluster: node.cluster.clone(),
-        });
         let grpc = grpc::router(grpc::Handles {
             delivery: self.delivery.clone(),
-            directory,
+            directory: directory.clone(),
             transactions: self.ocpp.transactions(),
             id_tags: base.registries.id_tags.clone(),
             journals: journals.clone(),
@@ -182,10 +168,22 @@ impl Owner {
             trigger,
             cluster: node.cluster.clone(),
         });
-        let grpc: Router = grpc.map_err(|source| RunError::Server {
+        let (grpc, services) = grpc.map_err(|source| RunError::Server {
             what: "gRPC server",
             source,
         })?;
+        let rest = rest::router(rest::Handles {
+            services,
+            delivery: self.delivery.clone(),
+            directory,
+            id_tags: base.registries.id_tags.clone(),
+            authenticator: base.authenticator.clone(),
+            readiness,
+            metrics,
+            keys: base.keys.clone(),
+            clock: base.process.clock,
+            cluster: node.cluster.clone(),
+        });
         Ok(Current {
             ownership: self.ownership.clone(),
             delivery: self.delivery.clone(),

@@ -50,9 +50,12 @@ pub(super) struct Common<'a> {
 /// A webhook's place in the journal of a shard.
 pub(super) type Place = (Subscriber, Cursor);
 
-/// All shards that this daemon runs.
+/// The shards that an owner runs.
 #[derive(Debug)]
-pub(super) struct RunningShards(Vec<Shard>);
+pub(super) struct RunningShards {
+    first: ShardId,
+    shards: Vec<Shard>,
+}
 
 impl Shard {
     /// Recovers what is stored, and each webhook's place in it.
@@ -109,12 +112,12 @@ impl Shard {
 impl RunningShards {
     /// Recovers what is stored of each, and each webhook's place in it.
     pub(super) async fn open(
-        stores: Vec<ShardStores>,
+        stores: Shards<ShardStores>,
+        count: u16,
         webhooks: &Registry<StoredWebhook>,
         common: Common<'_>,
     ) -> Result<(Self, Vec<Vec<Place>>), StoreError> {
-        let count = u16::try_from(stores.len()).unwrap_or(u16::MAX);
-        let memory = common.memory.for_one_of(stores.len());
+        let memory = common.memory.for_one_of(count.into());
         let common = Common {
             memory: &memory,
             ..common
@@ -122,25 +125,29 @@ impl RunningShards {
         // The same ones in each.
         let subscriptions = delivery::subscriptions(webhooks);
         let (mut shards, mut places) = (Vec::new(), Vec::new());
-        for (shard, stores) in (0..).map(ShardId).zip(stores) {
+        for (shard, stores) in stores.ids().zip(&stores) {
             let numbers = FailedNumbers { shard, count };
-            let subscriptions = subscriptions.clone();
+            let (stores, subscriptions) = (stores.clone(), subscriptions.clone());
             let (shard, of_shard) = Shard::open(stores, numbers, subscriptions, common).await?;
             shards.push(shard);
             places.push(of_shard);
         }
-        Ok((Self(shards), places))
+        let first = stores.ids().next().unwrap_or(ShardId(0));
+        Ok((Self { first, shards }, places))
+    }
+
+    /// Something of each.
+    fn each<T>(&self, of: impl FnMut(&Shard) -> T) -> Shards<T> {
+        Shards::from(self.first, self.shards.iter().map(of))
     }
 
     pub(super) fn journals(&self) -> Journals {
-        let journals = self.0.iter().map(|shard| shard.journal.clone());
-        Journals::new(Shards::new(journals))
+        Journals::new(self.each(|shard| shard.journal.clone()))
     }
 
     /// What is known of stations is made of the one and kept in the other.
     pub(super) fn projected(&self) -> Shards<(Journal, Arc<dyn ProjectionStore>)> {
-        let shards = self.0.iter();
-        Shards::new(shards.map(|it| (it.journal.clone(), Arc::clone(&it.projections))))
+        self.each(|it| (it.journal.clone(), Arc::clone(&it.projections)))
     }
 
     /// What the dispatchers of each work with, who run on this runtime.
@@ -149,8 +156,8 @@ impl RunningShards {
         runtime: &Handle,
         attempts: &Arc<Latencies>,
         common: Common<'_>,
-    ) -> Vec<DispatcherContext> {
-        let contexts = self.0.iter().map(|shard| DispatcherContext {
+    ) -> Shards<DispatcherContext> {
+        self.each(|shard| DispatcherContext {
             journal: shard.journal.clone(),
             ledger: shard.ledger.clone(),
             store: Arc::clone(&shard.ledger_store),
@@ -160,18 +167,17 @@ impl RunningShards {
             runtime: runtime.clone(),
             attempts: Arc::clone(attempts),
             ownership: common.ownership.clone(),
-        });
-        contexts.collect()
+        })
     }
 
     /// Why one of them can't go on, once it can't; never after [`Self::stop`].
     pub(super) async fn failed(&mut self) -> RunError {
-        let failed = self.0.iter_mut().map(|shard| Box::pin(shard.failed()));
+        let failed = self.shards.iter_mut().map(|shard| Box::pin(shard.failed()));
         select_all(failed).await.0
     }
 
     /// Writes what was sent so far. Nothing is taken from then on.
     pub(super) async fn stop(&self) {
-        join_all(self.0.iter().map(Shard::stop)).await;
+        join_all(self.shards.iter().map(Shard::stop)).await;
     }
 }

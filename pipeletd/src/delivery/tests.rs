@@ -9,7 +9,7 @@ use pipelet_domain::{
         StoredWebhook, Subscription, SubscriptionVersion,
     },
     events::{Event, EventId, EventType, Payload, Seq, StationId},
-    shards::FailedNumbers,
+    shards::{FailedNumbers, Shards},
     webhooks::{Field, TargetPolicy, Webhook, WebhookDraft, WebhookId, WebhookUrl},
 };
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -188,7 +188,8 @@ async fn start(store: &Arc<MemoryStore>) -> (Delivery, Ledger) {
     let failed = CancellationToken::new();
     (
         Delivery::start(
-            vec![(context, subscribers)],
+            Shards::new([context]),
+            vec![subscribers],
             settings,
             webhooks,
             clock,

@@ -239,23 +239,23 @@ impl Registered for StoredWebhook {
 
 impl Delivery {
     /// Starts the dispatchers of each stored webhook, and finishes deletions that a crash broke off.
-    /// A shard comes with the webhooks' places in it: the same ones in each, in the same order.
+    /// The webhooks' places in each shard are the same ones, in the same order.
     pub async fn start(
-        shards: Vec<(DispatcherContext, Vec<(Subscriber, Cursor)>)>,
+        shards: Shards<DispatcherContext>,
+        subscribers: Vec<Vec<(Subscriber, Cursor)>>,
         settings: DeliverySettings,
         webhooks: Registry<StoredWebhook>,
         clock: Clock,
         attempts: Arc<Latencies>,
         failed: CancellationToken,
     ) -> Result<Self, DeliveryError> {
-        let (shards, subscribers): (Vec<_>, Vec<_>) = shards.into_iter().unzip();
         let mut places: BTreeMap<WebhookId, Vec<(Subscriber, Cursor)>> = BTreeMap::new();
         for (subscriber, cursor) in subscribers.into_iter().flatten() {
             let of_webhook = places.entry(subscriber.webhook()).or_default();
             of_webhook.push((subscriber, cursor));
         }
         let delivery = Self(Arc::new(Inner {
-            shards: Shards::new(shards),
+            shards,
             clock,
             attempts,
             settings: RwLock::new(Arc::new(settings)),
@@ -280,7 +280,7 @@ impl Delivery {
                         received: subscriber.received(),
                         delivered: cursor.delivered,
                     });
-                    let ended = Shards::new(ended);
+                    let ended = delivery.0.shards.with_values(ended);
                     delivery.0.finish_deletion(id, ended).await?;
                 }
                 Stage::Deleted => {}
@@ -686,7 +686,7 @@ impl Inner {
         });
         let running = Running {
             stored: RwLock::new(stored),
-            dispatchers: Shards::new(dispatchers),
+            dispatchers: self.shards.with_values(dispatchers),
             history: Arc::clone(&history),
             stats: Arc::clone(&stats),
             oldest_retry: std::sync::Mutex::default(),

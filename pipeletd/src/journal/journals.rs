@@ -9,7 +9,7 @@ use futures_util::future::{select_all, try_join_all};
 use jiff::Timestamp;
 use pipelet_domain::{
     events::{Event, EventFilter, EventId, EventType, Seq, StationId},
-    shards::{Shards, merged},
+    shards::{ShardId, Shards, merged},
 };
 
 use super::{Followed, Follower, Journal, Latest};
@@ -107,7 +107,7 @@ impl Journals {
     /// A position in each before which no event has this time or a later one.
     pub async fn positions_at(&self, time: Timestamp) -> Result<Shards<Seq>, StoreError> {
         let positions = self.iter().map(|journal| journal.position_at(time));
-        Ok(Shards::new(try_join_all(positions).await?))
+        Ok(self.0.with_values(try_join_all(positions).await?))
     }
 
     /// As [`Journal::latest`], of all of them.
@@ -122,7 +122,11 @@ impl Journals {
             let before = before.as_ref().and_then(|all| all.iter().nth(index));
             journal.latest(filter.clone(), before.copied(), part)
         });
-        Ok(merge(try_join_all(looks).await?, limit))
+        let (latest, before) = merge(try_join_all(looks).await?, limit);
+        Ok(LatestOfAll {
+            events: latest,
+            before: before.map(|before| self.0.with_values(before)),
+        })
     }
 
     /// Whether these are positions of theirs, one of each.
@@ -134,8 +138,8 @@ impl Journals {
 
     /// Reads forward from a position in each, or from now on where none is given.
     pub fn follow(&self, from: &Shards<Seq>) -> FollowerOfAll {
-        let followers = self.iter().enumerate().map(|(index, journal)| {
-            let from = from.iter().nth(index).copied();
+        let followers = self.0.ids().zip(&self.0).map(|(shard, journal)| {
+            let from = from.get(shard).copied();
             journal.follow(from.unwrap_or_else(|| journal.head()))
         });
         FollowerOfAll {
@@ -145,7 +149,10 @@ impl Journals {
     }
 }
 
-fn merge(mut looks: Vec<Latest>, limit: ReadLimit) -> LatestOfAll {
+type Events = Vec<(Seq, Arc<Event>)>;
+
+/// The events, and where the next look goes on in each, if there may be more.
+fn merge(mut looks: Vec<Latest>, limit: ReadLimit) -> (Events, Option<Vec<Seq>>) {
     // What a look may find behind its end; nothing where it has looked at everything.
     let mut left: Vec<_> = looks.iter().map(|look| look.before).collect();
     let found = looks.iter_mut().map(|look| mem::take(&mut look.events));
@@ -156,18 +163,18 @@ fn merge(mut looks: Vec<Latest>, limit: ReadLimit) -> LatestOfAll {
         .collect();
     let is_more = |shard: usize| looks[shard].before.is_some();
     let mut counts: Vec<_> = found.iter().map(Vec::len).collect();
-    let mut all = LatestOfAll::default();
+    let mut all = Events::new();
     let mut bytes = 0;
     let mut taken: Vec<Option<Seq>> = vec![None; looks.len()];
     for (shard, (seq, event)) in merged(found, is_more, |(_, event)| event.time) {
         let size = event.memory_size();
-        if !limit.admits(all.events.len(), bytes, size) {
+        if !limit.admits(all.len(), bytes, size) {
             break;
         }
         bytes += size;
         counts[shard] -= 1;
         taken[shard] = Some(seq);
-        all.events.push((seq, event));
+        all.push((seq, event));
     }
     for (shard, left) in left.iter_mut().enumerate() {
         if counts[shard] > 0 {
@@ -175,11 +182,9 @@ fn merge(mut looks: Vec<Latest>, limit: ReadLimit) -> LatestOfAll {
             *left = taken[shard].or_else(|| firsts[shard].map(Seq::next));
         }
     }
-    if left.iter().any(Option::is_some) {
-        let left = left.into_iter().map(|left| left.unwrap_or(Seq(0)));
-        all.before = Some(Shards::new(left));
-    }
-    all
+    let is_more = left.iter().any(Option::is_some);
+    let left = left.into_iter().map(|left| left.unwrap_or(Seq(0)));
+    (all, is_more.then(|| left.collect()))
 }
 
 /// Reads all journals forward, as they grow.
@@ -193,7 +198,9 @@ pub struct FollowerOfAll {
 impl FollowerOfAll {
     /// Where the next read begins in each.
     pub fn positions(&self) -> Shards<Seq> {
-        Shards::new(self.followers.iter().map(Follower::position))
+        let positions: Vec<_> = self.followers.iter().map(Follower::position).collect();
+        let first = positions.first().map_or(ShardId(0), |first| first.shard());
+        Shards::from(first, positions)
     }
 
     /// Resolves when there is more to read in one of them.

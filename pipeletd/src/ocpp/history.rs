@@ -54,13 +54,15 @@ impl Transactions {
         let mut found: Vec<_> = found.map(|(_, transaction)| transaction).collect();
         let is_cut = found.len() > limit;
         found.truncate(limit);
-        before = Shards::new(self.0.ids().zip(&before).map(|(shard, before)| {
-            let of_shard = found.iter().map(|transaction| transaction.seq);
-            of_shard
-                .filter(|seq| seq.shard() == shard)
-                .min()
-                .unwrap_or(*before)
-        }));
+        before = self
+            .0
+            .with_values(self.0.ids().zip(&before).map(|(shard, before)| {
+                let of_shard = found.iter().map(|transaction| transaction.seq);
+                of_shard
+                    .filter(|seq| seq.shard() == shard)
+                    .min()
+                    .unwrap_or(*before)
+            }));
         Ok((found, is_cut.then_some(before)))
     }
 }

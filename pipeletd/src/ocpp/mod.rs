@@ -204,6 +204,8 @@ struct Services {
     timing: watch::Sender<TimingConfig>,
     began: Instant,
     journals: Journals,
+    /// How many there are, of which these may be some.
+    shard_count: u16,
     clock: Clock,
     stations: Stations,
     registry: Registrations,
@@ -223,8 +225,7 @@ impl Services {
         at: At,
     ) -> Result<ConnectionLease, TooManyStations> {
         // Of each shard the same part.
-        let shards = self.stations.shards().count();
-        let max = self.config.max_stations.div_ceil(shards);
+        let max = self.config.max_stations.div_ceil(self.shard_count.into());
         let is_registered = |station: &StationId| self.registry.find(station).is_some();
         let (now, stations) = (self.clock.now(), self.stations.of(station));
         stations.acquire_lease(station, now, protocol, max, &is_registered, at)
@@ -274,6 +275,7 @@ impl Ocpp {
         configuration: Arc<dyn ConfigurationStore>,
         id_tags: IdTags,
         shards: Shards<(Journal, Arc<dyn ProjectionStore>)>,
+        shard_count: u16,
         transaction_retention: &watch::Sender<TransactionRetention>,
     ) -> Result<Self, OpenError> {
         let gateway = Arc::clone(&gateway.0);
@@ -282,7 +284,7 @@ impl Ocpp {
         let transaction_ids = TransactionIds::open(configuration);
         let transaction_ids = transaction_ids.await.map_err(OpenError::Restore)?;
         let restored = shards.iter().map(|(journal, projections)| {
-            projector::restore(projections.as_ref(), journal, &registry, shards.count())
+            projector::restore(projections.as_ref(), journal, &registry, shard_count.into())
         });
         let restored = try_join_all(restored).await.map_err(OpenError::Restore)?;
         let projectors = shards.iter().zip(&restored);
@@ -299,7 +301,8 @@ impl Ocpp {
             )
         });
         let projectors = projectors.collect();
-        let stations = Stations::new(Shards::new(restored.into_iter().map(|(shard, _)| shard)));
+        let stations = restored.into_iter().map(|(shard, _)| shard);
+        let stations = Stations::new(shards.with_values(stations));
         let journals = Journals::new(shards.map(|(journal, _)| journal.clone()));
         let deferred_events = DeferredEvents::new(config.spans.clone(), clock);
         let services = Arc::new(Services {
@@ -307,6 +310,7 @@ impl Ocpp {
             config,
             began: Instant::now(),
             journals,
+            shard_count,
             clock,
             stations,
             registry,
@@ -332,7 +336,7 @@ impl Ocpp {
 
     pub fn transactions(&self) -> Transactions {
         let shards = self.projectors.iter().map(Projector::transactions);
-        Transactions::new(Shards::new(shards))
+        Transactions::new(self.services.stations.shards().with_values(shards))
     }
 
     pub fn id_tags(&self) -> IdTags {

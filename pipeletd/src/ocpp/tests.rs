@@ -68,6 +68,7 @@ impl Daemon {
             store.clone(),
             id_tags.unwrap(),
             Shards::new([(journal.clone(), store.clone() as Arc<dyn ProjectionStore>)]),
+            1,
             &watch::Sender::new(TransactionRetention {
                 ended: Duration::MAX,
                 abandoned_after: Duration::MAX,

@@ -87,7 +87,8 @@ impl MemoryStore {
         let first = shards.at(Seq::first_of(ShardId(0)));
         let first = first.map_or_else(Arc::default, Arc::clone);
         Engine {
-            shards: shards.iter().map(Self::shard).collect(),
+            shard_count: u16::try_from(shards.count()).unwrap_or(u16::MAX),
+            shards: shards.map(Self::shard),
             configuration: Arc::<Self>::clone(&first),
             backup: first,
             ownership: Ownership::exclusive(),

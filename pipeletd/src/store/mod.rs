@@ -38,6 +38,8 @@ mod transaction_record;
 
 use std::{path::PathBuf, sync::Arc};
 
+use pipelet_domain::shards::Shards;
+
 pub use self::{
     backup::{Backup, BackupError, RestoreError},
     configuration::{
@@ -227,8 +229,10 @@ pub const PAGE_BYTES: usize = LARGEST_EVENT;
 #[derive(Debug)]
 pub struct Engine {
     pub configuration: Arc<dyn ConfigurationStore>,
-    /// At least one; which of them a station belongs to depends on how many there are.
-    pub shards: Vec<ShardStores>,
+    /// All of them, or the one that this engine is of.
+    pub shards: Shards<ShardStores>,
+    /// How many there are; which of them a station belongs to depends on that.
+    pub shard_count: u16,
     pub backup: Arc<dyn Backup>,
     pub ownership: Ownership,
 }

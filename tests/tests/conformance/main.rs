@@ -49,7 +49,7 @@ impl Stores {
 
 impl From<Engine> for Stores {
     fn from(engine: Engine) -> Self {
-        let shard = engine.shards.into_iter().next();
+        let shard = engine.shards.iter().next().cloned();
         Self::new(engine.configuration, shard.expect("a shard"))
     }
 }

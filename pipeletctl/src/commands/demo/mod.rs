@@ -389,6 +389,7 @@ async fn replay(client: Client, webhook: u64) -> Result<u64, Error> {
     };
     let request = v1::ReplayRequest {
         which: Some(v1::replay_request::Which::Filter(filter)),
+        unwatched: false,
     };
     let mut stream = client
         .failed_deliveries()

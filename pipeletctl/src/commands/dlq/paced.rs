@@ -120,6 +120,7 @@ async fn send(
     };
     let request = v1::ReplayRequest {
         which: Some(v1::replay_request::Which::Ids(ids)),
+        unwatched: false,
     };
     let mut stream = match client.failed_deliveries().replay(request).await {
         Ok(answer) => answer.into_inner(),

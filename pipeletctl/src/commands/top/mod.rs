@@ -138,6 +138,7 @@ async fn replay(id: u64, client: &Client) -> Result<Response, Status> {
     };
     let request = v1::ReplayRequest {
         which: Some(v1::replay_request::Which::Filter(filter)),
+        unwatched: false,
     };
     let stream = client.failed_deliveries().replay(request).await?;
     let mut stream = stream.into_inner();

@@ -86,7 +86,7 @@ fn pieces_of(backup: Arc<dyn Backup>) -> ReceiverStream<Result<v1::BackUpRespons
         let error = match writing.await {
             Ok(Ok(())) => return tracing::info!("a backup is done"),
             Ok(Err(error)) => error.into(),
-            Err(panic) => ApiError::Internal(panic.into()),
+            Err(panic) => ApiError::internal(panic),
         };
         // However slowly the pieces before it are taken. Who has gone away needs no answer.
         let _ = pieces.send(Err(error)).await;

@@ -117,7 +117,10 @@ impl EventService for EventRpc {
         let left = request::page_token(&request.left, cursor::to_ranges);
         let asked = Backfill {
             filter,
-            left: left.map_err(ApiError::from)?,
+            left: left.map_err(|_| {
+                let message = "this is not what an answer said is left";
+                ApiError::fault("/left", "invalid_value", message)
+            })?,
             limit: request::page_size(request.limit),
             dry_run: request.dry_run,
         };
@@ -167,7 +170,12 @@ impl EventService for EventRpc {
             ..v1::EventFilter::default()
         };
         let filter = request::event_filter(filter, "")?;
-        let begin = match (request::page_token(&after, positions)?, since) {
+        let after = request::page_token(&after, cursor::to_positions);
+        let after = after.map_err(|_| {
+            let message = "this is no cursor that a tail gave";
+            ApiError::fault("/after", "invalid_parameter", message)
+        })?;
+        let begin = match (after, since) {
             (Some(positions), _) => Begin::From(positions),
             (None, Some(time)) => Begin::At(request::from_time(time, "/since")?),
             (None, None) => Begin::Now,

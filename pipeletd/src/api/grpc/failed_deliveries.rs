@@ -131,7 +131,8 @@ impl FailedDeliveryService for FailedDeliveryRpc {
 
     async fn replay(&self, request: Request<v1::ReplayRequest>) -> Answer<Self::ReplayStream> {
         let validity = validity(&request)?;
-        let selection = match request.into_inner().which {
+        let v1::ReplayRequest { which, unwatched } = request.into_inner();
+        let selection = match which {
             Some(replay_request::Which::Ids(ids)) => {
                 if let [only] = ids.ids[..] {
                     let checked = self.delivery.check_replay(FailedId(only)).await;
@@ -147,7 +148,9 @@ impl FailedDeliveryService for FailedDeliveryRpc {
         let delivery = self.delivery.clone();
         // Its own end is awaited by the delivery's tracker; the stream only listens.
         tokio::spawn(async move {
-            let result = delivery.replay(selection, Some(told)).await;
+            let result = delivery
+                .replay(selection, (!unwatched).then_some(told))
+                .await;
             let last = result.map(|state| progress(state, true));
             // A caller that has hung up doesn't want to know.
             let _ = ended.send(last.map_err(ApiError::from)).await;

@@ -15,24 +15,26 @@ mod status;
 mod transactions;
 mod webhooks;
 
-use std::{io, sync::Arc, time::Duration};
+use std::{fmt, io, sync::Arc, time::Duration};
 
 use axum::{Router, middleware};
 use pipelet_proto::v1::{
+    self,
     api_key_service_server::ApiKeyServiceServer,
     cluster_service_server::{self, ClusterServiceServer},
-    daemon_service_server::DaemonServiceServer,
-    event_service_server::EventServiceServer,
-    failed_delivery_service_server::FailedDeliveryServiceServer,
+    daemon_service_server::{DaemonService, DaemonServiceServer},
+    event_service_server::{EventService, EventServiceServer},
+    failed_delivery_service_server::{FailedDeliveryService, FailedDeliveryServiceServer},
     id_tag_service_server::IdTagServiceServer,
-    station_service_server::StationServiceServer,
-    transaction_service_server::TransactionServiceServer,
-    webhook_service_server::WebhookServiceServer,
+    station_service_server::{StationService, StationServiceServer},
+    transaction_service_server::{TransactionService, TransactionServiceServer},
+    webhook_service_server::{WebhookService, WebhookServiceServer},
 };
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tonic::{
+    codegen::BoxStream,
     service::Routes,
     transport::{Server, server::Connected},
 };
@@ -55,7 +57,7 @@ use super::{
     trigger::Trigger,
 };
 use crate::{
-    delivery::Delivery, journal::Journals, ocpp::Transactions, registries::IdTags, store::Backup,
+    delivery::Delivery, journal::Journals, ocpp, registries::IdTags, store::Backup,
     system::clock::Clock,
 };
 
@@ -79,11 +81,31 @@ const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(10);
 const PREFACE_LEN: usize = 24;
 const PREFACE_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// The services whose answers are the shards'.
+#[derive(Clone)]
+pub struct Services {
+    pub(super) webhooks: Webhooks,
+    pub(super) failed_deliveries: FailedDeliveries,
+    pub(super) events: Events,
+    pub(super) stations: Stations,
+    pub(super) transactions: Transactions,
+    pub(super) daemon: Daemons,
+}
+
+pub(super) type Webhooks = Arc<dyn WebhookService>;
+pub(super) type FailedDeliveries =
+    Arc<dyn FailedDeliveryService<ReplayStream = BoxStream<v1::ReplayResponse>>>;
+pub(super) type Events =
+    Arc<dyn EventService<TailEventsStream = BoxStream<v1::TailEventsResponse>>>;
+pub(super) type Stations = Arc<dyn StationService>;
+pub(super) type Transactions = Arc<dyn TransactionService>;
+pub(super) type Daemons = Arc<dyn DaemonService<BackUpStream = BoxStream<v1::BackUpResponse>>>;
+
 /// What the services work with.
 #[derive(Debug, Clone)]
 pub struct Handles {
     pub delivery: Delivery,
-    pub transactions: Transactions,
+    pub transactions: ocpp::Transactions,
     pub id_tags: IdTags,
     pub directory: StationDirectory,
     pub journals: Journals,
@@ -97,8 +119,8 @@ pub struct Handles {
     pub cluster: Cluster,
 }
 
-/// All that is answered.
-pub fn router(handles: Handles) -> Result<Router, anyhow::Error> {
+/// All that is answered, and what REST's callers are answered with, too.
+pub fn router(handles: Handles) -> Result<(Router, Services), anyhow::Error> {
     let Handles {
         delivery,
         transactions,
@@ -127,32 +149,45 @@ pub fn router(handles: Handles) -> Result<Router, anyhow::Error> {
     // Many clients still ask for the older version.
     let (reflection, reflection_v1alpha) =
         (descriptors().build_v1()?, descriptors().build_v1alpha()?);
-    let webhooks = WebhookRpc {
+    let webhooks = Arc::new(WebhookRpc {
         delivery: delivery.clone(),
-    };
-    let failed = FailedDeliveryRpc {
+    });
+    let failed_deliveries = Arc::new(FailedDeliveryRpc {
         delivery: delivery.clone(),
-    };
-    let events = EventRpc {
+    });
+    let events = Arc::new(EventRpc {
         journals,
         delivery,
         streams,
         trigger,
+    });
+    let stations = Arc::new(StationRpc { directory });
+    let transactions = Arc::new(TransactionRpc { transactions });
+    let daemon = Arc::new(DaemonRpc { daemon, backup });
+    let shared = Services {
+        webhooks: Arc::<WebhookRpc>::clone(&webhooks),
+        failed_deliveries: Arc::<FailedDeliveryRpc>::clone(&failed_deliveries),
+        events: Arc::<EventRpc>::clone(&events),
+        stations: Arc::<StationRpc>::clone(&stations),
+        transactions: Arc::<TransactionRpc>::clone(&transactions),
+        daemon: Arc::<DaemonRpc>::clone(&daemon),
     };
-    let station = StationRpc { directory };
-    let daemon = DaemonRpc { daemon, backup };
     let services = Routes::new(health_service.max_decoding_message_size(MAX_OPEN_MESSAGE))
         .add_service(reflection.max_decoding_message_size(MAX_OPEN_MESSAGE))
         .add_service(reflection_v1alpha.max_decoding_message_size(MAX_OPEN_MESSAGE))
-        .add_service(WebhookServiceServer::new(webhooks).max_decoding_message_size(MAX_MESSAGE))
         .add_service(
-            FailedDeliveryServiceServer::new(failed).max_decoding_message_size(MAX_MESSAGE),
+            WebhookServiceServer::from_arc(webhooks).max_decoding_message_size(MAX_MESSAGE),
         )
-        .add_service(EventServiceServer::new(events).max_decoding_message_size(MAX_MESSAGE))
-        .add_service(StationServiceServer::new(station).max_decoding_message_size(MAX_MESSAGE))
         .add_service(
-            TransactionServiceServer::new(TransactionRpc { transactions })
+            FailedDeliveryServiceServer::from_arc(failed_deliveries)
                 .max_decoding_message_size(MAX_MESSAGE),
+        )
+        .add_service(EventServiceServer::from_arc(events).max_decoding_message_size(MAX_MESSAGE))
+        .add_service(
+            StationServiceServer::from_arc(stations).max_decoding_message_size(MAX_MESSAGE),
+        )
+        .add_service(
+            TransactionServiceServer::from_arc(transactions).max_decoding_message_size(MAX_MESSAGE),
         )
         .add_service(
             IdTagServiceServer::new(IdTagRpc { id_tags }).max_decoding_message_size(MAX_MESSAGE),
@@ -161,9 +196,9 @@ pub fn router(handles: Handles) -> Result<Router, anyhow::Error> {
             ApiKeyServiceServer::new(ApiKeyRpc { keys, clock })
                 .max_decoding_message_size(MAX_MESSAGE),
         )
-        .add_service(DaemonServiceServer::new(daemon).max_decoding_message_size(MAX_MESSAGE))
+        .add_service(DaemonServiceServer::from_arc(daemon).max_decoding_message_size(MAX_MESSAGE))
         .add_service(of_cluster(cluster));
-    Ok(guarded(services, authenticator))
+    Ok((guarded(services, authenticator), shared))
 }
 
 /// What a node answers by itself that owns no shard: see `is_own`.
@@ -220,6 +255,12 @@ async fn hand_over(connection: Connection, server: mpsc::Sender<io::Result<Conne
     if let Ok(connection) = connection.begun(PREFACE_LEN, PREFACE_TIMEOUT).await {
         // Where it is gone, the daemon ends.
         let _ = server.send(Ok(connection)).await;
+    }
+}
+
+impl fmt::Debug for Services {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Services").finish_non_exhaustive()
     }
 }
 

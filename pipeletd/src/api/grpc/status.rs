@@ -1,6 +1,6 @@
 //! Errors as a gRPC status with details (`google.rpc.ErrorInfo`, `BadRequest`, `RequestInfo`).
 
-use std::collections::HashMap;
+use std::{collections::HashMap, error::Error as _, sync::Arc};
 
 use futures_util::{Stream, StreamExt as _};
 use tonic::{Code, Status};
@@ -53,7 +53,25 @@ impl From<ApiError> for Status {
                 details.add_bad_request_violation(field(&fault.pointer), &fault.message);
             }
         }
-        Self::with_error_details(code(&error), error.message(), details)
+        let mut status = Self::with_error_details(code(&error), error.message(), details);
+        status.set_source(Arc::new(Within(error)));
+        status
+    }
+}
+
+/// What a status was made of, for those of this daemon.
+#[derive(Debug, thiserror::Error)]
+#[error("{}", .0.message())]
+struct Within(ApiError);
+
+impl ApiError {
+    /// What a service has answered instead; the log knows of it.
+    pub(in crate::api) fn of_status(status: Status) -> Self {
+        let within = status.source().and_then(|it| it.downcast_ref::<Within>());
+        match within {
+            Some(Within(error)) => error.clone(),
+            None => Self::internal(status),
+        }
     }
 }
 

@@ -11,18 +11,22 @@
 use std::time::Duration;
 
 use axum::{Json, extract::State, http::StatusCode, routing::post};
-use pipelet_domain::events::{EventType, Payload, StationId};
-use pipelet_proto::v1::call_response::Outcome;
+use pipelet_domain::{
+    events::{EventType, Payload},
+    webhooks::Fault,
+};
+use pipelet_proto::v1::{self, call_response::Outcome};
 
 use super::{
-    super::error::ApiError,
+    super::{error::ApiError, grpc::Stations},
     access::{Routes, operates},
     body::RawBody,
     page::Query,
     path::Path,
     problem::Problem,
+    services::{Asking, answered},
 };
-use crate::ocpp::{DEFAULT_TIMEOUT, MAX_TIMEOUT, Stations};
+use crate::ocpp::{DEFAULT_TIMEOUT, MAX_TIMEOUT};
 
 pub(super) fn routes(stations: Stations) -> Routes {
     Routes::new()
@@ -33,6 +37,7 @@ pub(super) fn routes(stations: Stations) -> Routes {
 
 async fn call(
     State(stations): State<Stations>,
+    asking: Asking,
     Path((id, action)): Path<(String, String)>,
     mut query: Query,
     RawBody(payload): RawBody,
@@ -45,18 +50,18 @@ async fn call(
             code: "no_such_action",
             message: unknown.to_string(),
         })?;
-    Ok(ask(&stations, &id, action, payload, wait).await?)
+    Ok(ask(&stations, asking, id, action, &payload, wait).await?)
 }
 
 /// Ends the station's connection; it may dial again at once. 202, because it ends by itself after
 /// the answer, which `StationDisconnected` tells.
 async fn disconnect(
     State(stations): State<Stations>,
-    Path(id): Path<String>,
+    asking: Asking,
+    Path(station_id): Path<String>,
 ) -> Result<StatusCode, Problem> {
-    stations
-        .disconnect(&station(&id)?)
-        .map_err(ApiError::from)?;
+    let asked = asking.request(v1::DisconnectRequest { station_id });
+    answered(stations.disconnect(asked).await)?;
     Ok(StatusCode::ACCEPTED)
 }
 
@@ -70,21 +75,47 @@ pub(super) fn timeout(query: &mut Query) -> Duration {
     timeout.unwrap_or(DEFAULT_TIMEOUT)
 }
 
-/// What is no id names no station.
-pub(super) fn station(id: &str) -> Result<StationId, ApiError> {
-    StationId::new(id).map_err(|_| ApiError::NotFound {
-        code: "no_such_station",
-        message: format!("no station {id:?} has connected yet"),
+/// Asks a station, and puts what is wrong with the payload into the words of a body.
+pub(super) async fn ask(
+    stations: &Stations,
+    asking: Asking,
+    station_id: String,
+    action: EventType,
+    payload: &Payload,
+    wait: Duration,
+) -> Result<Json<Outcome>, Problem> {
+    let asked = asking.request(v1::CallRequest {
+        station_id,
+        action: action.name().to_owned(),
+        payload: String::from_utf8_lossy(payload.as_bytes()).into_owned(),
+        parameters: Vec::new(),
+        timeout: prost_types::Duration::try_from(wait).ok(),
+    });
+    let answer = answered(stations.call(asked).await);
+    let (_, answer) = answer.map_err(|problem| problem.map(of_body))?;
+    let outcome = answer.outcome;
+    outcome.map(Json).ok_or_else(|| {
+        let error = anyhow::anyhow!("a station's answer is nothing");
+        ApiError::internal(error).into()
     })
 }
 
-pub(super) async fn ask(
-    stations: &Stations,
-    id: &str,
-    action: EventType,
-    payload: Payload,
-    wait: Duration,
-) -> Result<Json<Outcome>, ApiError> {
-    let answer = stations.call(&station(id)?, action, payload, wait).await?;
-    Ok(Json(answer.into()))
+fn of_body(error: ApiError) -> ApiError {
+    let ApiError::Invalid(faults) = error else {
+        return error;
+    };
+    if let Some(unknown) = faults.iter().find(|fault| fault.pointer == "/action") {
+        return ApiError::NotFound {
+            code: "no_such_action",
+            message: unknown.message.clone(),
+        };
+    }
+    let of_body = |fault: Fault| Fault {
+        pointer: match fault.pointer.strip_prefix("/payload") {
+            Some(pointer) => pointer.to_owned(),
+            None => fault.pointer,
+        },
+        ..fault
+    };
+    ApiError::Invalid(faults.into_iter().map(of_body).collect())
 }

@@ -1,17 +1,17 @@
 //! `/status` and `/overview`: how the daemon is doing.
 
-use axum::{Extension, Json, extract::State, routing::get};
+use axum::{Json, extract::State, routing::get};
 use pipelet_proto::v1;
 
 use super::{
-    super::daemon::Daemon,
+    super::grpc::Daemons,
     access::{Routes, reads},
     page::Query,
     problem::Problem,
+    services::{Asking, answered},
 };
-use crate::registries::Caller;
 
-pub(super) fn routes(daemon: Daemon) -> Routes {
+pub(super) fn routes(daemon: Daemons) -> Routes {
     Routes::new()
         .route("/status", [reads(get(status))])
         .route("/overview", [reads(get(overview))])
@@ -19,18 +19,23 @@ pub(super) fn routes(daemon: Daemon) -> Routes {
 }
 
 async fn status(
-    State(daemon): State<Daemon>,
-    Extension(caller): Extension<Caller>,
+    State(daemon): State<Daemons>,
+    asking: Asking,
     query: Query,
 ) -> Result<Json<v1::GetStatusResponse>, Problem> {
     query.finish()?;
-    Ok(Json(daemon.status(Some(&caller)).await?))
+    let asked = asking.request(v1::GetStatusRequest {});
+    let (_, status) = answered(daemon.get_status(asked).await)?;
+    Ok(Json(status))
 }
 
 async fn overview(
-    State(daemon): State<Daemon>,
+    State(daemon): State<Daemons>,
+    asking: Asking,
     query: Query,
 ) -> Result<Json<v1::GetOverviewResponse>, Problem> {
     query.finish()?;
-    Ok(Json(daemon.overview().await?))
+    let asked = asking.request(v1::GetOverviewRequest {});
+    let (_, overview) = answered(daemon.get_overview(asked).await)?;
+    Ok(Json(overview))
 }

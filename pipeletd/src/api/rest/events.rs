@@ -1,6 +1,6 @@
 //! `/events`: what happened, what happens now, and what is made up; `/event-types`: the catalogue.
 
-use std::{convert::Infallible, sync::Arc, time::Duration};
+use std::{convert::Infallible, time::Duration};
 
 use axum::{
     Extension, Json,
@@ -13,63 +13,40 @@ use axum::{
     routing::{get, post},
 };
 use futures_util::{Stream, StreamExt as _, stream};
-use pipelet_domain::{
-    events::{Event, EventFilter, EventType, Seq},
-    shards::Shards,
-};
+use pipelet_domain::events::EventType;
 use pipelet_proto::v1;
+use tonic::Status;
 
 use super::{
     super::{
-        cursor,
         error::ApiError,
         event_filter::Said,
-        event_streams::{Begin, EventStreams, Tailed},
         fields::Fields,
-        readers::{self, Held, Reader},
+        grpc::Events,
+        readers::Held,
         request_id::RequestId,
-        trigger::{Asked, Trigger},
-        validity::Validity,
-        wire,
+        wire::{self, time},
     },
     access::{Routes, operates, reads},
     page::{List, Query},
     path::Path,
     problem::Problem,
+    services::{self, Asking, answered},
 };
-use crate::{delivery::Delivery, journal::Journals, store::ReadLimit};
 
 /// How often a stream without events says that it is there, for what stands in between.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
 /// Where a stream goes on (WHATWG HTML, section 9.2.4).
 const LAST_EVENT_ID: &str = "last-event-id";
 
-#[derive(Debug, Clone)]
-struct Handles {
-    delivery: Delivery,
-    journals: Journals,
-    streams: EventStreams,
-    trigger: Trigger,
-}
-
-pub(super) fn routes(
-    delivery: Delivery,
-    journals: Journals,
-    streams: EventStreams,
-    trigger: Trigger,
-) -> Routes {
+pub(super) fn routes(events: Events) -> Routes {
     Routes::new()
         .route("/event-types", [reads(get(event_types))])
         .route("/events", [reads(get(list)), operates(post(pull))])
         .route("/events/stream", [reads(get(follow))])
         .route("/events/{id}", [reads(get(show))])
         .route("/events/{id}/trace", [reads(get(trace))])
-        .with_state(Handles {
-            delivery,
-            journals,
-            streams,
-            trigger,
-        })
+        .with_state(events)
 }
 
 async fn event_types() -> Json<List<v1::EventType>> {
@@ -84,145 +61,151 @@ async fn event_types() -> Json<List<v1::EventType>> {
 
 /// The latest first. A page may be shorter than asked for where little matches.
 async fn list(
-    State(Handles { journals, .. }): State<Handles>,
-    Extension(reader): Extension<Reader>,
+    State(events): State<Events>,
+    asking: Asking,
     mut query: Query,
-) -> Result<(Extension<Held>, Json<List<v1::Event>>), Problem> {
-    let page = query.page(cursor::to_positions);
+) -> Result<(Option<Extension<Held>>, Json<List<v1::Event>>), Problem> {
+    let (page_size, page_token) = query.service_page();
     let until = query.time("until");
     let filter = filter(query, until)?;
-    let room = reader.page().await?;
-    let limit = ReadLimit::page(page.limit);
-    let latest = journals.latest(&filter, page.after, limit).await?;
-    let room = room.down_to(latest.sizes());
-    let events = latest.events.iter();
-    let data = events.map(|(_, event)| wire::event(event)).collect();
-    let next = latest.before.as_ref().map(cursor::of_positions);
-    Ok((Extension(room.held()), Json(List::part(data, next))))
+    let asked = asking.request(v1::ListEventsRequest {
+        filter: Some(filter),
+        page_size,
+        page_token,
+    });
+    let (held, found) = services::page(events.list_events(asked).await)?;
+    Ok((held, Json(List::part(found.events, found.next_page_token))))
 }
 
 async fn show(
-    State(Handles { journals, .. }): State<Handles>,
-    Extension(reader): Extension<Reader>,
+    State(events): State<Events>,
+    asking: Asking,
     Path(id): Path<String>,
-) -> Result<(Extension<Held>, Json<v1::Event>), Problem> {
-    let room = reader.event().await?;
-    let (_, event) = find(&journals, &id).await?;
-    let room = room.down_to([event.memory_size()].into_iter());
-    Ok((Extension(room.held()), Json(wire::event(&event))))
-}
-
-async fn find(journals: &Journals, id: &str) -> Result<(Seq, Arc<Event>), ApiError> {
-    let found = match id.parse() {
-        Ok(id) => journals.find(id).await?,
-        Err(_) => None,
-    };
-    found.ok_or_else(|| ApiError::no_such_event(id))
+) -> Result<(Option<Extension<Held>>, Json<v1::Event>), Problem> {
+    let asked = asking.request(v1::GetEventRequest { id });
+    let (held, found) = answered(events.get_event(asked).await)?;
+    Ok((held, Json(found.event.unwrap_or_default())))
 }
 
 /// What became of it, webhook by webhook.
 async fn trace(
-    State(Handles {
-        delivery, journals, ..
-    }): State<Handles>,
-    Extension(reader): Extension<Reader>,
+    State(events): State<Events>,
+    asking: Asking,
     Path(id): Path<String>,
-) -> Result<(Extension<Held>, Json<v1::TraceEventResponse>), Problem> {
-    let room = reader.page().await?;
-    let (seq, event) = find(&journals, &id).await?;
-    let traces = delivery.trace(seq, &event).await?;
-    let trace = wire::event_trace(&event, traces, journals.durable_at(seq));
-    Ok((Extension(room.held()), Json(trace)))
+) -> Result<(Option<Extension<Held>>, Json<v1::TraceEventResponse>), Problem> {
+    let asked = asking.request(v1::TraceEventRequest { id });
+    let (held, trace) = answered(events.trace_event(asked).await)?;
+    Ok((held, Json(trace)))
 }
 
 async fn pull(
-    State(Handles { trigger, .. }): State<Handles>,
+    State(events): State<Events>,
+    asking: Asking,
     mut body: Fields,
 ) -> Result<Response, Problem> {
-    let asked = Asked {
-        event: body.string("event").given(),
-        station: body.string("station_id").given(),
-        payload: body.value("payload").given(),
-        patch: body.value("payload_patch").given(),
-        webhook: body.number("webhook_id").given(),
+    let json = |value: Option<serde_json::Value>| value.map(|value| value.to_string());
+    let asked = v1::TriggerEventRequest {
+        event: body.string("event").given().unwrap_or_default(),
+        station_id: body.string("station_id").given().unwrap_or_default(),
+        payload: json(body.value("payload").given()),
+        payload_patch: json(body.value("payload_patch").given()),
+        webhook_id: body.number("webhook_id").given(),
     };
     let faults = body.finish();
     if !faults.is_empty() {
         return Err(ApiError::Invalid(faults).into());
     }
-    let triggered = trigger.pull(asked).await?;
-    let place = format!("/api/v1/events/{}", triggered.event.id);
-    let json = Json(wire::triggered(&triggered));
-    Ok((StatusCode::CREATED, [(header::LOCATION, place)], json).into_response())
+    let (_, triggered) = answered(events.trigger_event(asking.request(asked)).await)?;
+    let id = triggered.event.as_ref().map(|event| event.id.as_str());
+    let place = format!("/api/v1/events/{}", id.unwrap_or_default());
+    Ok((
+        StatusCode::CREATED,
+        [(header::LOCATION, place)],
+        Json(triggered),
+    )
+        .into_response())
 }
 
 /// Server-sent events: from now on, from `since`, or from where `Last-Event-ID` says.
 ///
 /// Where it ends before the daemon does, the last event is an `error` that says why.
 async fn follow(
-    State(Handles { streams, .. }): State<Handles>,
-    Extension(validity): Extension<Validity>,
-    Extension(reader): Extension<Reader>,
+    State(events): State<Events>,
+    asking: Asking,
     headers: HeaderMap,
     query: Query,
 ) -> Result<Sse<impl Stream<Item = Result<sse::Event, Infallible>>>, Problem> {
-    let mut filter = filter(query, None)?;
-    let begin = match (last_event_id(&headers)?, filter.since.take()) {
-        (Some(positions), _) => Begin::From(positions),
-        (None, Some(time)) => Begin::At(time),
-        (None, None) => Begin::Now,
-    };
-    let tail = streams.open(filter, begin, reader).await?;
+    let v1::EventFilter {
+        events: kinds,
+        station_ids,
+        since,
+        ..
+    } = filter(query, None)?;
+    let after = last_event_id(&headers)?;
+    let asked = asking.request(v1::TailEventsRequest {
+        events: kinds,
+        station_ids,
+        after: after.unwrap_or_default().to_owned(),
+        since,
+        announce: false,
+    });
+    let (_, tail) = answered(events.tail_events(asked).await)
+        .map_err(|problem| problem.map(of_last_event_id))?;
     let id = RequestId::current();
-    let told = validity
-        .stream(tail.into_stream())
-        .map(move |next| next.map_or_else(|error| (vec![failed(error, &id)], None), sent));
-    let told = readers::hold_until_next(told).map(|events| stream::iter(events).map(Ok));
+    let told = tail.map(move |next| next.map_or_else(|status| vec![failed(status, &id)], sent));
+    let told = told.map(|events| stream::iter(events).map(Ok));
     let alive = KeepAlive::new().interval(KEEP_ALIVE);
     Ok(Sse::new(told.flatten()).keep_alive(alive))
 }
 
-fn failed(error: ApiError, id: &RequestId) -> sse::Event {
-    error.log(id.as_str());
-    let problem = Problem::new(error, id.clone()).document();
+fn failed(status: Status, id: &RequestId) -> sse::Event {
+    let problem = Problem::new(ApiError::of_status(status), id.clone()).document();
     sse::Event::default()
         .event("error")
         .data(problem.to_string())
 }
 
-fn sent(tailed: Tailed) -> (Vec<sse::Event>, Option<Held>) {
-    let Tailed {
-        then,
+fn sent(tailed: v1::TailEventsResponse) -> Vec<sse::Event> {
+    let v1::TailEventsResponse {
         event,
         missed,
-        held,
+        cursor,
     } = tailed;
     let gap = (missed > 0).then(|| {
         let data = format!(r#"{{"missed":{missed}}}"#);
         sse::Event::default().event("gap").data(data)
     });
-    let json = serde_json::to_string(&wire::event(&event));
-    let event = sse::Event::default()
-        .id(cursor::of_positions(&then))
-        .event(event.kind.name())
+    let event = event.unwrap_or_default();
+    let json = serde_json::to_string(&event);
+    let told = sse::Event::default()
+        .id(cursor)
+        .event(event.event)
         .data(json.expect("a payload is JSON, and all else is text"));
-    (gap.into_iter().chain([event]).collect(), held)
+    gap.into_iter().chain([told]).collect()
 }
 
-fn last_event_id(headers: &HeaderMap) -> Result<Option<Shards<Seq>>, ApiError> {
-    let Some(id) = headers.get(LAST_EVENT_ID) else {
-        return Ok(None);
-    };
-    let id = id.to_str().ok();
-    let positions = id.and_then(|id| cursor::to_positions(id).ok());
-    positions.map(Some).ok_or_else(|| {
-        let message = "this is no id that the stream gave";
-        ApiError::fault("Last-Event-ID", "invalid_parameter", message)
-    })
+fn last_event_id(headers: &HeaderMap) -> Result<Option<&str>, ApiError> {
+    let id = headers.get(LAST_EVENT_ID).map(|id| id.to_str());
+    id.transpose().map_err(|_| no_event_id())
+}
+
+fn no_event_id() -> ApiError {
+    let message = "this is no id that the stream gave";
+    ApiError::fault("Last-Event-ID", "invalid_parameter", message)
+}
+
+/// What is wrong with where a tail is to go on.
+fn of_last_event_id(error: ApiError) -> ApiError {
+    match error {
+        ApiError::Invalid(faults) if faults.iter().any(|it| it.pointer == "/after") => {
+            no_event_id()
+        }
+        error => error,
+    }
 }
 
 /// Reads the rest of the query as a filter.
-fn filter(mut query: Query, until: Option<jiff::Timestamp>) -> Result<EventFilter, ApiError> {
+fn filter(mut query: Query, until: Option<jiff::Timestamp>) -> Result<v1::EventFilter, ApiError> {
     let names = query.all("event");
     let said = Said {
         events: names
@@ -234,11 +217,15 @@ fn filter(mut query: Query, until: Option<jiff::Timestamp>) -> Result<EventFilte
         since: query.time("since"),
         until,
     };
-    let parsed = said.parse("?event", "?station_id");
-    let filter = parsed.unwrap_or_else(|faults| {
+    let filter = v1::EventFilter {
+        events: said.events.clone(),
+        station_ids: said.stations.clone(),
+        since: said.since.map(time),
+        until: said.until.map(time),
+    };
+    if let Err(faults) = said.parse("?event", "?station_id") {
         query.blame(faults);
-        EventFilter::default()
-    });
+    }
     query.finish()?;
     Ok(filter)
 }

@@ -247,7 +247,7 @@ impl Answer {
         let (parts, body) = response.into_parts();
         let Ok(body) = to_bytes(body, usize::MAX).await else {
             let why = anyhow::anyhow!("an answer broke off");
-            return (None, Problem::from(ApiError::Internal(why)).into_response());
+            return (None, Problem::from(ApiError::internal(why)).into_response());
         };
         let keep = [header::CONTENT_TYPE, header::LOCATION, header::ETAG];
         let kept = keep.into_iter().filter_map(|name| {

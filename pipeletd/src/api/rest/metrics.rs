@@ -31,7 +31,7 @@ impl From<MetricsError> for ApiError {
     fn from(error: MetricsError) -> Self {
         match error {
             MetricsError::Store(error) => error.into(),
-            MetricsError::Text(error) => Self::Internal(error.into()),
+            MetricsError::Text(error) => Self::internal(error),
         }
     }
 }

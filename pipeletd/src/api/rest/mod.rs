@@ -19,10 +19,13 @@ mod openapi;
 mod page;
 mod path;
 mod problem;
+mod services;
 mod shortcuts;
 mod stations;
 mod transactions;
 mod webhooks;
+
+use std::sync::Arc;
 
 use axum::{
     Extension, Router,
@@ -41,9 +44,8 @@ use super::{
     access_log::Call,
     authenticator::{Authenticator, Peer},
     cluster::Cluster,
-    daemon::Daemon,
     error::ApiError,
-    event_streams::EventStreams,
+    grpc::Services,
     keys::ApiKeys,
     metrics::Metrics,
     readers,
@@ -51,13 +53,11 @@ use super::{
     server::{self, Listener},
     station_directory::StationDirectory,
     status::Readiness,
-    trigger::Trigger,
 };
 use crate::{
     delivery::Delivery,
-    journal::Journals,
-    ocpp::Transactions,
     registries::{Caller, IdTags},
+    system::clock::Clock,
 };
 
 /// In bytes; a webhook takes a few hundred.
@@ -68,16 +68,13 @@ pub const MAX_BODY: usize = 1 << 20;
 pub struct Handles {
     pub delivery: Delivery,
     pub directory: StationDirectory,
-    pub transactions: Transactions,
+    pub services: Services,
     pub id_tags: IdTags,
-    pub journals: Journals,
-    pub streams: EventStreams,
-    pub trigger: Trigger,
     pub authenticator: Authenticator,
     pub readiness: Readiness,
     pub metrics: Metrics,
     pub keys: ApiKeys,
-    pub daemon: Daemon,
+    pub clock: Clock,
     pub cluster: Cluster,
 }
 
@@ -88,21 +85,24 @@ pub async fn serve(listener: Listener, routes: Router, shutdown: CancellationTok
 
 /// All that is answered.
 pub fn router(handles: Handles) -> Router {
-    let api = webhooks::routes(handles.delivery.clone())
-        .merge(failed_deliveries::routes(handles.delivery.clone()))
-        .merge(events::routes(
-            handles.delivery,
-            handles.journals,
-            handles.streams,
-            handles.trigger,
-        ))
-        .merge(commands::routes(handles.directory.stations().clone()))
-        .merge(shortcuts::routes(handles.directory.stations().clone()))
-        .merge(stations::routes(handles.directory))
-        .merge(transactions::routes(handles.transactions))
+    let Services {
+        webhooks,
+        failed_deliveries,
+        events,
+        stations,
+        transactions,
+        daemon,
+    } = handles.services;
+    let api = webhooks::routes(handles.delivery, webhooks, Arc::clone(&events))
+        .merge(failed_deliveries::routes(failed_deliveries))
+        .merge(events::routes(events))
+        .merge(commands::routes(Arc::clone(&stations)))
+        .merge(shortcuts::routes(Arc::clone(&stations)))
+        .merge(stations::routes(handles.directory, stations))
+        .merge(transactions::routes(transactions))
         .merge(id_tags::routes(handles.id_tags))
-        .merge(api_keys::routes(handles.keys, handles.daemon.clock))
-        .merge(daemon::routes(handles.daemon))
+        .merge(api_keys::routes(handles.keys, handles.clock))
+        .merge(daemon::routes(daemon))
         .merge(cluster::routes(handles.cluster));
     debug_assert_eq!(
         *api.needs(),

@@ -11,7 +11,6 @@ use super::{
     super::{DEFAULT_PAGE, MAX_PAGE, cursor::InvalidCursor, error::ApiError},
     problem::Problem,
 };
-use crate::store::{Part, ReadLimit};
 
 /// The parameters of a request, and what was wrong with those taken so far.
 #[derive(Debug)]
@@ -107,6 +106,17 @@ impl Query {
         }
     }
 
+    /// The same, of a list whose cursors its service reads.
+    pub(super) fn service_page(&mut self) -> (u32, String) {
+        let page = self.page(|text| {
+            let is_like_one = |byte: u8| byte.is_ascii_hexdigit() || b".-".contains(&byte);
+            let text = (!text.is_empty() && text.bytes().all(is_like_one)).then_some(text);
+            text.map(str::to_owned).ok_or(InvalidCursor)
+        });
+        let limit = u32::try_from(page.limit).unwrap_or(u32::MAX);
+        (limit, page.after.unwrap_or_default())
+    }
+
     /// Fails where anything was wrong, or is left.
     pub(super) fn finish(self) -> Result<(), ApiError> {
         let mut faults = self.faults;
@@ -129,30 +139,14 @@ impl<C> Page<C> {
         self.limit + 1
     }
 
-    /// The same, and no more bytes than a page may have.
-    pub(super) const fn read(&self) -> ReadLimit {
-        ReadLimit::page(self.fetch())
-    }
-
     /// Makes the list of what was fetched.
     pub(super) fn list<I, T>(
         &self,
-        items: Vec<I>,
+        mut items: Vec<I>,
         cursor: impl FnOnce(&I) -> String,
         view: impl FnMut(I) -> T,
     ) -> List<T> {
-        let is_cut = false;
-        self.list_part(Part { items, is_cut }, cursor, view)
-    }
-
-    /// The same of what was read up to a number of bytes.
-    pub(super) fn list_part<I, T>(
-        &self,
-        Part { mut items, is_cut }: Part<I>,
-        cursor: impl FnOnce(&I) -> String,
-        view: impl FnMut(I) -> T,
-    ) -> List<T> {
-        let more = is_cut || items.len() > self.limit;
+        let more = items.len() > self.limit;
         items.truncate(self.limit);
         let next_cursor = items.last().filter(|_| more).map(cursor);
         List {
@@ -170,7 +164,9 @@ impl<T> List<T> {
         }
     }
 
-    pub(super) fn part(data: Vec<T>, next_cursor: Option<String>) -> Self {
+    /// What a service has answered, whose token is empty at the end.
+    pub(super) fn part(data: Vec<T>, next: String) -> Self {
+        let next_cursor = (!next.is_empty()).then_some(next);
         Self { data, next_cursor }
     }
 }

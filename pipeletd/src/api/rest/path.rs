@@ -32,5 +32,5 @@ fn error(rejection: PathRejection) -> ApiError {
         return ApiError::Malformed("the path is not UTF-8".to_owned());
     }
     // A route and its handler don't fit together.
-    ApiError::Internal(rejection.into())
+    ApiError::internal(rejection)
 }

@@ -9,6 +9,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use serde_json::{Map, Value, json};
+use tonic::Status;
 
 use super::super::{error::ApiError, request_id::RequestId};
 
@@ -17,16 +18,29 @@ use super::super::{error::ApiError, request_id::RequestId};
 pub(in crate::api) struct Problem {
     error: ApiError,
     id: RequestId,
+    /// Whether the log knows of it.
+    is_logged: bool,
 }
 
 impl Problem {
     pub(super) fn new(error: ApiError, id: RequestId) -> Self {
-        Self { error, id }
+        let is_logged = false;
+        Self {
+            error,
+            id,
+            is_logged,
+        }
+    }
+
+    /// The same, where only its words are others.
+    pub(super) fn map(self, words: impl FnOnce(ApiError) -> ApiError) -> Self {
+        let error = words(self.error);
+        Self { error, ..self }
     }
 
     /// The document that tells of it.
     pub(super) fn document(&self) -> Value {
-        let Self { error, id } = self;
+        let Self { error, id, .. } = self;
         let status = status(error);
         let mut problem = Map::from_iter([
             ("type".to_owned(), json!("about:blank")),
@@ -51,16 +65,24 @@ impl Problem {
 
 impl<E: Into<ApiError>> From<E> for Problem {
     fn from(error: E) -> Self {
+        Self::new(error.into(), RequestId::current())
+    }
+}
+
+impl Problem {
+    /// What a service has answered instead.
+    pub(super) fn of_status(status: Status) -> Self {
         Self {
-            error: error.into(),
+            error: ApiError::of_status(status),
             id: RequestId::current(),
+            is_logged: true,
         }
     }
 }
 
 /// A panic is our fault, and no reason to leave the caller without an answer.
 pub(super) fn of_panic(_: Box<dyn Any + Send>) -> Response<Body> {
-    Problem::from(ApiError::Internal(anyhow::anyhow!("a handler panicked"))).into_response()
+    Problem::from(ApiError::internal(anyhow::anyhow!("a handler panicked"))).into_response()
 }
 
 fn status(error: &ApiError) -> StatusCode {
@@ -87,8 +109,14 @@ fn status(error: &ApiError) -> StatusCode {
 
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
-        let Self { error, id } = &self;
-        error.log(id.as_str());
+        let Self {
+            error,
+            id,
+            is_logged,
+        } = &self;
+        if !is_logged {
+            error.log(id.as_str());
+        }
         let status = status(error);
         let mut response = (status, Json(self.document())).into_response();
         let headers = response.headers_mut();

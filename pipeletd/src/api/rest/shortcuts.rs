@@ -30,6 +30,7 @@ use super::{
     super::{
         error::ApiError,
         fields::{refuse_repeated_keys, whole},
+        grpc::Stations,
     },
     access::{Routes, operates},
     body::RawBody,
@@ -37,8 +38,8 @@ use super::{
     page::Query,
     path::Path,
     problem::Problem,
+    services::Asking,
 };
-use crate::ocpp::Stations;
 
 /// A field's name here, and OCPP's.
 type Names = &'static [(&'static str, &'static str)];
@@ -76,11 +77,16 @@ const SETTING: Names = &[("key", "key"), ("value", "value")];
 pub(super) fn routes(stations: Stations) -> Routes {
     // The GET asks the station too, which is more than to look at what is known of it.
     let configuration = get(read_configuration).put(
-        |stations: State<Stations>, id: Path<String>, query: Query, body: RawBody| {
+        |stations: State<Stations>,
+         asking: Asking,
+         id: Path<String>,
+         query: Query,
+         body: RawBody| {
             command(
                 EventType::ChangeConfiguration,
                 SETTING,
                 stations,
+                asking,
                 id,
                 query,
                 body,
@@ -101,9 +107,11 @@ pub(super) fn routes(stations: Stations) -> Routes {
 
 fn shortcut(action: EventType, names: Names) -> MethodRouter<Stations> {
     post(
-        move |stations: State<Stations>, id: Path<String>, query: Query, body: RawBody| {
-            command(action, names, stations, id, query, body)
-        },
+        move |stations: State<Stations>,
+              asking: Asking,
+              id: Path<String>,
+              query: Query,
+              body: RawBody| { command(action, names, stations, asking, id, query, body) },
     )
 }
 
@@ -111,6 +119,7 @@ async fn command(
     action: EventType,
     names: Names,
     State(stations): State<Stations>,
+    asking: Asking,
     Path(id): Path<String>,
     mut query: Query,
     RawBody(body): RawBody,
@@ -118,12 +127,14 @@ async fn command(
     let wait = timeout(&mut query);
     query.finish()?;
     refuse_repeated_keys(body.as_bytes())?;
-    let answer = ask(&stations, &id, action, in_ocpp(names, &body), wait).await;
-    Ok(answer.map_err(|error| in_our_words(names, error))?)
+    let payload = in_ocpp(names, &body);
+    let answer = ask(&stations, asking, id, action, &payload, wait).await;
+    answer.map_err(|problem| problem.map(|error| in_our_words(names, error)))
 }
 
 async fn read_configuration(
     State(stations): State<Stations>,
+    asking: Asking,
     Path(id): Path<String>,
     mut query: Query,
 ) -> Result<Json<Outcome>, Problem> {
@@ -138,7 +149,7 @@ async fn read_configuration(
         payload.insert("key".to_owned(), keys.into());
     }
     let action = EventType::GetConfiguration;
-    Ok(ask(&stations, &id, action, object(payload), wait).await?)
+    ask(&stations, asking, id, action, &object(payload), wait).await
 }
 
 /// The body with OCPP's names. A field that is not known gets a name that OCPP doesn't know

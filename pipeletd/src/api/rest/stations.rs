@@ -13,50 +13,68 @@ use pipelet_proto::v1;
 
 use super::{
     super::{
-        cursor,
         error::ApiError,
         fields::{Fields, merged},
-        station_directory::{Listed, StationDirectory},
+        grpc,
+        station_directory::StationDirectory,
         wire,
     },
     access::{Routes, operates, reads},
     page::{List, Query},
     path::Path,
     problem::Problem,
+    services::{self, Asking, answered},
 };
 
-pub(super) fn routes(directory: StationDirectory) -> Routes {
+#[derive(Clone)]
+struct Handles {
+    directory: StationDirectory,
+    stations: grpc::Stations,
+}
+
+pub(super) fn routes(directory: StationDirectory, stations: grpc::Stations) -> Routes {
     Routes::new()
         .route("/stations", [reads(get(list))])
         .route(
             "/stations/{id}",
             [reads(get(show)), operates(put(register).delete(unregister))],
         )
-        .with_state(directory)
+        .with_state(Handles {
+            directory,
+            stations,
+        })
 }
 
 async fn list(
-    State(directory): State<StationDirectory>,
+    State(Handles { stations, .. }): State<Handles>,
+    asking: Asking,
     mut query: Query,
 ) -> Result<Json<List<v1::Station>>, Problem> {
-    let page = query.page(cursor::to_station);
+    let (page_size, page_token) = query.service_page();
     let connected = query.take("connected", "true or false", |text| text.parse().ok());
     query.finish()?;
-    let found = directory.list(page.after.as_ref(), connected, page.fetch());
-    let after = |last: &Listed| cursor::of_station(last.id());
-    Ok(Json(page.list(found, after, wire::station)))
+    let asked = asking.request(v1::ListStationsRequest {
+        page_size,
+        page_token,
+        connected,
+    });
+    let (_, found) = services::page(stations.list_stations(asked).await)?;
+    Ok(Json(List::part(found.stations, found.next_page_token)))
 }
 
 async fn show(
-    State(directory): State<StationDirectory>,
+    State(Handles { stations, .. }): State<Handles>,
+    asking: Asking,
     Path(id): Path<String>,
 ) -> Result<Json<v1::Station>, Problem> {
-    Ok(Json(wire::station(directory.get(&id)?)))
+    let asked = asking.request(v1::GetStationRequest { id });
+    let (_, found) = answered(stations.get_station(asked).await)?;
+    Ok(Json(found.station.unwrap_or_default()))
 }
 
 /// Registers the station, or changes what the body mentions.
 async fn register(
-    State(directory): State<StationDirectory>,
+    State(Handles { directory, .. }): State<Handles>,
     Path(id): Path<String>,
     mut body: Fields,
 ) -> Result<Response, Problem> {
@@ -80,7 +98,7 @@ async fn register(
 }
 
 async fn unregister(
-    State(directory): State<StationDirectory>,
+    State(Handles { directory, .. }): State<Handles>,
     Path(id): Path<String>,
 ) -> Result<StatusCode, Problem> {
     directory.unregister(&id).await?;

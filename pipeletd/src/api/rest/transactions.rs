@@ -1,20 +1,17 @@
 //! `/transactions`: what was charged, the latest first.
 
 use axum::{Json, extract::State, routing::get};
-use pipelet_domain::{
-    events::{IdTagKey, StationId},
-    projection::TransactionFilter,
-};
+use pipelet_domain::events::StationId;
 use pipelet_proto::v1;
 
 use super::{
-    super::{cursor, error::ApiError, wire},
+    super::{error::ApiError, grpc::Transactions, wire::time},
     access::{Routes, reads},
     page::{List, Query},
     path::Path,
     problem::Problem,
+    services::{self, Asking, answered},
 };
-use crate::ocpp::Transactions;
 
 pub(super) fn routes(transactions: Transactions) -> Routes {
     Routes::new()
@@ -25,44 +22,47 @@ pub(super) fn routes(transactions: Transactions) -> Routes {
 
 async fn list(
     State(transactions): State<Transactions>,
+    asking: Asking,
     mut query: Query,
 ) -> Result<Json<List<v1::Transaction>>, Problem> {
-    let page = query.page(cursor::to_positions);
+    let (page_size, page_token) = query.service_page();
     let status = query.take("status", "open, stopped or abandoned", |text| match text {
         "open" => Some((true, false)),
         "stopped" => Some((false, false)),
         "abandoned" => Some((false, true)),
         _ => None,
     });
-    let filter = TransactionFilter {
-        station: query.take("station_id", "a station's id", |text| {
-            StationId::new(text).ok()
-        }),
-        id_tag: query.take("id_tag", "an id tag", |text| Some(IdTagKey::of(text))),
+    let station = query.take("station_id", "a station's id", |text| {
+        StationId::new(text).ok()
+    });
+    let filter = v1::TransactionFilter {
+        station_id: station.map(|station| station.to_string()),
+        id_tag: query.take("id_tag", "an id tag", |text| Some(text.to_owned())),
         open: status.map(|(open, _)| open),
         abandoned: status.map(|(_, abandoned)| abandoned),
-        since: query.time("since"),
-        until: query.time("until"),
+        since: query.time("since").map(time),
+        until: query.time("until").map(time),
     };
     query.finish()?;
-    let found = transactions.list(&filter, page.after, page.limit).await;
-    let (found, next) = found.map_err(ApiError::from)?;
-    let data = found.iter().map(|found| wire::transaction(found)).collect();
-    let next = next.as_ref().map(cursor::of_positions);
-    Ok(Json(List::part(data, next)))
+    let asked = asking.request(v1::ListTransactionsRequest {
+        filter: Some(filter),
+        page_size,
+        page_token,
+    });
+    let (_, found) = services::page(transactions.list_transactions(asked).await)?;
+    Ok(Json(List::part(found.transactions, found.next_page_token)))
 }
 
 async fn show(
     State(transactions): State<Transactions>,
+    asking: Asking,
     Path(path): Path<String>,
 ) -> Result<Json<v1::Transaction>, Problem> {
-    let found = match path.parse() {
-        Ok(id) => transactions.get(id).await.map_err(ApiError::from)?,
-        Err(_) => None,
-    };
-    let transaction = found.ok_or_else(|| ApiError::NotFound {
+    let transaction_id = path.parse().map_err(|_| ApiError::NotFound {
         code: "no_such_transaction",
         message: format!("there is no transaction {path:?}"),
     })?;
-    Ok(Json(wire::transaction(&transaction)))
+    let asked = asking.request(v1::GetTransactionRequest { transaction_id });
+    let (_, found) = answered(transactions.get_transaction(asked).await)?;
+    Ok(Json(found.transaction.unwrap_or_default()))
 }

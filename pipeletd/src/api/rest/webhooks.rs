@@ -1,7 +1,5 @@
 //! `/webhooks`: the lifecycle of the contract.
 
-use std::collections::BTreeMap;
-
 use axum::{
     Extension, Json,
     extract::State,
@@ -9,21 +7,20 @@ use axum::{
     response::{IntoResponse, Response},
     routing::{get, post, put},
 };
-use pipelet_domain::{
-    events::EventType,
-    webhooks::{Field, Secret, WebhookId},
-};
+use pipelet_domain::webhooks::{Field, Secret, WebhookId};
 use pipelet_proto::v1;
 use serde::Serialize;
 
 use super::{
     super::{
-        DEFAULT_PAGE, MAX_PAGE, cursor,
+        cursor,
         error::ApiError,
         event_filter::Said,
         fields::{Fields, merged},
-        readers::{Held, Reader},
-        signing_secret, wire,
+        grpc::{Events, Webhooks},
+        readers::Held,
+        signing_secret,
+        wire::{self, time},
     },
     access::{Routes, operates, reads},
     body::OptionalFields,
@@ -32,23 +29,29 @@ use super::{
     page::{List, Query},
     path::Path,
     problem::Problem,
+    services::{self, Asking, answered},
 };
-use crate::delivery::{Backfill, Delivery, Listed, WebhookView};
+use crate::delivery::{Delivery, WebhookView};
 
-pub(super) fn routes(delivery: Delivery) -> Routes {
-    Routes::new()
+pub(super) fn routes(delivery: Delivery, webhooks: Webhooks, events: Events) -> Routes {
+    let kept = Routes::new()
         .route("/webhooks", [reads(get(list)), operates(post(create))])
         .route(
             "/webhooks/{id}",
             [reads(get(show)), operates(put(update).delete(delete))],
         )
+        .route("/webhooks/{id}/rotate-secret", [operates(post(rotate))])
+        .with_state(delivery);
+    let delivered = Routes::new()
         .route("/webhooks/{id}/test", [operates(post(test))])
         .route("/webhooks/{id}/retry", [operates(post(retry))])
-        .route("/webhooks/{id}/rotate-secret", [operates(post(rotate))])
         .route("/webhooks/{id}/deliveries", [reads(get(deliveries))])
-        .route("/webhooks/{id}/backfill", [operates(post(backfill))])
         .route("/audit", [reads(get(audit))])
-        .with_state(delivery)
+        .with_state(webhooks);
+    let again = Routes::new()
+        .route("/webhooks/{id}/backfill", [operates(post(backfill))])
+        .with_state(events);
+    kept.merge(delivered).merge(again)
 }
 
 /// How many deliveries wait for a retry.
@@ -158,74 +161,64 @@ async fn delete(
 
 /// Sends what waits for a retry before it is due.
 async fn retry(
-    State(delivery): State<Delivery>,
+    State(webhooks): State<Webhooks>,
+    asking: Asking,
     Path(path): Path<String>,
 ) -> Result<(StatusCode, Json<RetryingJson>), Problem> {
-    let (retrying, _) = delivery.retry_now(id(&path)?).await?;
+    let asked = asking.request(v1::RetryDeliveriesRequest {
+        id: id(&path)?.0,
+        wait: Some(prost_types::Duration::default()),
+    });
+    let (_, begun) = answered(webhooks.retry_deliveries(asked).await)?;
+    let retrying = begun.retrying;
     Ok((StatusCode::ACCEPTED, Json(RetryingJson { retrying })))
 }
 
 async fn test(
-    State(delivery): State<Delivery>,
+    State(webhooks): State<Webhooks>,
+    asking: Asking,
     Path(path): Path<String>,
     OptionalFields(mut body): OptionalFields,
 ) -> Result<Json<v1::TestWebhookResponse>, Problem> {
-    let id = id(&path)?;
-    let event = body.string("event");
-    let mut faults = body.finish();
-    let kind = match event {
-        Field::Absent | Field::Null => None,
-        Field::Value(name) => match name.parse::<EventType>() {
-            Ok(kind) => Some(kind),
-            Err(unknown) => {
-                faults.push(pipelet_domain::webhooks::Fault {
-                    pointer: "/event".to_owned(),
-                    code: "unknown_event",
-                    message: unknown.to_string(),
-                });
-                None
-            }
-        },
-    };
+    let id = id(&path)?.0;
+    let event = body.string("event").given();
+    let faults = body.finish();
     if !faults.is_empty() {
         return Err(ApiError::Invalid(faults).into());
     }
-    Ok(Json(wire::test_result(delivery.test(id, kind).await?)))
+    let asked = asking.request(v1::TestWebhookRequest { id, event });
+    let (_, result) = answered(webhooks.test_webhook(asked).await)?;
+    Ok(Json(result))
 }
 
 /// What waits for a retry, by due time, then the latest deliveries that were settled.
 async fn deliveries(
-    State(delivery): State<Delivery>,
-    Extension(reader): Extension<Reader>,
+    State(webhooks): State<Webhooks>,
+    asking: Asking,
     Path(path): Path<String>,
     mut query: Query,
-) -> Result<(Extension<Held>, Json<List<v1::Delivery>>), Problem> {
+) -> Result<(Option<Extension<Held>>, Json<List<v1::Delivery>>), Problem> {
     let id = id(&path)?;
-    let page = query.page(|text| cursor::to_delivery(id, text));
+    let (page_size, page_token) = query.service_page();
     query.finish()?;
-    let room = reader.page().await?;
-    let deliveries = delivery
-        .deliveries(id, None, page.after, page.read())
-        .await?;
-    let room = room.down_to(deliveries.items.iter().map(Listed::memory_size));
-    let list = page.list_part(
-        deliveries,
-        |last| cursor::of_delivery(last.place()),
-        |listed| match listed {
-            Listed::Waiting(retry) => {
-                let due = delivery.due_at(retry.key);
-                wire::retry(retry, due)
-            }
-            Listed::Settled(settled) => wire::settled(settled),
-        },
-    );
-    Ok((Extension(room.held()), Json(list)))
+    let asked = asking.request(v1::ListDeliveriesRequest {
+        webhook_id: id.0,
+        page_size,
+        page_token,
+        status: String::new(),
+    });
+    let (held, found) = services::page(webhooks.list_deliveries(asked).await)?;
+    Ok((
+        held,
+        Json(List::part(found.deliveries, found.next_page_token)),
+    ))
 }
 
 /// Sends a part of the journal to the webhook again. Asked again with what is left until that is
 /// empty, it sends all that is meant.
 async fn backfill(
-    State(delivery): State<Delivery>,
+    State(events): State<Events>,
+    asking: Asking,
     Path(path): Path<String>,
     mut body: Fields,
 ) -> Result<Json<v1::BackfillResponse>, Problem> {
@@ -237,47 +230,43 @@ async fn backfill(
         since: parsed(body.string("since"), "/since", "invalid_time", &mut faults),
         until: parsed(body.string("until"), "/until", "invalid_time", &mut faults),
     };
-    let left = body.string("left").given().filter(|left| !left.is_empty());
-    let limit = body.number("limit").given();
+    let left = body.string("left").given().unwrap_or_default();
+    let limit = body.number("limit").given().unwrap_or_default();
     let dry_run = body.bool("dry_run").given().unwrap_or_default();
-    let filter = said.parse("/events", "/station_ids");
+    let filter = v1::EventFilter {
+        events: said.events.clone(),
+        station_ids: said.stations.clone(),
+        since: said.since.map(time),
+        until: said.until.map(time),
+    };
+    let content = said.parse("/events", "/station_ids");
     faults.extend(body.finish());
-    let filter = match filter {
-        Ok(filter) if faults.is_empty() => filter,
+    match content {
+        Ok(_) if faults.is_empty() => {}
         Ok(_) => return Err(ApiError::Invalid(faults).into()),
         Err(content) => return Err(ApiError::Invalid(merged(faults, content)).into()),
-    };
-    let limit = match limit.unwrap_or_default() {
-        0 => DEFAULT_PAGE,
-        limit => usize::try_from(limit).map_or(MAX_PAGE, |limit| limit.min(MAX_PAGE)),
-    };
-    let left = left.map(|left| cursor::to_ranges(&left)).transpose();
-    let left = left.map_err(|_| {
-        let message = "this is not what an answer said is left";
-        ApiError::fault("/left", "invalid_value", message)
-    })?;
-    let asked = Backfill {
-        filter,
+    }
+    let asked = asking.request(v1::BackfillRequest {
+        webhook_id: id.0,
+        filter: Some(filter),
         left,
-        limit,
+        limit: u32::try_from(limit).unwrap_or(u32::MAX),
         dry_run,
-    };
-    let done = delivery.backfill(id, asked).await?;
-    Ok(Json(wire::backfilled(&done)))
+    });
+    let (_, done) = answered(events.backfill(asked).await)?;
+    Ok(Json(done))
 }
 
 /// The books of all webhooks, deleted ones included, or of one.
 async fn audit(
-    State(delivery): State<Delivery>,
+    State(webhooks): State<Webhooks>,
+    asking: Asking,
     mut query: Query,
 ) -> Result<Json<v1::AuditWebhooksResponse>, Problem> {
-    let only = query.take("webhook_id", "a webhook's id", |text| text.parse().ok());
-    let since = query.time("since");
+    let webhook_id = query.take("webhook_id", "a webhook's id", |text| text.parse().ok());
+    let since = query.time("since").map(time);
     query.finish()?;
-    let audit = delivery.audit(only).await?;
-    let lately = match since {
-        Some(since) => delivery.since(since, only).await?,
-        None => BTreeMap::new(),
-    };
-    Ok(Json(wire::audit(audit, &lately)))
+    let asked = asking.request(v1::AuditWebhooksRequest { webhook_id, since });
+    let (_, audit) = answered(webhooks.audit_webhooks(asked).await)?;
+    Ok(Json(audit))
 }

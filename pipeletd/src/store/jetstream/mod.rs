@@ -29,7 +29,10 @@ use std::{
 
 use async_nats::{Client, ServerAddr, jetstream::Context};
 use futures_util::future::try_join_all;
-use pipelet_domain::{events::Seq, shards::ShardId};
+use pipelet_domain::{
+    events::Seq,
+    shards::{ShardId, Shards},
+};
 use tokio::{runtime::Handle, time::sleep};
 use tokio_util::sync::DropGuard;
 
@@ -275,7 +278,8 @@ impl Cluster {
                 runtime: Handle::current(),
                 shards: shards.clone(),
             }),
-            shards: shards.into_iter().map(OpenShard::stores).collect(),
+            shard_count: self.shards,
+            shards: Shards::new(shards.into_iter().map(OpenShard::stores)),
             configuration: self.configuration(),
             ownership,
         })

@@ -21,6 +21,8 @@ use std::{
     },
 };
 
+use pipelet_domain::shards::Shards;
+
 use self::{
     configuration::Configuration,
     consistency_check::Found,
@@ -185,7 +187,8 @@ impl SledStore {
     pub fn engine(self) -> Engine {
         let store = Arc::new(self);
         Engine {
-            shards: vec![store.shard()],
+            shards: Shards::new([store.shard()]),
+            shard_count: 1,
             configuration: Arc::<Self>::clone(&store),
             backup: store,
             ownership: Ownership::exclusive(),
