@@ -1,9 +1,17 @@
 //! A server on a thread and a runtime of its own, so that stopping it closes every socket at once,
 //! and so that what it measures does not depend on what the test is doing meanwhile.
 
-use std::{convert::Infallible, future::Future, net::SocketAddr, thread::JoinHandle};
+use std::{
+    convert::Infallible, future::Future, io::ErrorKind, net::SocketAddr, thread::JoinHandle,
+    time::Duration,
+};
 
-use tokio::{net::TcpListener, runtime, sync::oneshot};
+use tokio::{net::TcpListener, runtime, sync::oneshot, time::sleep};
+
+use crate::deadline::within;
+
+/// How often a port is asked for again.
+const LOOK_AGAIN: Duration = Duration::from_millis(20);
 
 /// It serves until it is dropped.
 #[derive(Debug)]
@@ -23,7 +31,7 @@ impl Server {
             let runtime = runtime::Builder::new_current_thread().enable_all().build();
             // Dropping the runtime drops every connection with it.
             runtime.expect("a runtime").block_on(async {
-                let listener = TcpListener::bind(address).await.expect("a free port");
+                let listener = within("a free port", bound_to(address)).await;
                 let _ = bound.send(listener.local_addr().expect("a bound address"));
                 tokio::select! {
                     () = serve(listener) => {}
@@ -39,6 +47,18 @@ impl Server {
 
     pub(crate) const fn address(&self) -> SocketAddr {
         self.address
+    }
+}
+
+/// A port that a server had before may be somebody's who connects elsewhere just now.
+async fn bound_to(address: SocketAddr) -> TcpListener {
+    loop {
+        match TcpListener::bind(address).await {
+            Ok(listener) => return listener,
+            Err(error) if error.kind() == ErrorKind::AddrInUse => {}
+            Err(error) => panic!("{address} can't be bound: {error}"),
+        }
+        sleep(LOOK_AGAIN).await;
     }
 }
 
