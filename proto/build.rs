@@ -59,7 +59,7 @@ const NAMES: [(&str, &str); 11] = [
 ];
 
 /// The few fields that are not shown as their type is.
-const FIELDS: [(&str, &str); 6] = [
+const FIELDS: [(&str, &str); 8] = [
     ("CreateApiKeyResponse.api_key", "#[serde(flatten)]"),
     ("CreateWebhookResponse.webhook", "#[serde(flatten)]"),
     ("TriggerEventResponse.event", "#[serde(flatten)]"),
@@ -70,6 +70,14 @@ const FIELDS: [(&str, &str); 6] = [
     (
         "TestWebhookResponse.code",
         "#[serde(skip_serializing_if = \"Option::is_none\")]",
+    ),
+    (
+        "Webhook.absent_shards",
+        "#[serde(skip_serializing_if = \"Vec::is_empty\")]",
+    ),
+    (
+        "WebhookAudit.unbalanced_shards",
+        "#[serde(skip_serializing_if = \"Vec::is_empty\")]",
     ),
     (
         "TestWebhookResponse.error",

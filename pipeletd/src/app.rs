@@ -4,24 +4,26 @@
 //! A daemon has sockets, registries and settings for as long as it runs (`Base`), and is the owner
 //! of the shards (`owner`) either all the time, or, in a cluster, for as long as it has the lease.
 
-use std::{io, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, io, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
+use axum::Router;
 use jiff::Timestamp;
-use pipelet_domain::{deliveries::StoredWebhook, id_tags::Policy, registration::Admission};
+use pipelet_domain::{id_tags::Policy, registration::Admission};
 use tokio::{runtime::Handle, sync::watch, task::JoinSet, time};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use self::{
     listeners::ApiListeners,
-    owner::{Current, Owner},
+    owner::{Owner, Owners},
     runtime_settings::RuntimeSettings,
 };
 use crate::{
     api::{
-        self, Addresses, ApiKeys, Authenticator, Listener, Part, Readers, Readiness, Routers,
-        Standby, Switch, grpc,
+        self, Addresses, AllShards, ApiKeys, Authenticator, Daemon, Deliverers, Front, Listener,
+        Local, Readers, Readiness, ShardState, Switch,
+        grpc::{self, FrontServices},
         metrics::{self, Metrics},
-        rest,
+        nodes, rest,
     },
     auth::ApiKey,
     cluster::{About, JoinError, Load, Peers},
@@ -32,7 +34,7 @@ use crate::{
     },
     journal::{Journals, retention::Retention},
     ocpp::{self, ConnectionStats, Gateway, TransactionRetention},
-    registries::{IdTags, Keyring, Registrations, Registry},
+    registries::{IdTags, Keyring, Registrations, Webhooks},
     store::{ConfigurationStore, Engine, StoreError, jetstream::Cluster},
     system::{
         clock::Clock,
@@ -78,8 +80,8 @@ pub struct App {
     gateway: Gateway,
     base: Base,
     role: Role,
-    /// The owner, where that is this daemon.
-    current: watch::Sender<Option<Current>>,
+    /// The owners that there are here.
+    current: watch::Sender<Owners>,
     shutdown: CancellationToken,
     /// None where there is no collector.
     exporter: Option<Exporter>,
@@ -105,6 +107,7 @@ struct Base {
     registries: Registries,
     keys: ApiKeys,
     authenticator: Authenticator,
+    readers: Readers,
     bootstrap_key: Option<ApiKey>,
     /// Where the first API key is written.
     key_file: PathBuf,
@@ -120,7 +123,7 @@ struct Base {
 /// What is set up, as it is in this daemon's memory.
 #[derive(Debug)]
 struct Registries {
-    webhooks: Registry<StoredWebhook>,
+    webhooks: Webhooks,
     registrations: Registrations,
     id_tags: IdTags,
     keyring: Keyring,
@@ -197,7 +200,7 @@ pub enum RunError {
     Journal(#[source] StoreError),
     #[error("the ledger of retries failed")]
     Ledger(#[source] StoreError),
-    #[error("another node has taken the shards over; this one stands by once it is started again")]
+    #[error("another node has taken a shard over")]
     Overtaken,
     #[error("can't speak to the other nodes")]
     Join(#[source] JoinError),
@@ -238,6 +241,10 @@ impl App {
             Store::Own(engine) => Arc::clone(&engine.configuration),
             Store::Shared(cluster) => cluster.configuration(),
         };
+        let shard_count = match &store {
+            Store::Own(engine) => engine.shard_count,
+            Store::Shared(cluster) => cluster.shards(),
+        };
         let registries = Registries::open(configuration, config, clock).await?;
         let ocpp = ocpp_config(config, shares.stations, spans.clone());
         let connections = ConnectionStats::new(ocpp.max_unfinished);
@@ -259,6 +266,7 @@ impl App {
             ocpp,
             registries.registrations.clone(),
             clock,
+            shard_count,
             peers,
             connections.clone(),
         );
@@ -282,7 +290,7 @@ impl App {
         );
         let role = match joined {
             Joined::Alone(engine) => {
-                let owner = Owner::open(engine, &base, &gateway.handle(), &shutdown).await?;
+                let owner = Owner::open(engine, &base, &gateway.handle(), None, &shutdown).await?;
                 Role::Owner(Box::new(owner))
             }
             Joined::Others(cluster, peers) => {
@@ -313,25 +321,31 @@ impl App {
         self.base.certificates.clone()
     }
 
-    /// Resolves once calls and stations are answered, here or at another node: as soon as it runs, where
+    /// Resolves once calls and stations are answered, here or at other nodes: as soon as it runs, where
     /// the shards are its own.
     pub fn ready(&self) -> impl Future<Output = ()> + use<> {
         let seen = match &self.role {
             Role::Owner(_) => None,
-            Role::Node(_, peers) => Some(peers.seen()),
+            Role::Node(cluster, peers) => Some((peers.seen(), usize::from(cluster.shards()))),
         };
         async move {
-            if let Some(mut seen) = seen {
+            if let Some((mut seen, count)) = seen {
                 // It is dropped with the daemon.
-                let _ = seen.wait_for(|seen| seen.owner.is_some()).await;
+                let _ = seen.wait_for(|seen| seen.owners.len() == count).await;
             }
         }
     }
 
     /// The journals that are here at the moment.
-    pub fn journals(&self) -> impl Fn() -> Option<Journals> + Send + Sync + use<> {
+    pub fn journals(&self) -> impl Fn() -> Vec<Journals> + Send + Sync + use<> {
         let current = self.current.subscribe();
-        move || current.borrow().as_ref().map(|it| it.journals.clone())
+        move || {
+            current
+                .borrow()
+                .values()
+                .map(|it| it.journals.clone())
+                .collect()
+        }
     }
 
     /// What can be changed while it runs.
@@ -343,7 +357,7 @@ impl App {
             ..
         } = &self.base;
         RuntimeSettings {
-            owner: self.current.subscribe(),
+            owners: self.current.subscribe(),
             delivery: settings.delivery.clone(),
             timing: self.gateway.timing(),
             keyring: registries.keyring.clone(),
@@ -367,37 +381,72 @@ impl App {
             shutdown,
             exporter,
         } = self;
-        let (stations, cluster) = (gateway.handle(), base.cluster(&role));
-        let switch = switch(&base, &current, &role, &cluster, &shutdown);
+        let stations = gateway.handle();
         // Cancelled when all sockets are closed.
         let closed = CancellationToken::new();
-        let owning = async {
-            let node = node::Node {
-                base: &base,
-                cluster: &cluster,
-                gateway: &stations,
-                switch: &switch,
-                current: &current,
-                shutdown: &shutdown,
-                closed: &closed,
-            };
-            let ended = match role {
-                Role::Owner(owner) => node.own(*owner).await,
-                Role::Node(cluster, peers) => node.run(&cluster, &peers).await,
-            };
-            shutdown.cancel();
-            ended
+        let node = node::Node {
+            base: &base,
+            gateway: &stations,
+            current: &current,
+            shutdown: &shutdown,
+            closed: &closed,
         };
-        let serving = async {
-            let served = serve(http, grpc, gateway, &base.keys, &switch, &shutdown).await;
+        let serving = async |routers: Routers| {
+            let served = serve(http, grpc, gateway, &base.keys, routers, &shutdown).await;
             closed.cancel();
             served
         };
         // The owner first: whoever is served finds it.
-        let (ended, served) = tokio::join!(owning, serving);
+        let (ended, served) = match role {
+            Role::Owner(owner) => {
+                let routers = base.routers_of(&owner, &current, &shutdown)?;
+                let owning = async {
+                    let ended = node.own(*owner).await;
+                    shutdown.cancel();
+                    ended
+                };
+                tokio::join!(owning, serving(routers))
+            }
+            Role::Node(cluster, peers) => {
+                let local = local(&current);
+                let all = AllShards::new(cluster.shards(), &local, &peers);
+                let api = base.cluster(Some((Arc::clone(&cluster), peers.clone())));
+                let of_cluster = (peers.clone(), cluster.shards());
+                let routers = base.routers_of_node(&all, &api, of_cluster, &current, &shutdown)?;
+                let answering = nodes::Answering {
+                    shards: Arc::clone(&local),
+                    node: routers.rest.clone(),
+                };
+                let (rest, authenticator) = (routers.rest, base.authenticator.clone());
+                let switch = Switch::new(rest, authenticator, local, peers.clone());
+                let routers = Routers {
+                    rest: switch.router(),
+                    grpc: routers.grpc,
+                };
+                let others = node::Others {
+                    cluster: &cluster,
+                    peers: &peers,
+                    api: &api,
+                    all: &all,
+                    answering: &answering,
+                };
+                let owning = async {
+                    let ended = node.run(others).await;
+                    shutdown.cancel();
+                    ended
+                };
+                tokio::join!(owning, serving(routers))
+            }
+        };
         last_spans(exporter).await;
         ended.and(served)
     }
+}
+
+/// What is answered to callers.
+struct Routers {
+    rest: Router,
+    grpc: Router,
 }
 
 /// Serves callers and stations until the shutdown, and then lets them finish.
@@ -406,19 +455,19 @@ async fn serve(
     grpc: Listener,
     gateway: Gateway,
     keys: &ApiKeys,
-    switch: &Switch,
+    routers: Routers,
     shutdown: &CancellationToken,
 ) -> Result<(), RunError> {
     let mut api = JoinSet::new();
     // After the last call, so that it is written down too.
     let finish_usage = CancellationToken::new();
     let usage = tokio::spawn(keys.clone().save_usage(finish_usage.clone()));
-    let serving = rest::serve(http, switch.rest(), shutdown.clone());
+    let serving = rest::serve(http, routers.rest, shutdown.clone());
     api.spawn(async move {
         serving.await;
         Ok(())
     });
-    let serving = grpc::serve(grpc, switch.grpc(), shutdown.clone());
+    let serving = grpc::serve(grpc, routers.grpc, shutdown.clone());
     api.spawn(async move {
         let served = serving.await;
         served.map_err(|source| RunError::Server {
@@ -449,25 +498,14 @@ async fn serve(
     result
 }
 
-/// Where calls are answered: by the owner, where that is this daemon.
-fn switch(
-    base: &Base,
-    current: &watch::Sender<Option<Current>>,
-    role: &Role,
-    cluster: &api::Cluster,
-    shutdown: &CancellationToken,
-) -> Switch {
+/// What shards answer that are this node's: those whose lease it has.
+fn local(current: &watch::Sender<Owners>) -> Local {
     let current = current.subscribe();
-    let current = move || {
+    Arc::new(move |shard| {
         let current = current.borrow();
-        let current = current.as_ref()?;
-        Some((current.ownership.clone(), current.routers.clone()))
-    };
-    let standby = match role {
-        Role::Owner(_) => None,
-        Role::Node(_, peers) => Some(base.standby(cluster, peers, shutdown)),
-    };
-    Switch::new(current, standby)
+        let owner = current.get(&shard)?;
+        owner.ownership.is_held().then(|| owner.router.clone())
+    })
 }
 
 impl Base {
@@ -495,13 +533,14 @@ impl Base {
             certificates.map(|certificates| Shown { to, certificates })
         };
         let memory = MemoryBudget::of(config.memory_budget.bytes());
-        let answers = Readers::new(memory.readers.clone());
+        let readers = Readers::new(memory.readers.clone());
         let key_file = config.data_dir.join("admin.key");
         let (keyring, clock) = (&registries.keyring, process.clock);
         Self {
             addresses,
             keys: ApiKeys::new(keyring.clone(), clock),
-            authenticator: Authenticator::new(keyring.clone(), answers, &key_file, clock),
+            authenticator: Authenticator::new(keyring.clone(), readers.clone(), &key_file, clock),
+            readers,
             registries,
             bootstrap_key: config.bootstrap_key.clone(),
             key_file,
@@ -520,15 +559,125 @@ impl Base {
 }
 
 impl Base {
+    /// What a daemon answers whose shards are all its own.
+    fn routers_of(
+        &self,
+        owner: &Owner,
+        current: &watch::Sender<Owners>,
+        shutdown: &CancellationToken,
+    ) -> Result<Routers, RunError> {
+        let webhooks = self.webhooks(Arc::new(owner.delivery().clone()));
+        let tending = webhooks.clone().tend_deletions();
+        tokio::spawn(owner.serving().clone().run_until_cancelled_owned(tending));
+        let readiness = readiness(current, None, shutdown);
+        let cluster = self.cluster(None);
+        let metrics = self.metrics(current, &cluster, readiness.clone());
+        let daemon = self.daemon(readiness.clone());
+        let services = owner.services(self, webhooks.clone(), Some(daemon));
+        let grpc = grpc::router(&services, self.grpc(&cluster));
+        Ok(Routers {
+            grpc: grpc.map_err(no_grpc)?,
+            rest: self.rest(services.shared(), webhooks, readiness, metrics, cluster),
+        })
+    }
+
+    /// What a node of a cluster answers.
+    fn routers_of_node(
+        &self,
+        all: &AllShards,
+        cluster: &api::Cluster,
+        of_cluster: (Peers, u16),
+        current: &watch::Sender<Owners>,
+        shutdown: &CancellationToken,
+    ) -> Result<Routers, RunError> {
+        let webhooks = self.webhooks(Arc::new(all.clone()));
+        let readiness = readiness(current, Some(of_cluster), shutdown);
+        let metrics = self.metrics(current, cluster, readiness.clone());
+        let daemon = self.daemon(readiness.clone());
+        let front = Front::new(all.clone(), webhooks.clone(), daemon, shutdown.clone());
+        let services = FrontServices::of(front);
+        let grpc = grpc::router(&services, self.grpc(cluster));
+        Ok(Routers {
+            grpc: grpc.map_err(no_grpc)?,
+            rest: self.rest(
+                services.shared(),
+                webhooks,
+                readiness,
+                metrics,
+                cluster.clone(),
+            ),
+        })
+    }
+
+    fn grpc(&self, cluster: &api::Cluster) -> grpc::Handles {
+        grpc::Handles {
+            id_tags: self.registries.id_tags.clone(),
+            keys: self.keys.clone(),
+            authenticator: self.authenticator.clone(),
+            clock: self.process.clock,
+            cluster: cluster.clone(),
+        }
+    }
+
+    fn rest(
+        &self,
+        services: grpc::Services,
+        webhooks: api::Webhooks,
+        readiness: Readiness,
+        metrics: Metrics,
+        cluster: api::Cluster,
+    ) -> Router {
+        rest::router(rest::Handles {
+            services,
+            webhooks,
+            registrations: self.registries.registrations.clone(),
+            id_tags: self.registries.id_tags.clone(),
+            authenticator: self.authenticator.clone(),
+            readiness,
+            metrics,
+            keys: self.keys.clone(),
+            clock: self.process.clock,
+            cluster,
+        })
+    }
+
+    fn webhooks(&self, deliverers: Arc<dyn Deliverers>) -> api::Webhooks {
+        let settings = self.registries.webhooks.clone();
+        let delivery = self.settings.delivery.subscribe();
+        api::Webhooks::new(settings, delivery, self.process.clock, deliverers)
+    }
+
+    fn daemon(&self, readiness: Readiness) -> Daemon {
+        Daemon {
+            connections: self.connections.clone(),
+            readiness,
+            addresses: self.addresses,
+            started_at: self.process.started,
+            clock: self.process.clock,
+            data_dir: self.data_dir.clone(),
+            certificates: self.certificates.clone(),
+        }
+    }
+
     fn metrics(
         &self,
-        owner: Option<metrics::Owner>,
+        current: &watch::Sender<Owners>,
         cluster: &api::Cluster,
         readiness: Readiness,
     ) -> Metrics {
         let process = &self.process;
+        let current = current.subscribe();
+        let owners = move || {
+            let owners = current.borrow();
+            let owners = owners.values().map(|owner| metrics::Owner {
+                delivery: owner.delivery.clone(),
+                stations: owner.stations.clone(),
+                journals: owner.journals.clone(),
+            });
+            owners.collect()
+        };
         Metrics::new(metrics::Sources {
-            owner,
+            owners: Arc::new(owners),
             cluster: cluster.clone(),
             connections: self.connections.clone(),
             readiness,
@@ -543,36 +692,36 @@ impl Base {
         })
     }
 
-    fn cluster(&self, role: &Role) -> api::Cluster {
-        let node = match role {
-            Role::Owner(_) => None,
-            Role::Node(cluster, peers) => Some((Arc::clone(cluster), peers.clone())),
-        };
+    fn cluster(&self, node: Option<(Arc<Cluster>, Peers)>) -> api::Cluster {
         api::Cluster::new(node, self.process.clock)
     }
+}
 
-    /// What a node answers that owns no shard.
-    fn standby(
-        &self,
-        cluster: &api::Cluster,
-        peers: &Peers,
-        shutdown: &CancellationToken,
-    ) -> Standby {
-        let readiness = Readiness {
-            part: Part::Standby(peers.clone()),
-            shutdown: shutdown.clone(),
-        };
-        let metrics = self.metrics(None, cluster, readiness.clone());
-        let authenticator = &self.authenticator;
-        Standby {
-            peers: peers.clone(),
-            authenticator: authenticator.clone(),
-            own: Routers {
-                rest: rest::own_router(authenticator.clone(), cluster.clone(), readiness, metrics),
-                grpc: grpc::own_router(authenticator.clone(), cluster.clone()),
-            },
-        }
+fn readiness(
+    current: &watch::Sender<Owners>,
+    cluster: Option<(Peers, u16)>,
+    shutdown: &CancellationToken,
+) -> Readiness {
+    let current = current.subscribe();
+    let shards = move || {
+        let owners = current.borrow();
+        let owners = owners.values().map(|owner| ShardState {
+            ownership: owner.ownership.clone(),
+            journals: owner.journals.clone(),
+            delivery: owner.delivery.clone(),
+        });
+        owners.collect()
+    };
+    Readiness {
+        shards: Arc::new(shards),
+        cluster,
+        shutdown: shutdown.clone(),
     }
+}
+
+const fn no_grpc(source: anyhow::Error) -> RunError {
+    let what = "gRPC server";
+    RunError::Server { what, source }
 }
 
 impl Settings {
@@ -599,7 +748,7 @@ fn about(node: &str, started: Timestamp, api: &ApiListeners) -> About {
         http: api.http_address.to_string(),
         grpc: api.grpc_address.to_string(),
         ocpp: String::new(),
-        term: None,
+        owned: BTreeMap::new(),
         drained: false,
         load: Load::default(),
     }
@@ -608,11 +757,11 @@ fn about(node: &str, started: Timestamp, api: &ApiListeners) -> About {
 /// How much it has to do.
 fn load(
     connections: ConnectionStats,
-    owner: watch::Receiver<Option<Current>>,
+    owners: watch::Receiver<Owners>,
 ) -> impl Fn() -> Load + Send + Sync {
     move || {
-        let owner = owner.borrow().clone();
-        let pending = owner.map_or(0, |owner| owner.delivery.totals().pending);
+        let owners: Vec<_> = owners.borrow().values().cloned().collect();
+        let pending = owners.iter().map(|it| it.delivery.totals().pending).sum();
         Load {
             stations: connections.open(),
             pending,
@@ -628,7 +777,7 @@ impl Registries {
     ) -> Result<Self, StoreError> {
         let (admission, policy) = (admission(config), policy(config));
         Ok(Self {
-            webhooks: Registry::open(Arc::clone(&store)).await?,
+            webhooks: Webhooks::open(Arc::clone(&store), clock).await?,
             registrations: Registrations::open(Arc::clone(&store), admission, clock).await?,
             id_tags: IdTags::open(policy, Arc::clone(&store), clock).await?,
             keyring: Keyring::open(store, config.api_rate).await?,

@@ -39,7 +39,7 @@ pub struct Builder {
     log_name: String,
     /// The data directory that the first key is in, where that is another node's.
     key_of: Option<PathBuf>,
-    /// So many other nodes are started before it, the first of which owns the shards.
+    /// So many other nodes are started before it, which own shards, too.
     others: usize,
 }
 
@@ -151,7 +151,7 @@ impl Builder {
         &self.data_dir
     }
 
-    /// Makes it one of several nodes, another of which owns the shards.
+    /// Makes it one of several nodes, which own shards as it does.
     #[must_use]
     pub const fn behind(mut self, others: usize) -> Self {
         self.others = others;

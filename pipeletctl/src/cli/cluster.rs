@@ -6,9 +6,9 @@ use super::candidates::Candidates;
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Cluster {
-    /// Its nodes, who of them owns the shards, and its NATS servers; fails where no node does
+    /// Its nodes, the shards that each owns, and its NATS servers; fails where a shard has no owner
     ///
-    /// As the node sees it that is asked. It answers where no node owns the shards, too.
+    /// As the node sees it that is asked. It answers where shards have no owner, too.
     Status,
     /// Has a node hand its shards over and take none from then on, as before an upgrade
     ///

@@ -7,6 +7,7 @@ use crate::{
     client::Client,
     error::{Error, ExitStatus},
     output::Printer,
+    view::without_owner,
 };
 
 pub(crate) async fn run(
@@ -24,9 +25,10 @@ async fn status(client: &Client, printer: &Printer) -> Result<ExitStatus, Error>
     let asked = v1::GetClusterRequest {};
     let cluster = client.cluster().get_cluster(asked).await?.into_inner();
     printer.one(&cluster)?;
-    Ok(match cluster.owner {
-        Some(_) => ExitStatus::Success,
-        None => ExitStatus::Failed,
+    Ok(if without_owner(&cluster).is_empty() {
+        ExitStatus::Success
+    } else {
+        ExitStatus::Failed
     })
 }
 

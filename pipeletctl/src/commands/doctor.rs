@@ -28,7 +28,7 @@ pub(crate) async fn run(
     client: &Client,
     printer: &Printer,
 ) -> Result<ExitStatus, Error> {
-    // Of what a node knows by itself, before what only the owner of the shards can tell.
+    // Of what a node knows by itself, before what only the owners of shards can tell.
     let cluster = cluster(client).await;
     let (findings, reached) = match gather(settings, client, cluster.clone()).await {
         Ok(facts) => (judge(&facts), true),

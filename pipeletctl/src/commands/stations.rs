@@ -180,6 +180,7 @@ fn change(
         id,
         registration: Some(spec),
         update_mask: Some(prost_types::FieldMask { paths }),
+        allow_missing: false,
     })
 }
 

@@ -9,7 +9,7 @@ use jiff::Timestamp;
 use pipelet_proto::v1;
 use serde::Serialize;
 
-use super::time::Time;
+use super::{cluster::numbers, time::Time};
 use crate::{
     table::{self, Reader},
     words::counted,
@@ -67,6 +67,9 @@ struct Audited {
     books: Option<Books>,
     /// None where it moves too fast, and of deleted ones.
     compared: Option<Comparison>,
+    /// Of a cluster: those whose own books are wrong.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    unbalanced_shards: Vec<u32>,
 }
 
 /// What the books say is kept beside the happy path, and what was counted there.
@@ -233,6 +236,7 @@ impl Audit {
             state: webhook.state,
             books: webhook.stats.map(Books::of),
             compared: Comparison::of(webhook.booked, webhook.kept),
+            unbalanced_shards: webhook.unbalanced_shards,
         });
         let webhooks: Vec<_> = webhooks.collect();
         let forgotten = wire.forgotten.map(|forgotten| Forgotten {
@@ -394,7 +398,11 @@ impl Audit {
 
 impl Audited {
     fn differences(&self) -> impl Iterator<Item = String> + use<> {
-        self.compared.into_iter().flat_map(Comparison::differences)
+        let shards = &self.unbalanced_shards;
+        let in_shards =
+            (!shards.is_empty()).then(|| format!("this is in the shards {}", numbers(shards)));
+        let compared = self.compared.into_iter();
+        compared.flat_map(Comparison::differences).chain(in_shards)
     }
 
     fn cells(&self) -> Vec<String> {

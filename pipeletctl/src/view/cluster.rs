@@ -1,12 +1,13 @@
 //! A cluster: its nodes, and the servers of NATS that keep everything.
 
-use pipelet_proto::v1::{ClusterNode, GetClusterResponse, NatsServer};
+use std::collections::BTreeMap;
+
+use pipelet_proto::v1::{ClusterNode, ClusterShard, GetClusterResponse, NatsServer};
 
 use super::time::shown;
 use crate::{
     output::Describe,
     table::{self, Details},
-    words::or_dash,
 };
 
 impl Describe for GetClusterResponse {
@@ -18,8 +19,8 @@ impl Describe for GetClusterResponse {
         Details::default()
             .line("cluster", &self.name)
             .line("shards", self.shards.to_string())
-            .line("owner", or_dash(self.owner.as_ref()))
             .section("nodes", nodes(&self.nodes))
+            .section("owners", owners(&self.shard_owners))
             .section("nats servers", nats)
     }
 }
@@ -62,6 +63,36 @@ fn nodes(nodes: &[ClusterNode]) -> String {
         &rows,
         &["STARTED", "OCPP", "VERSION", "LAST HEARD"],
     )
+}
+
+fn owners(shards: &[ClusterShard]) -> String {
+    let mut of: BTreeMap<Option<&str>, Vec<u32>> = BTreeMap::new();
+    for shard in shards {
+        let owner = shard.owner.as_deref();
+        of.entry(owner).or_default().push(shard.shard);
+    }
+    let rows: Vec<Vec<String>> = of
+        .into_iter()
+        .map(|(owner, shards)| vec![owner.unwrap_or("nobody").to_owned(), numbers(&shards)])
+        .collect();
+    table::section(&["OWNER", "SHARDS"], &rows, &[])
+}
+
+/// As in "0-2, 7".
+pub(crate) fn numbers(shards: &[u32]) -> String {
+    let runs = shards.chunk_by(|one, next| one + 1 == *next);
+    let runs = runs.filter_map(|run| match run {
+        [] => None,
+        [one] => Some(one.to_string()),
+        [first, .., last] => Some(format!("{first}-{last}")),
+    });
+    runs.collect::<Vec<_>>().join(", ")
+}
+
+/// Those that no node owns.
+pub(crate) fn without_owner(cluster: &GetClusterResponse) -> Vec<u32> {
+    let without = cluster.shard_owners.iter().filter(|it| it.owner.is_none());
+    without.map(|it| it.shard).collect()
 }
 
 fn servers(servers: &[NatsServer]) -> String {

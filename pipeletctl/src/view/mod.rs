@@ -30,6 +30,7 @@ mod webhook;
 pub(crate) use self::{
     advice::advice,
     audit::Audit,
+    cluster::without_owner,
     command::{answered, refused},
     context::{Context, RemovedContext, Target},
     daemon::DaemonStatus,

@@ -15,6 +15,19 @@ use crate::{
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ShardId(pub u16);
 
+impl ShardId {
+    /// The shard of a station, of so many.
+    #[must_use]
+    pub fn of(station: &StationId, count: u16) -> Self {
+        // Told apart by whoever has the store next, so it never changes.
+        if count <= 1 {
+            return Self(0);
+        }
+        let digest = u128::from_be_bytes(Digest::of(station.as_str().as_bytes()).to_bytes());
+        Self(u16::try_from(digest % u128::from(count)).unwrap_or(0))
+    }
+}
+
 /// Bits of a position within a shard: at a hundred thousand events a second, they last for 89 years.
 const WITHIN: u32 = 48;
 
@@ -80,6 +93,11 @@ impl<T> Shards<T> {
         ids.take(self.values.len()).map(ShardId)
     }
 
+    #[must_use]
+    pub fn as_slice(&self) -> &[T] {
+        &self.values
+    }
+
     pub fn iter(&self) -> std::slice::Iter<'_, T> {
         self.values.iter()
     }
@@ -106,6 +124,13 @@ impl<T> Shards<T> {
         self.with_values(values.cloned())
     }
 
+    /// Which one is a station's.
+    #[must_use]
+    pub fn id_of(&self, station: &StationId) -> ShardId {
+        let index = u16::try_from(self.index_of(station)).unwrap_or(u16::MAX);
+        ShardId(self.first.0.saturating_add(index))
+    }
+
     /// That of a station's.
     #[must_use]
     pub fn of(&self, station: &StationId) -> &T {
@@ -126,15 +151,8 @@ impl<T> Shards<T> {
     }
 
     fn index_of(&self, station: &StationId) -> usize {
-        // Told apart by whoever has the store next, so it never changes.
-        match self.values.len() {
-            1 => 0,
-            count => {
-                let digest =
-                    u128::from_be_bytes(Digest::of(station.as_str().as_bytes()).to_bytes());
-                usize::try_from(digest % count as u128).unwrap_or(0)
-            }
-        }
+        let count = u16::try_from(self.values.len()).unwrap_or(u16::MAX);
+        ShardId::of(station, count).0.into()
     }
 }
 

@@ -8,12 +8,13 @@ use std::{
     net::{IpAddr, SocketAddr},
     path::Path,
     sync::{Arc, Mutex, PoisonError, Weak},
+    time::Duration,
 };
 
 use http::{HeaderMap, HeaderName};
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore},
-    time::Instant,
+    time::{Instant, timeout},
 };
 
 use super::{
@@ -37,6 +38,9 @@ const OPEN_CALLS: usize = 4;
 
 const API_KEY: HeaderName = HeaderName::from_static("x-api-key");
 
+/// How long a caller with a key that is not known waits for what other nodes know.
+const CATCHING_UP: Duration = Duration::from_secs(1);
+
 /// Cheap to clone; REST and gRPC have the same one, so that guesses count for both.
 #[derive(Debug, Clone)]
 pub struct Authenticator {
@@ -45,6 +49,7 @@ pub struct Authenticator {
     readers: Readers,
     /// Where the daemon writes its first key.
     first_key: Arc<Path>,
+    catching_up: Arc<tokio::sync::Mutex<()>>,
     clock: Clock,
 }
 
@@ -112,15 +117,16 @@ impl Authenticator {
             guesses: Arc::default(),
             readers,
             first_key: first_key.into(),
+            catching_up: Arc::default(),
             clock,
         }
     }
 
     /// Who calls.
-    pub(super) fn admit(&self, headers: &HeaderMap, peer: &Peer) -> Result<Caller, ApiError> {
+    pub(super) async fn admit(&self, headers: &HeaderMap, peer: &Peer) -> Result<Caller, ApiError> {
         let instant = Instant::now();
         let checked = match shown(headers) {
-            Some(key) => self.keyring.check(key, self.clock.now(), instant),
+            Some(key) => self.check(key, instant).await,
             None => Err(Refused::Unknown),
         };
         match checked {
@@ -146,6 +152,23 @@ impl Authenticator {
             // Only who has the key learns that it was one.
             Err(Refused::Expired) => Err(self.refused(ApiError::KeyExpired, peer, instant)),
         }
+    }
+
+    async fn check(&self, key: &str, instant: Instant) -> Result<Caller, Refused> {
+        let checked = self.keyring.check(key, self.clock.now(), instant);
+        if !matches!(checked, Err(Refused::Unknown)) {
+            return checked;
+        }
+        // It may be younger than what has come to this node. One after the other looks, so that
+        // guesses don't make much work elsewhere.
+        let catching_up = async {
+            let _turn = self.catching_up.lock().await;
+            self.keyring.catch_up().await
+        };
+        if !matches!(timeout(CATCHING_UP, catching_up).await, Ok(Ok(()))) {
+            return checked;
+        }
+        self.keyring.check(key, self.clock.now(), instant)
     }
 
     /// The caller's access to the memory for answers.
@@ -244,7 +267,7 @@ mod tests {
             Path::new("admin.key"),
             clock,
         );
-        let code = |key: &str, from: &str| {
+        let code = async |key: &str, from: &str| {
             let peer = Peer {
                 address: SocketAddr::new(from.parse().unwrap(), 1),
                 pending: Weak::new(),
@@ -252,16 +275,20 @@ mod tests {
                 places: KeyPlaces::new(1),
                 place: Arc::default(),
             };
-            authenticator
-                .admit(&headers(&[key]), &peer)
-                .map_err(|error| error.code())
+            let headers = headers(&[key]);
+            let admitted = authenticator.admit(&headers, &peer).await;
+            admitted.map_err(|error| error.code())
         };
-        let codes: Vec<_> = (0..40)
-            .map(|_| code("wrong", "10.0.0.1").unwrap_err())
-            .collect();
+        let mut codes = Vec::new();
+        for _ in 0..40 {
+            codes.push(code("wrong", "10.0.0.1").await.unwrap_err());
+        }
         assert_eq!(codes.first(), Some(&"unauthenticated"));
         assert_eq!(codes.last(), Some(&"too_many_guesses"));
-        assert!(code(key.expose(), "10.0.0.1").is_ok());
-        assert_eq!(code("wrong", "10.0.0.2").err(), Some("unauthenticated"));
+        assert!(code(key.expose(), "10.0.0.1").await.is_ok());
+        assert_eq!(
+            code("wrong", "10.0.0.2").await.err(),
+            Some("unauthenticated")
+        );
     }
 }

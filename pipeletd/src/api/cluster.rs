@@ -3,6 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use jiff::{SignedDuration, Timestamp};
+use pipelet_domain::shards::ShardId;
 use pipelet_proto::v1;
 use tokio::{
     sync::watch,
@@ -89,18 +90,22 @@ impl Cluster {
             Ok(Err(error)) => (Vec::new(), Some(error.chain())),
             Err(_) => (Vec::new(), Some("they don't answer".to_owned())),
         };
-        let owner = peers.seen().borrow().owner;
+        let owners = peers.seen().borrow().owners.clone();
         let members = peers.members().list();
-        let owner = owner.and_then(|owner| {
-            let found = members.iter().find(|it| it.incarnation == owner.node);
-            found
-                .filter(|it| it.is_there())
-                .map(|it| it.about.node.clone())
+        let shard_owners = (0..cluster.shards()).map(|shard| {
+            let owner = owners.get(&ShardId(shard)).and_then(|owner| {
+                let mut found = members.iter();
+                found.find(|it| it.incarnation == owner.node && it.is_there())
+            });
+            v1::ClusterShard {
+                shard: shard.into(),
+                owner: owner.map(|it| it.about.node.clone()),
+            }
         });
         Ok(v1::GetClusterResponse {
             name: cluster.name().to_owned(),
             shards: cluster.shards().into(),
-            owner,
+            shard_owners: shard_owners.collect(),
             nodes: members.iter().map(|it| self.shown(it)).collect(),
             nats_servers: servers.into_iter().map(server).collect(),
             nats_error,
@@ -131,7 +136,7 @@ impl Cluster {
         loop {
             let node = node()?;
             let is_done = match request {
-                DrainRequest::Drain => node.about.drained && node.about.term.is_none(),
+                DrainRequest::Drain => node.about.drained && node.about.owned.is_empty(),
                 DrainRequest::Undrain => !node.about.drained,
             };
             if is_done {
@@ -152,14 +157,11 @@ impl Cluster {
             (true, false) => "up",
         };
         let silent_for = SignedDuration::try_from(member.silent_for()).unwrap_or_default();
-        let shards = match (&self.node, about.term) {
-            (Some((cluster, peers)), Some(_)) => {
-                let owner = peers.seen().borrow().owner;
-                let owns = owner.is_some_and(|it| it.node == member.incarnation);
-                if owns { cluster.shards().into() } else { 0 }
-            }
-            _ => 0,
-        };
+        let owners = self.node.as_ref().map(|(_, peers)| peers.seen());
+        let owners = owners.map(|seen| seen.borrow().owners.clone());
+        let owners = owners.unwrap_or_default();
+        let owns = owners.values().filter(|it| it.node == member.incarnation);
+        let shards = u32::try_from(owns.count()).unwrap_or(u32::MAX);
         let me = self.node.as_ref().map(|(_, peers)| peers.me());
         v1::ClusterNode {
             name: about.node.clone(),

@@ -12,7 +12,7 @@ use crate::{
     journal::AppendError,
     ocpp::{CommandError, v16::Violation, wire::ErrorCode},
     registries::IdTagError,
-    registries::RegistrationError,
+    registries::{RegistrationError, WebhookError},
     store::StoreError,
 };
 
@@ -79,6 +79,9 @@ pub enum ApiError {
 }
 
 impl ApiError {
+    /// Before the reason.
+    pub(super) const UNAVAILABLE: &str = "can't do that now: ";
+
     pub fn internal(cause: impl Into<anyhow::Error>) -> Self {
         Self::Internal(Arc::new(cause.into()))
     }
@@ -173,7 +176,7 @@ impl ApiError {
             Self::UnsupportedMediaType => {
                 "send the body as content-type: application/json".to_owned()
             }
-            Self::Unavailable(why) => format!("can't do that now: {why}"),
+            Self::Unavailable(why) => format!("{}{why}", Self::UNAVAILABLE),
             Self::Internal(_) => "something went wrong here; the log knows more".to_owned(),
         }
     }
@@ -226,11 +229,24 @@ impl From<DeliveryError> for ApiError {
                 code: "webhook_disabled",
                 message,
             },
-            DeliveryError::Changed(_) => Self::PreconditionFailed(message),
-            DeliveryError::Invalid(faults) => Self::Invalid(faults),
             DeliveryError::Store(error) => error.into(),
             DeliveryError::Journal(error) => error.into(),
             DeliveryError::Ledger(_) => Self::Unavailable(message),
+        }
+    }
+}
+
+impl From<WebhookError> for ApiError {
+    fn from(error: WebhookError) -> Self {
+        let message = error.to_string();
+        match error {
+            WebhookError::NoSuchWebhook(_) => Self::NotFound {
+                code: "no_such_webhook",
+                message,
+            },
+            WebhookError::Changed(_) => Self::PreconditionFailed(message),
+            WebhookError::Invalid(faults) => Self::Invalid(faults),
+            WebhookError::Store(error) => error.into(),
         }
     }
 }

@@ -25,7 +25,7 @@ use crate::{
 };
 
 /// At once.
-const MAX_TAILS: usize = 64;
+pub(super) const MAX_TAILS: usize = 64;
 /// What one tail reads at once.
 const READ_AHEAD: ReadLimit = ReadLimit {
     count: 256,
@@ -80,9 +80,18 @@ pub(super) struct Tailed {
 impl EventStreams {
     /// Every tail ends with the shutdown.
     pub fn new(journals: Journals, shutdown: CancellationToken) -> Self {
+        Self::with_room(MAX_TAILS, journals, shutdown)
+    }
+
+    /// For nodes, each of which looks at how many there are itself.
+    pub fn for_nodes(journals: Journals, shutdown: CancellationToken) -> Self {
+        Self::with_room(Semaphore::MAX_PERMITS, journals, shutdown)
+    }
+
+    fn with_room(room: usize, journals: Journals, shutdown: CancellationToken) -> Self {
         Self {
             journals,
-            room: Arc::new(Semaphore::new(MAX_TAILS)),
+            room: Arc::new(Semaphore::new(room)),
             shutdown,
         }
     }
@@ -94,10 +103,7 @@ impl EventStreams {
         reader: Reader,
     ) -> Result<Tail, ApiError> {
         let place = Arc::clone(&self.room).try_acquire_owned();
-        let place = place.map_err(|_| ApiError::TooMany {
-            code: "too_many_tails",
-            message: format!("{MAX_TAILS} readers tail the events already"),
-        })?;
+        let place = place.map_err(|_| too_many_tails())?;
         let from = match begin {
             Begin::Now => self.journals.heads(),
             Begin::From(positions) if self.journals.have(&positions) => positions,
@@ -122,6 +128,13 @@ impl EventStreams {
             shutdown: self.shutdown.clone(),
             _place: place,
         })
+    }
+}
+
+pub(super) fn too_many_tails() -> ApiError {
+    ApiError::TooMany {
+        code: "too_many_tails",
+        message: format!("{MAX_TAILS} readers tail the events already"),
     }
 }
 

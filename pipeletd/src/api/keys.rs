@@ -68,7 +68,7 @@ impl ApiKeys {
     pub async fn create(&self, draft: KeyDraft) -> Result<(ApiKeyInfo, ApiKey), ApiError> {
         let (name, role, life) = checked(&draft).map_err(ApiError::Invalid)?;
         let expires_at = life.map(|life| self.clock.now() + life);
-        let key = ApiKey::generate().map_err(|error| ApiError::internal(error))?;
+        let key = ApiKey::generate().map_err(ApiError::internal)?;
         let info = self.add(name, &key, role, expires_at).await?;
         Ok((info, key))
     }

@@ -22,26 +22,30 @@ mod readers;
 mod request_id;
 pub mod rest;
 mod server;
+mod shards;
 mod signing_secret;
 mod station_directory;
 mod status;
 mod switch;
 mod trigger;
 mod validity;
+mod webhooks;
 mod wire;
 
 pub use self::{
     authenticator::Authenticator,
     cluster::Cluster,
-    daemon::Daemon,
+    daemon::{Daemon, ShardFigures},
     event_streams::EventStreams,
     keys::ApiKeys,
     readers::Readers,
     server::{Listener, nodes},
+    shards::{AllShards, Front, Local, NodeHandles, router as shard_router},
     station_directory::StationDirectory,
-    status::{Addresses, Part, Readiness},
-    switch::{Routers, Standby, Switch},
+    status::{Addresses, Readiness, ShardState},
+    switch::Switch,
     trigger::Trigger,
+    webhooks::{Change, Deliverers, Figures, TakenUp, Webhooks},
 };
 
 /// How long a request may take in all, its answer's way out aside: a station that is asked has ten

@@ -27,12 +27,15 @@ use tokio::{sync::OwnedSemaphorePermit, time::timeout};
 
 use super::error::ApiError;
 use crate::{
-    store::PAGE_BYTES,
+    store::{PAGE_BYTES, ReadLimit},
     system::limits::memory::{FifoPool, LARGEST_EVENT},
 };
 
 /// Of all that there is for readers, what one key may have: one in so many.
 const KEY_FRACTION: usize = 4;
+
+/// In bytes: as good as no bound.
+const UNBOUNDED: usize = 1 << 40;
 
 /// In bytes: a body that is no longer is as good as part of its connection's own buffers.
 const SMALL_BODY: usize = 4 * 1024;
@@ -53,6 +56,8 @@ pub struct Readers {
 pub(super) struct Reader {
     readers: Readers,
     key_id: u64,
+    /// How many are asked beside each other for one answer.
+    part_of: usize,
 }
 
 /// What is held for a page, or an event of a tail.
@@ -81,9 +86,18 @@ impl Readers {
         }
     }
 
+    /// Where somebody else keeps account of what is in memory.
+    pub(super) fn unbounded() -> Self {
+        Self::new(FifoPool::of(UNBOUNDED))
+    }
+
     pub(super) fn reader(&self, key_id: u64) -> Reader {
         let readers = self.clone();
-        Reader { readers, key_id }
+        Reader {
+            readers,
+            key_id,
+            part_of: 1,
+        }
     }
 
     fn of_key(&self, key_id: u64) -> FifoPool {
@@ -97,9 +111,24 @@ impl Readers {
 }
 
 impl Reader {
+    /// For one of so many that are asked beside each other for one answer.
+    pub(super) fn part_of(self, count: usize) -> Self {
+        let part_of = count.max(1);
+        Self { part_of, ..self }
+    }
+
+    pub(super) const fn key_id(&self) -> u64 {
+        self.key_id
+    }
+
+    /// What a page of so many may have.
+    pub(super) const fn limit(&self, count: usize) -> ReadLimit {
+        ReadLimit::page(count).part_of(self.part_of)
+    }
+
     /// Room for a page of a list.
     pub(super) async fn page(&self) -> Result<Reserved, ApiError> {
-        Ok(self.room_soon(PAGE_BYTES).await?)
+        Ok(self.room_soon(PAGE_BYTES / self.part_of).await?)
     }
 
     /// Room for one event, with what became of it.

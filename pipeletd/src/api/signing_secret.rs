@@ -46,5 +46,5 @@ pub(super) fn given_or_made(
 }
 
 fn make() -> Result<SigningSecret, ApiError> {
-    SigningSecret::generate().map_err(|error| ApiError::internal(error))
+    SigningSecret::generate().map_err(ApiError::internal)
 }

@@ -6,7 +6,7 @@ use pipelet_domain::{
     events::StationId,
     projection::{BootStatus, StationState},
     registration::{Registration, RegistrationDraft},
-    webhooks::Fault,
+    shards::ShardId,
 };
 
 use super::error::ApiError;
@@ -20,6 +20,8 @@ use crate::{
 pub struct StationDirectory {
     stations: Stations,
     registry: Registrations,
+    /// The one shard that it is of, of so many; none where it is of all.
+    shard: Option<(ShardId, u16)>,
 }
 
 /// One station, known or expected.
@@ -59,8 +61,21 @@ impl Listed {
 }
 
 impl StationDirectory {
-    pub const fn new(stations: Stations, registry: Registrations) -> Self {
-        Self { stations, registry }
+    pub const fn new(
+        stations: Stations,
+        registry: Registrations,
+        shard: Option<(ShardId, u16)>,
+    ) -> Self {
+        Self {
+            stations,
+            registry,
+            shard,
+        }
+    }
+
+    fn is_ours(&self, station: &StationId) -> bool {
+        self.shard
+            .is_none_or(|(shard, count)| ShardId::of(station, count) == shard)
     }
 
     pub(super) const fn stations(&self) -> &Stations {
@@ -76,7 +91,7 @@ impl StationDirectory {
     ) -> Vec<Listed> {
         let mut found: BTreeMap<StationId, Listed> = BTreeMap::new();
         if connected != Some(true) {
-            let expected = |id: &StationId| !self.stations.knows(id);
+            let expected = |id: &StationId| self.is_ours(id) && !self.stations.knows(id);
             for registration in self.registry.list(after, expected, limit) {
                 let id = registration.station.clone();
                 found.insert(id, Listed::expected(registration));
@@ -146,21 +161,12 @@ impl StationDirectory {
             .unwrap_or_else(|error| Err(ApiError::internal(error)))
     }
 
-    /// All that is wrong with a draft.
-    pub(super) fn faults(
-        &self,
-        id: &str,
-        draft: RegistrationDraft,
-    ) -> Result<Vec<Fault>, ApiError> {
-        Ok(self.registry.faults(&station(id)?, draft))
-    }
-
     fn registration(&self, id: &StationId) -> Option<Arc<Registration>> {
         self.registry.find(id).map(|entry| entry.registration)
     }
 }
 
-fn station(id: &str) -> Result<StationId, ApiError> {
+pub(super) fn station(id: &str) -> Result<StationId, ApiError> {
     StationId::new(id)
         .map_err(|error| ApiError::fault("/id", "invalid_station_id", error.to_string()))
 }

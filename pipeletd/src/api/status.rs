@@ -1,10 +1,16 @@
 //! Whether the daemon can do its work, where it listens, and how much room it has.
 
-use std::{fs, io, net::SocketAddr, path::Path};
+use std::{fmt, fs, io, net::SocketAddr, path::Path, sync::Arc};
 
+use pipelet_domain::shards::ShardId;
 use tokio_util::sync::CancellationToken;
 
-use crate::{cluster::Peers, delivery::Delivery, journal::Journals, store::Ownership};
+use crate::{
+    cluster::{Peers, members::Owner},
+    delivery::Delivery,
+    journal::Journals,
+    store::Ownership,
+};
 
 /// Where the daemon listens, with the real ports.
 #[derive(Debug, Clone, Copy)]
@@ -90,76 +96,75 @@ pub(super) fn directory_bytes(directory: &Path) -> io::Result<u64> {
 }
 
 /// Tells whether events can be taken, and what becomes of them noted down. Cheap to clone.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Readiness {
-    pub part: Part,
+    /// Those that are this daemon's at the moment.
+    pub shards: Arc<dyn Fn() -> Vec<ShardState> + Send + Sync>,
+    /// The other nodes, and how many shards there are; none where the daemon is no node.
+    pub cluster: Option<(Peers, u16)>,
     pub shutdown: CancellationToken,
 }
 
-/// What a daemon does with them.
+/// What says of shards whether they do their work.
 #[derive(Debug, Clone)]
-pub enum Part {
-    Owner {
-        ownership: Ownership,
-        journals: Journals,
-        delivery: Delivery,
-    },
-    /// It forwards them to the node that does.
-    Standby(Peers),
+pub struct ShardState {
+    pub ownership: Ownership,
+    pub journals: Journals,
+    pub delivery: Delivery,
 }
 
 impl Readiness {
     /// What stands in the way; nothing where the daemon is ready.
     pub fn reasons(&self) -> Vec<String> {
-        let mut reasons = self.part.reasons();
+        let mut reasons = Vec::new();
+        for shard in (self.shards)() {
+            reasons.extend(shard.reasons());
+        }
+        reasons.sort_unstable();
+        reasons.dedup();
+        let without = self.without_owner();
+        if !without.is_empty() {
+            let numbers: Vec<_> = without.iter().map(|it| it.0.to_string()).collect();
+            reasons.push(match numbers.as_slice() {
+                [one] => format!("no node owns shard {one}"),
+                all => format!("no node owns the shards {}", all.join(", ")),
+            });
+        }
         if self.shutdown.is_cancelled() {
             reasons.push("shutting down".to_owned());
         }
         reasons
     }
+
+    /// Shards that are nobody's, as far as is known.
+    pub(super) fn without_owner(&self) -> Vec<ShardId> {
+        let Some((peers, count)) = &self.cluster else {
+            return Vec::new();
+        };
+        let seen = peers.seen();
+        let seen = seen.borrow();
+        let is_there = |owner: &Owner| owner.node == peers.me() || seen.there.contains(&owner.node);
+        let shards = (0..*count).map(ShardId);
+        shards
+            .filter(|shard| !seen.owners.get(shard).is_some_and(is_there))
+            .collect()
+    }
 }
 
-impl Part {
-    /// Whether the shards are this node's.
-    pub(super) fn is_owner(&self) -> bool {
-        match self {
-            Self::Owner { ownership, .. } => ownership.is_held(),
-            Self::Standby(_) => false,
-        }
-    }
-
-    /// Whether the shards are somebody's, as far as is known.
-    pub(super) fn has_owner(&self) -> bool {
-        match self {
-            Self::Owner { .. } => self.is_owner(),
-            Self::Standby(peers) => {
-                let seen = peers.seen();
-                let seen = seen.borrow();
-                seen.owner.is_some_and(|it| seen.there.contains(&it.node))
-            }
-        }
-    }
-
+impl ShardState {
     fn reasons(&self) -> Vec<String> {
-        match self {
-            Self::Owner {
-                ownership,
-                journals,
-                delivery,
-            } => {
-                let outage = journals.outage();
-                let outage = outage.map(|why| format!("events can't be kept: {why}"));
-                let ledger = delivery.outage();
-                let ledger =
-                    ledger.map(|why| format!("retries and dead letters can't be kept: {why}"));
-                let owner = (!ownership.is_held())
-                    .then(|| "this node can't renew its lease of the shards".to_owned());
-                outage.into_iter().chain(ledger).chain(owner).collect()
-            }
-            Self::Standby(_) => {
-                let none = (!self.has_owner()).then(|| "no node owns the shards".to_owned());
-                none.into_iter().collect()
-            }
-        }
+        let outage = self.journals.outage();
+        let outage = outage.map(|why| format!("events can't be kept: {why}"));
+        let ledger = self.delivery.outage();
+        let ledger = ledger.map(|why| format!("retries and dead letters can't be kept: {why}"));
+        let owner = (!self.ownership.is_held())
+            .then(|| "this node can't renew its lease of a shard".to_owned());
+        outage.into_iter().chain(ledger).chain(owner).collect()
+    }
+}
+
+impl fmt::Debug for Readiness {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Readiness").finish_non_exhaustive()
     }
 }

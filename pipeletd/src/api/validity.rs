@@ -7,6 +7,7 @@
 use std::time::Duration;
 
 use futures_util::{Stream, StreamExt as _, stream};
+use jiff::Timestamp;
 use tokio::{
     sync::{mpsc, oneshot},
     time::{sleep, timeout},
@@ -22,12 +23,20 @@ const ANSWER_GRACE: Duration = Duration::from_millis(500);
 /// Cheap to clone.
 #[derive(Debug, Clone)]
 pub(super) struct Validity {
-    caller: Caller,
+    /// None where it has no end, or somebody else looks at it.
+    caller: Option<Caller>,
     clock: Clock,
 }
 
 impl Validity {
     pub(super) fn new(caller: Caller, clock: Clock) -> Self {
+        let caller = Some(caller);
+        Self { caller, clock }
+    }
+
+    /// Of another node, which looks at its callers' itself.
+    pub(super) const fn of_node(clock: Clock) -> Self {
+        let caller = None;
         Self { caller, clock }
     }
 
@@ -61,7 +70,7 @@ impl Validity {
             };
             if let Err(ended) = passed {
                 tracing::info!(
-                    key = self.caller.name,
+                    key = self.caller.as_ref().map(|caller| &*caller.name),
                     reason = ended.code(),
                     "an API caller's stream was ended"
                 );
@@ -88,7 +97,7 @@ impl Validity {
                 break;
             };
             // A wall clock that was set forward is ahead of the timer.
-            if self.caller.is_expired(self.clock.now()) {
+            if self.is_expired() {
                 return Err(ApiError::KeyExpired);
             }
             room.send(item);
@@ -98,14 +107,22 @@ impl Validity {
 
     /// Returns when the key lets nobody in any more, and why.
     async fn end(&self) -> ApiError {
+        let Some(caller) = &self.caller else {
+            return std::future::pending().await;
+        };
         tokio::select! {
-            () = self.caller.revoked() => ApiError::KeyRevoked,
-            () = self.expiry() => ApiError::KeyExpired,
+            () = caller.revoked() => ApiError::KeyRevoked,
+            () = self.expiry(caller.expires_at) => ApiError::KeyExpired,
         }
     }
 
-    async fn expiry(&self) {
-        let Some(end) = self.caller.expires_at else {
+    fn is_expired(&self) -> bool {
+        let caller = self.caller.as_ref();
+        caller.is_some_and(|caller| caller.is_expired(self.clock.now()))
+    }
+
+    async fn expiry(&self, end: Option<Timestamp>) {
+        let Some(end) = end else {
             return std::future::pending().await;
         };
         loop {
@@ -113,7 +130,7 @@ impl Validity {
             match end.duration_since(now).try_into() {
                 // A timer may be early: by less than the millisecond it counts in, or by the years
                 // that are too many for it.
-                Ok(left) if !self.caller.is_expired(now) => sleep(left).await,
+                Ok(left) if end > now => sleep(left).await,
                 Ok(_) | Err(_) => return,
             }
         }

@@ -12,19 +12,26 @@ use pipelet_domain::{
     id_tags::{IdTagDraft, IdTagEntry},
     projection::Transaction,
     registration::{Registration, RegistrationDraft, SecurityProfile},
-    webhooks::{Field, Secret, Signing, WebhookDraft, WebhookId},
+    webhooks::{Field, Secret, Signing, Webhook, WebhookDraft, WebhookId},
 };
 use pipelet_proto::v1::{self, call_response};
 
 use super::{
-    cursor, error::ApiError, fields::Fields, millis, signing_secret, station_directory::Listed,
+    cursor,
+    error::ApiError,
+    fields::Fields,
+    millis, signing_secret,
+    station_directory::Listed,
     trigger::Triggered,
+    webhooks::{Figures, Shown},
 };
 use crate::{
     auth::ApiKeyInfo,
     delivery::{
         Audit, AuditState, Audited, Backfilled, Fate, Lately, Observation, TestResult, Trace,
-        WebhookView, health::Health, history::Settled,
+        WebhookView,
+        health::{Failure, Health, State},
+        history::Settled,
     },
     ocpp::{Answer, StationView},
 };
@@ -40,17 +47,19 @@ fn micros(duration: Duration) -> u64 {
     u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
 }
 
-pub(super) fn webhook(
-    WebhookView {
-        webhook,
-        books,
-        health: state,
-    }: WebhookView,
-) -> v1::Webhook {
+pub(super) fn figures(view: &WebhookView) -> Figures {
+    Figures {
+        stats: books_on_wire(view.books),
+        health: health(&view.health),
+        absent: Vec::new(),
+    }
+}
+
+pub(super) fn webhook(webhook: &Webhook, figures: Figures) -> v1::Webhook {
     v1::Webhook {
         id: webhook.id.0,
-        name: webhook.name,
-        description: webhook.description,
+        name: webhook.name.clone(),
+        description: webhook.description.clone(),
         url: webhook.url.as_str().to_owned(),
         enabled: webhook.enabled,
         events: webhook.events.names().to_vec(),
@@ -64,12 +73,13 @@ pub(super) fn webhook(
         retiring_signing_secrets: retiring(webhook.signing.as_ref()),
         created_at: Some(time(webhook.created_at)),
         updated_at: Some(time(webhook.updated_at)),
-        stats: Some(books_on_wire(books)),
-        health: Some(health(&state)),
+        stats: Some(figures.stats),
+        health: Some(figures.health),
+        absent_shards: figures.absent,
     }
 }
 
-fn health(health: &Health) -> v1::WebhookHealth {
+pub(super) fn health(health: &Health) -> v1::WebhookHealth {
     let failure = health.last_failure.as_ref();
     v1::WebhookHealth {
         state: health.state.name().to_owned(),
@@ -81,13 +91,32 @@ fn health(health: &Health) -> v1::WebhookHealth {
     }
 }
 
+/// The same, read back.
+pub(super) fn health_of(health: &v1::WebhookHealth) -> Health {
+    let time = |time: Option<prost_types::Timestamp>| {
+        time.and_then(|time| Timestamp::new(time.seconds, time.nanos).ok())
+    };
+    let failed_at = time(health.last_failure_at);
+    Health {
+        state: State::named(&health.state).unwrap_or_default(),
+        since: time(health.since),
+        last_success: time(health.last_success_at),
+        last_failure: failed_at.map(|at| Failure {
+            at,
+            code: health.last_failure_code.clone().unwrap_or_default().into(),
+        }),
+        oldest_owed: time(health.oldest_owed_at),
+        oldest_unattempted: None,
+    }
+}
+
 /// A webhook with a signing secret that was made just now, shown this once.
 pub(super) fn webhook_and_secret(
-    view: WebhookView,
+    shown: &Shown,
     made: Option<&Secret>,
 ) -> v1::CreateWebhookResponse {
     v1::CreateWebhookResponse {
-        webhook: Some(webhook(view)),
+        webhook: Some(shown.message()),
         signing_secret: made.map(|secret| secret.expose().to_owned()),
     }
 }
@@ -202,6 +231,7 @@ fn audited(
         backfilled,
         since: None,
         since_counted_from: None,
+        unbalanced_shards: Vec::new(),
     }
 }
 

@@ -1,7 +1,9 @@
-//! What runs at the node that owns the shards: their journals, what hangs on them, and the API.
+//! What runs where shards are owned: their journals, what hangs on them, and what they answer.
 
-use std::{path::Path, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, path::Path, sync::Arc, time::Duration};
 
+use axum::Router;
+use pipelet_domain::shards::ShardId;
 use tokio::{sync::watch, task::JoinSet, time};
 use tokio_util::sync::CancellationToken;
 
@@ -12,17 +14,19 @@ use super::{
 };
 use crate::{
     api::{
-        Daemon, EventStreams, Part, Readiness, Routers, StationDirectory, Trigger, grpc, metrics,
-        rest,
+        self, Daemon, EventStreams, NodeHandles, ShardFigures, StationDirectory, Trigger, Webhooks,
+        grpc::{ShardHandles, ShardServices},
     },
     auth::{self, ApiKey},
     delivery::Delivery,
     journal::{Journals, retention::Retention},
-    ocpp::{GatewayHandle, Ocpp, Stations},
+    ocpp::{GatewayHandle, Ocpp, OtherShards, Stations},
     store::{Backup, Engine, Ownership, StoreError},
     system::clock::Clock,
 };
 
+/// Within this time, it is known whether a dispatcher has failed because another node owns its shard.
+const FAILURE_IS_KNOWN: Duration = Duration::from_secs(1);
 /// How long the writers may take to find out that they write no more.
 const OVERTAKEN_GRACE: Duration = Duration::from_secs(5);
 
@@ -32,6 +36,8 @@ pub(super) struct Owner {
     ocpp: Ocpp,
     delivery: Delivery,
     shards: RunningShards,
+    /// How many there are.
+    shard_count: u16,
     backup: Arc<dyn Backup>,
     ownership: Ownership,
     /// Cancelled when it serves nobody any more.
@@ -51,14 +57,19 @@ pub(super) enum Stopped {
     HandedOver,
 }
 
-/// Of the owner, for those that outlive it. Cheap to clone.
+/// Of an owner, for those that outlive it. Cheap to clone.
 #[derive(Debug, Clone)]
 pub(super) struct Current {
     pub(super) ownership: Ownership,
     pub(super) delivery: Delivery,
+    pub(super) stations: Stations,
     pub(super) journals: Journals,
-    pub(super) routers: Routers,
+    /// What it answers to nodes.
+    pub(super) router: Router,
 }
+
+/// The owners that there are here, by their first shards.
+pub(super) type Owners = BTreeMap<ShardId, Current>;
 
 impl Owner {
     /// Recovers from what the engine keeps.
@@ -66,6 +77,7 @@ impl Owner {
         engine: Engine,
         base: &Base,
         gateway: &GatewayHandle,
+        others: Option<Arc<dyn OtherShards>>,
         shutdown: &CancellationToken,
     ) -> Result<Self, OpenError> {
         let Engine {
@@ -82,15 +94,24 @@ impl Owner {
             ending: &ending,
             ownership: &ownership,
         };
-        let opened = RunningShards::open(stores, shard_count, &base.registries.webhooks, common);
+        let opened = RunningShards::open(
+            stores,
+            shard_count,
+            &base.registries.webhooks.registry,
+            common,
+        );
         let (running, places) = opened.await?;
-        first_key(base).await?;
+        // Not of each shard one.
+        if running.first() == ShardId(0) {
+            first_key(base).await?;
+        }
         let ocpp = Ocpp::open(
             gateway,
             configuration,
             base.registries.id_tags.clone(),
             running.projected(),
             shard_count,
+            others,
             &base.settings.transaction_retention,
         )
         .await?;
@@ -102,7 +123,7 @@ impl Owner {
             contexts,
             places,
             settings,
-            base.registries.webhooks.clone(),
+            base.registries.webhooks.registry.clone(),
             base.process.clock,
             attempts,
             failed.clone(),
@@ -112,6 +133,7 @@ impl Owner {
             ocpp,
             delivery,
             shards: running,
+            shard_count,
             backup,
             ownership,
             serving: shutdown.child_token(),
@@ -120,76 +142,80 @@ impl Owner {
         })
     }
 
-    /// What others need of it.
-    pub(super) fn current(&self, node: Node<'_>) -> Result<Current, RunError> {
-        let base = node.base;
+    /// What answers for its shards; `daemon` is the process, where it answers for that, too.
+    pub(super) fn services(
+        &self,
+        base: &Base,
+        webhooks: Webhooks,
+        daemon: Option<Daemon>,
+    ) -> ShardServices {
         let (stations, journals) = (self.ocpp.stations(), self.shards.journals());
-        let readiness = Readiness {
-            part: Part::Owner {
-                ownership: self.ownership.clone(),
-                journals: journals.clone(),
-                delivery: self.delivery.clone(),
-            },
-            shutdown: self.serving.clone(),
+        let clock = base.process.clock;
+        let serving = self.serving.clone();
+        let streams = match &daemon {
+            Some(_) => EventStreams::new(journals.clone(), serving),
+            None => EventStreams::for_nodes(journals.clone(), serving),
         };
-        let daemon = Daemon {
+        ShardServices::new(ShardHandles {
+            webhooks,
             delivery: self.delivery.clone(),
-            stations: stations.clone(),
-            connections: base.connections.clone(),
-            journals: journals.clone(),
-            readiness: readiness.clone(),
-            addresses: base.addresses,
-            started_at: base.process.started,
-            clock: base.process.clock,
-            data_dir: base.data_dir.clone(),
-            certificates: base.certificates.clone(),
-        };
-        let owner = metrics::Owner {
-            delivery: self.delivery.clone(),
-            stations: stations.clone(),
-            journals: journals.clone(),
-        };
-        let metrics = base.metrics(Some(owner), node.cluster, readiness.clone());
-        let directory = StationDirectory::new(stations, base.registries.registrations.clone());
-        let streams = EventStreams::new(journals.clone(), self.serving.clone());
-        let trigger = Trigger::new(journals.clone(), self.delivery.clone(), base.process.clock);
-        let grpc = grpc::router(grpc::Handles {
-            delivery: self.delivery.clone(),
-            directory: directory.clone(),
             transactions: self.ocpp.transactions(),
-            id_tags: base.registries.id_tags.clone(),
+            directory: StationDirectory::new(
+                stations.clone(),
+                base.registries.registrations.clone(),
+                self.part(),
+            ),
             journals: journals.clone(),
-            keys: base.keys.clone(),
-            authenticator: base.authenticator.clone(),
-            clock: base.process.clock,
+            figures: ShardFigures {
+                delivery: self.delivery.clone(),
+                stations,
+                journals: journals.clone(),
+                clock,
+            },
             daemon,
             backup: Arc::clone(&self.backup),
             streams,
-            trigger,
-            cluster: node.cluster.clone(),
-        });
-        let (grpc, services) = grpc.map_err(|source| RunError::Server {
-            what: "gRPC server",
-            source,
-        })?;
-        let rest = rest::router(rest::Handles {
-            services,
-            delivery: self.delivery.clone(),
-            directory,
-            id_tags: base.registries.id_tags.clone(),
-            authenticator: base.authenticator.clone(),
-            readiness,
-            metrics,
-            keys: base.keys.clone(),
-            clock: base.process.clock,
-            cluster: node.cluster.clone(),
-        });
-        Ok(Current {
-            ownership: self.ownership.clone(),
-            delivery: self.delivery.clone(),
-            journals,
-            routers: Routers { rest, grpc },
+            trigger: Trigger::new(journals, self.delivery.clone(), clock),
         })
+    }
+
+    /// What others need of it.
+    pub(super) fn current(&self, base: &Base) -> Current {
+        let (delivery, journals) = (self.delivery.clone(), self.shards.journals());
+        let webhooks = base.webhooks(Arc::new(delivery.clone()));
+        let clock = base.process.clock;
+        let services = self.services(base, webhooks, None);
+        let handles = NodeHandles {
+            delivery: delivery.clone(),
+            journals: journals.clone(),
+            stations: self.ocpp.stations(),
+            webhooks: base.registries.webhooks.clone(),
+            id_tags: base.registries.id_tags.clone(),
+        };
+        let router = api::shard_router(&services, handles, base.readers.clone(), clock);
+        Current {
+            ownership: self.ownership.clone(),
+            delivery,
+            stations: self.ocpp.stations(),
+            journals,
+            router,
+        }
+    }
+
+    /// The one shard that it owns, of so many; none where it owns all.
+    fn part(&self) -> Option<(ShardId, u16)> {
+        let journals = self.shards.journals();
+        let is_part = journals.iter().count() < usize::from(self.shard_count);
+        is_part.then(|| (self.first_shard(), self.shard_count))
+    }
+
+    pub(super) fn first_shard(&self) -> ShardId {
+        self.shards.first()
+    }
+
+    /// Cancelled when it serves nobody any more.
+    pub(super) const fn serving(&self) -> &CancellationToken {
+        &self.serving
     }
 
     /// Runs until it is told how to stop, or until a part fails that it can't go on without.
@@ -225,16 +251,25 @@ impl Owner {
             stopped = stop => Ok(stopped),
             () = ownership.lost() => Err(RunError::Overtaken),
             failure = shards.failed() => Err(failure),
-            () = failed.cancelled() => Err(RunError::Dispatcher),
+            () = failed.cancelled() => Err(failure_of_dispatcher(&mut shards, &ownership).await),
         };
         serving.cancel();
         let grace = *base.settings.shutdown_grace.borrow();
         match stopped {
             Err(RunError::Overtaken) => {
                 // Another node goes on: nothing that is in memory here counts any more, and whoever
-                // would write it finds out.
+                // would write it finds out. Its stations' connections go on there.
                 ending.cancel();
-                let _ = time::timeout(OVERTAKEN_GRACE, shards.stop()).await;
+                hand_over.cancel();
+                let abort = ocpp.abort_handle();
+                let ended = async {
+                    let _ = tokio::join!(delivery.abandon(), ocpp, shards.stop());
+                };
+                if time::timeout(OVERTAKEN_GRACE, ended).await.is_err() {
+                    abort.abort();
+                }
+                retention.shutdown().await;
+                ownership.give_up().await;
                 return Err(RunError::Overtaken);
             }
             // Another node takes events in at once: so this one does until all else is done.
@@ -264,6 +299,20 @@ impl Owner {
 
     pub(super) const fn ownership(&self) -> &Ownership {
         &self.ownership
+    }
+
+    pub(super) const fn delivery(&self) -> &Delivery {
+        &self.delivery
+    }
+}
+
+/// A dispatcher can't write any more where another node has taken the shard over: that is known by
+/// somebody else in a moment.
+async fn failure_of_dispatcher(shards: &mut RunningShards, ownership: &Ownership) -> RunError {
+    tokio::select! {
+        () = ownership.lost() => RunError::Overtaken,
+        failure = shards.failed() => failure,
+        () = time::sleep(FAILURE_IS_KNOWN) => RunError::Dispatcher,
     }
 }
 

@@ -8,7 +8,7 @@ use std::{path::PathBuf, time::Duration};
 use pipelet_domain::webhooks::TargetPolicy;
 use tokio::sync::watch;
 
-use super::{OpenError, owner::Current};
+use super::{OpenError, owner::Owners};
 use crate::{
     config::Config,
     delivery::{
@@ -24,8 +24,8 @@ use crate::{
 /// Where each of them is changed. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct RuntimeSettings {
-    /// Told where this daemon is it.
-    pub(super) owner: watch::Receiver<Option<Current>>,
+    /// Those that are told.
+    pub(super) owners: watch::Receiver<Owners>,
     pub(super) delivery: watch::Sender<DeliverySettings>,
     pub(super) timing: watch::Sender<TimingConfig>,
     pub(super) keyring: Keyring,
@@ -62,9 +62,9 @@ impl RuntimeSettings {
     pub async fn apply(&self, config: &Config) -> Result<(), OpenError> {
         let settings = delivery_settings(config, &self.resources, &self.spans)?;
         self.delivery.send_replace(settings.clone());
-        let owner = self.owner.borrow().clone();
-        if let Some(owner) = owner {
-            owner.delivery.change_settings(settings).await;
+        let owners: Vec<_> = self.owners.borrow().values().cloned().collect();
+        for owner in owners {
+            owner.delivery.change_settings(settings.clone()).await;
         }
         self.timing.send_replace(timing(config));
         self.keyring.set_rate(config.api_rate);

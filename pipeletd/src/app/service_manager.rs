@@ -18,12 +18,6 @@ pub fn ready(status: &str) {
     tell(&[NotifyState::Ready, NotifyState::Status(status)]);
 }
 
-/// It waits until it is to take over from this node.
-pub fn standing_by(owner: &str) {
-    let status = format!("standing by: {owner} owns the shards");
-    tell(&[NotifyState::Ready, NotifyState::Status(&status)]);
-}
-
 /// It reads its settings again. The manager waits for [`reloaded`].
 pub fn reloading() {
     let reloading = NotifyState::Reloading;
@@ -42,7 +36,7 @@ pub fn reloaded() {
 /// It is alive while both runtimes turn and the journals' committers answer. A store that has an
 /// outage does not count against it: a restart would not mend the disk.
 pub async fn attend(
-    journals: impl Fn() -> Option<Journals>,
+    journals: impl Fn() -> Vec<Journals>,
     delivering: Handle,
     shutdown: CancellationToken,
 ) {
@@ -59,11 +53,7 @@ pub async fn attend(
 }
 
 /// Twice in the time that the manager waits, as `sd_watchdog_enabled(3)` recommends.
-async fn prove_life(
-    limit: Duration,
-    journals: &impl Fn() -> Option<Journals>,
-    delivering: &Handle,
-) {
+async fn prove_life(limit: Duration, journals: &impl Fn() -> Vec<Journals>, delivering: &Handle) {
     let mut ticks = time::interval((limit / 2).max(Duration::from_millis(1)));
     ticks.set_missed_tick_behavior(time::MissedTickBehavior::Delay);
     loop {

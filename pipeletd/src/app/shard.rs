@@ -136,6 +136,10 @@ impl RunningShards {
         Ok((Self { first, shards }, places))
     }
 
+    pub(super) const fn first(&self) -> ShardId {
+        self.first
+    }
+
     /// Something of each.
     fn each<T>(&self, of: impl FnMut(&Shard) -> T) -> Shards<T> {
         Shards::from(self.first, self.shards.iter().map(of))

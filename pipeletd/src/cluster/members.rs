@@ -1,19 +1,24 @@
 //! Who is in the cluster: each node says once a second that it is there, and what it does.
 //!
-//! Whoever says nothing for [`SILENT`] is taken for gone. The owner of the shards is the one with the
+//! Whoever says nothing for [`SILENT`] is taken for gone. The owner of a shard is the one with the
 //! highest term: the sequence of the message by which it took the lease. One that was stopped, and
 //! goes on, still says the lower one.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
     fmt,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 
 use async_nats::{Client, Subscriber};
 use futures_util::StreamExt as _;
+use pipelet_domain::shards::ShardId;
 use prost::Message as _;
+use sha2::{Digest as _, Sha256};
 use tokio::{
     sync::{Notify, watch},
     time::{Instant, MissedTickBehavior, interval, timeout},
@@ -23,10 +28,12 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use super::{Incarnation, JoinError};
 
 /// Of what nodes say.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 const SAY_EVERY: Duration = Duration::from_secs(1);
 /// Whoever says nothing for so long is gone: no sooner than its lease is.
 pub const SILENT: Duration = Duration::from_secs(5);
+/// And hears itself so often meanwhile: where it doesn't, it is the servers that are silent.
+const ECHOES: u64 = 4;
 /// One that is gone is remembered for so long.
 const REMEMBERED: Duration = Duration::from_hours(1);
 
@@ -41,8 +48,8 @@ pub struct About {
     pub http: String,
     pub grpc: String,
     pub ocpp: String,
-    /// Its lease's, where it owns the shards.
-    pub term: Option<u64>,
+    /// The shards that it owns, each with its lease's term.
+    pub owned: BTreeMap<ShardId, u64>,
     /// It owns nothing, and wants nothing, because it is to go.
     pub drained: bool,
     pub load: Load,
@@ -66,6 +73,8 @@ pub struct Member {
     pub incarnation: Incarnation,
     pub about: About,
     heard: Instant,
+    /// How often this node had heard itself by then.
+    echoes: u64,
 }
 
 impl Member {
@@ -82,9 +91,11 @@ impl Member {
 /// What of the members whoever works with them has to know.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Seen {
-    pub owner: Option<Owner>,
+    pub owners: BTreeMap<ShardId, Owner>,
     /// Of the others.
     pub there: Vec<Incarnation>,
+    /// Those that can own shards, this one among them, by their names.
+    pub able: BTreeMap<String, Incarnation>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -109,6 +120,8 @@ struct Table {
     /// Something is to be said now.
     news: Notify,
     others: Mutex<BTreeMap<Incarnation, Member>>,
+    /// How often this node has heard itself.
+    echoes: AtomicU64,
     /// Those that speak another version.
     ignored: Mutex<BTreeSet<Incarnation>>,
     seen: watch::Sender<Seen>,
@@ -133,8 +146,8 @@ struct Hello {
     grpc: String,
     #[prost(string, tag = "8")]
     ocpp: String,
-    #[prost(uint64, optional, tag = "9")]
-    term: Option<u64>,
+    #[prost(btree_map = "uint32, uint64", tag = "9")]
+    owned: BTreeMap<u32, u64>,
     #[prost(bool, tag = "10")]
     drained: bool,
     #[prost(uint64, tag = "11")]
@@ -144,6 +157,38 @@ struct Hello {
     /// It ends now.
     #[prost(bool, tag = "13")]
     goodbye: bool,
+}
+
+impl Seen {
+    /// Which of those that are able is to own a shard, of so many: the highest of them by a draw that
+    /// is the shard's own, of those that have no more than their part of the shards before it. So
+    /// whoever comes or goes moves few.
+    pub fn home(&self, shard: ShardId, count: u16) -> Option<Incarnation> {
+        let count = usize::from(count);
+        let part = count.checked_div(self.able.len())?;
+        // Of the rest, one each.
+        let mut rest = count % self.able.len();
+        let mut has: BTreeMap<Incarnation, usize> = BTreeMap::new();
+        let mut home = None;
+        for shard in (0..=shard.0).map(ShardId) {
+            let most = part + usize::from(rest > 0);
+            let free = self.able.iter();
+            let free = free.filter(|(_, node)| has.get(node).copied().unwrap_or(0) < most);
+            let (_, drawn) = free.max_by_key(|(name, _)| draw(name, shard))?;
+            let has = has.entry(*drawn).or_default();
+            *has += 1;
+            rest -= usize::from(*has > part);
+            home = Some(*drawn);
+        }
+        home
+    }
+}
+
+fn draw(node: &str, shard: ShardId) -> [u8; 32] {
+    let mut hash = Sha256::new();
+    hash.update(shard.0.to_be_bytes());
+    hash.update(node);
+    hash.finalize().into()
 }
 
 impl Members {
@@ -162,6 +207,7 @@ impl Members {
             load,
             news: Notify::new(),
             others: Mutex::default(),
+            echoes: AtomicU64::new(0),
             ignored: Mutex::default(),
             seen: watch::Sender::default(),
         });
@@ -211,6 +257,7 @@ impl Members {
             incarnation: self.table.me,
             about: self.table.about(),
             heard: Instant::now(),
+            echoes: self.table.echoes.load(Ordering::Relaxed),
         };
         let mut all: Vec<_> = self.table.others().values().cloned().collect();
         all.push(me);
@@ -275,6 +322,7 @@ impl Table {
         };
         let incarnation = Incarnation(hello.incarnation);
         if incarnation == self.me {
+            self.echoes.fetch_add(1, Ordering::Relaxed);
             return;
         }
         let mut others = self.others();
@@ -285,9 +333,12 @@ impl Table {
                 incarnation,
                 about: About::from(hello),
                 heard: Instant::now(),
+                echoes: self.echoes.load(Ordering::Relaxed),
             };
             let is_new = others.insert(incarnation, member.clone()).is_none();
             if is_new {
+                // It learns of this one at once.
+                self.news.notify_one();
                 // The same node before it was started again.
                 let Member { about, .. } = &member;
                 let is_before = |other: &Member| {
@@ -311,18 +362,33 @@ impl Table {
     fn refresh(&self) {
         let mut others = self.others();
         others.retain(|_, other| other.silent_for() < REMEMBERED);
-        let own = self.own().term.map(|term| Owner {
-            term,
-            node: self.me,
-        });
-        let owners = others.values().filter_map(|member| {
-            let (term, node) = (member.about.term?, member.incarnation);
-            Some(Owner { term, node })
-        });
+        let own = self.own().clone();
+        let mut owners: BTreeMap<ShardId, Owner> = BTreeMap::new();
+        let mut able = BTreeMap::new();
+        let echoes = self.echoes.load(Ordering::Relaxed);
+        // What may still be there is not given up for gone.
+        let may_be_there =
+            |member: &Member| member.is_there() || echoes < member.echoes.saturating_add(ECHOES);
+        let living = others.values().filter(|member| may_be_there(member));
+        let living = living.map(|member| (member.incarnation, &member.about));
+        for (node, about) in living.chain([(self.me, &own)]) {
+            if !about.drained {
+                able.insert(about.node.clone(), node);
+            }
+        }
+        let all = others.values().map(|it| (it.incarnation, &it.about));
+        for (node, about) in all.chain([(self.me, &own)]) {
+            for (shard, term) in &about.owned {
+                let owner = Owner { term: *term, node };
+                let known = owners.entry(*shard).or_insert(owner);
+                *known = owner.max(*known);
+            }
+        }
         let there = others.values().filter(|member| member.is_there());
         let seen = Seen {
-            owner: owners.chain(own).max(),
+            owners,
             there: there.map(|member| member.incarnation).collect(),
+            able,
         };
         drop(others);
         self.seen.send_if_modified(|before| {
@@ -350,7 +416,11 @@ impl Table {
             http: about.http,
             grpc: about.grpc,
             ocpp: about.ocpp,
-            term: about.term,
+            owned: about
+                .owned
+                .into_iter()
+                .map(|(shard, term)| (shard.0.into(), term))
+                .collect(),
             drained: about.drained,
             stations: about.load.stations,
             pending: about.load.pending,
@@ -376,12 +446,57 @@ impl From<Hello> for About {
             http: hello.http,
             grpc: hello.grpc,
             ocpp: hello.ocpp,
-            term: hello.term,
+            owned: hello
+                .owned
+                .into_iter()
+                .filter_map(|(shard, term)| Some((ShardId(shard.try_into().ok()?), term)))
+                .collect(),
             drained: hello.drained,
             load: Load {
                 stations: hello.stations,
                 pending: hello.pending,
             },
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn homes(nodes: &[&str]) -> Vec<Option<Incarnation>> {
+        let able = nodes.iter().map(|name| {
+            let number = name.bytes().map(u64::from).sum();
+            ((*name).to_owned(), Incarnation(number))
+        });
+        let seen = Seen {
+            able: able.collect(),
+            ..Seen::default()
+        };
+        (0..16).map(|shard| seen.home(ShardId(shard), 16)).collect()
+    }
+
+    #[test]
+    fn shards_spread_evenly_and_few_move() {
+        assert_eq!(homes(&[]), [None; 16]);
+        let all = ["a", "b", "c", "d", "e"];
+        for count in 1..=all.len() {
+            let homes_now = homes(&all[..count]);
+            let mut parts: BTreeMap<_, usize> = BTreeMap::new();
+            for home in &homes_now {
+                *parts.entry(home.unwrap()).or_default() += 1;
+            }
+            assert_eq!(parts.len(), count);
+            let part = 16 / count;
+            assert!(
+                parts.values().all(|it| (part..=part + 1).contains(it)),
+                "{parts:?}"
+            );
+            // One that goes leaves its own, and few of the others' move for that.
+            let before = homes(&all[..count.saturating_sub(1)]);
+            let moved = before.iter().zip(&homes_now);
+            let moved = moved.filter(|(before, now)| before != now).count();
+            assert!(moved <= 16 / count + 16 / 4, "{count}: {moved}");
         }
     }
 }

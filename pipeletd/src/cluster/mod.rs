@@ -1,6 +1,6 @@
 //! What the nodes of a cluster say to each other, over NATS: they have no port of their own for it.
 //!
-//! Each node says once a second that it is there, and whether it owns the shards ([`members`]).
+//! Each node says once a second that it is there, and which shards it owns ([`members`]).
 //! Whoever has something for a node asks it ([`Peers::ask`]), and is told at once where it isn't
 //! there.
 //!

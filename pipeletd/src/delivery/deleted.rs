@@ -3,17 +3,12 @@
 //! Their names and final books stay for a while, and for as long as they have dead letters. Of
 //! older ones the books' sum is kept: however many webhooks come and go, the store does not grow.
 
-use pipelet_domain::{
-    deliveries::{Stage, StoredWebhook},
-    webhooks::WebhookId,
-};
+use pipelet_domain::{deliveries::Stage, webhooks::WebhookId};
 
 use super::{
     ledger::{Books, Entry},
     webhooks::Inner,
 };
-use crate::store::StoreError;
-
 /// So many are kept that have no dead letters, the latest.
 pub(super) const KEPT: usize = 100;
 
@@ -34,24 +29,6 @@ pub(super) async fn archive_old(delivery: &Inner) {
             let _ = shard.ledger.record_durably(archived).await;
         }
     }
-    if let Err(error) = forget_archived(delivery).await {
-        tracing::warn!(%error, "the names of deleted webhooks stay a while longer");
-    }
-}
-
-/// Nothing is kept of a webhook that the ledgers have archived.
-async fn forget_archived(delivery: &Inner) -> Result<(), StoreError> {
-    let is_deleted = |stored: &StoredWebhook| stored.stage == Stage::Deleted;
-    let deleted: Vec<_> = {
-        let all = delivery.webhooks.read();
-        let deleted = all.iter().filter(|(_, found)| is_deleted(&found.value));
-        deleted.map(|(id, _)| *id).collect()
-    };
-    let closed = delivery.ledger_books().closed;
-    for id in deleted.iter().filter(|id| !closed.contains_key(id)) {
-        delivery.webhooks.remove(id).await?;
-    }
-    Ok(())
 }
 
 fn old(books: &Books) -> Vec<WebhookId> {

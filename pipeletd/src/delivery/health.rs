@@ -38,6 +38,17 @@ pub enum State {
 }
 
 impl State {
+    pub fn named(name: &str) -> Option<Self> {
+        let all = [
+            Self::Ok,
+            Self::Failing,
+            Self::Flapping,
+            Self::Lagging,
+            Self::Disabled,
+        ];
+        all.into_iter().find(|state| state.name() == name)
+    }
+
     /// These never change.
     pub const fn name(self) -> &'static str {
         match self {
@@ -69,6 +80,49 @@ pub struct Failure {
     pub at: Timestamp,
     /// As in [`Attempt::code`](pipelet_domain::deliveries::Attempt).
     pub code: Cow<'static, str>,
+}
+
+impl Health {
+    /// Of two who deliver to the same receiver.
+    #[must_use]
+    pub fn plus(self, other: Self) -> Self {
+        let failure = |of: &Self| of.last_failure.as_ref().map(|failure| failure.at);
+        let (first, second) = (failure(&self), failure(&other));
+        let last_success = self.last_success.max(other.last_success);
+        // One that has only not tried since it works again does not fail.
+        let works = last_success > first.max(second);
+        let state = |of: &Self| match of.state {
+            State::Failing if works => State::Ok,
+            state => state,
+        };
+        let worst = [
+            State::Disabled,
+            State::Flapping,
+            State::Failing,
+            State::Lagging,
+        ];
+        let is_in = |state: &State| self.state == *state || other.state == *state;
+        let worst = worst
+            .into_iter()
+            .filter(|it| *it != State::Failing || !works);
+        let together = worst.into_iter().find(is_in).unwrap_or(State::Ok);
+        let begun = [&self, &other].into_iter();
+        let begun = begun.filter(|it| state(it) == together);
+        let begun = begun.filter_map(|it| it.since);
+        let earlier = |one: Option<Timestamp>, other| [one, other].into_iter().flatten().min();
+        Self {
+            state: together,
+            since: begun.min(),
+            last_success,
+            oldest_owed: earlier(self.oldest_owed, other.oldest_owed),
+            oldest_unattempted: earlier(self.oldest_unattempted, other.oldest_unattempted),
+            last_failure: if first > second {
+                self.last_failure
+            } else {
+                other.last_failure
+            },
+        }
+    }
 }
 
 /// What a webhook is owed now, as far as its state goes by that.

@@ -34,8 +34,9 @@ pub use self::{
     dispatcher::{DeliverySettings, DispatcherContext, RetriedNow},
     listing::{Listed, Place, Status},
     observation::{Observation, Observations},
+    test_event::{TestResult, send as test},
     trace::{Fate, NotWanted, Trace},
-    webhooks::{Delivery, DeliveryError, IfRevision, TestResult, WebhookView, subscriptions},
+    webhooks::{Delivery, DeliveryError, WebhookView, subscriptions},
     window::Lately,
 };
 

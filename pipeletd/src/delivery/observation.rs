@@ -4,6 +4,7 @@
 //! start never does. Nothing is counted here.
 
 use std::{
+    mem,
     sync::{Arc, MutexGuard, PoisonError, atomic::Ordering},
     time::Duration,
 };
@@ -60,7 +61,7 @@ pub struct Observation {
 }
 
 /// All of them.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Observations {
     pub webhooks: Vec<Observation>,
     /// In the table now; those of deleted webhooks too.
@@ -71,6 +72,39 @@ pub struct Observations {
     pub attempts: LatencySnapshot,
     /// How long it took to have retries and dead letters on disk.
     pub ledger_commits: LatencySnapshot,
+}
+
+impl Observations {
+    /// Those of two who deliver to the same webhooks.
+    #[must_use]
+    pub fn plus(mut self, other: Self) -> Self {
+        for of in other.webhooks {
+            let id = of.stored.webhook.id;
+            let known = self
+                .webhooks
+                .binary_search_by_key(&id, |known| known.stored.webhook.id);
+            match known {
+                Ok(at) => self.webhooks[at].add(of),
+                Err(at) => self.webhooks.insert(at, of),
+            }
+        }
+        Self {
+            webhooks: self.webhooks,
+            failed_deliveries: self.failed_deliveries + other.failed_deliveries,
+            cancelled: self.cancelled + other.cancelled,
+            attempts: self.attempts.plus(&other.attempts),
+            ledger_commits: self.ledger_commits.plus(&other.ledger_commits),
+        }
+    }
+}
+
+impl Observation {
+    fn add(&mut self, other: Self) {
+        self.books = self.books.plus(other.books);
+        self.stats = mem::take(&mut self.stats).plus(&other.stats);
+        self.received += other.received;
+        self.health = mem::take(&mut self.health).plus(other.health);
+    }
 }
 
 impl Delivery {

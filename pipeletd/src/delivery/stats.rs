@@ -131,6 +131,23 @@ pub struct StatsSnapshot {
     pub lacks_sockets: bool,
 }
 
+impl StatsSnapshot {
+    #[must_use]
+    pub fn plus(mut self, other: &Self) -> Self {
+        for (count, more) in self.outcomes.iter_mut().zip(other.outcomes) {
+            *count += more;
+        }
+        Self {
+            outcomes: self.outcomes,
+            latencies: self.latencies.plus(&other.latencies),
+            repeated: self.repeated + other.repeated,
+            dead: self.dead + other.dead,
+            in_flight: self.in_flight + other.in_flight,
+            lacks_sockets: self.lacks_sockets || other.lacks_sockets,
+        }
+    }
+}
+
 /// What one dispatcher has in flight.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct InFlight {

@@ -29,7 +29,8 @@ pub struct TestResult {
     pub code: Option<Cow<'static, str>>,
 }
 
-pub(super) async fn send(
+/// POSTs a synthetic event once, outside the journal.
+pub async fn send(
     clock: Clock,
     sender: &Sender,
     webhook: &Webhook,

@@ -1,13 +1,12 @@
-//! The handle on delivery: creates, changes and deletes webhooks, and runs their dispatchers, one in
-//! each shard.
+//! The handle on delivery: takes up what the configuration says of webhooks, and runs their
+//! dispatchers, one in each shard.
 //!
-//! A change is durable before its caller is answered, and takes effect at a position of each
-//! shard's journal.
+//! A change takes effect at a position of each shard's journal.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::{
-        Arc, PoisonError, RwLock,
+        Arc, MutexGuard, PoisonError, RwLock,
         atomic::{AtomicI64, AtomicU64, Ordering},
     },
     time::Duration,
@@ -20,9 +19,9 @@ use pipelet_domain::{
         Cursor, DeliveryCounts, Retry, RetryKey, Stage, StoredWebhook, Subscription,
         SubscriptionVersion,
     },
-    events::{EventType, Seq},
+    events::Seq,
     shards::Shards,
-    webhooks::{Fault, SigningSecret, TargetPolicy, Webhook, WebhookDraft, WebhookId},
+    webhooks::{Webhook, WebhookId},
 };
 use tokio::{
     runtime::Handle,
@@ -32,7 +31,6 @@ use tokio::{
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::Instrument as _;
 
-pub use super::test_event::TestResult;
 use super::{
     deleted,
     dispatcher::{Control, DeliverySettings, Dispatcher, DispatcherContext, Progress, RetriedNow},
@@ -41,12 +39,11 @@ use super::{
     ledger::{Entry, LedgerError},
     observation::OldestRetry,
     stats::{Stats, StatsSnapshot},
-    test_event,
 };
 use crate::{
     journal::{AppendError, Subscriber},
-    registries::{Registered, Registry},
-    store::{self, Counter, EntryKey, Part, ReadLimit, StoreError},
+    registries::Registry,
+    store::{Part, ReadLimit, StoreError},
     system::{clock::Clock, latencies::Latencies},
 };
 
@@ -56,6 +53,8 @@ const CONTROL_QUEUE: usize = 64;
 const CANCEL_STRIDE: usize = 1000;
 /// How often a deletion is gone on with that an outage holds up.
 const FINISH_EVERY: Duration = Duration::from_secs(1);
+/// How often it is looked whether somebody else has deleted a webhook.
+const LOOK_AGAIN: Duration = Duration::from_millis(20);
 /// How long a caller waits for a change that an outage holds up.
 const OUTAGE_PATIENCE: Duration = Duration::from_secs(5);
 
@@ -74,6 +73,8 @@ pub(super) struct Inner {
     pub(super) webhooks: Registry<StoredWebhook>,
     /// The ones that are not deleted.
     pub(super) running: RwLock<BTreeMap<WebhookId, Arc<Running>>>,
+    /// Whose deletion is done here, and is to end everywhere.
+    closed: std::sync::Mutex<BTreeSet<WebhookId>>,
     /// Deliveries that were cancelled with their webhooks, since the daemon started.
     pub(super) cancelled: AtomicU64,
     /// Held during a change: what is added to a webhook that is deleted meanwhile is cancelled, or
@@ -136,24 +137,6 @@ pub struct WebhookView {
     pub health: Health,
 }
 
-/// Which revisions of a webhook a change is meant for.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum IfRevision {
-    Any,
-    OneOf(Vec<u64>),
-}
-
-impl IfRevision {
-    fn check(&self, webhook: &Webhook) -> Result<(), DeliveryError> {
-        match self {
-            Self::OneOf(revisions) if !revisions.contains(&webhook.revision) => {
-                Err(DeliveryError::Changed(webhook.id))
-            }
-            Self::OneOf(_) | Self::Any => Ok(()),
-        }
-    }
-}
-
 #[derive(Debug, thiserror::Error)]
 pub enum DeliveryError {
     #[error("there is no webhook {}", .0.0)]
@@ -162,12 +145,8 @@ pub enum DeliveryError {
     NoSuchFailedDelivery(pipelet_domain::deliveries::FailedId),
     #[error("webhook {} of this dead letter was deleted; purge it instead", .0.0)]
     WebhookDeleted(WebhookId),
-    #[error("webhook {} has been changed meanwhile, or the tag is none of its", .0.0)]
-    Changed(WebhookId),
     #[error("webhook {} is disabled: what it is sent would wait", .0.0)]
     WebhookDisabled(WebhookId),
-    #[error("the webhook is not valid")]
-    Invalid(Vec<Fault>),
     #[error(transparent)]
     Store(#[from] StoreError),
     #[error(transparent)]
@@ -185,9 +164,7 @@ impl DeliveryError {
             Self::NoSuchWebhook(_)
             | Self::NoSuchFailedDelivery(_)
             | Self::WebhookDeleted(_)
-            | Self::Changed(_)
             | Self::WebhookDisabled(_)
-            | Self::Invalid(_)
             | Self::Journal(AppendError::Stopped) => false,
         }
     }
@@ -202,39 +179,6 @@ pub fn subscriptions(webhooks: &Registry<StoredWebhook>) -> Vec<(WebhookId, Subs
     subscribed
         .map(|webhook| (webhook.id, Subscription::of(webhook)))
         .collect()
-}
-
-impl Registered for StoredWebhook {
-    type Key = WebhookId;
-    type Companion = ();
-
-    fn key(&self) -> WebhookId {
-        self.webhook.id
-    }
-
-    fn entry_key(key: WebhookId) -> EntryKey {
-        EntryKey::Webhook(key)
-    }
-
-    fn into_entry(self) -> store::Entry {
-        store::Entry::Webhook(self)
-    }
-
-    fn of(entry: &store::Entry) -> Option<&Self> {
-        match entry {
-            store::Entry::Webhook(stored) => Some(stored),
-            store::Entry::ApiKey(_) | store::Entry::IdTag(_) | store::Entry::Registration(_) => {
-                None
-            }
-        }
-    }
-
-    fn of_key(key: &EntryKey) -> Option<&WebhookId> {
-        match key {
-            EntryKey::Webhook(id) => Some(id),
-            EntryKey::ApiKey(_) | EntryKey::IdTag(_) | EntryKey::Registration(_) => None,
-        }
-    }
 }
 
 impl Delivery {
@@ -261,6 +205,7 @@ impl Delivery {
             settings: RwLock::new(Arc::new(settings)),
             webhooks,
             running: RwLock::default(),
+            closed: std::sync::Mutex::default(),
             cancelled: AtomicU64::new(0),
             changing: Mutex::default(),
             backfilled_due: AtomicI64::new(0),
@@ -286,165 +231,49 @@ impl Delivery {
                 Stage::Deleted => {}
             }
         }
-        delivery.0.archive_old().await;
+        deleted::archive_old(&delivery.0).await;
         Ok(delivery)
     }
 
-    pub async fn create(&self, draft: WebhookDraft) -> Result<WebhookView, DeliveryError> {
-        let new = draft
-            .create(&self.0.settings().targets)
-            .map_err(DeliveryError::Invalid)?;
-        self.detached(|inner| async move {
-            // One that can't be taken up is not stored.
-            inner.check_journals()?;
-            let _changing = inner.changing.lock().await;
-            if inner.tracker.is_closed() {
-                return Err(AppendError::Stopped.into());
-            }
-            let id = inner.webhooks.store().reserve(Counter::Webhook, 1).await?;
-            let webhook = new.into_webhook(WebhookId(id), inner.clock.now());
-            let stored = StoredWebhook {
-                webhook,
-                stage: Stage::Active,
-            };
-            let create = |_: Option<&StoredWebhook>| Ok(stored.clone());
-            let stored = inner.put(WebhookId(id), create).await?;
-            let places = inner.subscribe(&stored).await?;
-            inner.run(stored, places);
-            Ok(inner.view(&inner.running(WebhookId(id))?).await)
-        })
-        .await
+    /// Does what the configuration says of a webhook by now. Returns, where it is deleted, how many
+    /// deliveries were cancelled with it.
+    pub async fn take_up(&self, id: WebhookId) -> Result<u64, DeliveryError> {
+        self.detached(move |inner| async move { inner.take_up(id).await })
+            .await
     }
 
-    /// Changes what the draft gives and leaves the rest.
-    pub async fn update(
-        &self,
-        id: WebhookId,
-        draft: WebhookDraft,
-        only: IfRevision,
-    ) -> Result<WebhookView, DeliveryError> {
-        self.change(id, only, move |was, targets, now| {
-            draft.clone().update(was, targets, now)
-        })
-        .await
-    }
-
-    /// Signs with a new secret from now on, and with the present one beside it for
-    /// [`Signing::GRACE`](pipelet_domain::webhooks::Signing::GRACE).
-    pub async fn rotate_signing_secret(
-        &self,
-        id: WebhookId,
-        new: SigningSecret,
-        only: IfRevision,
-    ) -> Result<WebhookView, DeliveryError> {
-        self.change(id, only, move |was, _, now| {
-            Ok(was.rotated(new.clone(), now))
-        })
-        .await
-    }
-
-    async fn change(
-        &self,
-        id: WebhookId,
-        only: IfRevision,
-        change: impl Fn(&Webhook, &TargetPolicy, Timestamp) -> Result<Webhook, Vec<Fault>>
-        + Send
-        + Sync
-        + 'static,
-    ) -> Result<WebhookView, DeliveryError> {
-        self.detached(move |inner| async move {
-            let changing = inner.changing.lock().await;
-            let running = inner.running(id)?;
-            let change = |was: Option<&StoredWebhook>| {
-                let was = active(id, was, &only)?;
-                let (targets, now) = (&inner.settings().targets, inner.clock.now());
-                let webhook = change(was, targets, now).map_err(DeliveryError::Invalid)?;
-                // One that wants nothing more is taken though no event can be: it makes room in
-                // the end.
-                if webhook.enabled {
-                    inner.check_journals()?;
+    /// Takes up what is changed elsewhere, for as long as it is polled.
+    pub async fn follow(self) {
+        let mut changes = self.0.webhooks.changes();
+        loop {
+            changes.mark_unchanged();
+            let mut is_late = false;
+            for id in self.0.behind() {
+                if let Err(error) = self.take_up(id).await {
+                    tracing::debug!(webhook = id.0, %error, "a change is taken up later");
+                    is_late = true;
                 }
-                let stage = Stage::Active;
-                Ok(StoredWebhook { webhook, stage })
-            };
-            let stored = inner.put(id, change).await?;
-            running.replace(Arc::clone(&stored));
-            drop(changing);
-            inner.subscribe(&stored).await?;
-            running.configure().await;
-            Ok(inner.view(&running).await)
-        })
-        .await
-    }
-
-    /// Cancels what the webhook is owed. Returns how many deliveries that were.
-    pub async fn delete(&self, id: WebhookId, only: IfRevision) -> Result<u64, DeliveryError> {
-        self.detached(move |inner| async move {
-            let changing = inner.changing.lock().await;
-            let running = inner.running(id)?;
-            let delete = |was: Option<&StoredWebhook>| {
-                let was = active(id, was, &only)?;
-                // What the ledger puts off would come after the webhook's end.
-                inner.check_ledgers()?;
-                // The secret goes at once; the name stays for the failed deliveries.
-                let webhook = Webhook {
-                    enabled: false,
-                    secret: None,
-                    signing: None,
-                    revision: was.revision + 1,
-                    ..was.clone()
-                };
-                let stage = Stage::Deleting;
-                Ok(StoredWebhook { webhook, stage })
-            };
-            let stored = inner.put(id, delete).await?;
-            inner.forget(id);
-            drop(changing);
-            inner.subscribe(&stored).await?;
-            let ended = running.abandon().await;
-            let books = inner.cancel_the_rest(id, &ended).await?;
-            inner
-                .cancelled
-                .fetch_add(books.cancelled, Ordering::Relaxed);
-            inner.archive_old().await;
-            Ok(books.cancelled)
-        })
-        .await
-    }
-
-    /// What is wrong with a draft of a new webhook, or of a change of an existing one.
-    pub fn faults(
-        &self,
-        draft: WebhookDraft,
-        changed: Option<WebhookId>,
-    ) -> Result<Vec<Fault>, DeliveryError> {
-        let checked = match changed {
-            None => draft.create(&self.0.settings().targets).map(|_| ()),
-            Some(id) => {
-                let current = self.0.running(id)?.stored();
-                let now = self.0.clock.now();
-                draft
-                    .update(&current.webhook, &self.0.settings().targets, now)
-                    .map(|_| ())
             }
-        };
-        Ok(checked.err().unwrap_or_default())
+            if is_late {
+                let _ = timeout(FINISH_EVERY, changes.changed()).await;
+            } else if changes.changed().await.is_err() {
+                return;
+            }
+        }
+    }
+
+    /// Whether events can be taken down.
+    pub fn check_journals(&self) -> Result<(), DeliveryError> {
+        Ok(self.0.check_journals()?)
+    }
+
+    /// Whether what becomes of them can be.
+    pub fn check_ledgers(&self) -> Result<(), DeliveryError> {
+        Ok(self.0.check_ledgers()?)
     }
 
     pub async fn get(&self, id: WebhookId) -> Result<WebhookView, DeliveryError> {
         Ok(self.0.view(&self.0.running(id)?).await)
-    }
-
-    /// At most `limit` webhooks with an id above `after`, ascending.
-    pub async fn list(&self, after: Option<WebhookId>, limit: usize) -> Vec<WebhookView> {
-        let from = WebhookId(after.map_or(0, |id| id.0 + 1));
-        let page: Vec<_> = {
-            let webhooks = self.0.running.read();
-            let webhooks = webhooks.unwrap_or_else(PoisonError::into_inner);
-            let page = webhooks.range(from..).take(limit);
-            page.map(|(_, running)| Arc::clone(running)).collect()
-        };
-        join_all(page.iter().map(|running| self.0.view(running))).await
     }
 
     /// Sums over all webhooks.
@@ -465,17 +294,6 @@ impl Delivery {
             totals.pending += self.0.books(running, *id).pending;
         }
         totals
-    }
-
-    /// POSTs a synthetic event once, outside the journal. Works on disabled webhooks too.
-    pub async fn test(
-        &self,
-        id: WebhookId,
-        kind: Option<EventType>,
-    ) -> Result<TestResult, DeliveryError> {
-        let webhook = self.0.running(id)?.stored().webhook.clone();
-        let settings = self.0.settings();
-        Ok(test_event::send(self.0.clock, &settings.sender, &webhook, kind).await)
     }
 
     /// The wall time of a retry, as far as the wall clock can be trusted now.
@@ -572,6 +390,18 @@ impl Delivery {
         self.0.tracker.wait().await;
     }
 
+    /// Ends in the middle of whatever is done: somebody else delivers.
+    pub async fn abandon(&self) {
+        let changing = self.0.changing.lock().await;
+        self.0.tracker.close();
+        drop(changing);
+        for control in self.0.controls() {
+            // One that has ended already needs no message.
+            let _ = control.send(Control::Abandon).await;
+        }
+        self.0.tracker.wait().await;
+    }
+
     /// Runs a change to its end, also when its caller goes away meanwhile.
     pub(super) async fn detached<T, F, R>(&self, run: R) -> Result<T, DeliveryError>
     where
@@ -629,14 +459,87 @@ impl Inner {
             .remove(&id);
     }
 
-    /// Stores what a webhook becomes.
-    async fn put(
-        &self,
-        id: WebhookId,
-        change: impl Fn(Option<&StoredWebhook>) -> Result<StoredWebhook, DeliveryError>,
-    ) -> Result<Arc<StoredWebhook>, DeliveryError> {
-        let stored = self.webhooks.change(&id, |was| change(was).map(Some));
-        stored.await?.ok_or(DeliveryError::NoSuchWebhook(id))
+    /// Those of which the configuration says something else by now.
+    fn behind(&self) -> Vec<WebhookId> {
+        let stored = self.webhooks.list(None, |_| true, usize::MAX);
+        let is_behind = |stored: &Arc<StoredWebhook>| {
+            let (id, running) = (stored.webhook.id, self.running(stored.webhook.id).ok());
+            match stored.stage {
+                Stage::Active => {
+                    running.is_none_or(|it| it.stored().webhook.revision < stored.webhook.revision)
+                }
+                Stage::Deleting => running.is_some(),
+                Stage::Deleted => running.is_some() || self.closed().contains(&id),
+            }
+        };
+        let behind = stored.iter().filter(|stored| is_behind(stored));
+        behind.map(|stored| stored.webhook.id).collect()
+    }
+
+    async fn take_up(self: &Arc<Self>, id: WebhookId) -> Result<u64, DeliveryError> {
+        loop {
+            if let Some(cancelled) = self.try_take_up(id).await? {
+                return Ok(cancelled);
+            }
+            if self.tracker.is_closed() {
+                return Err(AppendError::Stopped.into());
+            }
+            sleep(LOOK_AGAIN).await;
+        }
+    }
+
+    /// None while somebody else deletes it.
+    async fn try_take_up(self: &Arc<Self>, id: WebhookId) -> Result<Option<u64>, DeliveryError> {
+        let changing = self.changing.lock().await;
+        let Some(found) = self.webhooks.find(&id) else {
+            return Ok(Some(0));
+        };
+        let stored = found.value;
+        match (stored.stage, self.running(id)) {
+            (Stage::Active, Err(_)) => {
+                if self.tracker.is_closed() {
+                    return Err(AppendError::Stopped.into());
+                }
+                let places = self.subscribe(&stored).await?;
+                self.run(stored, places);
+                Ok(Some(0))
+            }
+            (Stage::Active, Ok(running)) => {
+                running.replace(Arc::clone(&stored));
+                drop(changing);
+                // Attempts go by it at once, also where the journal has an outage.
+                running.configure().await;
+                self.subscribe(&stored).await?;
+                Ok(Some(0))
+            }
+            (Stage::Deleting | Stage::Deleted, Ok(running)) => {
+                self.forget(id);
+                drop(changing);
+                self.subscribe(&stored).await?;
+                let ended = running.abandon().await;
+                let cancelled = self.cancel_the_rest(id, &ended).await?.cancelled;
+                self.cancelled.fetch_add(cancelled, Ordering::Relaxed);
+                Ok(Some(cancelled))
+            }
+            (Stage::Deleting, Err(_)) => {
+                let books = self.ledger_books().closed.get(&id).copied();
+                let books = books.filter(|_| self.closed().contains(&id));
+                Ok(books.map(|books| books.cancelled))
+            }
+            (Stage::Deleted, Err(_)) => {
+                drop(changing);
+                let shards = self.shards.iter();
+                try_join_all(shards.map(|shard| shard.journal.unsubscribe(id))).await?;
+                self.closed().remove(&id);
+                deleted::archive_old(self).await;
+                Ok(Some(0))
+            }
+        }
+    }
+
+    /// Those whose deletion is done here, and is to end everywhere.
+    fn closed(&self) -> MutexGuard<'_, BTreeSet<WebhookId>> {
+        self.closed.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Has the journals take up what a webhook wants, which may have to wait for an outage's end.
@@ -649,10 +552,6 @@ impl Inner {
         let shards = self.shards.iter();
         let subscribed = shards.map(|shard| shard.journal.subscribe(id, wanted.clone()));
         Ok(try_join_all(subscribed).await?)
-    }
-
-    async fn archive_old(&self) {
-        deleted::archive_old(self).await;
     }
 
     fn run(&self, stored: Arc<StoredWebhook>, places: Vec<(Subscriber, Cursor)>) {
@@ -759,7 +658,8 @@ impl Inner {
         Ok(())
     }
 
-    /// The second half of a deletion; begun again after a crash, it ends the same.
+    /// The second half of a deletion, as far as it is these shards'; begun again after a crash, it
+    /// ends the same.
     async fn cancel_the_rest(
         &self,
         id: WebhookId,
@@ -769,16 +669,7 @@ impl Inner {
         for (shard, ended) in self.shards.iter().zip(ended) {
             books = books.plus(close(shard, id, *ended).await?);
         }
-        let close = |was: Option<&StoredWebhook>| {
-            let closed = was.cloned().map(|was| StoredWebhook {
-                stage: Stage::Deleted,
-                ..was
-            });
-            Ok::<_, StoreError>(closed)
-        };
-        self.webhooks.change(&id, close).await?;
-        let shards = self.shards.iter();
-        try_join_all(shards.map(|shard| shard.journal.unsubscribe(id))).await?;
+        self.closed().insert(id);
         Ok(books)
     }
 }
@@ -815,18 +706,6 @@ async fn close(
     let entry = Entry::Closed { webhook: id, books };
     ledger.record_durably(entry).await?;
     Ok(books)
-}
-
-/// The webhook, where it is not deleted and of a revision that is meant.
-fn active<'a>(
-    id: WebhookId,
-    stored: Option<&'a StoredWebhook>,
-    only: &IfRevision,
-) -> Result<&'a Webhook, DeliveryError> {
-    let active = stored.filter(|stored| stored.stage == Stage::Active);
-    let StoredWebhook { webhook, .. } = active.ok_or(DeliveryError::NoSuchWebhook(id))?;
-    only.check(webhook)?;
-    Ok(webhook)
 }
 
 impl DispatcherHandle {

@@ -60,6 +60,11 @@ impl Journals {
         self.0.map(Journal::head)
     }
 
+    /// Behind the last event that may be found in each.
+    pub fn ends(&self) -> Shards<Seq> {
+        self.0.map(Journal::durable)
+    }
+
     /// How many positions were ever taken, over all.
     pub fn head(&self) -> u64 {
         self.iter().map(|journal| journal.head().within()).sum()

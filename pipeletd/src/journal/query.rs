@@ -65,7 +65,8 @@ impl Journal {
         self.shared.log.as_ref()
     }
 
-    fn durable(&self) -> Seq {
+    /// Behind the last event that may be found.
+    pub(super) fn durable(&self) -> Seq {
         Seq(self.shared.durable.load(Ordering::Acquire))
     }
 }

@@ -139,7 +139,7 @@ async fn agree(
         Subprotocol::NotOffered => Some(None),
         Subprotocol::NoneCommon => None,
     };
-    let owner = context.owner.borrow().clone();
+    let owner = context.owners.of(&upgrade.station).borrow().clone();
     let place = match (protocol, owner) {
         (None, _) => Place::Nowhere,
         (Some(_), None) => Place::Elsewhere,

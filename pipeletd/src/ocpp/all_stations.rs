@@ -128,6 +128,20 @@ impl Stations {
         self.of(id).command_queue(id)
     }
 
+    /// Whether the tag charges at another place than this connector.
+    pub fn charges_beside(
+        &self,
+        tag: &IdTagKey,
+        station: &StationId,
+        connector_id: Option<u32>,
+    ) -> bool {
+        let here = Connector {
+            station,
+            connector_id,
+        };
+        self.charges_elsewhere(tag, here)
+    }
+
     /// Whether the tag charges at another place, by a transaction that was accepted there.
     pub(super) fn charges_elsewhere(&self, tag: &IdTagKey, here: Connector<'_>) -> bool {
         let mut shards = self.shards.iter();

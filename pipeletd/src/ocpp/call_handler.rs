@@ -15,7 +15,7 @@ use tokio_util::task::task_tracker::TaskTrackerToken;
 
 use super::{
     Services,
-    authorize::Authorization,
+    authorize::{self, Authorization},
     commands::{self, Answer, CommandError},
     handler::{self, Refusal},
     journaling::{event, internal_error, random_bytes},
@@ -294,6 +294,13 @@ impl CallHandler {
             None if kind == EventType::StartTransaction => Some(self.new_transaction_id().await?),
             None => None,
         };
+        let claim = match services.others.as_deref() {
+            Some(others) => {
+                let station = self.lease.station();
+                authorize::claim(others, &services.id_tags, station, kind, &payload).await
+            }
+            None => None,
+        };
         let authorization = Authorization::of(
             &services.id_tags,
             &services.stations,
@@ -301,6 +308,7 @@ impl CallHandler {
             kind,
             &payload,
             now,
+            claim,
         );
         let tag = authorization
             .as_ref()

@@ -81,6 +81,14 @@ pub struct CommandCounts {
 }
 
 impl CommandCounts {
+    /// What both count, of the same action.
+    pub fn add(&mut self, other: &Self) {
+        for (count, more) in self.outcomes.iter_mut().zip(other.outcomes) {
+            *count += more;
+        }
+        self.latencies = self.latencies.clone().plus(&other.latencies);
+    }
+
     pub const fn of(&self, outcome: CommandOutcome) -> u64 {
         self.outcomes[outcome as usize]
     }

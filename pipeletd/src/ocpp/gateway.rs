@@ -9,6 +9,7 @@
 
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
+use pipelet_domain::{events::StationId, shards::Shards};
 use tokio::{
     net::{TcpListener, TcpStream},
     sync::{OwnedSemaphorePermit, Semaphore, watch},
@@ -58,7 +59,7 @@ pub struct Gateway {
 #[derive(Debug, Clone)]
 pub struct GatewayHandle(pub(super) Arc<Context>);
 
-/// The owner of the shards, where that is this node.
+/// The owner of a shard, where that is this node.
 pub(super) type Local = Option<Arc<Services>>;
 
 /// What connections work with that have yet to find the owner of their station's shard.
@@ -70,8 +71,8 @@ pub(super) struct Context {
     pub(super) guesses: PasswordGuesses,
     pub(super) stats: ConnectionStats,
     pub(super) clock: Clock,
-    pub(super) owner: watch::Sender<Local>,
-    /// The way to it where it is another one; none where there is no other.
+    pub(super) owners: Shards<watch::Sender<Local>>,
+    /// The way to those that are others; none where there is no other.
     pub(super) peers: Option<Peers>,
     pub(super) inboxes: Inboxes,
 }
@@ -111,6 +112,7 @@ impl Gateway {
         mut config: Config,
         registry: Registrations,
         clock: Clock,
+        shard_count: u16,
         peers: Option<Peers>,
         stats: ConnectionStats,
     ) -> Result<Self, OpenError> {
@@ -137,7 +139,7 @@ impl Gateway {
             registry,
             guesses: PasswordGuesses::default(),
             clock,
-            owner: watch::Sender::default(),
+            owners: Shards::new((0..shard_count).map(|_| watch::Sender::default())),
             peers,
             inboxes: Inboxes::default(),
         });
@@ -195,8 +197,9 @@ impl Gateway {
         };
         shutdown.run_until_cancelled(accepting).await;
         drop(self);
-        let owner = context.owner.borrow().clone();
-        if let Some(services) = owner {
+        for owner in &context.owners {
+            let owner = owner.borrow().clone();
+            let Some(services) = owner else { continue };
             services.stations.end_all(&[At::ThisNode], End::Shutdown);
         }
         connections.close();
@@ -336,14 +339,15 @@ impl Node {
         lease: ConnectionLease,
         services: &Arc<Services>,
     ) -> Connected {
-        let revoked = services.revoked(lease.station());
+        let station = lease.station().clone();
+        let revoked = services.revoked(&station);
         let call_handler = CallHandler::new(lease, Arc::clone(services));
         let ended = Some(self.context.stats.ended.clone());
         let session = Session::new(unserved, call_handler, revoked, ended);
         // It may have come in after all the others were asked to end.
         if self.shutdown.is_cancelled() {
             session.end(End::Shutdown);
-        } else if !self.context.is_owner(services) {
+        } else if !self.context.is_owner(services, &station) {
             session.end(End::HandedOver);
         }
         Connected::Here(Box::new(session), self)
@@ -351,7 +355,8 @@ impl Node {
 
     /// Finds the owner of a station's shard.
     async fn look(self, mut unserved: Unserved<WebSocketLink<Stream>>) -> Option<Connected> {
-        let services = self.context.owner.borrow().clone();
+        let owner = self.context.owners.of(&unserved.station);
+        let services = owner.borrow().clone();
         if let Some(services) = services {
             let protocol = unserved.opening.subprotocol.as_deref();
             let lease = services.acquire_lease(&unserved.station, protocol, At::ThisNode);
@@ -375,8 +380,8 @@ impl Node {
 }
 
 impl Context {
-    fn is_owner(&self, services: &Arc<Services>) -> bool {
-        let owner = self.owner.borrow();
+    fn is_owner(&self, services: &Arc<Services>, station: &StationId) -> bool {
+        let owner = self.owners.of(station).borrow();
         owner
             .as_ref()
             .is_some_and(|owner| Arc::ptr_eq(owner, services))

@@ -33,6 +33,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 pub use self::{
     all_stations::Stations,
+    authorize::{Claim, OtherShards},
     command_stats::{CommandCounts, CommandOutcome},
     commands::{Answer, CommandError, DEFAULT_TIMEOUT, MAX_TIMEOUT},
     connection_stats::ConnectionStats,
@@ -211,6 +212,8 @@ struct Services {
     registry: Registrations,
     transaction_ids: TransactionIds,
     id_tags: IdTags,
+    /// None where all are these.
+    others: Option<Arc<dyn OtherShards>>,
     deferred_events: DeferredEvents,
     /// Those that there are.
     sessions: TaskTracker,
@@ -276,6 +279,7 @@ impl Ocpp {
         id_tags: IdTags,
         shards: Shards<(Journal, Arc<dyn ProjectionStore>)>,
         shard_count: u16,
+        others: Option<Arc<dyn OtherShards>>,
         transaction_retention: &watch::Sender<TransactionRetention>,
     ) -> Result<Self, OpenError> {
         let gateway = Arc::clone(&gateway.0);
@@ -316,6 +320,7 @@ impl Ocpp {
             registry,
             transaction_ids,
             id_tags,
+            others,
             deferred_events,
             sessions: TaskTracker::new(),
         });
@@ -358,8 +363,9 @@ impl Ocpp {
         // Before any station can be back.
         let shards = self.services.stations.shards().iter();
         let cut: Vec<_> = shards.flat_map(ShardStations::cut_connections).collect();
-        let owner = Some(Arc::clone(&self.services));
-        self.gateway.owner.send_replace(owner);
+        for owner in self.owners() {
+            owner.send_replace(Some(Arc::clone(&self.services)));
+        }
         async move {
             let stop = async {
                 tokio::select! {
@@ -371,7 +377,14 @@ impl Ocpp {
         }
     }
 
+    /// Where connections find it.
+    fn owners(&self) -> impl Iterator<Item = &watch::Sender<gateway::Local>> {
+        let shards = self.services.stations.shards().ids();
+        shards.filter_map(|shard| self.gateway.owners.get(shard))
+    }
+
     async fn serve(self, cut: Vec<StationHandle>, stop: impl Future<Output = ()>) {
+        let owners: Vec<_> = self.owners().cloned().collect();
         let Self {
             gateway,
             services,
@@ -402,10 +415,12 @@ impl Ocpp {
                 () = stop => {}
             }
             // No session begins here any more, and those that there are go on elsewhere.
-            gateway.owner.send_if_modified(|owner| {
-                let is_this = |it: &mut Arc<Services>| Arc::ptr_eq(it, &services);
-                owner.take_if(is_this).is_some()
-            });
+            for owner in owners {
+                owner.send_if_modified(|owner| {
+                    let is_this = |it: &mut Arc<Services>| Arc::ptr_eq(it, &services);
+                    owner.take_if(is_this).is_some()
+                });
+            }
             closing.cancel();
             services
                 .stations

@@ -60,7 +60,7 @@ impl Daemon {
         let registry = Registrations::open(store.clone(), Admission::Open, clock).await;
         let registry = registry.unwrap();
         let stats = ConnectionStats::new(config.max_unfinished);
-        let gateway = Gateway::bind(config, registry, clock, None, stats);
+        let gateway = Gateway::bind(config, registry, clock, 1, None, stats);
         let gateway = gateway.await.unwrap();
         let id_tags = IdTags::open(Policy::AcceptAll, store.clone(), clock).await;
         let ocpp = Ocpp::open(
@@ -69,6 +69,7 @@ impl Daemon {
             id_tags.unwrap(),
             Shards::new([(journal.clone(), store.clone() as Arc<dyn ProjectionStore>)]),
             1,
+            None,
             &watch::Sender::new(TransactionRetention {
                 ended: Duration::MAX,
                 abandoned_after: Duration::MAX,

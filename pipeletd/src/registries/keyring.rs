@@ -121,6 +121,11 @@ impl Keyring {
         })
     }
 
+    /// Waits until all keys are known here that there are anywhere.
+    pub async fn catch_up(&self) -> Result<(), StoreError> {
+        self.keys.store().catch_up().await
+    }
+
     /// Who the key belongs to. Takes the same time for every key that is wrong.
     pub fn check(&self, key: &str, now: Timestamp, instant: Instant) -> Result<Caller, Refused> {
         let hash = KeyHash::of(key);

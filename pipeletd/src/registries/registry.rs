@@ -11,6 +11,8 @@ use std::{
     sync::{Arc, PoisonError, RwLock, RwLockReadGuard},
 };
 
+use tokio::sync::watch;
+
 use crate::store::{
     ConfigurationChange, ConfigurationStore, Entry, EntryKey, PutError, Revision, StoreError,
 };
@@ -36,6 +38,7 @@ pub trait Registered: Clone + Debug + Send + Sync + 'static {
 pub struct Registry<V: Registered> {
     store: Arc<dyn ConfigurationStore>,
     entries: Arc<RwLock<Entries<V>>>,
+    changed: watch::Sender<()>,
 }
 
 pub(super) type Entries<V> = BTreeMap<<V as Registered>::Key, Found<V>>;
@@ -52,9 +55,24 @@ impl<V: Registered> Registry<V> {
     pub async fn open(store: Arc<dyn ConfigurationStore>) -> Result<Self, StoreError> {
         let entries = Arc::<RwLock<Entries<V>>>::default();
         let watched = Arc::clone(&entries);
-        let observer = move |change: &ConfigurationChange| apply(&watched, change);
+        let changed = watch::Sender::default();
+        let told = changed.clone();
+        let observer = move |change: &ConfigurationChange| {
+            if apply(&watched, change) {
+                told.send_replace(());
+            }
+        };
         store.watch(Box::new(observer)).await?;
-        Ok(Self { store, entries })
+        Ok(Self {
+            store,
+            entries,
+            changed,
+        })
+    }
+
+    /// Tells whenever an entry is another than before.
+    pub fn changes(&self) -> watch::Receiver<()> {
+        self.changed.subscribe()
     }
 
     pub fn find(&self, key: &V::Key) -> Option<Found<V>> {
@@ -131,11 +149,14 @@ impl<V: Registered> Registry<V> {
     }
 }
 
-fn apply<V: Registered>(entries: &RwLock<Entries<V>>, change: &ConfigurationChange) {
+/// Whether it is an entry of these.
+fn apply<V: Registered>(entries: &RwLock<Entries<V>>, change: &ConfigurationChange) -> bool {
     let entries = || entries.write().unwrap_or_else(PoisonError::into_inner);
     match change {
         ConfigurationChange::Put(entry, revision) => {
-            let Some(value) = V::of(entry) else { return };
+            let Some(value) = V::of(entry) else {
+                return false;
+            };
             let mut entries = entries();
             let known = entries.get(&value.key());
             let companion = known.map(|known| known.companion.clone());
@@ -145,13 +166,15 @@ fn apply<V: Registered>(entries: &RwLock<Entries<V>>, change: &ConfigurationChan
                 revision: *revision,
             };
             entries.insert(value.key(), found);
+            true
         }
         ConfigurationChange::Removed(key) => {
-            let removed = V::of_key(key).and_then(|key| entries().remove(key));
+            let Some(removed) = V::of_key(key).and_then(|key| entries().remove(key)) else {
+                return false;
+            };
             // Who is woken by it finds the entry gone.
-            if let Some(removed) = removed {
-                V::removed(&removed.companion);
-            }
+            V::removed(&removed.companion);
+            true
         }
     }
 }

@@ -26,7 +26,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::{
     StoreError,
-    keys::{self, Kind},
+    keys::{self, Kind, Meta},
 };
 
 /// The version of keys and records together, as `docs/developing/disk-format.md` specifies them; no
@@ -166,6 +166,38 @@ impl Record {
         let count = number(&self.value).map_err(|_| RestoreError::Damaged)?;
         Ok((ShardId(shard), count))
     }
+}
+
+/// Puts the backups of all shards together, each of which has what is set up beside its own records:
+/// that is taken of the first, and numbers that were given out of the last.
+pub fn of_parts(
+    parts: impl ExactSizeIterator<Item = io::Result<impl Read>>,
+    out: &mut dyn Write,
+) -> Result<(), BackupError> {
+    let count = parts.len();
+    let shards = u16::try_from(count).unwrap_or(u16::MAX);
+    let mut writer = Writer::begin_of(shards, out)?;
+    for (index, part) in (1..).zip(parts) {
+        let mut part = part.map_err(BackupError::Write)?;
+        let mut reader = Reader::begin(&mut part).map_err(of_part)?;
+        while let Some(record) = reader.next().map_err(of_part)? {
+            let is_wanted = match record.kind().map_err(of_part)? {
+                Kind::Webhook | Kind::ApiKey | Kind::IdTag | Kind::Registration => index == 1,
+                Kind::Meta if record.key == keys::meta(Meta::FormatVersion) => index == 1,
+                Kind::Meta => index == count,
+                _ => true,
+            };
+            if is_wanted {
+                writer.record(&record.key, &record.value)?;
+            }
+        }
+    }
+    writer.end()
+}
+
+/// A part that breaks off is one that can't be written.
+fn of_part(error: RestoreError) -> BackupError {
+    BackupError::Write(io::Error::other(error))
 }
 
 /// Reads a backup's records. What it gave may be trusted once [`Reader::next`] has said that

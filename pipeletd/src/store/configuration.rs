@@ -137,6 +137,11 @@ pub trait ConfigurationStore: fmt::Debug + Send + Sync + 'static {
     /// Reserves `count` numbers, from 1 on; returns the first.
     async fn reserve(&self, counter: Counter, count: u32) -> Result<u64, StoreError>;
 
+    /// Waits until whoever watches has been told of all that was changed before, wherever that was.
+    async fn catch_up(&self) -> Result<(), StoreError> {
+        Ok(())
+    }
+
     /// A random key, made once for each cluster.
     async fn transaction_key(&self) -> Result<[u8; 16], StoreError>;
 }

@@ -41,7 +41,7 @@ use std::{path::PathBuf, sync::Arc};
 use pipelet_domain::shards::Shards;
 
 pub use self::{
-    backup::{Backup, BackupError, RestoreError},
+    backup::{Backup, BackupError, RestoreError, of_parts as backup_of_parts},
     configuration::{
         ConfigurationChange, ConfigurationStore, Counter, Entry, EntryKey, Observer, PutError,
         Revision,

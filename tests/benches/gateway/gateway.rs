@@ -65,6 +65,11 @@ impl Kind {
                     .behind(usize::from(matches!(self, Self::Forwarding(_))))
                     .start()
                     .await;
+                if matches!(self, Self::Forwarding(_)) {
+                    // It owns nothing then.
+                    let path = format!("/cluster/nodes/{}/drain", daemon.node());
+                    daemon.api().post_empty(&path).await.expect(200);
+                }
                 for url in urls {
                     daemon.api().subscribe(url, &["MeterValues"]).await;
                 }

@@ -289,7 +289,7 @@ async fn one_node_owns_the_shards_and_another_stands_by() {
         });
         cluster.await.unwrap()
     };
-    let first = node("a").await.engine(|_| {}).await.unwrap();
+    let first = node("a").await.engine(ShardId(0), |_| {}).await.unwrap();
     let (told, mut owner) = tokio::sync::mpsc::channel(1);
     let waiting = |owner: &str| told.try_send(owner.to_owned()).unwrap();
     let second = node("b").await;
@@ -297,9 +297,11 @@ async fn one_node_owns_the_shards_and_another_stands_by() {
         assert_eq!(owner.recv().await.unwrap(), "a");
         first.ownership.give_up().await;
     };
-    let both = Box::pin(async { tokio::join!(second.engine(waiting), ending).0 });
+    let both = Box::pin(async { tokio::join!(second.engine(ShardId(0), waiting), ending).0 });
     let second = within("the one that waits to go on", both).await.unwrap();
-    let refused = append(&*first.shards[0].log, 0..1).await.unwrap_err();
+    let refused = append(&*first.shards.as_slice()[0].log, 0..1)
+        .await
+        .unwrap_err();
     assert!(matches!(refused, StoreError::Fenced), "{refused}");
 
     // While the server is silent nobody owns them, and then the same one does.
@@ -308,6 +310,8 @@ async fn one_node_owns_the_shards_and_another_stands_by() {
     eventually("the lease to run out", is_held, |is_held| !is_held).await;
     nats.resume();
     within("the lease to be renewed", second.ownership.held()).await;
-    while second.shards[0].log.check().await.is_err() {}
-    append(&*second.shards[0].log, 0..1).await.unwrap();
+    while second.shards.as_slice()[0].log.check().await.is_err() {}
+    append(&*second.shards.as_slice()[0].log, 0..1)
+        .await
+        .unwrap();
 }

@@ -13,7 +13,7 @@ pub(crate) const IN_SHARDS: &str = "PIPELET_E2E_IN_SHARDS";
 /// With this variable, the daemon is the one node of a cluster, in two shards, on this NATS server.
 pub(crate) const ON_NATS: &str = "PIPELET_E2E_ON_NATS";
 
-/// With this one, too, it is one of three nodes, another of which owns the shards.
+/// With this one, too, it is one of three nodes, and the shards are at any of these.
 pub(crate) const AT_A_GATEWAY: &str = "PIPELET_E2E_AT_A_GATEWAY";
 
 /// Clusters of this process's.

@@ -185,7 +185,7 @@ async fn the_main_cases_hold_on_nats() {
 }
 
 #[tokio::test]
-async fn the_main_cases_hold_at_a_node_that_owns_no_shard() {
+async fn the_main_cases_hold_at_one_of_three_nodes() {
     if let Some(nats) = Nats::start().await {
         let variables = [(ON_NATS, &*nats.url()), (AT_A_GATEWAY, "1")];
         the_main_cases_hold(&variables, &[OF_ONE_SHARD, RESTARTING, OF_THE_OWNER]).await;

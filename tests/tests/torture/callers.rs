@@ -90,6 +90,11 @@ pub(crate) fn request(shape: &Shape) -> Value {
     })
 }
 
+/// Whether a change holds everywhere. Where a shard has no owner, it follows there at some later time.
+fn holds(reply: &Reply) -> bool {
+    matches!(reply.status, 200 | 201) && reply.json().get("absent_shards").is_none()
+}
+
 impl Caller {
     async fn ask(
         &self,
@@ -137,12 +142,12 @@ impl Caller {
             return;
         };
         let id = reply.json()["id"].as_u64().expect("a numeric id");
-        let mut webhooks = self.run.webhooks();
-        webhooks.registrations.answered(key, Instant::now());
-        webhooks.ids.insert(id, key);
-        drop(webhooks);
-        let now = Instant::now();
-        self.run.oracle().wants(key, &[START, BOOT], false, now);
+        self.run.webhooks().ids.insert(id, key);
+        if holds(&reply) {
+            let now = Instant::now();
+            self.run.webhooks().registrations.answered(key, now);
+            self.run.oracle().wants(key, &[START, BOOT], false, now);
+        }
     }
 
     async fn update(&mut self, api: &Api, key: Key) {
@@ -152,7 +157,7 @@ impl Caller {
         self.run.webhooks().registrations.asks(key, asked);
         let body = request(&shape);
         let reply = self.ask(api, Method::PUT, &path, Some(&body)).await;
-        if reply.is_some_and(|reply| reply.status == 200) {
+        if reply.is_some_and(|reply| holds(&reply)) {
             self.run
                 .webhooks()
                 .registrations
@@ -206,7 +211,7 @@ impl Caller {
         let asked = Some(shape);
         self.run.webhooks().registrations.asks(SWITCHED, asked);
         let reply = self.ask(api, Method::PUT, &path, Some(&body)).await;
-        if reply.is_some_and(|reply| reply.status == 200) {
+        if reply.is_some_and(|reply| holds(&reply)) {
             self.run
                 .webhooks()
                 .registrations
@@ -231,7 +236,7 @@ impl Caller {
         };
         let path = format!("{path}/rotate-secret");
         let reply = self.ask(api, Method::POST, &path, Some(&body)).await;
-        if reply.is_some_and(|reply| reply.status == 200) {
+        if reply.is_some_and(|reply| holds(&reply)) {
             self.run.webhooks().rotation.answered(Instant::now());
         }
     }

@@ -12,6 +12,7 @@ use std::{
 use fastrand::Rng;
 use pipelet_tests::{Daemon, NatsCluster, deadline::eventually, oracle::Counts};
 use reqwest::Method;
+use serde_json::Value;
 use tokio::time::sleep;
 
 use crate::{
@@ -123,11 +124,12 @@ pub(crate) async fn run(rounds: u32, seed: u64) -> Option<Result<Outcome, Found>
         outcome: Outcome::default(),
     };
     for round in 1..=rounds {
-        let before = cluster.owner().await;
-        let disturbance = cluster.disturb(&before.0).await;
-        let has_started = cluster.owner().await != before;
+        let owner = cluster.owner().await;
+        let disturbance = cluster.disturb(&owner).await;
         let run = cluster.torture.run();
-        cluster.torture.check(has_started).await;
+        // Nothing is under way at a node that was not there.
+        let have_started = disturbance == Disturbance::AllKilled;
+        cluster.torture.check(have_started).await;
         if round < rounds {
             run.up(cluster.nodes().map(Endpoints::of).collect());
         } else {
@@ -152,15 +154,19 @@ impl Cluster {
         iter::once(self.torture.daemon()).chain(&self.others)
     }
 
-    /// Its name, and when it was started.
-    async fn owner(&self) -> (String, String) {
+    /// The name of the node that owns most shards.
+    async fn owner(&self) -> String {
         let api = self.torture.daemon().api();
         let look = async || api.get("/cluster").await.expect(200);
-        let cluster = eventually("an owner", look, |seen| seen["owner"].is_string()).await;
-        let name = cluster["owner"].as_str().expect("a name");
-        let mut nodes = cluster["nodes"].as_array().expect("nodes").iter();
-        let owner = nodes.rfind(|node| node["name"] == name).expect("it is one");
-        (name.to_owned(), owner["started_at"].to_string())
+        let all_owned = |seen: &Value| {
+            let shards = seen["shard_owners"].as_array().expect("shards");
+            shards.iter().all(|shard| shard["owner"].is_string())
+        };
+        let cluster = eventually("owners", look, all_owned).await;
+        let nodes = cluster["nodes"].as_array().expect("nodes").iter();
+        let owner = nodes.max_by_key(|node| node["shards"].as_u64());
+        let name = owner.and_then(|owner| owner["name"].as_str());
+        name.expect("a name").to_owned()
     }
 
     /// A node that something is to happen to: all is checked by another one.
@@ -212,10 +218,7 @@ impl Cluster {
                 self.outcome.stood_still += 1;
                 self.victim(owner).pause();
                 self.taken_over(began).await;
-                let former = self.victim(owner);
-                former.resume();
-                assert!(!former.ended().await.success(), "it was overtaken");
-                self.start(owner).await;
+                self.victim(owner).resume();
             }
             Disturbance::OwnerDrained => {
                 self.victim(owner);
@@ -322,25 +325,20 @@ impl Cluster {
         self.outcome.hand_overs.push(began.elapsed());
     }
 
-    /// Waits until every shard takes events and changes of webhooks. A node that was overtaken, as
-    /// where the servers were silent, ends and is started again.
+    /// Waits until every shard takes events and changes of webhooks.
     async fn ready(&mut self) {
         let began = Instant::now();
         while !self.torture.takes_changes().await {
-            self.start_ended().await;
             assert!(began.elapsed() < LONGEST_SILENCE, "no changes are taken");
             // Nobody announces it, and a key may call only so often.
             sleep(LOOK_AGAIN).await;
         }
-        self.start_ended().await;
     }
 
-    /// Waits until every node is there, and none takes itself for an owner that it is no longer: such
-    /// a one ends, and is started again.
+    /// Waits until every node is there, and none takes itself for an owner that it is no longer.
     async fn settled(&mut self) {
         let began = Instant::now();
         while !self.all_ready().await {
-            self.start_ended().await;
             assert!(began.elapsed() < LONGEST_SILENCE, "a node is not ready");
             // Nobody announces it.
             sleep(LOOK_AGAIN).await;
@@ -355,13 +353,5 @@ impl Cluster {
             }
         }
         true
-    }
-
-    async fn start_ended(&mut self) {
-        for node in iter::once(self.torture.daemon_mut()).chain(&mut self.others) {
-            if node.is_running() && node.has_ended() {
-                node.start_again().await;
-            }
-        }
     }
 }

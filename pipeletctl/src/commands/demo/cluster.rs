@@ -165,7 +165,8 @@ impl Tour<'_> {
         self.await_posts().await?;
         let seen = self.await_cluster(&client, |_| true).await?;
         self.show(&seen)?;
-        let owner = seen.owner.unwrap_or_default();
+        let owner = seen.nodes.iter().max_by_key(|node| node.shards);
+        let owner = owner.map_or("", |node| &node.name);
         let owner = NODES.iter().position(|name| *name == owner).unwrap_or(0);
 
         // Its client is another node's, and one that survives.
@@ -173,18 +174,17 @@ impl Tour<'_> {
         let client = self.client(&cluster.nodes[survivor])?;
         let name = NODES[owner];
         self.say(&format!(
-            "Node {name} owns the shards. It is killed (kill -9)."
+            "Each node owns a part of the shards. Node {name} is killed (kill -9)."
         ))?;
         cluster.nodes[owner].process.kill().await;
         let killed = Instant::now();
-        let is_another = |cluster: &v1::GetClusterResponse| {
-            cluster.owner.as_ref().is_some_and(|owner| owner != name)
-        };
-        let seen = self.await_cluster(&client, is_another).await?;
+        let is_taken = |shard: &v1::ClusterShard| shard.owner.as_ref().is_some_and(|it| it != name);
+        let are_others =
+            |cluster: &v1::GetClusterResponse| cluster.shard_owners.iter().all(is_taken);
+        self.await_cluster(&client, are_others).await?;
         let took = killed.elapsed().as_secs_f32();
-        let next = seen.owner.unwrap_or_default();
         self.say(&format!(
-            "After {took:.1} s node {next} owns them. Chargers at the other nodes are connected still."
+            "After {took:.1} s the others own its shards. Their chargers are connected still."
         ))?;
         self.await_posts().await?;
         self.say(&format!(

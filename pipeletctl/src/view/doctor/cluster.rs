@@ -5,7 +5,13 @@ use std::collections::BTreeMap;
 use pipelet_proto::v1;
 
 use super::finding::{Finding, moment};
-use crate::{view::time::Time, words::counted};
+use crate::{
+    view::{
+        cluster::{numbers, without_owner},
+        time::Time,
+    },
+    words::counted,
+};
 
 /// So many messages behind, a server would be of no use if the others died: the shipped alert has
 /// the same.
@@ -43,16 +49,20 @@ fn nodes<'a>(
 
 fn owner(cluster: &v1::GetClusterResponse) -> Finding {
     let name = &cluster.name;
-    if let Some(owner) = &cluster.owner {
+    let without = without_owner(cluster);
+    if without.is_empty() {
         let up = cluster.nodes.iter().filter(|it| it.state != "silent");
         let nodes = counted(up.count() as u64, "node", "nodes");
         let shards = counted(cluster.shards.into(), "shard", "shards");
         let servers = cluster.nats_servers.len() as u64;
         let servers = counted(servers, "NATS server", "NATS servers");
-        let message = format!("{name}: {owner} owns {shards}; {nodes} and {servers}");
+        let message = format!("{name}: {shards}, each with its owner; {nodes} and {servers}");
         return Finding::ok("cluster", message);
     }
-    let message = format!("{name}: no node owns the shards");
+    let message = match without.len() {
+        1 => format!("{name}: no node owns shard {}", without[0]),
+        _ => format!("{name}: no node owns the shards {}", numbers(&without)),
+    };
     let finding = Finding::problem("cluster", "cluster_without_owner", message);
     let drained: Vec<_> = nodes(cluster, "drained").collect();
     match drained[..] {
@@ -63,7 +73,7 @@ fn owner(cluster: &v1::GetClusterResponse) -> Finding {
             ))
         }
         _ => finding.hint(
-            "one takes them over within seconds, as soon as most NATS servers answer: `pipeletctl \
+            "others take them over within seconds, as soon as most NATS servers answer: `pipeletctl \
              cluster status`, and the nodes' logs",
         ),
     }
@@ -129,7 +139,10 @@ mod tests {
     #[test]
     fn each_thing_that_is_wrong_is_found() {
         let mut cluster = v1::GetClusterResponse {
-            owner: Some("a".to_owned()),
+            shard_owners: vec![v1::ClusterShard {
+                shard: 0,
+                owner: Some("a".to_owned()),
+            }],
             nodes: vec![node("a", "up", "1"), node("b", "up", "1")],
             nats_servers: vec![v1::NatsServer::default()],
             ..v1::GetClusterResponse::default()
@@ -146,7 +159,7 @@ mod tests {
             "nats_server_behind",
         ];
         assert_eq!(codes(&cluster), expected);
-        cluster.owner = None;
+        cluster.shard_owners[0].owner = None;
         cluster.nodes = vec![node("a", "drained", "1"), node("b", "drained", "1")];
         cluster.nats_servers[0].offline = true;
         cluster.nats_error = Some("timed out".to_owned());

@@ -82,12 +82,12 @@ impl Guard {
     }
 
     /// Who calls, where that matters.
-    fn admit(&self, request: &mut Request, peer: &Peer) -> Result<Option<Caller>, Status> {
+    async fn admit(&self, request: &mut Request, peer: &Peer) -> Result<Option<Caller>, Status> {
         let path = request.uri().path();
         if is_open(path) {
             return Ok(None);
         }
-        let caller = self.authenticator.admit(request.headers(), peer)?;
+        let caller = self.authenticator.admit(request.headers(), peer).await?;
         let needed = self.needed.get(path).copied();
         permit(
             &caller,
@@ -115,12 +115,12 @@ impl Guard {
 }
 
 /// Whether a method is for everybody.
-pub(in crate::api) fn is_open(path: &str) -> bool {
+fn is_open(path: &str) -> bool {
     OPEN.iter().any(|service| path.starts_with(service))
 }
 
 /// For how long the caller of a stream is let in.
-pub(super) fn validity<T>(request: &tonic::Request<T>) -> Result<Validity, ApiError> {
+pub(in crate::api) fn validity<T>(request: &tonic::Request<T>) -> Result<Validity, ApiError> {
     let found = request.extensions().get::<Validity>().cloned();
     // The guard has put it there.
     found.ok_or(ApiError::Unauthenticated { first_key: None })
@@ -137,7 +137,7 @@ pub(super) async fn guard(
     let (route, changes) = guard.method(request.uri().path());
     let call = Call::begin("grpc", request.method().as_str(), &id);
     let answer = async {
-        match guard.admit(&mut request, &peer) {
+        match guard.admit(&mut request, &peer).await {
             Ok(Some(caller)) => {
                 let validity = guard.authenticator.validity(&caller);
                 let answer = validity.run(next.run(request)).await;

@@ -12,7 +12,11 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, codegen::BoxStream};
 
 use super::{
-    super::{daemon::Daemon, error::ApiError},
+    super::{
+        daemon::{Daemon, ShardFigures},
+        error::ApiError,
+        validity::Validity,
+    },
     access::{Needs, validity},
     status::statuses,
 };
@@ -29,8 +33,11 @@ const PIECES: usize = 4;
 /// A reader that takes nothing for so long is given up: nothing is forgotten for its sake.
 const PATIENCE: Duration = Duration::from_mins(1);
 
-pub(super) struct DaemonRpc {
-    pub(super) daemon: Daemon,
+#[derive(Debug)]
+pub struct DaemonRpc {
+    pub(super) shards: ShardFigures,
+    /// None where it is another node that answers, too.
+    pub(super) daemon: Option<Daemon>,
     pub(super) backup: Arc<dyn Backup>,
 }
 
@@ -48,14 +55,22 @@ impl DaemonService for DaemonRpc {
         request: Request<v1::GetStatusRequest>,
     ) -> Result<Response<v1::GetStatusResponse>, Status> {
         let caller = request.extensions().get::<Caller>();
-        Ok(Response::new(self.daemon.status(caller).await?))
+        let of_shards = self.shards.status().await?;
+        Ok(Response::new(match &self.daemon {
+            Some(daemon) => daemon.status(caller, of_shards).await,
+            None => of_shards,
+        }))
     }
 
     async fn get_overview(
         &self,
         _: Request<v1::GetOverviewRequest>,
     ) -> Result<Response<v1::GetOverviewResponse>, Status> {
-        Ok(Response::new(self.daemon.overview().await?))
+        let of_shards = self.shards.overview().await?;
+        Ok(Response::new(match &self.daemon {
+            Some(daemon) => daemon.overview(of_shards),
+            None => of_shards,
+        }))
     }
 
     type BackUpStream = BoxStream<v1::BackUpResponse>;
@@ -65,10 +80,17 @@ impl DaemonService for DaemonRpc {
         request: Request<v1::BackUpRequest>,
     ) -> Result<Response<Self::BackUpStream>, Status> {
         let validity = validity(&request)?;
-        let pieces = pieces_of(Arc::clone(&self.backup));
-        let told = validity.stream(pieces);
-        Ok(Response::new(Box::pin(statuses(told))))
+        Ok(backed_up(validity, Arc::clone(&self.backup)))
     }
+}
+
+/// A backup, as a caller gets it.
+pub(in crate::api) fn backed_up(
+    validity: Validity,
+    backup: Arc<dyn Backup>,
+) -> Response<BoxStream<v1::BackUpResponse>> {
+    let told = validity.stream(pieces_of(backup));
+    Response::new(Box::pin(statuses(told)))
 }
 
 /// A backup, which is whole only where no error is at its end.

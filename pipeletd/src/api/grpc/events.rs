@@ -28,10 +28,10 @@ use crate::{
     auth::Role,
     delivery::{Backfill, Delivery},
     journal::Journals,
-    store::ReadLimit,
 };
 
-pub(super) struct EventRpc {
+#[derive(Debug)]
+pub struct EventRpc {
     pub(super) journals: Journals,
     pub(super) delivery: Delivery,
     pub(super) streams: EventStreams,
@@ -70,7 +70,7 @@ impl EventService for EventRpc {
         let request = request.into_inner();
         let filter = request::event_filter(request.filter.unwrap_or_default(), "/filter")?;
         let before = request::page_token(&request.page_token, positions)?;
-        let limit = ReadLimit::page(request::page_size(request.page_size));
+        let limit = reader.limit(request::page_size(request.page_size));
         let room = reader.page().await?;
         let latest = self.journals.latest(&filter, before, limit).await;
         let latest = latest.map_err(ApiError::from)?;

@@ -7,6 +7,7 @@ use pipelet_proto::v1::{
 use tokio::sync::mpsc;
 use tokio_stream::{StreamExt, wrappers::ReceiverStream};
 use tonic::{Request, Response, Status, codegen::BoxStream};
+use tracing::Instrument as _;
 
 use super::{
     super::{cursor, error::ApiError, wire},
@@ -17,13 +18,13 @@ use super::{
 use crate::{
     auth::Role,
     delivery::{Delivery, ReplayProgress, Selection},
-    store::ReadLimit,
 };
 
 /// Progress that a slow caller may have waiting.
 const PROGRESS_QUEUE: usize = 16;
 
-pub(super) struct FailedDeliveryRpc {
+#[derive(Debug)]
+pub struct FailedDeliveryRpc {
     pub(super) delivery: Delivery,
 }
 
@@ -99,7 +100,7 @@ impl FailedDeliveryService for FailedDeliveryRpc {
         let room = reader.page().await?;
         let failed = self
             .delivery
-            .failed_deliveries(filter, after.map(FailedId), ReadLimit::page(size + 1))
+            .failed_deliveries(filter, after.map(FailedId), reader.limit(size + 1))
             .await
             .map_err(ApiError::from)?;
         let room = room.down_to(failed.items.iter().map(FailedDelivery::memory_size));
@@ -147,14 +148,16 @@ impl FailedDeliveryService for FailedDeliveryRpc {
         let (ended, end) = mpsc::channel(1);
         let delivery = self.delivery.clone();
         // Its own end is awaited by the delivery's tracker; the stream only listens.
-        tokio::spawn(async move {
+        let replaying = async move {
             let result = delivery
                 .replay(selection, (!unwatched).then_some(told))
                 .await;
             let last = result.map(|state| progress(state, true));
             // A caller that has hung up doesn't want to know.
             let _ = ended.send(last.map_err(ApiError::from)).await;
-        });
+        };
+        // Under the id of the request that asks for it.
+        tokio::spawn(replaying.in_current_span());
         let updates = ReceiverStream::new(progressing).map(|state| Ok(progress(state, false)));
         let told = validity.stream(updates.chain(ReceiverStream::new(end)));
         Ok(Response::new(Box::pin(statuses(told))))

@@ -8,8 +8,8 @@ mod daemon;
 mod events;
 mod failed_deliveries;
 mod id_tags;
-mod readers;
-mod request;
+pub(super) mod readers;
+pub(super) mod request;
 mod stations;
 mod status;
 mod transactions;
@@ -21,7 +21,7 @@ use axum::{Router, middleware};
 use pipelet_proto::v1::{
     self,
     api_key_service_server::ApiKeyServiceServer,
-    cluster_service_server::{self, ClusterServiceServer},
+    cluster_service_server::ClusterServiceServer,
     daemon_service_server::{DaemonService, DaemonServiceServer},
     event_service_server::{EventService, EventServiceServer},
     failed_delivery_service_server::{FailedDeliveryService, FailedDeliveryServiceServer},
@@ -39,20 +39,23 @@ use tonic::{
     transport::{Server, server::Connected},
 };
 
-pub(super) use self::access::is_open;
 use self::{
     access::Guard, api_keys::ApiKeyRpc, cluster::ClusterRpc, daemon::DaemonRpc, events::EventRpc,
     failed_deliveries::FailedDeliveryRpc, id_tags::IdTagRpc, stations::StationRpc,
     transactions::TransactionRpc, webhooks::WebhookRpc,
 };
+pub(super) use self::{
+    access::validity, daemon::backed_up, status::statuses, webhooks::WebhookLives,
+};
 use super::{
     REQUEST_TIMEOUT,
     authenticator::{Authenticator, Peer},
     cluster::Cluster,
-    daemon::Daemon,
+    daemon::{Daemon, ShardFigures},
     event_streams::EventStreams,
     keys::ApiKeys,
     server::{Connection, Listener},
+    shards::Front,
     station_directory::StationDirectory,
     trigger::Trigger,
 };
@@ -101,39 +104,168 @@ pub(super) type Stations = Arc<dyn StationService>;
 pub(super) type Transactions = Arc<dyn TransactionService>;
 pub(super) type Daemons = Arc<dyn DaemonService<BackUpStream = BoxStream<v1::BackUpResponse>>>;
 
-/// What the services work with.
+/// What the services of shards work with.
 #[derive(Debug, Clone)]
-pub struct Handles {
+pub struct ShardHandles {
+    pub webhooks: super::Webhooks,
     pub delivery: Delivery,
     pub transactions: ocpp::Transactions,
-    pub id_tags: IdTags,
     pub directory: StationDirectory,
     pub journals: Journals,
-    pub keys: ApiKeys,
-    pub authenticator: Authenticator,
-    pub clock: Clock,
-    pub daemon: Daemon,
+    pub figures: ShardFigures,
+    /// None where it is another node that answers, too.
+    pub daemon: Option<Daemon>,
     pub backup: Arc<dyn Backup>,
     pub streams: EventStreams,
     pub trigger: Trigger,
+}
+
+/// The services of some shards.
+pub type ShardServices =
+    Serving<WebhookRpc, FailedDeliveryRpc, EventRpc, StationRpc, TransactionRpc, DaemonRpc>;
+
+/// Those of all shards, wherever they are.
+pub type FrontServices = Serving<Front, Front, Front, Front, Front, Front>;
+
+/// The services whose answers are the shards'.
+#[derive(Debug)]
+pub struct Serving<W, F, E, S, T, D> {
+    webhooks: Arc<W>,
+    failed_deliveries: Arc<F>,
+    events: Arc<E>,
+    stations: Arc<S>,
+    transactions: Arc<T>,
+    daemon: Arc<D>,
+}
+
+impl ShardServices {
+    pub fn new(handles: ShardHandles) -> Self {
+        let ShardHandles {
+            webhooks,
+            delivery,
+            transactions,
+            directory,
+            journals,
+            figures,
+            daemon,
+            backup,
+            streams,
+            trigger,
+        } = handles;
+        Self {
+            webhooks: Arc::new(WebhookRpc {
+                lives: WebhookLives { webhooks },
+                delivery: delivery.clone(),
+            }),
+            failed_deliveries: Arc::new(FailedDeliveryRpc {
+                delivery: delivery.clone(),
+            }),
+            events: Arc::new(EventRpc {
+                journals,
+                delivery,
+                streams,
+                trigger,
+            }),
+            stations: Arc::new(StationRpc { directory }),
+            transactions: Arc::new(TransactionRpc { transactions }),
+            daemon: Arc::new(DaemonRpc {
+                shards: figures,
+                daemon,
+                backup,
+            }),
+        }
+    }
+}
+
+impl FrontServices {
+    pub fn of(front: Front) -> Self {
+        let front = Arc::new(front);
+        Self {
+            webhooks: Arc::clone(&front),
+            failed_deliveries: Arc::clone(&front),
+            events: Arc::clone(&front),
+            stations: Arc::clone(&front),
+            transactions: Arc::clone(&front),
+            daemon: front,
+        }
+    }
+}
+
+impl<W, F, E, S, T, D> Serving<W, F, E, S, T, D>
+where
+    W: WebhookService,
+    F: FailedDeliveryService<ReplayStream = BoxStream<v1::ReplayResponse>>,
+    E: EventService<TailEventsStream = BoxStream<v1::TailEventsResponse>>,
+    S: StationService,
+    T: TransactionService,
+    D: DaemonService<BackUpStream = BoxStream<v1::BackUpResponse>>,
+{
+    /// What REST asks.
+    pub fn shared(&self) -> Services {
+        Services {
+            webhooks: Arc::<W>::clone(&self.webhooks),
+            failed_deliveries: Arc::<F>::clone(&self.failed_deliveries),
+            events: Arc::<E>::clone(&self.events),
+            stations: Arc::<S>::clone(&self.stations),
+            transactions: Arc::<T>::clone(&self.transactions),
+            daemon: Arc::<D>::clone(&self.daemon),
+        }
+    }
+
+    /// Beside other routes.
+    pub(in crate::api) fn beside(&self, routes: Routes) -> Routes {
+        let Self {
+            webhooks,
+            failed_deliveries,
+            events,
+            stations,
+            transactions,
+            daemon,
+        } = self;
+        let webhooks = WebhookServiceServer::from_arc(Arc::clone(webhooks));
+        let failed = FailedDeliveryServiceServer::from_arc(Arc::clone(failed_deliveries));
+        let events = EventServiceServer::from_arc(Arc::clone(events));
+        let stations = StationServiceServer::from_arc(Arc::clone(stations));
+        let transactions = TransactionServiceServer::from_arc(Arc::clone(transactions));
+        let daemon = DaemonServiceServer::from_arc(Arc::clone(daemon));
+        routes
+            .add_service(webhooks.max_decoding_message_size(MAX_MESSAGE))
+            .add_service(failed.max_decoding_message_size(MAX_MESSAGE))
+            .add_service(events.max_decoding_message_size(MAX_MESSAGE))
+            .add_service(stations.max_decoding_message_size(MAX_MESSAGE))
+            .add_service(transactions.max_decoding_message_size(MAX_MESSAGE))
+            .add_service(daemon.max_decoding_message_size(MAX_MESSAGE))
+    }
+}
+
+/// What all services besides those work with.
+#[derive(Debug, Clone)]
+pub struct Handles {
+    pub id_tags: IdTags,
+    pub keys: ApiKeys,
+    pub authenticator: Authenticator,
+    pub clock: Clock,
     pub cluster: Cluster,
 }
 
-/// All that is answered, and what REST's callers are answered with, too.
-pub fn router(handles: Handles) -> Result<(Router, Services), anyhow::Error> {
+/// All that is answered.
+pub fn router<W, F, E, S, T, D>(
+    shards: &Serving<W, F, E, S, T, D>,
+    handles: Handles,
+) -> Result<Router, anyhow::Error>
+where
+    W: WebhookService,
+    F: FailedDeliveryService<ReplayStream = BoxStream<v1::ReplayResponse>>,
+    E: EventService<TailEventsStream = BoxStream<v1::TailEventsResponse>>,
+    S: StationService,
+    T: TransactionService,
+    D: DaemonService<BackUpStream = BoxStream<v1::BackUpResponse>>,
+{
     let Handles {
-        delivery,
-        transactions,
         id_tags,
-        directory,
-        journals,
         keys,
         authenticator,
         clock,
-        daemon,
-        backup,
-        streams,
-        trigger,
         cluster,
     } = handles;
     // Whoever it is built by serves: that is its status from the start.
@@ -149,80 +281,20 @@ pub fn router(handles: Handles) -> Result<(Router, Services), anyhow::Error> {
     // Many clients still ask for the older version.
     let (reflection, reflection_v1alpha) =
         (descriptors().build_v1()?, descriptors().build_v1alpha()?);
-    let webhooks = Arc::new(WebhookRpc {
-        delivery: delivery.clone(),
-    });
-    let failed_deliveries = Arc::new(FailedDeliveryRpc {
-        delivery: delivery.clone(),
-    });
-    let events = Arc::new(EventRpc {
-        journals,
-        delivery,
-        streams,
-        trigger,
-    });
-    let stations = Arc::new(StationRpc { directory });
-    let transactions = Arc::new(TransactionRpc { transactions });
-    let daemon = Arc::new(DaemonRpc { daemon, backup });
-    let shared = Services {
-        webhooks: Arc::<WebhookRpc>::clone(&webhooks),
-        failed_deliveries: Arc::<FailedDeliveryRpc>::clone(&failed_deliveries),
-        events: Arc::<EventRpc>::clone(&events),
-        stations: Arc::<StationRpc>::clone(&stations),
-        transactions: Arc::<TransactionRpc>::clone(&transactions),
-        daemon: Arc::<DaemonRpc>::clone(&daemon),
-    };
-    let services = Routes::new(health_service.max_decoding_message_size(MAX_OPEN_MESSAGE))
+    let keys = ApiKeyServiceServer::new(ApiKeyRpc { keys, clock });
+    let id_tags = IdTagServiceServer::new(IdTagRpc { id_tags });
+    let cluster = ClusterServiceServer::new(ClusterRpc { cluster });
+    let routes = Routes::new(health_service.max_decoding_message_size(MAX_OPEN_MESSAGE))
         .add_service(reflection.max_decoding_message_size(MAX_OPEN_MESSAGE))
         .add_service(reflection_v1alpha.max_decoding_message_size(MAX_OPEN_MESSAGE))
-        .add_service(
-            WebhookServiceServer::from_arc(webhooks).max_decoding_message_size(MAX_MESSAGE),
-        )
-        .add_service(
-            FailedDeliveryServiceServer::from_arc(failed_deliveries)
-                .max_decoding_message_size(MAX_MESSAGE),
-        )
-        .add_service(EventServiceServer::from_arc(events).max_decoding_message_size(MAX_MESSAGE))
-        .add_service(
-            StationServiceServer::from_arc(stations).max_decoding_message_size(MAX_MESSAGE),
-        )
-        .add_service(
-            TransactionServiceServer::from_arc(transactions).max_decoding_message_size(MAX_MESSAGE),
-        )
-        .add_service(
-            IdTagServiceServer::new(IdTagRpc { id_tags }).max_decoding_message_size(MAX_MESSAGE),
-        )
-        .add_service(
-            ApiKeyServiceServer::new(ApiKeyRpc { keys, clock })
-                .max_decoding_message_size(MAX_MESSAGE),
-        )
-        .add_service(DaemonServiceServer::from_arc(daemon).max_decoding_message_size(MAX_MESSAGE))
-        .add_service(of_cluster(cluster));
-    Ok((guarded(services, authenticator), shared))
-}
-
-/// What a node answers by itself that owns no shard: see `is_own`.
-pub fn own_router(authenticator: Authenticator, cluster: Cluster) -> Router {
-    guarded(Routes::new(of_cluster(cluster)), authenticator)
-}
-
-/// Whether a node answers it by itself, whoever owns the shards.
-pub(super) fn is_own(path: &str) -> bool {
-    let service = path
-        .strip_prefix('/')
-        .and_then(|path| path.split('/').next());
-    service == Some(cluster_service_server::SERVICE_NAME)
-}
-
-fn of_cluster(cluster: Cluster) -> ClusterServiceServer<ClusterRpc> {
-    ClusterServiceServer::new(ClusterRpc { cluster }).max_decoding_message_size(MAX_MESSAGE)
-}
-
-fn guarded(services: Routes, authenticator: Authenticator) -> Router {
+        .add_service(keys.max_decoding_message_size(MAX_MESSAGE))
+        .add_service(id_tags.max_decoding_message_size(MAX_MESSAGE))
+        .add_service(cluster.max_decoding_message_size(MAX_MESSAGE));
     let guard = Arc::new(Guard::new(authenticator));
-    services
+    Ok(shards
+        .beside(routes)
         .into_axum_router()
-        .layer(middleware::from_fn_with_state(guard, access::guard))
+        .layer(middleware::from_fn_with_state(guard, access::guard)))
 }
 
 /// Serves until the shutdown, then lets calls finish; streams end with it.

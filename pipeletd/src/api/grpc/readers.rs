@@ -5,14 +5,14 @@ use tonic::{Request, Response, Status};
 use super::super::readers::{Held, Reader};
 
 /// The caller's access to the memory for answers.
-pub(super) fn of<T>(request: &Request<T>) -> Result<Reader, Status> {
+pub(in crate::api) fn of<T>(request: &Request<T>) -> Result<Reader, Status> {
     let reader = request.extensions().get::<Reader>().cloned();
     reader.ok_or_else(|| Status::internal("nobody was let in"))
 }
 
 impl Held {
     /// Held until the answer was sent.
-    pub(super) fn within<T>(self, mut answer: Response<T>) -> Response<T> {
+    pub(in crate::api) fn within<T>(self, mut answer: Response<T>) -> Response<T> {
         answer.extensions_mut().insert(self);
         answer
     }

@@ -14,7 +14,7 @@ use super::super::{DEFAULT_PAGE, MAX_PAGE, error::ApiError, event_filter::Said, 
 use crate::store::Part;
 
 /// What a message says, by the names of its fields, which are those of REST.
-pub(super) fn said(message: &impl Serialize) -> Map<String, Value> {
+pub(in crate::api) fn said(message: &impl Serialize) -> Map<String, Value> {
     match serde_json::to_value(message) {
         Ok(Value::Object(fields)) => fields,
         Ok(_) | Err(_) => Map::new(),
@@ -23,14 +23,14 @@ pub(super) fn said(message: &impl Serialize) -> Map<String, Value> {
 
 /// A new thing says everything that is set. Fields of which proto3 can't tell an empty string from
 /// none are named.
-pub(super) fn set(mut said: Map<String, Value>, or_empty: &[&str]) -> Fields {
+pub(in crate::api) fn set(mut said: Map<String, Value>, or_empty: &[&str]) -> Fields {
     let is_empty = |field: &str, value: &Value| value == "" && or_empty.contains(&field);
     said.retain(|field, value| !value.is_null() && !is_empty(field, value));
     said.into()
 }
 
 /// A change says what the mask names.
-pub(super) fn masked(
+pub(in crate::api) fn masked(
     said: &Map<String, Value>,
     paths: &[String],
 ) -> Result<Map<String, Value>, ApiError> {
@@ -48,13 +48,16 @@ pub(super) fn masked(
     named.collect()
 }
 
-pub(super) fn from_time(time: prost_types::Timestamp, field: &str) -> Result<Timestamp, ApiError> {
+pub(in crate::api) fn from_time(
+    time: prost_types::Timestamp,
+    field: &str,
+) -> Result<Timestamp, ApiError> {
     Timestamp::new(time.seconds, time.nanos)
         .map_err(|_| ApiError::fault(field, "invalid_time", "this time is out of range"))
 }
 
 /// How many items to give; 0 leaves it to us.
-pub(super) fn page_size(asked: u32) -> usize {
+pub(in crate::api) fn page_size(asked: u32) -> usize {
     match usize::try_from(asked) {
         Ok(0) => DEFAULT_PAGE,
         Ok(asked) => asked.min(MAX_PAGE),
@@ -63,7 +66,7 @@ pub(super) fn page_size(asked: u32) -> usize {
 }
 
 /// An empty token means the beginning.
-pub(super) fn page_token<C, E>(
+pub(in crate::api) fn page_token<C, E>(
     token: &str,
     read: impl FnOnce(&str) -> Result<C, E>,
 ) -> Result<Option<C>, E> {
@@ -75,7 +78,7 @@ pub(super) fn page_token<C, E>(
 }
 
 /// Cuts a list that was fetched with one item more than asked for, and names the next page.
-pub(super) fn page<I>(
+pub(in crate::api) fn page<I>(
     items: Vec<I>,
     size: usize,
     cursor: impl FnOnce(&I) -> String,
@@ -85,7 +88,7 @@ pub(super) fn page<I>(
 }
 
 /// The same of what was read up to a number of bytes.
-pub(super) fn page_part<I>(
+pub(in crate::api) fn page_part<I>(
     Part { mut items, is_cut }: Part<I>,
     size: usize,
     cursor: impl FnOnce(&I) -> String,
@@ -100,7 +103,7 @@ pub(super) fn page_part<I>(
     (items, next)
 }
 
-pub(super) fn filter(filter: v1::FailedDeliveryFilter) -> Result<FailedFilter, ApiError> {
+pub(in crate::api) fn filter(filter: v1::FailedDeliveryFilter) -> Result<FailedFilter, ApiError> {
     let kind = filter
         .event
         .map(|name| event_type(&name, "/filter/event"))
@@ -120,14 +123,14 @@ pub(super) fn filter(filter: v1::FailedDeliveryFilter) -> Result<FailedFilter, A
     })
 }
 
-pub(super) fn event_type(name: &str, pointer: &str) -> Result<EventType, ApiError> {
+pub(in crate::api) fn event_type(name: &str, pointer: &str) -> Result<EventType, ApiError> {
     name.parse()
         .map_err(|unknown: pipelet_domain::events::UnknownEventType| {
             ApiError::fault(pointer, "unknown_event", unknown.to_string())
         })
 }
 
-pub(super) fn event_filter(
+pub(in crate::api) fn event_filter(
     filter: v1::EventFilter,
     pointer: &str,
 ) -> Result<EventFilter, ApiError> {

@@ -7,6 +7,7 @@ use super::{
     super::{
         cursor,
         error::ApiError,
+        fields::Fields,
         station_directory::{Listed, StationDirectory},
         wire,
     },
@@ -15,7 +16,8 @@ use super::{
 };
 use crate::auth::Role;
 
-pub(super) struct StationRpc {
+#[derive(Debug)]
+pub struct StationRpc {
     pub(super) directory: StationDirectory,
 }
 
@@ -98,14 +100,26 @@ impl StationService for StationRpc {
             id,
             registration,
             update_mask,
+            allow_missing,
         } = request.into_inner();
         let paths = update_mask.unwrap_or_default().paths;
         let said = request::said(&registration.unwrap_or_default());
-        let mut named = request::masked(&said, &paths)?.into();
+        let mut named = if paths.is_empty() && allow_missing {
+            Fields::default()
+        } else {
+            request::masked(&said, &paths)?.into()
+        };
         let draft = wire::registration_draft(&mut named);
-        let station = self.directory.change(&id, draft).await?;
+        let (station, created) = if allow_missing {
+            self.directory.put(&id, draft).await?
+        } else {
+            (self.directory.change(&id, draft).await?, false)
+        };
         let station = Some(wire::station(station));
-        Ok(Response::new(v1::UpdateStationResponse { station }))
+        Ok(Response::new(v1::UpdateStationResponse {
+            station,
+            created,
+        }))
     }
 
     async fn remove_station(

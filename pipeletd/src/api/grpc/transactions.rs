@@ -14,7 +14,8 @@ use super::{
 };
 use crate::{auth::Role, ocpp::Transactions};
 
-pub(super) struct TransactionRpc {
+#[derive(Debug)]
+pub struct TransactionRpc {
     pub(super) transactions: Transactions,
 }
 

@@ -8,17 +8,26 @@ use tokio::time::timeout;
 use tonic::{Request, Response, Status};
 
 use super::{
-    super::{cursor, error::ApiError, fields::Fields, signing_secret, wire},
+    super::{
+        cursor,
+        error::ApiError,
+        fields::Fields,
+        signing_secret,
+        webhooks::{Shown, Webhooks},
+        wire,
+    },
     access::Needs,
     readers, request,
 };
 use crate::{
     auth::Role,
-    delivery::{self, Delivery, IfRevision, Listed, RetriedNow, WebhookView},
-    store::ReadLimit,
+    delivery::{self, Delivery, Listed, RetriedNow},
+    registries::IfRevision,
 };
 
-pub(super) struct WebhookRpc {
+#[derive(Debug)]
+pub struct WebhookRpc {
+    pub(super) lives: WebhookLives,
     pub(super) delivery: Delivery,
 }
 
@@ -42,32 +51,35 @@ pub(super) const NEEDS: Needs = &[
     ("AuditWebhooks", Role::ReadOnly),
 ];
 
-#[tonic::async_trait]
-impl WebhookService for WebhookRpc {
-    async fn create_webhook(
+/// Webhooks over their lives, for whichever shards deliver to them.
+#[derive(Debug, Clone)]
+pub(in crate::api) struct WebhookLives {
+    pub(in crate::api) webhooks: Webhooks,
+}
+
+impl WebhookLives {
+    pub(in crate::api) async fn create(
         &self,
         request: Request<v1::CreateWebhookRequest>,
     ) -> Answer<v1::CreateWebhookResponse> {
         let spec = request.into_inner().webhook.unwrap_or_default();
         let mut fields = request::set(request::said(&spec), &["name", "url"]);
         let (draft, made) = wire::webhook_draft(&mut fields)?;
-        let created = self.delivery.create(draft).await.map_err(ApiError::from)?;
-        let answer = wire::webhook_and_secret(created, made.as_ref());
+        let created = self.webhooks.create(draft).await?;
+        let answer = wire::webhook_and_secret(&created, made.as_ref());
         Ok(Response::new(answer))
     }
 
-    async fn get_webhook(
+    pub(in crate::api) async fn get(
         &self,
         request: Request<v1::GetWebhookRequest>,
     ) -> Answer<v1::GetWebhookResponse> {
         let id = WebhookId(request.into_inner().id);
-        let webhook = Some(wire::webhook(
-            self.delivery.get(id).await.map_err(ApiError::from)?,
-        ));
+        let webhook = Some(self.webhooks.get(id).await?.message());
         Ok(Response::new(v1::GetWebhookResponse { webhook }))
     }
 
-    async fn list_webhooks(
+    pub(in crate::api) async fn list(
         &self,
         request: Request<v1::ListWebhooksRequest>,
     ) -> Answer<v1::ListWebhooksResponse> {
@@ -77,17 +89,17 @@ impl WebhookService for WebhookRpc {
         } = request.into_inner();
         let size = request::page_size(page_size);
         let after = request::page_token(&page_token, cursor::to_number).map_err(ApiError::from)?;
-        let webhooks = self.delivery.list(after.map(WebhookId), size + 1).await;
-        let last = |view: &WebhookView| cursor::of_number(view.webhook.id.0);
+        let webhooks = self.webhooks.list(after.map(WebhookId), size + 1).await?;
+        let last = |shown: &Shown| cursor::of_number(shown.webhook().id.0);
         let (webhooks, next_page_token) = request::page(webhooks, size, last);
-        let webhooks = webhooks.into_iter().map(wire::webhook).collect();
+        let webhooks = webhooks.iter().map(Shown::message).collect();
         Ok(Response::new(v1::ListWebhooksResponse {
             webhooks,
             next_page_token,
         }))
     }
 
-    async fn update_webhook(
+    pub(in crate::api) async fn update(
         &self,
         request: Request<v1::UpdateWebhookRequest>,
     ) -> Answer<v1::UpdateWebhookResponse> {
@@ -100,18 +112,90 @@ impl WebhookService for WebhookRpc {
         let spec = webhook.unwrap_or_default();
         let (draft, made) = wire::webhook_draft(&mut change(&spec, &paths)?)?;
         let updated = self
-            .delivery
+            .webhooks
             .update(WebhookId(id), draft, IfRevision::Any)
-            .await
-            .map_err(ApiError::from)?;
+            .await?;
         let v1::CreateWebhookResponse {
             webhook,
             signing_secret,
-        } = wire::webhook_and_secret(updated, made.as_ref());
+        } = wire::webhook_and_secret(&updated, made.as_ref());
         Ok(Response::new(v1::UpdateWebhookResponse {
             webhook,
             signing_secret,
         }))
+    }
+
+    pub(in crate::api) async fn rotate(
+        &self,
+        request: Request<v1::RotateSigningSecretRequest>,
+    ) -> Answer<v1::RotateSigningSecretResponse> {
+        let v1::RotateSigningSecretRequest { id, signing_secret } = request.into_inner();
+        let given = signing_secret.map(Secret::new);
+        let (new, made) = signing_secret::given_or_made(given)?;
+        let rotated = self
+            .webhooks
+            .rotate_signing_secret(WebhookId(id), new, IfRevision::Any);
+        let rotated = rotated.await?;
+        let v1::CreateWebhookResponse {
+            webhook,
+            signing_secret,
+        } = wire::webhook_and_secret(&rotated, made.as_ref());
+        Ok(Response::new(v1::RotateSigningSecretResponse {
+            webhook,
+            signing_secret,
+        }))
+    }
+
+    pub(in crate::api) async fn delete(
+        &self,
+        request: Request<v1::DeleteWebhookRequest>,
+    ) -> Answer<v1::DeleteWebhookResponse> {
+        let id = WebhookId(request.into_inner().id);
+        let cancelled = self.webhooks.delete(id, IfRevision::Any).await?;
+        Ok(Response::new(v1::DeleteWebhookResponse { cancelled }))
+    }
+
+    pub(in crate::api) async fn test(
+        &self,
+        request: Request<v1::TestWebhookRequest>,
+    ) -> Answer<v1::TestWebhookResponse> {
+        let v1::TestWebhookRequest { id, event } = request.into_inner();
+        let kind = event
+            .map(|name| request::event_type(&name, "/event"))
+            .transpose()?;
+        let result = self.webhooks.test(WebhookId(id), kind).await?;
+        Ok(Response::new(wire::test_result(result)))
+    }
+}
+
+#[tonic::async_trait]
+impl WebhookService for WebhookRpc {
+    async fn create_webhook(
+        &self,
+        request: Request<v1::CreateWebhookRequest>,
+    ) -> Answer<v1::CreateWebhookResponse> {
+        self.lives.create(request).await
+    }
+
+    async fn get_webhook(
+        &self,
+        request: Request<v1::GetWebhookRequest>,
+    ) -> Answer<v1::GetWebhookResponse> {
+        self.lives.get(request).await
+    }
+
+    async fn list_webhooks(
+        &self,
+        request: Request<v1::ListWebhooksRequest>,
+    ) -> Answer<v1::ListWebhooksResponse> {
+        self.lives.list(request).await
+    }
+
+    async fn update_webhook(
+        &self,
+        request: Request<v1::UpdateWebhookRequest>,
+    ) -> Answer<v1::UpdateWebhookResponse> {
+        self.lives.update(request).await
     }
 
     async fn retry_deliveries(
@@ -139,50 +223,21 @@ impl WebhookService for WebhookRpc {
         &self,
         request: Request<v1::RotateSigningSecretRequest>,
     ) -> Answer<v1::RotateSigningSecretResponse> {
-        let v1::RotateSigningSecretRequest { id, signing_secret } = request.into_inner();
-        let given = signing_secret.map(Secret::new);
-        let (new, made) = signing_secret::given_or_made(given)?;
-        let rotated = self
-            .delivery
-            .rotate_signing_secret(WebhookId(id), new, IfRevision::Any);
-        let rotated = rotated.await.map_err(ApiError::from)?;
-        let v1::CreateWebhookResponse {
-            webhook,
-            signing_secret,
-        } = wire::webhook_and_secret(rotated, made.as_ref());
-        Ok(Response::new(v1::RotateSigningSecretResponse {
-            webhook,
-            signing_secret,
-        }))
+        self.lives.rotate(request).await
     }
 
     async fn delete_webhook(
         &self,
         request: Request<v1::DeleteWebhookRequest>,
     ) -> Answer<v1::DeleteWebhookResponse> {
-        let id = WebhookId(request.into_inner().id);
-        let cancelled = self
-            .delivery
-            .delete(id, IfRevision::Any)
-            .await
-            .map_err(ApiError::from)?;
-        Ok(Response::new(v1::DeleteWebhookResponse { cancelled }))
+        self.lives.delete(request).await
     }
 
     async fn test_webhook(
         &self,
         request: Request<v1::TestWebhookRequest>,
     ) -> Answer<v1::TestWebhookResponse> {
-        let v1::TestWebhookRequest { id, event } = request.into_inner();
-        let kind = event
-            .map(|name| request::event_type(&name, "/event"))
-            .transpose()?;
-        let result = self
-            .delivery
-            .test(WebhookId(id), kind)
-            .await
-            .map_err(ApiError::from)?;
-        Ok(Response::new(wire::test_result(result)))
+        self.lives.test(request).await
     }
 
     async fn list_deliveries(
@@ -202,7 +257,7 @@ impl WebhookService for WebhookRpc {
         let after = request::page_token(&page_token, |text| cursor::to_delivery(id, text))
             .map_err(ApiError::from)?;
         let room = reader.page().await?;
-        let limit = ReadLimit::page(size + 1);
+        let limit = reader.limit(size + 1);
         let deliveries = self.delivery.deliveries(id, only, after, limit).await;
         let deliveries = deliveries.map_err(ApiError::from)?;
         let room = room.down_to(deliveries.items.iter().map(Listed::memory_size));

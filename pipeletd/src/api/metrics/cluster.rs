@@ -3,16 +3,20 @@
 use prometheus::proto::MetricFamily;
 
 use super::{
-    super::{cluster::Cluster, status::Part},
+    super::{cluster::Cluster, status::Readiness},
     family::Family,
 };
 
-pub(super) fn families(cluster: &Cluster, part: &Part) -> Vec<MetricFamily> {
+pub(super) fn families(
+    cluster: &Cluster,
+    readiness: &Readiness,
+    owned: usize,
+) -> Vec<MetricFamily> {
     let Some(peers) = cluster.peers() else {
         return Vec::new();
     };
     let seen = peers.seen();
-    let owner = seen.borrow().owner;
+    let terms = seen.borrow().owners.values().map(|it| it.term).max();
     let members = peers.members().list();
     let mut nodes = Family::gauge(
         "pipelet_cluster_nodes",
@@ -38,19 +42,19 @@ pub(super) fn families(cluster: &Cluster, part: &Part) -> Vec<MetricFamily> {
         lag.done(),
         offline.done(),
         Family::gauge(
-            "pipelet_cluster_owner",
-            "Whether this node owns the shards of its cluster.",
+            "pipelet_cluster_shards_owned",
+            "How many shards of its cluster this node owns.",
         )
-        .of(part.is_owner()),
+        .of(owned),
         Family::gauge(
             "pipelet_cluster_has_owner",
-            "Whether this node knows one that owns the shards.",
+            "Whether this node knows an owner of each shard.",
         )
-        .of(part.has_owner()),
+        .of(readiness.without_owner().is_empty()),
         Family::gauge(
             "pipelet_cluster_term",
-            "The term of the owner that this node knows: it changes with the owner.",
+            "The highest term of an owner that this node knows: it changes when a shard's owner does.",
         )
-        .of(owner.map_or(0, |owner| owner.term)),
+        .of(terms.unwrap_or(0)),
     ]
 }

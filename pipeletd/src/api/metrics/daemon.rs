@@ -2,11 +2,13 @@
 
 use std::ops::Range;
 
+use pipelet_domain::events::EventType;
 use prometheus::proto::MetricFamily;
 
 use super::{Owner, Sources, family::Family};
 use crate::{
-    ocpp::CommandOutcome,
+    journal::Journals,
+    ocpp::{CommandOutcome, Stations},
     system::{limits::memory::MemoryBudget, tls::Shown},
 };
 
@@ -19,11 +21,11 @@ pub(super) fn families(sources: &Sources) -> Vec<MetricFamily> {
     families
 }
 
-/// What only the owner of the shards knows.
-pub(super) fn owner(owner: &Owner, now: jiff::Timestamp) -> Vec<MetricFamily> {
-    let mut families = journal(owner);
-    families.extend(stations(owner, now));
-    families.extend(commands(owner));
+/// What only owners of shards know.
+pub(super) fn owners(owners: &[Owner], now: jiff::Timestamp) -> Vec<MetricFamily> {
+    let mut families = journals(owners);
+    families.extend(stations(owners, now));
+    families.extend(commands(owners));
     families
 }
 
@@ -51,21 +53,31 @@ fn state(sources: &Sources) -> Vec<MetricFamily> {
     ]
 }
 
-fn journal(owner: &Owner) -> Vec<MetricFamily> {
-    let journal = &owner.journals;
+fn journals(owners: &[Owner]) -> Vec<MetricFamily> {
+    let journals = || owners.iter().map(|owner| &owner.journals);
     let mut outage = Family::gauge(
         "pipelet_store_outage",
         "Whether nothing can be written: no events, or no retries and dead letters.",
     );
-    outage.add(&[("part", "journal")], journal.outage().is_some());
-    outage.add(&[("part", "ledger")], owner.delivery.outage().is_some());
+    let of_journal = journals().any(|journal| journal.outage().is_some());
+    let of_ledger = owners.iter().any(|it| it.delivery.outage().is_some());
+    outage.add(&[("part", "journal")], of_journal);
+    outage.add(&[("part", "ledger")], of_ledger);
     let mut events = Family::counter(
         "pipelet_events_total",
         "Events that were journaled, by type, since the start.",
     );
-    for (kind, count) in journal.committed() {
+    let mut committed: Vec<(EventType, u64)> = EventType::ALL.iter().map(|it| (*it, 0)).collect();
+    for of_shard in journals() {
+        for (sum, (_, count)) in committed.iter_mut().zip(of_shard.committed()) {
+            sum.1 += count;
+        }
+    }
+    for (kind, count) in committed {
         events.add(&[("type", kind.name())], count);
     }
+    let latencies = journals().map(Journals::commit_latencies);
+    let latencies = latencies.reduce(|sum, of| sum.plus(&of));
     vec![
         outage.done(),
         events.done(),
@@ -73,22 +85,22 @@ fn journal(owner: &Owner) -> Vec<MetricFamily> {
             "pipelet_journal_commit_duration_seconds",
             "Until a batch of events was on disk: written, flushed and synced.",
         )
-        .of_latencies(&journal.commit_latencies()),
+        .of_latencies(&latencies.unwrap_or_default()),
         Family::gauge(
             "pipelet_journal_head_position",
             "Where the next event will stand.",
         )
-        .of(journal.head()),
+        .of(journals().map(Journals::head).sum::<u64>()),
     ]
 }
 
-pub(super) fn journal_bounds(bounds: &Range<u64>) -> Vec<MetricFamily> {
+pub(super) fn journal_bounds(bounds: &[Range<u64>]) -> Vec<MetricFamily> {
     vec![
         Family::gauge(
             "pipelet_journal_oldest_position",
             "Where the oldest event stands that is kept.",
         )
-        .of(bounds.start),
+        .of(bounds.iter().map(|bounds| bounds.start).sum::<u64>()),
     ]
 }
 
@@ -132,30 +144,32 @@ fn connections(sources: &Sources) -> Vec<MetricFamily> {
     ]
 }
 
-fn stations(owner: &Owner, now: jiff::Timestamp) -> Vec<MetricFamily> {
-    let counts = owner.stations.counts();
+fn stations(owners: &[Owner], now: jiff::Timestamp) -> Vec<MetricFamily> {
+    let sum = |of: &dyn Fn(&Stations) -> u64| -> u64 {
+        owners.iter().map(|owner| of(&owner.stations)).sum()
+    };
     vec![
         Family::gauge("pipelet_stations_connected", "Stations that are connected.")
-            .of(counts.connected),
+            .of(sum(&|it| it.counts().connected as u64)),
         Family::gauge(
             "pipelet_stations_known",
             "Stations that are known, connected or not.",
         )
-        .of(counts.known),
+        .of(sum(&|it| it.counts().known as u64)),
         Family::gauge(
             "pipelet_stations_unstable",
             "Stations that can't settle: they boot or connect again and again.",
         )
-        .of(owner.stations.unstable(now, usize::MAX).len()),
+        .of(sum(&|it| it.unstable(now, usize::MAX).len() as u64)),
         Family::counter(
             "pipelet_stations_forgotten_total",
             "Stations that were forgotten to make room for others, since the start.",
         )
-        .of(owner.stations.forgotten()),
+        .of(sum(&Stations::forgotten)),
     ]
 }
 
-fn commands(owner: &Owner) -> Vec<MetricFamily> {
+fn commands(owners: &[Owner]) -> Vec<MetricFamily> {
     let mut outcomes = Family::counter(
         "pipelet_commands_total",
         "Commands to stations by how they ended, since the start.",
@@ -164,7 +178,14 @@ fn commands(owner: &Owner) -> Vec<MetricFamily> {
         "pipelet_command_duration_seconds",
         "From a command's call to the station's answer, its wait for others included.",
     );
-    for counts in owner.stations.commands() {
+    let mut all = owners.iter().map(|owner| owner.stations.commands());
+    let mut sums = all.next().unwrap_or_default();
+    for counts in all {
+        for (sum, counts) in sums.iter_mut().zip(&counts) {
+            sum.add(counts);
+        }
+    }
+    for counts in sums {
         let action = counts.action.name();
         for outcome in CommandOutcome::ALL {
             let labels = &[("action", action), ("outcome", outcome.name())];
@@ -194,8 +215,11 @@ fn memory(sources: &Sources) -> Vec<MetricFamily> {
         deliveries,
         readers,
     } = &sources.memory;
-    let owner = sources.owner.as_ref();
-    let recent_used = owner.map_or(0, |owner| owner.journals.recent_bytes());
+    let owners = (sources.owners)();
+    let recent_used = owners
+        .iter()
+        .map(|owner| owner.journals.recent_bytes())
+        .sum();
     for (part, size, taken) in [
         ("recent", *recent, recent_used),
         ("incoming", incoming.size(), incoming.used()),

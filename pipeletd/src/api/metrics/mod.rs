@@ -10,8 +10,9 @@ mod family;
 mod process;
 mod webhooks;
 
-use std::{path::PathBuf, sync::Arc};
+use std::{fmt, path::PathBuf, sync::Arc};
 
+use futures_util::future::try_join_all;
 use jiff::Timestamp;
 use prometheus::{TEXT_FORMAT, TextEncoder, proto::MetricFamily};
 use tokio::sync::Semaphore;
@@ -19,7 +20,7 @@ use tokio_util::task::TaskTracker;
 
 use super::{cluster::Cluster, status::Readiness};
 use crate::{
-    delivery::Delivery,
+    delivery::{Delivery, Observations},
     journal::Journals,
     ocpp::{ConnectionStats, Stations},
     store::{StoreError, blocking},
@@ -31,10 +32,9 @@ use crate::{
 pub const CONTENT_TYPE: &str = TEXT_FORMAT;
 
 /// Where the figures come from.
-#[derive(Debug)]
 pub struct Sources {
-    /// None where another node owns the shards.
-    pub owner: Option<Owner>,
+    /// Of the shards that are this daemon's at the moment.
+    pub owners: Owners,
     pub cluster: Cluster,
     pub connections: ConnectionStats,
     pub readiness: Readiness,
@@ -49,6 +49,9 @@ pub struct Sources {
     pub clock: Clock,
     pub started: Timestamp,
 }
+
+/// Tells them whenever it is asked.
+pub type Owners = Arc<dyn Fn() -> Vec<Owner> + Send + Sync>;
 
 #[derive(Debug)]
 pub struct Owner {
@@ -73,6 +76,18 @@ pub enum MetricsError {
     Text(#[from] prometheus::Error),
 }
 
+async fn observe(owners: &[Owner]) -> Result<Observations, StoreError> {
+    let seen = owners.iter().map(|owner| owner.delivery.observe());
+    let seen = try_join_all(seen).await?.into_iter();
+    Ok(seen.reduce(Observations::plus).unwrap_or_default())
+}
+
+impl fmt::Debug for Sources {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Sources").finish_non_exhaustive()
+    }
+}
+
 impl Metrics {
     pub fn new(sources: Sources) -> Self {
         Self {
@@ -93,16 +108,21 @@ impl Metrics {
         let sources = &*self.sources;
         let now = sources.clock.now();
         let mut families = daemon::families(sources);
-        families.extend(cluster::families(&sources.cluster, &sources.readiness.part));
-        if let Some(owner) = &sources.owner {
-            families.extend(daemon::owner(owner, now));
-            match owner.delivery.observe().await {
+        let owners = (sources.owners)();
+        families.extend(cluster::families(
+            &sources.cluster,
+            &sources.readiness,
+            owners.len(),
+        ));
+        if !owners.is_empty() {
+            families.extend(daemon::owners(&owners, now));
+            match observe(&owners).await {
                 Ok(observations) => families.extend(webhooks::families(&observations, now)),
                 // The rest is what tells of the outage.
                 Err(error) if error.is_outage() => {}
                 Err(error) => return Err(error.into()),
             }
-            match owner.journals.bounds().await {
+            match try_join_all(owners.iter().map(|owner| owner.journals.bounds())).await {
                 Ok(bounds) => families.extend(daemon::journal_bounds(&bounds)),
                 Err(error) if error.is_outage() => {}
                 Err(error) => return Err(error.into()),

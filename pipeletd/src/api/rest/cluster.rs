@@ -1,4 +1,4 @@
-//! `/cluster`: the nodes, and who of them owns the shards.
+//! `/cluster`: the nodes, and which of them owns which shard.
 
 use axum::{
     Json,

@@ -50,7 +50,7 @@ async fn call(
             code: "no_such_action",
             message: unknown.to_string(),
         })?;
-    Ok(ask(&stations, asking, id, action, &payload, wait).await?)
+    ask(&stations, asking, id, action, &payload, wait).await
 }
 
 /// Ends the station's connection; it may dial again at once. 202, because it ends by itself after

@@ -12,7 +12,7 @@ use axum::{
 };
 use pipelet_domain::webhooks::{Webhook, WebhookId};
 
-use crate::delivery::IfRevision;
+use crate::registries::IfRevision;
 
 /// The tag of a webhook as it is.
 pub(super) fn etag(webhook: &Webhook) -> [(HeaderName, HeaderValue); 1] {

@@ -2,7 +2,6 @@
 
 use jiff::Timestamp;
 use pipelet_domain::{
-    deliveries::DeliveryCounts,
     events::StationId,
     webhooks::{Fault, Field, NewWebhook, Secret, TargetPolicy, Webhook, WebhookDraft, WebhookId},
 };
@@ -11,11 +10,11 @@ use super::{
     super::{
         cursor,
         fields::{Fields, merged},
+        webhooks::Figures,
         wire,
     },
     page::Query,
 };
-use crate::delivery::{WebhookView, health::Health};
 
 /// A request; the first byte says of which kind.
 pub(crate) fn api(input: &[u8]) {
@@ -72,11 +71,8 @@ fn shown(webhook: &NewWebhook) -> Option<NewWebhook> {
     let secret = webhook.secret.as_ref();
     let signing = webhook.signing.as_ref();
     let signing = signing.map(|signing| signing.current().expose());
-    let shown = wire::webhook(WebhookView {
-        webhook: webhook.clone().into_webhook(WebhookId(1), now()),
-        books: DeliveryCounts::default(),
-        health: Health::default(),
-    });
+    let made = webhook.clone().into_webhook(WebhookId(1), now());
+    let shown = wire::webhook(&made, Figures::default());
     let mut body = serde_json::to_value(shown).ok()?;
     body["secret_value"] = secret.map(|secret| secret.secret().expose()).into();
     body["signing_secret"] = signing.as_ref().map(Secret::expose).into();

@@ -51,12 +51,11 @@ use super::{
     readers,
     request_id::RequestId,
     server::{self, Listener},
-    station_directory::StationDirectory,
     status::Readiness,
+    webhooks::Webhooks,
 };
 use crate::{
-    delivery::Delivery,
-    registries::{Caller, IdTags},
+    registries::{Caller, IdTags, Registrations},
     system::clock::Clock,
 };
 
@@ -66,8 +65,8 @@ pub const MAX_BODY: usize = 1 << 20;
 /// What the routes work with.
 #[derive(Debug, Clone)]
 pub struct Handles {
-    pub delivery: Delivery,
-    pub directory: StationDirectory,
+    pub webhooks: Webhooks,
+    pub registrations: Registrations,
     pub services: Services,
     pub id_tags: IdTags,
     pub authenticator: Authenticator,
@@ -93,12 +92,12 @@ pub fn router(handles: Handles) -> Router {
         transactions,
         daemon,
     } = handles.services;
-    let api = webhooks::routes(handles.delivery, webhooks, Arc::clone(&events))
+    let api = webhooks::routes(handles.webhooks, webhooks, Arc::clone(&events))
         .merge(failed_deliveries::routes(failed_deliveries))
         .merge(events::routes(events))
         .merge(commands::routes(Arc::clone(&stations)))
         .merge(shortcuts::routes(Arc::clone(&stations)))
-        .merge(stations::routes(handles.directory, stations))
+        .merge(stations::routes(handles.registrations, stations))
         .merge(transactions::routes(transactions))
         .merge(id_tags::routes(handles.id_tags))
         .merge(api_keys::routes(handles.keys, handles.clock))
@@ -122,27 +121,9 @@ pub fn router(handles: Handles) -> Router {
         .layer(middleware::from_fn(give_id))
 }
 
-/// What a node answers by itself that owns no shard: see `is_own`.
-pub fn own_router(
-    authenticator: Authenticator,
-    cluster: Cluster,
-    readiness: Readiness,
-    metrics: Metrics,
-) -> Router {
-    let api = behind_a_key(cluster::routes(cluster), authenticator);
-    Router::new()
-        .nest("/api/v1", api)
-        .merge(health::routes(readiness))
-        .merge(metrics::routes(metrics))
-        .layer(CatchPanicLayer::custom(problem::of_panic))
-        .layer(middleware::from_fn(give_id))
-}
-
-/// Whether a node answers it by itself, whoever owns the shards.
-pub(super) fn is_own(path: &str) -> bool {
-    let of_cluster = path.strip_prefix("/api/v1/cluster");
-    matches!(path, "/healthz" | "/readyz" | "/metrics")
-        || of_cluster.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+/// Whether a request is to be done once, however often it comes.
+pub(super) fn is_done_once(request: &Request) -> bool {
+    request.headers().contains_key(idempotency::KEY)
 }
 
 /// The API, for those with a key.
@@ -197,7 +178,7 @@ async fn authenticate(
     mut request: Request,
     next: Next,
 ) -> Response {
-    match authenticator.admit(request.headers(), &peer) {
+    match authenticator.admit(request.headers(), &peer).await {
         Ok(caller) => {
             let validity = authenticator.validity(&caller);
             let reader = authenticator.reader(&caller);

@@ -9,15 +9,14 @@ use axum::{
     response::{IntoResponse, Response},
     routing::{get, put},
 };
+use pipelet_domain::{registration::RegistrationDraft, webhooks::Field};
 use pipelet_proto::v1;
 
 use super::{
     super::{
         error::ApiError,
         fields::{Fields, merged},
-        grpc,
-        station_directory::StationDirectory,
-        wire,
+        grpc, station_directory, wire,
     },
     access::{Routes, operates, reads},
     page::{List, Query},
@@ -25,14 +24,15 @@ use super::{
     problem::Problem,
     services::{self, Asking, answered},
 };
+use crate::registries::Registrations;
 
 #[derive(Clone)]
 struct Handles {
-    directory: StationDirectory,
+    registrations: Registrations,
     stations: grpc::Stations,
 }
 
-pub(super) fn routes(directory: StationDirectory, stations: grpc::Stations) -> Routes {
+pub(super) fn routes(registrations: Registrations, stations: grpc::Stations) -> Routes {
     Routes::new()
         .route("/stations", [reads(get(list))])
         .route(
@@ -40,7 +40,7 @@ pub(super) fn routes(directory: StationDirectory, stations: grpc::Stations) -> R
             [reads(get(show)), operates(put(register).delete(unregister))],
         )
         .with_state(Handles {
-            directory,
+            registrations,
             stations,
         })
 }
@@ -74,19 +74,30 @@ async fn show(
 
 /// Registers the station, or changes what the body mentions.
 async fn register(
-    State(Handles { directory, .. }): State<Handles>,
+    State(Handles {
+        registrations,
+        stations,
+    }): State<Handles>,
+    asking: Asking,
     Path(id): Path<String>,
     mut body: Fields,
 ) -> Result<Response, Problem> {
     let draft = wire::registration_draft(&mut body);
     let faults = body.finish();
     if !faults.is_empty() {
-        let faults = merged(faults, directory.faults(&id, draft)?);
-        return Err(ApiError::Invalid(faults).into());
+        let content = registrations.faults(&station_directory::station(&id)?, draft);
+        return Err(ApiError::Invalid(merged(faults, content)).into());
     }
-    let (station, is_new) = directory.put(&id, draft).await?;
-    let station = Json(wire::station(station));
-    if !is_new {
+    let (registration, paths) = spec(draft);
+    let asked = asking.request(v1::UpdateStationRequest {
+        id: id.clone(),
+        registration: Some(registration),
+        update_mask: Some(prost_types::FieldMask { paths }),
+        allow_missing: true,
+    });
+    let (_, answer) = answered(stations.update_station(asked).await)?;
+    let station = Json(answer.station.unwrap_or_default());
+    if !answer.created {
         return Ok(station.into_response());
     }
     let location = format!("/api/v1/stations/{}", segment(&id));
@@ -97,11 +108,36 @@ async fn register(
     Ok(response)
 }
 
+/// What a draft says, and the names of what it mentions.
+fn spec(draft: RegistrationDraft) -> (v1::RegistrationSpec, Vec<String>) {
+    let RegistrationDraft {
+        password,
+        security_profile,
+        boot_policy,
+    } = draft;
+    let mentioned = [
+        ("password", password != Field::Absent),
+        ("security_profile", security_profile != Field::Absent),
+        ("boot_policy", boot_policy != Field::Absent),
+    ];
+    let mentioned = mentioned.into_iter().filter(|(_, mentioned)| *mentioned);
+    let paths = mentioned.map(|(name, _)| name.to_owned()).collect();
+    let profile = security_profile.given();
+    let spec = v1::RegistrationSpec {
+        password: password.given().map(|it| it.expose().to_owned()),
+        security_profile: profile.map(|it| u32::try_from(it).unwrap_or(u32::MAX)),
+        boot_policy: boot_policy.given(),
+    };
+    (spec, paths)
+}
+
 async fn unregister(
-    State(Handles { directory, .. }): State<Handles>,
+    State(Handles { stations, .. }): State<Handles>,
+    asking: Asking,
     Path(id): Path<String>,
 ) -> Result<StatusCode, Problem> {
-    directory.unregister(&id).await?;
+    let asked = asking.request(v1::RemoveStationRequest { id });
+    answered(stations.remove_station(asked).await)?;
     Ok(StatusCode::NO_CONTENT)
 }
 

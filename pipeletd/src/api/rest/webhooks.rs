@@ -17,9 +17,10 @@ use super::{
         error::ApiError,
         event_filter::Said,
         fields::{Fields, merged},
-        grpc::{Events, Webhooks},
+        grpc::{self, Events},
         readers::Held,
         signing_secret,
+        webhooks::{Shown, Webhooks},
         wire::{self, time},
     },
     access::{Routes, operates, reads},
@@ -31,9 +32,8 @@ use super::{
     problem::Problem,
     services::{self, Asking, answered},
 };
-use crate::delivery::{Delivery, WebhookView};
 
-pub(super) fn routes(delivery: Delivery, webhooks: Webhooks, events: Events) -> Routes {
+pub(super) fn routes(webhooks: Webhooks, delivered: grpc::Webhooks, events: Events) -> Routes {
     let kept = Routes::new()
         .route("/webhooks", [reads(get(list)), operates(post(create))])
         .route(
@@ -41,17 +41,17 @@ pub(super) fn routes(delivery: Delivery, webhooks: Webhooks, events: Events) -> 
             [reads(get(show)), operates(put(update).delete(delete))],
         )
         .route("/webhooks/{id}/rotate-secret", [operates(post(rotate))])
-        .with_state(delivery);
-    let delivered = Routes::new()
+        .with_state(webhooks);
+    let figures = Routes::new()
         .route("/webhooks/{id}/test", [operates(post(test))])
         .route("/webhooks/{id}/retry", [operates(post(retry))])
         .route("/webhooks/{id}/deliveries", [reads(get(deliveries))])
         .route("/audit", [reads(get(audit))])
-        .with_state(webhooks);
+        .with_state(delivered);
     let again = Routes::new()
         .route("/webhooks/{id}/backfill", [operates(post(backfill))])
         .with_state(events);
-    kept.merge(delivered).merge(again)
+    kept.merge(figures).merge(again)
 }
 
 /// How many deliveries wait for a retry.
@@ -68,17 +68,17 @@ fn id(path: &str) -> Result<WebhookId, ApiError> {
     })
 }
 
-async fn create(State(delivery): State<Delivery>, mut body: Fields) -> Result<Response, Problem> {
+async fn create(State(webhooks): State<Webhooks>, mut body: Fields) -> Result<Response, Problem> {
     let (draft, made) = wire::webhook_draft(&mut body)?;
     let faults = body.finish();
     if !faults.is_empty() {
-        let faults = merged(faults, delivery.faults(draft, None)?);
+        let faults = merged(faults, webhooks.faults(draft, None)?);
         return Err(ApiError::Invalid(faults).into());
     }
-    let webhook = delivery.create(draft).await?;
-    let location = format!("/api/v1/webhooks/{}", webhook.webhook.id);
-    let etag = etag(&webhook.webhook);
-    let json = wire::webhook_and_secret(webhook, made.as_ref());
+    let shown = webhooks.create(draft).await?;
+    let location = format!("/api/v1/webhooks/{}", shown.webhook().id);
+    let etag = etag(shown.webhook());
+    let json = wire::webhook_and_secret(&shown, made.as_ref());
     let mut response = (StatusCode::CREATED, etag, Json(json)).into_response();
     if let Ok(location) = HeaderValue::from_str(&location) {
         response.headers_mut().insert(header::LOCATION, location);
@@ -87,26 +87,26 @@ async fn create(State(delivery): State<Delivery>, mut body: Fields) -> Result<Re
 }
 
 async fn list(
-    State(delivery): State<Delivery>,
+    State(webhooks): State<Webhooks>,
     mut query: Query,
 ) -> Result<Json<List<v1::Webhook>>, Problem> {
     let page = query.page(|text| cursor::to_number(text).map(WebhookId));
     query.finish()?;
-    let webhooks = delivery.list(page.after, page.fetch()).await;
-    let after = |last: &WebhookView| cursor::of_number(last.webhook.id.0);
-    Ok(Json(page.list(webhooks, after, wire::webhook)))
+    let shown = webhooks.list(page.after, page.fetch()).await?;
+    let after = |last: &Shown| cursor::of_number(last.webhook().id.0);
+    Ok(Json(page.list(shown, after, |shown| shown.message())))
 }
 
 async fn show(
-    State(delivery): State<Delivery>,
+    State(webhooks): State<Webhooks>,
     Path(path): Path<String>,
 ) -> Result<impl IntoResponse, Problem> {
-    let webhook = delivery.get(id(&path)?).await?;
-    Ok((etag(&webhook.webhook), Json(wire::webhook(webhook))))
+    let shown = webhooks.get(id(&path)?).await?;
+    Ok((etag(shown.webhook()), Json(shown.message())))
 }
 
 async fn update(
-    State(delivery): State<Delivery>,
+    State(webhooks): State<Webhooks>,
     Path(path): Path<String>,
     only: IfMatch,
     mut body: Fields,
@@ -115,16 +115,16 @@ async fn update(
     let (draft, made) = wire::webhook_draft(&mut body)?;
     let faults = body.finish();
     if !faults.is_empty() {
-        let faults = merged(faults, delivery.faults(draft, Some(id))?);
+        let faults = merged(faults, webhooks.faults(draft, Some(id))?);
         return Err(ApiError::Invalid(faults).into());
     }
-    let webhook = delivery.update(id, draft, only.of(id)).await?;
-    Ok(answer(webhook, made.as_ref()))
+    let shown = webhooks.update(id, draft, only.of(id)).await?;
+    Ok(answer(&shown, made.as_ref()))
 }
 
 /// Signs with a new secret, made or given, and for a while with the one before, too.
 async fn rotate(
-    State(delivery): State<Delivery>,
+    State(webhooks): State<Webhooks>,
     Path(path): Path<String>,
     only: IfMatch,
     OptionalFields(mut body): OptionalFields,
@@ -140,28 +140,28 @@ async fn rotate(
         Field::Absent | Field::Null => None,
     };
     let (new, made) = signing_secret::given_or_made(given)?;
-    let rotated = delivery.rotate_signing_secret(id, new, only.of(id));
-    Ok(answer(rotated.await?, made.as_ref()))
+    let rotated = webhooks.rotate_signing_secret(id, new, only.of(id));
+    Ok(answer(&rotated.await?, made.as_ref()))
 }
 
-fn answer(webhook: WebhookView, made: Option<&Secret>) -> Response {
-    let etag = etag(&webhook.webhook);
-    (etag, Json(wire::webhook_and_secret(webhook, made))).into_response()
+fn answer(shown: &Shown, made: Option<&Secret>) -> Response {
+    let etag = etag(shown.webhook());
+    (etag, Json(wire::webhook_and_secret(shown, made))).into_response()
 }
 
 async fn delete(
-    State(delivery): State<Delivery>,
+    State(webhooks): State<Webhooks>,
     Path(path): Path<String>,
     only: IfMatch,
 ) -> Result<StatusCode, Problem> {
     let id = id(&path)?;
-    delivery.delete(id, only.of(id)).await?;
+    webhooks.delete(id, only.of(id)).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
 /// Sends what waits for a retry before it is due.
 async fn retry(
-    State(webhooks): State<Webhooks>,
+    State(webhooks): State<grpc::Webhooks>,
     asking: Asking,
     Path(path): Path<String>,
 ) -> Result<(StatusCode, Json<RetryingJson>), Problem> {
@@ -175,7 +175,7 @@ async fn retry(
 }
 
 async fn test(
-    State(webhooks): State<Webhooks>,
+    State(webhooks): State<grpc::Webhooks>,
     asking: Asking,
     Path(path): Path<String>,
     OptionalFields(mut body): OptionalFields,
@@ -193,7 +193,7 @@ async fn test(
 
 /// What waits for a retry, by due time, then the latest deliveries that were settled.
 async fn deliveries(
-    State(webhooks): State<Webhooks>,
+    State(webhooks): State<grpc::Webhooks>,
     asking: Asking,
     Path(path): Path<String>,
     mut query: Query,
@@ -259,7 +259,7 @@ async fn backfill(
 
 /// The books of all webhooks, deleted ones included, or of one.
 async fn audit(
-    State(webhooks): State<Webhooks>,
+    State(webhooks): State<grpc::Webhooks>,
     asking: Asking,
     mut query: Query,
 ) -> Result<Json<v1::AuditWebhooksResponse>, Problem> {

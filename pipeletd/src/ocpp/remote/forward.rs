@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use pipelet_domain::events::StationId;
+use pipelet_domain::{events::StationId, shards::ShardId};
 use prost::Message as _;
 use tokio::{
     sync::{mpsc, watch},
@@ -27,8 +27,8 @@ use super::{
         session::{Served, Unserved},
         wire::{self, ErrorCode, Frame},
     },
-    Answer, Done, EndedAt, FromGateway, FromOwner, GATEWAY, Numbered, OWNER, Open, Said, ToGateway,
-    ToOwner, VERSION, Wanted, encoded,
+    Answer, Done, EndedAt, FromGateway, FromOwner, GATEWAY, Numbered, Open, Said, ToGateway,
+    ToOwner, VERSION, Wanted, encoded, owner_of,
 };
 use crate::cluster::{
     Address, JoinError, Peers, Unanswered,
@@ -69,6 +69,8 @@ pub(in crate::ocpp) struct Forward<L> {
     link: L,
     opening: Opening,
     station: StationId,
+    /// The station's.
+    shard: ShardId,
     context: Arc<Context>,
     peers: Peers,
     seen: watch::Receiver<Seen>,
@@ -162,6 +164,7 @@ impl<L: Link> Forward<L> {
         Some(Self {
             link,
             opening,
+            shard: context.owners.id_of(&station),
             station,
             seen: peers.seen(),
             peers,
@@ -212,7 +215,7 @@ impl<L: Link> Forward<L> {
 
     /// Until the shard is here.
     async fn converse(&mut self, shutdown: &CancellationToken) -> Result<(), Ended> {
-        let mut here = self.context.owner.subscribe();
+        let mut here = self.context.owners.of(&self.station).subscribe();
         let mut open_at = Instant::now();
         loop {
             if here.borrow_and_update().is_some() {
@@ -271,7 +274,7 @@ impl<L: Link> Forward<L> {
 
     /// The owner, where that is another node.
     fn owner(&self) -> Option<Owner> {
-        let owner = self.seen.borrow().owner?;
+        let owner = *self.seen.borrow().owners.get(&self.shard)?;
         (owner.node != self.peers.me()).then_some(owner)
     }
 
@@ -368,7 +371,7 @@ impl<L: Link> Forward<L> {
             return Ok(None);
         };
         if self.address.as_ref().is_none_or(|(of, _)| *of != owner) {
-            self.address = Some((owner, self.peers.address(owner.node, OWNER)));
+            self.address = Some((owner, self.peers.address(owner.node, &owner_of(self.shard))));
         }
         let Some((_, address)) = &self.address else {
             return Ok(None);
@@ -382,9 +385,10 @@ impl<L: Link> Forward<L> {
         let (peers, address) = (self.peers.clone(), address.clone());
         let asking = peers.ask(&address, message, ANSWER_TIMEOUT);
         let mut asking = std::pin::pin!(asking);
-        let mut seen = self.seen.clone();
+        let (mut seen, shard) = (self.seen.clone(), self.shard);
         let overtaken = async move {
-            let _ = seen.wait_for(|seen| seen.owner != Some(owner)).await;
+            let is_another = |seen: &Seen| seen.owners.get(&shard) != Some(&owner);
+            let _ = seen.wait_for(is_another).await;
         };
         let mut overtaken = std::pin::pin!(overtaken);
         let answer = loop {

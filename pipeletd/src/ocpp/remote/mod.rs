@@ -20,6 +20,7 @@ mod forward;
 mod sessions;
 
 use bytes::Bytes;
+use pipelet_domain::shards::ShardId;
 use prost::Message;
 
 pub(super) use self::{
@@ -30,8 +31,6 @@ use crate::cluster::Incarnation;
 
 /// Of these messages: one that is of another is refused.
 const VERSION: u32 = 1;
-/// What owners are asked about.
-const OWNER: &str = "stations";
 /// What gateways are asked about.
 const GATEWAY: &str = "sockets";
 
@@ -161,6 +160,11 @@ struct FromGateway {
     /// Otherwise the connection isn't there any more.
     #[prost(bool, tag = "1")]
     done: bool,
+}
+
+/// What the owner of a shard is asked about.
+fn owner_of(shard: ShardId) -> String {
+    format!("stations.{}", shard.0)
 }
 
 fn encoded(message: &impl Message) -> Bytes {

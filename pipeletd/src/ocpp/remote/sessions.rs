@@ -9,7 +9,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use pipelet_domain::{events::StationId, registration::SecurityProfile};
+use pipelet_domain::{events::StationId, registration::SecurityProfile, shards::ShardId};
 use prost::Message as _;
 use tokio::{
     sync::mpsc,
@@ -27,8 +27,8 @@ use super::{
         session::{Session, Unserved},
         stations::At,
     },
-    Answer, ConnectionId, Done, FromGateway, FromOwner, Full, GATEWAY, NotOpen, OWNER, Open,
-    Reopen, Said, ToGateway, ToOwner, VERSION, Wanted, encoded,
+    Answer, ConnectionId, Done, FromGateway, FromOwner, Full, GATEWAY, NotOpen, Open, Reopen, Said,
+    ToGateway, ToOwner, VERSION, Wanted, encoded, owner_of,
 };
 use crate::cluster::{
     Address, Incarnation, JoinError, Peers, Request, Requests, Respond, members::SILENT,
@@ -37,7 +37,7 @@ use crate::cluster::{
 /// What waits of one connection: a gateway sends the next message once the last is answered.
 const INCOMING: usize = 4;
 
-/// Sessions of connections at other nodes.
+/// Sessions of connections at other nodes, of stations of one shard.
 #[derive(Debug)]
 pub(in crate::ocpp) struct RemoteSessions {
     services: Arc<Services>,
@@ -90,8 +90,10 @@ impl RemoteSessions {
         services: Arc<Services>,
         peers: Peers,
     ) -> Result<Self, JoinError> {
+        let shard = services.stations.shards().ids().next();
+        let topic = owner_of(shard.unwrap_or(ShardId(0)));
         Ok(Self {
-            requests: peers.requests(OWNER).await?,
+            requests: peers.requests(&topic).await?,
             services,
             peers,
             open: Arc::default(),

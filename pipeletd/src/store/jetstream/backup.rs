@@ -1,4 +1,5 @@
-//! A backup of a cluster, which its owner makes, and a cluster made of one.
+//! A backup of a cluster: each shard's, which its owner makes, all of them together, and a cluster
+//! made of that.
 
 use std::{
     io::{Read, Write},
@@ -35,10 +36,13 @@ use crate::store::{
 /// In bytes; events that are restored together.
 const EVENTS_AT_ONCE: usize = 256 * 1024;
 
-/// What a cluster's owner has.
+/// What the owner of a shard has: its backup is of that one, and of what is set up.
 #[derive(Debug)]
 pub(super) struct OwnersBackup {
-    pub(super) shards: Vec<OpenShard>,
+    pub(super) id: ShardId,
+    /// How many there are.
+    pub(super) count: u16,
+    pub(super) shard: OpenShard,
     pub(super) configuration: Arc<StreamConfiguration>,
     pub(super) values: Values,
     pub(super) ownership: Ownership,
@@ -48,9 +52,8 @@ pub(super) struct OwnersBackup {
 impl Backup for OwnersBackup {
     fn back_up(&self, out: &mut dyn Write) -> Result<(), BackupError> {
         let runtime = &self.runtime;
-        let count = u16::try_from(self.shards.len()).unwrap_or(u16::MAX);
-        let mut writer = Writer::begin_of(count, out)?;
-        let (entries, moments) = runtime.block_on(self.freeze())?;
+        let mut writer = Writer::begin_of(self.count, out)?;
+        let (entries, log, table) = runtime.block_on(self.freeze())?;
         writer.record(
             &keys::meta(Meta::FormatVersion),
             &FORMAT_VERSION.to_be_bytes(),
@@ -64,11 +67,9 @@ impl Backup for OwnersBackup {
                 writer.record(&keys::meta(meta), &value)?;
             }
         }
-        for ((number, shard), (log, table)) in (0..).zip(&self.shards).zip(moments) {
-            writer.shard(ShardId(number), count)?;
-            shard.table.back_up(&table, &mut writer, runtime)?;
-            shard.log.back_up(&log, &mut writer, runtime)?;
-        }
+        writer.shard(self.id, self.count)?;
+        self.shard.table.back_up(&table, &mut writer, runtime)?;
+        self.shard.log.back_up(&log, &mut writer, runtime)?;
         // Another owner has trimmed what was still to be read.
         if !self.ownership.is_held() {
             return Err(StoreError::Fenced.into());
@@ -79,18 +80,11 @@ impl Backup for OwnersBackup {
 
 impl OwnersBackup {
     /// What has to be of one moment: nobody writes meanwhile.
-    async fn freeze(&self) -> Result<(Vec<Record>, Vec<(log::Moment, table::Moment)>), StoreError> {
-        let mut quiet = Vec::new();
-        for shard in &self.shards {
-            quiet.push((shard.log.quiet().await, shard.table.quiet().await));
-        }
+    async fn freeze(&self) -> Result<(Vec<Record>, log::Moment, table::Moment), StoreError> {
+        let (kept_log, log) = self.shard.log.quiet().await;
+        let (kept_table, table) = self.shard.table.quiet().await;
         let entries = self.configuration.records()?;
-        let moments = quiet
-            .into_iter()
-            .map(|((kept_log, log), (kept_table, table))| {
-                (log.moment(kept_log), table.moment(kept_table))
-            });
-        Ok((entries, moments.collect()))
+        Ok((entries, log.moment(kept_log), table.moment(kept_table)))
     }
 }
 

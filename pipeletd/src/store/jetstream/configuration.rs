@@ -165,6 +165,10 @@ impl StreamConfiguration {
 
 #[async_trait]
 impl ConfigurationStore for StreamConfiguration {
+    async fn catch_up(&self) -> Result<(), StoreError> {
+        Self::catch_up(self).await
+    }
+
     async fn watch(&self, observer: Observer) -> Result<(), StoreError> {
         let mut contents = self.seen.contents();
         for (entry, revision) in contents.entries.values() {

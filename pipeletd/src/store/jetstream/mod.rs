@@ -3,7 +3,7 @@
 //! | stream | |
 //! |---|---|
 //! | `CLUSTER_config` | the configuration: webhooks, API keys, id tags, registrations, numbers |
-//! | `CLUSTER_leases` | who owns the shards |
+//! | `CLUSTER_leases` | who owns which shard |
 //! | `CLUSTER_log_N` | the log of shard N, a record for each batch |
 //! | `CLUSTER_table_N` | its ledger and its projections, as a table |
 //!
@@ -28,7 +28,6 @@ use std::{
 };
 
 use async_nats::{Client, ServerAddr, jetstream::Context};
-use futures_util::future::try_join_all;
 use pipelet_domain::{
     events::Seq,
     shards::{ShardId, Shards},
@@ -41,6 +40,7 @@ use self::{
     backup::OwnersBackup,
     configuration::{SECRETS_KEY, StreamConfiguration},
     connection::connect,
+    lease::Leases,
     log::StreamLog,
     record_stream::RecordStream,
     streams::{config_of, have},
@@ -167,7 +167,7 @@ pub struct Cluster {
     streams: Streams,
     shards: u16,
     configuration: Arc<StreamConfiguration>,
-    leases: Values,
+    leases: Leases,
     node: String,
 }
 
@@ -218,13 +218,14 @@ impl Cluster {
         let secrets = common_keys(&streams.values, &KeyFile::new(data_dir, key_file)).await?;
         let configuration = StreamConfiguration::open(streams.values.clone(), secrets).await?;
         let name = format!("{}_leases", options.cluster);
-        let config = config_of(&name, &format!("{}.leases.>", options.cluster), 1);
+        let subjects = format!("{}.leases", options.cluster);
+        let config = config_of(&name, &format!("{subjects}.>"), 1);
         let (leases, _) = have(&jetstream, config, Some(streams.replicas)).await?;
         Ok(Self {
             streams,
             shards,
             configuration: Arc::new(configuration),
-            leases: Values::new(&jetstream, leases, &format!("{}.leases", options.cluster)),
+            leases: Leases::follow(Values::new(&jetstream, leases, &subjects)),
             node: options.node.clone(),
         })
     }
@@ -260,13 +261,18 @@ impl Cluster {
         Ok(self.streams.open_shard(shard).await?.stores())
     }
 
-    /// Waits until this node is the one that owns the shards, and takes them over. `waiting` is told
-    /// which node does meanwhile.
-    pub async fn engine(&self, waiting: impl Fn(&str)) -> Result<Engine, StoreError> {
-        let ownership = lease::acquire(self.leases.clone(), "owner", &self.node, waiting).await?;
+    /// Waits until this node is the one that owns a shard, and takes it over. `waiting` is told which
+    /// node does meanwhile.
+    pub async fn engine(
+        &self,
+        shard: ShardId,
+        waiting: impl Fn(&str),
+    ) -> Result<Engine, StoreError> {
+        let lease = format!("shard-{}", shard.0);
+        let ownership = self.leases.acquire(&lease, &self.node, waiting).await?;
         let given_up = ownership.give_up_on_drop();
-        let shards = tokio::select! {
-            shards = self.take_all_over() => shards?,
+        let open = tokio::select! {
+            open = self.take_over(shard) => open?,
             () = ownership.lost() => return Err(StoreError::Fenced),
         };
         given_up.map(DropGuard::disarm);
@@ -276,27 +282,21 @@ impl Cluster {
                 values: self.streams.values.clone(),
                 ownership: ownership.clone(),
                 runtime: Handle::current(),
-                shards: shards.clone(),
+                id: shard,
+                count: self.shards,
+                shard: open.clone(),
             }),
             shard_count: self.shards,
-            shards: Shards::new(shards.into_iter().map(OpenShard::stores)),
+            shards: Shards::from(shard, [open.stores()]),
             configuration: self.configuration(),
             ownership,
         })
     }
 
-    async fn take_all_over(&self) -> Result<Vec<OpenShard>, StoreError> {
-        // What the owner before has changed last may not have come here yet.
-        until_it_works(|| self.configuration.catch_up()).await?;
-        let mut shards = Vec::new();
-        for shard in 0..self.shards {
-            shards.push(self.take_over(ShardId(shard)));
-        }
-        try_join_all(shards).await
-    }
-
     /// As [`Self::open_shard`], as soon as the servers let it.
     async fn take_over(&self, shard: ShardId) -> Result<OpenShard, StoreError> {
+        // What was changed before may not have come here yet.
+        until_it_works(|| self.configuration.catch_up()).await?;
         until_it_works(|| self.streams.open_shard(shard)).await
     }
 }
