@@ -30,10 +30,10 @@ const KIND: Kind = Kind {
     transactions: true,
     has_outages: true,
     // An owner's death, servers' deaths and the next one's start may lie in between.
-    longest_way: Duration::from_secs(25),
+    longest_way: Duration::from_secs(45),
 };
 /// From the end of an owner until another one takes changes.
-const LONGEST_TAKE_OVER: Duration = Duration::from_secs(20);
+const LONGEST_TAKE_OVER: Duration = Duration::from_secs(45);
 /// Until changes are taken again, whatever has died.
 const LONGEST_SILENCE: Duration = Duration::from_mins(1);
 /// How often a cluster that is not ready is asked again.
