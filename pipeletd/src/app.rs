@@ -19,9 +19,8 @@ use self::{
 };
 use crate::{
     api::{
-        self, Addresses, AllShards, ApiKeys, Authenticator, Daemon, Deliverers, Front, Listener,
-        Local, Readers, Readiness, ShardState, Switch,
-        grpc::{self, FrontServices},
+        self, Addresses, AllShards, ApiKeys, Authenticator, Daemon, Deliverers, Front,
+        FrontServices, Listener, Local, Readers, Readiness, ShardState, Switch, grpc,
         metrics::{self, Metrics},
         nodes, rest,
     },
@@ -594,8 +593,8 @@ impl Base {
         let readiness = readiness(current, Some(of_cluster), shutdown);
         let metrics = self.metrics(current, cluster, readiness.clone());
         let daemon = self.daemon(readiness.clone());
-        let front = Front::new(all.clone(), webhooks.clone(), daemon, shutdown.clone());
-        let services = FrontServices::of(front);
+        let front = Front::new(all.clone(), daemon, shutdown.clone());
+        let services = FrontServices::of(front, webhooks.clone());
         let grpc = grpc::router(&services, self.grpc(cluster));
         Ok(Routers {
             grpc: grpc.map_err(no_grpc)?,

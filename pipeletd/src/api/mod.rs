@@ -40,7 +40,7 @@ pub use self::{
     keys::ApiKeys,
     readers::Readers,
     server::{Listener, nodes},
-    shards::{AllShards, Front, Local, NodeHandles, router as shard_router},
+    shards::{AllShards, Front, FrontServices, Local, NodeHandles, router as shard_router},
     station_directory::StationDirectory,
     status::{Addresses, Readiness, ShardState},
     switch::Switch,

@@ -319,9 +319,14 @@ impl Deliverers for delivery::Delivery {
 
     async fn figures(&self, webhooks: &[Arc<StoredWebhook>]) -> Result<Vec<Figures>, ApiError> {
         let figures = webhooks.iter().map(|stored| async {
-            // One that is just being taken up has none.
-            let view = self.get(stored.webhook.id).await.ok();
-            view.map_or_else(Figures::default, |view| wire::figures(&view))
+            match self.get(stored.webhook.id).await {
+                Ok(view) => wire::figures(&view),
+                // It is still to be taken up.
+                Err(_) => Figures {
+                    absent: self.shard_ids().map(|shard| shard.0.into()).collect(),
+                    ..Figures::default()
+                },
+            }
         });
         Ok(futures_util::future::join_all(figures).await)
     }

@@ -20,7 +20,7 @@ use pipelet_domain::{
         SubscriptionVersion,
     },
     events::Seq,
-    shards::Shards,
+    shards::{ShardId, Shards},
     webhooks::{Webhook, WebhookId},
 };
 use tokio::{
@@ -260,6 +260,10 @@ impl Delivery {
                 return;
             }
         }
+    }
+
+    pub fn shard_ids(&self) -> impl Iterator<Item = ShardId> {
+        self.0.shards.ids()
     }
 
     /// Whether events can be taken down.

@@ -42,10 +42,13 @@ use tonic::{
 use self::{
     access::Guard, api_keys::ApiKeyRpc, cluster::ClusterRpc, daemon::DaemonRpc, events::EventRpc,
     failed_deliveries::FailedDeliveryRpc, id_tags::IdTagRpc, stations::StationRpc,
-    transactions::TransactionRpc, webhooks::WebhookRpc,
+    transactions::TransactionRpc, webhooks::OwnDeliveries,
 };
 pub(super) use self::{
-    access::validity, daemon::backed_up, status::statuses, webhooks::WebhookLives,
+    access::validity,
+    daemon::backed_up,
+    status::statuses,
+    webhooks::{Answer, Deliveries, WebhookRpc},
 };
 use super::{
     REQUEST_TIMEOUT,
@@ -55,7 +58,6 @@ use super::{
     event_streams::EventStreams,
     keys::ApiKeys,
     server::{Connection, Listener},
-    shards::Front,
     station_directory::StationDirectory,
     trigger::Trigger,
 };
@@ -121,21 +123,24 @@ pub struct ShardHandles {
 }
 
 /// The services of some shards.
-pub type ShardServices =
-    Serving<WebhookRpc, FailedDeliveryRpc, EventRpc, StationRpc, TransactionRpc, DaemonRpc>;
-
-/// Those of all shards, wherever they are.
-pub type FrontServices = Serving<Front, Front, Front, Front, Front, Front>;
+pub type ShardServices = Serving<
+    WebhookRpc<OwnDeliveries>,
+    FailedDeliveryRpc,
+    EventRpc,
+    StationRpc,
+    TransactionRpc,
+    DaemonRpc,
+>;
 
 /// The services whose answers are the shards'.
 #[derive(Debug)]
 pub struct Serving<W, F, E, S, T, D> {
-    webhooks: Arc<W>,
-    failed_deliveries: Arc<F>,
-    events: Arc<E>,
-    stations: Arc<S>,
-    transactions: Arc<T>,
-    daemon: Arc<D>,
+    pub(in crate::api) webhooks: Arc<W>,
+    pub(in crate::api) failed_deliveries: Arc<F>,
+    pub(in crate::api) events: Arc<E>,
+    pub(in crate::api) stations: Arc<S>,
+    pub(in crate::api) transactions: Arc<T>,
+    pub(in crate::api) daemon: Arc<D>,
 }
 
 impl ShardServices {
@@ -154,8 +159,8 @@ impl ShardServices {
         } = handles;
         Self {
             webhooks: Arc::new(WebhookRpc {
-                lives: WebhookLives { webhooks },
-                delivery: delivery.clone(),
+                webhooks,
+                deliveries: OwnDeliveries(delivery.clone()),
             }),
             failed_deliveries: Arc::new(FailedDeliveryRpc {
                 delivery: delivery.clone(),
@@ -173,20 +178,6 @@ impl ShardServices {
                 daemon,
                 backup,
             }),
-        }
-    }
-}
-
-impl FrontServices {
-    pub fn of(front: Front) -> Self {
-        let front = Arc::new(front);
-        Self {
-            webhooks: Arc::clone(&front),
-            failed_deliveries: Arc::clone(&front),
-            events: Arc::clone(&front),
-            stations: Arc::clone(&front),
-            transactions: Arc::clone(&front),
-            daemon: front,
         }
     }
 }

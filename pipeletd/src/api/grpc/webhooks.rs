@@ -25,13 +25,37 @@ use crate::{
     registries::IfRevision,
 };
 
+/// Webhooks over their lives, and what is delivered to them.
 #[derive(Debug)]
-pub struct WebhookRpc {
-    pub(super) lives: WebhookLives,
-    pub(super) delivery: Delivery,
+pub struct WebhookRpc<D> {
+    pub(in crate::api) webhooks: Webhooks,
+    pub(in crate::api) deliveries: D,
 }
 
-type Answer<T> = Result<Response<T>, Status>;
+/// What is delivered: by some shards, or by all.
+#[tonic::async_trait]
+pub trait Deliveries: Send + Sync + 'static {
+    async fn retry(
+        &self,
+        request: Request<v1::RetryDeliveriesRequest>,
+    ) -> Answer<v1::RetryDeliveriesResponse>;
+
+    async fn list(
+        &self,
+        request: Request<v1::ListDeliveriesRequest>,
+    ) -> Answer<v1::ListDeliveriesResponse>;
+
+    async fn audit(
+        &self,
+        request: Request<v1::AuditWebhooksRequest>,
+    ) -> Answer<v1::AuditWebhooksResponse>;
+}
+
+/// By the shards of this process.
+#[derive(Debug)]
+pub struct OwnDeliveries(pub(super) Delivery);
+
+pub(in crate::api) type Answer<T> = Result<Response<T>, Status>;
 
 /// How long the answer waits for what came of retries that were asked for.
 const RETRY_PATIENCE: Duration = Duration::from_secs(3);
@@ -51,14 +75,9 @@ pub(super) const NEEDS: Needs = &[
     ("AuditWebhooks", Role::ReadOnly),
 ];
 
-/// Webhooks over their lives, for whichever shards deliver to them.
-#[derive(Debug, Clone)]
-pub(in crate::api) struct WebhookLives {
-    pub(in crate::api) webhooks: Webhooks,
-}
-
-impl WebhookLives {
-    pub(in crate::api) async fn create(
+#[tonic::async_trait]
+impl<D: Deliveries> WebhookService for WebhookRpc<D> {
+    async fn create_webhook(
         &self,
         request: Request<v1::CreateWebhookRequest>,
     ) -> Answer<v1::CreateWebhookResponse> {
@@ -70,7 +89,7 @@ impl WebhookLives {
         Ok(Response::new(answer))
     }
 
-    pub(in crate::api) async fn get(
+    async fn get_webhook(
         &self,
         request: Request<v1::GetWebhookRequest>,
     ) -> Answer<v1::GetWebhookResponse> {
@@ -79,7 +98,7 @@ impl WebhookLives {
         Ok(Response::new(v1::GetWebhookResponse { webhook }))
     }
 
-    pub(in crate::api) async fn list(
+    async fn list_webhooks(
         &self,
         request: Request<v1::ListWebhooksRequest>,
     ) -> Answer<v1::ListWebhooksResponse> {
@@ -99,7 +118,7 @@ impl WebhookLives {
         }))
     }
 
-    pub(in crate::api) async fn update(
+    async fn update_webhook(
         &self,
         request: Request<v1::UpdateWebhookRequest>,
     ) -> Answer<v1::UpdateWebhookResponse> {
@@ -125,7 +144,14 @@ impl WebhookLives {
         }))
     }
 
-    pub(in crate::api) async fn rotate(
+    async fn retry_deliveries(
+        &self,
+        request: Request<v1::RetryDeliveriesRequest>,
+    ) -> Answer<v1::RetryDeliveriesResponse> {
+        self.deliveries.retry(request).await
+    }
+
+    async fn rotate_signing_secret(
         &self,
         request: Request<v1::RotateSigningSecretRequest>,
     ) -> Answer<v1::RotateSigningSecretResponse> {
@@ -146,7 +172,7 @@ impl WebhookLives {
         }))
     }
 
-    pub(in crate::api) async fn delete(
+    async fn delete_webhook(
         &self,
         request: Request<v1::DeleteWebhookRequest>,
     ) -> Answer<v1::DeleteWebhookResponse> {
@@ -155,7 +181,7 @@ impl WebhookLives {
         Ok(Response::new(v1::DeleteWebhookResponse { cancelled }))
     }
 
-    pub(in crate::api) async fn test(
+    async fn test_webhook(
         &self,
         request: Request<v1::TestWebhookRequest>,
     ) -> Answer<v1::TestWebhookResponse> {
@@ -166,39 +192,25 @@ impl WebhookLives {
         let result = self.webhooks.test(WebhookId(id), kind).await?;
         Ok(Response::new(wire::test_result(result)))
     }
+
+    async fn list_deliveries(
+        &self,
+        request: Request<v1::ListDeliveriesRequest>,
+    ) -> Answer<v1::ListDeliveriesResponse> {
+        self.deliveries.list(request).await
+    }
+
+    async fn audit_webhooks(
+        &self,
+        request: Request<v1::AuditWebhooksRequest>,
+    ) -> Answer<v1::AuditWebhooksResponse> {
+        self.deliveries.audit(request).await
+    }
 }
 
 #[tonic::async_trait]
-impl WebhookService for WebhookRpc {
-    async fn create_webhook(
-        &self,
-        request: Request<v1::CreateWebhookRequest>,
-    ) -> Answer<v1::CreateWebhookResponse> {
-        self.lives.create(request).await
-    }
-
-    async fn get_webhook(
-        &self,
-        request: Request<v1::GetWebhookRequest>,
-    ) -> Answer<v1::GetWebhookResponse> {
-        self.lives.get(request).await
-    }
-
-    async fn list_webhooks(
-        &self,
-        request: Request<v1::ListWebhooksRequest>,
-    ) -> Answer<v1::ListWebhooksResponse> {
-        self.lives.list(request).await
-    }
-
-    async fn update_webhook(
-        &self,
-        request: Request<v1::UpdateWebhookRequest>,
-    ) -> Answer<v1::UpdateWebhookResponse> {
-        self.lives.update(request).await
-    }
-
-    async fn retry_deliveries(
+impl Deliveries for OwnDeliveries {
+    async fn retry(
         &self,
         request: Request<v1::RetryDeliveriesRequest>,
     ) -> Answer<v1::RetryDeliveriesResponse> {
@@ -207,7 +219,7 @@ impl WebhookService for WebhookRpc {
             let wait = Duration::try_from(wait).unwrap_or(Duration::ZERO);
             wait.min(MOST_RETRY_PATIENCE)
         });
-        let begun = self.delivery.retry_now(WebhookId(id)).await;
+        let begun = self.0.retry_now(WebhookId(id)).await;
         let (retrying, told) = begun.map_err(ApiError::from)?;
         let ended = timeout(wait, told).await.ok().flatten();
         let RetriedNow { delivered, failed } = ended.unwrap_or_default();
@@ -219,28 +231,7 @@ impl WebhookService for WebhookRpc {
         }))
     }
 
-    async fn rotate_signing_secret(
-        &self,
-        request: Request<v1::RotateSigningSecretRequest>,
-    ) -> Answer<v1::RotateSigningSecretResponse> {
-        self.lives.rotate(request).await
-    }
-
-    async fn delete_webhook(
-        &self,
-        request: Request<v1::DeleteWebhookRequest>,
-    ) -> Answer<v1::DeleteWebhookResponse> {
-        self.lives.delete(request).await
-    }
-
-    async fn test_webhook(
-        &self,
-        request: Request<v1::TestWebhookRequest>,
-    ) -> Answer<v1::TestWebhookResponse> {
-        self.lives.test(request).await
-    }
-
-    async fn list_deliveries(
+    async fn list(
         &self,
         request: Request<v1::ListDeliveriesRequest>,
     ) -> Answer<v1::ListDeliveriesResponse> {
@@ -258,14 +249,14 @@ impl WebhookService for WebhookRpc {
             .map_err(ApiError::from)?;
         let room = reader.page().await?;
         let limit = reader.limit(size + 1);
-        let deliveries = self.delivery.deliveries(id, only, after, limit).await;
+        let deliveries = self.0.deliveries(id, only, after, limit).await;
         let deliveries = deliveries.map_err(ApiError::from)?;
         let room = room.down_to(deliveries.items.iter().map(Listed::memory_size));
         let last = |last: &Listed| cursor::of_delivery(last.place());
         let (deliveries, next_page_token) = request::page_part(deliveries, size, last);
         let deliveries = deliveries.into_iter().map(|listed| match listed {
             Listed::Waiting(retry) => {
-                let due = self.delivery.due_at(retry.key);
+                let due = self.0.due_at(retry.key);
                 wire::retry(retry, due)
             }
             Listed::Settled(settled) => wire::settled(settled),
@@ -278,7 +269,7 @@ impl WebhookService for WebhookRpc {
         Ok(room.held().within(Response::new(answer)))
     }
 
-    async fn audit_webhooks(
+    async fn audit(
         &self,
         request: Request<v1::AuditWebhooksRequest>,
     ) -> Answer<v1::AuditWebhooksResponse> {
@@ -288,9 +279,9 @@ impl WebhookService for WebhookRpc {
             .since
             .map(|since| request::from_time(since, "/since"));
         let since = since.transpose()?;
-        let audit = self.delivery.audit(only).await.map_err(ApiError::from)?;
+        let audit = self.0.audit(only).await.map_err(ApiError::from)?;
         let lately = match since {
-            Some(since) => self.delivery.since(since, only).await,
+            Some(since) => self.0.since(since, only).await,
             None => Ok(BTreeMap::new()),
         };
         let lately = lately.map_err(ApiError::from)?;

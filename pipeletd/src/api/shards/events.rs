@@ -15,9 +15,9 @@ use super::{
         grpc::{readers, request, statuses, validity},
         wire::{self, time},
     },
-    Front, Shard, asking,
+    First, Front, Shard, asking,
     merging::{self, Merging, Tail},
-    paging::{self, Page},
+    paging::Page,
 };
 
 #[tonic::async_trait]
@@ -44,14 +44,13 @@ impl EventService for Front {
             page_size,
             page_token,
         } = request.into_inner();
-        let size = request::page_size(page_size);
         let room = reader.page().await?;
-        let fetch = |shard: Shard, size: usize, page_token: String| {
+        let fetch = |shard: Shard, page_size, page_token| {
             let asked = self.all.part_of(
                 &reader,
                 v1::ListEventsRequest {
                     filter: filter.clone(),
-                    page_size: paging::size(size),
+                    page_size,
                     page_token,
                 },
             );
@@ -64,9 +63,9 @@ impl EventService for Front {
             }
         };
         let key = |event: &v1::Event| Reverse(merging::at(event));
-        let heads = self.all.heads_for(&page_token).await?;
-        let shards = self.all.0.as_slice();
-        let page = paging::page(shards, size, &page_token, heads, fetch, key);
+        let page = self
+            .all
+            .page(page_size, &page_token, First::Latest, fetch, key);
         let (events, next_page_token) = page.await?;
         let answer = v1::ListEventsResponse {
             events,
@@ -130,7 +129,7 @@ impl EventService for Front {
             let shard = shards.get(number).ok_or_else(no_left)?;
             let room = limit.saturating_sub(usize::try_from(done.matched).unwrap_or(usize::MAX));
             asked.left = left;
-            asked.limit = paging::size(room);
+            asked.limit = u32::try_from(room).unwrap_or(u32::MAX);
             let part = asking(Some(&reader), asked.clone());
             let part = shard.events().backfill(part).await?.into_inner();
             done.matched += part.matched;

@@ -2,20 +2,20 @@
 
 use std::collections::BTreeMap;
 
-use futures_util::{StreamExt as _, stream};
+use futures_util::{Stream, StreamExt as _, stream};
 use pipelet_domain::deliveries::FailedId;
 use pipelet_proto::v1::{
     self, failed_delivery_service_server::FailedDeliveryService, purge_request, replay_request,
 };
-use tonic::{Request, Response, Status, codegen::BoxStream};
+use tonic::{Code, Request, Response, Status, codegen::BoxStream};
 
 use super::{
     super::{
         error::ApiError,
-        grpc::{readers, request, statuses, validity},
+        grpc::{readers, statuses, validity},
     },
-    Front, Shard, asking,
-    paging::{self, Page},
+    First, Front, Shard, asking,
+    paging::Page,
 };
 
 #[tonic::async_trait]
@@ -33,14 +33,13 @@ impl FailedDeliveryService for Front {
             page_size,
             page_token,
         } = request.into_inner();
-        let size = request::page_size(page_size);
         let room = reader.page().await?;
-        let fetch = |shard: Shard, size: usize, page_token: String| {
+        let fetch = |shard: Shard, page_size, page_token| {
             let asked = self.all.part_of(
                 &reader,
                 v1::ListFailedDeliveriesRequest {
                     filter: filter.clone(),
-                    page_size: paging::size(size),
+                    page_size,
                     page_token,
                 },
             );
@@ -56,9 +55,11 @@ impl FailedDeliveryService for Front {
                 })
             }
         };
-        let first = vec![String::new(); self.all.0.count()];
-        let shards = self.all.0.as_slice();
-        let page = paging::page(shards, size, &page_token, first, fetch, |failed| failed.id);
+        let page = self
+            .all
+            .page(page_size, &page_token, First::Lowest, fetch, |failed| {
+                failed.id
+            });
         let (failed_deliveries, next_page_token) = page.await?;
         let answer = v1::ListFailedDeliveriesResponse {
             failed_deliveries,
@@ -80,7 +81,7 @@ impl FailedDeliveryService for Front {
         Ok(room.held().within(found))
     }
 
-    /// One shard after the other.
+    /// All shards beside each other.
     async fn replay(
         &self,
         request: Request<v1::ReplayRequest>,
@@ -99,13 +100,24 @@ impl FailedDeliveryService for Front {
                 shards.map(|shard| (shard, filter.clone())).collect()
             }
         };
-        let mut begun = Vec::new();
+        let mut begun: Vec<BoxStream<v1::ReplayResponse>> = Vec::new();
+        let is_alone = parts.len() == 1;
         for (shard, which) in parts {
             let which = Some(which);
             let asked = asking(Some(&reader), v1::ReplayRequest { which, unwatched });
-            // Each begins at once, and tells what is wrong before any is told to go well.
-            let told = shard.failed_deliveries().replay(asked).await?;
-            begun.push(told.into_inner());
+            // What is wrong with one that is named alone is told before any progress.
+            match shard.failed_deliveries().replay(asked).await {
+                Ok(told) => begun.push(Box::pin(told.into_inner())),
+                Err(status) if !is_alone && is_left_out(&status) => {
+                    begun.push(Box::pin(stream::iter([Ok(v1::ReplayResponse {
+                        total: 1,
+                        skipped: 1,
+                        done: true,
+                        ..v1::ReplayResponse::default()
+                    })])));
+                }
+                Err(status) => return Err(status),
+            }
         }
         let told = added_up(begun).map(|told| told.map_err(ApiError::of_status));
         let told = validity.stream(told);
@@ -119,20 +131,24 @@ impl FailedDeliveryService for Front {
         let reader = readers::of(&request)?;
         let purged = match request.into_inner().which.ok_or_else(nothing_selected)? {
             purge_request::Which::Ids(ids) => {
-                let mut purged = 0;
-                for (shard, ids) in self.by_shard(ids) {
+                let (mut purged, parts) = (0, self.by_shard(ids));
+                let is_alone = parts.len() == 1;
+                for (shard, ids) in parts {
                     let which = Some(purge_request::Which::Ids(ids));
                     let asked = asking(Some(&reader), v1::PurgeRequest { which });
-                    let answer = shard.failed_deliveries().purge(asked).await?;
-                    purged += answer.into_inner().purged;
+                    match shard.failed_deliveries().purge(asked).await {
+                        Ok(answer) => purged += answer.into_inner().purged,
+                        Err(status) if !is_alone && is_left_out(&status) => {}
+                        Err(status) => return Err(status),
+                    }
                 }
                 purged
             }
             filter @ purge_request::Which::Filter(_) => {
-                let answers = self.all.each(async |shard| {
+                let answers = self.all.each(|shard| {
                     let which = Some(filter.clone());
                     let asked = asking(Some(&reader), v1::PurgeRequest { which });
-                    shard.failed_deliveries().purge(asked).await
+                    async move { shard.failed_deliveries().purge(asked).await }
                 });
                 let answers = answers.await?.into_iter();
                 answers.map(|answer| answer.into_inner().purged).sum()
@@ -157,6 +173,11 @@ impl Front {
     }
 }
 
+/// Whether that is why one of several dead letters is left as it is: to its shard, it was named alone.
+fn is_left_out(status: &Status) -> bool {
+    matches!(status.code(), Code::NotFound | Code::FailedPrecondition)
+}
+
 fn nothing_selected() -> ApiError {
     ApiError::fault(
         "/which",
@@ -167,15 +188,17 @@ fn nothing_selected() -> ApiError {
 
 /// The progress of all of them; the last is done once all are.
 fn added_up(
-    begun: Vec<tonic::Streaming<v1::ReplayResponse>>,
-) -> impl futures_util::Stream<Item = Result<v1::ReplayResponse, Status>> + Send {
+    begun: Vec<BoxStream<v1::ReplayResponse>>,
+) -> impl Stream<Item = Result<v1::ReplayResponse, Status>> + Send {
+    let nothing = begun.is_empty().then(|| Ok(sum(&[])));
     let mut last = vec![v1::ReplayResponse::default(); begun.len()];
     let streams = begun.into_iter().enumerate();
     let streams = streams.map(|(which, told)| Box::pin(told.map(move |told| (which, told))));
-    stream::select_all(streams).map(move |(which, told)| {
+    let told = stream::select_all(streams).map(move |(which, told)| {
         last[which] = told?;
         Ok(sum(&last))
-    })
+    });
+    told.chain(stream::iter(nothing))
 }
 
 fn sum(of_shards: &[v1::ReplayResponse]) -> v1::ReplayResponse {

@@ -38,7 +38,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::{Code, Request, Status, metadata::MetadataValue};
 
 pub(super) use self::channel::OWNER_TIMEOUT;
-use self::{backup::ClusterBackup, channel::ShardChannel};
+use self::{backup::ClusterBackup, channel::ShardChannel, paging::Page};
 pub use self::{
     channel::Local,
     internal::{NodeHandles, router},
@@ -47,7 +47,7 @@ use super::{
     Daemon, Webhooks,
     error::ApiError,
     event_streams::{MAX_TAILS, too_many_tails},
-    grpc::WebhookLives,
+    grpc::{Serving, WebhookRpc, request},
     readers::Reader,
     request_id::RequestId,
     server::nodes::Forwarder,
@@ -127,18 +127,36 @@ impl AllShards {
         }
     }
 
-    /// For each, the token of a first page that begins with its latest event, where one is asked for.
-    async fn heads_for(&self, page_token: &str) -> Result<Vec<String>, ApiError> {
-        if page_token.is_empty() {
-            return self.heads().await;
-        }
-        Ok(vec![String::new(); self.0.count()])
+    /// A page of a list that is merged of those of all shards, the smallest key first, and the token of
+    /// the next. `fetch` asks a shard for so many items behind a token.
+    async fn page<T, K: Ord, F>(
+        &self,
+        page_size: u32,
+        page_token: &str,
+        first: First,
+        fetch: impl Fn(Shard, u32, String) -> F,
+        key: impl Fn(&T) -> K,
+    ) -> Result<(Vec<T>, String), Status>
+    where
+        F: Future<Output = Result<Page<T>, Status>>,
+    {
+        let first = match first {
+            First::Latest if page_token.is_empty() => self.ends().await?,
+            First::Latest | First::Lowest => vec![String::new(); self.0.count()],
+        };
+        let size = request::page_size(page_size);
+        let fetch = |shard, size, token| {
+            let size = u32::try_from(size).unwrap_or(u32::MAX);
+            fetch(shard, size, token)
+        };
+        paging::page(self.0.as_slice(), size, page_token, first, fetch, key).await
     }
 
-    async fn heads(&self) -> Result<Vec<String>, ApiError> {
+    /// Of each shard, the token of a first page that begins with what is its latest now.
+    async fn ends(&self) -> Result<Vec<String>, ApiError> {
         self.each(|shard| async move {
-            let head = shard.channel.fetch(Method::GET, internal::END).await?;
-            Ok(String::from_utf8_lossy(&head).into_owned())
+            let end = shard.channel.fetch(Method::GET, internal::END).await?;
+            Ok(String::from_utf8_lossy(&end).into_owned())
         })
         .await
     }
@@ -152,11 +170,40 @@ impl AllShards {
     }
 }
 
+/// What a list begins with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum First {
+    /// With what was there last when its first page was asked for.
+    Latest,
+    /// With what its order begins with, whenever that came.
+    Lowest,
+}
+
+/// The services of all shards, wherever these are.
+pub type FrontServices = Serving<WebhookRpc<Front>, Front, Front, Front, Front, Front>;
+
+impl FrontServices {
+    pub fn of(front: Front, webhooks: Webhooks) -> Self {
+        let webhooks = WebhookRpc {
+            webhooks,
+            deliveries: front.clone(),
+        };
+        let front = Arc::new(front);
+        Self {
+            webhooks: Arc::new(webhooks),
+            failed_deliveries: Arc::clone(&front),
+            events: Arc::clone(&front),
+            stations: Arc::clone(&front),
+            transactions: Arc::clone(&front),
+            daemon: front,
+        }
+    }
+}
+
 /// What a node answers for all shards. Cheap to clone.
 #[derive(Clone)]
 pub struct Front {
     all: AllShards,
-    lives: WebhookLives,
     daemon: Daemon,
     tails: Arc<Semaphore>,
     shutdown: CancellationToken,
@@ -164,15 +211,9 @@ pub struct Front {
 
 impl Front {
     /// Tails end with the shutdown.
-    pub fn new(
-        all: AllShards,
-        webhooks: Webhooks,
-        daemon: Daemon,
-        shutdown: CancellationToken,
-    ) -> Self {
+    pub fn new(all: AllShards, daemon: Daemon, shutdown: CancellationToken) -> Self {
         Self {
             all,
-            lives: WebhookLives { webhooks },
             daemon,
             tails: Arc::new(Semaphore::new(MAX_TAILS)),
             shutdown,

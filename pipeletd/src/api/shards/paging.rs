@@ -46,11 +46,6 @@ fn token(places: &[Place]) -> String {
     parts.collect::<Vec<_>>().join(".")
 }
 
-/// As a request says it.
-pub(super) fn size(size: usize) -> u32 {
-    u32::try_from(size).unwrap_or(u32::MAX)
-}
-
 /// At most `size` items of a list that is merged of those of all shards, the smallest key first, and
 /// the token of the next page. `fetch` reads a page of a shard.
 pub(super) async fn page<S: Clone, T, K: Ord, F>(

@@ -1,12 +1,12 @@
 //! `StationService` of all shards: each station is of one of them.
 
-use pipelet_proto::v1::{self, station_service_server::StationService};
+use pipelet_proto::v1::{
+    self, station_service_client::StationServiceClient, station_service_server::StationService,
+};
 use tonic::{Request, Response, Status};
 
 use super::{
-    super::grpc::{readers, request},
-    Front, Shard, asking,
-    paging::{self, Page},
+    super::grpc::readers, First, Front, Shard, asking, channel::ShardChannel, paging::Page,
 };
 
 #[tonic::async_trait]
@@ -22,10 +22,9 @@ impl StationService for Front {
             page_token,
             connected,
         } = request.into_inner();
-        let size = request::page_size(page_size);
-        let fetch = |shard: Shard, size: usize, page_token: String| {
+        let fetch = |shard: Shard, page_size, page_token| {
             let asked = v1::ListStationsRequest {
-                page_size: paging::size(size),
+                page_size,
                 page_token,
                 connected,
             };
@@ -38,10 +37,10 @@ impl StationService for Front {
                 })
             }
         };
-        let first = vec![String::new(); self.all.0.count()];
-        let shards = self.all.0.as_slice();
         let key = |station: &v1::Station| station.id.clone();
-        let page = paging::page(shards, size, &page_token, first, fetch, key);
+        let page = self
+            .all
+            .page(page_size, &page_token, First::Lowest, fetch, key);
         let (stations, next_page_token) = page.await?;
         Ok(Response::new(v1::ListStationsResponse {
             stations,
@@ -53,61 +52,61 @@ impl StationService for Front {
         &self,
         request: Request<v1::GetStationRequest>,
     ) -> Result<Response<v1::GetStationResponse>, Status> {
-        let reader = readers::of(&request)?;
-        let asked = request.into_inner();
-        let mut stations = self.all.of(&asked.id).stations();
-        stations.get_station(asking(Some(&reader), asked)).await
+        let (mut shard, asked) = self.of_station(request, |it| &it.id)?;
+        shard.get_station(asked).await
     }
 
     async fn call(
         &self,
         request: Request<v1::CallRequest>,
     ) -> Result<Response<v1::CallResponse>, Status> {
-        let reader = readers::of(&request)?;
-        let asked = request.into_inner();
-        let mut stations = self.all.of(&asked.station_id).stations();
-        stations.call(asking(Some(&reader), asked)).await
+        let (mut shard, asked) = self.of_station(request, |it| &it.station_id)?;
+        shard.call(asked).await
     }
 
     async fn disconnect(
         &self,
         request: Request<v1::DisconnectRequest>,
     ) -> Result<Response<v1::DisconnectResponse>, Status> {
-        let reader = readers::of(&request)?;
-        let asked = request.into_inner();
-        let mut stations = self.all.of(&asked.station_id).stations();
-        stations.disconnect(asking(Some(&reader), asked)).await
+        let (mut shard, asked) = self.of_station(request, |it| &it.station_id)?;
+        shard.disconnect(asked).await
     }
 
     async fn register_station(
         &self,
         request: Request<v1::RegisterStationRequest>,
     ) -> Result<Response<v1::RegisterStationResponse>, Status> {
-        let reader = readers::of(&request)?;
-        let asked = request.into_inner();
-        let mut stations = self.all.of(&asked.id).stations();
-        stations
-            .register_station(asking(Some(&reader), asked))
-            .await
+        let (mut shard, asked) = self.of_station(request, |it| &it.id)?;
+        shard.register_station(asked).await
     }
 
     async fn update_station(
         &self,
         request: Request<v1::UpdateStationRequest>,
     ) -> Result<Response<v1::UpdateStationResponse>, Status> {
-        let reader = readers::of(&request)?;
-        let asked = request.into_inner();
-        let mut stations = self.all.of(&asked.id).stations();
-        stations.update_station(asking(Some(&reader), asked)).await
+        let (mut shard, asked) = self.of_station(request, |it| &it.id)?;
+        shard.update_station(asked).await
     }
 
     async fn remove_station(
         &self,
         request: Request<v1::RemoveStationRequest>,
     ) -> Result<Response<v1::RemoveStationResponse>, Status> {
+        let (mut shard, asked) = self.of_station(request, |it| &it.id)?;
+        shard.remove_station(asked).await
+    }
+}
+
+impl Front {
+    /// The shard of the station that a request names, and the request to it.
+    fn of_station<T>(
+        &self,
+        request: Request<T>,
+        station: impl Fn(&T) -> &str,
+    ) -> Result<(StationServiceClient<ShardChannel>, Request<T>), Status> {
         let reader = readers::of(&request)?;
         let asked = request.into_inner();
-        let mut stations = self.all.of(&asked.id).stations();
-        stations.remove_station(asking(Some(&reader), asked)).await
+        let shard = self.all.of(station(&asked));
+        Ok((shard.stations(), asking(Some(&reader), asked)))
     }
 }

@@ -5,11 +5,7 @@ use std::cmp::Reverse;
 use pipelet_proto::v1::{self, transaction_service_server::TransactionService};
 use tonic::{Request, Response, Status};
 
-use super::{
-    super::grpc::{readers, request},
-    Front, Shard, asking,
-    paging::{self, Page},
-};
+use super::{super::grpc::readers, First, Front, Shard, asking, paging::Page};
 
 #[tonic::async_trait]
 impl TransactionService for Front {
@@ -24,11 +20,10 @@ impl TransactionService for Front {
             page_size,
             page_token,
         } = request.into_inner();
-        let size = request::page_size(page_size);
-        let fetch = |shard: Shard, size: usize, page_token: String| {
+        let fetch = |shard: Shard, page_size, page_token| {
             let asked = v1::ListTransactionsRequest {
                 filter: filter.clone(),
-                page_size: paging::size(size),
+                page_size,
                 page_token,
             };
             let asked = asking(Some(&reader), asked);
@@ -46,9 +41,9 @@ impl TransactionService for Front {
         };
         let key =
             |it: &v1::Transaction| Reverse(it.started_at.as_ref().map(|at| (at.seconds, at.nanos)));
-        let heads = self.all.heads_for(&page_token).await?;
-        let shards = self.all.0.as_slice();
-        let page = paging::page(shards, size, &page_token, heads, fetch, key);
+        let page = self
+            .all
+            .page(page_size, &page_token, First::Latest, fetch, key);
         let (transactions, next_page_token) = page.await?;
         Ok(Response::new(v1::ListTransactionsResponse {
             transactions,

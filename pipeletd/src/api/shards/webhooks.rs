@@ -1,73 +1,22 @@
-//! `WebhookService` of all shards.
+//! What all shards deliver to webhooks.
 
 use std::{
     cmp::Reverse,
     collections::{BTreeMap, btree_map::Entry},
 };
 
-use pipelet_proto::v1::{self, webhook_service_server::WebhookService};
-use tonic::{Request, Response, Status};
+use pipelet_proto::v1;
+use tonic::{Request, Response};
 
 use super::{
-    super::grpc::{readers, request},
-    Front, Shard, asking, deliverers,
-    paging::{self, Page},
+    super::grpc::{Answer, Deliveries, readers},
+    First, Front, Shard, asking, deliverers,
+    paging::Page,
 };
 
-type Answer<T> = Result<Response<T>, Status>;
-
 #[tonic::async_trait]
-impl WebhookService for Front {
-    async fn create_webhook(
-        &self,
-        request: Request<v1::CreateWebhookRequest>,
-    ) -> Answer<v1::CreateWebhookResponse> {
-        self.lives.create(request).await
-    }
-
-    async fn get_webhook(
-        &self,
-        request: Request<v1::GetWebhookRequest>,
-    ) -> Answer<v1::GetWebhookResponse> {
-        self.lives.get(request).await
-    }
-
-    async fn list_webhooks(
-        &self,
-        request: Request<v1::ListWebhooksRequest>,
-    ) -> Answer<v1::ListWebhooksResponse> {
-        self.lives.list(request).await
-    }
-
-    async fn update_webhook(
-        &self,
-        request: Request<v1::UpdateWebhookRequest>,
-    ) -> Answer<v1::UpdateWebhookResponse> {
-        self.lives.update(request).await
-    }
-
-    async fn delete_webhook(
-        &self,
-        request: Request<v1::DeleteWebhookRequest>,
-    ) -> Answer<v1::DeleteWebhookResponse> {
-        self.lives.delete(request).await
-    }
-
-    async fn test_webhook(
-        &self,
-        request: Request<v1::TestWebhookRequest>,
-    ) -> Answer<v1::TestWebhookResponse> {
-        self.lives.test(request).await
-    }
-
-    async fn rotate_signing_secret(
-        &self,
-        request: Request<v1::RotateSigningSecretRequest>,
-    ) -> Answer<v1::RotateSigningSecretResponse> {
-        self.lives.rotate(request).await
-    }
-
-    async fn retry_deliveries(
+impl Deliveries for Front {
+    async fn retry(
         &self,
         request: Request<v1::RetryDeliveriesRequest>,
     ) -> Answer<v1::RetryDeliveriesResponse> {
@@ -95,7 +44,7 @@ impl WebhookService for Front {
     }
 
     /// What waits for a retry, by due time, then the latest that were settled.
-    async fn list_deliveries(
+    async fn list(
         &self,
         request: Request<v1::ListDeliveriesRequest>,
     ) -> Answer<v1::ListDeliveriesResponse> {
@@ -106,14 +55,13 @@ impl WebhookService for Front {
             page_token,
             status,
         } = request.into_inner();
-        let size = request::page_size(page_size);
         let room = reader.page().await?;
-        let fetch = |shard: Shard, size: usize, page_token: String| {
+        let fetch = |shard: Shard, page_size, page_token| {
             let asked = self.all.part_of(
                 &reader,
                 v1::ListDeliveriesRequest {
                     webhook_id,
-                    page_size: paging::size(size),
+                    page_size,
                     page_token,
                     status: status.clone(),
                 },
@@ -135,9 +83,9 @@ impl WebhookService for Front {
                 Reverse(time(last)),
             )
         };
-        let first = vec![String::new(); self.all.0.count()];
-        let shards = self.all.0.as_slice();
-        let page = paging::page(shards, size, &page_token, first, fetch, key);
+        let page = self
+            .all
+            .page(page_size, &page_token, First::Lowest, fetch, key);
         let (deliveries, next_page_token) = page.await?;
         let answer = v1::ListDeliveriesResponse {
             deliveries,
@@ -147,7 +95,7 @@ impl WebhookService for Front {
     }
 
     /// The books add up, and of each shard they balance, too: the first that doesn't is named.
-    async fn audit_webhooks(
+    async fn audit(
         &self,
         request: Request<v1::AuditWebhooksRequest>,
     ) -> Answer<v1::AuditWebhooksResponse> {
