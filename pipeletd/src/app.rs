@@ -20,7 +20,7 @@ use self::{
 use crate::{
     api::{
         self, Addresses, AllShards, ApiKeys, Authenticator, Daemon, Deliverers, Front,
-        FrontServices, Listener, Local, Readers, Readiness, ShardState, Switch, grpc,
+        FrontServices, IdempotencyHome, Listener, Local, Readers, Readiness, ShardState, grpc,
         metrics::{self, Metrics},
         nodes, rest,
     },
@@ -417,9 +417,9 @@ impl App {
                     node: routers.rest.clone(),
                 };
                 let (rest, authenticator) = (routers.rest, base.authenticator.clone());
-                let switch = Switch::new(rest, authenticator, local, peers.clone());
+                let home = IdempotencyHome::new(rest, authenticator, local, peers.clone());
                 let routers = Routers {
-                    rest: switch.router(),
+                    rest: home.router(),
                     grpc: routers.grpc,
                 };
                 let others = node::Others {

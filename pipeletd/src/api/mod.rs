@@ -15,6 +15,7 @@ mod event_filter;
 mod event_streams;
 mod fields;
 pub mod grpc;
+mod idempotency_home;
 mod key_places;
 mod keys;
 pub mod metrics;
@@ -26,7 +27,7 @@ mod shards;
 mod signing_secret;
 mod station_directory;
 mod status;
-mod switch;
+
 mod trigger;
 mod validity;
 mod webhooks;
@@ -37,13 +38,13 @@ pub use self::{
     cluster::Cluster,
     daemon::{Daemon, ShardFigures},
     event_streams::EventStreams,
+    idempotency_home::IdempotencyHome,
     keys::ApiKeys,
     readers::Readers,
     server::{Listener, nodes},
     shards::{AllShards, Front, FrontServices, Local, NodeHandles, router as shard_router},
     station_directory::StationDirectory,
     status::{Addresses, Readiness, ShardState},
-    switch::Switch,
     trigger::Trigger,
     webhooks::{Change, Deliverers, Figures, TakenUp, Webhooks},
 };

@@ -21,7 +21,7 @@ const TRY_AGAIN: Duration = Duration::from_millis(100);
 
 /// Cheap to clone.
 #[derive(Clone)]
-pub struct Switch {
+pub struct IdempotencyHome {
     /// What this node answers.
     rest: Router,
     authenticator: Authenticator,
@@ -30,7 +30,7 @@ pub struct Switch {
     forwarder: Forwarder,
 }
 
-impl Switch {
+impl IdempotencyHome {
     pub fn new(rest: Router, authenticator: Authenticator, local: Local, peers: Peers) -> Self {
         Self {
             rest,
@@ -43,10 +43,10 @@ impl Switch {
 
     /// What is answered to REST's callers.
     pub fn router(&self) -> Router {
-        let switch = self.clone();
+        let home = self.clone();
         Router::new().fallback(move |Extension(peer): Extension<Peer>, request: Request| {
-            let switch = switch.clone();
-            async move { switch.answer(&peer, request).await }
+            let home = home.clone();
+            async move { home.answer(&peer, request).await }
         })
     }
 
@@ -96,8 +96,8 @@ impl Switch {
     }
 }
 
-impl std::fmt::Debug for Switch {
+impl std::fmt::Debug for IdempotencyHome {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Switch").finish_non_exhaustive()
+        f.debug_struct("IdempotencyHome").finish_non_exhaustive()
     }
 }
