@@ -415,9 +415,10 @@ async fn failed_deliveries_outlive_their_webhook_until_purged() {
     let mut station = scene.station("S1").await;
     station.start_transaction(1).await;
     station.start_transaction(2).await;
+    station.start_transaction(3).await;
     let failed = scene
         .api
-        .await_failed(&format!("?webhook_id={}", scene.webhook), 2)
+        .await_failed(&format!("?webhook_id={}", scene.webhook), 3)
         .await;
     let ctl = scene.ctl();
     let alone = format!("dlq replay {}", failed[0]["id"]);
@@ -432,7 +433,7 @@ async fn failed_deliveries_outlive_their_webhook_until_purged() {
         .await
         .expect(204);
 
-    scene.api.await_failed("", 2).await;
+    scene.api.await_failed("", 3).await;
     let refused = ctl.line(&alone).await;
     assert_eq!(refused.code, 5, "{refused:?}");
     assert!(refused.stderr.contains("webhook_deleted"), "{refused:?}");
@@ -440,10 +441,20 @@ async fn failed_deliveries_outlive_their_webhook_until_purged() {
         .api
         .post("/failed-deliveries/replay", &json!({"all": true}))
         .await;
-    assert_eq!(replayed.expect(202), json!({"replayed": 0, "skipped": 2}));
+    assert_eq!(replayed.expect(202), json!({"replayed": 0, "skipped": 3}));
     let path = format!("/failed-deliveries/{}", failed[0]["id"]);
     assert_eq!(scene.api.delete(&path).await.status, 204);
     scene.api.delete(&path).await.expect(404);
+    // Of several, those that are there; wherever the others would be.
+    let ids = failed.iter().filter_map(|failed| failed["id"].as_u64());
+    let last = ids.max().expect("three");
+    let (gone, next) = (&failed[0]["id"], last + 1);
+    let several = format!("{gone} {last} {next}");
+    let replayed = ctl.line(&format!("-o json dlq replay {several}")).await;
+    assert!(replayed.stdout.contains(r#""skipped": 3"#), "{replayed:?}");
+    let purged = ctl.line(&format!("dlq purge {several} --yes")).await;
+    assert_eq!(purged.code, 6, "{purged:?}");
+    scene.api.await_failed("", 1).await;
     ctl.line("dlq purge --all --yes").await.ok();
     scene.api.await_failed("", 0).await;
 }
