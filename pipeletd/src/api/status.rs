@@ -1,6 +1,6 @@
 //! Whether the daemon can do its work, where it listens, and how much room it has.
 
-use std::{fmt, fs, io, net::SocketAddr, path::Path, sync::Arc};
+use std::{fmt, fs, io, net::SocketAddr, path::Path, sync::Arc, time::Duration};
 
 use pipelet_domain::shards::ShardId;
 use tokio_util::sync::CancellationToken;
@@ -11,6 +11,9 @@ use crate::{
     journal::Journals,
     store::Ownership,
 };
+
+/// A shard without an owner has another one by then, where there is a node that can own it.
+const TAKEN_OVER_WITHIN: Duration = Duration::from_secs(10);
 
 /// Where the daemon listens, with the real ports.
 #[derive(Debug, Clone, Copy)]
@@ -122,7 +125,7 @@ impl Readiness {
         }
         reasons.sort_unstable();
         reasons.dedup();
-        let without = self.without_owner();
+        let without = self.long_without_owner();
         if !without.is_empty() {
             let numbers: Vec<_> = without.iter().map(|it| it.0.to_string()).collect();
             reasons.push(match numbers.as_slice() {
@@ -134,6 +137,17 @@ impl Readiness {
             reasons.push("shutting down".to_owned());
         }
         reasons
+    }
+
+    /// Shards that are nobody's for longer than it takes to hand them over, or to take them over: until
+    /// then, what is for them waits.
+    fn long_without_owner(&self) -> Vec<ShardId> {
+        let Some((peers, _)) = &self.cluster else {
+            return Vec::new();
+        };
+        let mut without = self.without_owner();
+        without.retain(|shard| !peers.members().was_owned_within(*shard, TAKEN_OVER_WITHIN));
+        without
     }
 
     /// Shards that are nobody's, as far as is known.

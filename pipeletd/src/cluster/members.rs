@@ -125,6 +125,8 @@ struct Table {
     /// Those that speak another version.
     ignored: Mutex<BTreeSet<Incarnation>>,
     seen: watch::Sender<Seen>,
+    /// When each shard had an owner last, of those that ever had.
+    owned: Mutex<BTreeMap<ShardId, Instant>>,
 }
 
 /// As it is sent.
@@ -210,6 +212,7 @@ impl Members {
             echoes: AtomicU64::new(0),
             ignored: Mutex::default(),
             seen: watch::Sender::default(),
+            owned: Mutex::default(),
         });
         let stop = CancellationToken::new();
         let talking = exchange(Arc::clone(&table), client.clone(), subject.clone(), heard);
@@ -245,6 +248,12 @@ impl Members {
         if let Ok(Err(error)) = timeout(SAY_EVERY, said).await {
             tracing::debug!(%error, "the other nodes could not be told");
         }
+    }
+
+    /// Whether a shard has had an owner within this time, as far as is known.
+    pub fn was_owned_within(&self, shard: ShardId, time: Duration) -> bool {
+        let owned = self.table.owned();
+        owned.get(&shard).is_some_and(|at| at.elapsed() < time)
     }
 
     pub(super) fn seen(&self) -> watch::Receiver<Seen> {
@@ -305,6 +314,10 @@ impl Table {
 
     fn ignored(&self) -> MutexGuard<'_, BTreeSet<Incarnation>> {
         self.ignored.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn owned(&self) -> MutexGuard<'_, BTreeMap<ShardId, Instant>> {
+        self.owned.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn receive(&self, message: &[u8]) {
@@ -391,6 +404,10 @@ impl Table {
             able,
         };
         drop(others);
+        let now = Instant::now();
+        let is_there = |owner: &Owner| owner.node == self.me || seen.there.contains(&owner.node);
+        let owned = seen.owners.iter().filter(|(_, owner)| is_there(owner));
+        self.owned().extend(owned.map(|(shard, _)| (*shard, now)));
         self.seen.send_if_modified(|before| {
             let is_other = *before != seen;
             *before = seen;
